@@ -1,0 +1,303 @@
+"""The function definition: what a function is, read from YAML, JSON or a digitalhub spec."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from packaging.requirements import InvalidRequirement, Requirement
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from .errors import DefinitionError
+
+FILE_NAME = "function.yaml"
+PYTHON_VERSIONS = ("3.10", "3.11", "3.12", "3.13")
+MAX_RANK = 32
+
+DatatypeName = Literal[
+    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
+    "FP16", "FP32", "FP64", "BYTES",
+]  # fmt: skip
+
+
+def _parsed(value: Any) -> Any:
+    """Reads a list or mapping that arrived as text, as Seldon sends every parameter."""
+    if not isinstance(value, str):
+        return value
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+    return parsed if isinstance(parsed, list | dict) else value
+
+
+def _lines(value: Any) -> Any:
+    value = _parsed(value)
+    if isinstance(value, str):
+        return [line.strip() for line in value.splitlines() if line.strip()]
+    return value
+
+
+def _text(value: Any) -> Any:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _python_version(value: Any) -> Any:
+    if value == 3.1:
+        raise ValueError('got the number 3.1: write it in quotes, "3.10"')
+    match = re.fullmatch(r"(?:PYTHON)?(\d+)[._](\d+)(?:\.\d+)?", str(value), re.IGNORECASE)
+    version = f"{match[1]}.{match[2]}" if match else value
+    if version not in PYTHON_VERSIONS:
+        raise ValueError(f'expected one of {", ".join(PYTHON_VERSIONS)}, got "{value}"')
+    return version
+
+
+def _requirement(value: str) -> str:
+    try:
+        Requirement(value)
+    except InvalidRequirement as error:
+        raise ValueError(f'"{value}" is not a PEP 508 requirement: {error}') from None
+    return value
+
+
+def _handler_path(value: str) -> str:
+    if not re.fullmatch(r"(?:[^\W\d]\w*(?:\.[^\W\d]\w*)*:)?[^\W\d]\w*(?:\.[^\W\d]\w*)*", value):
+        raise ValueError(f'expected "module.path:callable" or "callable", got "{value}"')
+    return value
+
+
+def _upper(value: Any) -> Any:
+    return value.upper() if isinstance(value, str) else value
+
+
+HandlerPath = Annotated[str, AfterValidator(_handler_path)]
+Text = Annotated[str, BeforeValidator(_text)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class TensorDefinition(_Model):
+    """A declared input or output tensor."""
+
+    name: Annotated[str, Field(min_length=1)]
+    datatype: Annotated[DatatypeName, BeforeValidator(_upper)]
+    shape: Annotated[
+        list[Annotated[int, Field(ge=-1)]], BeforeValidator(_parsed), Field(max_length=MAX_RANK)
+    ] = Field(description="One size per axis; -1 admits any size.")
+    description: str | None = None
+    content_type: Literal["str"] | None = Field(
+        None, description="`str`: the handler sees BYTES elements as str instead of bytes."
+    )
+    optional: bool = Field(False, description="A request may leave it out.")
+
+    @model_validator(mode="after")
+    def _only_bytes_are_text(self) -> TensorDefinition:
+        if self.content_type and self.datatype != "BYTES":
+            raise ValueError(f"content_type is for BYTES tensors, got {self.datatype}")
+        return self
+
+
+class SourceDefinition(_Model):
+    """Where the code is, and which of its functions to call."""
+
+    handler: HandlerPath = Field(description="`module.path:callable`; called once per request.")
+    init_function: HandlerPath | None = Field(None, description="Called once at load.")
+    unload_function: HandlerPath | None = Field(None, description="Called once at unload.")
+    source: str | None = Field(None, description="A URI, or a path beside the definition.")
+    code: str | None = Field(None, description="Inline Python.")
+    base64: str | None = Field(None, description="Inline Python, base64 encoded.")
+    subdirectory: str | None = Field(None, description="Folder inside a git tree or archive.")
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")] | None = Field(
+        None, description="Of the archive or file; a mismatch never loads."
+    )
+    lang: Literal["python"] | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> SourceDefinition:
+        inline = [key for key in ("code", "base64") if getattr(self, key) is not None]
+        if len(inline) == 2:
+            raise ValueError("expected one of code and base64, got both")
+        if not inline and not self.source:
+            raise ValueError("expected one of source, code and base64, got none")
+        # digitalhub keeps the name of the file that it encoded.
+        if inline and self.source and not re.fullmatch(r"[^:]*\.py", self.source):
+            raise ValueError(f"expected one of source, code and base64, got source and {inline[0]}")
+        return self
+
+
+class ServingDefinition(_Model):
+    """How the function is run."""
+
+    isolation: Literal["auto", "none", "process"] = "auto"
+    workers: Annotated[int, Field(ge=1, le=256)] = Field(1, description="Processes, if isolated.")
+    concurrency: Annotated[int, Field(ge=1, le=1024)] = Field(
+        1, description="Calls at a time per worker."
+    )
+    max_queue: Annotated[int, Field(ge=0)] = Field(
+        64, description="Requests that may wait for a call to end; beyond: 503."
+    )
+    timeout: Annotated[float, Field(gt=0)] = Field(60, description="Seconds per call; beyond: 504.")
+    warmup: bool = Field(False, description="Call once with zeros before ready.")
+
+
+class BuildDefinition(_Model):
+    """What goes into the image besides the function."""
+
+    instructions: Annotated[list[str], BeforeValidator(_lines)] = []
+    env: Annotated[dict[str, Text], BeforeValidator(_parsed)] = {}
+
+
+class FunctionDefinition(_Model):
+    """A function: its tensors, its source and how to run it.
+
+    Raises:
+        pydantic.ValidationError: From the constructor; `parse` and `read` give
+            `DefinitionError` instead.
+    """
+
+    model_name: Annotated[str, Field(min_length=1, pattern=r"^[^/\s]+$")] | None = None
+    model_version: Annotated[Text, Field(min_length=1, pattern=r"^[^/\s]+$")] | None = None
+    source: Annotated[SourceDefinition, BeforeValidator(_parsed)]
+    python_version: (
+        Annotated[
+            str, BeforeValidator(_python_version), Field(json_schema_extra={"examples": ["3.12"]})
+        ]
+        | None
+    ) = None
+    requirements: Annotated[
+        list[Annotated[str, AfterValidator(_requirement)]], BeforeValidator(_lines)
+    ] = []
+    base_image: str | None = None
+    image: str | None = None
+    init_parameters: Annotated[dict[str, Any], BeforeValidator(_parsed)] = {}
+    inputs: Annotated[list[TensorDefinition], BeforeValidator(_parsed)] = []
+    outputs: Annotated[list[TensorDefinition], BeforeValidator(_parsed)] = []
+    serving: Annotated[ServingDefinition, BeforeValidator(_parsed)] = ServingDefinition()
+    build: Annotated[BuildDefinition, BeforeValidator(_parsed)] = BuildDefinition()
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> FunctionDefinition:
+        for kind in ("inputs", "outputs"):
+            names = [tensor.name for tensor in getattr(self, kind)]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f'{kind}: tensor "{twice[0]}" is declared twice')
+        return self
+
+
+def parse(value: Any, where: str = "function definition") -> FunctionDefinition:
+    """Reads a definition from a mapping, plain or a digitalhub `{kind, spec}`.
+
+    Args:
+        value: The mapping.
+        where: Named in errors, a file for one.
+
+    Raises:
+        DefinitionError: Every problem found, each with its key.
+    """
+    if not isinstance(value, Mapping):
+        raise DefinitionError(f"{where}: expected a mapping, got {type(value).__name__}")
+    try:
+        return FunctionDefinition.model_validate(_without_nulls(_unwrapped(value, where)))
+    except ValidationError as error:
+        raise DefinitionError(f"{where}: " + "; ".join(_problems(error))) from None
+
+
+def read(path: Path) -> FunctionDefinition:
+    """Reads a definition from a YAML or JSON file.
+
+    Raises:
+        DefinitionError: The file cannot be read, or is not a definition.
+    """
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DefinitionError(f"{path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DefinitionError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    return parse(value, str(path))
+
+
+def json_schema() -> dict[str, Any]:
+    """The definition's JSON Schema, by which editors check and complete `function.yaml`."""
+    schema = FunctionDefinition.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _unwrapped(value: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    if "spec" not in value:
+        return value
+    kind = value.get("kind", "openinference")
+    if kind != "openinference" or not isinstance(value["spec"], Mapping):
+        raise DefinitionError(f'{where}: kind: expected "openinference" with a spec, got "{kind}"')
+    spec = dict(value["spec"])
+    if spec.get("model_name") is None and value.get("name"):
+        spec["model_name"] = value["name"]
+    return spec
+
+
+def _without_nulls(value: Any) -> Any:
+    """Drops keys set to null: digitalhub writes each key that has no value so."""
+    if isinstance(value, Mapping):
+        return {
+            key: item if key == "init_parameters" else _without_nulls(item)
+            for key, item in value.items()
+            if item is not None
+        }
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    return value
+
+
+def _problems(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors(include_url=False):
+        location = problem["loc"]
+        path = ".".join(str(part) for part in location)
+        if problem["type"] == "extra_forbidden":
+            yield f"{path}: unknown key{_nearest(location)}"
+        elif problem["type"] == "missing":
+            yield f"{path}: missing"
+        elif problem["type"] == "value_error":
+            message = str(problem["ctx"]["error"])
+            yield f"{path}: {message}" if path else message
+        else:
+            got = json.dumps(problem["input"], default=str)
+            yield f"{path}: {problem['msg'].lower()}, got {got[:80]}"
+
+
+def _nearest(location: tuple[int | str, ...]) -> str:
+    model = _model_at(location[:-1])
+    known = list(model.model_fields)
+    near = difflib.get_close_matches(str(location[-1]), known, n=1)
+    if near:
+        return f', did you mean "{near[0]}"?'
+    return f", expected one of {', '.join(known)}"
+
+
+def _model_at(location: tuple[int | str, ...]) -> type[BaseModel]:
+    model: type[BaseModel] = FunctionDefinition
+    for key in location:
+        if isinstance(key, int):
+            continue
+        annotation = model.model_fields[key].annotation
+        model = next(
+            candidate
+            for candidate in (annotation, *get_args(annotation))
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel)
+        )
+    return model

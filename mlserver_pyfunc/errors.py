@@ -1,0 +1,111 @@
+"""The error taxonomy: what went wrong, in words for a client, with an HTTP status.
+
+This module imports nothing, so that a worker in a foreign interpreter can use it too.
+"""
+
+from __future__ import annotations
+
+MAX_MESSAGE_CHARS = 2000
+"""gRPC carries messages in a header of 8 KiB at most: longer ones would be lost."""
+
+
+class PyFuncError(Exception):
+    """Any failure of ours. `str(error)` is fit for a client: no traceback, no secret."""
+
+
+class DefinitionError(PyFuncError):
+    """The function definition cannot be read, or says something impossible."""
+
+
+class SourceError(PyFuncError):
+    """The source cannot be fetched, verified or unpacked."""
+
+
+class LoadError(PyFuncError):
+    """A function did not become ready. Names the function, the phase and the cause."""
+
+    def __init__(self, model_name: str, phase: str, cause: str) -> None:
+        super().__init__(bounded(f'function "{model_name}" failed to load: {phase}: {cause}'))
+        self.model_name = model_name
+        self.phase = phase
+
+
+class RequestError(PyFuncError):
+    """An error answered to one inference request, with its HTTP status."""
+
+    status = 500
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(bounded(message))
+        if status is not None:
+            self.status = status
+
+
+class InferenceError(RequestError):
+    """Raise this in a handler to answer a request with a message and status of your own.
+
+    Args:
+        message: Shown to the client as it is.
+        status: HTTP status, 400 to 599. gRPC clients get the code that corresponds.
+
+    Raises:
+        ValueError: `status` is not an error status.
+    """
+
+    status = 400
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        if not 400 <= status <= 599:
+            raise ValueError(f"expected an HTTP error status from 400 to 599, got {status}")
+        super().__init__(message, status)
+
+
+class ContractError(RequestError):
+    """The request does not keep the function's tensor contract."""
+
+    status = 400
+
+
+class ResponseError(RequestError):
+    """The handler's result does not keep the function's tensor contract."""
+
+    status = 500
+
+
+class HandlerError(RequestError):
+    """The handler raised something that is not ours."""
+
+    status = 500
+
+
+class OverloadedError(RequestError):
+    """The queue is full. `retry_after` is in seconds."""
+
+    status = 503
+
+    def __init__(self, message: str, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class TimeLimitError(RequestError):
+    """The call took longer than `serving.timeout`."""
+
+    status = 504
+
+
+def bounded(message: str) -> str:
+    """Cuts a message to `MAX_MESSAGE_CHARS`."""
+    if len(message) <= MAX_MESSAGE_CHARS:
+        return message
+    return message[: MAX_MESSAGE_CHARS - 3] + "..."
+
+
+def describe(error: BaseException) -> str:
+    """Names an exception as Python's own last line does: `ValueError: bad input`."""
+    try:
+        text = str(error)
+    except BaseException:
+        text = "(its message cannot be shown)"
+    name = type(error).__name__
+    return f"{name}: {text}" if text else name

@@ -1,0 +1,60 @@
+"""A file or a folder on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from ..definition import SourceDefinition
+from ..errors import SourceError
+from .tree import Provenance, SourceTree
+
+
+def fetch(source: SourceDefinition, folder: Path) -> SourceTree:
+    """Gives a Python file as a module in its folder, or a folder as it is."""
+    uri = source.source or ""
+    path = _path(uri, folder)
+    if not path.exists():
+        raise SourceError(f'source "{uri}": no such file or folder, looked for {path}')
+    if path.is_dir():
+        if source.sha256:
+            raise SourceError(f'source "{uri}": sha256 is for a file or an archive, got a folder')
+        root = subdirectory(path, source.subdirectory)
+        return SourceTree(root, Provenance(uri))
+    if path.suffix != ".py":
+        raise SourceError(f'source "{uri}": expected a folder, a .py file or a .zip archive')
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    check_sha256(uri, source.sha256, digest)
+    return SourceTree(path.parent, Provenance(uri, sha256=digest), path.stem)
+
+
+def check_sha256(uri: str, expected: str | None, got: str) -> None:
+    """Raises `SourceError` where a digest is expected and another was got."""
+    if expected and expected.lower() != got:
+        raise SourceError(f'source "{uri}": expected sha256 {expected.lower()}, got {got}')
+
+
+def subdirectory(root: Path, relative: str | None) -> Path:
+    """Finds a folder inside a tree.
+
+    Raises:
+        SourceError: It is absent, or outside the tree, also by a link.
+    """
+    if not relative:
+        return root
+    path = (root / relative).resolve()
+    if not path.is_relative_to(root.resolve()):
+        raise SourceError(f'subdirectory "{relative}" is outside the source')
+    if not path.is_dir():
+        raise SourceError(f'subdirectory "{relative}" is not a folder of the source')
+    return path
+
+
+def _path(uri: str, folder: Path) -> Path:
+    if uri.lower().startswith("file://"):
+        parts = urlsplit(uri)
+        if parts.netloc not in ("", "localhost", "."):
+            raise SourceError(f'source "{uri}": expected file:///path, got host "{parts.netloc}"')
+        return Path(unquote(parts.path))
+    return folder / uri
