@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from . import tensors
 from .errors import ContractError, ResponseError
-from .tensors import DATATYPES, Array, Datatype, RawTensor, TensorError
+from .tensors import Array, Datatype, RawTensor, TensorError
 
 
 @dataclass(frozen=True)
@@ -199,10 +199,3 @@ def _fit(spec: TensorSpec, value: Any) -> Array:
 def _names(names: Iterable[str]) -> str:
     listed = ", ".join(f'"{name}"' for name in names)
     return listed or "none"
-
-
-def tensor_spec(
-    name: str, datatype: str, shape: Sequence[int], optional: bool, content_type: str | None
-) -> TensorSpec:
-    """Builds a `TensorSpec` from a definition's plain values."""
-    return TensorSpec(name, DATATYPES[datatype], tuple(shape), optional, content_type == "str")

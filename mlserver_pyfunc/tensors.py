@@ -82,7 +82,7 @@ def from_list(datatype: Datatype, data: Any, shape: Shape, *, is_base64: bool = 
         raise TensorError(_count(size, shape), str(len(flat)))
     if is_base64 and datatype.is_bytes:
         flat = _from_base64(flat)
-    return datatype.decode(datatype, flat).reshape(shape)
+    return reshape(datatype.decode(datatype, flat), shape)
 
 
 def from_raw(datatype: Datatype, buffer: bytes | memoryview, shape: Shape) -> Array:
@@ -93,10 +93,7 @@ def from_raw(datatype: Datatype, buffer: bytes | memoryview, shape: Shape) -> Ar
     """
     size = math.prod(shape)
     if datatype.is_bytes:
-        elements = _split_elements(buffer)
-        if len(elements) != size:
-            raise TensorError(_count(size, shape), str(len(elements)))
-        return _objects(elements).reshape(shape)
+        return reshape(_objects(_split_elements(buffer)), shape)
     expected = size * datatype.dtype.itemsize
     if len(buffer) != expected:
         raise TensorError(
@@ -105,18 +102,30 @@ def from_raw(datatype: Datatype, buffer: bytes | memoryview, shape: Shape) -> Ar
     array = np.frombuffer(buffer, dtype=datatype.dtype)
     if datatype.dtype.kind == "b":
         array = _normal_bools(array)
-    return array.reshape(shape)
+    return reshape(array, shape)
 
 
 def from_other(datatype: Datatype, data: Any, shape: Shape, *, is_base64: bool = False) -> Array:
     """Decodes what is neither a list nor raw: an array already decoded, or a JSON scalar."""
     if isinstance(data, np.ndarray):
-        if data.dtype == datatype.dtype and data.size == math.prod(shape):
-            return data.reshape(shape)
         if data.dtype == datatype.dtype:
-            raise TensorError(_count(math.prod(shape), shape), str(data.size))
+            return reshape(data, shape)
         data = data.ravel().tolist()
     return from_list(datatype, data, shape, is_base64=is_base64)
+
+
+def reshape(array: Array, shape: Shape) -> Array:
+    """Gives an array a shape of as many elements.
+
+    Raises:
+        TensorError: The element count differs.
+    """
+    if array.size != math.prod(shape):
+        raise TensorError(_count(math.prod(shape), shape), str(array.size))
+    try:
+        return array.reshape(shape)
+    except (ValueError, OverflowError):
+        raise TensorError("a shape NumPy can hold", str(list(shape))) from None
 
 
 def to_list(array: Array) -> list[Any]:

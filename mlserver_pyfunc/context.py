@@ -1,0 +1,215 @@
+"""What user code is given besides tensors: the context, the request and the event.
+
+Needs only NumPy and the standard library.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from . import tensors
+from .contract import TensorSpec
+from .tensors import Array
+
+
+@dataclass(frozen=True)
+class Response:
+    """An answer in the manner of Nuclio: `context.Response(body=..., status_code=...)`.
+
+    Attributes:
+        body: The protocol's inference response, as a mapping or as JSON.
+        status_code: 400 and above answers with an error; its text is the body.
+    """
+
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Any = None
+    content_type: str = "application/json"
+    status_code: int = 200
+
+
+class Context:
+    """Lives as long as the loaded function; takes any attribute that user code sets.
+
+    Attributes:
+        logger: Writes to the server's log.
+        model_name: As served.
+        model_version: As served; None without one.
+        definition: The function definition as a mapping.
+        source_dir: Folder of the source tree; of the definition, for inline code.
+        init_parameters: As the definition gives them.
+    """
+
+    Response = Response
+
+    def __init__(
+        self,
+        *,
+        logger: logging.Logger,
+        model_name: str,
+        model_version: str | None,
+        definition: Mapping[str, Any],
+        source_dir: Path,
+        init_parameters: Mapping[str, Any],
+    ) -> None:
+        self.logger = logger
+        self.model_name = model_name
+        self.model_version = model_version
+        self.definition = definition
+        self.source_dir = source_dir
+        self.init_parameters = init_parameters
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f'context has no "{name}": set it in the init function')
+
+
+@dataclass(frozen=True)
+class RequestTensor:
+    """An input as the protocol has it, with `data` an array of `shape`."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    data: Array
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Request:
+    """An inference request as the protocol has it."""
+
+    id: str
+    parameters: Mapping[str, Any]
+    inputs: list[RequestTensor]
+    outputs: list[str]
+
+
+@dataclass(frozen=True)
+class Event:
+    """An inference request as a Nuclio event, for digitalhub handlers.
+
+    Attributes:
+        body: The request as JSON has it: tensors as flat lists, BYTES as text.
+        headers: HTTP headers or gRPC metadata, and X-Model-Name, X-Model-Version.
+    """
+
+    id: str
+    body: dict[str, Any]
+    headers: Mapping[str, str]
+    timestamp: datetime.datetime
+    content_type: str = "application/json"
+    method: str = "POST"
+
+    def get_header(self, name: str, default: Any = None) -> Any:
+        """Looks up a header, whatever its case."""
+        wanted = name.lower()
+        return next((v for k, v in self.headers.items() if k.lower() == wanted), default)
+
+
+class InferenceCall:
+    """One call of the handler: what each of its parameters may ask for.
+
+    Args:
+        context: The function's.
+        inputs: Decoded arrays by input name.
+        specs: Declared inputs by name.
+        payload: The host's inference request, for what is seldom asked for.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        inputs: dict[str, Array],
+        specs: Mapping[str, TensorSpec],
+        payload: Any = None,
+    ) -> None:
+        self.context = context
+        self.inputs = inputs
+        self.specs = specs
+        self._payload = payload
+
+    @property
+    def id(self) -> str:
+        return getattr(self._payload, "id", None) or ""
+
+    @cached_property
+    def parameters(self) -> Mapping[str, Any]:
+        """The request's parameters, without the host's `headers`."""
+        parameters = _mapping(getattr(self._payload, "parameters", None))
+        return {key: value for key, value in parameters.items() if key != "headers"}
+
+    @cached_property
+    def headers(self) -> Mapping[str, str]:
+        """HTTP headers (names in lower case) or gRPC metadata."""
+        headers = getattr(getattr(self._payload, "parameters", None), "headers", None)
+        return headers or {}
+
+    @cached_property
+    def outputs(self) -> list[str]:
+        """Names of the outputs asked for; empty for all."""
+        return [output.name for output in getattr(self._payload, "outputs", None) or ()]
+
+    @cached_property
+    def request(self) -> Request:
+        tensors_sent = getattr(self._payload, "inputs", ())
+        parameters = {tensor.name: _mapping(tensor.parameters) for tensor in tensors_sent}
+        return Request(
+            id=self.id,
+            parameters=self.parameters,
+            inputs=[
+                RequestTensor(
+                    name=name,
+                    shape=list(array.shape),
+                    datatype=self.specs[name].datatype.name,
+                    data=array,
+                    parameters=parameters.get(name, {}),
+                )
+                for name, array in self.inputs.items()
+            ],
+            outputs=self.outputs,
+        )
+
+    @cached_property
+    def event(self) -> Event:
+        body: dict[str, Any] = {"id": self.id, "inputs": []}
+        if self.parameters:
+            body["parameters"] = dict(self.parameters)
+        for tensor in self.request.inputs:
+            is_bytes = tensor.datatype == "BYTES"
+            data = (
+                tensors.to_json_bytes(tensor.data)[0] if is_bytes else tensors.to_list(tensor.data)
+            )
+            body["inputs"].append(
+                {
+                    "name": tensor.name,
+                    "shape": tensor.shape,
+                    "datatype": tensor.datatype,
+                    "data": data,
+                }
+            )
+        if self.outputs:
+            body["outputs"] = [{"name": name} for name in self.outputs]
+        names = {
+            "X-Model-Name": self.context.model_name,
+            "X-Model-Version": self.context.model_version or "",
+        }
+        now = datetime.datetime.now(tz=datetime.timezone.utc)
+        return Event(self.id, body, {**self.headers, **names}, now)
+
+
+def _mapping(parameters: Any) -> Mapping[str, Any]:
+    """The host's parameters object as a mapping of what was given."""
+    if parameters is None:
+        return {}
+    if isinstance(parameters, Mapping):
+        return parameters
+    dumped: Mapping[str, Any] = parameters.model_dump(exclude_none=True)
+    return dumped

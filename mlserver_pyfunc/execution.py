@@ -1,0 +1,344 @@
+"""Runs a function's calls: some at a time, some waiting, each within its time limit.
+
+A handler that is not async runs on a thread of the function's own, never on the event
+loop, so health and metadata answer while it works. With `concurrency: 1` that is one and
+the same thread from init to unload.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import queue
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from .errors import OverloadedError, TimeLimitError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[T]):
+    """What user code returned or raised. Carried as a value, since a SystemExit or
+    KeyboardInterrupt that passes through the event loop stops the server."""
+
+    value: T | None = None
+    error: BaseException | None = None
+
+    def get(self) -> T:
+        """Returns the value or raises the error."""
+        if self.error is not None:
+            raise self.error
+        return self.value  # type: ignore[return-value]
+
+
+class _Job:
+    """One call on its way to a thread. Whoever claims it first decides whether it runs."""
+
+    __slots__ = ("_claim", "context", "ended", "function", "future", "loop", "overdue")
+
+    def __init__(self, function: Callable[[], Any], loop: asyncio.AbstractEventLoop) -> None:
+        self.function = function
+        self.loop = loop
+        self.future: asyncio.Future[Outcome[Any]] = loop.create_future()
+        self.context = contextvars.copy_context()
+        self.ended = False
+        self.overdue = False
+        self._claim = threading.Lock()
+
+    def claim(self) -> bool:
+        return self._claim.acquire(blocking=False)
+
+
+class Executor:
+    """Runs calls on the event loop's behalf. All methods are for the event loop's thread.
+
+    Args:
+        model_name: Named in errors and in thread names.
+        concurrency: Calls at a time.
+        max_queue: Calls that may wait.
+        timeout: Seconds a call may take, waiting included; for a stream, each item.
+    """
+
+    def __init__(self, model_name: str, concurrency: int, max_queue: int, timeout: float) -> None:
+        self._model_name = model_name
+        self._concurrency = concurrency
+        self._max_queue = max_queue
+        self._timeout = timeout
+        self._admitted = 0
+        self._overdue = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._slots = asyncio.Semaphore(concurrency)
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+
+    @property
+    def has_slot(self) -> bool:
+        """Whether a call could run: not every slot is held by a call past its limit."""
+        return self._overdue < self._concurrency
+
+    async def run(self, function: Callable[[], T], *, limited: bool = True) -> Outcome[T]:
+        """Calls a function on a thread.
+
+        Args:
+            function: Takes nothing.
+            limited: Hold it to the time limit.
+
+        Raises:
+            OverloadedError: Too many calls wait.
+            TimeLimitError: The limit passed. The call, if it has begun, keeps its slot
+                until it ends.
+        """
+        job = self._submit(function)
+        timer = job.loop.call_later(self._timeout, self._expire, job) if limited else None
+        try:
+            outcome: Outcome[T] = await job.future
+            return outcome
+        except (TimeLimitError, asyncio.CancelledError):
+            self._abandon(job)
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    async def run_async(self, function: Callable[[], Awaitable[T]]) -> Outcome[T]:
+        """Awaits a coroutine on the event loop; cancels it at the time limit.
+
+        Raises:
+            OverloadedError: Too many calls wait.
+            TimeLimitError: The limit passed.
+        """
+        self._admit()
+        task = asyncio.ensure_future(self._in_slot(function))
+        task.add_done_callback(lambda _: self._release())
+        try:
+            done, _ = await asyncio.wait({task}, timeout=self._timeout)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        if not done:
+            task.cancel()
+            self._overdue += 1
+            task.add_done_callback(self._end_overdue)
+            raise self._time_limit()
+        if task.cancelled():
+            return Outcome(error=asyncio.CancelledError())
+        return task.result()
+
+    async def stream(self, function: Callable[[], Iterator[T]]) -> AsyncGenerator[Outcome[T], None]:
+        """Iterates a generator on a thread, an item each time one is asked for.
+
+        Yields:
+            Its items; last, where it raises, its error.
+
+        Raises:
+            OverloadedError: Too many calls wait.
+            TimeLimitError: An item took too long.
+        """
+        pump = _Pump(function, asyncio.get_running_loop())
+        job = self._submit(pump.run)
+        try:
+            while True:
+                item = asyncio.ensure_future(pump.next())
+                waited: set[asyncio.Future[Any]] = {item, job.future}
+                await asyncio.wait(
+                    waited, timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED
+                )
+                if item.done():
+                    yield Outcome(item.result())
+                    continue
+                item.cancel()
+                if not job.future.done():
+                    self._expire(job)
+                outcome = job.future.result()
+                if outcome.error is not None:
+                    yield Outcome(error=outcome.error)
+                return
+        finally:
+            pump.stop()
+            self._abandon(job)
+
+    async def stream_async(
+        self, function: Callable[[], AsyncIterator[T]]
+    ) -> AsyncGenerator[Outcome[T], None]:
+        """Iterates an async generator on the event loop, in a slot; else as `stream`."""
+        self._admit()
+        try:
+            async with self._slots:
+                items = function()
+                try:
+                    while True:
+                        task = asyncio.ensure_future(_next(items))
+                        try:
+                            done, _ = await asyncio.wait({task}, timeout=self._timeout)
+                        finally:
+                            task.cancel()
+                        if not done:
+                            raise self._time_limit()
+                        outcome = task.result()
+                        if isinstance(outcome.error, StopAsyncIteration):
+                            return
+                        yield outcome
+                        if outcome.error is not None:
+                            return
+                finally:
+                    await _close(items)
+        finally:
+            self._release()
+
+    async def drain(self, seconds: float) -> bool:
+        """Waits for calls to end; False where some still run after that time."""
+        try:
+            await asyncio.wait_for(self._idle.wait(), seconds)
+        except asyncio.TimeoutError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Ends the threads, once they have done what is queued."""
+        for _ in self._threads:
+            self._jobs.put(None)
+        self._threads = []
+
+    def _admit(self) -> None:
+        if self._admitted >= self._concurrency + self._max_queue:
+            raise OverloadedError(
+                f'model "{self._model_name}" is at its limit: {self._concurrency} calls at a '
+                f"time (serving.concurrency) and {self._max_queue} waiting (serving.max_queue)"
+            )
+        self._admitted += 1
+        self._idle.clear()
+
+    def _release(self) -> None:
+        self._admitted -= 1
+        if not self._admitted:
+            self._idle.set()
+
+    def _time_limit(self) -> TimeLimitError:
+        return TimeLimitError(
+            f'call of model "{self._model_name}" passed its time limit of '
+            f"{self._timeout:g} s (serving.timeout)"
+        )
+
+    def _submit(self, function: Callable[[], Any]) -> _Job:
+        self._admit()
+        self._start_threads()
+        job = _Job(function, asyncio.get_running_loop())
+        self._jobs.put(job)
+        return job
+
+    def _expire(self, job: _Job) -> None:
+        if job.future.done():
+            return
+        job.future.set_exception(self._time_limit())
+        job.overdue = True
+        self._overdue += 1
+
+    def _abandon(self, job: _Job) -> None:
+        """Takes a job that has not begun out of the queue; one that has keeps its slot."""
+        if job.ended or not job.claim():
+            return
+        self._end(job)
+
+    def _end(self, job: _Job) -> None:
+        job.ended = True
+        self._release()
+        if job.overdue:
+            self._overdue -= 1
+
+    def _end_overdue(self, _: asyncio.Future[Any]) -> None:
+        self._overdue -= 1
+
+    async def _in_slot(self, function: Callable[[], Awaitable[T]]) -> Outcome[T]:
+        async with self._slots:
+            try:
+                return Outcome(await function())
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:
+                return Outcome(error=error)
+
+    def _start_threads(self) -> None:
+        while len(self._threads) < self._concurrency:
+            name = f"pyfunc-{self._model_name}-{len(self._threads)}"
+            # Daemons, so that a call that never ends cannot keep the server from exiting.
+            thread = threading.Thread(target=self._work, name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            if not job.claim():
+                continue
+            try:
+                outcome = Outcome(job.context.run(job.function))
+            except BaseException as error:
+                outcome = Outcome(error=error)
+            try:
+                job.loop.call_soon_threadsafe(self._finish, job, outcome)
+            except RuntimeError:  # the loop is closed
+                return
+
+    def _finish(self, job: _Job, outcome: Outcome[Any]) -> None:
+        self._end(job)
+        if not job.future.done():
+            job.future.set_result(outcome)
+
+
+class _Pump(Generic[T]):
+    """Hands the items of a generator on a thread to the event loop, one by one on demand."""
+
+    def __init__(
+        self, function: Callable[[], Iterator[T]], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._function = function
+        self._loop = loop
+        self._wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._items: asyncio.Queue[T] = asyncio.Queue()
+
+    def run(self) -> None:
+        """For the thread: gives items until the generator or the demand ends."""
+        items = self._function()
+        try:
+            while self._wanted.get():
+                try:
+                    item = next(items)
+                except StopIteration:
+                    return
+                self._loop.call_soon_threadsafe(self._items.put_nowait, item)
+        finally:
+            close = getattr(items, "close", None)
+            if close is not None:
+                close()
+
+    async def next(self) -> T:
+        self._wanted.put(True)
+        return await self._items.get()
+
+    def stop(self) -> None:
+        self._wanted.put(False)
+
+
+async def _next(items: AsyncIterator[T]) -> Outcome[T]:
+    try:
+        return Outcome(await items.__anext__())
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
+        return Outcome(error=error)
+
+
+async def _close(items: Any) -> None:
+    close = getattr(items, "aclose", None)
+    if close is None:
+        return
+    try:
+        await close()
+    except asyncio.CancelledError:
+        raise
+    except BaseException:
+        return

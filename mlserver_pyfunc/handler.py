@@ -1,0 +1,257 @@
+"""A handler's signature to a call plan, made once at load.
+
+Needs only the standard library.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Literal
+
+from .context import Context, InferenceCall
+from .contract import TensorSpec
+
+Kind = Literal["sync", "async", "generator", "async generator"]
+Getter = Callable[[InferenceCall], Any]
+
+RESERVED: dict[str, Getter] = {
+    "request": lambda call: call.request,
+    "context": lambda call: call.context,
+    "inputs": lambda call: call.inputs,
+    "parameters": lambda call: call.parameters,
+    "headers": lambda call: call.headers,
+    "event": lambda call: call.event,
+    "project": lambda call: getattr(call.context, "project", None),
+    "run": lambda call: getattr(call.context, "run", None),
+}
+
+
+class BindError(Exception):
+    """A handler, init or unload function cannot be found or called as it is written."""
+
+
+@dataclass(frozen=True)
+class CallPlan:
+    """How to call a handler.
+
+    Attributes:
+        function: The handler.
+        kind: How it runs: awaited, iterated or simply called.
+        positional: What its positional-only parameters get.
+        keywords: What its other parameters get, and the optional input without which the
+            parameter keeps its default.
+        spread: Names of inputs that `**kwargs` takes.
+    """
+
+    function: Callable[..., Any]
+    kind: Kind
+    positional: tuple[Getter, ...]
+    keywords: tuple[tuple[str, Getter, str | None], ...]
+    spread: tuple[str, ...]
+
+    @property
+    def streams(self) -> bool:
+        return self.kind in ("generator", "async generator")
+
+    def __call__(self, call: InferenceCall) -> Any:
+        """Calls the handler: its result, awaitable or generator."""
+        inputs = call.inputs
+        keywords = {
+            name: get(call)
+            for name, get, optional in self.keywords
+            if optional is None or optional in inputs
+        }
+        for name in self.spread:
+            if name in inputs:
+                keywords[name] = inputs[name]
+        return self.function(*[get(call) for get in self.positional], **keywords)
+
+
+def bind(function: Callable[..., Any], inputs: Iterable[TensorSpec]) -> CallPlan:
+    """Matches a handler's parameters to the declared inputs and the reserved names.
+
+    Raises:
+        BindError: A required parameter matches nothing.
+    """
+    specs = {spec.name: spec for spec in inputs}
+    signature = _signature(function)
+    matches = _matches(signature, specs)
+    positional: list[Getter] = []
+    keywords: list[tuple[str, Getter, str | None]] = []
+    for parameter in signature.parameters.values():
+        if parameter.name not in matches:
+            continue
+        getter, spec = matches[parameter.name]
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            positional.append(getter)
+            continue
+        keeps_default = (
+            spec is not None and spec.optional and parameter.default is not inspect._empty
+        )
+        keywords.append((parameter.name, getter, spec.name if spec and keeps_default else None))
+    taken = {spec.name for _, spec in matches.values() if spec}
+    has_spread = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    spread = tuple(name for name in specs if name not in taken) if has_spread else ()
+    return CallPlan(function, _kind(function), tuple(positional), tuple(keywords), spread)
+
+
+def _matches(
+    signature: inspect.Signature, specs: Mapping[str, TensorSpec]
+) -> dict[str, tuple[Getter, TensorSpec | None]]:
+    by_identifier = {_identifier(name): spec for name, spec in specs.items()}
+    matches: dict[str, tuple[Getter, TensorSpec | None]] = {}
+    free: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        if parameter.name in by_identifier:
+            spec = by_identifier[parameter.name]
+            matches[parameter.name] = (_input(spec.name), spec)
+        elif parameter.name in RESERVED:
+            matches[parameter.name] = (RESERVED[parameter.name], None)
+        elif parameter.default is parameter.empty:
+            free.append(parameter)
+    unmatched = [spec for spec in specs.values() if _identifier(spec.name) not in matches]
+    if (
+        len(specs) == 1
+        and len(free) == 1
+        and unmatched
+        and free[0].kind is not free[0].KEYWORD_ONLY
+    ):
+        spec = unmatched[0]
+        matches[free[0].name] = (_input(spec.name), spec)
+        free = []
+    if free:
+        offers = ", ".join([*by_identifier, *RESERVED])
+        names = ", ".join(f'"{parameter.name}"' for parameter in free)
+        raise BindError(f"handler parameter {names} matches nothing, expected one of {offers}")
+    return matches
+
+
+def _input(name: str) -> Getter:
+    return lambda call: call.inputs.get(name)
+
+
+def _identifier(name: str) -> str:
+    return re.sub(r"[-.]", "_", name)
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):
+        # Functions written in C may not tell: taken to have one parameter.
+        only = inspect.Parameter("input", inspect.Parameter.POSITIONAL_ONLY)
+        return inspect.Signature([only])
+
+
+def _kind(function: Callable[..., Any]) -> Kind:
+    inner = function
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    if not inspect.isroutine(inner) and callable(inner):
+        inner = type(inner).__call__
+    if inspect.isasyncgenfunction(inner):
+        return "async generator"
+    if inspect.iscoroutinefunction(inner):
+        return "async"
+    if inspect.isgeneratorfunction(inner):
+        return "generator"
+    return "sync"
+
+
+class Resolver:
+    """Finds the callables that a definition names, with one instance of each class.
+
+    Args:
+        load: Imports a module of the function's package.
+        default_module: Of a handler given without a module path; None for a folder.
+        context: Offered to constructors, init and unload functions.
+    """
+
+    def __init__(
+        self, load: Callable[[str], ModuleType], default_module: str | None, context: Context
+    ) -> None:
+        self._load = load
+        self._default_module = default_module
+        self._context = context
+        self._instances: dict[type, Any] = {}
+
+    def module_of(self, path: str) -> str:
+        """The module part of `module.path:callable`.
+
+        Raises:
+            BindError: There is none, and the source is a folder.
+        """
+        module, separator, _ = path.partition(":")
+        if separator:
+            return module
+        if self._default_module is None:
+            raise BindError(
+                f'"{path}" names no module, expected "module.path:callable" '
+                "where the source is a folder"
+            )
+        return self._default_module
+
+    def resolve(self, path: str) -> Callable[..., Any]:
+        """Finds a function, or a method of the one instance of its class.
+
+        Raises:
+            BindError: There is no such name, or it cannot be called.
+        """
+        module = self.module_of(path)
+        names = path.rpartition(":")[2].split(".")
+        target: Any = self._load(module)
+        for name in names:
+            if inspect.isclass(target) and _is_method(target, name):
+                target = self._instance(target)
+            try:
+                target = getattr(target, name)
+            except AttributeError:
+                offers = [n for n, v in vars(target).items() if n[0] != "_" and callable(v)]
+                raise BindError(
+                    f'module "{module}" has no "{".".join(names)}", '
+                    f"it has {', '.join(offers) or 'no callables'}"
+                ) from None
+        if not callable(target):
+            raise BindError(f'"{path}" is not callable, it is a {type(target).__name__}')
+        found: Callable[..., Any] = self._instance(target) if inspect.isclass(target) else target
+        return found
+
+    def call_with_context(self, function: Callable[..., Any]) -> Any:
+        """Calls an init or unload function, or a class: `context` and init parameters by name."""
+        offers: dict[str, Any] = {**self._context.init_parameters, "context": self._context}
+        arguments: dict[str, Any] = {}
+        positional: list[Any] = []
+        for parameter in _signature(function).parameters.values():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                arguments.update(
+                    (k, v) for k, v in self._context.init_parameters.items() if k not in arguments
+                )
+            elif parameter.kind is parameter.VAR_POSITIONAL:
+                continue
+            elif parameter.name in offers and parameter.kind is not parameter.POSITIONAL_ONLY:
+                arguments[parameter.name] = offers[parameter.name]
+            elif parameter.default is parameter.empty and not positional and not arguments:
+                positional.append(self._context)
+            elif parameter.default is parameter.empty:
+                name = getattr(function, "__qualname__", str(function))
+                raise BindError(
+                    f'"{name}" requires "{parameter.name}", '
+                    f"which is not in init_parameters: {', '.join(offers)}"
+                )
+        return function(*positional, **arguments)
+
+    def _instance(self, cls: type) -> Any:
+        if cls not in self._instances:
+            self._instances[cls] = self.call_with_context(cls)
+        return self._instances[cls]
+
+
+def _is_method(cls: type, name: str) -> bool:
+    return inspect.isfunction(inspect.getattr_static(cls, name, None))

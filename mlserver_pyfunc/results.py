@@ -1,0 +1,143 @@
+"""Whatever a handler returns, as values by output name.
+
+Needs only NumPy and the standard library.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeGuard
+
+from . import tensors
+from .context import Response
+from .contract import Contract, TensorSpec
+from .errors import InferenceError, ResponseError
+from .tensors import TensorError
+
+
+@dataclass(frozen=True)
+class NamedValues:
+    """A result by output name, and the response parameters that came with it."""
+
+    values: Mapping[str, Any]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+def name_values(contract: Contract, result: Any) -> NamedValues:
+    """Recognises a result's form.
+
+    Args:
+        contract: Names the outputs, in order.
+        result: A mapping by output name; a bare value where one output is declared; a
+            tuple in declared order; the protocol's response as a mapping, an object or
+            a Nuclio response.
+
+    Raises:
+        ResponseError: The form is none of these.
+        InferenceError: A Nuclio response with an error status.
+    """
+    if isinstance(result, Response):
+        result = _nuclio_body(contract, result)
+    if isinstance(result, Mapping):
+        outputs = result.get("outputs")
+        if "outputs" not in contract.outputs and _are_protocol_tensors(outputs):
+            return NamedValues(_decoded(contract, outputs), result.get("parameters") or {})
+        return NamedValues(result)
+    if hasattr(result, "outputs") and hasattr(result, "model_name"):
+        return NamedValues(_decoded(contract, result.outputs), _parameters(result))
+    if inspect.isgenerator(result) or inspect.isasyncgen(result):
+        raise _unexpected(contract, "a generator")
+    if isinstance(result, tuple) and len(result) == len(contract.outputs):
+        return NamedValues(dict(zip(contract.outputs, result, strict=True)))
+    if len(contract.outputs) == 1 and result is not None:
+        return NamedValues({next(iter(contract.outputs)): result})
+    got = f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
+    raise _unexpected(contract, "None" if result is None else got)
+
+
+def _unexpected(contract: Contract, got: str) -> ResponseError:
+    names = ", ".join(contract.outputs)
+    expected = f"a dict of {names}, or a tuple in that order"
+    if len(contract.outputs) == 1:
+        expected = f"a value for {names}, or a dict"
+    return ResponseError(
+        f'handler of model "{contract.model_name}": expected {expected}, got {got}'
+    )
+
+
+def _are_protocol_tensors(outputs: Any) -> TypeGuard[list[Mapping[str, Any]]]:
+    return (
+        isinstance(outputs, list)
+        and bool(outputs)
+        and all(isinstance(output, Mapping) and "name" in output for output in outputs)
+    )
+
+
+def _decoded(contract: Contract, outputs: Iterable[Any]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for output in outputs:
+        part = output if isinstance(output, Mapping) else _attributes(output)
+        name = part["name"]
+        if name in values:
+            raise ResponseError(f'output "{name}" of model "{contract.model_name}": given twice')
+        spec = contract.outputs.get(name)
+        try:
+            values[name] = part.get("data") if spec is None else _value(spec, part)
+        except TensorError as error:
+            raise ResponseError(
+                f'output "{name}" of model "{contract.model_name}": {error}'
+            ) from None
+    return values
+
+
+def _attributes(output: Any) -> dict[str, Any]:
+    keys = ("name", "datatype", "shape", "data", "parameters")
+    return {key: getattr(output, key, None) for key in keys}
+
+
+def _value(spec: TensorSpec, part: Mapping[str, Any]) -> Any:
+    datatype = part.get("datatype")
+    if datatype is not None and getattr(datatype, "value", datatype) != spec.datatype.name:
+        raise TensorError(f"datatype {spec.datatype.name}", str(datatype))
+    data = part.get("data")
+    data = getattr(data, "root", data)
+    shape = part.get("shape")
+    if shape is None or data is None:
+        return data
+    if not isinstance(data, list):
+        return tensors.reshape(tensors.from_value(spec.datatype, data), shape)
+    parameters = part.get("parameters")
+    content_type = (
+        parameters.get("content_type")
+        if isinstance(parameters, Mapping)
+        else getattr(parameters, "content_type", None)
+    )
+    is_base64 = spec.datatype.is_bytes and content_type == "base64"
+    return tensors.from_list(spec.datatype, data, shape, is_base64=is_base64)
+
+
+def _parameters(response: Any) -> Mapping[str, Any]:
+    parameters = response.parameters
+    if parameters is None:
+        return {}
+    if isinstance(parameters, Mapping):
+        return parameters
+    dumped: Mapping[str, Any] = parameters.model_dump()
+    return dumped
+
+
+def _nuclio_body(contract: Contract, response: Response) -> Any:
+    body = response.body
+    if isinstance(body, bytes | str):
+        try:
+            body = json.loads(body)
+        except ValueError:
+            if response.status_code < 400:
+                raise _unexpected(contract, "a response whose body is not JSON") from None
+    if response.status_code >= 400:
+        message = body.get("error", body) if isinstance(body, Mapping) else body
+        raise InferenceError(str(message), min(response.status_code, 599))
+    return body

@@ -1,0 +1,206 @@
+"""The MLServer runtime: the only module that knows a model's lifecycle on the host."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from mlserver import MLModel
+from mlserver.errors import MLServerError
+from mlserver.settings import ModelSettings
+from mlserver.types import (
+    InferenceRequest,
+    InferenceResponse,
+    MetadataModelResponse,
+    MetadataTensor,
+    Parameters,
+)
+
+from . import host
+from .definition import FunctionDefinition, TensorDefinition
+from .errors import LoadError, PyFuncError, RequestError
+from .function import Answer, Function, logger
+from .repository import Located, disagreements, explicit_name, find_definition
+from .response import ArrayResponse, ErrorResponse
+
+PLATFORM = "mlserver_pyfunc"
+
+_loaded_versions: defaultdict[str, list[str]] = defaultdict(list)
+
+host.extend_error_mapping()
+
+
+class PyFuncRuntime(MLModel):
+    """Serves a Python function: `"implementation": "mlserver_pyfunc.PyFuncRuntime"`."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        self._ready = False
+        self._function: Function | None = None
+        self._shutdown: asyncio.Task[None] | None = None
+        super().__init__(settings)
+        host.keep_out_of_pool(settings)
+        # Read here already: MLServer registers a model by its version before it loads it.
+        self._located, self._unreadable = _read(settings)
+        if self._located is not None:
+            _adopt(settings, self._located.definition)
+
+    @property
+    def ready(self) -> bool:
+        return self._ready and self._function is not None and self._function.ready
+
+    @ready.setter
+    def ready(self, value: bool) -> None:
+        self._ready = value
+
+    async def load(self) -> bool:
+        """Loads the function.
+
+        Raises:
+            MLServerError: One line that names the function, the phase and the cause.
+        """
+        try:
+            located = self._agreed()
+            function = Function(located.definition, located.folder, self.name, self.version)
+            await function.load()
+        except PyFuncError as error:
+            raise MLServerError(str(error), 500) from None
+        self._function = function
+        self._shutdown = asyncio.get_running_loop().create_task(self._close_on_shutdown())
+        _loaded_versions[self.name].append(self.version or "")
+        self.inputs = [_metadata_tensor(tensor) for tensor in located.definition.inputs]
+        self.outputs = [_metadata_tensor(tensor) for tensor in located.definition.outputs]
+        logger.info('function "%s" loaded from %s', self.name, located.where)
+        return True
+
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        """Answers one inference request.
+
+        Raises:
+            MLServerError: With the status to answer.
+        """
+        try:
+            return self._response(await self._loaded().infer(payload))
+        except RequestError as error:
+            raise host.to_host_error(error) from None
+
+    async def predict_stream(
+        self, payloads: AsyncIterator[InferenceRequest]
+    ) -> AsyncIterator[InferenceResponse]:
+        """Answers each request of a stream, item by item; an error is the last item."""
+        try:
+            async for payload in payloads:
+                answers = self._loaded().stream(payload)
+                try:
+                    async for answer in answers:
+                        yield self._response(answer)
+                finally:
+                    await answers.aclose()
+        except RequestError as error:
+            yield ErrorResponse(self.name, host.to_host_error(error))
+
+    async def unload(self) -> bool:
+        """Unloads the function, after the calls in flight."""
+        if self._shutdown is not None:
+            self._shutdown.cancel()
+        await self._close()
+        return True
+
+    async def metadata(self) -> MetadataModelResponse:
+        """The contract, the versions that are loaded and where the code came from."""
+        parameters = dict(self._function.provenance) if self._function else {}
+        versions = sorted(version for version in _loaded_versions[self.name] if version)
+        return MetadataModelResponse(
+            name=self.name,
+            versions=versions,
+            platform=self.settings.platform or PLATFORM,
+            inputs=self.inputs,
+            outputs=self.outputs,
+            parameters=Parameters(**parameters),
+        )
+
+    def _agreed(self) -> Located:
+        """The definition, once it and the model's settings agree."""
+        if self._located is None:
+            raise LoadError(self.name, "definition", self._unreadable)
+        problems = disagreements(
+            self._located.definition,
+            version=self.version,
+            inputs=self.settings.inputs,
+            outputs=self.settings.outputs,
+        )
+        if self.settings.max_batch_size > 1:
+            problems.append(
+                "max_batch_size is set in model-settings.json: MLServer would join requests "
+                "before their tensors are checked; remove it"
+            )
+        name = self._located.definition.model_name
+        if name and name != self.name:
+            source = self.settings._source
+            explicit = explicit_name(Path(source) if source else None)
+            if explicit:
+                problems.append(
+                    f'model_name is "{name}", but model-settings.json says "{explicit}"'
+                )
+            else:
+                logger.warning('function "%s" is served under the name "%s"', name, self.name)
+        if problems:
+            raise LoadError(self.name, "definition", "; ".join(problems))
+        return self._located
+
+    def _loaded(self) -> Function:
+        if self._function is None:
+            raise RequestError(f'model "{self.name}" is not loaded', 503)
+        return self._function
+
+    def _response(self, answer: Answer) -> ArrayResponse:
+        return ArrayResponse(self.name, self.version, answer.arrays, answer.parameters)
+
+    async def _close_on_shutdown(self) -> None:
+        """Waits to be cancelled with the event loop's other tasks, when the servers are down:
+        MLServer itself does not unload models on SIGTERM."""
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await self._close()
+            raise
+
+    async def _close(self) -> None:
+        function, self._function = self._function, None
+        if function is None:
+            return
+        _loaded_versions[self.name].remove(self.version or "")
+        await function.close()
+
+
+def _read(settings: ModelSettings) -> tuple[Located | None, str]:
+    parameters = settings.parameters
+    source = Path(settings._source) if settings._source else None
+    uri = parameters.uri if parameters else None
+    extra = parameters.extra if parameters else None
+    try:
+        return find_definition(source, uri, extra), ""
+    except PyFuncError as error:
+        return None, str(error)
+
+
+def _adopt(settings: ModelSettings, definition: FunctionDefinition) -> None:
+    """Takes over what only the definition gives."""
+    if settings.parameters is not None and not settings.parameters.version:
+        settings.parameters.version = definition.model_version
+
+
+def _metadata_tensor(tensor: TensorDefinition) -> MetadataTensor:
+    given = {
+        "content_type": tensor.content_type,
+        "description": tensor.description,
+        "optional": tensor.optional or None,
+    }
+    parameters = {key: value for key, value in given.items() if value is not None}
+    return MetadataTensor(
+        name=tensor.name,
+        datatype=tensor.datatype,
+        shape=tensor.shape,
+        parameters=Parameters(**parameters) if parameters else None,
+    )
