@@ -21,9 +21,10 @@ from mlserver.types import (
 from . import host
 from .definition import FunctionDefinition, TensorDefinition
 from .errors import LoadError, PyFuncError, RequestError
-from .function import Answer, Function, logger
+from .function import Function
 from .repository import Located, disagreements, explicit_name, find_definition
 from .response import ArrayResponse, ErrorResponse
+from .runner import Answer, logger
 
 PLATFORM = "mlserver_pyfunc"
 
