@@ -6,12 +6,15 @@ from typing import Any
 
 import grpc
 from mlserver.errors import MLServerError
+from mlserver.grpc import converters
 from mlserver.grpc import utils as grpc_utils
 from mlserver.rest import errors as rest_errors
 from mlserver.rest.responses import Response
 from mlserver.settings import ModelSettings
+from mlserver.types import Datatype
 
 from .errors import OverloadedError, RequestError
+from .response import ArrayData
 
 _GRPC_CODES = {
     401: grpc.StatusCode.UNAUTHENTICATED,
@@ -24,6 +27,8 @@ _GRPC_CODES = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
+
+_original_contents = converters.InferTensorContentsConverter._get_contents
 
 
 class _RetryStatus(int):
@@ -49,6 +54,26 @@ def extend_error_mapping() -> None:
     for status, code in _GRPC_CODES.items():
         grpc_utils.STATUS_CODE_MAPPING.setdefault(status, code)
     vars(rest_errors)["Response"] = _ErrorResponse
+
+
+def refuse_typed_fp16() -> None:
+    """Says why FP16 cannot be sent typed, where MLServer would try the field for bytes.
+
+    Idempotent.
+    """
+    converter: Any = converters.InferTensorContentsConverter
+    converter._get_contents = staticmethod(_contents)
+
+
+def _contents(data: Any, datatype: Datatype) -> dict[str, Any]:
+    if datatype is Datatype.FP16 and isinstance(data, ArrayData) and len(data):
+        raise MLServerError(
+            f'output "{data.spec.name}": expected a request with raw contents, got typed contents '
+            "(the protocol has no typed field for FP16: send raw_input_contents)",
+            400,
+        )
+    contents: dict[str, Any] = _original_contents(data, datatype)
+    return contents
 
 
 def to_host_error(error: RequestError) -> MLServerError:

@@ -31,6 +31,7 @@ PLATFORM = "mlserver_pyfunc"
 _loaded_versions: defaultdict[str, list[str]] = defaultdict(list)
 
 host.extend_error_mapping()
+host.refuse_typed_fp16()
 
 
 class PyFuncRuntime(MLModel):

@@ -157,7 +157,8 @@ def convert(x):
 
 NONFINITE = """
 def handler(n):
-    return {name: [1.5, float("nan"), float("inf"), -float("inf")] for name in ("fp16", "fp32", "fp64")}
+    values = [1.5, float("nan"), float("inf"), -float("inf")]
+    return {name: values for name in ("fp16", "fp32", "fp64")}
 """
 
 INSPECT = """
@@ -222,7 +223,8 @@ MODELS: dict[str, Definition] = {
         ECHO, "echo", {"inputs": _EVERY, "outputs": [*_EVERY, tensor("seen", "BYTES", [])]}
     ),
     "strict": inline(
-        "def handler(inputs):\n    return {'sum': inputs['x'].sum(axis=1), 'rows': len(inputs['x'])}",
+        "def handler(inputs):\n"
+        "    return {'sum': inputs['x'].sum(axis=1), 'rows': len(inputs['x'])}",
         "handler",
         {
             "inputs": [

@@ -150,7 +150,7 @@ def test_an_fp16_output_of_a_typed_request_is_a_clean_error(
     reply = grpc_call(grpc_calls.infer, server.grpc_address, request, False)
     assert (reply.status, reply.error) == (
         "INVALID_ARGUMENT",
-        'output "fp16" of model "nonfinite": expected a request with raw contents, got typed '
+        'output "fp16": expected a request with raw contents, got typed '
         "contents (the protocol has no typed field for FP16: send raw_input_contents)",
     )
 
