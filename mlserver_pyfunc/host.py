@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from collections import defaultdict
 from typing import Any
 
 import grpc
 from mlserver.errors import MLServerError
 from mlserver.grpc import converters
 from mlserver.grpc import utils as grpc_utils
+from mlserver.parallel.logging import logger as pool_logger
 from mlserver.rest import errors as rest_errors
 from mlserver.rest.responses import Response
 from mlserver.settings import ModelSettings
@@ -29,6 +32,31 @@ _GRPC_CODES = {
 }
 
 _original_contents = converters.InferTensorContentsConverter._get_contents
+
+
+_versions: defaultdict[str, list[str | None]] = defaultdict(list)
+
+
+def add_model(name: str, version: str | None) -> None:
+    """Notes a model of ours as loaded."""
+    _versions[name].append(version)
+
+
+def remove_model(name: str, version: str | None) -> None:
+    """Notes a model of ours as unloaded."""
+    _versions[name].remove(version)
+    if not _versions[name]:
+        del _versions[name]
+
+
+def is_ours(name: str) -> bool:
+    """Whether a model is served by this runtime."""
+    return name in _versions
+
+
+def loaded_versions(name: str) -> list[str]:
+    """The versions of a model that are loaded, in order."""
+    return sorted({version for version in _versions.get(name, ()) if version})
 
 
 class _RetryStatus(int):
@@ -68,8 +96,8 @@ def refuse_typed_fp16() -> None:
 def _contents(data: Any, datatype: Datatype) -> dict[str, Any]:
     if datatype is Datatype.FP16 and isinstance(data, ArrayData) and len(data):
         raise MLServerError(
-            f'output "{data.spec.name}": expected a request with raw contents, got typed contents '
-            "(the protocol has no typed field for FP16: send raw_input_contents)",
+            f'output "{data.spec.name}": expected a request with raw_input_contents, got a '
+            "typed one, and gRPC has no typed FP16",
             400,
         )
     contents: dict[str, Any] = _original_contents(data, datatype)
@@ -92,3 +120,9 @@ def keep_out_of_pool(settings: ModelSettings) -> None:
     """Makes MLServer run a model in its main process, whatever `parallel_workers` says."""
     if "parallel_workers" in type(settings).model_fields:
         settings.parallel_workers = 0
+        pool_logger.addFilter(_is_not_the_deprecation)
+
+
+def _is_not_the_deprecation(record: logging.LogRecord) -> bool:
+    """Drops the warning that a user sees about a setting that is ours, not theirs."""
+    return "`parallel_workers` setting at the model-level" not in str(record.msg)
