@@ -39,6 +39,24 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 
 @pytest.fixture(scope="session")
+def plain_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """The same without the fast path: what MLServer itself does with our runtime."""
+    folder = tmp_path_factory.mktemp("plain-repository")
+    write_repository(folder, MODELS)
+    work = tmp_path_factory.mktemp("plain-server")
+    with serving(folder, work, *MODELS, env={"MLSERVER_PYFUNC_FASTPATH": "0"}) as server:
+        yield server
+
+
+@pytest.fixture(params=["fast path", "plain path"])
+def either_server(request: pytest.FixtureRequest) -> ServerProcess:
+    """Each of the two: they must answer alike."""
+    names = {"fast path": "server", "plain path": "plain_server"}
+    server: ServerProcess = request.getfixturevalue(names[request.param])
+    return server
+
+
+@pytest.fixture(scope="session")
 def grpc_call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcCall]:
     """Calls a function of `grpc_calls` in the processes that have the protocol's stubs."""
     proto = PROTOCOL / "open_inference_grpc.proto"

@@ -26,6 +26,7 @@ CASES = [
     ("cube", (2, 0, 3)),
 ]
 JSON_ROUTES = ("json flat", "json nested", "triton json")
+BINARY_ROUTE = "triton binary"
 GRPC_ROUTES = ("grpc typed", "grpc raw", "triton grpc")
 
 
@@ -73,7 +74,9 @@ def _send(
     if route in ("json flat", "json nested"):
         return rest_infer(server.client, request, nested=route == "json nested")
     if route == "triton json":
-        return triton_calls.infer_by_http(server.url, request)
+        return triton_calls.infer_by_http(server.url, request, binary=False)
+    if route == BINARY_ROUTE:
+        return triton_calls.infer_by_http(server.url, request, binary=True)
     if route == "triton grpc":
         return triton_call(triton_calls.infer_by_grpc, server.grpc_address, request)
     return grpc_call(grpc_calls.infer, server.grpc_address, request, route == "grpc raw")
@@ -94,14 +97,14 @@ def test_a_tensor_reaches_the_handler_and_comes_back_bit_for_bit(
     datatype: str,
     kind: str,
     shape: tuple[int, ...],
-    server: ServerProcess,
+    either_server: ServerProcess,
     grpc_call: GrpcCall,
     triton_call: GrpcCall,
 ) -> None:
     if route == "grpc typed" and datatype == "FP16":
         pytest.skip("the protocol has no field for it: see the tests of FP16 below")
     sent = _filled(datatype, kind, shape, route)
-    reply = _send(route, Request("echo", [sent]), server, grpc_call, triton_call).expect_ok()
+    reply = _send(route, Request("echo", [sent]), either_server, grpc_call, triton_call).expect_ok()
     assert reply.outputs["seen"].values[0].decode() == _seen(sent)
     got = reply.outputs[sent.name]
     assert (got.datatype, got.shape) == (sent.datatype, sent.shape)
@@ -109,11 +112,24 @@ def test_a_tensor_reaches_the_handler_and_comes_back_bit_for_bit(
     assert set(reply.outputs) == {sent.name, "seen"}
 
 
+@pytest.mark.parametrize(("kind", "shape"), CASES, ids=[f"{k}-{list(s)}" for k, s in CASES])
+@pytest.mark.parametrize("datatype", DTYPES)
+def test_a_tensor_travels_bit_for_bit_as_binary_data_over_rest(
+    datatype: str, kind: str, shape: tuple[int, ...], server: ServerProcess
+) -> None:
+    sent = _filled(datatype, kind, shape, BINARY_ROUTE)
+    request = Request("echo", [sent], outputs=[sent.name, "seen"])
+    reply = triton_calls.infer_by_http(server.url, request, binary=True).expect_ok()
+    assert reply.outputs["seen"].values[0].decode() == _seen(sent)
+    got = reply.outputs[sent.name]
+    assert (got.datatype, got.shape, got.bits) == (sent.datatype, sent.shape, sent.bits)
+
+
 @pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64"])
 def test_json_has_no_nan_or_infinity_so_they_are_sent_as_null(
-    datatype: str, server: ServerProcess
+    datatype: str, either_server: ServerProcess
 ) -> None:
-    response = server.client.post(
+    response = either_server.client.post(
         "/v2/models/nonfinite/infer",
         json={"inputs": [{"name": "n", "datatype": "INT64", "shape": [1], "data": [1]}]},
     )
@@ -124,18 +140,20 @@ def test_json_has_no_nan_or_infinity_so_they_are_sent_as_null(
 
 @pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64"])
 def test_nan_and_infinity_travel_exactly_over_raw_grpc(
-    datatype: str, server: ServerProcess, grpc_call: GrpcCall
+    datatype: str, either_server: ServerProcess, grpc_call: GrpcCall
 ) -> None:
     request = Request("nonfinite", [Tensor("n", "INT64", (1,), [1])])
-    reply = grpc_call(grpc_calls.infer, server.grpc_address, request, True).expect_ok()
+    reply = grpc_call(grpc_calls.infer, either_server.grpc_address, request, True).expect_ok()
     assert str(reply.outputs[datatype.lower()].values) == "[1.5, nan, inf, -inf]"
 
 
 def test_a_typed_fp16_input_is_refused_because_the_protocol_has_no_field_for_it(
-    server: ServerProcess, grpc_call: GrpcCall
+    either_server: ServerProcess, grpc_call: GrpcCall
 ) -> None:
     tensor = Tensor("fp16_any", "FP16", (1,), [b"\x00\x3e"], contents="bytes_contents")
-    reply = grpc_call(grpc_calls.infer, server.grpc_address, Request("echo", [tensor]), False)
+    reply = grpc_call(
+        grpc_calls.infer, either_server.grpc_address, Request("echo", [tensor]), False
+    )
     assert (reply.status, reply.error) == (
         "INVALID_ARGUMENT",
         'input "fp16_any" of model "echo": expected numbers up to 65504, got '
@@ -144,26 +162,26 @@ def test_a_typed_fp16_input_is_refused_because_the_protocol_has_no_field_for_it(
 
 
 def test_an_fp16_output_of_a_typed_request_is_a_clean_error(
-    server: ServerProcess, grpc_call: GrpcCall
+    either_server: ServerProcess, grpc_call: GrpcCall
 ) -> None:
     request = Request("nonfinite", [Tensor("n", "INT64", (1,), [1])], outputs=["fp16"])
-    reply = grpc_call(grpc_calls.infer, server.grpc_address, request, False)
-    assert (reply.status, reply.error) == (
-        "INVALID_ARGUMENT",
-        'output "fp16": expected a request with raw contents, got typed '
-        "contents (the protocol has no typed field for FP16: send raw_input_contents)",
+    reply = grpc_call(grpc_calls.infer, either_server.grpc_address, request, False)
+    assert reply.status == "INVALID_ARGUMENT", reply
+    assert reply.error.startswith('output "fp16"'), reply
+    assert reply.error.endswith(
+        "expected a request with raw_input_contents, got a typed one, and gRPC has no typed FP16"
     )
 
 
 def test_other_outputs_of_a_typed_request_are_sent_beside_an_fp16_one_not_asked_for(
-    server: ServerProcess, grpc_call: GrpcCall
+    either_server: ServerProcess, grpc_call: GrpcCall
 ) -> None:
     request = Request("nonfinite", [Tensor("n", "INT64", (1,), [1])], outputs=["fp32"])
-    reply = grpc_call(grpc_calls.infer, server.grpc_address, request, False).expect_ok()
+    reply = grpc_call(grpc_calls.infer, either_server.grpc_address, request, False).expect_ok()
     assert str(reply.outputs["fp32"].values) == "[1.5, nan, inf, -inf]"
 
 
-def test_base64_may_carry_text_too(server: ServerProcess) -> None:
+def test_base64_may_carry_text_too(either_server: ServerProcess) -> None:
     body = {
         "inputs": [
             {
@@ -175,7 +193,7 @@ def test_base64_may_carry_text_too(server: ServerProcess) -> None:
             }
         ]
     }
-    answer = server.client.post("/v2/models/echo/infer", json=body).json()
+    answer = either_server.client.post("/v2/models/echo/infer", json=body).json()
     assert answer["outputs"][0] == {
         "name": "bytes_any",
         "datatype": "BYTES",
@@ -185,7 +203,7 @@ def test_base64_may_carry_text_too(server: ServerProcess) -> None:
 
 
 def test_a_response_with_one_element_that_is_not_text_is_base64_as_a_whole(
-    server: ServerProcess,
+    either_server: ServerProcess,
 ) -> None:
     body = {
         "inputs": [
@@ -198,7 +216,7 @@ def test_a_response_with_one_element_that_is_not_text_is_base64_as_a_whole(
             }
         ]
     }
-    answer = server.client.post("/v2/models/echo/infer", json=body).json()
+    answer = either_server.client.post("/v2/models/echo/infer", json=body).json()
     assert answer["outputs"][0] == {
         "name": "bytes_any",
         "datatype": "BYTES",
@@ -210,10 +228,12 @@ def test_a_response_with_one_element_that_is_not_text_is_base64_as_a_whole(
 
 @pytest.mark.parametrize("route", [*JSON_ROUTES, *GRPC_ROUTES])
 def test_text_is_str_for_the_handler_on_every_route(
-    route: str, server: ServerProcess, grpc_call: GrpcCall, triton_call: GrpcCall
+    route: str, either_server: ServerProcess, grpc_call: GrpcCall, triton_call: GrpcCall
 ) -> None:
     sent = Tensor("text", "BYTES", (len(TEXT),), TEXT)
-    reply = _send(route, Request("upper", [sent]), server, grpc_call, triton_call).expect_ok()
+    reply = _send(
+        route, Request("upper", [sent]), either_server, grpc_call, triton_call
+    ).expect_ok()
     assert [value.decode() for value in reply.outputs["upper"].values] == [
         "TEXT", "H\u00c9LLO \u2603 \U0001f600", "", "A\0B", '"QUOTED\\"\n',
     ]  # fmt: skip
@@ -224,27 +244,27 @@ def test_text_is_str_for_the_handler_on_every_route(
 def test_only_the_requested_outputs_are_sent(
     route: str,
     names: list[str],
-    server: ServerProcess,
+    either_server: ServerProcess,
     grpc_call: GrpcCall,
     triton_call: GrpcCall,
 ) -> None:
     request = Request("nonfinite", [Tensor("n", "INT64", (1,), [0])], outputs=names)
-    reply = _send(route, request, server, grpc_call, triton_call).expect_ok()
+    reply = _send(route, request, either_server, grpc_call, triton_call).expect_ok()
     assert list(reply.outputs) == names
 
 
 @pytest.mark.parametrize("route", ["json flat", "grpc typed", "grpc raw"])
 def test_the_response_has_the_id_of_its_request(
-    route: str, server: ServerProcess, grpc_call: GrpcCall, triton_call: GrpcCall
+    route: str, either_server: ServerProcess, grpc_call: GrpcCall, triton_call: GrpcCall
 ) -> None:
     request = Request("nonfinite", [Tensor("n", "INT64", (1,), [0])], ["fp32"], id="request-7")
-    reply = _send(route, request, server, grpc_call, triton_call).expect_ok()
+    reply = _send(route, request, either_server, grpc_call, triton_call).expect_ok()
     assert reply.id == "request-7"
 
 
 @pytest.mark.parametrize("route", ["json flat", "grpc typed", "grpc raw"])
 def test_the_handler_gets_the_requests_parameters_headers_and_id(
-    route: str, server: ServerProcess, grpc_call: GrpcCall, triton_call: GrpcCall
+    route: str, either_server: ServerProcess, grpc_call: GrpcCall, triton_call: GrpcCall
 ) -> None:
     request = Request(
         "inspect",
@@ -253,7 +273,7 @@ def test_the_handler_gets_the_requests_parameters_headers_and_id(
         headers={"x-trace": "abc"},
         parameters={"temperature": 3, "mode": "fast", "dry": True},
     )
-    reply = _send(route, request, server, grpc_call, triton_call).expect_ok()
+    reply = _send(route, request, either_server, grpc_call, triton_call).expect_ok()
     assert json.loads(reply.outputs["seen"].values[0]) == {
         "id": "seven",
         "parameters": {"temperature": 3, "mode": "fast", "dry": True},
@@ -265,19 +285,19 @@ def test_the_handler_gets_the_requests_parameters_headers_and_id(
 
 @pytest.mark.parametrize("route", ["json flat", "grpc typed", "grpc raw"])
 def test_a_response_in_the_protocols_own_form_keeps_its_parameters(
-    route: str, server: ServerProcess, grpc_call: GrpcCall, triton_call: GrpcCall
+    route: str, either_server: ServerProcess, grpc_call: GrpcCall, triton_call: GrpcCall
 ) -> None:
     request = Request("protocol-form", [Tensor("x", "INT64", (2,), [1, 2])])
-    reply = _send(route, request, server, grpc_call, triton_call).expect_ok()
+    reply = _send(route, request, either_server, grpc_call, triton_call).expect_ok()
     assert reply.outputs["y"].values == [2, 4]
     assert reply.parameters["note"] == "doubled"
 
 
 def test_metadata_shows_the_contract_on_both_protocols(
-    server: ServerProcess, grpc_call: GrpcCall
+    either_server: ServerProcess, grpc_call: GrpcCall
 ) -> None:
-    rest = server.client.get("/v2/models/strict").json()
-    over_grpc = grpc_call(grpc_calls.metadata, server.grpc_address, "strict")
+    rest = either_server.client.get("/v2/models/strict").json()
+    over_grpc = grpc_call(grpc_calls.metadata, either_server.grpc_address, "strict")
     declared = MODELS["strict"]
     for kind in ("inputs", "outputs"):
         expected = [(t["name"], t["datatype"], t["shape"]) for t in declared[kind]]

@@ -14,8 +14,8 @@ from .wire import Reply, Request, Tensor, json_request, read_json, rest_infer
 
 X = Tensor("x", "FP32", (1, 4), [1.0, 2.0, 3.0, 4.0])
 
-# MLServer's own unpacking refuses raw contents of another size before the runtime is asked.
-RAW_SIZE_MISMATCH = "INTERNAL"
+# Without the fast path MLServer unpacks raw contents before the runtime is asked.
+RAW_MISMATCH_ON_PLAIN_PATH = "INTERNAL"
 
 
 @dataclass(frozen=True)
@@ -235,20 +235,20 @@ def _is_healthy(server: ServerProcess) -> None:
 
 @pytest.mark.parametrize("rejection", [*ON_BOTH, *ON_JSON], ids=_ids([*ON_BOTH, *ON_JSON]))
 def test_json_that_breaks_a_rule_is_answered_400_with_what_was_expected(
-    rejection: Rejection, server: ServerProcess
+    rejection: Rejection, either_server: ServerProcess
 ) -> None:
-    reply = rest_infer(server.client, rejection.request)
+    reply = rest_infer(either_server.client, rejection.request)
     assert (reply.status, reply.error) == (400, rejection.message)
-    _is_healthy(server)
+    _is_healthy(either_server)
 
 
 @pytest.mark.parametrize("rejection", ON_BOTH, ids=_ids(ON_BOTH))
 def test_typed_contents_that_break_a_rule_are_answered_with_the_same_text(
-    rejection: Rejection, server: ServerProcess, grpc_call: GrpcCall
+    rejection: Rejection, either_server: ServerProcess, grpc_call: GrpcCall
 ) -> None:
-    reply = grpc_call(grpc_calls.infer, server.grpc_address, rejection.request, False)
+    reply = grpc_call(grpc_calls.infer, either_server.grpc_address, rejection.request, False)
     assert (reply.status, reply.error) == ("INVALID_ARGUMENT", rejection.message)
-    _is_healthy(server)
+    _is_healthy(either_server)
 
 
 ON_RAW = [
@@ -264,45 +264,53 @@ ON_RAW = [
 
 @pytest.mark.parametrize("rejection", ON_RAW, ids=_ids(ON_RAW))
 def test_raw_contents_that_break_a_rule_are_answered_with_the_same_text(
-    rejection: Rejection, server: ServerProcess, grpc_call: GrpcCall
+    rejection: Rejection, either_server: ServerProcess, grpc_call: GrpcCall
 ) -> None:
-    reply = grpc_call(grpc_calls.infer, server.grpc_address, rejection.request, True)
+    reply = grpc_call(grpc_calls.infer, either_server.grpc_address, rejection.request, True)
     assert (reply.status, reply.error) == ("INVALID_ARGUMENT", rejection.message)
-    _is_healthy(server)
+    _is_healthy(either_server)
 
 
-@pytest.mark.parametrize("raw", [b"\0" * 15, b"\0" * 17, b""], ids=["short", "long", "empty"])
-def test_raw_contents_of_another_byte_size_are_refused(
-    raw: bytes, server: ServerProcess, grpc_call: GrpcCall
+SHORT = [
+    ("x", b"\0" * 15, "expected 16 bytes for FP32 of shape [1, 4], got 15"),
+    ("x", b"\0" * 17, "expected 16 bytes for FP32 of shape [1, 4], got 17"),
+    ("x", b"", "expected 16 bytes for FP32 of shape [1, 4], got 0"),
+    ("bytes", b"\5\0\0\0abc", "expected 5 bytes in an element, got 3"),
+    ("bytes", b"\1\0", "expected a 4-byte length before each element, got 2 bytes"),
+    ("bytes", b"\xff\xff\xff\xffa", "expected 4294967295 bytes in an element, got 1"),
+    ("bytes", b"\0\0\0\0" * 2, "expected 1 elements for shape [1], got 2"),
+]
+
+
+def _with_raw(name: str, raw: bytes) -> Request:
+    if name == "x":
+        return Request("strict", [_x(raw=raw)])
+    return Request("strict", [X, Tensor(name, "BYTES", (1,), [], raw=raw)])
+
+
+@pytest.mark.parametrize(("name", "raw", "message"), SHORT)
+def test_raw_contents_of_another_size_are_refused(
+    name: str, raw: bytes, message: str, server: ServerProcess, grpc_call: GrpcCall
 ) -> None:
-    request = Request("strict", [_x(raw=raw)])
-    reply = grpc_call(grpc_calls.infer, server.grpc_address, request, True)
-    assert reply.status == RAW_SIZE_MISMATCH, reply
-    if RAW_SIZE_MISMATCH == "INVALID_ARGUMENT":
-        assert reply.error == (
-            'input "x" of model "strict": expected 16 bytes for FP32 of shape [1, 4], '
-            f"got {len(raw)}"
-        )
+    reply = grpc_call(grpc_calls.infer, server.grpc_address, _with_raw(name, raw), True)
+    assert (reply.status, reply.error) == ("INVALID_ARGUMENT", WHERE.format(name) + message)
     _is_healthy(server)
 
 
-@pytest.mark.parametrize(
-    "raw", [b"\5\0\0\0abc", b"\1\0", b"\xff\xff\xff\xffa"], ids=["cut", "no length", "huge"]
-)
-def test_raw_bytes_whose_lengths_run_past_the_end_are_refused(
-    raw: bytes, server: ServerProcess, grpc_call: GrpcCall
+@pytest.mark.parametrize(("name", "raw", "message"), SHORT[:-1])
+def test_raw_contents_of_another_size_are_refused_without_the_fast_path_too(
+    name: str, raw: bytes, message: str, plain_server: ServerProcess, grpc_call: GrpcCall
 ) -> None:
-    request = Request("strict", [X, Tensor("bytes", "BYTES", (1,), [], raw=raw)])
-    reply = grpc_call(grpc_calls.infer, server.grpc_address, request, True)
-    assert reply.status == RAW_SIZE_MISMATCH, reply
-    _is_healthy(server)
+    reply = grpc_call(grpc_calls.infer, plain_server.grpc_address, _with_raw(name, raw), True)
+    assert reply.status == RAW_MISMATCH_ON_PLAIN_PATH, reply
+    _is_healthy(plain_server)
 
 
 def test_an_unknown_datatype_over_grpc_is_refused(
-    server: ServerProcess, grpc_call: GrpcCall
+    either_server: ServerProcess, grpc_call: GrpcCall
 ) -> None:
     request = Request("strict", [Tensor("x", "BF16", (1, 4), [1.0] * 4, contents="fp32_contents")])
-    reply = grpc_call(grpc_calls.infer, server.grpc_address, request, False)
+    reply = grpc_call(grpc_calls.infer, either_server.grpc_address, request, False)
     assert (reply.status, reply.error) == (
         "INVALID_ARGUMENT",
         'input "x" of model "strict": expected datatype FP32, got BF16',
@@ -322,30 +330,30 @@ CONVERSIONS = [
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])
 @pytest.mark.parametrize(("case", "message"), CONVERSIONS, ids=["fraction", "range", "kind"])
 def test_a_result_that_does_not_fit_its_output_is_the_handlers_error(
-    protocol: str, case: float, message: str, server: ServerProcess, grpc_call: GrpcCall
+    protocol: str, case: float, message: str, either_server: ServerProcess, grpc_call: GrpcCall
 ) -> None:
     request = Request("convert", [Tensor("x", "FP32", (1,), [case])])
-    reply = _send(protocol, request, server, grpc_call)
+    reply = _send(protocol, request, either_server, grpc_call)
     status = 500 if protocol == "rest" else "INTERNAL"
     assert (reply.status, reply.error) == (status, message)
 
 
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])
 def test_a_ragged_result_is_the_handlers_error(
-    protocol: str, server: ServerProcess, grpc_call: GrpcCall
+    protocol: str, either_server: ServerProcess, grpc_call: GrpcCall
 ) -> None:
     request = Request("convert", [Tensor("x", "FP32", (1,), [9.0])])
-    reply = _send(protocol, request, server, grpc_call)
+    reply = _send(protocol, request, either_server, grpc_call)
     assert reply.status == (500 if protocol == "rest" else "INTERNAL")
     assert reply.error.startswith('output "rows" of model "convert": expected an array, got list')
 
 
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])
 def test_safe_and_same_kind_casts_are_made(
-    protocol: str, server: ServerProcess, grpc_call: GrpcCall
+    protocol: str, either_server: ServerProcess, grpc_call: GrpcCall
 ) -> None:
     request = Request("convert", [Tensor("x", "FP32", (2,), [1.0, 2.0])])
-    reply = _send(protocol, request, server, grpc_call).expect_ok()
+    reply = _send(protocol, request, either_server, grpc_call).expect_ok()
     found = {name: (o.datatype, o.shape, o.values) for name, o in reply.outputs.items()}
     assert found == {
         "whole": ("INT64", (2,), [1, 2]),
@@ -356,22 +364,22 @@ def test_safe_and_same_kind_casts_are_made(
 
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])
 def test_an_unknown_model_is_not_found(
-    protocol: str, server: ServerProcess, grpc_call: GrpcCall
+    protocol: str, either_server: ServerProcess, grpc_call: GrpcCall
 ) -> None:
-    reply = _send(protocol, Request("no-such-model", [X]), server, grpc_call)
+    reply = _send(protocol, Request("no-such-model", [X]), either_server, grpc_call)
     assert reply.status == (404 if protocol == "rest" else "NOT_FOUND")
 
 
-def test_a_whole_float_in_json_is_a_whole_number(server: ServerProcess) -> None:
+def test_a_whole_float_in_json_is_a_whole_number(either_server: ServerProcess) -> None:
     request = Request("echo", [Tensor("int64_any", "INT64", (3,), [1.0, 2, -3.0])])
-    assert rest_infer(server.client, request).outputs["int64_any"].values == [1, 2, -3]
+    assert rest_infer(either_server.client, request).outputs["int64_any"].values == [1, 2, -3]
 
 
-def test_numbers_beyond_64_bits_never_reach_the_function(server: ServerProcess) -> None:
+def test_numbers_beyond_64_bits_never_reach_the_function(either_server: ServerProcess) -> None:
     body = json_request(Request("strict", [X, _of("UINT64", [2**64])]))
-    reply = read_json(server.client.post("/v2/models/strict/infer", json=body))
+    reply = read_json(either_server.client.post("/v2/models/strict/infer", json=body))
     assert reply.status in (400, 422), reply
-    _is_healthy(server)
+    _is_healthy(either_server)
 
 
 def _send(protocol: str, request: Request, server: ServerProcess, grpc_call: GrpcCall) -> Reply:

@@ -9,17 +9,17 @@ import numpy as np
 from .wire import DTYPES, Reply, Request, Tensor
 
 
-def infer_by_http(url: str, request: Request) -> Reply:
+def infer_by_http(url: str, request: Request, *, binary: bool) -> Reply:
     from tritonclient import http
 
     with http.InferenceServerClient(url.removeprefix("http://")) as client:
         inputs = []
         for tensor in request.inputs:
             part = http.InferInput(tensor.name, list(tensor.shape), tensor.datatype)
-            part.set_data_from_numpy(_array(tensor), binary_data=False)
+            part.set_data_from_numpy(_array(tensor), binary_data=binary)
             inputs.append(part)
         names = request.outputs
-        outputs = [http.InferRequestedOutput(name, binary_data=False) for name in names] or None
+        outputs = [http.InferRequestedOutput(name, binary_data=binary) for name in names] or None
         try:
             result = client.infer(request.model, inputs, outputs=outputs)
         except Exception as error:
