@@ -65,6 +65,7 @@ class PyFuncRuntime(MLModel):
             function = Function(located.definition, located.folder, self.name, self.version)
             await function.load()
         except PyFuncError as error:
+            logger.error("%s", error)
             raise MLServerError(str(error), 500) from None
         self._function = function
         self._shutdown = asyncio.get_running_loop().create_task(self._close_on_shutdown())
