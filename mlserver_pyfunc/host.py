@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import grpc
+from mlserver import registry
 from mlserver.errors import MLServerError
 from mlserver.grpc import converters
 from mlserver.grpc import utils as grpc_utils
@@ -31,6 +33,8 @@ _GRPC_CODES = {
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 
+_PACKAGE = __name__.partition(".")[0]
+_registry_version = registry._get_version
 _original_contents = converters.InferTensorContentsConverter._get_contents
 
 
@@ -102,6 +106,25 @@ def _contents(data: Any, datatype: Datatype) -> dict[str, Any]:
         )
     contents: dict[str, Any] = _original_contents(data, datatype)
     return contents
+
+
+def tell_versions(version_of: Callable[[ModelSettings], str | None]) -> None:
+    """Tells MLServer the version of a model of ours where only its definition gives one.
+
+    Without it, MLServer takes the second version of a model for a reload of the first and
+    unloads that. Idempotent.
+
+    Args:
+        version_of: Reads the version from what the settings point to.
+    """
+
+    def get_version(settings: ModelSettings) -> str | None:
+        version = _registry_version(settings)
+        if version or not settings.implementation_.startswith(f"{_PACKAGE}."):
+            return version
+        return version_of(settings)
+
+    vars(registry)["_get_version"] = get_version
 
 
 def to_host_error(error: RequestError) -> MLServerError:
