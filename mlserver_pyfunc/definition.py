@@ -277,7 +277,8 @@ def _problems(error: ValidationError) -> Iterator[str]:
             yield f"{path}: {message}" if path else message
         else:
             got = json.dumps(problem["input"], default=str)
-            yield f"{path}: {problem['msg'].lower()}, got {got[:80]}"
+            message = problem["msg"]
+            yield f"{path}: {message[0].lower()}{message[1:]}, got {got[:80]}"
 
 
 def _nearest(location: tuple[int | str, ...]) -> str:
