@@ -151,7 +151,9 @@ class ServingDefinition(_Model):
     max_queue: Annotated[int, Field(ge=0)] = Field(
         64, description="Requests that may wait for a call to end; beyond: 503."
     )
-    timeout: Annotated[float, Field(gt=0)] = Field(60, description="Seconds per call; beyond: 504.")
+    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        60, description="Seconds per call; beyond: 504."
+    )
     warmup: bool = Field(False, description="Call once with zeros before ready.")
 
 
