@@ -256,7 +256,7 @@ def test_a_true_hidden_among_ones_is_found() -> None:
         ([[1, 2], 3], [2, 2], "expected nested lists of shape [2, 2], got 3 on axis 0"),
         ([[[1]]], [1, 1], "got [1] at index 0"),
         ([[1, 2]], [2], "expected nested lists of shape [2], got 1 on axis 0"),
-        ([[]], [], "expected 1 elements for shape [], got 0"),
+        ([[]], [], "got [] at index 0"),
         ([1, [2]], [2], "got [2] at index 1"),
         ([1, 2, 3], [2], "expected 2 elements for shape [2], got 3"),
         ([], [2], "expected 2 elements for shape [2], got 0"),
