@@ -7,6 +7,7 @@ Follows Triton's "Binary Tensor Data Extension" of the HTTP protocol: a JSON hea
 from __future__ import annotations
 
 import json
+import zlib
 from dataclasses import replace
 from typing import Any
 
@@ -36,14 +37,15 @@ class BinaryRequest(Request):
         if self._header_length is None:
             return await super().json()
         if not hasattr(self, "_json"):
-            self._json = _parse(await self._unzipped(), self._header_length)
+            self._json = _parse(await self.body(), self._header_length)
         return self._json
 
-    async def _unzipped(self) -> bytes:
+    async def body(self) -> bytes:
         try:
-            return await self.body()
-        except (OSError, EOFError) as error:
+            body: bytes = await super().body()
+        except (OSError, EOFError, zlib.error) as error:
             raise json.JSONDecodeError(f"body is not gzip: {error}", "", 0) from None
+        return body
 
 
 def _header_length(scope: Scope) -> bytes | None:

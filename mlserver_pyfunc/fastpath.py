@@ -1,7 +1,7 @@
 """The seams of MLServer that are replaced for speed, and nothing else.
 
-Three: gRPC messages to requests, responses to gRPC messages, and the body of a REST
-request. Each applies to models of ours only; every other runtime in the server gets what
+gRPC messages to requests, responses to gRPC messages, and the routes and the body of a
+REST request. Each applies to models of ours only; every other runtime in the server gets what
 MLServer does. `install` is applied to versions of MLServer it was tested with, and not
 where `MLSERVER_PYFUNC_FASTPATH=0`.
 """
@@ -19,11 +19,13 @@ from mlserver.grpc import dataplane_pb2 as pb
 from mlserver.handlers import DataPlane
 from mlserver.rest import app as rest_app
 from mlserver.types import InferenceRequest, InferenceResponse, MetadataServerResponse
+from starlette.types import Receive, Scope
 
 from . import grpc_tensors
 from .binary_rest import BinaryRequest
 from .host import is_ours
 from .response import ArrayResponse
+from .rest_route import add_routes
 
 SWITCH = "MLSERVER_PYFUNC_FASTPATH"
 TESTED_VERSIONS = frozenset({"1.7.1"})
@@ -39,17 +41,26 @@ def install() -> bool:
     if mlserver.__version__ not in TESTED_VERSIONS:
         logger.info("fast path off: not tested with MLServer %s", mlserver.__version__)
         return False
-    if getattr(rest_app, "Request") is BinaryRequest:  # noqa: B009
+    if getattr(rest_app, "Request") is FirstRequest:  # noqa: B009
         return True
     seams: list[tuple[Any, str, Callable[[Any], Any]]] = [
         (converters.ModelInferRequestConverter, "to_types", _request_seam),
         (converters.ModelInferResponseConverter, "from_types", _response_seam),
         (DataPlane, "metadata", _metadata_seam),
-        (rest_app, "Request", lambda _: BinaryRequest),
+        (rest_app, "Request", lambda _: FirstRequest),
     ]
     for owner, name, seam in seams:
         setattr(owner, name, seam(getattr(owner, name)))
     return True
+
+
+class FirstRequest(BinaryRequest):
+    """What MLServer's routes make of each request. The first puts our routes before them:
+    no model can reach the application earlier."""
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        add_routes(scope["app"])
+        super().__init__(scope, receive)
 
 
 def _request_seam(
