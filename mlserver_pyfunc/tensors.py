@@ -264,13 +264,13 @@ def _from_python(datatype: Datatype, array: Array, value: Any) -> Array:
 
 def _bytes_from_value(value: Any) -> Array:
     if isinstance(value, bytes | str):
-        return _objects([value]).reshape(())
+        return _objects(_encoded([value])).reshape(())
     array = value if isinstance(value, np.ndarray) else _as_objects(value)
     elements = array.ravel().tolist()
     for index, element in enumerate(elements):
         if not isinstance(element, bytes | str):
             raise TensorError("bytes or str", f"{_show(element)} at index {index}")
-    return _objects(elements).reshape(array.shape)
+    return _objects(_encoded(elements)).reshape(array.shape)
 
 
 def _as_array(value: Any) -> Array:
@@ -360,7 +360,7 @@ def _decode_slowly(datatype: Datatype, flat: list[Any]) -> Array:
         kinds = int if whole else (int, float)
         if isinstance(number, bool) or not isinstance(number, kinds):
             raise TensorError(
-                datatype.elements, f"{_show(element)} at index {index}", _hint(element)
+                datatype.elements, f"{_show(element)} at index {index}", _hint(datatype, element)
             )
         try:
             struct.pack(f"<{code}", number)
@@ -372,8 +372,8 @@ def _decode_slowly(datatype: Datatype, flat: list[Any]) -> Array:
     )
 
 
-def _hint(element: Any) -> str:
-    if element is None:
+def _hint(datatype: Datatype, element: Any) -> str:
+    if element is None and datatype.dtype.kind == "f":
         return "JSON has no NaN or infinity: send such tensors by gRPC or as binary data"
     return ""
 
@@ -390,9 +390,18 @@ def _decode_bytes(datatype: Datatype, flat: list[Any]) -> Array:
     if types <= {bytes}:
         return _objects(flat)
     if types <= {bytes, str}:
-        return _objects([as_bytes(element) for element in flat])
+        return _objects(_encoded(flat))
     index = next(i for i, element in enumerate(flat) if not isinstance(element, bytes | str))
     raise TensorError(datatype.elements, f"{_show(flat[index])} at index {index}")
+
+
+def _encoded(elements: list[Any]) -> list[bytes]:
+    """Encodes text; refuses a lone surrogate, which UTF-8 cannot say and no route send."""
+    try:
+        return [as_bytes(element) for element in elements]
+    except UnicodeEncodeError as error:
+        index = elements.index(error.object)
+        raise TensorError("UTF-8 text", f"{_show(error.object)} at index {index}") from None
 
 
 def _from_base64(flat: list[Any]) -> list[Any]:
