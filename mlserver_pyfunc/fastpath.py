@@ -8,8 +8,10 @@ where `MLSERVER_PYFUNC_FASTPATH=0`.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
+import platform
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -22,13 +24,14 @@ from mlserver.types import InferenceRequest, InferenceResponse, MetadataServerRe
 from starlette.types import Receive, Scope
 
 from . import grpc_tensors
-from .binary_rest import BinaryRequest
 from .host import is_ours
 from .response import ArrayResponse
 from .rest_route import add_routes
+from .rest_tensors import TensorRequest
 
 SWITCH = "MLSERVER_PYFUNC_FASTPATH"
 TESTED_VERSIONS = frozenset({"1.7.1"})
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 BINARY_EXTENSION = "binary_tensor_data"
 
 logger = logging.getLogger("mlserver.pyfunc")
@@ -51,10 +54,24 @@ def install() -> bool:
     ]
     for owner, name, seam in seams:
         setattr(owner, name, seam(getattr(owner, name)))
+    _keep_freed_memory()
     return True
 
 
-class FirstRequest(BinaryRequest):
+def _keep_freed_memory() -> None:
+    """Has glibc keep blocks of up to 32 MiB it would hand back and fetch again, page by page.
+
+    That halves the time of a 4 MiB tensor over gRPC in a process that has got into the
+    habit. A variable of glibc's own has precedence.
+    """
+    if platform.libc_ver()[0] != "glibc" or any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+    mallopt(_M_TRIM_THRESHOLD, 128 << 20)
+
+
+class FirstRequest(TensorRequest):
     """What MLServer's routes make of each request. The first puts our routes before them:
     no model can reach the application earlier."""
 

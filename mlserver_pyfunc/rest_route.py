@@ -19,8 +19,8 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
-from .binary_rest import BinaryRequest
 from .host import is_ours
+from .rest_tensors import TensorRequest
 
 PATHS = ("/v2/models/{model_name}/infer", "/v2/models/{model_name}/versions/{model_version}/infer")
 
@@ -46,7 +46,7 @@ class InferenceRoute(Route):
         return match, child_scope
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = BinaryRequest(scope, receive)
+        request = TensorRequest(scope, receive)
         payload = _validated(await _json(request))
         response = await self._infer(
             raw_request=request, raw_response=_Headers(), payload=payload, **scope["path_params"]
@@ -74,7 +74,7 @@ def add_routes(app: FastAPI) -> None:
     routes[:0] = [InferenceRoute(path, endpoints[path]) for path in PATHS]
 
 
-async def _json(request: BinaryRequest) -> Any:
+async def _json(request: TensorRequest) -> Any:
     """Parses the body; errors are as FastAPI's, which MLServer's clients know."""
     try:
         body = await request.body()

@@ -44,6 +44,13 @@ class RawTensor:
     surplus: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class JsonNumbers:
+    """Flat JSON numbers, already an array: float64, int64 or uint64."""
+
+    values: Array
+
+
 @dataclass(frozen=True)
 class Datatype:
     """A tensor datatype and how its values travel.
@@ -119,12 +126,35 @@ def from_raw(datatype: Datatype, raw: RawTensor, shape: Shape) -> Array:
 
 
 def from_other(datatype: Datatype, data: Any, shape: Shape, *, is_base64: bool = False) -> Array:
-    """Decodes what is neither a list nor raw: an array already decoded, or a JSON scalar."""
-    if isinstance(data, np.ndarray):
+    """Decodes what is neither a list nor raw: numbers in an array, or a JSON scalar.
+
+    Raises:
+        TensorError: As `from_list`.
+    """
+    if isinstance(data, JsonNumbers):
+        array = data.values
+        if array.size == math.prod(shape) and (cast := _exact_cast(datatype, array)) is not None:
+            return reshape(cast, shape)
+        data = array.tolist()
+    elif isinstance(data, np.ndarray):
         if data.dtype == datatype.dtype:
             return reshape(data, shape)
         data = data.ravel().tolist()
     return from_list(datatype, data, shape, is_base64=is_base64)
+
+
+def _exact_cast(datatype: Datatype, array: Array) -> Array | None:
+    """Casts finite JSON numbers; None where one does not fit, for the list to name it."""
+    if datatype.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            cast = array.astype(datatype.dtype)
+        return cast if np.isfinite(cast).all() else None
+    if datatype.dtype.kind not in "iu" or array.dtype.kind == "f":
+        return None
+    info = np.iinfo(datatype.dtype)
+    if array.size and (int(array.min()) < info.min or int(array.max()) > info.max):
+        return None
+    return array.astype(datatype.dtype, copy=False)
 
 
 def reshape(array: Array, shape: Shape) -> Array:
