@@ -95,7 +95,7 @@ def _validated(body: Any) -> InferenceRequest:
         problem = {"type": "missing", "loc": ("body",), "msg": "Field required", "input": None}
         raise RequestValidationError([problem])
     try:
-        return InferenceRequest.model_validate(body)
+        return InferenceRequest.model_validate(body, from_attributes=True)
     except ValidationError as error:
         problems = [
             {**problem, "loc": ("body", *problem["loc"])}
