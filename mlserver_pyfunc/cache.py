@@ -80,6 +80,12 @@ def obtain(key: str, make: Callable[[Path], Mapping[str, str]], since: float = 0
     return entry
 
 
+def remember(key: str, entry: Entry) -> None:
+    """Gives a tree another key."""
+    with workspace() as work:
+        _record(key, entry, work)
+
+
 def find(key: str, since: float = 0) -> Entry | None:
     """The tree of a source that was fetched before, if it is whole. Takes no lock."""
     try:

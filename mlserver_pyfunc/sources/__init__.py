@@ -19,6 +19,9 @@ __all__ = ["Pin", "Provenance", "SourceTree", "fetch"]
 _KINDS = {
     "": "local",
     "file": "local",
+    "git+https": "git",
+    "git+ssh": "git",
+    "git+file": "git",
 }
 
 ARCHIVE_SUFFIXES = (".zip", ".tar.gz", ".tgz")
