@@ -22,6 +22,12 @@ _KINDS = {
     "git+https": "git",
     "git+ssh": "git",
     "git+file": "git",
+    "https": "remote",
+    "http": "remote",
+    "zip+https": "remote",
+    "zip+http": "remote",
+    "s3": "remote",
+    "zip+s3": "remote",
 }
 
 ARCHIVE_SUFFIXES = (".zip", ".tar.gz", ".tgz")
