@@ -15,11 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from . import sources
 from .definition import FunctionDefinition
 from .errors import SourceError
-from .sources.digest import LOCK_NAME, DigestError, tree_sha256
+from .sources.digest import LOCK_NAME, RENEW, DigestError, tree_sha256
 from .sources.tree import Pin, SourceTree
 from .sources.uri import redacted
-
-RENEW = f"if that is meant, renew {LOCK_NAME}"
 
 _HEADER = (
     "# Written by mlserver-pyfunc and binding: docs/sources.md says how to check and renew it.\n"

@@ -25,7 +25,6 @@ from . import local
 from .digest import check_sha256, file_sha256
 from .layout import Layout, checked_parts, checked_subdirectory, create, inside, is_skipped, quoted
 from .tree import Pin, Provenance, SourceTree
-from .uri import naming
 
 MAX_RATIO = 200
 MAX_RATIO_FREE_BYTES = 16 * 2**20
@@ -54,10 +53,9 @@ def fetch(source: SourceDefinition, folder: Path, pin: Pin) -> SourceTree:
     path = local.found(uri, folder)
     if path.is_dir():
         return local.fetch(source, folder, pin)
-    with naming(uri):
-        digest = file_sha256(path)
-        check_sha256(source.sha256, digest)
-        entry = unpacked(path, digest, source)
+    digest = file_sha256(path)
+    check_sha256(source.sha256, digest)
+    entry = unpacked(path, digest, source)
     provenance = Provenance(uri, sha256=digest, tree_sha256=entry.sha256)
     return SourceTree(entry.path, provenance)
 

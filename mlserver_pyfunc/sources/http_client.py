@@ -22,7 +22,7 @@ from ..errors import SourceError
 from .credentials import Credentials, for_http
 from .progress import Progress
 from .retry import TransientError, retrying
-from .uri import redacted
+from .uri import parts_of, redacted
 
 _CHUNK = 2**18
 _CONNECT_SECONDS = 15
@@ -48,7 +48,7 @@ def download(url: str, path: Path, deadline: float) -> None:
         SourceError: The server refuses, fails for good, or sends too much.
     """
     plain, login = for_http(url)
-    if not urlsplit(plain).hostname:
+    if not parts_of(plain).hostname:
         raise SourceError("has no host")
     with path.open("wb") as file, Progress(f"fetching {redacted(url)}") as progress:
         transfer = _Transfer(plain, login, file, progress, deadline)

@@ -17,7 +17,7 @@ from . import ARCHIVE_SUFFIXES, archive
 from .digest import check_sha256, file_sha256
 from .layout import checked_subdirectory
 from .tree import Pin, Provenance, SourceTree
-from .uri import naming, redacted, split_user
+from .uri import redacted, split_user
 
 Make = Callable[[Path], dict[str, str]]
 
@@ -27,24 +27,23 @@ _CLIENTS = {"http": "http_client", "https": "http_client", "s3": "s3_client"}
 def fetch(source: SourceDefinition, folder: Path, pin: Pin) -> SourceTree:
     """Gives a Python file, an unpacked archive, or the files below an S3 prefix."""
     uri = source.source or ""
-    with naming(uri):
-        url = uri.split("#", 1)[0]
-        # The pin is an archive's or a file's; a prefix has none.
-        expected = source.sha256 or pin.sha256
-        name = unquote(re.split(r"[?#]", url)[0].rpartition("/")[2])
-        if url.lower().startswith("zip+"):
-            entry, module = _archive(source, url[len("zip+") :], expected, pin), None
-        elif name.lower().endswith(ARCHIVE_SUFFIXES):
-            entry, module = _archive(source, url, expected, pin), None
-        elif name.endswith(".py"):
-            entry, module = _file(source, url, name, expected, pin), Path(name).stem
-        elif url.lower().startswith("s3://"):
-            entry, module = _prefix(source, url, pin), None
-        else:
-            raise SourceError(
-                "expected a .py file or a .zip or .tar.gz archive; "
-                "for an archive of another name write zip+https://"
-            )
+    url = uri.split("#", 1)[0]
+    # The pin is an archive's or a file's; a prefix has none.
+    expected = source.sha256 or pin.sha256
+    name = unquote(re.split(r"[?#]", url)[0].rpartition("/")[2])
+    if url.lower().startswith("zip+"):
+        entry, module = _archive(source, url[len("zip+") :], expected, pin), None
+    elif name.lower().endswith(ARCHIVE_SUFFIXES):
+        entry, module = _archive(source, url, expected, pin), None
+    elif name.endswith(".py"):
+        entry, module = _file(source, url, name, expected, pin), Path(name).stem
+    elif url.lower().startswith("s3://"):
+        entry, module = _prefix(source, url, pin), None
+    else:
+        raise SourceError(
+            "expected a .py file or a .zip or .tar.gz archive; "
+            "for an archive of another name write zip+https://"
+        )
     provenance = Provenance(
         redacted(uri), sha256=entry.facts.get("sha256", pin.sha256), tree_sha256=entry.sha256
     )
