@@ -9,6 +9,7 @@ import gzip
 import lzma
 import os
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -34,7 +35,8 @@ _CHUNK = 2**20
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 _BROKEN = (
     zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError,
-    EOFError, NotImplementedError, ValueError, RuntimeError, OverflowError, UnicodeError,
+    EOFError, LookupError, struct.error, NotImplementedError, ValueError, RuntimeError,
+    OverflowError, UnicodeError,
 )  # fmt: skip
 
 
@@ -104,6 +106,8 @@ def unpack(path: Path, root: Path, source: SourceDefinition) -> None:
         }
         if source.subdirectory and not wanted:
             raise SourceError(f'subdirectory "{source.subdirectory}" is not in the archive')
+        if not wanted:
+            raise SourceError("the archive holds no files")
         for _ in opened(path, root, wanted):
             pass
 
@@ -130,7 +134,7 @@ def _zip(path: Path, root: Path | None, wanted: dict[str, str]) -> Iterator[Memb
             # zipfile cuts names at NUL, but keeps the original.
             name = entry.orig_filename
             _check_zip_entry(entry, name)
-            if entry.is_dir():
+            if name.endswith("/"):
                 layout.add_folder(name)
                 continue
             layout.add_file(name, entry.file_size)

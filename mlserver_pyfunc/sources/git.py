@@ -47,7 +47,7 @@ def fetch(source: SourceDefinition, folder: Path, pin: Pin) -> SourceTree:
     uri = source.source or ""
     if source.sha256:
         raise SourceError("sha256 is for a file or an archive, got git: pin a commit instead")
-    remote = _parsed(uri)
+    remote = parsed(uri)
     subdirectory = checked_subdirectory(source.subdirectory)
     entry = _entry(remote, subdirectory, pin)
     commit = entry.facts.get("commit", pin.commit)
@@ -123,7 +123,7 @@ def _with_client(
         return action(client, remote.ref)
 
 
-def _parsed(uri: str) -> _Remote:
+def parsed(uri: str) -> _Remote:
     url, _, ref = uri[len("git+") :].partition("#")
     plain, login = credentials.for_git(url)
     ref = unquote(ref)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from urllib.parse import SplitResult, urlsplit
 
 from ..errors import SourceError
-from .layout import quoted
+from .layout import printable, quoted
 
 
 def checked_scheme(uri: str) -> str:
@@ -93,7 +93,7 @@ def naming(uri: str) -> Iterator[None]:
     try:
         yield
     except SourceError as error:
-        raise type(error)(f"{source}: {error}") from None
+        raise type(error)(printable(f"{source}: {error}")) from None
     except OSError as error:
         cause = (error.strerror or type(error).__name__).lower()
         raise SourceError(f"{source}: {cause}: {quoted(str(error.filename or ''))}") from None
