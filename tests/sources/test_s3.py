@@ -13,6 +13,7 @@ from mlserver_pyfunc.definition import SourceDefinition
 from mlserver_pyfunc.errors import SourceError
 from mlserver_pyfunc.sources import SourceTree, fetch
 
+from .test_credentials import SECRET, check_no_trace
 from .test_http import BUNDLE, sha256
 
 boto3 = pytest.importorskip("boto3")
@@ -149,3 +150,14 @@ def test_stops_at_the_size_limit(s3: Any, monkeypatch: pytest.MonkeyPatch) -> No
         fetched("zip+s3://models/b.zip")
     with pytest.raises(SourceError, match="expected at most 102400 bytes in all, got more"):
         fetched("s3://models/iris/")
+
+
+def test_no_trace_of_the_secret_key(
+    s3: Any, tmp_path: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(s3, **{"b.zip": BUNDLE})
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    beside = tmp_path / "function"
+    beside.mkdir()
+    check_no_trace("zip+s3://models/b.zip", beside, cache_folder)
+    check_no_trace("zip+s3://models/none.zip", beside, cache_folder, fails=True)
