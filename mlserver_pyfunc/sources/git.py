@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 from urllib.parse import unquote
 
 from .. import cache, settings
@@ -16,12 +16,14 @@ from ..definition import SourceDefinition
 from ..errors import SourceError
 from . import credentials
 from .digest import RENEW, DigestError
-from .git_client import GitClient
 from .git_errors import UnsupportedError
 from .layout import Layout, checked_subdirectory, create, is_skipped, quoted
 from .progress import logger
 from .tree import Pin, Provenance, SourceTree
 from .uri import nearest, parts_of, redacted
+
+if TYPE_CHECKING:
+    from .git_client import GitClient
 
 SCHEMES = ("https", "ssh", "file")
 
@@ -39,6 +41,11 @@ class _Remote:
     credentials: credentials.Credentials | None
 
     def client(self, work: Path, seconds: float) -> GitClient:
+        # GitPython takes long to import, and a commit in the cache does not need it.
+        try:
+            from .git_client import GitClient
+        except ImportError as error:
+            raise SourceError(f"the git program cannot be used: {error}") from None
         return GitClient(self.url, self.credentials, work, seconds)
 
 

@@ -64,7 +64,6 @@ class GitClient:
         """Turns to a new empty repository."""
         self._repository = self._work / name
         self.local("init", "--quiet", "--bare", "--template=", str(self._repository))
-        self.local("config", "remote.origin.url", self._url)
 
     def refs(self, *patterns: str) -> dict[str, str]:
         """The remote's refs that match, with what they point to; `name^{}` for tags peeled."""
@@ -284,6 +283,7 @@ def _environment(url: str, credentials: Credentials | None, work: Path) -> dict[
         "http.lowSpeedLimit": "1000",
         "http.lowSpeedTime": "30",
         "protocol.version": "2",
+        "remote.origin.url": url,
     }
     environment = {
         "GIT_ALLOW_PROTOCOL": parts.scheme,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -223,3 +224,21 @@ def test_the_digest_tells_a_link_from_a_file_with_its_target(tmp_path: Path) -> 
     line = hashlib.sha256(b"b").hexdigest().encode() + b" @./a\0"
     assert tree_sha256(tmp_path / "link") == hashlib.sha256(line).hexdigest()
     assert tree_sha256(tmp_path / "file") != tree_sha256(tmp_path / "link")
+
+
+def test_the_documented_recipes_give_the_digest(repository: Repository, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "sources.md").read_text()
+    section = page.partition("### The digest of a tree")[2]
+    shell = section.partition("```sh\n")[2].partition("```")[0]
+    program = section.partition("```python\n")[2].partition("```")[0]
+    repository.commit({"model.py": "x", "a b/ü.txt": "y", "__pycache__/m.pyc": "z", "a/-": "w"})
+    root = repository.folder
+    expected = tree_sha256(root)
+    done = subprocess.run(["sh", "-c", shell], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[0] == expected
+    (root / "alias.py").symlink_to("model.py")
+    (root / "folder").symlink_to("a b")
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == tree_sha256(root) != expected
