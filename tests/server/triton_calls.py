@@ -56,6 +56,8 @@ def _reply(status: int | str, result: Any, datatypes: dict[str, str]) -> Reply:
     outputs = {}
     for name, datatype in datatypes.items():
         array = result.as_numpy(name)
+        # Some versions of the client give an empty array of another dtype.
+        assert array.dtype == np.dtype(DTYPES[datatype]) or not array.size
         values = array.ravel().tolist()
         if datatype == "BYTES":
             values = [value.encode() if isinstance(value, str) else value for value in values]
