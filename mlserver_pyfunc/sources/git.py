@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,8 +124,8 @@ def _key(remote: _Remote, commit: str, subdirectory: str) -> str:
 def _with_client(
     remote: _Remote, action: Callable[[GitClient, str], str], seconds: float | None = None
 ) -> str:
-    with tempfile.TemporaryDirectory(prefix="mlserver-pyfunc-") as work:
-        client = remote.client(Path(work), seconds or settings.fetch_timeout())
+    with cache.workspace() as work:
+        client = remote.client(work, seconds or settings.fetch_timeout())
         return action(client, remote.ref)
 
 
