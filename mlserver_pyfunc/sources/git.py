@@ -61,12 +61,12 @@ def fetch(source: SourceDefinition, folder: Path, pin: Pin) -> SourceTree:
 
 
 def _entry(remote: _Remote, subdirectory: str, pin: Pin) -> cache.Entry:
+    if _COMMIT.fullmatch(remote.ref):
+        return _obtained(remote, remote.ref.lower(), subdirectory)
     if pin.commit:
         _check_not_moved(remote, pin.commit)
         known = cache.find_tree(pin.tree_sha256) if pin.tree_sha256 else None
         return known or _obtained(remote, pin.commit, subdirectory)
-    if _COMMIT.fullmatch(remote.ref):
-        return _obtained(remote, remote.ref.lower(), subdirectory)
     if not _SHORT_COMMIT.fullmatch(remote.ref):
         return _obtained(remote, _with_client(remote, _resolved), subdirectory)
     key = _key(remote, remote.ref.lower(), subdirectory)
@@ -81,21 +81,18 @@ def _entry(remote: _Remote, subdirectory: str, pin: Pin) -> cache.Entry:
 
 
 def _check_not_moved(remote: _Remote, commit: str) -> None:
-    if _COMMIT.fullmatch(remote.ref):
-        now = remote.ref.lower()
-    elif _SHORT_COMMIT.fullmatch(remote.ref) and commit.startswith(remote.ref.lower()):
-        now = commit
-    else:
-        try:
-            now = _with_client(remote, _resolved, _CHECK_SECONDS)
-        except _MissingRefError as error:
-            raise DigestError(f"function.lock has commit {commit}, but {error}; {RENEW}") from None
-        except SourceError as error:
-            logger.warning(
-                'cannot check whether "%s" still is commit %s of function.lock: %s',
-                remote.ref, commit, error,
-            )  # fmt: skip
-            return
+    if _SHORT_COMMIT.fullmatch(remote.ref) and commit.startswith(remote.ref.lower()):
+        return
+    try:
+        now = _with_client(remote, _resolved, _CHECK_SECONDS)
+    except _MissingRefError as error:
+        raise DigestError(f"function.lock has commit {commit}, but {error}; {RENEW}") from None
+    except SourceError as error:
+        logger.warning(
+            'cannot check whether "%s" still is commit %s of function.lock: %s',
+            remote.ref or "HEAD", commit, error,
+        )  # fmt: skip
+        return
     if now != commit:
         raise DigestError(
             f'"{remote.ref or "HEAD"}" moved: function.lock has commit {commit}, got {now}; {RENEW}'

@@ -107,6 +107,8 @@ class GitClient:
     def sizes(self, names: list[str]) -> list[int]:
         """The sizes of objects."""
         lines = self.local("cat-file", "--batch-check=%(objectsize)", wanted=names).split()
+        if not all(line.isdigit() for line in lines):
+            raise SourceError("the server did not send all files of the commit")
         return [int(line) for line in lines]
 
     @contextmanager
@@ -305,6 +307,7 @@ def _environment(url: str, credentials: Credentials | None, work: Path) -> dict[
         "GIT_CONFIG_PARAMETERS": "",
         "GIT_LITERAL_PATHSPECS": "1",
         "GIT_NAMESPACE": "",
+        "GIT_NO_LAZY_FETCH": "1",
         "GIT_TERMINAL_PROMPT": "0",
         "SSH_ASKPASS": "",
         "GIT_SSH_COMMAND": f"{os.environ.get('GIT_SSH_COMMAND') or 'ssh'} {_SSH}",
