@@ -43,8 +43,8 @@ class _Remote:
         # GitPython takes long to import, and a commit in the cache does not need it.
         try:
             from .git_client import GitClient
-        except ImportError as error:
-            raise SourceError(f"the git program cannot be used: {error}") from None
+        except ImportError:
+            raise SourceError("the git program is not installed, or not in PATH") from None
         return GitClient(self.url, self.credentials, work, seconds)
 
 

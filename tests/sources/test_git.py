@@ -405,4 +405,4 @@ def test_says_that_git_is_not_installed(repository: Repository, first: str) -> N
         check=False,
     )
     assert done.stderr.splitlines()[-1].startswith('SourceError: source "git+file://')
-    assert "the git program" in done.stderr
+    assert "the git program is not installed" in done.stderr.splitlines()[-1]
