@@ -149,7 +149,7 @@ def parsed(uri: str) -> _Remote:
 def _check_ref(ref: str) -> None:
     if ref.startswith("-"):
         raise SourceError(f'ref {quoted(ref)} begins with "-"')
-    if re.search(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^/|/$|\.lock$|\.$", ref):
+    if re.search(r"[\s\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^/|/$|\.lock$|\.$", ref):
         raise SourceError(f"ref {quoted(ref)} is not a branch, a tag or a commit")
 
 
