@@ -1,0 +1,52 @@
+# Everyday commands: make setup, demo, test, lint, bench, docs.
+# PYTHON=python3.12 chooses the interpreter, ARGS=... goes to the tool that is run.
+
+# The first interpreter in PATH that MLServer supports.
+supported := import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))
+PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
+	$$python -c '$(supported)' 2>/dev/null && echo $$python && break; done)
+version := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+
+VENV ?= .venv
+bin := $(VENV)/bin
+installed := $(VENV)/.installed-$(version)
+
+.PHONY: setup demo test lint bench docs clean
+
+setup: $(installed)
+
+$(installed): pyproject.toml
+	@$(PYTHON) -c '$(supported)' 2>/dev/null || { \
+		echo "make: expected Python 3.10, 3.11 or 3.12, got '$(PYTHON)' $(version);" \
+			"try make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@rm -rf $(VENV)
+	@echo "installing into $(VENV) with Python $(version): a minute or two with pip, seconds with uv"
+	@if command -v uv >/dev/null && uv --version >/dev/null 2>&1; then \
+		uv venv --quiet --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV) && \
+		uv pip install --quiet --python $(bin)/python -e '.[dev,examples,remote]'; \
+	else \
+		$(PYTHON) -m venv $(VENV) && \
+		$(bin)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,examples,remote]'; \
+	fi
+	@touch $@
+
+demo: setup
+	@$(bin)/python examples/demo.py $(ARGS)
+
+test: setup
+	$(bin)/python -m pytest $(ARGS)
+
+lint: setup
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+
+bench: setup
+	$(bin)/python -m benchmarks $(ARGS)
+
+# What is generated from the code: editors read the schema.
+docs: setup
+	$(bin)/python -m mlserver_pyfunc.schema
+
+clean:
+	rm -rf $(VENV) .bench dist build
