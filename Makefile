@@ -44,9 +44,9 @@ lint: setup
 bench: setup
 	$(bin)/python -m benchmarks $(ARGS)
 
-# What is generated from the code: editors read the schema.
+# Writes what is generated from the code.
 docs: setup
-	$(bin)/python -m mlserver_pyfunc.schema
+	$(bin)/python docs/generate.py
 
 clean:
 	rm -rf $(VENV) .bench dist build

@@ -12,9 +12,8 @@ REVIEWS = np.array([b"a great film", b"good but dull", b"so bad"], dtype=object)
 def ask_rest(url):
     client = rest.InferenceServerClient(url)
     text = rest.InferInput("text", REVIEWS.shape, "BYTES")
-    text.set_data_from_numpy(REVIEWS, binary_data=False)
-    outputs = [rest.InferRequestedOutput("score", binary_data=False)]
-    show("REST", client.infer("review-score", [text], outputs=outputs))
+    text.set_data_from_numpy(REVIEWS)
+    show("REST", client.infer("review-score", [text]))
     client.close()
 
 

@@ -12,11 +12,8 @@ FLOWERS = np.array([[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]], dtype=np.float3
 def ask_rest(url):
     client = rest.InferenceServerClient(url)
     features = rest.InferInput("features", FLOWERS.shape, "FP32")
-    features.set_data_from_numpy(FLOWERS, binary_data=False)
-    outputs = [
-        rest.InferRequestedOutput(name, binary_data=False) for name in ("species", "probabilities")
-    ]
-    show("REST", client.infer("iris", [features], outputs=outputs))
+    features.set_data_from_numpy(FLOWERS)
+    show("REST", client.infer("iris", [features]))
     client.close()
 
 

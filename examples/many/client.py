@@ -18,9 +18,8 @@ def ask_rest(url):
     client = rest.InferenceServerClient(url)
     for model, (name, datatype, value) in QUESTIONS.items():
         tensor = rest.InferInput(name, value.shape, datatype)
-        tensor.set_data_from_numpy(value, binary_data=False)
-        output = rest.InferRequestedOutput(OUTPUTS[model], binary_data=False)
-        show("REST", model, client.infer(model, [tensor], outputs=[output]))
+        tensor.set_data_from_numpy(value)
+        show("REST", model, client.infer(model, [tensor]))
     client.close()
 
 
