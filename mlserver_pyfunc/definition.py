@@ -151,7 +151,9 @@ class ServingDefinition(_Model):
     max_queue: Annotated[int, Field(ge=0)] = Field(
         64, description="Requests that may wait for a call to end; beyond: 503."
     )
-    timeout: Annotated[float, Field(gt=0)] = Field(60, description="Seconds per call; beyond: 504.")
+    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        60, description="Seconds per call; beyond: 504."
+    )
     warmup: bool = Field(False, description="Call once with zeros before ready.")
 
 
@@ -292,7 +294,8 @@ def _problems(error: ValidationError) -> Iterator[str]:
             yield f"{path}: {message}" if path else message
         else:
             got = json.dumps(problem["input"], default=str)
-            yield f"{path}: {problem['msg'].lower()}, got {got[:80]}"
+            message = problem["msg"]
+            yield f"{path}: {message[0].lower()}{message[1:]}, got {got[:80]}"
 
 
 def _nearest(location: tuple[int | str, ...]) -> str:
