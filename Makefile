@@ -11,6 +11,13 @@ VENV ?= .venv
 bin := $(VENV)/bin
 installed := $(VENV)/.installed-$(version)
 
+# uv resolves in seconds what takes older pips many minutes; pip alone where uv cannot install.
+extras := .[dev,examples,remote]
+quiet := --quiet --disable-pip-version-check
+install = if uv --version >/dev/null 2>&1; then uv=uv; \
+	else $(bin)/python -m pip install $(quiet) uv && uv=$(bin)/uv; fi && \
+	$$uv pip install --quiet --python $(bin)/python -e '$(extras)'
+
 .PHONY: setup demo test lint bench docs clean
 
 setup: $(installed)
@@ -19,15 +26,10 @@ $(installed): pyproject.toml
 	@$(PYTHON) -c '$(supported)' 2>/dev/null || { \
 		echo "make: expected Python 3.10, 3.11 or 3.12, got '$(PYTHON)' $(version);" \
 			"try make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@echo "installing into $(VENV) with Python $(version)"
 	@rm -rf $(VENV)
-	@echo "installing into $(VENV) with Python $(version): a minute or two with pip, seconds with uv"
-	@if command -v uv >/dev/null && uv --version >/dev/null 2>&1; then \
-		uv venv --quiet --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV) && \
-		uv pip install --quiet --python $(bin)/python -e '.[dev,examples,remote]'; \
-	else \
-		$(PYTHON) -m venv $(VENV) && \
-		$(bin)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,examples,remote]'; \
-	fi
+	@$(PYTHON) -m venv $(VENV)
+	@$(install) || $(bin)/python -m pip install $(quiet) -e '$(extras)'
 	@touch $@
 
 demo: setup
