@@ -31,7 +31,7 @@ DOCUMENTS += [
 ]
 STEPS = [(path, step) for path in SERVED for step in steps(path)]
 TYPED_ELSEWHERE = {
-    "git clone https://github.com/mlserver-pyfunc/mlserver-pyfunc": "the clone that the tests are in",
+    "git clone https://github.com/mlserver-pyfunc/mlserver-pyfunc": "the tests' own clone",
     "cd mlserver-pyfunc": "the same",
     "make demo": "test_demo.py",
     "pip install mlserver-pyfunc": "test_wheel.py",
