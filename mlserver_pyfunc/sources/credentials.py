@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import unicodedata
 from dataclasses import dataclass, field
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from ..errors import SourceError
-from .uri import split_user
+from .uri import parts_of, split_user
 
 DEFAULT_USERNAME = "oauth2"
 """GitHub and GitLab take any user beside a token; Bitbucket wants GIT_USERNAME=x-token-auth."""
@@ -32,7 +32,7 @@ def for_git(url: str) -> tuple[str, Credentials | None]:
         SourceError: A credential holds a control character.
     """
     plain, user = split_user(url)
-    if urlsplit(plain).scheme != "https":
+    if parts_of(plain).scheme != "https":
         # SSH logs in by agent or key; the user is part of the address.
         name = user.partition(":")[0]
         return (plain.replace("://", f"://{name}@", 1) if name else plain), None

@@ -8,23 +8,24 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
-from urllib.parse import unquote, urlsplit
+from typing import IO, TYPE_CHECKING
+from urllib.parse import unquote
 
 from .. import cache, settings
 from ..definition import SourceDefinition
 from ..errors import SourceError
 from . import credentials
-from .digest import DigestError
-from .git_client import GitClient
+from .digest import RENEW, DigestError
 from .git_errors import UnsupportedError
 from .layout import Layout, checked_subdirectory, create, is_skipped, quoted
 from .progress import logger
 from .tree import Pin, Provenance, SourceTree
-from .uri import naming, nearest, redacted
+from .uri import nearest, parts_of, redacted
+
+if TYPE_CHECKING:
+    from .git_client import GitClient
 
 SCHEMES = ("https", "ssh", "file")
-RENEW = "if that is meant, renew function.lock"
 
 _COMMIT = re.compile(r"[0-9a-fA-F]{40}")
 _SHORT_COMMIT = re.compile(r"[0-9a-fA-F]{4,39}")
@@ -40,19 +41,23 @@ class _Remote:
     credentials: credentials.Credentials | None
 
     def client(self, work: Path, seconds: float) -> GitClient:
+        # GitPython takes long to import, and a commit in the cache does not need it.
+        try:
+            from .git_client import GitClient
+        except ImportError as error:
+            raise SourceError(f"the git program cannot be used: {error}") from None
         return GitClient(self.url, self.credentials, work, seconds)
 
 
 def fetch(source: SourceDefinition, folder: Path, pin: Pin) -> SourceTree:
     """Gives the files of one commit, without `.git`."""
     uri = source.source or ""
-    with naming(uri):
-        if source.sha256:
-            raise SourceError("sha256 is for a file or an archive, got git: pin a commit instead")
-        remote = _parsed(uri)
-        subdirectory = checked_subdirectory(source.subdirectory)
-        entry = _entry(remote, subdirectory, pin)
-        commit = entry.facts.get("commit", pin.commit)
+    if source.sha256:
+        raise SourceError("sha256 is for a file or an archive, got git: pin a commit instead")
+    remote = parsed(uri)
+    subdirectory = checked_subdirectory(source.subdirectory)
+    entry = _entry(remote, subdirectory, pin)
+    commit = entry.facts.get("commit", pin.commit)
     return SourceTree(entry.path, Provenance(redacted(uri), commit, tree_sha256=entry.sha256))
 
 
@@ -125,11 +130,11 @@ def _with_client(
         return action(client, remote.ref)
 
 
-def _parsed(uri: str) -> _Remote:
+def parsed(uri: str) -> _Remote:
     url, _, ref = uri[len("git+") :].partition("#")
     plain, login = credentials.for_git(url)
     ref = unquote(ref)
-    parts = urlsplit(plain)
+    parts = parts_of(plain)
     if parts.scheme not in SCHEMES:
         expected = ", ".join(f"git+{name}://" for name in SCHEMES)
         raise SourceError(f'expected one of {expected}, got "{parts.scheme}"')

@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
-import tenacity
 from git import Git, RemoteProgress
 from git.exc import CommandError, GitCommandNotFound
 
 from .. import settings
 from ..errors import SourceError
 from .credentials import Credentials
-from .git_errors import TransientError, failure
+from .git_errors import failure
 from .progress import Progress
+from .retry import retrying
 
 _HELPER = (
     '!f() { test "$1" = get && printf "username=%s\\npassword=%s\\n"'
@@ -36,7 +36,6 @@ _SSH = (
     "-o BatchMode=yes -o StrictHostKeyChecking=yes -o ConnectTimeout=15 "
     "-o ServerAliveInterval=15 -o ServerAliveCountMax=3"
 )
-_ATTEMPTS = 3
 _CHUNK = 2**20
 
 
@@ -65,7 +64,6 @@ class GitClient:
         """Turns to a new empty repository."""
         self._repository = self._work / name
         self.local("init", "--quiet", "--bare", "--template=", str(self._repository))
-        self.local("config", "remote.origin.url", self._url)
 
     def refs(self, *patterns: str) -> dict[str, str]:
         """The remote's refs that match, with what they point to; `name^{}` for tags peeled."""
@@ -144,14 +142,7 @@ class GitClient:
         }
 
     def _network(self, *arguments: str, what: str = "", wanted: list[str] | None = None) -> str:
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(TransientError),
-            stop=tenacity.stop_after_attempt(_ATTEMPTS)
-            | tenacity.stop_after_delay(max(0.0, self._deadline - time.monotonic())),
-            wait=tenacity.wait_random_exponential(multiplier=0.5, max=8),
-            reraise=True,
-        )
-        return retrying(self._attempt, arguments, what, wanted)
+        return retrying(self._deadline)(self._attempt, arguments, what, wanted)
 
     def _attempt(self, arguments: tuple[str, ...], what: str, wanted: list[str] | None) -> str:
         report = _Report(what)
@@ -292,6 +283,7 @@ def _environment(url: str, credentials: Credentials | None, work: Path) -> dict[
         "http.lowSpeedLimit": "1000",
         "http.lowSpeedTime": "30",
         "protocol.version": "2",
+        "remote.origin.url": url,
     }
     environment = {
         "GIT_ALLOW_PROTOCOL": parts.scheme,

@@ -6,10 +6,7 @@ import re
 
 from ..errors import SourceError
 from .layout import quoted
-
-
-class TransientError(SourceError):
-    """The network failed in a way that may pass."""
+from .retry import TransientError
 
 
 class UnsupportedError(SourceError):

@@ -6,9 +6,10 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import SplitResult, urlsplit
 
 from ..errors import SourceError
-from .layout import quoted
+from .layout import printable, quoted
 
 
 def checked_scheme(uri: str) -> str:
@@ -25,6 +26,21 @@ def checked_scheme(uri: str) -> str:
         raise SourceError('transports of the form "name::address" are not allowed')
     scheme, separator, _ = uri.partition("://")
     return scheme.lower() if separator else ""
+
+
+def parts_of(url: str) -> SplitResult:
+    """The parts of a URL.
+
+    Raises:
+        SourceError: It is not a URL.
+    """
+    try:
+        parts = urlsplit(url)
+        # Python looks at the port only when it is asked for.
+        _ = parts.port
+    except ValueError as error:
+        raise SourceError(f"not a URL: {str(error).lower()}") from None
+    return parts
 
 
 def split_user(url: str) -> tuple[str, str]:
@@ -73,7 +89,11 @@ def nearest(text: str, known: list[str]) -> str:
 @contextmanager
 def naming(uri: str) -> Iterator[None]:
     """Puts the source in front of any `SourceError`, without its secrets."""
+    source = f"source {quoted(redacted(uri), 400)}"
     try:
         yield
     except SourceError as error:
-        raise type(error)(f"source {quoted(redacted(uri), 400)}: {error}") from None
+        raise type(error)(printable(f"{source}: {error}")) from None
+    except OSError as error:
+        cause = (error.strerror or type(error).__name__).lower()
+        raise SourceError(f"{source}: {cause}: {quoted(str(error.filename or ''))}") from None

@@ -41,7 +41,12 @@ class ServerProcess:
         self.url = f"http://127.0.0.1:{ports[0]}"
         self.grpc_address = f"127.0.0.1:{ports[1]}"
         self._process: subprocess.Popen[bytes] | None = None
-        self.client = httpx.Client(base_url=self.url, timeout=30)
+        self.client = httpx.Client(
+            base_url=self.url,
+            timeout=30,
+            # Less than the 5 s after which the server closes an idle connection.
+            limits=httpx.Limits(keepalive_expiry=2),
+        )
 
     @property
     def log(self) -> str:
