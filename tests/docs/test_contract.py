@@ -127,7 +127,9 @@ def test_mlserver_answers_itself_what_the_document_lists(server: Server) -> None
     assert rest(server, "no-such", nothing)[0] == 404
     assert grpc(server, "no-such", nothing)[0] == "NOT_FOUND"
     assert post(server, "contract", b'{"inputs": [')[0] == 422
-    assert post(server, "contract", b'{"inputs": []}', {"Content-Type": "text/plain"})[0] == 422
+    plain = {"Content-Type": "text/plain"}
+    assert post(server, "contract", b'{"inputs": []}', plain, "infer_stream")[0] == 422
+    assert post(server, "contract", b'{"inputs": []}', plain)[0] == 200
     assert "detail" in rest(server, "contract", [bf16])[1]
     assert grpc(server, "contract", [bf16])[1].endswith("expected datatype INT32, got BF16")
     assert "detail" in rest(server, "contract", [without])[1]
@@ -150,10 +152,14 @@ def rest(server: Server, model: str, tensors: list[dict[str, Any]]) -> tuple[int
 
 
 def post(
-    server: Server, model: str, body: bytes, headers: dict[str, str] | None = None
+    server: Server,
+    model: str,
+    body: bytes,
+    headers: dict[str, str] | None = None,
+    method: str = "infer",
 ) -> tuple[int, Any]:
     request = urllib.request.Request(
-        f"http://{server.http}/v2/models/{model}/infer",
+        f"http://{server.http}/v2/models/{model}/{method}",
         data=body,
         headers=headers or {"Content-Type": "application/json"},
     )
