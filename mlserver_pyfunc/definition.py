@@ -236,9 +236,24 @@ def read(path: Path) -> FunctionDefinition:
 
 
 def json_schema() -> dict[str, Any]:
-    """The definition's JSON Schema, by which editors check and complete `function.yaml`."""
-    schema = FunctionDefinition.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    """The JSON Schema by which editors check and complete `function.yaml`.
+
+    A digitalhub object is recognised by its `spec`, whose keys may be null: only the
+    object's own form is described.
+    """
+    function = FunctionDefinition.model_json_schema()
+    parts = function.pop("$defs")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "function.yaml",
+        "if": {"required": ["spec"]},
+        "then": {
+            "type": "object",
+            "properties": {"kind": {"const": "openinference"}, "spec": {"type": "object"}},
+        },
+        "else": {"$ref": "#/$defs/FunctionDefinition"},
+        "$defs": {**parts, "FunctionDefinition": function},
+    }
 
 
 def _unwrapped(value: Mapping[str, Any], where: str) -> Mapping[str, Any]:
