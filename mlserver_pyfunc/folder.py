@@ -57,6 +57,18 @@ def open_folder(path: str | Path) -> FunctionFolder:
     return _named(located, settings, settings_file)
 
 
+def environment_model(folder: Path) -> dict[str, str]:
+    """Settings by which MLServer serves a folder that has no model-settings.json."""
+    if any(folder.rglob(SETTINGS_FILE_NAME)):
+        return {}
+    opened = open_folder(folder)
+    return {
+        "MLSERVER_MODEL_NAME": opened.model_name,
+        "MLSERVER_MODEL_IMPLEMENTATION": "mlserver_pyfunc.PyFuncRuntime",
+        "MLSERVER_MODEL_URI": str(folder.resolve()),
+    }
+
+
 def _named(
     located: Located, settings: Mapping[str, Any], settings_file: Path | None
 ) -> FunctionFolder:

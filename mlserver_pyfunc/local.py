@@ -34,9 +34,7 @@ class LocalFunction:
 
     def __init__(self, folder: FunctionFolder) -> None:
         self.folder = folder
-        self.function = Function(
-            folder.definition, folder.located.folder, folder.model_name, folder.model_version
-        )
+        self.function = self._new_function(folder)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -144,6 +142,10 @@ class LocalFunction:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _new_function(self, folder: FunctionFolder) -> Function:
+        located = folder.located
+        return Function(located.definition, located.folder, folder.model_name, folder.model_version)
 
     def _payload(self, inputs: Mapping[str, Any] | None, named: Mapping[str, Any]) -> Payload:
         return payloads.from_values(self.contract, {**(inputs or {}), **named})

@@ -53,6 +53,10 @@ class JsonRoute:
         models: list[dict[str, Any]] = self._json("POST", "/v2/repository/index", b"{}")
         return models
 
+    def load(self, model: str) -> None:
+        """Loads a model of the repository, or loads it anew."""
+        self._send("POST", f"/v2/repository/models/{quote(model, safe='')}/load", b"", {}).read()
+
     def infer(
         self, model: str, inputs: Sequence[WireInput], parameters: Mapping[str, Any] | None = None
     ) -> Reply:

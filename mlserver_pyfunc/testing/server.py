@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ..folder import SETTINGS_FILE_NAME, open_folder
+from ..folder import environment_model
 from ..routes import CallError
 from ..routes.rest import JsonRoute
 
@@ -141,18 +141,6 @@ class Server:
 
     def _last_lines(self) -> str:
         return "\n".join(self.log.splitlines()[-_LOG_LINES:])
-
-
-def environment_model(folder: Path) -> dict[str, str]:
-    """Settings by which MLServer serves a folder that has no model-settings.json."""
-    if any(folder.rglob(SETTINGS_FILE_NAME)):
-        return {}
-    opened = open_folder(folder)
-    return {
-        "MLSERVER_MODEL_NAME": opened.model_name,
-        "MLSERVER_MODEL_IMPLEMENTATION": "mlserver_pyfunc.PyFuncRuntime",
-        "MLSERVER_MODEL_URI": str(folder.resolve()),
-    }
 
 
 def free_ports(count: int) -> list[int]:
