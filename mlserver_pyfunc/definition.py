@@ -152,7 +152,9 @@ class ServingDefinition(_Model):
     max_queue: Annotated[int, Field(ge=0)] = Field(
         64, description="Requests that may wait for a call to end; beyond: 503."
     )
-    timeout: Annotated[float, Field(gt=0)] = Field(60, description="Seconds per call; beyond: 504.")
+    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        60, description="Seconds per call; beyond: 504."
+    )
     warmup: bool = Field(False, description="Call once with zeros before ready.")
 
 
@@ -307,7 +309,8 @@ def _problems(error: ValidationError) -> Iterator[Problem]:
             message = f"{path}: {text}" if path else text
         else:
             got = json.dumps(problem["input"], default=str)
-            message = f"{path}: {problem['msg'].lower()}, got {got[:80]}"
+            said = problem["msg"]
+            message = f"{path}: {said[0].lower()}{said[1:]}, got {got[:80]}"
         yield Problem(location, problem["type"], message)
 
 

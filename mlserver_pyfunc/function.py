@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from . import sources
 from .context import Context, InferenceCall
 from .contract import Contract, TensorSpec
 from .definition import FunctionDefinition, TensorDefinition
 from .environment import unmet_needs
 from .errors import ContractError, LoadError, PyFuncError, RequestError
+from .lock import fetch_locked
 from .runner import Answer, InProcessRunner, Runner, logger
 from .sources import SourceTree
 from .tensors import DATATYPES, Array
@@ -51,6 +51,11 @@ class Function:
         """Whether a call could run now."""
         return self._runner is not None and self._runner.ready
 
+    @property
+    def streams(self) -> bool:
+        """Whether the handler is a generator."""
+        return self._runner is not None and self._runner.streams
+
     async def load(self) -> None:
         """Fetches, imports, initialises, binds and warms up.
 
@@ -65,7 +70,7 @@ class Function:
         if unmet:
             raise self._failure("environment", "; ".join(unmet))
         try:
-            tree = await asyncio.to_thread(sources.fetch, definition.source, self._folder)
+            tree = await asyncio.to_thread(fetch_locked, definition, self._folder)
         except (PyFuncError, OSError) as error:
             raise self._failure("fetch", str(error)) from None
         self.provenance = tree.provenance.as_parameters()

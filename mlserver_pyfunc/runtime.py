@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 from mlserver import MLModel
@@ -21,6 +21,7 @@ from . import fastpath, host
 from .definition import FunctionDefinition, TensorDefinition
 from .errors import LoadError, PyFuncError, RequestError
 from .function import Function
+from .pages import Pages
 from .repository import Located, disagreements, explicit_name, find_definition
 from .response import ArrayResponse, ErrorResponse, binary_outputs
 from .runner import logger
@@ -28,10 +29,11 @@ from .runner import logger
 PLATFORM = "mlserver_pyfunc"
 
 host.extend_error_mapping()
+host.refuse_typed_fp16()
 fastpath.install()
 
 
-class PyFuncRuntime(MLModel):
+class PyFuncRuntime(Pages, MLModel):
     """Serves a Python function: `"implementation": "mlserver_pyfunc.PyFuncRuntime"`."""
 
     def __init__(self, settings: ModelSettings) -> None:
@@ -42,8 +44,7 @@ class PyFuncRuntime(MLModel):
         host.keep_out_of_pool(settings)
         # Read here already: MLServer registers a model by its version before it loads it.
         self._located, self._unreadable = _read(settings)
-        if self._located is not None:
-            _adopt(settings, self._located.definition)
+        _adopt_version(settings, self._located)
 
     @property
     def ready(self) -> bool:
@@ -52,6 +53,18 @@ class PyFuncRuntime(MLModel):
     @ready.setter
     def ready(self, value: bool) -> None:
         self._ready = value
+
+    @property
+    def definition(self) -> FunctionDefinition | None:
+        return self._located.definition if self._located else None
+
+    @property
+    def provenance(self) -> Mapping[str, str]:
+        return self._function.provenance if self._function else {}
+
+    @property
+    def streams(self) -> bool:
+        return self._function is not None and self._function.streams
 
     async def load(self) -> bool:
         """Loads the function.
@@ -64,6 +77,7 @@ class PyFuncRuntime(MLModel):
             function = Function(located.definition, located.folder, self.name, self.version)
             await function.load()
         except PyFuncError as error:
+            logger.error("%s", error)
             raise MLServerError(str(error), 500) from None
         self._function = function
         self._shutdown = asyncio.get_running_loop().create_task(self._close_on_shutdown())
@@ -185,10 +199,21 @@ def _read(settings: ModelSettings) -> tuple[Located | None, str]:
         return None, str(error)
 
 
-def _adopt(settings: ModelSettings, definition: FunctionDefinition) -> None:
-    """Takes over what only the definition gives."""
-    if settings.parameters is not None and not settings.parameters.version:
-        settings.parameters.version = definition.model_version
+def _adopt_version(settings: ModelSettings, located: Located | None) -> str | None:
+    """Takes over a version that only the definition gives."""
+    if settings.parameters is None:
+        return None
+    if located is not None and not settings.parameters.version:
+        settings.parameters.version = located.definition.model_version
+    version: str | None = settings.parameters.version
+    return version
+
+
+def _version(settings: ModelSettings) -> str | None:
+    return _adopt_version(settings, _read(settings)[0])
+
+
+host.tell_versions(_version)
 
 
 def _metadata_tensor(tensor: TensorDefinition) -> MetadataTensor:

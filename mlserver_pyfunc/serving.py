@@ -81,15 +81,20 @@ async def serve(options: Options) -> BaseException | None:
     models = await ModelRepositoryFactory.resolve_model_repository(settings).list()
     if not models:
         return PyFuncError(f"{options.folder}: no model-settings.json below could be read")
+    changed: asyncio.Queue[str] = asyncio.Queue()
+    beside = [asyncio.create_task(_when_ready(options, models, changed))]
+    if options.reload:
+        # From before the code is read: no edit may fall between reading and watching.
+        beside.append(asyncio.create_task(_watch(options.folder, changed)))
+        await asyncio.sleep(0)
     server = _Server(settings)
-    running = asyncio.create_task(server.start(models))
-    beside = asyncio.create_task(_when_ready(options, models))
     try:
-        await running
+        await server.start(models)
     finally:
-        beside.cancel()
-        with suppress(asyncio.CancelledError):
-            await beside
+        for task in beside:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
     return server.failure
 
 
@@ -114,7 +119,9 @@ def _settings(options: Options) -> Settings:
     )
 
 
-async def _when_ready(options: Options, models: list[ModelSettings]) -> None:
+async def _when_ready(
+    options: Options, models: list[ModelSettings], changed: asyncio.Queue[str]
+) -> None:
     names = sorted({model.name for model in models})
     while not await asyncio.to_thread(_are_ready, options.url, names):
         await asyncio.sleep(0.1)
@@ -124,8 +131,10 @@ async def _when_ready(options: Options, models: list[ModelSettings]) -> None:
     logger.info("serving %s, try %s", ", ".join(names), page)
     if options.open_browser:
         webbrowser.open(page)
-    if options.reload:
-        await _reload_on_change(options, names)
+    while True:
+        logger.info("%s changed, reloading", await changed.get())
+        for name in names:
+            await asyncio.to_thread(_reload, options.url, name)
 
 
 def _are_ready(url: str, names: list[str]) -> bool:
@@ -139,14 +148,11 @@ def _are_ready(url: str, names: list[str]) -> bool:
     return ready.issuperset(names)
 
 
-async def _reload_on_change(options: Options, names: list[str]) -> None:
+async def _watch(folder: Path, changed: asyncio.Queue[str]) -> None:
     from watchfiles import awatch
 
-    logger.info("watching %s", options.folder)
-    async for changes in awatch(options.folder, debounce=200, step=50):
-        logger.info("%s changed, reloading", ", ".join(sorted(Path(p).name for _, p in changes)))
-        for name in names:
-            await asyncio.to_thread(_reload, options.url, name)
+    async for changes in awatch(folder, debounce=200, step=50):
+        changed.put_nowait(", ".join(sorted({Path(path).name for _, path in changes})))
 
 
 def _reload(url: str, name: str) -> None:

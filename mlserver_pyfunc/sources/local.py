@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from ..definition import SourceDefinition
 from ..errors import SourceError
-from .tree import Provenance, SourceTree
+from .digest import check_sha256, file_sha256
+from .layout import quoted
+from .tree import Pin, Provenance, SourceTree
+from .uri import parts_of
 
 
-def fetch(source: SourceDefinition, folder: Path) -> SourceTree:
+def fetch(source: SourceDefinition, folder: Path, pin: Pin) -> SourceTree:
     """Gives a Python file as a module in its folder, or a folder as it is."""
     uri = source.source or ""
-    path = _path(uri, folder)
-    if not path.exists():
-        raise SourceError(f'source "{uri}": no such file or folder, looked for {path}')
+    path = found(uri, folder)
     if path.is_dir():
         if source.sha256:
-            raise SourceError(f'source "{uri}": sha256 is for a file or an archive, got a folder')
+            raise SourceError("sha256 is for a file or an archive, got a folder")
         root = subdirectory(path, source.subdirectory)
         return SourceTree(root, Provenance(uri))
     if path.suffix != ".py":
-        raise SourceError(f'source "{uri}": expected a folder, a .py file or a .zip archive')
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    check_sha256(uri, source.sha256, digest)
+        raise SourceError("expected a folder, a .py file or a .zip or .tar.gz archive")
+    digest = file_sha256(path)
+    check_sha256(source.sha256, digest)
     return SourceTree(path.parent, Provenance(uri, sha256=digest), path.stem)
-
-
-def check_sha256(uri: str, expected: str | None, got: str) -> None:
-    """Raises `SourceError` where a digest is expected and another was got."""
-    if expected and expected.lower() != got:
-        raise SourceError(f'source "{uri}": expected sha256 {expected.lower()}, got {got}')
 
 
 def subdirectory(root: Path, relative: str | None) -> Path:
@@ -51,10 +45,25 @@ def subdirectory(root: Path, relative: str | None) -> Path:
     return path
 
 
+def found(uri: str, folder: Path) -> Path:
+    """The path that a relative or `file://` URI means.
+
+    Raises:
+        SourceError: There is nothing.
+    """
+    path = _path(uri, folder)
+    if not path.exists():
+        raise SourceError(f"no such file or folder, looked for {quoted(str(path), 400)}")
+    return path
+
+
 def _path(uri: str, folder: Path) -> Path:
     if uri.lower().startswith("file://"):
-        parts = urlsplit(uri)
+        parts = parts_of(uri)
         if parts.netloc not in ("", "localhost", "."):
-            raise SourceError(f'source "{uri}": expected file:///path, got host "{parts.netloc}"')
-        return Path(unquote(parts.path))
+            raise SourceError(f'expected file:///path, got host "{parts.netloc}"')
+        path = unquote(parts.path)
+        if "\0" in path:
+            raise SourceError("has a control character")
+        return Path(path)
     return folder / uri

@@ -1,0 +1,99 @@
+"""Source URIs: their parts, and how they may be shown."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import SplitResult, urlsplit
+
+from ..errors import SourceError
+from .layout import printable, quoted
+
+
+def checked_scheme(uri: str) -> str:
+    """The scheme in lower case; empty for a path.
+
+    Raises:
+        SourceError: It has control characters, or begins as an option does.
+    """
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in uri):
+        raise SourceError("has a control character")
+    if uri.startswith("-"):
+        raise SourceError('begins with "-"')
+    if "::" in uri.partition("/")[0]:
+        raise SourceError('transports of the form "name::address" are not allowed')
+    scheme, separator, _ = uri.partition("://")
+    return scheme.lower() if separator else ""
+
+
+def parts_of(url: str) -> SplitResult:
+    """The parts of a URL.
+
+    Raises:
+        SourceError: It is not a URL.
+    """
+    try:
+        parts = urlsplit(url)
+        # Python looks at the port only when it is asked for.
+        _ = parts.port
+    except ValueError as error:
+        raise SourceError(f"not a URL: {str(error).lower()}") from None
+    return parts
+
+
+def split_user(url: str) -> tuple[str, str]:
+    """Takes `user:password` out of a URL.
+
+    A password may hold `/`, `?` or `@` where its owner did not quote them, so the user
+    reaches to the last `@` of the host, or to one that a `:` without a port comes before.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url, ""
+    host = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    user, at, _ = host.rpartition("@")
+    if not at and "@" in rest and ":" in host and not re.fullmatch(r"(\[.*\]|[^:]*):\d*", host):
+        user, at, _ = rest.rpartition("@")
+    return f"{scheme}://{rest[len(user) + len(at) :]}", user
+
+
+def redacted(uri: str) -> str:
+    """The URI without what may be a secret: user, password, and the query's values.
+
+    The user of an SSH URL is part of the address and stays.
+    """
+    plain, user = split_user(uri)
+    scheme, separator, rest = plain.partition("://")
+    if not separator:
+        return uri
+    if user:
+        is_address = "ssh" in scheme.lower() and ":" not in user
+        rest = f"{user if is_address else '***'}@{rest}"
+    address, mark, ref = rest.partition("#")
+    address, question, query = address.partition("?")
+    if question:
+        query = re.sub(r"=[^&]*", "=***", query) if "=" in query else "***"
+    return f"{scheme}://{address}{question}{query}{mark}{ref}"
+
+
+def nearest(text: str, known: list[str]) -> str:
+    """Says which known names are closest, for the end of an error."""
+    import difflib
+
+    near = difflib.get_close_matches(text, known, n=3, cutoff=0.5) or known[:5]
+    return ", ".join(f'"{name}"' for name in near)
+
+
+@contextmanager
+def naming(uri: str) -> Iterator[None]:
+    """Puts the source in front of any `SourceError`, without its secrets."""
+    source = f"source {quoted(redacted(uri), 400)}"
+    try:
+        yield
+    except SourceError as error:
+        raise type(error)(printable(f"{source}: {error}")) from None
+    except OSError as error:
+        cause = (error.strerror or type(error).__name__).lower()
+        raise SourceError(f"{source}: {cause}: {quoted(str(error.filename or ''))}") from None
