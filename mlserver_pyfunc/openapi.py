@@ -116,7 +116,7 @@ def _stream(name: str, operation: str) -> Schema:
         "responses": {
             "200": {
                 "description": "Each event's data is an inference response, or an error.",
-                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                "content": {"text/event-stream": {"schema": _ref("Event")}},
             },
             "422": _error("422"),
         },
@@ -187,6 +187,12 @@ def _schemas(definition: FunctionDefinition) -> Schema:
                     "maxItems": len(definition.outputs),
                 },
             },
+        },
+        "Event": {
+            "type": "object",
+            "description": "A server-sent event: `data` is a response or an error, as JSON.",
+            "required": ["data"],
+            "properties": {"data": {"type": "string", "contentMediaType": "application/json"}},
         },
         "Metadata": _METADATA,
         "Error": {

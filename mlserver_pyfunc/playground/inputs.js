@@ -57,10 +57,10 @@ function gridEditor(tensor) {
     const row = body.rows.length;
     body.append(make("tr", {}, ...Array.from({ length: columns }, (_, column) => {
       const input = make("input", { type: "text", inputmode: "decimal", "aria-label": `${tensor.name}, row ${row}, column ${column}`, value: "0" });
-      return make("td", {}, input);
+      return make("td", { class: columns < 3 ? "wide" : null }, input);
     })));
   }
-  const fill = () => cells().flat().forEach((cell) => { cell.value = JSON.parse(JSON.stringify(randomElement(tensor))); });
+  const fill = () => cells().flat().forEach((cell) => { cell.value = randomElement(tensor); });
   for (let i = 0; i < startRows; i++) addRow();
   const scroll = make("div", { class: "scroll" }, make("table", { class: "grid" }, make("thead", {}, head), body));
   const tools = make("div", { class: "tools" });

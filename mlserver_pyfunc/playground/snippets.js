@@ -36,7 +36,7 @@ function showSnippets(box, model, body, origin) {
   const shown = body.length < 20000 ? snippets(model, body, origin) : [["curl", "The request is too long to show."]];
   const view = (text) => () => {
     const button = make("button", { type: "button", class: "small copy", onclick: () => copyText(text, button) }, "Copy");
-    return make("div", {}, button, make("pre", { tabindex: "0" }, text));
+    return make("div", { class: "code" }, button, make("pre", { tabindex: "0" }, text));
   };
   const selected = box.querySelector("[aria-selected=true]")?.textContent;
   box.replaceChildren(tabs("Clients", shown.map(([name, text]) => [name, view(text)])));

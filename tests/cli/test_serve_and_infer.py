@@ -163,7 +163,7 @@ def test_reload_keeps_the_old_code_where_the_new_has_a_fault(versions):
         wait_for(lambda: call(route) == 2)
 
 
-EDITS = int(os.environ.get("PYFUNC_TEST_EDITS", "12"))
+EDITS = int(os.environ.get("PYFUNC_TEST_EDITS", "6"))
 
 
 def test_reload_under_load_loses_no_request(versions):
