@@ -16,6 +16,7 @@ COMMANDS = {
     "run": "Call a function without a server.",
     "serve": "Serve a function, or a folder of them, by MLServer.",
     "infer": "Call a running server.",
+    "lock": "Pin a function's source in function.lock.",
     "schema": "Print the JSON Schema of function.yaml.",
     "openapi": "Print a function's OpenAPI document.",
     "client": "Write a typed Python client of a function.",

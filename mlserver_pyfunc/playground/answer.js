@@ -77,7 +77,9 @@ function plotOf(output) {
   const kind = columns > 40 ? "line" : "bar";
   const note = rows.length > 6 ? [make("p", { class: "note" }, `the first 6 of ${rows.length} rows`)] : [];
   const label = `${output.name}: ${kind} chart of ${series.length} rows of ${columns}`;
-  return [kind === "bar" ? "Bars" : "Line", () => make("div", {}, chart(label, series, kind), ...note)];
+  const legend = series.length > 1
+    ? [make("p", { class: "legend" }, ...series.map(({ name }, i) => make("span", { class: `k${i + 1}` }, name)))] : [];
+  return [kind === "bar" ? "Bars" : "Line", () => make("div", {}, chart(label, series, kind), ...legend, ...note)];
 }
 
 const MAGIC = { iVBORw0KGgo: "image/png", "/9j/": "image/jpeg", R0lGOD: "image/gif", UklGR: "image/webp" };

@@ -10,11 +10,12 @@ from typing import Any
 
 import yaml
 
-from .. import sources
+from .. import lock
 from ..definition import FILE_NAME, FunctionDefinition, parse
 from ..errors import PyFuncError
 from ..folder import SETTINGS_FILE_NAME
 from ..repository import disagreements
+from ..sources.digest import LOCK_NAME, DigestError
 from . import code, definition_rules
 from .document import Document
 from .findings import Finding
@@ -146,9 +147,11 @@ def _source_findings(
         yield Finding("S302", message, document.path, line)
         return
     try:
-        tree = sources.fetch(source, folder)
+        tree = lock.fetch_locked(definition, folder)
     except (PyFuncError, OSError) as error:
-        yield Finding("S301", str(error), document.path, line)
+        is_of_lock = (folder / LOCK_NAME).is_file() and isinstance(error, DigestError)
+        rule = "S303" if is_of_lock else "S301"
+        yield Finding(rule, str(error), document.path, line)
         return
     yield from code.check(definition, tree, document, keys)
 

@@ -235,3 +235,21 @@ def test_schema_prints_the_definitions_json_schema():
 def test_output_on_no_terminal_has_no_escapes(hello):
     out, err = call("run", hello, "--random")
     assert "\x1b" not in out + err
+
+
+def test_lock_pins_the_source_and_check_tells_what_changed(tmp_path):
+    call("init", tmp_path / "f")
+    _, err = call("lock", tmp_path / "f", "--check", code=1)
+    assert "no function.lock" in err
+    call("lock", tmp_path / "f")
+    assert "function.lock holds" in call("lock", tmp_path / "f", "--check")[0]
+    assert "nothing wrong" in call("validate", tmp_path / "f")[0]
+    with (tmp_path / "f" / "model.py").open("a") as file:
+        file.write("# edited\n")
+    _, err = call("lock", tmp_path / "f", "--check", code=1)
+    assert "out of date: " in err
+    assert "sha256: locked " in err
+    assert " S303: " in call("validate", tmp_path / "f", code=1)[0]
+    assert "failed to load: fetch" in call("run", tmp_path / "f", "--random", code=3)[1]
+    call("lock", tmp_path / "f")
+    call("run", tmp_path / "f", "--random")
