@@ -10,10 +10,12 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from . import payload as payloads
+from . import tensors
 from .contract import Contract
 from .definition import FunctionDefinition
 from .folder import FunctionFolder, open_folder
 from .function import Function
+from .json_response import listed_tensor, response_body
 from .payload import Payload
 from .runner import Answer
 from .tensors import Array
@@ -88,19 +90,17 @@ class LocalFunction:
             RequestError: What a client would get, with its status.
         """
         request = payloads.from_json(body)
-        answer = self.infer(request)
-        dumped: dict[str, Any] = self.response(answer, request.id).model_dump()
-        return dumped
+        return self.response(self.infer(request), request.id)
 
-    def response(self, answer: Answer, request_id: str = "") -> Any:
-        """The answer as the response object that REST encodes."""
-        from .response import ArrayResponse
-
-        response = ArrayResponse(
-            self.model_name, self.folder.model_version, answer.arrays, answer.parameters
+    def response(self, answer: Answer, request_id: str = "") -> dict[str, Any]:
+        """The protocol's JSON form of an answer, as REST sends it."""
+        return response_body(
+            self.model_name,
+            self.folder.model_version,
+            request_id or None,
+            answer.parameters,
+            [listed_tensor(named) for named in answer.arrays],
         )
-        response.id = request_id or None
-        return response
 
     def infer(self, request: Payload) -> Answer:
         """Answers a request.
@@ -170,8 +170,11 @@ def load(folder: str | Path) -> LocalFunction:
 
 
 def arrays_of(answer: Answer) -> dict[str, Array]:
-    """The answer's arrays by output name."""
-    return {named.spec.name: named.array for named in answer.arrays}
+    """The answer's arrays by output name; BYTES are `str` where the definition says so."""
+    return {
+        named.spec.name: tensors.as_text(named.array) if named.spec.text else named.array
+        for named in answer.arrays
+    }
 
 
 async def _next(answers: AsyncIterator[Answer]) -> Any:

@@ -64,14 +64,14 @@ def _read(file: Any) -> Any:
 
 
 def _call(function: Any, request: Any, *, as_json: bool, quiet: bool) -> None:
-    # Imported ahead of the clock: the response's module brings MLServer with it.
-    from .. import response as _response  # noqa: F401
+    import orjson
+
     from ..local import arrays_of
     from . import output
 
     for answer in function.infer_stream(request):
         started = time.perf_counter()
-        text = function.response(answer, request.id).model_dump_json()
+        text = orjson.dumps(function.response(answer, request.id)).decode()
         function.add("encode", time.perf_counter() - started)
         if quiet:
             continue
