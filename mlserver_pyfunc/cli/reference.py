@@ -37,7 +37,7 @@ Completion, for bash (zsh and fish likewise), in `~/.bashrc`:
 
 def reference() -> str:
     """The whole reference, as Markdown."""
-    root = click.Context(main, info_name="mlserver-pyfunc")
+    root = main.make_context("mlserver-pyfunc", [], resilient_parsing=True)
     index = "\n".join(f"- [`{name}`](#{name}): {text}" for name, text in COMMANDS.items())
     return "\n".join([_HEAD, index, *(_section(root, name) for name in COMMANDS)])
 
