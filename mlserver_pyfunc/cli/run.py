@@ -84,8 +84,12 @@ def _call(function: Any, request: Any, *, as_json: bool, quiet: bool) -> None:
 def _timings(function: Any) -> None:
     import statistics
 
-    parts = []
-    for phase, seconds in function.seconds.items():
-        parts.append(f"{phase} {statistics.median(seconds) * 1000:.3f}")
+    # A function in a process of its own has phases that cannot be told apart from here.
+    medians = {
+        phase: statistics.median(seconds) * 1000
+        for phase, seconds in function.seconds.items()
+        if seconds
+    }
+    parts = ", ".join(f"{phase} {median:.3f}" for phase, median in medians.items())
     calls = len(function.seconds["decode"])
-    click.echo(click.style(f"ms: {', '.join(parts)} (median of {calls})", dim=True), err=True)
+    click.echo(click.style(f"ms: {parts} (median of {calls})", dim=True), err=True)

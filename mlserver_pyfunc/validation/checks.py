@@ -25,7 +25,7 @@ IMPLEMENTATION = "mlserver_pyfunc.PyFuncRuntime"
 
 @dataclass(frozen=True)
 class _Declared:
-    """Two tensors' worth of model-settings.json, as `disagreements` compares them."""
+    """A tensor that model-settings.json declares."""
 
     name: str
     datatype: str

@@ -101,3 +101,10 @@ def test_one_setting_switches_the_playground_off():
             assert raised.value.code == 404
             assert "MLSERVER_PYFUNC_PLAYGROUND" in json.load(raised.value)["error"]
         get(server, "/v2/models/story/openapi.json")
+
+
+def test_a_path_prefix_of_the_server_is_in_its_documents():
+    with Server(FUNCTIONS / "story", env={"MLSERVER_ROOT_PATH": "/gate"}) as server:
+        described = json.loads(get(server, "/v2/models/story/openapi.json")[0])
+        assert described["servers"] == [{"url": "/gate"}]
+        assert 'href="../../playground"' in get(server, "/v2/models/story/playground")[0]
