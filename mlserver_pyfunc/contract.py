@@ -166,7 +166,7 @@ def _decode(spec: TensorSpec, wire: WireTensor) -> Array:
         raise TensorError(f"datatype {spec.datatype.name}", str(wire.datatype))
     shape = wire.shape
     if not spec.admits(shape):
-        note = "sizes in a request are 0 or more" if min(shape, default=0) < 0 else ""
+        note = "a size is 0 or more" if min(shape, default=0) < 0 else ""
         raise TensorError(f"shape {list(spec.shape)}", str(list(shape)), note)
     data = getattr(wire.data, "root", wire.data)
     if type(data) is list:

@@ -51,6 +51,11 @@ class Function:
         """Whether a call could run now."""
         return self._runner is not None and self._runner.ready
 
+    @property
+    def streams(self) -> bool:
+        """Whether the handler is a generator."""
+        return self._runner is not None and self._runner.streams
+
     async def load(self) -> None:
         """Fetches, imports, initialises, binds and warms up.
 
