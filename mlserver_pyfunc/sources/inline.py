@@ -9,12 +9,12 @@ from pathlib import Path
 
 from ..definition import SourceDefinition
 from ..errors import SourceError
-from .tree import Provenance, SourceTree
+from .tree import Pin, Provenance, SourceTree
 
 DEFAULT_MODULE = "function"
 
 
-def fetch(source: SourceDefinition, folder: Path) -> SourceTree:
+def fetch(source: SourceDefinition, folder: Path, pin: Pin) -> SourceTree:
     """Gives the code as a module named as the handler says, beside the definition's files."""
     code = source.code if source.code is not None else _decoded(source.base64 or "")
     kind = "code" if source.code is not None else "base64"

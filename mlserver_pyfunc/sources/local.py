@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from ..definition import SourceDefinition
 from ..errors import SourceError
-from .tree import Provenance, SourceTree
+from .digest import check_sha256, file_sha256
+from .tree import Pin, Provenance, SourceTree
+from .uri import naming
 
 
-def fetch(source: SourceDefinition, folder: Path) -> SourceTree:
+def fetch(source: SourceDefinition, folder: Path, pin: Pin) -> SourceTree:
     """Gives a Python file as a module in its folder, or a folder as it is."""
     uri = source.source or ""
-    path = _path(uri, folder)
-    if not path.exists():
-        raise SourceError(f'source "{uri}": no such file or folder, looked for {path}')
+    path = found(uri, folder)
     if path.is_dir():
         if source.sha256:
             raise SourceError(f'source "{uri}": sha256 is for a file or an archive, got a folder')
         root = subdirectory(path, source.subdirectory)
         return SourceTree(root, Provenance(uri))
     if path.suffix != ".py":
-        raise SourceError(f'source "{uri}": expected a folder, a .py file or a .zip archive')
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    check_sha256(uri, source.sha256, digest)
+        raise SourceError(
+            f'source "{uri}": expected a folder, a .py file or a .zip or .tar.gz archive'
+        )
+    digest = file_sha256(path)
+    with naming(uri):
+        check_sha256(source.sha256, digest)
     return SourceTree(path.parent, Provenance(uri, sha256=digest), path.stem)
-
-
-def check_sha256(uri: str, expected: str | None, got: str) -> None:
-    """Raises `SourceError` where a digest is expected and another was got."""
-    if expected and expected.lower() != got:
-        raise SourceError(f'source "{uri}": expected sha256 {expected.lower()}, got {got}')
 
 
 def subdirectory(root: Path, relative: str | None) -> Path:
@@ -48,6 +44,18 @@ def subdirectory(root: Path, relative: str | None) -> Path:
         raise SourceError(f'subdirectory "{relative}" is outside the source')
     if not path.is_dir():
         raise SourceError(f'subdirectory "{relative}" is not a folder of the source')
+    return path
+
+
+def found(uri: str, folder: Path) -> Path:
+    """The path that a relative or `file://` URI means.
+
+    Raises:
+        SourceError: There is nothing.
+    """
+    path = _path(uri, folder)
+    if not path.exists():
+        raise SourceError(f'source "{uri}": no such file or folder, looked for {path}')
     return path
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 
@@ -15,16 +15,32 @@ class Provenance:
         source: As the definition gives it, without credentials.
         commit: The resolved git commit, 40 hex digits.
         sha256: Of the archive, file or inline code.
+        tree_sha256: Of the tree, as `sources.digest.tree_sha256` defines it.
     """
 
     source: str
     commit: str | None = None
     sha256: str | None = None
+    tree_sha256: str | None = None
 
     def as_parameters(self) -> dict[str, str]:
         """The values that are known, for the model's metadata."""
-        known = {"source": self.source, "commit": self.commit, "sha256": self.sha256}
-        return {key: value for key, value in known.items() if value is not None}
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Pin:
+    """What a lock says a source must be, so that nothing newer is fetched.
+
+    Attributes:
+        commit: The git commit.
+        sha256: Of the archive or file.
+        tree_sha256: Of the tree.
+    """
+
+    commit: str | None = None
+    sha256: str | None = None
+    tree_sha256: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,308 @@
+"""The cache of fetched sources: content-addressed, whole or absent, shared by processes.
+
+    trees/<sha256>/     a tree, named by its digest and checked against it at every use
+    index/<key>.json    what a source was when it was fetched: its tree, commit, digests
+    locks/<key>.lock    held while a source is fetched: the others wait and use the result
+    tmp/<random>/       a fetch at work; moved into place by one rename
+
+A process keeps a shared lock on each tree that it uses, so that no other prunes it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from . import settings
+from .errors import SourceError
+from .sources.digest import tree_sha256
+from .sources.progress import logger
+
+TREE = "tree"
+"""Folder of a workspace that `obtain`'s `make` fills."""
+
+_STALE_SECONDS = 60
+_held: dict[str, int] = {}
+_guard = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tree in the cache.
+
+    Attributes:
+        path: The tree. Not to be written to.
+        sha256: The tree's digest.
+        facts: What was recorded with it, a commit or an archive's digest for example.
+    """
+
+    path: Path
+    sha256: str
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+def obtain(key: str, make: Callable[[Path], Mapping[str, str]], since: float = 0) -> Entry:
+    """Gives the tree of a source, made once however many processes ask for it.
+
+    Args:
+        key: Names the source, and all that decides its content. Must hold no secret.
+        make: Fills the folder `TREE` of the workspace it is given, and returns facts.
+        since: Unix time; what was fetched earlier does not count.
+
+    Raises:
+        SourceError: From `make`, or the cache cannot be read or written.
+    """
+    known = find(key, since)
+    if known:
+        return known
+    with locked(key):
+        known = find(key, since)
+        if known:
+            return known
+        with workspace() as work:
+            (work / TREE).mkdir()
+            facts = make(work)
+            entry = _stored(work / TREE, facts)
+            _record(key, entry, work)
+    prune()
+    return entry
+
+
+def find(key: str, since: float = 0) -> Entry | None:
+    """The tree of a source that was fetched before, if it is whole. Takes no lock."""
+    try:
+        record = json.loads(_record_path(key).read_text(encoding="utf-8"))
+        path, digest = _root() / "trees" / record["name"], record["sha256"]
+        facts, fetched = record["facts"], record["time"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if fetched < since or not _usable(path, digest):
+        return None
+    return Entry(path, digest, facts)
+
+
+def find_tree(digest: str) -> Entry | None:
+    """The tree of a digest, whatever source it came from."""
+    path = _root() / "trees" / digest
+    return Entry(path, digest) if _usable(path, digest) else None
+
+
+@contextmanager
+def locked(key: str) -> Iterator[None]:
+    """Keeps other processes and threads from fetching the same source."""
+    with _writing():
+        folder = _folder("locks")
+        lock = FileLock(folder / f"{_hashed(key)}.lock")
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:
+            logger.info("waiting for another process to fetch the same source")
+            limit = settings.fetch_timeout() * 2
+            try:
+                lock.acquire(timeout=limit)
+            except Timeout:
+                raise SourceError(
+                    f"another process has been fetching it for {limit:.0f} s, gave up"
+                ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def workspace() -> Iterator[Path]:
+    """A temporary folder on the cache's file system, removed at the end."""
+    with _writing():
+        parent = _folder("tmp")
+        _remove_stale(parent)
+        work = Path(tempfile.mkdtemp(dir=parent))
+        descriptor = os.open(work, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with _writing():
+            yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        os.close(descriptor)
+
+
+def prune() -> None:
+    """Drops the trees unused for longest until the cache keeps `MLSERVER_PYFUNC_CACHE_SIZE`."""
+    limit = settings.cache_size()
+    with suppress(OSError):
+        trees = sorted((_root() / "trees").iterdir(), key=lambda tree: -tree.stat().st_mtime)
+        kept = 0
+        for tree in trees:
+            size = _tree_size(tree)
+            if kept + size > limit and _discard(tree):
+                logger.info("pruned %s from the cache (%d bytes)", tree.name, size)
+            else:
+                kept += size
+        names = {tree.name for tree in trees if tree.exists()}
+        for record in (_root() / "index").iterdir():
+            with suppress(OSError, ValueError, KeyError):
+                if json.loads(record.read_text())["name"] not in names:
+                    record.unlink()
+
+
+def _stored(built: Path, facts: Mapping[str, str]) -> Entry:
+    digest = tree_sha256(built)
+    _folder("trees")
+    # A changed tree that a running function still uses keeps its place.
+    for number in range(1000):
+        path = _root() / "trees" / (f"{digest}-{number}" if number else digest)
+        if _usable(path, digest):
+            return Entry(path, digest, facts)
+        if path.exists() and not _discard(path):
+            continue
+        with suppress(FileExistsError, OSError):
+            built.rename(path)
+        if _usable(path, digest):
+            return Entry(path, digest, facts)
+    raise SourceError(f"cache folder {_root()}: cannot store tree {digest}")
+
+
+def _record(key: str, entry: Entry, work: Path) -> None:
+    record = {
+        "name": entry.path.name,
+        "sha256": entry.sha256,
+        "facts": dict(entry.facts),
+        "time": time.time(),
+    }
+    path = work / "record.json"
+    path.write_text(json.dumps(record), encoding="utf-8")
+    _folder("index")
+    path.replace(_record_path(key))
+
+
+def _usable(path: Path, digest: str) -> bool:
+    """Holds the tree against pruning, and checks that nothing changed it since."""
+    new = False
+    try:
+        new = _hold(path)
+        whole = tree_sha256(path) == digest
+        with suppress(OSError):
+            os.utime(path)
+    except FileNotFoundError:
+        whole = False
+    except (OSError, SourceError) as error:
+        logger.warning("cached tree %s cannot be read, fetching it again: %s", path, error)
+        whole = False
+    else:
+        if not whole:
+            logger.warning("cached tree %s was changed on disk, fetching it again", path)
+    if new and not whole:
+        _release(path)
+    return whole
+
+
+def _hold(path: Path) -> bool:
+    """Takes the shared lock; False if this process has it already."""
+    name = str(path)
+    with _guard:
+        while True:
+            inode = path.stat().st_ino
+            if name in _held and os.fstat(_held[name]).st_ino == inode:
+                return False
+            descriptor = os.open(path, os.O_RDONLY)
+            # File systems without locks (some NFS): pruning there goes by age alone.
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_SH)
+            if os.fstat(descriptor).st_ino == path.stat().st_ino:
+                stale = _held.pop(name, None)
+                if stale is not None:
+                    os.close(stale)
+                _held[name] = descriptor
+                return True
+            os.close(descriptor)
+
+
+def _release(path: Path) -> None:
+    with _guard:
+        descriptor = _held.pop(str(path), None)
+    if descriptor is not None:
+        os.close(descriptor)
+
+
+def _discard(path: Path) -> bool:
+    """Removes a tree unless somebody uses it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        doomed = Path(tempfile.mkdtemp(dir=_folder("tmp")))
+        path.rename(doomed / path.name)
+        shutil.rmtree(doomed, ignore_errors=True)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _remove_stale(parent: Path) -> None:
+    """Removes what killed processes left behind."""
+    for work in parent.iterdir():
+        with suppress(OSError):
+            if time.time() - work.stat().st_mtime < _STALE_SECONDS:
+                continue
+            descriptor = os.open(work, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(work, ignore_errors=True)
+            finally:
+                os.close(descriptor)
+
+
+def _tree_size(tree: Path) -> int:
+    return sum(
+        os.lstat(os.path.join(folder, name)).st_size
+        for folder, _, names in os.walk(tree)
+        for name in names
+    )
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SourceError(
+            f"cache folder {_root()}: {(error.strerror or str(error)).lower()}; "
+            f"free some space there, or set {settings.CACHE} to another folder"
+        ) from None
+
+
+def _root() -> Path:
+    return settings.cache_folder()
+
+
+def _folder(name: str) -> Path:
+    _root().mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = _root() / name
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _record_path(key: str) -> Path:
+    return _root() / "index" / f"{_hashed(key)}.json"
+
+
+def _hashed(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()

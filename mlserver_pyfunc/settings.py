@@ -1,0 +1,56 @@
+"""Limits and folders that the environment sets."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from .errors import SourceError
+
+CACHE = "MLSERVER_PYFUNC_CACHE"
+CACHE_SIZE = "MLSERVER_PYFUNC_CACHE_SIZE"
+MAX_SOURCE_SIZE = "MLSERVER_PYFUNC_MAX_SOURCE_SIZE"
+FETCH_TIMEOUT = "MLSERVER_PYFUNC_FETCH_TIMEOUT"
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def cache_folder() -> Path:
+    """Where fetched sources are kept."""
+    folder = os.environ.get(CACHE)
+    if folder:
+        return Path(folder).absolute()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("mlserver-pyfunc", appauthor=False)
+
+
+def cache_size() -> int:
+    """Bytes beyond which the cache drops what was not used for longest."""
+    return _size(CACHE_SIZE, "10G")
+
+
+def max_source_size() -> int:
+    """Bytes that one source may have, fetched or unpacked."""
+    return _size(MAX_SOURCE_SIZE, "4G")
+
+
+def fetch_timeout() -> float:
+    """Seconds that one fetch may take."""
+    text = os.environ.get(FETCH_TIMEOUT) or "600"
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds < float("inf"):
+        raise SourceError(f'{FETCH_TIMEOUT}: expected seconds above 0, got "{text}"')
+    return seconds
+
+
+def _size(variable: str, default: str) -> int:
+    text = os.environ.get(variable) or default
+    match = re.fullmatch(r"(\d+)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if not match:
+        raise SourceError(f'{variable}: expected bytes, for example 500M or 10G, got "{text}"')
+    return int(match[1]) * _UNITS[match[2].upper()]

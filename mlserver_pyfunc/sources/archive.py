@@ -1,0 +1,273 @@
+"""Zip and tar.gz archives: checked whole before anything is written, then unpacked to the cache.
+
+The bytes of an archive are not trusted, its code is: see `docs/sources.md`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import os
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, cast
+
+from .. import cache, settings
+from ..definition import SourceDefinition
+from ..errors import SourceError
+from . import local
+from .digest import check_sha256, file_sha256
+from .layout import Layout, checked_parts, checked_subdirectory, create, inside, is_skipped, quoted
+from .tree import Pin, Provenance, SourceTree
+from .uri import naming
+
+MAX_RATIO = 200
+MAX_RATIO_FREE_BYTES = 16 * 2**20
+"""Small archives may be compressed as well as they like."""
+
+_CHUNK = 2**20
+_ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+_BROKEN = (
+    zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError,
+    EOFError, NotImplementedError, ValueError, RuntimeError, OverflowError, UnicodeError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file of an archive."""
+
+    name: str
+    size: int
+    executable: bool
+
+
+def fetch(source: SourceDefinition, folder: Path, pin: Pin) -> SourceTree:
+    """Gives a local archive, unpacked."""
+    uri = source.source or ""
+    path = local.found(uri, folder)
+    if path.is_dir():
+        return local.fetch(source, folder, pin)
+    with naming(uri):
+        digest = file_sha256(path)
+        check_sha256(source.sha256, digest)
+        entry = unpacked(path, digest, source)
+    provenance = Provenance(uri, sha256=digest, tree_sha256=entry.sha256)
+    return SourceTree(entry.path, provenance)
+
+
+def key(digest: str, source: SourceDefinition) -> str:
+    """Names an archive's tree in the cache: the same bytes are unpacked once."""
+    package = source.handler.partition(":")[0].partition(".")[0] if ":" in source.handler else ""
+    return f"archive {digest} {checked_subdirectory(source.subdirectory)} {package}"
+
+
+def unpacked(path: Path, digest: str, source: SourceDefinition) -> cache.Entry:
+    """The archive's tree in the cache.
+
+    Args:
+        path: The archive.
+        digest: Its SHA-256.
+        source: Says which subdirectory, and which package the handler is in.
+    """
+
+    def make(work: Path) -> dict[str, str]:
+        unpack(path, work / cache.TREE, source)
+        return {"sha256": digest}
+
+    return cache.obtain(key(digest, source), make)
+
+
+def unpack(path: Path, root: Path, source: SourceDefinition) -> None:
+    """Unpacks an archive into an empty folder.
+
+    A single folder at the top, as forges make, is left out, unless the handler or the
+    subdirectory names it.
+
+    Raises:
+        SourceError: It is no archive, or holds anything but files and folders of safe names
+            and bounded sizes.
+    """
+    with _reading():
+        opened = _zip if zipfile.is_zipfile(path) else _tar
+        _checked_head(path)
+        members = list(opened(path, None, {}))
+        prefix = _prefix([member.name for member in members], source)
+        wanted = {
+            member.name: name
+            for member in members
+            if (name := inside(member.name, prefix)) and not is_skipped(member.name)
+        }
+        if source.subdirectory and not wanted:
+            raise SourceError(f'subdirectory "{source.subdirectory}" is not in the archive')
+        for _ in opened(path, root, wanted):
+            pass
+
+
+def _prefix(names: list[str], source: SourceDefinition) -> str:
+    """The folder inside the archive that becomes the tree's root."""
+    subdirectory = checked_subdirectory(source.subdirectory)
+    tops = {tuple(checked_parts(name))[:2] for name in names if not is_skipped(name)}
+    firsts = {top[0] for top in tops}
+    package = source.handler.partition(":")[0].partition(".")[0] if ":" in source.handler else ""
+    if len(firsts) != 1 or any(len(top) == 1 for top in tops):
+        return subdirectory
+    first = firsts.pop()
+    if first in (subdirectory.partition("/")[0], package):
+        return subdirectory
+    return f"{first}/{subdirectory}".rstrip("/")
+
+
+def _zip(path: Path, root: Path | None, wanted: dict[str, str]) -> Iterator[Member]:
+    """Yields the files of a zip archive; with a root, writes those that are wanted."""
+    with zipfile.ZipFile(path) as archive:
+        layout = Layout(settings.max_source_size())
+        for entry in archive.infolist():
+            # zipfile cuts names at NUL, but keeps the original.
+            name = entry.orig_filename
+            _check_zip_entry(entry, name)
+            if entry.is_dir():
+                layout.add_folder(name)
+                continue
+            layout.add_file(name, entry.file_size)
+            _check_ratio(layout.size, path)
+            member = Member(name, entry.file_size, bool(entry.external_attr >> 16 & 0o111))
+            if root is not None and name in wanted:
+                with archive.open(entry) as content:
+                    _write(content, root, wanted[name], member)
+            yield member
+
+
+def _check_zip_entry(entry: zipfile.ZipInfo, name: str) -> None:
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise SourceError(f"entry {quoted(name)}: expected a file or a folder, got a {_kind(kind)}")
+    if entry.flag_bits & 0x1:
+        raise SourceError(f"entry {quoted(name)} is encrypted")
+    if entry.compress_type not in _ZIP_METHODS:
+        raise SourceError(f"entry {quoted(name)}: unknown compression method")
+
+
+def _tar(path: Path, root: Path | None, wanted: dict[str, str]) -> Iterator[Member]:
+    """Yields the files of a tar.gz archive; with a root, writes those that are wanted."""
+    layout = Layout(settings.max_source_size())
+    with (
+        gzip.open(path) as stream,
+        tarfile.open(fileobj=cast(IO[bytes], _Bounded(stream, path)), mode="r:") as tar,
+    ):
+        for entry in tar:
+            if entry.isdir():
+                layout.add_folder(entry.name)
+                continue
+            if not entry.isreg() or entry.issparse():
+                got = _TAR_KINDS.get(entry.type, "special file")
+                raise SourceError(
+                    f"entry {quoted(entry.name)}: expected a file or a folder, got a {got}"
+                )
+            layout.add_file(entry.name, entry.size)
+            _check_ratio(layout.size, path)
+            member = Member(entry.name, entry.size, bool(entry.mode & 0o111))
+            if root is not None and entry.name in wanted:
+                content = tar.extractfile(entry)
+                if content is None:
+                    raise SourceError(f"entry {quoted(entry.name)} has no content")
+                _write(content, root, wanted[entry.name], member)
+            yield member
+
+
+class _Bounded:
+    """A gzip stream that refuses to give more than an archive may hold.
+
+    tarfile reads extended headers in one piece, however large they say they are.
+    """
+
+    def __init__(self, stream: gzip.GzipFile, path: Path) -> None:
+        self._stream = stream
+        self._path = path
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= _CHUNK:
+            raise SourceError(f"expected headers of at most {_CHUNK} bytes, got {size}")
+        data = self._stream.read(size)
+        _check_ratio(self._stream.tell(), self._path)
+        return data
+
+    def seek(self, position: int, whence: int = os.SEEK_SET) -> int:
+        limit = settings.max_source_size() * 2
+        if position > limit:
+            raise SourceError(f"expected at most {limit} bytes unpacked, got more")
+        while whence == os.SEEK_SET and position - self._stream.tell() > _CHUNK:
+            if len(self.read(_CHUNK)) < _CHUNK:
+                break
+        return self._stream.seek(position, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+
+def _write(content: IO[bytes], root: Path, name: str, member: Member) -> None:
+    written = 0
+    with os.fdopen(create(root, name, member.executable), "wb") as file:
+        while chunk := content.read(_CHUNK):
+            written += len(chunk)
+            if written > member.size:
+                break
+            file.write(chunk)
+    if written != member.size:
+        raise SourceError(
+            f"entry {quoted(member.name)}: expected {member.size} bytes, got {written}"
+        )
+
+
+def _check_ratio(size: int, path: Path) -> None:
+    if size > MAX_RATIO_FREE_BYTES and size > MAX_RATIO * path.stat().st_size:
+        raise SourceError(f"expected to unpack to at most {MAX_RATIO} times its size, got more")
+
+
+def _checked_head(path: Path) -> None:
+    with path.open("rb") as file:
+        head = file.read(512)
+    if not head:
+        raise SourceError("expected a zip or tar.gz archive, got an empty file")
+    if head.lstrip()[:1] == b"<":
+        raise SourceError("expected a zip or tar.gz archive, got a web page (HTML or XML)")
+    if head[:4] == b"PK\x03\x04" and not zipfile.is_zipfile(path):
+        raise SourceError("the zip archive is truncated or broken")
+    if head[:2] != b"\x1f\x8b" and not zipfile.is_zipfile(path):
+        raise SourceError(f"expected a zip or tar.gz archive, got a file that begins {head[:8]!r}")
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except _BROKEN as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise SourceError(f"the archive is truncated or broken: {text[:200]}") from None
+
+
+def _kind(kind: int) -> str:
+    return _STAT_KINDS.get(kind, "special file")
+
+
+_STAT_KINDS = {
+    stat.S_IFLNK: "symbolic link",
+    stat.S_IFCHR: "device",
+    stat.S_IFBLK: "device",
+    stat.S_IFIFO: "pipe",
+    stat.S_IFSOCK: "socket",
+}
+_TAR_KINDS = {
+    tarfile.SYMTYPE: "symbolic link",
+    tarfile.LNKTYPE: "hard link",
+    tarfile.CHRTYPE: "device",
+    tarfile.BLKTYPE: "device",
+    tarfile.FIFOTYPE: "pipe",
+    tarfile.GNUTYPE_SPARSE: "sparse file",
+}

@@ -1,0 +1,65 @@
+"""Digests of files and trees. `docs/sources.md` shows how to recompute them without us."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import SourceError
+
+IGNORED_FOLDERS = frozenset({"__pycache__", ".git"})
+LOCK_NAME = "function.lock"
+
+
+class DigestError(SourceError):
+    """What was fetched is not what was expected."""
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, 64 hex digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def tree_sha256(root: Path) -> str:
+    """The SHA-256 of a folder: of one line per file, sorted by the bytes of its path.
+
+    A line is `<sha256 of the content>  ./<path>` and a NUL, as `sha256sum --zero` prints it.
+    A symbolic link has `@` for the second space, and the SHA-256 of its target's text.
+    Left out: folders named `__pycache__` or `.git`, and `function.lock` at the top.
+    Modes, times and empty folders do not count.
+    """
+    digest = hashlib.sha256()
+    for name, entry in sorted(_entries(root, b".")):
+        path = Path(entry.path)
+        if entry.is_symlink():
+            content = hashlib.sha256(os.fsencode(os.readlink(path))).hexdigest()
+            digest.update(f"{content} @".encode() + name + b"\0")
+        else:
+            digest.update(f"{file_sha256(path)}  ".encode() + name + b"\0")
+    return digest.hexdigest()
+
+
+def check_sha256(expected: str | None, got: str) -> None:
+    """Raises `DigestError` where a digest is expected and another was got."""
+    if expected and expected.lower() != got:
+        raise DigestError(f"expected sha256 {expected.lower()}, got {got}")
+
+
+def _entries(folder: Path, prefix: bytes) -> Iterator[tuple[bytes, os.DirEntry[str]]]:
+    for entry in os.scandir(folder):
+        name = prefix + b"/" + os.fsencode(entry.name)
+        if entry.is_symlink():
+            yield name, entry
+        elif entry.is_dir():
+            if entry.name not in IGNORED_FOLDERS:
+                yield from _entries(Path(entry.path), name)
+        elif not entry.is_file():
+            raise SourceError(f'"{entry.path}" is neither a file nor a folder')
+        elif name != b"./" + LOCK_NAME.encode():
+            yield name, entry

@@ -1,0 +1,71 @@
+"""Progress of a long fetch: a line that rewrites itself on a terminal, log lines elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from types import TracebackType
+
+# MLServer gives a handler to loggers below its own name only.
+logger = logging.getLogger("mlserver.pyfunc")
+
+_TERMINAL_SECONDS = 0.2
+_LOG_SECONDS = 5.0
+
+
+class Progress:
+    """Shows how far a fetch is. Short ones show nothing.
+
+    Args:
+        what: Shown as it is: must hold no secret.
+        total: Expected amount, if known.
+        unit: `bytes`, or what is counted.
+    """
+
+    def __init__(self, what: str, total: int | None = None, unit: str = "bytes") -> None:
+        self.total = total
+        self._what = what
+        self._unit = unit
+        self._done = 0
+        self._terminal = sys.stderr.isatty()
+        self._interval = _TERMINAL_SECONDS if self._terminal else _LOG_SECONDS
+        self._next = time.monotonic() + self._interval
+        self._shown = False
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._shown and self._terminal:
+            sys.stderr.write("\n")
+
+    def add(self, amount: int) -> None:
+        """Counts what was done since the last call."""
+        self.reach(self._done + amount)
+
+    def reach(self, done: int) -> None:
+        """Sets what is done in all."""
+        self._done = done
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + self._interval
+        self._shown = True
+        if self._terminal:
+            sys.stderr.write(f"\r\x1b[K{self._line()}")
+            sys.stderr.flush()
+        else:
+            logger.info("%s", self._line())
+
+    def _line(self) -> str:
+        if self._unit != "bytes":
+            of = f" of {self.total}" if self.total else ""
+            return f"{self._what}: {self._done}{of} {self._unit}"
+        of = f" of {self.total / 2**20:.1f}" if self.total else ""
+        return f"{self._what}: {self._done / 2**20:.1f}{of} MiB"
