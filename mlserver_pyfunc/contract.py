@@ -171,7 +171,7 @@ def _decode(spec: TensorSpec, wire: WireTensor) -> Array:
     if type(data) is list:
         array = tensors.from_list(spec.datatype, data, shape, is_base64=_is_base64(spec, wire))
     elif isinstance(data, RawTensor):
-        array = tensors.from_raw(spec.datatype, data.buffer, shape)
+        array = tensors.from_raw(spec.datatype, data, shape)
     else:
         array = tensors.from_other(spec.datatype, data, shape, is_base64=_is_base64(spec, wire))
     return tensors.as_text(array) if spec.text else array

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+from collections import defaultdict
 from typing import Any
 
 import grpc
 from mlserver.errors import MLServerError
 from mlserver.grpc import utils as grpc_utils
+from mlserver.parallel.logging import logger as pool_logger
 from mlserver.rest import errors as rest_errors
 from mlserver.rest.responses import Response
 from mlserver.settings import ModelSettings
@@ -24,6 +27,31 @@ _GRPC_CODES = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
+
+
+_versions: defaultdict[str, list[str | None]] = defaultdict(list)
+
+
+def add_model(name: str, version: str | None) -> None:
+    """Notes a model of ours as loaded."""
+    _versions[name].append(version)
+
+
+def remove_model(name: str, version: str | None) -> None:
+    """Notes a model of ours as unloaded."""
+    _versions[name].remove(version)
+    if not _versions[name]:
+        del _versions[name]
+
+
+def is_ours(name: str) -> bool:
+    """Whether a model is served by this runtime."""
+    return name in _versions
+
+
+def loaded_versions(name: str) -> list[str]:
+    """The versions of a model that are loaded, in order."""
+    return sorted({version for version in _versions.get(name, ()) if version})
 
 
 class _RetryStatus(int):
@@ -67,3 +95,9 @@ def keep_out_of_pool(settings: ModelSettings) -> None:
     """Makes MLServer run a model in its main process, whatever `parallel_workers` says."""
     if "parallel_workers" in type(settings).model_fields:
         settings.parallel_workers = 0
+        pool_logger.addFilter(_is_not_the_deprecation)
+
+
+def _is_not_the_deprecation(record: logging.LogRecord) -> bool:
+    """Drops the warning that a user sees about a setting that is ours, not theirs."""
+    return "`parallel_workers` setting at the model-level" not in str(record.msg)

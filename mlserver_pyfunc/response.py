@@ -6,13 +6,14 @@ is, gRPC reads its `outputs`. So it knows how BYTES and non-finite numbers are w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import orjson
 from mlserver.errors import MLServerError
-from mlserver.types import InferenceResponse, Parameters, ResponseOutput
+from mlserver.types import InferenceRequest, InferenceResponse, Parameters, ResponseOutput
 from starlette.background import BackgroundTasks
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -20,6 +21,10 @@ from starlette.types import Receive, Scope, Send
 from . import tensors
 from .contract import NamedArray, TensorSpec
 from .tensors import Array
+
+GZIP_LIMIT = 64 * 1024
+"""Above this many bytes a body is marked as not to be compressed: MLServer would do that
+on the event loop, at 0.5 s a MiB, while nothing else is answered."""
 
 
 class ArrayData:
@@ -49,6 +54,7 @@ class ArrayResponse(InferenceResponse, Response):
         model_version: As served; None without one.
         arrays: The outputs to send.
         parameters: The response's own parameters.
+        binary: Names of the outputs that REST sends as binary data.
     """
 
     def __init__(
@@ -57,6 +63,7 @@ class ArrayResponse(InferenceResponse, Response):
         model_version: str | None,
         arrays: list[NamedArray],
         parameters: Mapping[str, Any],
+        binary: Container[str] = (),
     ) -> None:
         # As model_construct does: the values are ours, validating them would copy them.
         headers: dict[str, str] = {}
@@ -68,6 +75,7 @@ class ArrayResponse(InferenceResponse, Response):
             # Not None, so that FastAPI does not hang its background tasks on it.
             "background": _NO_TASKS,
             "arrays": arrays,
+            "binary": binary,
             "response_parameters": parameters,
             "http_headers": headers,
         }
@@ -97,25 +105,35 @@ class ArrayResponse(InferenceResponse, Response):
         return outputs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends the response as JSON over HTTP."""
-        body = orjson.dumps(
-            self._as_json(_json_array), option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
-        )
-        headers = [(k.lower().encode(), v.encode()) for k, v in self.http_headers.items()]
-        headers.append((b"content-length", b"%d" % len(body)))
-        headers.append((b"content-type", b"application/json"))
+        """Sends the response over HTTP: as JSON, or with binary tensors after the JSON."""
+        binary: list[bytes] = []
+        body = self._as_json(partial(_http_tensor, names=self.binary, binary=binary))
+        head = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+        chunks = [head, *binary]
+        size = sum(map(len, chunks))
+        headers = [(key.lower().encode(), v.encode()) for key, v in self.http_headers.items()]
+        headers.append((b"content-length", b"%d" % size))
+        if binary:
+            headers.append((b"content-type", b"application/octet-stream"))
+            headers.append((b"inference-header-content-length", b"%d" % len(head)))
+        else:
+            headers.append((b"content-type", b"application/json"))
+        if size > GZIP_LIMIT:
+            headers.append((b"content-encoding", b"identity"))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        for chunk in binary and chunks[:-1]:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": chunks[-1]})
 
     def model_dump(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The response as JSON has it, with lists for tensors: what server-sent events show."""
-        return self._as_json(tensors.to_list)
+        return self._as_json(_listed_tensor)
 
     def model_dump_json(self, *args: Any, **kwargs: Any) -> str:
         """As `model_dump`, in JSON text."""
         return orjson.dumps(self.model_dump()).decode()
 
-    def _as_json(self, numbers: Any) -> dict[str, Any]:
+    def _as_json(self, write: Callable[[NamedArray], dict[str, Any]]) -> dict[str, Any]:
         state = self.__dict__
         body = {"model_name": state["model_name"]}
         if state["model_version"]:
@@ -123,7 +141,7 @@ class ArrayResponse(InferenceResponse, Response):
         body["id"] = state["id"]
         if state["response_parameters"]:
             body["parameters"] = state["response_parameters"]
-        body["outputs"] = [_json_tensor(named, numbers) for named in state["arrays"]]
+        body["outputs"] = [write(named) for named in state["arrays"]]
         return body
 
 
@@ -153,21 +171,59 @@ _NO_TASKS = BackgroundTasks()
 _FIELDS = {"model_name", "model_version", "id", "parameters", "outputs"}
 
 
-def _json_array(array: Array) -> Any:
-    return np.ascontiguousarray(array.ravel())
+class _Everything:
+    """Contains every name."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
 
 
-def _json_tensor(named: NamedArray, numbers: Any) -> dict[str, Any]:
-    array, datatype = named.array, named.spec.datatype
-    tensor: dict[str, Any] = {
-        "name": named.spec.name,
-        "shape": list(array.shape),
-        "datatype": datatype.name,
+def binary_outputs(payload: InferenceRequest) -> Container[str]:
+    """The outputs that a request asks to have as binary data, over REST.
+
+    Follows the binary tensor data extension: `binary_data` of a requested output, else
+    `binary_data_output` of the request.
+    """
+    by_default = bool(getattr(payload.parameters, "binary_data_output", False))
+    if not payload.outputs:
+        return _Everything() if by_default else ()
+    return {
+        output.name
+        for output in payload.outputs
+        if getattr(output.parameters, "binary_data", by_default)
     }
-    if not datatype.is_bytes:
-        tensor["data"] = numbers(array)
-        return tensor
-    tensor["data"], is_base64 = tensors.to_json_bytes(array)
-    if is_base64:
-        tensor["parameters"] = {"content_type": "base64"}
-    return tensor
+
+
+def _http_tensor(
+    named: NamedArray, *, names: Container[str], binary: list[bytes]
+) -> dict[str, Any]:
+    """A tensor's JSON, where NumPy arrays stand for numbers; binary data goes to `binary`."""
+    spec, array = named.spec, named.array
+    if spec.name in names:
+        binary.append(tensors.to_raw(spec.datatype, array))
+        parameters = {"binary_data_size": len(binary[-1])}
+        return {**_tensor_head(named), "parameters": parameters}
+    if spec.datatype.is_bytes:
+        return _text_tensor(named)
+    return {**_tensor_head(named), "data": np.ascontiguousarray(array.ravel())}
+
+
+def _listed_tensor(named: NamedArray) -> dict[str, Any]:
+    if named.spec.datatype.is_bytes:
+        return _text_tensor(named)
+    return {**_tensor_head(named), "data": tensors.to_list(named.array)}
+
+
+def _text_tensor(named: NamedArray) -> dict[str, Any]:
+    data, is_base64 = tensors.to_json_bytes(named.array)
+    if not is_base64:
+        return {**_tensor_head(named), "data": data}
+    return {**_tensor_head(named), "parameters": {"content_type": "base64"}, "data": data}
+
+
+def _tensor_head(named: NamedArray) -> dict[str, Any]:
+    return {
+        "name": named.spec.name,
+        "shape": list(named.array.shape),
+        "datatype": named.spec.datatype.name,
+    }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,19 +17,18 @@ from mlserver.types import (
     Parameters,
 )
 
-from . import host
+from . import fastpath, host
 from .definition import FunctionDefinition, TensorDefinition
 from .errors import LoadError, PyFuncError, RequestError
 from .function import Function
 from .repository import Located, disagreements, explicit_name, find_definition
-from .response import ArrayResponse, ErrorResponse
-from .runner import Answer, logger
+from .response import ArrayResponse, ErrorResponse, binary_outputs
+from .runner import logger
 
 PLATFORM = "mlserver_pyfunc"
 
-_loaded_versions: defaultdict[str, list[str]] = defaultdict(list)
-
 host.extend_error_mapping()
+fastpath.install()
 
 
 class PyFuncRuntime(MLModel):
@@ -69,7 +67,7 @@ class PyFuncRuntime(MLModel):
             raise MLServerError(str(error), 500) from None
         self._function = function
         self._shutdown = asyncio.get_running_loop().create_task(self._close_on_shutdown())
-        _loaded_versions[self.name].append(self.version or "")
+        host.add_model(self.name, self.version)
         self.inputs = [_metadata_tensor(tensor) for tensor in located.definition.inputs]
         self.outputs = [_metadata_tensor(tensor) for tensor in located.definition.outputs]
         logger.info('function "%s" loaded from %s', self.name, located.where)
@@ -82,9 +80,12 @@ class PyFuncRuntime(MLModel):
             MLServerError: With the status to answer.
         """
         try:
-            return self._response(await self._loaded().infer(payload))
+            answer = await self._loaded().infer(payload)
         except RequestError as error:
             raise host.to_host_error(error) from None
+        return ArrayResponse(
+            self.name, self.version, answer.arrays, answer.parameters, binary_outputs(payload)
+        )
 
     async def predict_stream(
         self, payloads: AsyncIterator[InferenceRequest]
@@ -95,7 +96,9 @@ class PyFuncRuntime(MLModel):
                 answers = self._loaded().stream(payload)
                 try:
                     async for answer in answers:
-                        yield self._response(answer)
+                        yield ArrayResponse(
+                            self.name, self.version, answer.arrays, answer.parameters
+                        )
                 finally:
                     await answers.aclose()
         except RequestError as error:
@@ -111,10 +114,9 @@ class PyFuncRuntime(MLModel):
     async def metadata(self) -> MetadataModelResponse:
         """The contract, the versions that are loaded and where the code came from."""
         parameters = dict(self._function.provenance) if self._function else {}
-        versions = sorted(version for version in _loaded_versions[self.name] if version)
         return MetadataModelResponse(
             name=self.name,
-            versions=versions,
+            versions=host.loaded_versions(self.name),
             platform=self.settings.platform or PLATFORM,
             inputs=self.inputs,
             outputs=self.outputs,
@@ -155,9 +157,6 @@ class PyFuncRuntime(MLModel):
             raise RequestError(f'model "{self.name}" is not loaded', 503)
         return self._function
 
-    def _response(self, answer: Answer) -> ArrayResponse:
-        return ArrayResponse(self.name, self.version, answer.arrays, answer.parameters)
-
     async def _close_on_shutdown(self) -> None:
         """Waits to be cancelled with the event loop's other tasks, when the servers are down:
         MLServer itself does not unload models on SIGTERM."""
@@ -171,7 +170,7 @@ class PyFuncRuntime(MLModel):
         function, self._function = self._function, None
         if function is None:
             return
-        _loaded_versions[self.name].remove(self.version or "")
+        host.remove_model(self.name, self.version)
         await function.close()
 
 

@@ -31,9 +31,17 @@ class TensorError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class RawTensor:
-    """A tensor's bytes as they came: row-major, little-endian, BYTES length-prefixed."""
+    """A tensor's bytes as they came: row-major, little-endian, BYTES length-prefixed.
+
+    Attributes:
+        buffer: The bytes there are.
+        declared: The size the request states, where it states one.
+        surplus: Bytes of the request's body after its last tensor, which is this one.
+    """
 
     buffer: bytes | memoryview
+    declared: int | None = None
+    surplus: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,16 +93,21 @@ def from_list(datatype: Datatype, data: Any, shape: Shape, *, is_base64: bool = 
     return reshape(datatype.decode(datatype, flat), shape)
 
 
-def from_raw(datatype: Datatype, buffer: bytes | memoryview, shape: Shape) -> Array:
+def from_raw(datatype: Datatype, raw: RawTensor, shape: Shape) -> Array:
     """Views raw tensor bytes as a read-only array, without a copy but for BYTES.
 
     Raises:
-        TensorError: The byte count is not the shape's, or BYTES lengths run past the end.
+        TensorError: The byte count is not the shape's or not the stated one, or BYTES
+            lengths run past the end.
     """
-    size = math.prod(shape)
+    buffer = raw.buffer
+    if raw.declared is not None and raw.declared != len(buffer):
+        raise TensorError(f"{raw.declared} bytes (binary_data_size)", f"{len(buffer)} in the body")
+    if raw.surplus:
+        raise TensorError("the body to end with this tensor", f"{raw.surplus} bytes more")
     if datatype.is_bytes:
         return reshape(_objects(_split_elements(buffer)), shape)
-    expected = size * datatype.dtype.itemsize
+    expected = math.prod(shape) * datatype.dtype.itemsize
     if len(buffer) != expected:
         raise TensorError(
             f"{expected} bytes for {datatype.name} of shape {list(shape)}", str(len(buffer))

@@ -1,0 +1,86 @@
+"""The seams of MLServer that are replaced for speed, and nothing else.
+
+Three: gRPC messages to requests, responses to gRPC messages, and the body of a REST
+request. Each applies to models of ours only; every other runtime in the server gets what
+MLServer does. `install` is applied to versions of MLServer it was tested with, and not
+where `MLSERVER_PYFUNC_FASTPATH=0`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import mlserver
+from mlserver.grpc import converters
+from mlserver.grpc import dataplane_pb2 as pb
+from mlserver.handlers import DataPlane
+from mlserver.rest import app as rest_app
+from mlserver.types import InferenceRequest, InferenceResponse, MetadataServerResponse
+
+from . import grpc_tensors
+from .binary_rest import BinaryRequest
+from .host import is_ours
+from .response import ArrayResponse
+
+SWITCH = "MLSERVER_PYFUNC_FASTPATH"
+TESTED_VERSIONS = frozenset({"1.7.1"})
+BINARY_EXTENSION = "binary_tensor_data"
+
+logger = logging.getLogger("mlserver.pyfunc")
+
+
+def install() -> bool:
+    """Replaces the seams, once; True where they are in place."""
+    if os.environ.get(SWITCH, "1").lower() in ("0", "false", "off", "no"):
+        return False
+    if mlserver.__version__ not in TESTED_VERSIONS:
+        logger.info("fast path off: not tested with MLServer %s", mlserver.__version__)
+        return False
+    if getattr(rest_app, "Request") is BinaryRequest:  # noqa: B009
+        return True
+    seams: list[tuple[Any, str, Callable[[Any], Any]]] = [
+        (converters.ModelInferRequestConverter, "to_types", _request_seam),
+        (converters.ModelInferResponseConverter, "from_types", _response_seam),
+        (DataPlane, "metadata", _metadata_seam),
+        (rest_app, "Request", lambda _: BinaryRequest),
+    ]
+    for owner, name, seam in seams:
+        setattr(owner, name, seam(getattr(owner, name)))
+    return True
+
+
+def _request_seam(
+    stock: Callable[[pb.ModelInferRequest], InferenceRequest],
+) -> Callable[[pb.ModelInferRequest], InferenceRequest]:
+    def to_types(pb_object: pb.ModelInferRequest) -> InferenceRequest:
+        if not is_ours(pb_object.model_name):
+            return stock(pb_object)
+        return grpc_tensors.read_request(pb_object)
+
+    return to_types
+
+
+def _response_seam(
+    stock: Callable[..., pb.ModelInferResponse],
+) -> Callable[..., pb.ModelInferResponse]:
+    def from_types(type_object: InferenceResponse, use_raw: bool = False) -> pb.ModelInferResponse:
+        if not isinstance(type_object, ArrayResponse):
+            return stock(type_object, use_raw=use_raw)
+        return grpc_tensors.write_response(type_object, use_raw)
+
+    return from_types
+
+
+def _metadata_seam(
+    stock: Callable[[DataPlane], Awaitable[MetadataServerResponse]],
+) -> Callable[[DataPlane], Awaitable[MetadataServerResponse]]:
+    async def metadata(data_plane: DataPlane) -> MetadataServerResponse:
+        response = await stock(data_plane)
+        if BINARY_EXTENSION not in response.extensions:
+            response.extensions = [*response.extensions, BINARY_EXTENSION]
+        return response
+
+    return metadata

@@ -1,0 +1,241 @@
+"""gRPC messages to requests and responses to gRPC messages, without Python lists.
+
+A packed repeated field of fixed width (FP32, FP64) lies on the wire as its array does,
+and so does one of varints (integers, BOOL) whose values are all below 128.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+from mlserver.errors import MLServerError
+from mlserver.grpc import dataplane_pb2 as pb
+from mlserver.grpc.converters import ParametersConverter
+from mlserver.types import InferenceRequest
+
+from . import tensors
+from .contract import NamedArray
+from .response import ArrayResponse
+from .tensors import DATATYPES, Array, Datatype, RawTensor
+
+_FIXED_WIDTH = frozenset({"FP32", "FP64"})
+_WIRE_DTYPES: dict[str, np.dtype[Any]] = {
+    "int_contents": np.dtype("<i4"),
+    "int64_contents": np.dtype("<i8"),
+    "uint_contents": np.dtype("<u4"),
+    "uint64_contents": np.dtype("<u8"),
+}
+_VARINT_BYTES = 3
+"""Up to this many bytes an element, reading varints by NumPy beats the message's own."""
+
+
+class WireInput:
+    """An input tensor of a gRPC request."""
+
+    __slots__ = ("data", "datatype", "name", "parameters", "shape")
+
+    def __init__(self, tensor: Any, data: Any) -> None:
+        self.name: str = tensor.name
+        self.datatype: str = tensor.datatype
+        self.shape = list(tensor.shape)
+        self.parameters = ParametersConverter.to_types(tensor.parameters)
+        self.data = data
+
+
+class GrpcRequest(InferenceRequest):
+    """An inference request whose tensors are still as they came."""
+
+    def __init__(self, message: pb.ModelInferRequest, inputs: list[WireInput]) -> None:
+        outputs = [WireOutput(output) for output in message.outputs] or None
+        state = {
+            "id": message.id,
+            "parameters": ParametersConverter.to_types(message.parameters),
+            "inputs": inputs,
+            "outputs": outputs,
+            "_message": message,
+        }
+        object.__setattr__(self, "__dict__", state)
+        object.__setattr__(self, "__pydantic_fields_set__", set())
+        object.__setattr__(self, "__pydantic_extra__", None)
+        object.__setattr__(self, "__pydantic_private__", None)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self.__dict__[name] = value
+
+    def model_dump_json(self, *args: Any, **kwargs: Any) -> str:
+        """A key for MLServer's response cache, which is all that asks for it."""
+        return hashlib.sha256(self.__dict__["_message"].SerializeToString()).hexdigest()
+
+
+class WireOutput:
+    """An output that a gRPC request asks for."""
+
+    __slots__ = ("name", "parameters")
+
+    def __init__(self, output: Any) -> None:
+        self.name: str = output.name
+        self.parameters = ParametersConverter.to_types(output.parameters)
+
+
+def read_request(message: pb.ModelInferRequest) -> GrpcRequest:
+    """Turns a `ModelInferRequest` into a request, its tensors viewed rather than copied.
+
+    Raises:
+        MLServerError: Raw contents are not one per input, or stand beside typed ones.
+    """
+    raw = message.raw_input_contents
+    if not raw:
+        inputs = [WireInput(tensor, _read_typed(tensor)) for tensor in message.inputs]
+        return GrpcRequest(message, inputs)
+    where = f'of model "{message.model_name}"'
+    if len(raw) != len(message.inputs):
+        raise MLServerError(
+            f"raw_input_contents {where}: expected {len(message.inputs)}, one for each input, "
+            f"got {len(raw)}"
+        )
+    for tensor in message.inputs:
+        if tensor.HasField("contents") and tensor.contents.ByteSize():
+            raise MLServerError(
+                f'input "{tensor.name}" {where}: expected contents or raw_input_contents, got both'
+            )
+    inputs = [
+        WireInput(tensor, RawTensor(buffer))
+        for tensor, buffer in zip(message.inputs, raw, strict=True)
+    ]
+    return GrpcRequest(message, inputs)
+
+
+def write_response(response: ArrayResponse, use_raw: bool) -> pb.ModelInferResponse:
+    """Turns checked arrays into a `ModelInferResponse`, raw or typed.
+
+    Raises:
+        MLServerError: A typed tensor is FP16, for which the protocol has no field.
+    """
+    write = _write_raw if use_raw else _write_typed
+    message = pb.ModelInferResponse(model_name=response.model_name)
+    if response.model_version:
+        message.model_version = response.model_version
+    if response.id:
+        message.id = response.id
+    if response.parameters is not None:
+        for key, value in ParametersConverter.from_types(response.parameters).items():
+            message.parameters[key].CopyFrom(value)
+    for named in response.arrays:
+        write(message, named, response.model_name)
+    return message
+
+
+def _read_typed(tensor: Any) -> Any:
+    datatype = DATATYPES.get(tensor.datatype)
+    contents = tensor.contents
+    fields = contents.ListFields()
+    if not fields:
+        return []
+    field, values = fields[0]
+    if datatype is None or len(fields) > 1 or field.name != datatype.contents:
+        return list(values)
+    if datatype.name in _FIXED_WIDTH:
+        packed = _packed(contents, len(values) * datatype.dtype.itemsize)
+        return np.frombuffer(packed, dtype=datatype.dtype)
+    if datatype.is_bytes:
+        return list(values)
+    return _read_varints(contents, values, field.name, datatype)
+
+
+def _read_varints(contents: Any, values: Any, field: str, datatype: Datatype) -> Any:
+    count = len(values)
+    if datatype.name == "BOOL":
+        return np.frombuffer(_packed(contents, count), dtype=datatype.dtype)
+    wire = _WIRE_DTYPES[field]
+    size = contents.ByteSize()
+    if size > _VARINT_BYTES * count:
+        array = np.fromiter(values, dtype=wire, count=count)
+    else:
+        array = _decode_varints(_body(contents.SerializeToString()), count).astype(wire)
+    return array if wire == datatype.dtype else _narrowed(array, datatype)
+
+
+def _narrowed(array: Array, datatype: Datatype) -> Any:
+    """Casts to the tensor's datatype; values that do not fit go on as a list, to be named."""
+    info = np.iinfo(datatype.dtype)
+    if array.size and (array.min() < info.min or array.max() > info.max):
+        return array.tolist()
+    return array.astype(datatype.dtype)
+
+
+def _decode_varints(body: memoryview, count: int) -> Array:
+    octets = np.frombuffer(body, dtype=np.uint8)
+    if len(octets) == count:
+        return octets
+    ends = np.flatnonzero(octets < 0x80)
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    lengths = ends - starts
+    values = (octets[starts] & 0x7F).astype(np.int64)
+    for place in range(1, int(lengths.max()) + 1):
+        longer = np.flatnonzero(lengths >= place)
+        values[longer] |= (octets[starts[longer] + place] & 0x7F).astype(np.int64) << (7 * place)
+    return values
+
+
+def _packed(contents: Any, size: int) -> memoryview:
+    """The bytes of a message's one packed field, which end it."""
+    wire = contents.SerializeToString()
+    return memoryview(wire)[len(wire) - size :]
+
+
+def _body(wire: bytes) -> memoryview:
+    """A message of one packed field without its tag and length, both varints."""
+    start = 1
+    while wire[start] & 0x80:
+        start += 1
+    return memoryview(wire)[start + 1 :]
+
+
+def _write_raw(message: pb.ModelInferResponse, named: NamedArray, model_name: str) -> None:
+    spec, array = named.spec, named.array
+    message.outputs.add(name=spec.name, datatype=spec.datatype.name, shape=array.shape)
+    message.raw_output_contents.append(tensors.to_raw(spec.datatype, array))
+
+
+def _write_typed(message: pb.ModelInferResponse, named: NamedArray, model_name: str) -> None:
+    spec, array = named.spec, named.array
+    datatype = spec.datatype
+    if datatype.contents is None:
+        raise MLServerError(
+            f'output "{spec.name}" of model "{model_name}": expected a request with '
+            f"raw_input_contents, got a typed one, and gRPC has no typed {datatype.name}"
+        )
+    output = message.outputs.add(name=spec.name, datatype=datatype.name, shape=array.shape)
+    if not array.size:
+        output.contents.SetInParent()
+        return
+    packed = _packable(datatype, array)
+    if packed is not None:
+        field = output.contents.DESCRIPTOR.fields_by_name[datatype.contents]
+        output.contents.MergeFromString(_framed(field.number, packed))
+        return
+    elements = tensors.to_list(array)
+    if datatype.is_bytes:
+        elements = [tensors.as_bytes(element) for element in elements]
+    getattr(output.contents, datatype.contents).extend(elements)
+
+
+def _packable(datatype: Datatype, array: Array) -> bytes | None:
+    """An array's bytes as a packed field has them; None where its varints differ in length."""
+    if datatype.name in _FIXED_WIDTH or datatype.name == "BOOL":
+        return array.tobytes()
+    if not datatype.is_bytes and array.min() >= 0 and array.max() < 0x80:
+        return array.astype(np.uint8).tobytes()
+    return None
+
+
+def _framed(field_number: int, packed: bytes) -> bytes:
+    length = len(packed)
+    head = bytearray([field_number << 3 | 2])
+    while length >= 0x80:
+        head.append(length & 0x7F | 0x80)
+        length >>= 7
+    head.append(length)
+    return bytes(head) + packed
