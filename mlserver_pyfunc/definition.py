@@ -65,6 +65,16 @@ def _python_version(value: Any) -> Any:
     return version
 
 
+def _size(value: Any) -> Any:
+    """Reads bytes from text, `512M` or `2 GiB`."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", value.strip(), re.IGNORECASE)
+    if match is None:
+        raise ValueError(f'expected bytes, for example 512M or 2G, got "{value}"')
+    return int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
+
+
 def _requirement(value: str) -> str:
     try:
         Requirement(value)
@@ -140,6 +150,15 @@ class SourceDefinition(_Model):
         return self
 
 
+class BatchDefinition(_Model):
+    """How requests are joined. Every tensor must have a leading -1."""
+
+    max_size: Annotated[int, Field(ge=2)] = Field(description="Rows per call of the handler.")
+    max_delay_ms: Annotated[float, Field(ge=0)] = Field(
+        5, description="How long a request may wait for others."
+    )
+
+
 class ServingDefinition(_Model):
     """How the function is run."""
 
@@ -152,6 +171,23 @@ class ServingDefinition(_Model):
         64, description="Requests that may wait for a call to end; beyond: 503."
     )
     timeout: Annotated[float, Field(gt=0)] = Field(60, description="Seconds per call; beyond: 504.")
+    init_timeout: Annotated[float, Field(gt=0)] = Field(
+        300, description="Seconds from start to ready, once source and environment are there."
+    )
+    idempotent: bool = Field(
+        False, description="A call may be repeated, once, if its worker dies. Isolated only."
+    )
+    memory_limit: Annotated[int, BeforeValidator(_size), Field(ge=2**20)] | None = Field(
+        None,
+        description="Bytes of private memory per worker, or text: 512M, 2G. Isolated only.",
+        json_schema_extra={"examples": ["2G"]},
+    )
+    max_requests: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Calls after which a worker is replaced. Isolated only."
+    )
+    batch: Annotated[BatchDefinition, BeforeValidator(_parsed)] | None = Field(
+        None, description="Joins requests that wait into one call of the handler."
+    )
     warmup: bool = Field(False, description="Call once with zeros before ready.")
 
 

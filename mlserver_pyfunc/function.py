@@ -13,7 +13,7 @@ from . import sources
 from .context import Context, InferenceCall
 from .contract import Contract, TensorSpec
 from .definition import FunctionDefinition, TensorDefinition
-from .environment import unmet_needs
+from .environment import provide, unmet_needs
 from .errors import ContractError, LoadError, PyFuncError, RequestError
 from .runner import Answer, InProcessRunner, Runner, logger
 from .sources import SourceTree
@@ -51,6 +51,16 @@ class Function:
         """Whether a call could run now."""
         return self._runner is not None and self._runner.ready
 
+    @property
+    def accepts(self) -> bool:
+        """Whether a call is taken, if only to wait for a worker."""
+        return self._runner is not None and self._runner.accepts
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """Where the code came from and how it runs, for the model's metadata."""
+        return {**self.provenance, **(self._runner.facts if self._runner else {})}
+
     async def load(self) -> None:
         """Fetches, imports, initialises, binds and warms up.
 
@@ -61,8 +71,7 @@ class Function:
         definition = self.definition
         if not definition.outputs:
             raise self._failure("definition", "outputs: expected at least one tensor, got none")
-        unmet = unmet_needs(definition)
-        if unmet:
+        if definition.serving.isolation == "none" and (unmet := unmet_needs(definition)):
             raise self._failure("environment", "; ".join(unmet))
         try:
             tree = await asyncio.to_thread(sources.fetch, definition.source, self._folder)
@@ -70,7 +79,7 @@ class Function:
             raise self._failure("fetch", str(error)) from None
         self.provenance = tree.provenance.as_parameters()
         context = self._context = self._new_context(tree)
-        runner = InProcessRunner(definition, self.contract, tree, context)
+        runner = await self._new_runner(tree, context)
         await runner.load()
         self._runner = runner
         if definition.serving.warmup:
@@ -140,6 +149,20 @@ class Function:
         except RequestError as error:
             await self.close()
             raise self._failure("warmup", str(error)) from None
+
+    async def _new_runner(self, tree: SourceTree, context: Context) -> Runner:
+        """In process where the definition lets it be; else in processes of its own."""
+        definition = self.definition
+        isolation = definition.serving.isolation
+        if isolation == "none" or (isolation == "auto" and not unmet_needs(definition)):
+            return InProcessRunner(definition, self.contract, tree, context)
+        from .workers.pool import WorkerRunner
+
+        try:
+            environment = await asyncio.to_thread(provide, definition, self.model_name)
+        except PyFuncError as error:
+            raise self._failure("environment", str(error)) from None
+        return WorkerRunner(definition, self.contract, tree, context, environment.python)
 
     def _new_context(self, tree: SourceTree) -> Context:
         return Context(

@@ -43,6 +43,14 @@ class Runner(Protocol):
         """Whether a call could run now."""
 
     @property
+    def accepts(self) -> bool:
+        """Whether a call is taken, if only to wait."""
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """How the function runs, for the model's metadata."""
+
+    @property
     def streams(self) -> bool:
         """Whether the handler is a generator."""
 
@@ -103,6 +111,14 @@ class InProcessRunner:
     @property
     def ready(self) -> bool:
         return self._plan is not None and self._executor.has_slot
+
+    @property
+    def accepts(self) -> bool:
+        return self.ready
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        return {"isolation": "none"}
 
     @property
     def streams(self) -> bool:

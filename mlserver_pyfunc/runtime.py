@@ -113,7 +113,7 @@ class PyFuncRuntime(MLModel):
 
     async def metadata(self) -> MetadataModelResponse:
         """The contract, the versions that are loaded and where the code came from."""
-        parameters = dict(self._function.provenance) if self._function else {}
+        parameters = dict(self._function.facts) if self._function else {}
         return MetadataModelResponse(
             name=self.name,
             versions=host.loaded_versions(self.name),
