@@ -16,7 +16,7 @@ from tempfile import TemporaryFile
 from . import settings
 from .errors import PyFuncError
 
-ERROR_LINES = 12
+ERROR_LINES = 8
 """How much of uv's own explanation an error carries."""
 
 _PIP_TO_UV = {
@@ -26,6 +26,7 @@ _PIP_TO_UV = {
     "cert": "SSL_CERT_FILE",
     "trusted-host": "UV_INSECURE_HOST",
 }
+_ASIDES = ("Using Python", "hint: ")
 _UV_INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL")
 
 
@@ -153,8 +154,12 @@ def _environment() -> dict[str, str]:
     if os.environ.get(settings.CACHE):
         environment.setdefault("UV_CACHE_DIR", str(settings.cache_folder() / "uv"))
     if not any(name in environment for name in _UV_INDEX_VARIABLES):
-        for name, value in _pip_settings().items():
+        found = _pip_settings()
+        for name, value in found.items():
             environment.setdefault(_PIP_TO_UV[name], value)
+        if "extra-index-url" in found:
+            # To pip all indexes are one; uv would look no further than the first that knows a name.
+            environment.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")
     return environment
 
 
@@ -199,7 +204,7 @@ def _pip_files() -> Iterator[Path]:
 def _explanation(told: Sequence[str]) -> str:
     """uv's words on one line, without its drawing."""
     lines = (re.sub(r"^[^\w'\"(<]+", "", line).strip() for line in told)
-    said = [line for line in lines if line and not line.startswith("Using Python")]
+    said = [line for line in lines if line and not line.startswith(_ASIDES)]
     return without_passwords(" ".join(said[-ERROR_LINES:])) or "uv failed without a word"
 
 
