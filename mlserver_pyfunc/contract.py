@@ -36,7 +36,7 @@ class TensorSpec:
     def admits(self, shape: Sequence[int]) -> bool:
         """Whether an array of `shape` keeps rank and fixed axes."""
         return len(shape) == len(self.shape) and all(
-            size == declared or (declared == -1 and size >= 0)
+            size >= 0 and declared in (-1, size)
             for size, declared in zip(shape, self.shape, strict=True)
         )
 

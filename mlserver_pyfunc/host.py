@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import grpc
+from mlserver import registry
 from mlserver.errors import MLServerError
+from mlserver.grpc import converters
 from mlserver.grpc import utils as grpc_utils
 from mlserver.parallel.logging import logger as pool_logger
 from mlserver.rest import errors as rest_errors
 from mlserver.rest.responses import Response
 from mlserver.settings import ModelSettings
+from mlserver.types import Datatype
 
 from .errors import OverloadedError, RequestError
+from .response import ArrayData
 
 _GRPC_CODES = {
     401: grpc.StatusCode.UNAUTHENTICATED,
@@ -27,6 +32,10 @@ _GRPC_CODES = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
+
+_PACKAGE = __name__.partition(".")[0]
+_registry_version = registry._get_version
+_original_contents = converters.InferTensorContentsConverter._get_contents
 
 
 _versions: defaultdict[str, list[str | None]] = defaultdict(list)
@@ -77,6 +86,45 @@ def extend_error_mapping() -> None:
     for status, code in _GRPC_CODES.items():
         grpc_utils.STATUS_CODE_MAPPING.setdefault(status, code)
     vars(rest_errors)["Response"] = _ErrorResponse
+
+
+def refuse_typed_fp16() -> None:
+    """Says why FP16 cannot be sent typed, where MLServer would try the field for bytes.
+
+    Idempotent.
+    """
+    converter: Any = converters.InferTensorContentsConverter
+    converter._get_contents = staticmethod(_contents)
+
+
+def _contents(data: Any, datatype: Datatype) -> dict[str, Any]:
+    if datatype is Datatype.FP16 and isinstance(data, ArrayData) and len(data):
+        raise MLServerError(
+            f'output "{data.spec.name}": expected a request with raw_input_contents, got a '
+            "typed one, and gRPC has no typed FP16",
+            400,
+        )
+    contents: dict[str, Any] = _original_contents(data, datatype)
+    return contents
+
+
+def tell_versions(version_of: Callable[[ModelSettings], str | None]) -> None:
+    """Tells MLServer the version of a model of ours where only its definition gives one.
+
+    Without it, MLServer takes the second version of a model for a reload of the first and
+    unloads that. Idempotent.
+
+    Args:
+        version_of: Reads the version from what the settings point to.
+    """
+
+    def get_version(settings: ModelSettings) -> str | None:
+        version = _registry_version(settings)
+        if version or not settings.implementation_.startswith(f"{_PACKAGE}."):
+            return version
+        return version_of(settings)
+
+    vars(registry)["_get_version"] = get_version
 
 
 def to_host_error(error: RequestError) -> MLServerError:

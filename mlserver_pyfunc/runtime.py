@@ -18,7 +18,7 @@ from mlserver.types import (
 )
 
 from . import fastpath, host
-from .definition import FunctionDefinition, TensorDefinition
+from .definition import TensorDefinition
 from .errors import LoadError, PyFuncError, RequestError
 from .function import Function
 from .repository import Located, disagreements, explicit_name, find_definition
@@ -28,6 +28,7 @@ from .runner import logger
 PLATFORM = "mlserver_pyfunc"
 
 host.extend_error_mapping()
+host.refuse_typed_fp16()
 fastpath.install()
 
 
@@ -42,8 +43,7 @@ class PyFuncRuntime(MLModel):
         host.keep_out_of_pool(settings)
         # Read here already: MLServer registers a model by its version before it loads it.
         self._located, self._unreadable = _read(settings)
-        if self._located is not None:
-            _adopt(settings, self._located.definition)
+        _adopt_version(settings, self._located)
 
     @property
     def ready(self) -> bool:
@@ -64,6 +64,7 @@ class PyFuncRuntime(MLModel):
             function = Function(located.definition, located.folder, self.name, self.version)
             await function.load()
         except PyFuncError as error:
+            logger.error("%s", error)
             raise MLServerError(str(error), 500) from None
         self._function = function
         self._shutdown = asyncio.get_running_loop().create_task(self._close_on_shutdown())
@@ -185,10 +186,21 @@ def _read(settings: ModelSettings) -> tuple[Located | None, str]:
         return None, str(error)
 
 
-def _adopt(settings: ModelSettings, definition: FunctionDefinition) -> None:
-    """Takes over what only the definition gives."""
-    if settings.parameters is not None and not settings.parameters.version:
-        settings.parameters.version = definition.model_version
+def _adopt_version(settings: ModelSettings, located: Located | None) -> str | None:
+    """Takes over a version that only the definition gives."""
+    if settings.parameters is None:
+        return None
+    if located is not None and not settings.parameters.version:
+        settings.parameters.version = located.definition.model_version
+    version: str | None = settings.parameters.version
+    return version
+
+
+def _version(settings: ModelSettings) -> str | None:
+    return _adopt_version(settings, _read(settings)[0])
+
+
+host.tell_versions(_version)
 
 
 def _metadata_tensor(tensor: TensorDefinition) -> MetadataTensor:

@@ -330,7 +330,7 @@ def _decode_slowly(datatype: Datatype, flat: list[Any]) -> Array:
         kinds = int if whole else (int, float)
         if isinstance(number, bool) or not isinstance(number, kinds):
             raise TensorError(
-                datatype.elements, f"{_show(element)} at index {index}", _hint(element)
+                datatype.elements, f"{_show(element)} at index {index}", _hint(datatype, element)
             )
         try:
             struct.pack(f"<{code}", number)
@@ -342,8 +342,8 @@ def _decode_slowly(datatype: Datatype, flat: list[Any]) -> Array:
     )
 
 
-def _hint(element: Any) -> str:
-    if element is None:
+def _hint(datatype: Datatype, element: Any) -> str:
+    if element is None and datatype.dtype.kind == "f":
         return "JSON has no NaN or infinity: send such tensors by gRPC or as binary data"
     return ""
 

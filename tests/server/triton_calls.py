@@ -1,0 +1,62 @@
+"""The same requests by Triton's public clients; the gRPC one in a process of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .wire import DTYPES, Reply, Request, Tensor
+
+
+def infer_by_http(url: str, request: Request, *, binary: bool) -> Reply:
+    from tritonclient import http
+
+    with http.InferenceServerClient(url.removeprefix("http://")) as client:
+        inputs = []
+        for tensor in request.inputs:
+            part = http.InferInput(tensor.name, list(tensor.shape), tensor.datatype)
+            part.set_data_from_numpy(_array(tensor), binary_data=binary)
+            inputs.append(part)
+        names = request.outputs
+        outputs = [http.InferRequestedOutput(name, binary_data=binary) for name in names] or None
+        try:
+            result = client.infer(request.model, inputs, outputs=outputs)
+        except Exception as error:
+            return Reply(500, str(error))
+        return _reply(200, result, [output["name"] for output in result.get_response()["outputs"]])
+
+
+def infer_by_grpc(address: str, request: Request) -> Reply:
+    from tritonclient import grpc
+
+    with grpc.InferenceServerClient(address) as client:
+        inputs = []
+        for tensor in request.inputs:
+            part = grpc.InferInput(tensor.name, list(tensor.shape), tensor.datatype)
+            part.set_data_from_numpy(_array(tensor))
+            inputs.append(part)
+        outputs = [grpc.InferRequestedOutput(name) for name in request.outputs] or None
+        try:
+            result = client.infer(request.model, inputs, outputs=outputs)
+        except Exception as error:
+            return Reply("ERROR", str(error))
+        return _reply("OK", result, [output.name for output in result.get_response().outputs])
+
+
+def _array(tensor: Tensor) -> Any:
+    array = np.empty(len(tensor.values), dtype=DTYPES[tensor.datatype])
+    array[:] = tensor.values
+    return array.reshape(tensor.shape)
+
+
+def _reply(status: int | str, result: Any, names: list[str]) -> Reply:
+    outputs = {}
+    for name in names:
+        array = result.as_numpy(name)
+        datatype = next(d for d, dtype in DTYPES.items() if np.dtype(dtype) == array.dtype)
+        values = array.ravel().tolist()
+        if datatype == "BYTES":
+            values = [value.encode() if isinstance(value, str) else value for value in values]
+        outputs[name] = Tensor(name, datatype, array.shape, values)
+    return Reply(status, outputs=outputs)
