@@ -11,6 +11,7 @@ import asyncio
 import contextvars
 import queue
 import threading
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -18,6 +19,10 @@ from typing import Any, Generic, TypeVar
 from .errors import OverloadedError, TimeLimitError
 
 T = TypeVar("T")
+
+BRIEF_SECONDS = 100e-6
+"""For how long the event loop may wait for a call that tends to be shorter. Handing the
+result back through the loop would cost more CPU than such a call itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +43,37 @@ class Outcome(Generic[T]):
 class _Job:
     """One call on its way to a thread. Whoever claims it first decides whether it runs."""
 
-    __slots__ = ("_claim", "context", "ended", "function", "future", "loop", "overdue")
+    __slots__ = (
+        "_claim", "awaited", "context", "done", "ended", "function", "future", "loop", "outcome",
+        "overdue",
+    )  # fmt: skip
 
     def __init__(self, function: Callable[[], Any], loop: asyncio.AbstractEventLoop) -> None:
         self.function = function
         self.loop = loop
-        self.future: asyncio.Future[Outcome[Any]] = loop.create_future()
         self.context = contextvars.copy_context()
+        self.future: asyncio.Future[Outcome[Any]] = loop.create_future()
+        self.outcome: Outcome[Any] = Outcome()
+        self.done = threading.Lock()
+        self.done.acquire()
+        self.awaited = False
         self.ended = False
         self.overdue = False
         self._claim = threading.Lock()
 
     def claim(self) -> bool:
         return self._claim.acquire(blocking=False)
+
+    def wait_briefly(self, seconds: float) -> bool:
+        """Blocks the event loop until the call is done, but no longer than that.
+
+        Where it is not done, its thread will wake the event loop.
+        """
+        if seconds and self.done.acquire(timeout=seconds):
+            return True
+        self.awaited = True
+        # The thread looks at `awaited` after it releases `done`: one of the two sees the other.
+        return self.done.acquire(blocking=False)
 
 
 class Executor:
@@ -75,6 +98,12 @@ class Executor:
         self._slots = asyncio.Semaphore(concurrency)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._typical_seconds = BRIEF_SECONDS
+
+    @property
+    def _is_brief(self) -> bool:
+        """Whether calls tend to end in less time than waking the event loop takes."""
+        return self._typical_seconds < BRIEF_SECONDS / 2
 
     @property
     def has_slot(self) -> bool:
@@ -93,7 +122,11 @@ class Executor:
             TimeLimitError: The limit passed. The call, if it has begun, keeps its slot
                 until it ends.
         """
+        alone = not self._admitted
         job = self._submit(function)
+        if job.wait_briefly(BRIEF_SECONDS if alone and self._is_brief else 0):
+            self._end(job)
+            return job.outcome
         timer = job.loop.call_later(self._timeout, self._expire, job) if limited else None
         try:
             outcome: Outcome[T] = await job.future
@@ -141,6 +174,7 @@ class Executor:
         """
         pump = _Pump(function, asyncio.get_running_loop())
         job = self._submit(pump.run)
+        job.awaited = True
         try:
             while True:
                 item = asyncio.ensure_future(pump.next())
@@ -274,19 +308,26 @@ class Executor:
         while (job := self._jobs.get()) is not None:
             if not job.claim():
                 continue
+            started = time.perf_counter()
             try:
-                outcome = Outcome(job.context.run(job.function))
+                job.outcome = Outcome(job.context.run(job.function))
             except BaseException as error:
-                outcome = Outcome(error=error)
+                job.outcome = Outcome(error=error)
+            self._typical_seconds += (time.perf_counter() - started - self._typical_seconds) / 8
+            job.done.release()
+            if not job.awaited:
+                continue
             try:
-                job.loop.call_soon_threadsafe(self._finish, job, outcome)
+                job.loop.call_soon_threadsafe(self._finish, job)
             except RuntimeError:  # the loop is closed
                 return
 
-    def _finish(self, job: _Job, outcome: Outcome[Any]) -> None:
+    def _finish(self, job: _Job) -> None:
+        if job.ended:
+            return
         self._end(job)
         if not job.future.done():
-            job.future.set_result(outcome)
+            job.future.set_result(job.outcome)
 
 
 class _Pump(Generic[T]):
