@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
-from mlserver import registry
+from mlserver import MLModel, registry
 from mlserver.errors import MLServerError
 from mlserver.grpc import converters
 from mlserver.grpc import utils as grpc_utils
+from mlserver.handlers import DataPlane
 from mlserver.parallel.logging import logger as pool_logger
 from mlserver.rest import errors as rest_errors
 from mlserver.rest.responses import Response
@@ -125,6 +126,30 @@ def tell_versions(version_of: Callable[[ModelSettings], str | None]) -> None:
         return version_of(settings)
 
     vars(registry)["_get_version"] = get_version
+
+
+def tell_up_from_ready() -> None:
+    """Has the readiness endpoints ask a model's `up` too, where it has one.
+
+    MLServer knows `ready` alone, and refuses requests where it is false: also those that
+    need only wait until a worker is replaced. Idempotent.
+    """
+    if getattr(DataPlane.model_ready, "asks_up", False):
+        return
+
+    async def ready(self: DataPlane) -> bool:
+        return all(map(_is_up, await self._model_registry.get_models()))
+
+    async def model_ready(self: DataPlane, name: str, version: str | None = None) -> bool:
+        return _is_up(await self._model_registry.get_model(name, version))
+
+    vars(model_ready)["asks_up"] = True
+    setattr(DataPlane, "ready", ready)  # noqa: B010
+    setattr(DataPlane, "model_ready", model_ready)  # noqa: B010
+
+
+def _is_up(model: MLModel) -> bool:
+    return bool(model.ready and getattr(model, "up", True))
 
 
 def to_host_error(error: RequestError) -> MLServerError:

@@ -28,6 +28,7 @@ from .runner import logger
 PLATFORM = "mlserver_pyfunc"
 
 host.extend_error_mapping()
+host.tell_up_from_ready()
 host.refuse_typed_fp16()
 fastpath.install()
 
@@ -47,11 +48,17 @@ class PyFuncRuntime(MLModel):
 
     @property
     def ready(self) -> bool:
-        return self._ready and self._function is not None and self._function.ready
+        """Whether requests are taken: MLServer refuses them where it is false."""
+        return self._ready and self._function is not None and self._function.accepts
 
     @ready.setter
     def ready(self, value: bool) -> None:
         self._ready = value
+
+    @property
+    def up(self) -> bool:
+        """Whether a request could run now: what the readiness endpoints tell."""
+        return self.ready and self._function is not None and self._function.ready
 
     async def load(self) -> bool:
         """Loads the function.
