@@ -299,9 +299,9 @@ class Dispatcher:
         worker = pending.worker
         if worker is None or pending.number not in worker.calls:
             return
-        limit = f"{self._serving.timeout:g} s (serving.timeout)"
+        limit = f"its limit of {self._serving.timeout:g} s (serving.timeout)"
         self.remove(worker)
-        worker.process.kill("timeout", f"was stopped, since a call passed its limit of {limit},")
+        worker.process.kill("timeout", f"was stopped for another call, which passed {limit},")
 
     def _drop(self, pending: PendingCall, error: RequestError) -> None:
         self._end(pending)
@@ -329,10 +329,11 @@ class Dispatcher:
 
     def _overloaded(self) -> OverloadedError:
         serving = self._serving
+        calls = serving.workers * serving.concurrency
         return OverloadedError(
-            f'model "{self._contract.model_name}" is at its limit: {serving.workers} workers '
-            f"(serving.workers) with {serving.concurrency} calls at a time "
-            f"(serving.concurrency) and {serving.max_queue} waiting (serving.max_queue)"
+            f'model "{self._contract.model_name}" is at its limit: {calls} calls at a time '
+            f"(serving.workers times serving.concurrency) and {serving.max_queue} waiting "
+            "(serving.max_queue)"
         )
 
     def _refused(self) -> OverloadedError:

@@ -48,10 +48,15 @@ class _Slot:
         self.failures += 1
         self.reason = reason
 
-    def died(self, worker: Worker, reason: str) -> None:
-        if worker.served or time.monotonic() - worker.since > STABLE_SECONDS:
+    def died(self, worker: Worker, exit_: Exit, in_call: bool) -> None:
+        """Notes a death. One in a call says more of the call than of the function: it is no
+        step to a crash loop."""
+        lived = worker.served or time.monotonic() - worker.since > STABLE_SECONDS
+        if lived or exit_.reason == "timeout":
             self.failures = -1
-        self.failed(reason)
+        elif in_call:
+            self.failures = min(self.failures, CRASH_LOOP - 2)
+        self.failed(f"worker {worker.index} {exit_.text}")
 
 
 class WorkerRunner:
@@ -225,12 +230,13 @@ class WorkerRunner:
         self._dispatcher.on_message(worker, message)
 
     def _on_exit(self, slot: _Slot, worker: Worker, exit_: Exit) -> None:
+        in_call = bool(worker.calls)
         self._dispatcher.on_exit(worker, exit_)
         if slot.worker is not worker or self._closing:
             return
         self._last_exit = f"worker {worker.index} {exit_.text}"
         logger.error("%s: worker %d %s", self._model_name, worker.index, exit_.text)
-        slot.died(worker, f"worker {worker.index} {exit_.text}")
+        slot.died(worker, exit_, in_call)
         self._note_crash_loop()
 
     def _failed(self, slot: _Slot, reason: str) -> None:
