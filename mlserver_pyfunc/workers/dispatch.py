@@ -204,8 +204,8 @@ class Dispatcher:
             self._drop(
                 pending,
                 WorkerError(
-                    f'worker {worker.index} of model "{self._contract.model_name}" {exit_.text} '
-                    "during the call"
+                    f"the call was on worker {worker.index} of model "
+                    f'"{self._contract.model_name}", which {exit_.text}'
                 ),
             )
         for other in list(self._workers):
@@ -299,9 +299,9 @@ class Dispatcher:
         worker = pending.worker
         if worker is None or pending.number not in worker.calls:
             return
-        limit = f"its limit of {self._serving.timeout:g} s (serving.timeout)"
+        limit = f"{self._serving.timeout:g} s (serving.timeout)"
         self.remove(worker)
-        worker.process.kill("timeout", f"was stopped for another call, which passed {limit},")
+        worker.process.kill("timeout", f"was stopped when another call passed its limit of {limit}")
 
     def _drop(self, pending: PendingCall, error: RequestError) -> None:
         self._end(pending)

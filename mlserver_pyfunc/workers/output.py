@@ -11,7 +11,7 @@ from collections.abc import Callable
 LINE_CHARS = 8000
 """A longer line is cut there."""
 
-KEPT_LINES = 20
+KEPT_LINES = 100
 """Last lines that are kept, to explain a death."""
 
 _CHUNK = 64 * 1024

@@ -26,6 +26,9 @@ _BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 _MARK = "MLSERVER_PYFUNC_WORKER"
 """Environment variable by which processes that a worker left behind are found."""
 
+_END_SECONDS = 1.0
+"""How long a process may live on after its end of the connection is closed."""
+
 _SERVER_ONLY = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
 
 _MALLOC = {
@@ -170,8 +173,9 @@ class WorkerProcess:
             self.kill("protocol", f"was stopped: {error}")
             return
         if message is None:
-            # Its exit is reported by the thread that waits for it.
+            # It is ending, or has closed what it should not.
             self._loop.remove_reader(self._connection)
+            self._loop.call_later(_END_SECONDS, self.kill, "protocol", "closed its connection")
             return
         self._on_message(message)
 
@@ -219,7 +223,7 @@ def _exit(status: int) -> Exit:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
-    note = ", which the kernel sends when memory runs out" if name == "SIGKILL" else ""
+    note = " (the kernel sends it when memory runs out)" if name == "SIGKILL" else ""
     return Exit("signal", f"was killed by {name}{note}")
 
 

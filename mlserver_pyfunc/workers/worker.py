@@ -110,6 +110,7 @@ class Worker:
                 raise self._failure(f"passed its limit of {limit:g} s (serving.init_timeout)")
             return self._loaded.result()
         except BaseException:
+            self._loaded.cancel()
             self.process.kill("init", "was stopped during init")
             raise
 
@@ -154,9 +155,17 @@ class Worker:
     def _exited(self, exit_: Exit) -> None:
         self.ended.set_result(exit_)
         if not self._loaded.done():
-            lines = " | ".join(line for line in self.process.last_lines if line.strip())
-            said = f"; it said: {lines[-500:]}" if lines else ""
-            self._loaded.set_exception(self._failure(f"the worker {exit_.text}{said}"))
+            self._loaded.set_exception(self._failure(f"the worker {exit_.text}{self._said()}"))
+
+    def _said(self) -> str:
+        """The last that the process printed, without a crash's traceback, which is logged."""
+        lines: list[str] = []
+        for line in self.process.last_lines:
+            if line.startswith("Fatal Python error"):
+                break
+            lines.append(line.strip())
+        said = " | ".join(filter(None, lines))
+        return f"; it said: {said[-500:]}" if said else ""
 
     def _failure(self, cause: str) -> LoadError:
         return LoadError(self.launch.model_name, self._phase, cause)
