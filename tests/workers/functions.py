@@ -42,7 +42,9 @@ def definition(code: str, handler: str = "handler", **more: Any) -> dict[str, An
 async def loaded(code: str, handler: str = "handler", **more: Any) -> AsyncIterator[Function]:
     """A function while it is loaded; afterwards no process of it is left."""
     before = set(children())
-    function = Function(parse(definition(code, handler, **more)), Path(__file__).parent, "subject", "1")
+    function = Function(
+        parse(definition(code, handler, **more)), Path(__file__).parent, "subject", "1"
+    )
     await function.load()
     try:
         yield function
