@@ -10,6 +10,7 @@ A process keeps a shared lock on each tree that it uses, so that no other prunes
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -78,6 +79,12 @@ def obtain(key: str, make: Callable[[Path], Mapping[str, str]], since: float = 0
             _record(key, entry, work)
     prune()
     return entry
+
+
+def remember(key: str, entry: Entry) -> None:
+    """Gives a tree another key."""
+    with workspace() as work:
+        _record(key, entry, work)
 
 
 def find(key: str, since: float = 0) -> Entry | None:
@@ -169,10 +176,17 @@ def _stored(built: Path, facts: Mapping[str, str]) -> Entry:
             return Entry(path, digest, facts)
         if path.exists() and not _discard(path):
             continue
-        with suppress(FileExistsError, OSError):
+        try:
             built.rename(path)
-        if _usable(path, digest):
-            return Entry(path, digest, facts)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+            # Another source with the same content came first.
+            if not _usable(path, digest):
+                continue
+        else:
+            _hold(path)
+        return Entry(path, digest, facts)
     raise SourceError(f"cache folder {_root()}: cannot store tree {digest}")
 
 

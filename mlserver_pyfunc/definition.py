@@ -154,7 +154,7 @@ class BatchDefinition(_Model):
     """How requests are joined. Every tensor must have a leading -1."""
 
     max_size: Annotated[int, Field(ge=2)] = Field(description="Rows per call of the handler.")
-    max_delay_ms: Annotated[float, Field(ge=0)] = Field(
+    max_delay_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         5, description="How long a request may wait for others."
     )
 
@@ -170,8 +170,10 @@ class ServingDefinition(_Model):
     max_queue: Annotated[int, Field(ge=0)] = Field(
         64, description="Requests that may wait for a call to end; beyond: 503."
     )
-    timeout: Annotated[float, Field(gt=0)] = Field(60, description="Seconds per call; beyond: 504.")
-    init_timeout: Annotated[float, Field(gt=0)] = Field(
+    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        60, description="Seconds per call; beyond: 504."
+    )
+    init_timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         300, description="Seconds from start to ready, once source and environment are there."
     )
     idempotent: bool = Field(
@@ -313,7 +315,8 @@ def _problems(error: ValidationError) -> Iterator[str]:
             yield f"{path}: {message}" if path else message
         else:
             got = json.dumps(problem["input"], default=str)
-            yield f"{path}: {problem['msg'].lower()}, got {got[:80]}"
+            message = problem["msg"]
+            yield f"{path}: {message[0].lower()}{message[1:]}, got {got[:80]}"
 
 
 def _nearest(location: tuple[int | str, ...]) -> str:

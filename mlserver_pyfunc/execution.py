@@ -13,6 +13,7 @@ import queue
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -202,7 +203,7 @@ class Executor:
         """Iterates an async generator on the event loop, in a slot; else as `stream`."""
         self._admit()
         try:
-            async with self._slots:
+            async with self._slot():
                 items = function()
                 try:
                     while True:
@@ -295,6 +296,18 @@ class Executor:
                 raise
             except BaseException as error:
                 return Outcome(error=error)
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        """Waits for a slot, no longer than a call may take."""
+        try:
+            await asyncio.wait_for(self._slots.acquire(), self._timeout)
+        except asyncio.TimeoutError:
+            raise self._time_limit() from None
+        try:
+            yield
+        finally:
+            self._slots.release()
 
     def _start_threads(self) -> None:
         while len(self._threads) < self._concurrency:

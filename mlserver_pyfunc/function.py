@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from . import sources
 from .context import Context, InferenceCall
 from .contract import Contract, TensorSpec
 from .definition import FunctionDefinition, TensorDefinition
 from .environment import provide, unmet_needs
 from .errors import ContractError, LoadError, PyFuncError, RequestError
+from .lock import fetch_locked
 from .runner import Answer, InProcessRunner, Runner, logger
 from .sources import SourceTree
 from .tensors import DATATYPES, Array
@@ -74,7 +74,7 @@ class Function:
         if definition.serving.isolation == "none" and (unmet := unmet_needs(definition)):
             raise self._failure("environment", "; ".join(unmet))
         try:
-            tree = await asyncio.to_thread(sources.fetch, definition.source, self._folder)
+            tree = await asyncio.to_thread(fetch_locked, definition, self._folder)
         except (PyFuncError, OSError) as error:
             raise self._failure("fetch", str(error)) from None
         self.provenance = tree.provenance.as_parameters()

@@ -84,12 +84,13 @@ def bind(function: Callable[..., Any], inputs: Iterable[TensorSpec]) -> CallPlan
     positional: list[Getter] = []
     keywords: list[tuple[str, Getter, str | None]] = []
     for parameter in signature.parameters.values():
-        if parameter.name not in matches:
-            continue
-        getter, spec = matches[parameter.name]
+        match = matches.get(parameter.name)
         if parameter.kind is parameter.POSITIONAL_ONLY:
-            positional.append(getter)
+            positional.append(_or_default(parameter, match))
             continue
+        if match is None:
+            continue
+        getter, spec = match
         keeps_default = (
             spec is not None and spec.optional and parameter.default is not inspect._empty
         )
@@ -135,6 +136,17 @@ def _matches(
 
 def _input(name: str) -> Getter:
     return lambda call: call.inputs.get(name)
+
+
+def _or_default(
+    parameter: inspect.Parameter, match: tuple[Getter, TensorSpec | None] | None
+) -> Getter:
+    """What a positional-only parameter gets: by its place, so that none may be left out."""
+    default = None if parameter.default is parameter.empty else parameter.default
+    if match is None:
+        return lambda call: default
+    getter, spec = match
+    return getter if spec is None else lambda call: call.inputs.get(spec.name, default)
 
 
 def _identifier(name: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import orjson
 from mlserver.errors import MLServerError
-from mlserver.types import InferenceRequest, InferenceResponse, Parameters, ResponseOutput
+from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
 from starlette.background import BackgroundTasks
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -46,6 +46,23 @@ class ArrayData:
         return int(self.array.size)
 
 
+class ResponseParameters:
+    """What MLServer asks of a response's parameters, at a tenth of the cost of its own.
+
+    Attributes:
+        headers: For MLServer to add to, and to take away when it has sent them.
+    """
+
+    __slots__ = ("_values", "headers")
+
+    def __init__(self, values: Mapping[str, Any], headers: dict[str, str]) -> None:
+        self._values = values
+        self.headers: dict[str, str] | None = headers
+
+    def model_dump(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return dict(self._values)
+
+
 class ArrayResponse(InferenceResponse, Response):
     """Checked arrays on their way out.
 
@@ -71,7 +88,7 @@ class ArrayResponse(InferenceResponse, Response):
             "model_name": model_name,
             "model_version": model_version,
             "id": None,
-            "parameters": Parameters.model_construct(headers=headers, **parameters),
+            "parameters": ResponseParameters(parameters, headers),
             # Not None, so that FastAPI does not hang its background tasks on it.
             "background": _NO_TASKS,
             "arrays": arrays,

@@ -44,6 +44,13 @@ class RawTensor:
     surplus: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class JsonNumbers:
+    """Flat JSON numbers, already an array: float64, int64 or uint64."""
+
+    values: Array
+
+
 @dataclass(frozen=True)
 class Datatype:
     """A tensor datatype and how its values travel.
@@ -119,12 +126,35 @@ def from_raw(datatype: Datatype, raw: RawTensor, shape: Shape) -> Array:
 
 
 def from_other(datatype: Datatype, data: Any, shape: Shape, *, is_base64: bool = False) -> Array:
-    """Decodes what is neither a list nor raw: an array already decoded, or a JSON scalar."""
-    if isinstance(data, np.ndarray):
+    """Decodes what is neither a list nor raw: numbers in an array, or a JSON scalar.
+
+    Raises:
+        TensorError: As `from_list`.
+    """
+    if isinstance(data, JsonNumbers):
+        array = data.values
+        if array.size == math.prod(shape) and (cast := _exact_cast(datatype, array)) is not None:
+            return reshape(cast, shape)
+        data = array.tolist()
+    elif isinstance(data, np.ndarray):
         if data.dtype == datatype.dtype:
             return reshape(data, shape)
         data = data.ravel().tolist()
     return from_list(datatype, data, shape, is_base64=is_base64)
+
+
+def _exact_cast(datatype: Datatype, array: Array) -> Array | None:
+    """Casts finite JSON numbers; None where one does not fit, for the list to name it."""
+    if datatype.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            cast = array.astype(datatype.dtype)
+        return cast if np.isfinite(cast).all() else None
+    if datatype.dtype.kind not in "iu" or array.dtype.kind == "f":
+        return None
+    info = np.iinfo(datatype.dtype)
+    if array.size and (int(array.min()) < info.min or int(array.max()) > info.max):
+        return None
+    return array.astype(datatype.dtype, copy=False)
 
 
 def reshape(array: Array, shape: Shape) -> Array:
@@ -234,13 +264,13 @@ def _from_python(datatype: Datatype, array: Array, value: Any) -> Array:
 
 def _bytes_from_value(value: Any) -> Array:
     if isinstance(value, bytes | str):
-        return _objects([value]).reshape(())
+        return _objects(_encoded([value])).reshape(())
     array = value if isinstance(value, np.ndarray) else _as_objects(value)
     elements = array.ravel().tolist()
     for index, element in enumerate(elements):
         if not isinstance(element, bytes | str):
             raise TensorError("bytes or str", f"{_show(element)} at index {index}")
-    return _objects(elements).reshape(array.shape)
+    return _objects(_encoded(elements)).reshape(array.shape)
 
 
 def _as_array(value: Any) -> Array:
@@ -360,9 +390,18 @@ def _decode_bytes(datatype: Datatype, flat: list[Any]) -> Array:
     if types <= {bytes}:
         return _objects(flat)
     if types <= {bytes, str}:
-        return _objects([as_bytes(element) for element in flat])
+        return _objects(_encoded(flat))
     index = next(i for i, element in enumerate(flat) if not isinstance(element, bytes | str))
     raise TensorError(datatype.elements, f"{_show(flat[index])} at index {index}")
+
+
+def _encoded(elements: list[Any]) -> list[bytes]:
+    """Encodes text; refuses a lone surrogate, which UTF-8 cannot say and no route send."""
+    try:
+        return [as_bytes(element) for element in elements]
+    except UnicodeEncodeError as error:
+        index = elements.index(error.object)
+        raise TensorError("UTF-8 text", f"{_show(error.object)} at index {index}") from None
 
 
 def _from_base64(flat: list[Any]) -> list[Any]:

@@ -11,14 +11,23 @@ from pathlib import Path
 
 from ..definition import SourceDefinition
 from ..errors import SourceError
-from . import uri
 from .tree import Pin, Provenance, SourceTree
+from .uri import checked_scheme, naming
 
 __all__ = ["Pin", "Provenance", "SourceTree", "fetch"]
 
 _KINDS = {
     "": "local",
     "file": "local",
+    "git+https": "git",
+    "git+ssh": "git",
+    "git+file": "git",
+    "https": "remote",
+    "http": "remote",
+    "zip+https": "remote",
+    "zip+http": "remote",
+    "s3": "remote",
+    "zip+s3": "remote",
 }
 
 ARCHIVE_SUFFIXES = (".zip", ".tar.gz", ".tgz")
@@ -35,23 +44,26 @@ def fetch(source: SourceDefinition, folder: Path, pin: Pin | None = None) -> Sou
     Raises:
         SourceError: It cannot be fetched, verified or unpacked.
     """
-    fetcher = import_module(f".{_kind(source)}", __name__)
-    tree: SourceTree = fetcher.fetch(source, folder, pin or Pin())
+    if source.code is not None or source.base64 is not None:
+        return _fetched("inline", source, folder, pin)
+    uri = source.source or ""
+    with naming(uri):
+        return _fetched(_kind(uri), source, folder, pin)
+
+
+def _fetched(kind: str, source: SourceDefinition, folder: Path, pin: Pin | None) -> SourceTree:
+    tree: SourceTree = import_module(f".{kind}", __name__).fetch(source, folder, pin or Pin())
     return tree
 
 
-def _kind(source: SourceDefinition) -> str:
-    if source.code is not None or source.base64 is not None:
-        return "inline"
-    text = source.source or ""
-    with uri.naming(text):
-        scheme = uri.checked_scheme(text)
-        if scheme not in _KINDS:
-            raise SourceError(
-                f'unknown scheme "{scheme}", expected a path or one of '
-                + ", ".join(f"{known}://" for known in _KINDS if known)
-            )
+def _kind(uri: str) -> str:
+    scheme = checked_scheme(uri)
+    if scheme not in _KINDS:
+        raise SourceError(
+            f'unknown scheme "{scheme}", expected a path or one of '
+            + ", ".join(f"{known}://" for known in _KINDS if known)
+        )
     kind = _KINDS[scheme]
-    if kind == "local" and text.lower().endswith(ARCHIVE_SUFFIXES):
+    if kind == "local" and uri.lower().endswith(ARCHIVE_SUFFIXES):
         return "archive"
     return kind

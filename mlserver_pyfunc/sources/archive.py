@@ -9,6 +9,7 @@ import gzip
 import lzma
 import os
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -25,7 +26,6 @@ from . import local
 from .digest import check_sha256, file_sha256
 from .layout import Layout, checked_parts, checked_subdirectory, create, inside, is_skipped, quoted
 from .tree import Pin, Provenance, SourceTree
-from .uri import naming
 
 MAX_RATIO = 200
 MAX_RATIO_FREE_BYTES = 16 * 2**20
@@ -35,7 +35,8 @@ _CHUNK = 2**20
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 _BROKEN = (
     zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError,
-    EOFError, NotImplementedError, ValueError, RuntimeError, OverflowError, UnicodeError,
+    EOFError, LookupError, struct.error, NotImplementedError, ValueError, RuntimeError,
+    OverflowError, UnicodeError,
 )  # fmt: skip
 
 
@@ -54,10 +55,9 @@ def fetch(source: SourceDefinition, folder: Path, pin: Pin) -> SourceTree:
     path = local.found(uri, folder)
     if path.is_dir():
         return local.fetch(source, folder, pin)
-    with naming(uri):
-        digest = file_sha256(path)
-        check_sha256(source.sha256, digest)
-        entry = unpacked(path, digest, source)
+    digest = file_sha256(path)
+    check_sha256(source.sha256, digest)
+    entry = unpacked(path, digest, source)
     provenance = Provenance(uri, sha256=digest, tree_sha256=entry.sha256)
     return SourceTree(entry.path, provenance)
 
@@ -106,6 +106,8 @@ def unpack(path: Path, root: Path, source: SourceDefinition) -> None:
         }
         if source.subdirectory and not wanted:
             raise SourceError(f'subdirectory "{source.subdirectory}" is not in the archive')
+        if not wanted:
+            raise SourceError("the archive holds no files")
         for _ in opened(path, root, wanted):
             pass
 
@@ -132,7 +134,7 @@ def _zip(path: Path, root: Path | None, wanted: dict[str, str]) -> Iterator[Memb
             # zipfile cuts names at NUL, but keeps the original.
             name = entry.orig_filename
             _check_zip_entry(entry, name)
-            if entry.is_dir():
+            if name.endswith("/"):
                 layout.add_folder(name)
                 continue
             layout.add_file(name, entry.file_size)

@@ -11,6 +11,7 @@ from ..errors import SourceError
 
 IGNORED_FOLDERS = frozenset({"__pycache__", ".git"})
 LOCK_NAME = "function.lock"
+RENEW = f"if that is meant, renew {LOCK_NAME}"
 
 
 class DigestError(SourceError):

@@ -151,7 +151,12 @@ def create(root: Path, name: str, executable: bool = False) -> int:
     return os.open(path, flags, 0o555 if executable else 0o444)
 
 
-def quoted(name: str) -> str:
-    """A name fit for an error: in quotes, bounded, without control characters."""
-    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in name)
-    return f'"{shown if len(shown) <= 120 else shown[:117] + "..."}"'
+def printable(text: str) -> str:
+    """Someone else's text without line ends and control characters."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def quoted(text: str, limit: int = 200) -> str:
+    """Someone else's text fit for an error: in quotes, bounded, on one line."""
+    shown = printable(text)
+    return f'"{shown if len(shown) <= limit else shown[: limit - 3] + "..."}"'

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from ..definition import SourceDefinition
 from ..errors import SourceError
 from .digest import check_sha256, file_sha256
+from .layout import quoted
 from .tree import Pin, Provenance, SourceTree
-from .uri import naming
+from .uri import parts_of
 
 
 def fetch(source: SourceDefinition, folder: Path, pin: Pin) -> SourceTree:
@@ -18,16 +19,13 @@ def fetch(source: SourceDefinition, folder: Path, pin: Pin) -> SourceTree:
     path = found(uri, folder)
     if path.is_dir():
         if source.sha256:
-            raise SourceError(f'source "{uri}": sha256 is for a file or an archive, got a folder')
+            raise SourceError("sha256 is for a file or an archive, got a folder")
         root = subdirectory(path, source.subdirectory)
         return SourceTree(root, Provenance(uri))
     if path.suffix != ".py":
-        raise SourceError(
-            f'source "{uri}": expected a folder, a .py file or a .zip or .tar.gz archive'
-        )
+        raise SourceError("expected a folder, a .py file or a .zip or .tar.gz archive")
     digest = file_sha256(path)
-    with naming(uri):
-        check_sha256(source.sha256, digest)
+    check_sha256(source.sha256, digest)
     return SourceTree(path.parent, Provenance(uri, sha256=digest), path.stem)
 
 
@@ -55,14 +53,17 @@ def found(uri: str, folder: Path) -> Path:
     """
     path = _path(uri, folder)
     if not path.exists():
-        raise SourceError(f'source "{uri}": no such file or folder, looked for {path}')
+        raise SourceError(f"no such file or folder, looked for {quoted(str(path), 400)}")
     return path
 
 
 def _path(uri: str, folder: Path) -> Path:
     if uri.lower().startswith("file://"):
-        parts = urlsplit(uri)
+        parts = parts_of(uri)
         if parts.netloc not in ("", "localhost", "."):
-            raise SourceError(f'source "{uri}": expected file:///path, got host "{parts.netloc}"')
-        return Path(unquote(parts.path))
+            raise SourceError(f'expected file:///path, got host "{parts.netloc}"')
+        path = unquote(parts.path)
+        if "\0" in path:
+            raise SourceError("has a control character")
+        return Path(path)
     return folder / uri

@@ -1,4 +1,4 @@
-"""Source URIs: their scheme, and how they may be shown."""
+"""Source URIs: their parts, and how they may be shown."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import SplitResult, urlsplit
 
 from ..errors import SourceError
+from .layout import printable, quoted
 
 
 def checked_scheme(uri: str) -> str:
@@ -26,34 +28,72 @@ def checked_scheme(uri: str) -> str:
     return scheme.lower() if separator else ""
 
 
+def parts_of(url: str) -> SplitResult:
+    """The parts of a URL.
+
+    Raises:
+        SourceError: It is not a URL.
+    """
+    try:
+        parts = urlsplit(url)
+        # Python looks at the port only when it is asked for.
+        _ = parts.port
+    except ValueError as error:
+        raise SourceError(f"not a URL: {str(error).lower()}") from None
+    return parts
+
+
+def split_user(url: str) -> tuple[str, str]:
+    """Takes `user:password` out of a URL.
+
+    A password may hold `/`, `?` or `@` where its owner did not quote them, so the user
+    reaches to the last `@` of the host, or to one that a `:` without a port comes before.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url, ""
+    host = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    user, at, _ = host.rpartition("@")
+    if not at and "@" in rest and ":" in host and not re.fullmatch(r"(\[.*\]|[^:]*):\d*", host):
+        user, at, _ = rest.rpartition("@")
+    return f"{scheme}://{rest[len(user) + len(at) :]}", user
+
+
 def redacted(uri: str) -> str:
     """The URI without what may be a secret: user, password, and the query's values.
 
     The user of an SSH URL is part of the address and stays.
     """
-    scheme, separator, rest = uri.partition("://")
+    plain, user = split_user(uri)
+    scheme, separator, rest = plain.partition("://")
     if not separator:
         return uri
+    if user:
+        is_address = "ssh" in scheme.lower() and ":" not in user
+        rest = f"{user if is_address else '***'}@{rest}"
     address, mark, ref = rest.partition("#")
     address, question, query = address.partition("?")
-    host, slash, path = address.partition("/")
-    user, at, name = host.rpartition("@")
-    # A password may hold "/" or "@" where its owner did not quote them.
-    if "@" in path and not at:
-        before, _, after = path.rpartition("@")
-        if ":" in host and not re.fullmatch(r"[^:]*:\d+|\[.*\](:\d+)?", host):
-            user, at, name, slash, path = host + before, "@", after, "", ""
-    if at and not ("ssh" in scheme.lower() and ":" not in user):
-        user = "***"
     if question:
         query = re.sub(r"=[^&]*", "=***", query) if "=" in query else "***"
-    return f"{scheme}://{user}{at}{name}{slash}{path}{question}{query}{mark}{ref}"
+    return f"{scheme}://{address}{question}{query}{mark}{ref}"
+
+
+def nearest(text: str, known: list[str]) -> str:
+    """Says which known names are closest, for the end of an error."""
+    import difflib
+
+    near = difflib.get_close_matches(text, known, n=3, cutoff=0.5) or known[:5]
+    return ", ".join(f'"{name}"' for name in near)
 
 
 @contextmanager
 def naming(uri: str) -> Iterator[None]:
     """Puts the source in front of any `SourceError`, without its secrets."""
+    source = f"source {quoted(redacted(uri), 400)}"
     try:
         yield
     except SourceError as error:
-        raise type(error)(f'source "{redacted(uri)}": {error}') from None
+        raise type(error)(printable(f"{source}: {error}")) from None
+    except OSError as error:
+        cause = (error.strerror or type(error).__name__).lower()
+        raise SourceError(f"{source}: {cause}: {quoted(str(error.filename or ''))}") from None

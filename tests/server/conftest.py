@@ -36,6 +36,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     write_repository(folder, MODELS)
     with serving(folder, tmp_path_factory.mktemp("server"), *MODELS) as server:
         yield server
+        assert server.stop() == 0, server.log
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +47,7 @@ def plain_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerPro
     work = tmp_path_factory.mktemp("plain-server")
     with serving(folder, work, *MODELS, env={"MLSERVER_PYFUNC_FASTPATH": "0"}) as server:
         yield server
+        assert server.stop() == 0, server.log
 
 
 @pytest.fixture(params=["fast path", "plain path"])

@@ -281,6 +281,11 @@ MODELS: dict[str, Definition] = {
     "hasty": inline(SLOW, "sleep", _SECONDS, timeout=0.4),
     "hasty-async": inline(SLOW, "sleep_async", _SECONDS, timeout=0.4),
     "blocker": inline(SLOW, "sleep", _SECONDS, concurrency=2),
+    "writes-to-its-input": inline(
+        "def handler(x):\n    x[0] = 1\n    return x",
+        "handler",
+        {"inputs": [tensor("x", "FP32", [-1])], "outputs": [tensor("y", "FP32", [-1])]},
+    ),
     "count": inline(STREAMS, "count", _COUNT, concurrency=4),
     "count-async": inline(STREAMS, "count_async", _COUNT, concurrency=4),
 }

@@ -1,4 +1,4 @@
-"""The binary tensor extension of REST requests.
+"""REST requests for models of ours: tensors as binary data, or JSON numbers into arrays.
 
 Follows Triton's "Binary Tensor Data Extension" of the HTTP protocol: a JSON header of
 `Inference-Header-Content-Length` bytes, then each binary tensor's bytes, in order.
@@ -7,6 +7,7 @@ Follows Triton's "Binary Tensor Data Extension" of the HTTP protocol: a JSON hea
 from __future__ import annotations
 
 import json
+import zlib
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ import orjson
 from mlserver.rest.requests import Request
 from starlette.types import Receive, Scope
 
+from . import json_tensors
 from .host import is_ours
 from .tensors import RawTensor
 
@@ -21,11 +23,12 @@ LENGTH_HEADER = b"inference-header-content-length"
 _JSON = (b"content-type", b"application/json")
 
 
-class BinaryRequest(Request):
-    """MLServer's request, which also takes binary tensors for models of ours."""
+class TensorRequest(Request):
+    """MLServer's request, whose tensors need not become Python lists for models of ours."""
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
-        self._header_length = _header_length(scope)
+        self._is_ours = is_ours(scope.get("path_params", {}).get("model_name", ""))
+        self._header_length = _header_length(scope) if self._is_ours else None
         if self._header_length is not None:
             # FastAPI asks for `json()` only where the content type says JSON.
             headers = [pair for pair in scope["headers"] if pair[0] != _JSON[0]]
@@ -33,24 +36,28 @@ class BinaryRequest(Request):
         super().__init__(scope, receive)
 
     async def json(self) -> Any:
-        if self._header_length is None:
-            return await super().json()
         if not hasattr(self, "_json"):
-            self._json = _parse(await self._unzipped(), self._header_length)
+            body = await self.body()
+            if self._header_length is not None:
+                self._json = _parse(body, self._header_length)
+            elif self._is_ours:
+                self._json = json_tensors.parse(body)
+            else:
+                self._json = await super().json()
         return self._json
 
-    async def _unzipped(self) -> bytes:
+    async def body(self) -> bytes:
         try:
-            return await self.body()
-        except (OSError, EOFError) as error:
+            body: bytes = await super().body()
+        except (OSError, EOFError, zlib.error) as error:
             raise json.JSONDecodeError(f"body is not gzip: {error}", "", 0) from None
+        return body
 
 
 def _header_length(scope: Scope) -> bytes | None:
     for name, value in scope["headers"]:
         if name == LENGTH_HEADER:
-            model_name = scope.get("path_params", {}).get("model_name", "")
-            return bytes(value) if is_ours(model_name) else None
+            return bytes(value)
     return None
 
 

@@ -1,0 +1,163 @@
+"""`function.lock`: what a function's source was when somebody last looked, and must be still.
+
+It stands beside the definition. `docs/sources.md` says how to recompute what is in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from . import sources
+from .definition import FunctionDefinition
+from .errors import SourceError
+from .sources.digest import LOCK_NAME, RENEW, DigestError, tree_sha256
+from .sources.tree import Pin, SourceTree
+from .sources.uri import redacted
+
+_HEADER = (
+    "# Written by mlserver-pyfunc and binding: docs/sources.md says how to check and renew it.\n"
+)
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Lock(BaseModel):
+    """The content of `function.lock`.
+
+    Attributes:
+        source: Without credentials.
+        subdirectory: As the definition gives it.
+        commit: What the git ref was.
+        sha256: Of the archive, file or inline code.
+        tree_sha256: Of the tree.
+        requirements: As the definition gives them.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Literal[1] = 1
+    source: str
+    subdirectory: str | None = None
+    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
+    sha256: Sha256 | None = None
+    tree_sha256: Sha256 | None = None
+    requirements: list[str] = []
+
+
+def fetch_locked(definition: FunctionDefinition, folder: Path) -> SourceTree:
+    """Fetches a function's source; a `function.lock` beside the definition is binding.
+
+    Args:
+        definition: The function.
+        folder: The definition's folder: the lock is there, and relative paths start there.
+
+    Raises:
+        SourceError: It cannot be fetched, verified or unpacked, or differs from the lock.
+    """
+    lock = read(folder)
+    if lock is None:
+        return sources.fetch(definition.source, folder)
+    _check_definition(lock, definition)
+    pin = Pin(lock.commit, lock.sha256, lock.tree_sha256)
+    try:
+        tree = sources.fetch(definition.source, folder, pin)
+    except DigestError as error:
+        raise DigestError(_with_renewal(str(error))) from None
+    return _checked(lock, tree)
+
+
+def read(folder: Path) -> Lock | None:
+    """Reads the lock of a folder, if there is one.
+
+    Raises:
+        SourceError: It is not a lock.
+    """
+    path = folder / LOCK_NAME
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"{path}: cannot be read: {error}") from None
+    try:
+        return Lock.model_validate(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise SourceError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in problem["loc"]) or "lock"
+        raise SourceError(f"{path}: {where}: {problem['msg'].lower()}; {RENEW}") from None
+
+
+def write(definition: FunctionDefinition, folder: Path) -> Path:
+    """Fetches a function's source as it is now, whatever a lock says, and locks it.
+
+    Returns:
+        The lock's path. It is replaced whole.
+
+    Raises:
+        SourceError: The source cannot be fetched, or the folder cannot be written to.
+    """
+    tree = sources.fetch(definition.source, folder)
+    lock = Lock(
+        source=tree.provenance.source,
+        subdirectory=definition.source.subdirectory,
+        commit=tree.provenance.commit,
+        sha256=tree.provenance.sha256,
+        tree_sha256=_tree_digest(tree),
+        requirements=definition.requirements,
+    )
+    text = yaml.safe_dump(lock.model_dump(exclude_none=True), sort_keys=False, width=1000)
+    path = folder / LOCK_NAME
+    temporary = folder / f".{LOCK_NAME}.new"
+    try:
+        temporary.write_text(_HEADER + text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise SourceError(f"{path}: cannot be written: {error.strerror}") from None
+    return path
+
+
+def _check_definition(lock: Lock, definition: FunctionDefinition) -> None:
+    source = definition.source
+    given = redacted(source.source) if source.source else None
+    # Inline code is named by its kind, and checked by its digest.
+    is_inline = source.code is not None or source.base64 is not None
+    if not is_inline and given != lock.source:
+        raise DigestError(f'{LOCK_NAME} is of source "{lock.source}", got "{given}"; {RENEW}')
+    if source.subdirectory != lock.subdirectory:
+        raise DigestError(
+            f'{LOCK_NAME} is of subdirectory "{lock.subdirectory}", '
+            f'got "{source.subdirectory}"; {RENEW}'
+        )
+    if definition.requirements != lock.requirements:
+        raise DigestError(
+            f"{LOCK_NAME} has requirements {lock.requirements}, "
+            f"got {definition.requirements}; {RENEW}"
+        )
+
+
+def _checked(lock: Lock, tree: SourceTree) -> SourceTree:
+    got = replace(tree.provenance, tree_sha256=_tree_digest(tree))
+    for name in ("source", "commit", "sha256", "tree_sha256"):
+        expected, found = getattr(lock, name), getattr(got, name)
+        if expected != found:
+            raise DigestError(f"{LOCK_NAME} has {name} {expected}, got {found}; {RENEW}")
+    return replace(tree, provenance=got)
+
+
+def _tree_digest(tree: SourceTree) -> str | None:
+    """The digest of a tree that is the function's; the folder of one file is not."""
+    if tree.provenance.tree_sha256 or tree.inline or tree.module:
+        return tree.provenance.tree_sha256
+    return tree_sha256(tree.root)
+
+
+def _with_renewal(message: str) -> str:
+    return message if RENEW in message else f"{message}; {RENEW}"

@@ -1,0 +1,321 @@
+"""A git repository, at a branch, a tag or a commit: only that commit's files are fetched."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+from urllib.parse import unquote
+
+from .. import cache, settings
+from ..definition import SourceDefinition
+from ..errors import SourceError
+from . import credentials
+from .digest import RENEW, DigestError
+from .git_errors import UnsupportedError
+from .layout import Layout, checked_subdirectory, create, is_skipped, quoted
+from .progress import logger
+from .tree import Pin, Provenance, SourceTree
+from .uri import nearest, parts_of, redacted
+
+if TYPE_CHECKING:
+    from .git_client import GitClient
+
+SCHEMES = ("https", "ssh", "file")
+
+_COMMIT = re.compile(r"[0-9a-fA-F]{40}")
+_SHORT_COMMIT = re.compile(r"[0-9a-fA-F]{4,39}")
+_LFS = b"version https://git-lfs.github.com/spec/"
+_CHECK_SECONDS = 15.0
+_CHUNK = 2**20
+
+
+@dataclass(frozen=True)
+class _Remote:
+    url: str
+    ref: str
+    credentials: credentials.Credentials | None
+
+    def client(self, work: Path, seconds: float) -> GitClient:
+        # GitPython takes long to import, and a commit in the cache does not need it.
+        try:
+            from .git_client import GitClient
+        except ImportError as error:
+            raise SourceError(f"the git program cannot be used: {error}") from None
+        return GitClient(self.url, self.credentials, work, seconds)
+
+
+def fetch(source: SourceDefinition, folder: Path, pin: Pin) -> SourceTree:
+    """Gives the files of one commit, without `.git`."""
+    uri = source.source or ""
+    if source.sha256:
+        raise SourceError("sha256 is for a file or an archive, got git: pin a commit instead")
+    remote = parsed(uri)
+    subdirectory = checked_subdirectory(source.subdirectory)
+    entry = _entry(remote, subdirectory, pin)
+    commit = entry.facts.get("commit", pin.commit)
+    return SourceTree(entry.path, Provenance(redacted(uri), commit, tree_sha256=entry.sha256))
+
+
+def _entry(remote: _Remote, subdirectory: str, pin: Pin) -> cache.Entry:
+    if pin.commit:
+        _check_not_moved(remote, pin.commit)
+        known = cache.find_tree(pin.tree_sha256) if pin.tree_sha256 else None
+        return known or _obtained(remote, pin.commit, subdirectory)
+    if _COMMIT.fullmatch(remote.ref):
+        return _obtained(remote, remote.ref.lower(), subdirectory)
+    if not _SHORT_COMMIT.fullmatch(remote.ref):
+        return _obtained(remote, _with_client(remote, _resolved), subdirectory)
+    key = _key(remote, remote.ref.lower(), subdirectory)
+    known = cache.find(key)
+    if known:
+        return known
+    commit = _with_client(remote, _resolved)
+    entry = _obtained(remote, commit, subdirectory)
+    if commit.startswith(remote.ref.lower()):
+        cache.remember(key, entry)
+    return entry
+
+
+def _check_not_moved(remote: _Remote, commit: str) -> None:
+    if _COMMIT.fullmatch(remote.ref):
+        now = remote.ref.lower()
+    elif _SHORT_COMMIT.fullmatch(remote.ref) and commit.startswith(remote.ref.lower()):
+        now = commit
+    else:
+        try:
+            now = _with_client(remote, _resolved, _CHECK_SECONDS)
+        except _MissingRefError as error:
+            raise DigestError(f"function.lock has commit {commit}, but {error}; {RENEW}") from None
+        except SourceError as error:
+            logger.warning(
+                'cannot check whether "%s" still is commit %s of function.lock: %s',
+                remote.ref, commit, error,
+            )  # fmt: skip
+            return
+    if now != commit:
+        raise DigestError(
+            f'"{remote.ref or "HEAD"}" moved: function.lock has commit {commit}, got {now}; {RENEW}'
+        )
+
+
+def _obtained(remote: _Remote, commit: str, subdirectory: str) -> cache.Entry:
+    def make(work: Path) -> dict[str, str]:
+        client = remote.client(work, settings.fetch_timeout())
+        found = _fetched(client, remote, commit, subdirectory)
+        tree = _tree_of(client, found, subdirectory)
+        client.open()
+        try:
+            _export(client, tree, work / cache.TREE)
+        finally:
+            client.close()
+        return {"commit": found}
+
+    return cache.obtain(_key(remote, commit, subdirectory), make)
+
+
+def _key(remote: _Remote, commit: str, subdirectory: str) -> str:
+    return f"git {remote.url} {commit} {subdirectory}"
+
+
+def _with_client(
+    remote: _Remote, action: Callable[[GitClient, str], str], seconds: float | None = None
+) -> str:
+    with tempfile.TemporaryDirectory(prefix="mlserver-pyfunc-") as work:
+        client = remote.client(Path(work), seconds or settings.fetch_timeout())
+        return action(client, remote.ref)
+
+
+def parsed(uri: str) -> _Remote:
+    url, _, ref = uri[len("git+") :].partition("#")
+    plain, login = credentials.for_git(url)
+    ref = unquote(ref)
+    parts = parts_of(plain)
+    if parts.scheme not in SCHEMES:
+        expected = ", ".join(f"git+{name}://" for name in SCHEMES)
+        raise SourceError(f'expected one of {expected}, got "{parts.scheme}"')
+    if parts.scheme == "file" and parts.netloc not in ("", "localhost"):
+        raise SourceError(f'expected git+file:///path, got host "{parts.netloc}"')
+    if parts.scheme != "file" and not parts.hostname:
+        raise SourceError("has no host")
+    if parts.netloc.startswith("-") or "@-" in parts.netloc:
+        raise SourceError('its host or user begins with "-"')
+    if parts.path.lstrip("/").startswith("-"):
+        raise SourceError('its path begins with "-"')
+    _check_ref(ref)
+    return _Remote(plain, ref, login)
+
+
+def _check_ref(ref: str) -> None:
+    if ref.startswith("-"):
+        raise SourceError(f'ref {quoted(ref)} begins with "-"')
+    if re.search(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^/|/$|\.lock$|\.$", ref):
+        raise SourceError(f"ref {quoted(ref)} is not a branch, a tag or a commit")
+
+
+class _MissingRefError(SourceError):
+    """The remote has no such ref."""
+
+
+def _resolved(client: GitClient, ref: str) -> str:
+    """The commit that a ref of the remote points to."""
+    if not ref:
+        head = client.refs("HEAD").get("HEAD")
+        if not head:
+            raise _MissingRefError("the repository has no default branch: name a ref")
+        return head
+    names = [ref] if ref.startswith("refs/") else [f"refs/heads/{ref}", f"refs/tags/{ref}"]
+    if ref.startswith(("heads/", "tags/")):
+        names.append(f"refs/{ref}")
+    refs = client.refs(*names, *(f"{name}^{{}}" for name in names))
+    found = {name: refs.get(f"{name}^{{}}", refs[name]) for name in names if name in refs}
+    if len(set(found.values())) > 1:
+        raise SourceError(f'ref "{ref}" is ambiguous: write one of ' + " or ".join(found))
+    if found:
+        return next(iter(found.values()))
+    if _SHORT_COMMIT.fullmatch(ref):
+        commit = _lengthened(client, ref.lower())
+        if commit:
+            return commit
+    refs = client.refs("refs/heads/*", "refs/tags/*")
+    known = sorted({name.split("/", 2)[2] for name in refs if not name.endswith("^{}")})
+    if not known:
+        raise _MissingRefError(f'no ref "{ref}": the repository is empty')
+    raise _MissingRefError(f'no ref "{ref}" in the repository, nearest: {nearest(ref, known)}')
+
+
+def _lengthened(client: GitClient, short: str) -> str | None:
+    client.init("history")
+    client.fetch(
+        f'commits, for "{short}"', "--filter=tree:0", "origin",
+        "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*",
+    )  # fmt: skip
+    commits = client.local("rev-list", "--all").decode().split()
+    found = [commit for commit in commits if commit.startswith(short)]
+    if len(found) > 1:
+        raise SourceError(f'commit "{short}" is ambiguous: {", ".join(sorted(found)[:5])}')
+    return found[0] if found else None
+
+
+def _fetched(client: GitClient, remote: _Remote, commit: str, subdirectory: str) -> str:
+    """Fetches a commit in the cheapest way that the server allows, and gives its full name."""
+    ways = [_shallow, _full]
+    if subdirectory:
+        ways.insert(0, _partial)
+    for number, way in enumerate(ways):
+        client.init(f"repository-{number}")
+        try:
+            way(client, redacted(remote.url), commit, subdirectory)
+        except UnsupportedError as error:
+            logger.debug("%s: %s", way.__name__, error)
+            continue
+        found = _full_name(client, commit)
+        if found:
+            return found
+    raise SourceError(f"commit {commit} is not in the repository")
+
+
+def _partial(client: GitClient, url: str, commit: str, subdirectory: str) -> None:
+    said = client.fetch(url, "--depth=1", "--filter=blob:none", "origin", commit)
+    if "filtering not recognized" in said:
+        return
+    tree = _tree_of(client, commit, subdirectory)
+    blobs = sorted({name for mode, name, _ in _entries(client, tree) if mode != "160000"})
+    if blobs:
+        client.fetch(url, "--filter=blob:none", "--stdin", "origin", wanted=blobs)
+
+
+def _shallow(client: GitClient, url: str, commit: str, subdirectory: str) -> None:
+    client.fetch(url, "--depth=1", "origin", commit)
+
+
+def _full(client: GitClient, url: str, commit: str, subdirectory: str) -> None:
+    client.fetch(url, "origin", "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+
+
+def _full_name(client: GitClient, commit: str) -> str | None:
+    try:
+        return client.local("rev-parse", "--verify", f"{commit}^{{commit}}").decode().strip()
+    except SourceError:
+        return None
+
+
+def _tree_of(client: GitClient, commit: str, subdirectory: str) -> str:
+    """The name of the tree object of a subdirectory."""
+    tree = f"{commit}^{{tree}}"
+    parts = subdirectory.split("/") if subdirectory else []
+    for depth, part in enumerate(parts, 1):
+        path = "/".join(parts[:depth])
+        lines = client.local("ls-tree", "-z", tree, "--", part).split(b"\0")
+        if not lines[0]:
+            raise SourceError(f'subdirectory "{subdirectory}" is not in the repository')
+        mode, kind, name = lines[0].partition(b"\t")[0].decode().split()
+        if mode == "120000":
+            raise SourceError(f'subdirectory "{subdirectory}": "{path}" is a symbolic link')
+        if kind != "tree":
+            raise SourceError(f'subdirectory "{subdirectory}": "{path}" is not a folder')
+        tree = name
+    return tree
+
+
+def _entries(client: GitClient, tree: str) -> list[tuple[str, str, str]]:
+    """The mode, object and path of each file below a tree."""
+    listed = []
+    for line in client.local("ls-tree", "-r", "-z", "--full-tree", tree).split(b"\0"):
+        if line:
+            head, _, path = line.partition(b"\t")
+            mode, _, name = head.decode().split()
+            listed.append((mode, name, os.fsdecode(path)))
+    return listed
+
+
+def _export(client: GitClient, tree: str, root: Path) -> None:
+    """Writes a tree's files as the repository has them: no filters, no line-end conversion."""
+    entries = [entry for entry in _entries(client, tree) if not is_skipped(entry[2])]
+    for mode, _, path in entries:
+        if mode == "160000":
+            raise SourceError(f"{quoted(path)} is a submodule: submodules are not fetched")
+    layout = Layout(settings.max_source_size())
+    sizes = client.sizes([name for _, name, _ in entries])
+    for (mode, _, path), size in zip(entries, sizes, strict=True):
+        if mode == "120000":
+            layout.add_link(path)
+        else:
+            layout.add_file(path, size)
+    links = {}
+    for mode, name, path in entries:
+        with client.blob(name) as content:
+            if mode == "120000":
+                links[path] = os.fsdecode(content.read())
+            else:
+                _write(content, root, path, mode == "100755")
+    _link(links, root)
+
+
+def _write(content: IO[bytes], root: Path, path: str, executable: bool) -> None:
+    chunk = content.read(_CHUNK)
+    if chunk.startswith(_LFS) and len(chunk) < 1024:
+        raise SourceError(
+            f"{quoted(path)} is a Git LFS pointer: its content is not in the repository, "
+            "and LFS is not fetched"
+        )
+    with os.fdopen(create(root, path, executable), "wb") as file:
+        while chunk:
+            file.write(chunk)
+            chunk = content.read(_CHUNK)
+
+
+def _link(links: dict[str, str], root: Path) -> None:
+    # Last: nothing is ever written through a link.
+    for path, target in links.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        os.symlink(target, root / path)
+    top = os.path.realpath(root)
+    for path, target in links.items():
+        real = os.path.realpath(root / path)
+        if os.path.isabs(target) or os.path.commonpath([top, real]) != top:
+            raise SourceError(f"{quoted(path)} is a link that leads outside, to {quoted(target)}")

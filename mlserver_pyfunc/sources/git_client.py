@@ -1,0 +1,318 @@
+"""The git program, run through GitPython with nothing of the user's or the repository's own.
+
+No configuration but ours, no hooks, no filters, no prompts, one transport. Credentials
+reach git by its environment, and a helper that answers for one host only.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, BinaryIO, cast
+from urllib.parse import urlsplit
+
+from git import Git, RemoteProgress
+from git.exc import CommandError, GitCommandNotFound
+
+from .. import settings
+from ..errors import SourceError
+from .credentials import Credentials
+from .git_errors import failure
+from .progress import Progress
+from .retry import retrying
+
+_HELPER = (
+    '!f() { test "$1" = get && printf "username=%s\\npassword=%s\\n"'
+    ' "$MLSERVER_PYFUNC_GIT_USERNAME" "$MLSERVER_PYFUNC_GIT_PASSWORD"; }; f'
+)
+_SSH = (
+    "-o BatchMode=yes -o StrictHostKeyChecking=yes -o ConnectTimeout=15 "
+    "-o ServerAliveInterval=15 -o ServerAliveCountMax=3"
+)
+_CHUNK = 2**20
+
+
+class GitClient:
+    """Runs git against one remote, in a bare repository of its own.
+
+    Args:
+        url: Without credentials.
+        credentials: For this URL's host.
+        work: Folder for the repository; the caller removes it.
+        seconds: Time limit of everything this client does.
+    """
+
+    def __init__(
+        self, url: str, credentials: Credentials | None, work: Path, seconds: float
+    ) -> None:
+        self._url = url
+        self._work = work
+        self._deadline = time.monotonic() + seconds
+        self._limit = seconds
+        self._repository = work / "none"
+        (work / "gitconfig").write_text(_configuration(url), encoding="utf-8")
+        self._environment = _environment(url, credentials, work)
+
+    def init(self, name: str) -> None:
+        """Turns to a new empty repository."""
+        self._repository = self._work / name
+        self.local("init", "--quiet", "--bare", "--template=", str(self._repository))
+
+    def refs(self, *patterns: str) -> dict[str, str]:
+        """The remote's refs that match, with what they point to; `name^{}` for tags peeled."""
+        lines = self._network("ls-remote", "--", self._url, *patterns).splitlines()
+        pairs = (line.split("\t", 1) for line in lines if "\t" in line)
+        return {name: commit for commit, name in pairs}
+
+    def fetch(self, what: str, *arguments: str, wanted: list[str] | None = None) -> str:
+        """Fetches from the remote, and gives what git said.
+
+        Args:
+            what: For the progress line.
+            arguments: Options and refs.
+            wanted: Objects, where they are too many for arguments.
+        """
+        return self._network(
+            "fetch", "--progress", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance",
+            "--recurse-submodules=no", *arguments, what=what, wanted=wanted,
+        )  # fmt: skip
+
+    def local(self, *arguments: str, wanted: list[str] | None = None) -> bytes:
+        """Runs a command that needs no network, and gives its output."""
+        try:
+            with self._stdin(wanted) as istream:
+                return self._git().execute(
+                    ["git", *arguments],
+                    istream=istream,
+                    env=self._all(),
+                    stdout_as_string=False,
+                    strip_newline_in_stdout=False,
+                )
+        except GitCommandNotFound:
+            raise SourceError("the git program is not installed") from None
+        except CommandError as error:
+            raise failure(str(error.stderr)) from None
+
+    def sizes(self, names: list[str]) -> list[int]:
+        """The sizes of objects."""
+        lines = self.local("cat-file", "--batch-check=%(objectsize)", wanted=names).split()
+        return [int(line) for line in lines]
+
+    @contextmanager
+    def blob(self, name: str) -> Iterator[IO[bytes]]:
+        """An object's content."""
+        _, _, _, stream = self._reader.stream_object_data(name)
+        try:
+            yield cast(IO[bytes], stream)
+        finally:
+            # What is left would be taken for the next object.
+            while stream.read(_CHUNK):
+                pass
+
+    def open(self) -> None:
+        """Starts the process that `blob` reads from."""
+        self._reader = self._git()
+        self._reader.update_environment(**self._all())
+
+    def close(self) -> None:
+        """Ends it."""
+        self._reader.clear_cache()
+
+    def _stdin(self, names: list[str] | None) -> BinaryIO:
+        path = self._work / "stdin"
+        path.write_text("".join(f"{name}\n" for name in names or []), encoding="ascii")
+        return path.open("rb")
+
+    def _git(self) -> Git:
+        return Git(str(self._work))
+
+    def _all(self) -> dict[str, str]:
+        objects = str(self._repository / "objects")
+        return {
+            **self._environment,
+            "GIT_DIR": str(self._repository),
+            "GIT_OBJECT_DIRECTORY": objects,
+        }
+
+    def _network(self, *arguments: str, what: str = "", wanted: list[str] | None = None) -> str:
+        return retrying(self._deadline)(self._attempt, arguments, what, wanted)
+
+    def _attempt(self, arguments: tuple[str, ...], what: str, wanted: list[str] | None) -> str:
+        report = _Report(what)
+        with self._stdin(wanted) as istream:
+            try:
+                process: Any = self._git().execute(
+                    ["git", *arguments],
+                    istream=istream,
+                    as_process=True,
+                    env=self._all(),
+                    universal_newlines=True,
+                    errors="replace",
+                    # Its own group: git's helper programs are ended with it.
+                    start_new_session=True,
+                )
+            except GitCommandNotFound:
+                raise SourceError("the git program is not installed") from None
+        reader = threading.Thread(target=report.read, args=(process.stderr,), daemon=True)
+        reader.start()
+        guard = _Guard(process.proc, self._work, self._deadline, self._limit)
+        guard.start()
+        try:
+            output: str = process.stdout.read()
+            reader.join()
+            status = process.proc.wait()
+        finally:
+            guard.stop()
+            report.close()
+        if guard.verdict:
+            raise SourceError(guard.verdict)
+        if status != 0:
+            raise failure(report.text())
+        return output if arguments[0] != "fetch" else report.text()
+
+
+class _Report(RemoteProgress):
+    """Reads what git says on its standard error."""
+
+    __slots__ = ("_lines", "_progress")
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self._progress = Progress(f"fetching {what}", unit="objects")
+        self._lines: list[str] = []
+
+    def read(self, stream: IO[str]) -> None:
+        handle = self.new_message_handler()
+        for line in stream:
+            # Only the end matters; a server may say as much as it likes.
+            if not re.search(r"\d+% \(", line):
+                self._lines = [*self._lines[-50:], line[:500].strip()]
+            handle(line[:500])
+
+    def update(
+        self,
+        op_code: int,
+        cur_count: str | float,
+        max_count: str | float | None = None,
+        message: str = "",
+    ) -> None:
+        if op_code & self.RECEIVING:
+            self._progress.total = int(float(max_count or 0))
+            self._progress.reach(int(float(cur_count)))
+
+    def text(self) -> str:
+        return "\n".join(self._lines)
+
+    def close(self) -> None:
+        self._progress.__exit__(None, None, None)
+
+
+class _Guard(threading.Thread):
+    """Ends a process that takes too long or fetches too much."""
+
+    def __init__(
+        self, process: subprocess.Popen[str], work: Path, deadline: float, limit: float
+    ) -> None:
+        super().__init__(daemon=True)
+        self.verdict = ""
+        self._process = process
+        self._work = work
+        self._deadline = deadline
+        self._limit = limit
+        self._size = settings.max_source_size() * 2
+        self._done = threading.Event()
+
+    def run(self) -> None:
+        while not self._done.wait(min(0.5, max(0.01, self._deadline - time.monotonic()))):
+            if time.monotonic() >= self._deadline:
+                self.verdict = f"expected to be fetched in {self._limit:g} s, gave up"
+            elif _size(self._work) > self._size:
+                self.verdict = f"expected at most {self._size} bytes of git objects, got more"
+            if self.verdict:
+                _end(self._process)
+                return
+
+    def stop(self) -> None:
+        self._done.set()
+        self.join()
+        if self._process.poll() is None:
+            _end(self._process)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        process.kill()
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(parent, name)).st_size
+            except FileNotFoundError:
+                continue
+    return total
+
+
+def _configuration(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme != "file":
+        return ""
+    path = parts.path.replace("\\", "\\\\").replace('"', '\\"')
+    # Nothing of the repository is run, so it may be someone else's, as mounted volumes are.
+    return f'[safe]\n\tdirectory = "{path}"\n\tdirectory = "{path.rstrip("/")}/.git"\n'
+
+
+def _environment(url: str, credentials: Credentials | None, work: Path) -> dict[str, str]:
+    parts = urlsplit(url)
+    options = {
+        "core.hooksPath": os.devnull,
+        "credential.helper": "",
+        "fetch.writeCommitGraph": "false",
+        "gc.auto": "0",
+        "http.lowSpeedLimit": "1000",
+        "http.lowSpeedTime": "30",
+        "protocol.version": "2",
+        "remote.origin.url": url,
+    }
+    environment = {
+        "GIT_ALLOW_PROTOCOL": parts.scheme,
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES": "",
+        "GIT_CONFIG_GLOBAL": str(work / "gitconfig"),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_PARAMETERS": "",
+        "GIT_LITERAL_PATHSPECS": "1",
+        "GIT_NAMESPACE": "",
+        "GIT_TERMINAL_PROMPT": "0",
+        "SSH_ASKPASS": "",
+        "GIT_SSH_COMMAND": f"{os.environ.get('GIT_SSH_COMMAND') or 'ssh'} {_SSH}",
+        # Traces would write what is sent, headers and all.
+        **{name: "0" for name in os.environ if name.startswith("GIT_TRACE")},
+    }
+    # One variable names the certificates for every kind of source.
+    if os.environ.get("SSL_CERT_FILE") and not os.environ.get("GIT_SSL_CAINFO"):
+        environment["GIT_SSL_CAINFO"] = os.environ["SSL_CERT_FILE"]
+    if credentials:
+        environment["MLSERVER_PYFUNC_GIT_USERNAME"] = credentials.username
+        environment["MLSERVER_PYFUNC_GIT_PASSWORD"] = credentials.password
+        # Of this host alone: a redirect elsewhere is not answered.
+        options[f"credential.{parts.scheme}://{parts.netloc}.helper"] = _HELPER
+    return {**environment, **_as_variables(options)}
+
+
+def _as_variables(options: Mapping[str, str]) -> dict[str, str]:
+    variables = {"GIT_CONFIG_COUNT": str(len(options))}
+    for number, (name, value) in enumerate(options.items()):
+        variables[f"GIT_CONFIG_KEY_{number}"] = name
+        variables[f"GIT_CONFIG_VALUE_{number}"] = value
+    return variables

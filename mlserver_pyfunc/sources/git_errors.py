@@ -1,0 +1,98 @@
+"""What git's own words mean."""
+
+from __future__ import annotations
+
+import re
+
+from ..errors import SourceError
+from .layout import quoted
+from .retry import TransientError
+
+
+class UnsupportedError(SourceError):
+    """The server does not give the object, or not in this way."""
+
+
+# What git says, whether it may pass or another way may work, and what it means.
+_CAUSES: list[tuple[str, type[SourceError], str]] = [
+    (
+        r"unadvertised object|not our ref|couldn't find remote ref|not support (shallow|filter)",
+        UnsupportedError,
+        "the server does not give this commit",
+    ),
+    (
+        r"transport does not support|filtering not recognized|bad object|missing (blob|tree)",
+        UnsupportedError,
+        "the server does not give this commit",
+    ),
+    (
+        r"no space left|disk quota|file too large|unable to write|write error",
+        SourceError,
+        "the disk of the cache folder is full",
+    ),
+    (
+        r"host key verification failed|no .* host key is known|host identification has changed",
+        SourceError,
+        "the server's SSH host key is not the known one: see known_hosts",
+    ),
+    (
+        r"permission denied \((publickey|.*password)|sign_and_send_pubkey",
+        SourceError,
+        "permission denied: no SSH agent or key that the server takes",
+    ),
+    (
+        r"terminal prompts disabled|could not read (username|password)",
+        SourceError,
+        "authentication needed (401): set GIT_TOKEN, or GIT_USERNAME and GIT_PASSWORD",
+    ),
+    (
+        r"authentication failed|error: 401|access denied",
+        SourceError,
+        "authentication failed (401): check GIT_TOKEN, or GIT_USERNAME and GIT_PASSWORD",
+    ),
+    (r"error: 403|forbidden", SourceError, "access forbidden (403)"),
+    (
+        r"error: 404|repository .*not found|not appear to be a git repository|does not exist",
+        SourceError,
+        "no such repository (404)",
+    ),
+    (
+        r"protocol .* (not supported|disabled|not allowed)|transport .* not allowed",
+        SourceError,
+        "the server redirects to a transport that is not allowed",
+    ),
+    (
+        r"unable to update url base from redirection",
+        SourceError,
+        "the server redirects to something that is not this repository",
+    ),
+    (r"ssl|certificate|tls", SourceError, "the TLS connection failed"),
+    (r"could not resolve host", TransientError, "unknown host"),
+    (
+        r"connection refused|failed to connect|couldn't connect",
+        TransientError,
+        "the connection was refused",
+    ),
+    (r"timed out|timeout|operation too slow", TransientError, "the connection timed out"),
+    (
+        r"error: (429|5\d\d)|early eof|reset|hung up|unexpected disconnect|curl \d+|broken pipe",
+        TransientError,
+        "the connection broke",
+    ),
+    (
+        r"connection closed|network is unreachable|expected flush after",
+        TransientError,
+        "the connection broke",
+    ),
+    (r"dubious ownership", SourceError, "the repository's folder belongs to another user"),
+]
+
+
+def failure(text: str) -> SourceError:
+    """The error that git's own words mean, in one line."""
+    lines = [line for line in text.splitlines() if re.match(r"(fatal|error|ssh|remote)", line)]
+    last = (lines or text.strip().splitlines() or ["git failed"])[-1].strip()
+    for pattern, kind, meaning in _CAUSES:
+        if re.search(pattern, text, re.IGNORECASE):
+            return kind(f"{meaning}; git says {quoted(last)}")
+    return SourceError(f"git says {quoted(last)}")

@@ -1,0 +1,180 @@
+"""Objects of S3 and of what speaks its protocol, through s3fs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from botocore.exceptions import (
+    BotoCoreError,
+    EndpointConnectionError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    SSLError,
+)
+from fsspec.callbacks import Callback
+from s3fs import S3FileSystem
+
+from .. import settings
+from ..errors import SourceError
+from .credentials import for_http
+from .layout import Layout, inside, is_skipped
+from .progress import Progress
+from .uri import redacted
+
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "S3_ENDPOINT_URL")
+_PARALLEL = 8
+
+
+def download(url: str, path: Path, deadline: float) -> None:
+    """Downloads one object; s3fs resumes it after failures.
+
+    Raises:
+        SourceError: As `_reading` says, or it is too large.
+    """
+    files, key = _opened(url)
+    limit = settings.max_source_size()
+    with _reading(), Progress(f"fetching {redacted(url)}") as progress:
+        before = files.info(key)
+        if before["type"] != "file":
+            raise SourceError("expected an object, got a prefix: end it with /")
+        progress.total = before["size"]
+        if before["size"] > limit:
+            raise SourceError(f"expected at most {limit} bytes, got {before['size']}")
+        files.get_file(key, str(path), callback=_Bounded(progress, deadline))
+        after = files.info(key, refresh=True)
+    if (before.get("ETag"), before["size"]) != (after.get("ETag"), path.stat().st_size):
+        raise SourceError("the object changed while it was fetched")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The objects below a prefix.
+
+    Attributes:
+        keys: By their names below the prefix.
+        digest: Changes when any object does.
+    """
+
+    files: Any
+    url: str
+    keys: dict[str, str]
+    sizes: dict[str, int]
+    digest: str
+
+    def download(self, root: Path) -> None:
+        """Downloads all of them below an empty folder."""
+        paths = {name: root / name for name in self.keys}
+        deadline = time.monotonic() + settings.fetch_timeout()
+        with _reading(), Progress(f"fetching {redacted(self.url)}", unit="files") as progress:
+            self.files.get(
+                list(self.keys.values()),
+                [str(path) for path in paths.values()],
+                batch_size=_PARALLEL,
+                callback=_Bounded(progress, deadline),
+            )
+        for name, path in paths.items():
+            if not path.is_file() or path.stat().st_size != self.sizes[name]:
+                raise SourceError(f'object "{name}" changed while it was fetched')
+            path.chmod(0o444)
+
+
+def listed(url: str, subdirectory: str) -> Listing:
+    """Lists what is below a prefix.
+
+    Raises:
+        SourceError: There is nothing, or names and sizes that may not be written.
+    """
+    files, prefix = _opened(url.rstrip("/"))
+    layout = Layout(settings.max_source_size())
+    keys, sizes, digest = {}, {}, hashlib.sha256()
+    with _reading():
+        found = files.find(prefix, detail=True)
+    for key, info in sorted(found.items()):
+        below = key[len(prefix) + 1 :] if key.startswith(prefix + "/") else ""
+        # Tools mark folders by empty objects whose name ends with a slash.
+        if not below or below.endswith("/"):
+            continue
+        layout.add_file(below, info["size"])
+        name = inside(below, subdirectory)
+        if not name or is_skipped(name):
+            continue
+        keys[name] = key
+        sizes[name] = info["size"]
+        digest.update(f"{name}\0{info['size']}\0{info.get('ETag')}\0".encode())
+    if not keys:
+        where = f' in subdirectory "{subdirectory}"' if subdirectory else ""
+        raise SourceError(f"not found (404): no object below the prefix{where}")
+    return Listing(files, url, keys, sizes, digest.hexdigest())
+
+
+class _Bounded(Callback):  # type: ignore[misc]
+    """Passes on progress, and stops at the time limit."""
+
+    def __init__(self, progress: Progress, deadline: float) -> None:
+        super().__init__()
+        self._progress = progress
+        self._deadline = deadline
+
+    def call(self, *arguments: Any, **keywords: Any) -> None:
+        self._progress.reach(self.value)
+        if time.monotonic() > self._deadline:
+            raise SourceError("expected to be fetched in time, gave up")
+
+
+def _opened(url: str) -> tuple[Any, str]:
+    plain, login = for_http(url)
+    key = unquote(plain.partition("://")[2].split("?", 1)[0])
+    bucket, _, name = key.partition("/")
+    if not bucket or "//" in name or ".." in name.split("/"):
+        raise SourceError("expected s3://bucket/key")
+    endpoint = next((os.environ[name] for name in ENDPOINTS if os.environ.get(name)), None)
+    options: dict[str, Any] = {
+        "connect_timeout": 15,
+        "read_timeout": 30,
+        "retries": {"max_attempts": 3, "mode": "standard"},
+    }
+    if endpoint:
+        # Buckets as host names need a DNS that MinIO and the like seldom have.
+        options["s3"] = {"addressing_style": "path"}
+    files = S3FileSystem(
+        key=login.username if login else None,
+        secret=login.password if login else None,
+        endpoint_url=endpoint,
+        config_kwargs=options,
+        skip_instance_cache=True,
+        use_listings_cache=False,
+    )
+    return files, key
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise SourceError("not found (404): no such bucket or key") from None
+    except PermissionError:
+        raise SourceError("access forbidden (403): check the AWS credentials") from None
+    except (NoCredentialsError, PartialCredentialsError):
+        raise SourceError(
+            "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
+        ) from None
+    except SSLError:
+        raise SourceError("the TLS connection failed") from None
+    except EndpointConnectionError:
+        raise SourceError("cannot connect to the S3 endpoint") from None
+    except (BotoCoreError, HTTPClientError, TimeoutError) as error:
+        raise SourceError(f"S3 failed: {type(error).__name__}") from None
+    except OSError as error:
+        if error.errno:
+            raise
+        raise SourceError(f"S3 failed: {' '.join(str(error).split())[:200]}") from None

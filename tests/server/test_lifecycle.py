@@ -1,0 +1,394 @@
+"""A model's life: loading, reloading, versions, unloading and the server's end."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from . import grpc_calls
+from .conftest import GrpcCall
+from .models import Definition, tensor, write_model
+from .process import ServerProcess, serving
+from .wire import Request, Tensor, rest_infer
+
+ANSWER = [tensor("answer", "BYTES", [1])]
+X = Tensor("x", "FP64", (1,), [0.0])
+
+CODE = """
+import pathlib
+import time
+
+import sibling
+
+
+def handler(x, context):
+    time.sleep(x.item())
+    return {"answer": f"SAYS {sibling.WORD}"}
+
+
+def close(context):
+    record = pathlib.Path(context.init_parameters["record"])
+    with record.open("a") as file:
+        file.write("SAYS closed\\\\n")
+""".replace("\\\\n", "\\n")
+
+
+def _definition(record: Path, **more: object) -> Definition:
+    return {
+        "source": {"source": ".", "handler": "model:handler", "unload_function": "model:close"},
+        "init_parameters": {"record": str(record)},
+        "inputs": [tensor("x", "FP64", [1])],
+        "outputs": ANSWER,
+        "serving": {"concurrency": 2},
+        **more,
+    }
+
+
+def _write_code(folder: Path, says: str, word: str = "word") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.py").write_text(CODE.replace("SAYS", says))
+    (folder / "sibling.py").write_text(f'WORD = "{word}"\n')
+    # Within one second and at one size, a cached bytecode would still pass for this source.
+    for file in folder.glob("*.py"):
+        os.utime(file, (1_700_000_000, 1_700_000_000))
+
+
+def _ask(server: ServerProcess, model: str, version: str = "", seconds: float = 0) -> str:
+    request = Request(model, [Tensor("x", "FP64", (1,), [seconds])], version=version)
+    return rest_infer(server.client, request).expect_ok().outputs["answer"].values[0].decode()
+
+
+def _repository(server: ServerProcess, model: str, action: str) -> tuple[int, str]:
+    response = server.client.post(f"/v2/repository/models/{model}/{action}")
+    return response.status_code, response.json()["error"] if response.is_error else ""
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("living")
+
+
+@pytest.fixture(scope="module")
+def living(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server whose repository the tests change; each test has models of its own."""
+    write_model(repository / "anchor", _definition(repository / "anchor.txt"))
+    _write_code(repository / "anchor", "anchor")
+    with serving(repository, tmp_path_factory.mktemp("work"), "anchor") as server:
+        yield server
+        assert _ask(server, "anchor") == "anchor word"
+        assert server.stop() == 0, server.log
+
+
+def test_a_reload_runs_the_new_code_of_the_handler_and_of_its_siblings(
+    living: ServerProcess, repository: Path
+) -> None:
+    folder, record = repository / "reloaded", repository / "reloaded.txt"
+    write_model(folder, _definition(record))
+    _write_code(folder, "a", "one")
+    assert _repository(living, "reloaded", "load")[0] == 200
+    assert _ask(living, "reloaded") == "a one"
+    for says, word in [("b", "one"), ("b", "two"), ("c", "six")]:
+        _write_code(folder, says, word)
+        assert _repository(living, "reloaded", "load")[0] == 200
+        assert _ask(living, "reloaded") == f"{says} {word}"
+    assert record.read_text().split("\n")[:-1] == ["a closed", "b closed", "b closed"]
+
+
+def test_a_failed_reload_leaves_the_old_code_serving(
+    living: ServerProcess, repository: Path
+) -> None:
+    folder, record = repository / "kept", repository / "kept.txt"
+    write_model(folder, _definition(record))
+    _write_code(folder, "old", "one")
+    assert _repository(living, "kept", "load")[0] == 200
+    (folder / "sibling.py").write_text("WORD = 'two'\n")
+    (folder / "model.py").write_text("import sibling\n\ndef handler(x:\n")
+    status, text = _repository(living, "kept", "load")
+    assert status == 500
+    assert 'function "kept" failed to load: import: SyntaxError' in text
+    assert _ask(living, "kept") == "old one"
+    assert living.is_ready("kept")
+    assert not record.exists(), "the old function was not unloaded"
+    _write_code(folder, "new", "two")
+    assert _repository(living, "kept", "load")[0] == 200
+    assert _ask(living, "kept") == "new two"
+    assert record.read_text() == "old closed\n"
+
+
+def test_a_reload_loses_no_request_in_flight(living: ServerProcess, repository: Path) -> None:
+    folder, record = repository / "busy", repository / "busy.txt"
+    write_model(folder, _definition(record))
+    _write_code(folder, "old")
+    assert _repository(living, "busy", "load")[0] == 200
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(_ask, living, "busy", "", 0.8)
+        time.sleep(0.2)
+        _write_code(folder, "new")
+        assert _repository(living, "busy", "load")[0] == 200
+        assert _ask(living, "busy") == "new word"
+        assert running.result() == "old word"
+    assert record.read_text() == "old closed\n"
+
+
+def test_unload_runs_the_unload_function_after_the_requests_in_flight(
+    living: ServerProcess, repository: Path
+) -> None:
+    folder, record = repository / "leaving", repository / "leaving.txt"
+    write_model(folder, _definition(record))
+    _write_code(folder, "bye")
+    assert _repository(living, "leaving", "load")[0] == 200
+    with ThreadPoolExecutor(2) as pool:
+        running = pool.submit(_ask, living, "leaving", "", 0.8)
+        time.sleep(0.2)
+        unloading = pool.submit(_repository, living, "leaving", "unload")
+        time.sleep(0.2)
+        assert not record.exists(), "the unload function must wait for the request in flight"
+        assert running.result() == "bye word"
+        assert unloading.result()[0] == 200
+    assert record.read_text() == "bye closed\n"
+    gone = rest_infer(living.client, Request("leaving", [X]))
+    assert gone.status == 404
+    assert _repository(living, "leaving", "load")[0] == 200
+    assert _ask(living, "leaving") == "bye word"
+
+
+@pytest.mark.parametrize("where", ["model-settings.json", "function.yaml"])
+def test_two_versions_serve_at_once_each_its_own_code(
+    where: str, living: ServerProcess, repository: Path
+) -> None:
+    name = "twice-" + where.partition(".")[0]
+    for version in ("1", "2"):
+        folder, record = repository / name / version, repository / f"{name}.txt"
+        definition = _definition(record)
+        if where == "function.yaml":
+            write_model(folder, {**definition, "model_version": version}, name=name)
+        else:
+            write_model(folder, definition, name=name, parameters={"version": version})
+        _write_code(folder, f"v{version}", f"word{version}")
+    status, text = _repository(living, name, "load")
+    assert status == 200, text
+    for _ in range(2):
+        assert _ask(living, name, "1") == "v1 word1"
+        assert _ask(living, name, "2") == "v2 word2"
+    assert _ask(living, name) == "v2 word2", "the newest is the default"
+    assert living.client.get(f"/v2/models/{name}").json()["versions"] == ["1", "2"]
+    assert living.client.get(f"/v2/models/{name}/versions/1").json()["versions"] == ["1", "2"]
+    assert living.client.get("/v2/health/ready").status_code == 200
+    reply = rest_infer(living.client, Request(name, [X], version="1"))
+    assert reply.version == "1"
+    assert rest_infer(living.client, Request(name, [X], version="3")).status == 404
+
+
+def test_a_model_without_a_version_names_none(living: ServerProcess) -> None:
+    assert living.client.get("/v2/models/anchor").json()["versions"] == []
+    assert rest_infer(living.client, Request("anchor", [X])).version == ""
+
+
+def test_another_name_in_the_definition_than_the_folders_is_served_with_a_warning(
+    living: ServerProcess, repository: Path
+) -> None:
+    folder = repository / "folder-name"
+    write_model(folder, _definition(repository / "n.txt", model_name="other-name"))
+    _write_code(folder, "named")
+    assert _repository(living, "folder-name", "load")[0] == 200
+    assert _ask(living, "folder-name") == "named word"
+    assert 'function "other-name" is served under the name "folder-name"' in living.log
+
+
+def _bad_source(**source: object) -> Definition:
+    return {
+        "source": {"source": "model.py", "handler": "handler", **source},
+        "inputs": [tensor("x", "FP64", [1])],
+        "outputs": ANSWER,
+    }
+
+
+def _code(code: str, **source: object) -> Definition:
+    return {
+        "source": {"code": code, "handler": "handler", **source},
+        "inputs": [tensor("x", "FP64", [1])],
+        "outputs": ANSWER,
+    }
+
+
+GOOD = "def handler(x):\n    return 'a'\n"
+INIT_FAILS = "def init():\n    open('/no/such/file')\n\n" + GOOD
+FAILURES: dict[str, tuple[Definition | None, str]] = {
+    "no-such-handler": (
+        _code("def predict(x):\n    return 'a'\n"),
+        'bind: module "function" has no "handler", it has predict',
+    ),
+    "no-such-module": (
+        {**_code(GOOD), "source": {"source": ".", "handler": "absent:handler"}},
+        "import: ModuleNotFoundError: No module named",
+    ),
+    "syntax-error": (_code("def handler(x:\n"), "import: SyntaxError: "),
+    "import-error": (_code("import no_such_library\n"), "import: ModuleNotFoundError: "),
+    "exit-on-import": (_code("raise SystemExit(3)\n"), "import: SystemExit: 3"),
+    "init-raises": (
+        _code(INIT_FAILS, init_function="init"),
+        "init: FileNotFoundError: [Errno 2] No such file or directory: '/no/such/file'",
+    ),
+    "init-exits": (
+        _code("import sys\n\ndef init():\n    sys.exit(0)\n\n" + GOOD, init_function="init"),
+        "init: SystemExit: 0",
+    ),
+    "wrong-parameter": (
+        _code("def handler(y, z):\n    return 'a'\n"),
+        'bind: handler parameter "y", "z" matches nothing, expected one of x, request',
+    ),
+    "no-source-file": (_bad_source(), 'fetch: source "model.py": no such file or folder'),
+    "wrong-sha256": (
+        _code(GOOD, sha256="0" * 64),
+        f"fetch: source.code: expected sha256 {'0' * 64}, got ",
+    ),
+    "unreadable-contract": (
+        {**_code(GOOD), "inputs": [{"name": "x", "datatype": "FP31", "shap": [1]}]},
+        "definition: ",
+    ),
+    "no-definition": (None, "definition: no function definition found, looked for parameters."),
+    "missing-requirement": (
+        {**_code(GOOD), "requirements": ["no-such-library>=1"], "serving": {"isolation": "none"}},
+        "environment: ",
+    ),
+    "warmup-fails": (
+        {**_code("def handler(x):\n    return 1 / 0\n"), "serving": {"warmup": True}},
+        'warmup: handler of model "warmup-fails" raised ZeroDivisionError: division by zero',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_a_load_that_fails_names_function_phase_and_cause(
+    name: str, living: ServerProcess, repository: Path
+) -> None:
+    definition, cause = FAILURES[name]
+    write_model(repository / name, definition)
+    status, text = _repository(living, name, "load")
+    assert status == 500, text
+    line = f'function "{name}" failed to load: {cause}'
+    assert text.startswith(line)
+    assert any(line in each for each in living.log.splitlines())
+    assert not living.is_ready(name)
+    assert rest_infer(living.client, Request(name, [X])).status == 404
+    assert living.client.get("/v2/health/ready").status_code == 200
+
+
+def test_settings_that_disagree_with_the_definition_are_a_load_error(
+    living: ServerProcess, repository: Path
+) -> None:
+    definition = {**_code(GOOD), "model_name": "iris", "model_version": "2"}
+    write_model(
+        repository / "torn",
+        definition,
+        name="torn",
+        parameters={"version": "3"},
+        inputs=[{"name": "x", "datatype": "FP32", "shape": [1]}],
+        max_batch_size=8,
+        max_batch_time=0.1,
+    )
+    status, text = _repository(living, "torn", "load")
+    assert status == 500
+    for problem in (
+        'model_name is "iris", but model-settings.json says "torn"',
+        'model_version is "2", but model-settings.json says "3"',
+        "inputs are x FP64 [1], but model-settings.json says x FP32 [1]",
+        "max_batch_size is set in model-settings.json",
+    ):
+        assert problem in text
+
+
+@pytest.mark.parametrize("name", ["init-raises", "unreadable-contract"])
+def test_a_start_up_that_fails_is_in_the_log_and_never_ready(name: str, tmp_path: Path) -> None:
+    definition, cause = FAILURES[name]
+    write_model(tmp_path / "models" / name, definition)
+    server = ServerProcess(tmp_path / "models", tmp_path)
+    server.start()
+    try:
+        while server.running:
+            assert not server.is_ready(name)
+            time.sleep(0.02)
+        # MLServer ends with 0 where a model fails at start.
+        assert server.wait_for_end() == 0
+        assert f'function "{name}" failed to load: {cause}' in server.log
+    finally:
+        server.close()
+
+
+def test_a_model_is_not_ready_while_its_init_runs(living: ServerProcess, repository: Path) -> None:
+    code = "import time\n\ndef init():\n    time.sleep(1)\n\n" + GOOD
+    write_model(repository / "slow-start", _code(code, init_function="init"))
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(_repository, living, "slow-start", "load")
+        time.sleep(0.3)
+        asked = 0
+        while not loading.done():
+            assert not (living.is_ready("slow-start") and not loading.done())
+            assert living.client.get("/v2/health/live").status_code == 200
+            asked += 1
+            time.sleep(0.02)
+        assert loading.result()[0] == 200
+    assert asked > 3, "the server answers while a model loads"
+    assert living.is_ready("slow-start")
+
+
+def test_sigterm_answers_the_requests_in_flight_then_unloads_and_exits_with_zero(
+    tmp_path: Path, grpc_call: GrpcCall
+) -> None:
+    folder, record = tmp_path / "models" / "last", tmp_path / "record.txt"
+    write_model(folder, _definition(record))
+    _write_code(folder, "last")
+    with serving(tmp_path / "models", tmp_path, "last") as server, ThreadPoolExecutor(2) as pool:
+        # Until the worker of the inference pool is up, which MLServer starts and we do not
+        # use, it takes its time to end.
+        time.sleep(3)
+        address = server.grpc_address
+        grpc_call(grpc_calls.is_ready, address, "last")
+        request = Request("last", [Tensor("x", "FP64", (1,), [1.5])])
+        by_rest = pool.submit(rest_infer, server.client, request)
+        by_grpc = pool.submit(grpc_call, grpc_calls.infer, address, request, True)
+        time.sleep(0.5)
+        assert not by_rest.done()
+        assert not by_grpc.done()
+        server.terminate()
+        started = time.monotonic()
+        code = server.wait_for_end(20)
+        took = time.monotonic() - started
+        for running in (by_rest, by_grpc):
+            assert running.result().expect_ok().outputs["answer"].values == [b"last word"]
+        assert code == 0, server.log
+        assert record.read_text() == "last closed\n"
+        assert took < 5, f"the end took {took:.1f} s\n{server.log}"
+
+
+def test_a_model_defined_by_environment_alone_is_served(tmp_path: Path) -> None:
+    source = tmp_path / "mounted"
+    write_model(source, _definition(tmp_path / "record.txt"))
+    (source / "model-settings.json").unlink()
+    _write_code(source, "env")
+    (tmp_path / "empty").mkdir()
+    env = {
+        "MLSERVER_MODEL_NAME": "from-env",
+        "MLSERVER_MODEL_IMPLEMENTATION": "mlserver_pyfunc.PyFuncRuntime",
+        "MLSERVER_MODEL_URI": str(source),
+    }
+    with serving(tmp_path / "empty", tmp_path, "from-env", env=env) as server:
+        assert _ask(server, "from-env") == "env word"
+        assert server.client.get("/v2/models/from-env").json()["inputs"][0]["name"] == "x"
+
+
+def test_a_model_defined_by_extra_in_the_environment_is_served(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    env = {
+        "MLSERVER_MODEL_NAME": "extra-env",
+        "MLSERVER_MODEL_IMPLEMENTATION": "mlserver_pyfunc.PyFuncRuntime",
+        "MLSERVER_MODEL_EXTRA": json.dumps({"function": _code(GOOD)}),
+    }
+    with serving(tmp_path / "empty", tmp_path, "extra-env", env=env) as server:
+        assert _ask(server, "extra-env") == "a"

@@ -1,0 +1,163 @@
+"""S3 sources, from moto's server."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlserver_pyfunc.definition import SourceDefinition
+from mlserver_pyfunc.errors import SourceError
+from mlserver_pyfunc.sources import SourceTree, fetch
+
+from .test_credentials import SECRET, check_no_trace
+from .test_http import BUNDLE, sha256
+
+boto3 = pytest.importorskip("boto3")
+server = pytest.importorskip("moto.server")
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    running.start()
+    host, port = running.get_host_and_port()
+    yield f"http://{host}:{port}"
+    running.stop()
+
+
+@pytest.fixture
+def s3(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    client = boto3.client("s3", endpoint_url=endpoint)
+    client.create_bucket(Bucket="models")
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket="models"):
+        for item in page.get("Contents", []):
+            client.delete_object(Bucket="models", Key=item["Key"])
+    return client
+
+
+def put(s3: Any, **files: bytes) -> None:
+    for key, content in files.items():
+        s3.put_object(Bucket="models", Key=key, Body=content)
+
+
+def fetched(uri: str, **keys: str) -> SourceTree:
+    return fetch(SourceDefinition(source=uri, handler="model:predict", **keys), Path("."))
+
+
+def names(tree: SourceTree) -> set[str]:
+    return {str(path.relative_to(tree.root)) for path in tree.root.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("uri", ["zip+s3://models/b.zip", "s3://models/b.zip"])
+def test_gives_the_files_of_an_archive(uri: str, s3: Any) -> None:
+    put(s3, **{"b.zip": BUNDLE})
+    tree = fetched(uri, sha256=sha256(BUNDLE))
+    assert names(tree) == {"model.py", "big.bin"}
+    assert tree.provenance.sha256 == sha256(BUNDLE)
+
+
+def test_gives_a_large_archive_in_parts(s3: Any) -> None:
+    from .test_http import zipped
+
+    content = zipped({"model.py": b"x", "big.bin": bytes(60 * 2**20)})
+    put(s3, **{"large.zip": content})
+    assert fetched("zip+s3://models/large.zip").provenance.sha256 == sha256(content)
+
+
+def test_gives_a_file_as_a_module(s3: Any) -> None:
+    put(s3, **{"code/model.py": b"x = 1"})
+    tree = fetched("s3://models/code/model.py")
+    assert (tree.module, names(tree)) == ("model", {"model.py"})
+
+
+@pytest.mark.parametrize("end", ["", "/"])
+def test_gives_what_is_below_a_prefix(end: str, s3: Any) -> None:
+    put(
+        s3,
+        **{"iris/": b"", "iris/model.py": b"x", "iris/lib/a.py": b"a", "iris-2/model.py": b"y"},
+    )
+    tree = fetched(f"s3://models/iris{end}")
+    assert names(tree) == {"model.py", "lib/a.py"}
+    assert tree.provenance.tree_sha256
+    assert names(fetched(f"s3://models/iris{end}", subdirectory="lib")) == {"a.py"}
+
+
+def test_gives_a_prefix_again_only_when_an_object_changed(s3: Any) -> None:
+    put(s3, **{"iris/model.py": b"x = 1", "iris/a.py": b"a"})
+    first = fetched("s3://models/iris/").root
+    assert fetched("s3://models/iris/").root == first
+    put(s3, **{"iris/model.py": b"x = 2"})
+    again = fetched("s3://models/iris/").root
+    assert (again / "model.py").read_text() == "x = 2"
+    assert (first / "model.py").read_text() == "x = 1"
+
+
+@pytest.mark.parametrize("key", ["iris/../../evil.py", "iris/C:/evil.py", "iris/a\\b.py"])
+def test_rejects_keys_that_lead_outside(key: str, s3: Any) -> None:
+    put(s3, **{"iris/model.py": b"x", key: b"y"})
+    with pytest.raises(SourceError, match=r"outside|drive letter|backslash"):
+        fetched("s3://models/iris/")
+
+
+@pytest.mark.parametrize(
+    ("uri", "cause"),
+    [
+        ("zip+s3://models/none.zip", r"not found \(404\)"),
+        ("zip+s3://no-such-bucket/b.zip", r"not found \(404\)"),
+        ("s3://models/none/", r"not found \(404\): no object below the prefix"),
+        ("s3:///b.zip", "expected s3://bucket/key"),
+        ("s3://models/../x/b.zip", "expected s3://bucket/key"),
+    ],
+)
+def test_names_the_cause_of_a_failure(uri: str, cause: str, s3: Any) -> None:
+    with pytest.raises(SourceError, match=cause):
+        fetched(uri)
+
+
+def test_rejects_a_digest_that_differs(s3: Any) -> None:
+    put(s3, **{"b.zip": BUNDLE})
+    with pytest.raises(SourceError, match=r"expected sha256 0+, got"):
+        fetched("zip+s3://models/b.zip", sha256="0" * 64)
+
+
+def test_says_that_credentials_are_missing(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(SourceError, match="no credentials: set AWS_ACCESS_KEY_ID"):
+        fetched("zip+s3://models/b.zip")
+
+
+def test_says_that_the_endpoint_is_not_there(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(SourceError, match="cannot connect to the S3 endpoint"):
+        fetched("zip+s3://models/b.zip")
+
+
+def test_stops_at_the_size_limit(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLSERVER_PYFUNC_MAX_SOURCE_SIZE", "100K")
+    put(s3, **{"b.zip": BUNDLE, "iris/a": bytes(90_000), "iris/b": bytes(90_000)})
+    with pytest.raises(SourceError, match=f"expected at most 102400 bytes, got {len(BUNDLE)}"):
+        fetched("zip+s3://models/b.zip")
+    with pytest.raises(SourceError, match="expected at most 102400 bytes in all, got more"):
+        fetched("s3://models/iris/")
+
+
+def test_no_trace_of_the_secret_key(
+    s3: Any, tmp_path: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(s3, **{"b.zip": BUNDLE})
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    beside = tmp_path / "function"
+    beside.mkdir()
+    check_no_trace("zip+s3://models/b.zip", beside, cache_folder)
+    check_no_trace("zip+s3://models/none.zip", beside, cache_folder, fails=True)

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import mlserver_pyfunc
+from mlserver_pyfunc.errors import (
+    MAX_MESSAGE_CHARS,
+    ContractError,
+    HandlerError,
+    InferenceError,
+    LoadError,
+    OverloadedError,
+    PyFuncError,
+    RequestError,
+    ResponseError,
+    TimeLimitError,
+    describe,
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ContractError("x"), 400),
+        (InferenceError("x"), 400),
+        (InferenceError("x", 429), 429),
+        (ResponseError("x"), 500),
+        (HandlerError("x"), 500),
+        (RequestError("x"), 500),
+        (OverloadedError("x"), 503),
+        (TimeLimitError("x"), 504),
+    ],
+)
+def test_every_request_error_has_its_status(error: RequestError, status: int) -> None:
+    assert error.status == status
+    assert isinstance(error, PyFuncError)
+
+
+@pytest.mark.parametrize("status", [200, 302, 399, 600, -1])
+def test_an_inference_error_takes_error_statuses_only(status: int) -> None:
+    with pytest.raises(ValueError, match=f"from 400 to 599, got {status}"):
+        InferenceError("x", status)
+
+
+def test_a_load_error_names_function_phase_and_cause() -> None:
+    error = LoadError("iris", "init", "ValueError: no weights")
+    assert str(error) == 'function "iris" failed to load: init: ValueError: no weights'
+    assert (error.model_name, error.phase) == ("iris", "init")
+
+
+@pytest.mark.parametrize("length", [0, MAX_MESSAGE_CHARS, MAX_MESSAGE_CHARS + 1, 100_000])
+def test_messages_are_bounded(length: int) -> None:
+    message = str(InferenceError("x" * length))
+    assert len(message) == min(length, MAX_MESSAGE_CHARS)
+    assert message.endswith("...") == (length > MAX_MESSAGE_CHARS)
+
+
+class _UnsayableError(Exception):
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ValueError("bad input"), "ValueError: bad input"),
+        (KeyError("a"), "KeyError: 'a'"),
+        (SystemExit(3), "SystemExit: 3"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (_UnsayableError(), "_UnsayableError: (its message cannot be shown)"),
+    ],
+)
+def test_an_exception_is_described_as_python_does(error: BaseException, text: str) -> None:
+    assert describe(error) == text
+
+
+def test_the_public_names_are_there() -> None:
+    for name in mlserver_pyfunc.__all__:
+        assert getattr(mlserver_pyfunc, name)
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        mlserver_pyfunc.nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "module", ["errors", "tensors", "contract", "handler", "results", "loader"]
+)
+def test_what_a_worker_imports_needs_neither_mlserver_nor_pydantic(module: str) -> None:
+    code = (
+        f"import sys, mlserver_pyfunc.{module}\n"
+        "print([m for m in ('mlserver', 'pydantic', 'yaml', 'orjson') if m in sys.modules])"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert ran.stdout.strip() == "[]"

@@ -1,0 +1,513 @@
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from mlserver_pyfunc.errors import OverloadedError, TimeLimitError
+from mlserver_pyfunc.execution import Executor
+
+
+@pytest.fixture
+async def make() -> AsyncIterator[Callable[..., Executor]]:
+    """Makes executors; when the test ends their threads must end too."""
+    executors = []
+
+    def executor(concurrency: int = 1, max_queue: int = 8, timeout: float = 5) -> Executor:
+        executors.append(Executor("iris", concurrency, max_queue, timeout))
+        return executors[-1]
+
+    yield executor
+    for each in executors:
+        each.close()
+    await _until(lambda: not _threads(), "threads are left")
+
+
+def _threads() -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if t.name.startswith("pyfunc-iris")]
+
+
+async def _until(condition: Callable[[], Any], message: str, seconds: float = 5) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, message
+        await asyncio.sleep(0.01)
+
+
+def _raise(error: BaseException) -> Any:
+    raise error
+
+
+async def _raise_async(error: BaseException) -> Any:
+    await asyncio.sleep(0)
+    raise error
+
+
+def _recurse() -> Any:
+    return _recurse()
+
+
+ERRORS: list[BaseException] = [
+    ValueError("no"),
+    SystemExit(3),
+    KeyboardInterrupt(),
+    GeneratorExit(),
+    BaseException("base"),
+    StopIteration(1),
+    StopAsyncIteration(),
+]
+
+
+async def test_a_call_runs_on_a_thread_of_its_own_never_on_the_event_loops(make: Any) -> None:
+    outcome = await make().run(threading.current_thread)
+    assert outcome.get() is not threading.current_thread()
+    assert outcome.get().name == "pyfunc-iris-0"
+
+
+async def test_with_one_slot_every_call_is_on_the_same_thread(make: Any) -> None:
+    executor = make()
+    idents = {(await executor.run(threading.get_ident)).get() for _ in range(20)}
+    assert len(idents) == 1
+
+
+async def test_context_variables_reach_the_call(make: Any) -> None:
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
+    variable.set("value")
+    assert (await make().run(variable.get)).get() == "value"
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda e: type(e).__name__)
+async def test_whatever_a_call_raises_is_a_value(error: BaseException, make: Any) -> None:
+    executor = make()
+    assert (await executor.run(lambda: _raise(error))).error is error
+    assert (await executor.run(lambda: 1)).get() == 1
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda e: type(e).__name__)
+async def test_whatever_a_coroutine_raises_is_a_value(error: BaseException, make: Any) -> None:
+    executor = make()
+    outcome = await executor.run_async(lambda: _raise_async(error))
+    if isinstance(error, StopIteration):
+        assert isinstance(outcome.error, RuntimeError), "as Python itself makes of it"
+    else:
+        assert outcome.error is error
+    assert (await executor.run_async(lambda: asyncio.sleep(0, 1))).get() == 1
+
+
+async def test_endless_recursion_is_a_value(make: Any) -> None:
+    assert isinstance((await make().run(_recurse)).error, RecursionError)
+
+
+async def test_a_coroutine_that_cancels_itself_does_not_cancel_its_caller(make: Any) -> None:
+    outcome = await make().run_async(lambda: _raise_async(asyncio.CancelledError()))
+    assert isinstance(outcome.error, asyncio.CancelledError)
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 4])
+async def test_as_many_calls_run_at_a_time_as_there_are_slots(concurrency: int, make: Any) -> None:
+    executor = make(concurrency, max_queue=20)
+    running, most, lock = 0, 0, threading.Lock()
+
+    def call() -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.02)
+        with lock:
+            running -= 1
+
+    await asyncio.gather(*[executor.run(call) for _ in range(12)])
+    assert most == concurrency
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_as_many_coroutines_run_at_a_time_as_there_are_slots(
+    concurrency: int, make: Any
+) -> None:
+    executor = make(concurrency, max_queue=20)
+    running, most = 0, 0
+
+    async def call() -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.01)
+        running -= 1
+
+    await asyncio.gather(*[executor.run_async(call) for _ in range(9)])
+    assert most == concurrency
+
+
+async def test_the_event_loop_goes_on_while_a_call_blocks(make: Any) -> None:
+    executor = make()
+    for _ in range(20):  # short calls first: the executor may have learnt to expect them
+        await executor.run(lambda: None)
+    task = asyncio.ensure_future(executor.run(lambda: time.sleep(0.5)))
+    slowest = 0.0
+    await asyncio.sleep(0)
+    while not task.done():
+        started = time.monotonic()
+        await asyncio.sleep(0.001)
+        slowest = max(slowest, time.monotonic() - started)
+    assert slowest < 0.25
+
+
+async def test_beyond_the_queue_calls_are_refused_at_once(make: Any) -> None:
+    executor, go = make(2, max_queue=1), threading.Event()
+    calls = [asyncio.ensure_future(executor.run(go.wait)) for _ in range(3)]
+    await asyncio.sleep(0.02)
+    with pytest.raises(OverloadedError) as caught:
+        await executor.run(lambda: None)
+    assert str(caught.value) == (
+        'model "iris" is at its limit: 2 calls at a time (serving.concurrency) '
+        "and 1 waiting (serving.max_queue)"
+    )
+    assert caught.value.retry_after == 1
+    go.set()
+    assert all(outcome.get() for outcome in await asyncio.gather(*calls))
+    assert (await executor.run(lambda: 1)).get() == 1
+
+
+async def test_beyond_the_queue_coroutines_are_refused_at_once(make: Any) -> None:
+    executor, go = make(1, max_queue=1), asyncio.Event()
+    calls = [asyncio.ensure_future(executor.run_async(go.wait)) for _ in range(2)]
+    await asyncio.sleep(0.02)
+    with pytest.raises(OverloadedError):
+        await executor.run_async(go.wait)
+    go.set()
+    await asyncio.gather(*calls)
+    assert (await executor.run_async(lambda: asyncio.sleep(0, 1))).get() == 1
+
+
+async def test_a_queue_of_none_refuses_what_cannot_run_at_once(make: Any) -> None:
+    executor, go = make(1, max_queue=0), threading.Event()
+    call = asyncio.ensure_future(executor.run(go.wait))
+    await asyncio.sleep(0.02)
+    with pytest.raises(OverloadedError):
+        await executor.run(lambda: None)
+    go.set()
+    await call
+
+
+async def test_waiting_calls_run_in_the_order_they_came(make: Any) -> None:
+    executor, order = make(max_queue=20), []
+    await asyncio.gather(*[executor.run(lambda i=i: order.append(i)) for i in range(10)])
+    assert order == list(range(10))
+
+
+async def test_a_call_past_its_limit_is_answered_and_keeps_its_slot_until_it_ends(
+    make: Any,
+) -> None:
+    executor, go = make(timeout=0.1), threading.Event()
+    started = time.monotonic()
+    with pytest.raises(TimeLimitError) as caught:
+        await executor.run(lambda: go.wait(5))
+    assert time.monotonic() - started < 1
+    assert str(caught.value) == (
+        'call of model "iris" passed its time limit of 0.1 s (serving.timeout)'
+    )
+    assert not executor.has_slot
+    go.set()
+    await _until(lambda: executor.has_slot, "the slot is not free again")
+    assert (await executor.run(lambda: 1)).get() == 1
+
+
+async def test_a_model_has_a_slot_while_one_of_two_is_held(make: Any) -> None:
+    executor, go = make(2, timeout=0.1), threading.Event()
+    with pytest.raises(TimeLimitError):
+        await executor.run(lambda: go.wait(5))
+    assert executor.has_slot
+    assert (await executor.run(lambda: 1)).get() == 1
+    go.set()
+
+
+async def test_a_call_that_waited_past_its_limit_never_runs(make: Any) -> None:
+    executor, go, ran = make(timeout=0.1), threading.Event(), []
+    with pytest.raises(TimeLimitError):
+        await asyncio.gather(executor.run(lambda: go.wait(5)), executor.run(lambda: ran.append(1)))
+    await asyncio.sleep(0.2)
+    go.set()
+    await _until(lambda: executor.has_slot, "the slot is not free again")
+    await executor.run(lambda: None)
+    assert ran == []
+
+
+async def test_a_call_without_a_limit_is_held_to_none(make: Any) -> None:
+    executor = make(timeout=0.05)
+    assert (await executor.run(lambda: time.sleep(0.15) or 1, limited=False)).get() == 1
+
+
+async def test_a_coroutine_past_its_limit_is_cancelled(make: Any) -> None:
+    executor, ended = make(timeout=0.1), []
+
+    async def call() -> None:
+        try:
+            await asyncio.sleep(10)
+        finally:
+            ended.append("cancelled")
+
+    with pytest.raises(TimeLimitError):
+        await executor.run_async(call)
+    await _until(lambda: ended, "it was not cancelled", 1)
+    await _until(lambda: executor.has_slot, "the slot is not free again", 1)
+    assert (await executor.run_async(lambda: asyncio.sleep(0, 1))).get() == 1
+
+
+async def test_a_coroutine_that_will_not_be_cancelled_keeps_its_slot(make: Any) -> None:
+    executor, go = make(timeout=0.05), asyncio.Event()
+
+    async def stubborn() -> None:
+        while not go.is_set():
+            try:
+                await asyncio.sleep(0.02)
+            except asyncio.CancelledError:
+                continue
+
+    with pytest.raises(TimeLimitError):
+        await executor.run_async(stubborn)
+    await asyncio.sleep(0.02)
+    assert not executor.has_slot
+    go.set()
+    await _until(lambda: executor.has_slot, "the slot is not free again", 1)
+
+
+async def test_a_cancelled_coroutine_call_cancels_the_coroutine(make: Any) -> None:
+    executor, ended = make(), asyncio.Event()
+
+    async def call() -> None:
+        try:
+            await asyncio.sleep(10)
+        finally:
+            ended.set()
+
+    task = asyncio.ensure_future(executor.run_async(call))
+    await asyncio.sleep(0.02)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.wait_for(ended.wait(), 1)
+    assert await executor.drain(1)
+
+
+async def test_a_cancelled_call_that_waits_never_runs_and_leaves_the_queue(make: Any) -> None:
+    executor, go, ran = make(max_queue=1), threading.Event(), []
+    first = asyncio.ensure_future(executor.run(go.wait))
+    second = asyncio.ensure_future(executor.run(lambda: ran.append(1)))
+    await asyncio.sleep(0.02)
+    second.cancel()
+    await asyncio.sleep(0)
+    third = asyncio.ensure_future(executor.run(lambda: ran.append(3)))
+    await asyncio.sleep(0.02)
+    go.set()
+    await asyncio.gather(first, third)
+    assert ran == [3]
+
+
+async def test_drain_waits_for_calls_in_flight(make: Any) -> None:
+    executor, go = make(), threading.Event()
+    call = asyncio.ensure_future(executor.run(go.wait))
+    await asyncio.sleep(0.02)
+    assert not await executor.drain(0.05)
+    asyncio.get_running_loop().call_later(0.05, go.set)
+    assert await executor.drain(2)
+    await call
+
+
+async def test_drain_of_an_idle_executor_is_immediate(make: Any) -> None:
+    assert await make().drain(0.01)
+
+
+async def test_close_ends_the_threads_after_what_is_queued(make: Any) -> None:
+    executor, done = make(2, max_queue=10), []
+    calls = [
+        asyncio.ensure_future(executor.run(lambda i=i: (time.sleep(0.02), done.append(i))))
+        for i in range(6)
+    ]
+    await asyncio.sleep(0)
+    executor.close()
+    await asyncio.gather(*calls)
+    assert sorted(done) == list(range(6))
+    await _until(lambda: not _threads(), "threads are left")
+
+
+def _numbers(count: int, made: list[int], closed: list[str]) -> Iterator[int]:
+    try:
+        for number in range(count):
+            made.append(number)
+            yield number
+    finally:
+        closed.append("closed")
+
+
+async def _numbers_async(count: int, made: list[int], closed: list[str]) -> AsyncIterator[int]:
+    try:
+        for number in range(count):
+            made.append(number)
+            yield number
+            await asyncio.sleep(0)
+    finally:
+        closed.append("closed")
+
+
+def _stream(executor: Executor, kind: str, count: int, made: Any, closed: Any) -> Any:
+    if kind == "sync":
+        return executor.stream(lambda: _numbers(count, made, closed))
+    return executor.stream_async(lambda: _numbers_async(count, made, closed))
+
+
+KINDS = ["sync", "async"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 100])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_stream_gives_every_item_in_order(kind: str, count: int, make: Any) -> None:
+    closed: list[str] = []
+    items = [o.get() async for o in _stream(make(), kind, count, [], closed)]
+    assert items == list(range(count))
+    assert closed == ["closed"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_item_is_made_only_when_it_is_asked_for(kind: str, make: Any) -> None:
+    made: list[int] = []
+    stream = _stream(make(), kind, 100, made, [])
+    for expected in range(3):
+        assert (await stream.__anext__()).get() == expected
+        await asyncio.sleep(0.02)
+        assert made == list(range(expected + 1)), "no more than was asked for"
+    await stream.aclose()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_stream_that_is_left_is_closed_and_frees_its_slot(kind: str, make: Any) -> None:
+    executor, closed = make(max_queue=0), []
+    stream = _stream(executor, kind, 100, [], closed)
+    await stream.__anext__()
+    await stream.aclose()
+    await _until(lambda: closed, "the generator was not closed", 1)
+    assert await executor.drain(1)
+    assert [o.get() async for o in _stream(executor, kind, 2, [], [])] == [0, 1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_stream_whose_reader_is_cancelled_is_closed(kind: str, make: Any) -> None:
+    executor, closed = make(), []
+
+    async def read() -> None:
+        async for _ in _stream(executor, kind, 10**6, [], closed):
+            await asyncio.sleep(0.005)
+
+    reader = asyncio.ensure_future(read())
+    await asyncio.sleep(0.05)
+    reader.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+    await _until(lambda: closed, "the generator was not closed", 2)
+    assert await executor.drain(1)
+
+
+@pytest.mark.parametrize("error", ERRORS[:5], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_error_is_the_last_item_of_a_stream(
+    kind: str, error: BaseException, make: Any
+) -> None:
+    def fail() -> Iterator[int]:
+        yield 1
+        raise error
+
+    async def fail_async() -> AsyncIterator[int]:
+        yield 1
+        raise error
+
+    executor = make()
+    stream = executor.stream(fail) if kind == "sync" else executor.stream_async(fail_async)
+    outcomes = [outcome async for outcome in stream]
+    assert [outcome.value for outcome in outcomes] == [1, None]
+    assert outcomes[-1].error is error
+    assert (await executor.run(lambda: 1)).get() == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_item_past_the_limit_ends_a_stream(kind: str, make: Any) -> None:
+    go = threading.Event()
+
+    def slow() -> Iterator[int]:
+        yield 1
+        go.wait(5)
+        yield 2
+
+    async def slow_async() -> AsyncIterator[int]:
+        yield 1
+        await asyncio.sleep(10)
+        yield 2
+
+    executor = make(timeout=0.1)
+    stream = executor.stream(slow) if kind == "sync" else executor.stream_async(slow_async)
+    assert (await stream.__anext__()).get() == 1
+    with pytest.raises(TimeLimitError):
+        await stream.__anext__()
+    assert executor.has_slot is (kind == "async")
+    go.set()
+    await _until(lambda: executor.has_slot, "the slot is not free again")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_limit_is_of_each_item_not_of_the_stream(kind: str, make: Any) -> None:
+    def slow() -> Iterator[int]:
+        for number in range(5):
+            time.sleep(0.05)
+            yield number
+
+    async def slow_async() -> AsyncIterator[int]:
+        for number in range(5):
+            await asyncio.sleep(0.05)
+            yield number
+
+    executor = make(timeout=0.2)
+    stream = executor.stream(slow) if kind == "sync" else executor.stream_async(slow_async)
+    assert [outcome.get() async for outcome in stream] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_stream_takes_a_slot_and_beyond_the_queue_is_refused(kind: str, make: Any) -> None:
+    executor = make(max_queue=0)
+    stream = _stream(executor, kind, 100, [], [])
+    await stream.__anext__()
+    with pytest.raises(OverloadedError):
+        await _stream(executor, kind, 100, [], []).__anext__()
+    await stream.aclose()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_stream_that_is_never_read_takes_nothing(kind: str, make: Any) -> None:
+    executor = make(max_queue=0)
+    stream = _stream(executor, kind, 100, [], [])
+    await stream.aclose()
+    assert [o.get() async for o in _stream(executor, kind, 1, [], [])] == [0]
+
+
+async def test_an_async_stream_that_waits_for_a_slot_is_held_to_the_limit(make: Any) -> None:
+    executor = make(max_queue=1, timeout=0.1)
+    first = executor.stream_async(lambda: _numbers_async(10, [], []))
+    await first.__anext__()
+    second = executor.stream_async(lambda: _numbers_async(10, [], []))
+    with pytest.raises(TimeLimitError):
+        await asyncio.wait_for(second.__anext__(), 2)
+    await first.aclose()
+
+
+async def test_a_sync_stream_that_waits_for_a_slot_is_held_to_the_limit(make: Any) -> None:
+    executor = make(max_queue=1, timeout=0.1)
+    first = executor.stream(lambda: _numbers(10, [], []))
+    await first.__anext__()
+    second = executor.stream(lambda: _numbers(10, [], []))
+    with pytest.raises(TimeLimitError):
+        await asyncio.wait_for(second.__anext__(), 2)
+    await first.aclose()
+    await second.aclose()
