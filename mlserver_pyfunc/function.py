@@ -151,18 +151,31 @@ class Function:
             raise self._failure("warmup", str(error)) from None
 
     async def _new_runner(self, tree: SourceTree, context: Context) -> Runner:
-        """In process where the definition lets it be; else in processes of its own."""
-        definition = self.definition
-        isolation = definition.serving.isolation
-        if isolation == "none" or (isolation == "auto" and not unmet_needs(definition)):
-            return InProcessRunner(definition, self.contract, tree, context)
+        """In process where the definition lets it be, else in processes of its own."""
+        serving = self.definition.serving
+        isolated = serving.isolation == "process" or (
+            serving.isolation == "auto" and bool(unmet_needs(self.definition))
+        )
+        runner: Runner
+        if isolated:
+            runner = await self._new_worker_runner(tree, context)
+        else:
+            runner = InProcessRunner(self.definition, self.contract, tree, context)
+        if serving.batch is None:
+            return runner
+        from .batching import BatchingRunner
+
+        slots = serving.concurrency * (serving.workers if isolated else 1)
+        return BatchingRunner(runner, self.contract, serving, serving.batch, slots)
+
+    async def _new_worker_runner(self, tree: SourceTree, context: Context) -> Runner:
         from .workers.pool import WorkerRunner
 
         try:
-            environment = await asyncio.to_thread(provide, definition, self.model_name)
+            environment = await asyncio.to_thread(provide, self.definition, self.model_name)
         except PyFuncError as error:
             raise self._failure("environment", str(error)) from None
-        return WorkerRunner(definition, self.contract, tree, context, environment.python)
+        return WorkerRunner(self.definition, self.contract, tree, context, environment.python)
 
     def _new_context(self, tree: SourceTree) -> Context:
         return Context(

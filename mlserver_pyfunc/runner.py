@@ -54,6 +54,10 @@ class Runner(Protocol):
     def streams(self) -> bool:
         """Whether the handler is a generator."""
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """As `CallPlan.needs`."""
+
     async def load(self) -> None:
         """Imports, initialises and binds.
 
@@ -105,6 +109,7 @@ class InProcessRunner:
         self._executor = Executor(
             self._model_name, serving.concurrency, serving.max_queue, serving.timeout
         )
+        self._init_timeout = serving.init_timeout
         self._plan: CallPlan | None = None
         self._unload: Callable[[], Any] | None = None
 
@@ -124,10 +129,18 @@ class InProcessRunner:
     def streams(self) -> bool:
         return self._plan is not None and self._plan.streams
 
+    @property
+    def needs(self) -> frozenset[str]:
+        return self._plan.needs if self._plan is not None else frozenset()
+
     async def load(self) -> None:
         """As `Runner.load`. The traceback of user code is in the log."""
         try:
-            await self._load()
+            await asyncio.wait_for(self._load(), self._init_timeout)
+        except asyncio.TimeoutError:
+            self._discard()
+            limit = f"its limit of {self._init_timeout:g} s (serving.init_timeout)"
+            raise LoadError(self._model_name, "init", f"passed {limit}") from None
         except BaseException:
             self._discard()
             raise

@@ -144,7 +144,7 @@ class PyFuncRuntime(MLModel):
         if self.settings.max_batch_size > 1:
             problems.append(
                 "max_batch_size is set in model-settings.json: MLServer would join requests "
-                "before their tensors are checked; remove it"
+                "before their tensors are checked; remove it, and set serving.batch instead"
             )
         name = self._located.definition.model_name
         if name and name != self.name:

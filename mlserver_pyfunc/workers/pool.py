@@ -103,6 +103,11 @@ class WorkerRunner:
         return self._dispatcher.handling is not None and self._dispatcher.handling.streams
 
     @property
+    def needs(self) -> frozenset[str]:
+        handling = self._dispatcher.handling
+        return handling.needs if handling is not None else frozenset()
+
+    @property
     def facts(self) -> Mapping[str, str]:
         """How the function runs, for the model's metadata."""
         handling = self._dispatcher.handling

@@ -29,7 +29,7 @@ import numpy as np
 from ..context import Context
 from ..contract import Contract, TensorSpec
 from ..errors import describe
-from ..handler import RESERVED, BindError, CallPlan, Resolver, bind
+from ..handler import BindError, CallPlan, Resolver, bind
 from ..loader import FunctionPackage
 from ..tensors import DATATYPES
 from .calls import Calls, LoopThread, request_id
@@ -40,7 +40,6 @@ LOG_CHARS = 8000
 TRACEBACK_CHARS = 20_000
 
 _PR_SET_PDEATHSIG = 1
-_NEEDS = ("request", "parameters", "headers", "event")
 
 
 class PhaseError(Exception):
@@ -133,7 +132,7 @@ class _Program:
             Kind.LOADED,
             {
                 "kind": plan.kind,
-                "needs": _needs(plan),
+                "needs": sorted(plan.needs),
                 "python": platform.python_version(),
                 "numpy": np.__version__,
             },
@@ -267,12 +266,6 @@ def _specs(definitions: Sequence[Mapping[str, Any]]) -> list[TensorSpec]:
         )
         for tensor in definitions
     ]
-
-
-def _needs(plan: CallPlan) -> list[str]:
-    """What the handler asks for that is not always sent."""
-    getters = [*plan.positional, *(getter for _, getter, _ in plan.keywords)]
-    return [name for name in _NEEDS if RESERVED[name] in getters]
 
 
 def _bytes_text(limit: int | None) -> str:
