@@ -25,6 +25,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
+from . import aliases
+
 PREFIX = "_pyfunc_"
 _serial = itertools.count(1)
 
@@ -51,12 +53,14 @@ class FunctionPackage:
         """
         if self._finder not in sys.meta_path:
             sys.meta_path.insert(0, self._finder)
+            aliases.add(self.name, self._finder.is_sibling)
         return importlib.import_module(f"{self.name}.{module}")
 
     def close(self) -> None:
         """Forgets the modules. What still holds them, a call in flight, keeps working."""
         if self._finder in sys.meta_path:
             sys.meta_path.remove(self._finder)
+            aliases.remove(self.name)
         for name in [n for n in sys.modules if n == self.name or n.startswith(f"{self.name}.")]:
             del sys.modules[name]
         for filename in self._finder.inline_files:
@@ -130,13 +134,17 @@ class _TreeFinder(MetaPathFinder):
     ) -> ModuleType:
         """Imports as the statement does, but siblings before anything installed."""
         top = name.partition(".")[0]
-        if level or not self._is_sibling(top):
+        if level or not self.is_sibling(top):
             return builtins.__import__(name, globals, locals, fromlist or (), level)
+        if isinstance(fromlist, list):
+            # Pickle, written in C, imports so and then looks in sys.modules: for an alias.
+            return importlib.import_module(name)
         inside = f"{self._package}.{name}"
         module = builtins.__import__(inside, globals, locals, fromlist or (), 0)
         return module if fromlist else sys.modules[f"{self._package}.{top}"]
 
-    def _is_sibling(self, top: str) -> bool:
+    def is_sibling(self, top: str) -> bool:
+        """Whether an absolute import of a name finds a module of the tree."""
         known = self._siblings.get(top)
         if known is None:
             known = self._siblings[top] = self._has_module(top)
