@@ -29,6 +29,7 @@ from .errors import (
     ResponseError,
     TimeLimitError,
 )
+from .metrics import FunctionMetrics, Wait
 from .runner import UNLOAD_SECONDS, Answer, Runner
 
 _LIGHT_LOAD = 10
@@ -44,6 +45,7 @@ class _Member:
     call: InferenceCall
     rows: int
     future: asyncio.Future[Answer]
+    wait: Wait
 
 
 @dataclass(eq=False)
@@ -85,6 +87,7 @@ class BatchingRunner:
         serving: Time and queue limits.
         batch: How calls are joined.
         slots: Batches that may run at a time.
+        metrics: The function's.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class BatchingRunner:
         serving: ServingDefinition,
         batch: BatchDefinition,
         slots: int,
+        metrics: FunctionMetrics,
     ) -> None:
         self._runner = runner
         self._contract = contract
@@ -101,6 +105,7 @@ class BatchingRunner:
         self._max_size = batch.max_size
         self._max_delay = batch.max_delay_ms / 1000
         self._slots = slots
+        self._metrics = metrics
         self._tells_parameters = False
         self._groups: dict[Hashable, _Group] = {}
         self._full: deque[_Group] = deque()
@@ -149,12 +154,13 @@ class BatchingRunner:
         rows = self._rows(call)
         if self._waiting >= max(self._serving.max_queue, 1):
             raise self._overloaded()
-        member = _Member(call, rows, self._loop.create_future())
+        member = _Member(call, rows, self._loop.create_future(), self._metrics.enter_queue())
         limit = self._loop.call_later(self._serving.timeout, self._expire, member)
         self._join(member)
         try:
             return await member.future
         finally:
+            member.wait.end()
             limit.cancel()
 
     def items(self, call: InferenceCall) -> AsyncGenerator[Answer, None]:
@@ -221,6 +227,8 @@ class BatchingRunner:
         self._waiting -= len(group.members)
         self._expected = len(group.members)
         self._last = time.monotonic()
+        for member in group.members:
+            member.wait.end()
         members = [member for member in group.members if not member.future.done()]
         if not members:
             return
@@ -233,6 +241,7 @@ class BatchingRunner:
         self._send_waiting()
 
     async def _answer(self, members: Sequence[_Member]) -> None:
+        self._metrics.count_batch(len(members), sum(member.rows for member in members))
         try:
             answer = await self._runner.answer(_joined(members))
             parts = self._split(members, answer)

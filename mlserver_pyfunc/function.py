@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,13 @@ from .definition import FunctionDefinition, TensorDefinition
 from .environment import provide, unmet_needs
 from .errors import ContractError, LoadError, PyFuncError, RequestError
 from .lock import fetch_locked
+from .metrics import metrics_of
 from .runner import Answer, InProcessRunner, Runner, logger
 from .sources import SourceTree
 from .tensors import DATATYPES, Array
+
+_CLIENT_GONE = 499
+"""Status in the metrics of a request whose client did not wait for the answer."""
 
 
 class Function:
@@ -43,6 +48,7 @@ class Function:
         self.contract = Contract(model_name, _specs(definition.inputs), _specs(definition.outputs))
         self.provenance: Mapping[str, str] = {}
         self._folder = folder
+        self._metrics = metrics_of(model_name, model_version)
         self._context: Context | None = None
         self._runner: Runner | None = None
 
@@ -94,6 +100,22 @@ class Function:
         Raises:
             RequestError: With the status to answer.
         """
+        started = time.perf_counter()
+        status = 500
+        try:
+            answer = await self._infer(payload)
+            status = 200
+            return answer
+        except RequestError as error:
+            status = error.status
+            raise
+        except asyncio.CancelledError:
+            status = _CLIENT_GONE
+            raise
+        finally:
+            self._metrics.count_request(time.perf_counter() - started, status)
+
+    async def _infer(self, payload: Any) -> Answer:
         runner = self._loaded()
         if runner.streams:
             raise ContractError(
@@ -109,6 +131,21 @@ class Function:
         Raises:
             RequestError: With the status to answer.
         """
+        started = time.perf_counter()
+        status = _CLIENT_GONE
+        answers = self._stream(payload)
+        try:
+            async for answer in answers:
+                yield answer
+            status = 200
+        except RequestError as error:
+            status = error.status
+            raise
+        finally:
+            self._metrics.count_request(time.perf_counter() - started, status)
+            await answers.aclose()
+
+    async def _stream(self, payload: Any) -> AsyncGenerator[Answer, None]:
         runner = self._loaded()
         call, requested = self._decode(payload)
         if not runner.streams:
@@ -166,7 +203,7 @@ class Function:
         from .batching import BatchingRunner
 
         slots = serving.concurrency * (serving.workers if isolated else 1)
-        return BatchingRunner(runner, self.contract, serving, serving.batch, slots)
+        return BatchingRunner(runner, self.contract, serving, serving.batch, slots, self._metrics)
 
     async def _new_worker_runner(self, tree: SourceTree, context: Context) -> Runner:
         from .workers.pool import WorkerRunner
@@ -175,6 +212,7 @@ class Function:
             environment = await asyncio.to_thread(provide, self.definition, self.model_name)
         except PyFuncError as error:
             raise self._failure("environment", str(error)) from None
+        self._metrics.set_environment_seconds(environment.seconds)
         return WorkerRunner(self.definition, self.contract, tree, context, environment.python)
 
     def _new_context(self, tree: SourceTree) -> Context:

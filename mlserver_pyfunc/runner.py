@@ -18,6 +18,7 @@ from .errors import HandlerError, LoadError, RequestError, describe
 from .execution import Executor, Outcome
 from .handler import BindError, CallPlan, Resolver, bind
 from .loader import FunctionPackage
+from .metrics import Wait, metrics_of
 from .results import name_values
 from .sources import SourceTree
 
@@ -109,6 +110,7 @@ class InProcessRunner:
         self._executor = Executor(
             self._model_name, serving.concurrency, serving.max_queue, serving.timeout
         )
+        self._metrics = metrics_of(context.model_name, context.model_version)
         self._init_timeout = serving.init_timeout
         self._plan: CallPlan | None = None
         self._unload: Callable[[], Any] | None = None
@@ -148,6 +150,15 @@ class InProcessRunner:
     async def answer(self, call: InferenceCall) -> Answer:
         """As `Runner.answer`."""
         plan = self._require_plan()
+        if not self._executor.is_full:
+            return await self._answer(plan, call)
+        wait = self._metrics.enter_queue()
+        try:
+            return await self._answer(_Begun(plan, wait), call)
+        finally:
+            wait.end()
+
+    async def _answer(self, plan: CallPlan | _Begun, call: InferenceCall) -> Answer:
         start: Callable[[], Awaitable[Any]]
         if plan.kind == "async":
             start = partial(plan, call)
@@ -264,6 +275,19 @@ class InProcessRunner:
         raise HandlerError(
             f'handler of model "{self._model_name}" raised {describe(error)}{request}'
         ) from error
+
+
+class _Begun:
+    """A call plan that tells when it is called: the wait for it is over."""
+
+    def __init__(self, plan: CallPlan, wait: Wait) -> None:
+        self.kind = plan.kind
+        self._plan = plan
+        self._wait = wait
+
+    def __call__(self, call: InferenceCall) -> Any:
+        self._wait.end()
+        return self._plan(call)
 
 
 def _identity(value: Any) -> Any:

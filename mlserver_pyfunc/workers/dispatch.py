@@ -13,6 +13,7 @@ from ..context import InferenceCall
 from ..contract import Contract, NamedArray
 from ..definition import ServingDefinition
 from ..errors import OverloadedError, RequestError, ResponseError, TimeLimitError, WorkerError
+from ..metrics import FunctionMetrics, Wait
 from ..runner import Answer, logger
 from ..tensors import TensorError
 from .process import Exit
@@ -43,12 +44,23 @@ class PendingCall:
         number: Names it in messages.
         future: Its answer; for a stream the next item, None at the end.
         failure: Of a stream, where nobody waits for an item.
+        wait: Its time in the queue, where it had to wait.
         worker: Where it runs; None while it waits.
         retried: It was on a worker that died.
         begun: An item of its stream was given.
     """
 
-    __slots__ = ("begun", "call", "failure", "future", "number", "retried", "timer", "worker")
+    __slots__ = (
+        "begun",
+        "call",
+        "failure",
+        "future",
+        "number",
+        "retried",
+        "timer",
+        "wait",
+        "worker",
+    )
 
     def __init__(
         self, call: InferenceCall, number: int, future: asyncio.Future[Answer | None]
@@ -58,6 +70,7 @@ class PendingCall:
         self.future = future
         self.failure: RequestError | None = None
         self.timer: asyncio.TimerHandle | None = None
+        self.wait: Wait | None = None
         self.worker: Worker | None = None
         self.retried = False
         self.begun = False
@@ -67,6 +80,10 @@ class PendingCall:
         self.failure = error
         if not self.future.done():
             self.future.set_exception(error)
+
+    def end_wait(self) -> None:
+        if self.wait is not None:
+            self.wait.end()
 
     def stop_timer(self) -> None:
         if self.timer is not None:
@@ -79,13 +96,17 @@ class Dispatcher:
     Args:
         contract: Checks what workers answer.
         serving: Concurrency, queue and time limits.
+        metrics: The function's.
     """
 
-    def __init__(self, contract: Contract, serving: ServingDefinition) -> None:
+    def __init__(
+        self, contract: Contract, serving: ServingDefinition, metrics: FunctionMetrics
+    ) -> None:
         self.handling: Handling | None = None
         self.refusal = ""
         self._contract = contract
         self._serving = serving
+        self._metrics = metrics
         self._workers: list[Worker] = []
         self._queue: deque[PendingCall] = deque()
         self._numbers = itertools.count(1)
@@ -102,12 +123,14 @@ class Dispatcher:
         """Gives a worker calls from now on."""
         self.refusal = ""
         self._workers.append(worker)
+        self._metrics.set_workers(len(self._workers))
         self._send_waiting(worker)
 
     def remove(self, worker: Worker) -> None:
         """Gives a worker no more calls."""
         if worker in self._workers:
             self._workers.remove(worker)
+            self._metrics.set_workers(len(self._workers))
 
     def refuse(self, reason: str) -> None:
         """Fails what waits and what comes, until a worker is added."""
@@ -131,6 +154,7 @@ class Dispatcher:
         self._running += 1
         self._idle.clear()
         if worker is None:
+            pending.wait = self._metrics.enter_queue()
             self._queue.append(pending)
         else:
             self._send(worker, pending)
@@ -242,6 +266,7 @@ class Dispatcher:
         assert self.handling is not None
         if self.handling.needs:
             _add_needs(head, call, self.handling.needs)
+        pending.end_wait()
         pending.worker = worker
         worker.calls[pending.number] = pending
         try:
@@ -309,6 +334,7 @@ class Dispatcher:
 
     def _end(self, pending: PendingCall) -> None:
         pending.stop_timer()
+        pending.end_wait()
         self._running -= 1
         if not self._running:
             self._idle.set()

@@ -12,6 +12,7 @@ from ..context import Context, InferenceCall
 from ..contract import Contract
 from ..definition import FunctionDefinition
 from ..errors import LoadError, RequestError
+from ..metrics import metrics_of
 from ..runner import UNLOAD_SECONDS, Answer, logger
 from ..sources import SourceTree
 from .dispatch import Dispatcher
@@ -83,7 +84,8 @@ class WorkerRunner:
         self._launch = Launch(
             contract.model_name, python, _load_head(tree, context), self._serving.init_timeout
         )
-        self._dispatcher = Dispatcher(contract, self._serving)
+        self._metrics = metrics_of(context.model_name, context.model_version)
+        self._dispatcher = Dispatcher(contract, self._serving, self._metrics)
         self._slots = [_Slot(index) for index in range(self._serving.workers)]
         self._alive: set[Worker] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -192,6 +194,7 @@ class WorkerRunner:
             slot.worker = None
             while not await self._restart(slot):
                 await asyncio.sleep(slot.delay)
+            self._metrics.count_exit("max_requests")
             self._dispatcher.remove(worker)
             self._run(self._retire(worker))
 
@@ -242,11 +245,13 @@ class WorkerRunner:
         self._last_exit = f"worker {worker.index} {exit_.text}"
         logger.error("%s: worker %d %s", self._model_name, worker.index, exit_.text)
         slot.died(worker, exit_, in_call)
+        self._metrics.count_exit(exit_.reason)
         self._note_crash_loop()
 
     def _failed(self, slot: _Slot, reason: str) -> None:
         self._last_exit = reason
         slot.failed(reason)
+        self._metrics.count_exit("init")
         logger.error(
             "%s: worker %d cannot be started, next try in %g s: %s",
             self._model_name,
