@@ -333,10 +333,12 @@ def _model_at(location: tuple[int | str, ...]) -> type[BaseModel]:
     for key in location:
         if isinstance(key, int):
             continue
-        annotation = model.model_fields[key].annotation
-        model = next(
-            candidate
-            for candidate in (annotation, *get_args(annotation))
-            if isinstance(candidate, type) and issubclass(candidate, BaseModel)
-        )
+        model = next(_models_in(model.model_fields[key].annotation))
     return model
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)
