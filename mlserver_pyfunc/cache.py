@@ -92,10 +92,10 @@ def find(key: str, since: float = 0) -> Entry | None:
     try:
         record = json.loads(_record_path(key).read_text(encoding="utf-8"))
         path, digest = _root() / "trees" / record["name"], record["sha256"]
-        facts, fetched = record["facts"], record["time"]
+        facts, is_older = record["facts"], record["time"] < since
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if fetched < since or not _usable(path, digest):
+    if is_older or not _usable(path, digest):
         return None
     return Entry(path, digest, facts)
 

@@ -250,9 +250,9 @@ def _cast(datatype: Datatype, array: Array) -> Array:
         info = np.iinfo(datatype.dtype)
         if array.size and (int(array.min()) < info.min or int(array.max()) > info.max):
             misfit = array[(array < info.min) | (array > info.max)].ravel()[0]
-            raise TensorError(datatype.elements, str(misfit))
+            raise TensorError(datatype.elements, str(misfit.item()))
     elif (lost := np.isinf(cast) & np.isfinite(array)).any():
-        raise TensorError(datatype.elements, str(array[lost].ravel()[0]))
+        raise TensorError(datatype.elements, str(array[lost].ravel()[0].item()))
     return cast
 
 

@@ -369,7 +369,7 @@ def test_safe_and_same_kind_casts_are_made(name: str, value: Array, expected: li
         ("INT8", np.array([5, 300], "i8"), "expected whole numbers from -128 to 127, got 300"),
         ("UINT8", np.array([256], "u8"), "expected whole numbers from 0 to 255, got 256"),
         ("INT64", np.array([2**63], "u8"), f"got {2**63}"),
-        ("FP16", np.array([1e6], "f4"), "expected numbers up to 65504, got 1e+06"),
+        ("FP16", np.array([1e6], "f4"), "expected numbers up to 65504, got 1000000.0"),
         ("FP32", np.array([1e300], "f8"), "expected numbers up to 3.4028e+38, got 1e+300"),
         ("FP32", ["a"], "expected numbers up to 3.4028e+38, got 'a' at index 0"),
         ("FP32", [None], "got null at index 0"),

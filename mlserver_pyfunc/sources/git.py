@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,8 +43,8 @@ class _Remote:
         # GitPython takes long to import, and a commit in the cache does not need it.
         try:
             from .git_client import GitClient
-        except ImportError as error:
-            raise SourceError(f"the git program cannot be used: {error}") from None
+        except ImportError:
+            raise SourceError("the git program is not installed, or not in PATH") from None
         return GitClient(self.url, self.credentials, work, seconds)
 
 
@@ -62,12 +61,12 @@ def fetch(source: SourceDefinition, folder: Path, pin: Pin) -> SourceTree:
 
 
 def _entry(remote: _Remote, subdirectory: str, pin: Pin) -> cache.Entry:
+    if _COMMIT.fullmatch(remote.ref):
+        return _obtained(remote, remote.ref.lower(), subdirectory)
     if pin.commit:
         _check_not_moved(remote, pin.commit)
         known = cache.find_tree(pin.tree_sha256) if pin.tree_sha256 else None
         return known or _obtained(remote, pin.commit, subdirectory)
-    if _COMMIT.fullmatch(remote.ref):
-        return _obtained(remote, remote.ref.lower(), subdirectory)
     if not _SHORT_COMMIT.fullmatch(remote.ref):
         return _obtained(remote, _with_client(remote, _resolved), subdirectory)
     key = _key(remote, remote.ref.lower(), subdirectory)
@@ -82,21 +81,18 @@ def _entry(remote: _Remote, subdirectory: str, pin: Pin) -> cache.Entry:
 
 
 def _check_not_moved(remote: _Remote, commit: str) -> None:
-    if _COMMIT.fullmatch(remote.ref):
-        now = remote.ref.lower()
-    elif _SHORT_COMMIT.fullmatch(remote.ref) and commit.startswith(remote.ref.lower()):
-        now = commit
-    else:
-        try:
-            now = _with_client(remote, _resolved, _CHECK_SECONDS)
-        except _MissingRefError as error:
-            raise DigestError(f"function.lock has commit {commit}, but {error}; {RENEW}") from None
-        except SourceError as error:
-            logger.warning(
-                'cannot check whether "%s" still is commit %s of function.lock: %s',
-                remote.ref, commit, error,
-            )  # fmt: skip
-            return
+    if _SHORT_COMMIT.fullmatch(remote.ref) and commit.startswith(remote.ref.lower()):
+        return
+    try:
+        now = _with_client(remote, _resolved, _CHECK_SECONDS)
+    except _MissingRefError as error:
+        raise DigestError(f"function.lock has commit {commit}, but {error}; {RENEW}") from None
+    except SourceError as error:
+        logger.warning(
+            'cannot check whether "%s" still is commit %s of function.lock: %s',
+            remote.ref or "HEAD", commit, error,
+        )  # fmt: skip
+        return
     if now != commit:
         raise DigestError(
             f'"{remote.ref or "HEAD"}" moved: function.lock has commit {commit}, got {now}; {RENEW}'
@@ -125,8 +121,8 @@ def _key(remote: _Remote, commit: str, subdirectory: str) -> str:
 def _with_client(
     remote: _Remote, action: Callable[[GitClient, str], str], seconds: float | None = None
 ) -> str:
-    with tempfile.TemporaryDirectory(prefix="mlserver-pyfunc-") as work:
-        client = remote.client(Path(work), seconds or settings.fetch_timeout())
+    with cache.workspace() as work:
+        client = remote.client(work, seconds or settings.fetch_timeout())
         return action(client, remote.ref)
 
 
@@ -153,7 +149,7 @@ def parsed(uri: str) -> _Remote:
 def _check_ref(ref: str) -> None:
     if ref.startswith("-"):
         raise SourceError(f'ref {quoted(ref)} begins with "-"')
-    if re.search(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^/|/$|\.lock$|\.$", ref):
+    if re.search(r"[\s\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^/|/$|\.lock$|\.$", ref):
         raise SourceError(f"ref {quoted(ref)} is not a branch, a tag or a commit")
 
 

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 from urllib.parse import urlsplit
@@ -27,6 +28,8 @@ from .credentials import Credentials
 from .git_errors import failure
 from .progress import Progress
 from .retry import retrying
+
+MINIMUM_VERSION = (2, 32)
 
 _HELPER = (
     '!f() { test "$1" = get && printf "username=%s\\npassword=%s\\n"'
@@ -52,6 +55,7 @@ class GitClient:
     def __init__(
         self, url: str, credentials: Credentials | None, work: Path, seconds: float
     ) -> None:
+        _check_version()
         self._url = url
         self._work = work
         self._deadline = time.monotonic() + seconds
@@ -103,6 +107,8 @@ class GitClient:
     def sizes(self, names: list[str]) -> list[int]:
         """The sizes of objects."""
         lines = self.local("cat-file", "--batch-check=%(objectsize)", wanted=names).split()
+        if not all(line.isdigit() for line in lines):
+            raise SourceError("the server did not send all files of the commit")
         return [int(line) for line in lines]
 
     @contextmanager
@@ -246,6 +252,14 @@ class _Guard(threading.Thread):
             _end(self._process)
 
 
+@cache
+def _check_version() -> None:
+    # Older ones do not take their configuration from the environment.
+    got = Git().version_info
+    if got < MINIMUM_VERSION:
+        raise SourceError(f"expected git 2.32 or later, got {'.'.join(map(str, got))}")
+
+
 def _end(process: subprocess.Popen[str]) -> None:
     try:
         os.killpg(process.pid, signal.SIGKILL)
@@ -293,6 +307,7 @@ def _environment(url: str, credentials: Credentials | None, work: Path) -> dict[
         "GIT_CONFIG_PARAMETERS": "",
         "GIT_LITERAL_PATHSPECS": "1",
         "GIT_NAMESPACE": "",
+        "GIT_NO_LAZY_FETCH": "1",
         "GIT_TERMINAL_PROMPT": "0",
         "SSH_ASKPASS": "",
         "GIT_SSH_COMMAND": f"{os.environ.get('GIT_SSH_COMMAND') or 'ssh'} {_SSH}",

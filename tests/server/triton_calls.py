@@ -24,7 +24,8 @@ def infer_by_http(url: str, request: Request, *, binary: bool) -> Reply:
             result = client.infer(request.model, inputs, outputs=outputs)
         except Exception as error:
             return Reply(500, str(error))
-        return _reply(200, result, [output["name"] for output in result.get_response()["outputs"]])
+        outputs = result.get_response()["outputs"]
+        return _reply(200, result, {output["name"]: output["datatype"] for output in outputs})
 
 
 def infer_by_grpc(address: str, request: Request) -> Reply:
@@ -41,7 +42,8 @@ def infer_by_grpc(address: str, request: Request) -> Reply:
             result = client.infer(request.model, inputs, outputs=outputs)
         except Exception as error:
             return Reply("ERROR", str(error))
-        return _reply("OK", result, [output.name for output in result.get_response().outputs])
+        outputs = result.get_response().outputs
+        return _reply("OK", result, {output.name: output.datatype for output in outputs})
 
 
 def _array(tensor: Tensor) -> Any:
@@ -50,11 +52,12 @@ def _array(tensor: Tensor) -> Any:
     return array.reshape(tensor.shape)
 
 
-def _reply(status: int | str, result: Any, names: list[str]) -> Reply:
+def _reply(status: int | str, result: Any, datatypes: dict[str, str]) -> Reply:
     outputs = {}
-    for name in names:
+    for name, datatype in datatypes.items():
         array = result.as_numpy(name)
-        datatype = next(d for d, dtype in DTYPES.items() if np.dtype(dtype) == array.dtype)
+        # Some versions of the client give an empty array of another dtype.
+        assert array.dtype == np.dtype(DTYPES[datatype]) or not array.size
         values = array.ravel().tolist()
         if datatype == "BYTES":
             values = [value.encode() if isinstance(value, str) else value for value in values]

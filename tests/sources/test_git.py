@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -391,3 +393,16 @@ def test_is_not_led_astray_by_the_environment(
     monkeypatch.setenv("GIT_CONFIG_PARAMETERS", "'url.file:///x.insteadof=https://'")
     assert fetched(url).provenance.commit == first
     assert not os.path.exists(tmp_path / "trace")
+
+
+def test_says_that_git_is_not_installed(repository: Repository, first: str) -> None:
+    program = str(Path(__file__).with_name("fetch_once.py"))
+    done = subprocess.run(
+        [sys.executable, program, f"git+file://{repository.folder}"],
+        env={**os.environ, "PATH": "/nowhere"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr.splitlines()[-1].startswith('SourceError: source "git+file://')
+    assert "the git program is not installed" in done.stderr.splitlines()[-1]

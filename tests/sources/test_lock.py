@@ -105,6 +105,28 @@ def test_a_lock_and_a_pinned_commit_touch_no_network(
     assert git_server.requests == []
 
 
+def test_a_lock_of_another_commit_than_the_pinned_one_does_not_load(
+    url: str, repository: Repository, beside: Path
+) -> None:
+    first = repository.head()
+    second = repository.commit({"model.py": "x = 2"})
+    function = definition(url.replace("#main", f"#{first}"))
+    path = lock.write(function, beside)
+    path.write_text(path.read_text().replace(f"commit: {first}", f"commit: {second}"))
+    with pytest.raises(SourceError, match=f"has commit {second}, got {first}; {RENEW}"):
+        lock.fetch_locked(function, beside)
+
+
+def test_a_pinned_annotated_tag_loads_under_its_lock(
+    url: str, repository: Repository, beside: Path
+) -> None:
+    repository.run("tag", "--annotate", "v1", "--message", "m")
+    tag = repository.run("rev-parse", "v1")
+    function = definition(url.replace("#main", f"#{tag}"))
+    lock.write(function, beside)
+    assert lock.fetch_locked(function, beside).provenance.commit == repository.head() != tag
+
+
 def test_a_lock_on_a_cold_cache_fetches_the_locked_commit(
     url: str, repository: Repository, beside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
