@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ from mlserver.grpc import converters
 from mlserver.grpc import utils as grpc_utils
 from mlserver.handlers import DataPlane
 from mlserver.parallel.logging import logger as pool_logger
+from mlserver.parallel.registry import InferencePoolRegistry
 from mlserver.rest import errors as rest_errors
 from mlserver.rest.responses import Response
 from mlserver.settings import ModelSettings
@@ -146,6 +148,27 @@ def tell_up_from_ready() -> None:
     vars(model_ready)["asks_up"] = True
     setattr(DataPlane, "ready", ready)  # noqa: B010
     setattr(DataPlane, "model_ready", model_ready)  # noqa: B010
+
+
+def leave_our_children_alone() -> None:
+    """Has MLServer's pool wait for its own processes only.
+
+    At each SIGCHLD it waits for any child, and so takes the exit status of our workers, in
+    which stands what killed them. Idempotent.
+    """
+    if hasattr(InferencePoolRegistry, "_handle_worker_stop"):
+        setattr(InferencePoolRegistry, "_handle_worker_stop", _handle_worker_stop)  # noqa: B010
+
+
+async def _handle_worker_stop(self: Any, signum: int, frame: Any) -> None:
+    for pool in [self._default_pool, *self._pools.values()]:
+        for pid in list(pool._workers):
+            try:
+                stopped, status = os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                continue
+            if stopped and status:
+                await pool.on_worker_stop(pid, status)
 
 
 def _is_up(model: MLModel) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from .context import Context, InferenceCall
+from .context import Context, InferenceCall, request_id, shown_id
 from .contract import Contract, NamedArray
 from .definition import FunctionDefinition
 from .errors import HandlerError, LoadError, RequestError, describe
@@ -26,6 +26,17 @@ UNLOAD_SECONDS = 10.0
 """How long calls in flight, and then the unload function, may hold up an unload."""
 
 logger = logging.getLogger("mlserver.pyfunc")
+
+
+def _tag(record: logging.LogRecord) -> bool:
+    """Puts the request's id before what is logged in its call."""
+    shown = shown_id(request_id.get())
+    if shown and shown not in record.getMessage():
+        record.msg = f"[request {shown.replace('%', '%%') if record.args else shown}] {record.msg}"
+    return True
+
+
+logger.addFilter(_tag)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +161,7 @@ class InProcessRunner:
     async def answer(self, call: InferenceCall) -> Answer:
         """As `Runner.answer`."""
         plan = self._require_plan()
+        request_id.set(call.id)
         if not self._executor.is_full:
             return await self._answer(plan, call)
         wait = self._metrics.enter_queue()
@@ -175,6 +187,7 @@ class InProcessRunner:
     async def items(self, call: InferenceCall) -> AsyncGenerator[Answer, None]:
         """As `Runner.items`."""
         plan = self._require_plan()
+        request_id.set(call.id)
         start = partial(plan, call)
         executor = self._executor
         outcomes = (
@@ -270,7 +283,8 @@ class InProcessRunner:
             return outcome.value
         if isinstance(error, RequestError):
             raise error
-        request = f" (request {call.id})" if call.id else ""
+        shown = shown_id(call.id)
+        request = f" (request {shown})" if shown else ""
         logger.error('handler of model "%s" failed%s', self._model_name, request, exc_info=error)
         raise HandlerError(
             f'handler of model "{self._model_name}" raised {describe(error)}{request}'

@@ -13,11 +13,10 @@ import threading
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
-from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import Any
 
-from ..context import Context, InferenceCall
+from ..context import Context, InferenceCall, request_id, shown_id
 from ..contract import Contract
 from ..errors import HandlerError, RequestError, ResponseError, describe
 from ..execution import Outcome
@@ -26,8 +25,6 @@ from ..results import name_values
 from .wire import Channel, Kind, Message, read_tensors
 
 TRACEBACK_CHARS = 20_000
-
-request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 
 class LoopThread:
@@ -247,7 +244,8 @@ class Calls:
         with suppress(BaseException):
             text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         note = self._memory_note if isinstance(error, MemoryError) else ""
-        request = f" (request {request_id.get()})" if request_id.get() else ""
+        shown = shown_id(request_id.get())
+        request = f" (request {shown})" if shown else ""
         said = f"{describe(error)}{note}{request}"
         raised = HandlerError(f'handler of model "{self._contract.model_name}" raised {said}')
         return {

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .. import errors
-from ..context import InferenceCall
+from ..context import InferenceCall, shown_id
 from ..contract import Contract, NamedArray
 from ..definition import ServingDefinition
 from ..errors import OverloadedError, RequestError, ResponseError, TimeLimitError, WorkerError
@@ -341,7 +341,8 @@ class Dispatcher:
 
     def _error(self, pending: PendingCall, head: Mapping[str, Any]) -> RequestError:
         if head.get("traceback"):
-            request = f" (request {pending.call.id})" if pending.call.id else ""
+            shown = shown_id(pending.call.id)
+            request = f" (request {shown})" if shown else ""
             logger.error(
                 'handler of model "%s" failed%s\n%s',
                 self._contract.model_name,

@@ -98,7 +98,8 @@ class WorkerRunner:
 
     @property
     def accepts(self) -> bool:
-        return not self._closing and not self._dispatcher.refusal
+        # In a crash loop too: requests are told the reason, which MLServer would not.
+        return not self._closing
 
     @property
     def streams(self) -> bool:

@@ -26,13 +26,13 @@ from typing import Any
 
 import numpy as np
 
-from ..context import Context
+from ..context import Context, request_id
 from ..contract import Contract, TensorSpec
 from ..errors import describe
 from ..handler import BindError, CallPlan, Resolver, bind
 from ..loader import FunctionPackage
 from ..tensors import DATATYPES
-from .calls import Calls, LoopThread, request_id
+from .calls import Calls, LoopThread
 from .memory import Reader, Writer
 from .wire import Channel, Kind, Message
 

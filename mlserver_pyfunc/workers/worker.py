@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..context import shown_id
 from ..errors import LoadError
 from ..runner import logger
 from .process import Exit, WorkerProcess
@@ -175,7 +176,8 @@ class Worker:
         self._log(20, line, calls[0].call.id if len(calls) == 1 else "")
 
     def _log(self, level: int, text: str, request: str) -> None:
-        logger.log(level, "[%s%s] %s", self._name(), f" request {request}" if request else "", text)
+        tag = f" request {shown_id(request)}" if request else ""
+        logger.log(level, "[%s%s] %s", self._name(), tag, text)
 
     def _name(self) -> str:
         return f"{self.launch.model_name} worker {self.index}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
@@ -259,9 +261,13 @@ def _calls(folder: Path, **serving: Any) -> dict[str, Any]:
 
 def _infer(server: ServerProcess, seconds: float, replies: list[Any]) -> threading.Thread:
     request = Request("calls", [Tensor("x", "FP32", (1,), [seconds])])
-    thread = threading.Thread(
-        target=lambda: replies.append(rest_infer(server.client, request)), daemon=True
-    )
+
+    def infer() -> None:
+        # A server that is killed does not answer.
+        with contextlib.suppress(httpx.TransportError):
+            replies.append(rest_infer(server.client, request))
+
+    thread = threading.Thread(target=infer, daemon=True)
     thread.start()
     return thread
 
@@ -337,3 +343,16 @@ def _until(condition: Any, complaint: str, seconds: float = 10) -> None:
     while not condition():
         assert time.monotonic() < deadline, complaint
         time.sleep(0.02)
+
+
+def test_deaths_are_told_though_the_host_waits_for_children_too(tmp_path: Path) -> None:
+    code = "import os\n\ndef handler(x):\n    os._exit(int(x[0]))\n"
+    tensors = {"inputs": [tensor("x", "FP32", [-1])], "outputs": [tensor("y", "FP32", [-1])]}
+    write_model(
+        tmp_path / "models" / "exits", inline(code, "handler", tensors, isolation="process")
+    )
+    env = {"MLSERVER_PARALLEL_WORKERS": "1"}
+    with serving(tmp_path / "models", tmp_path, "exits", env=env) as server:
+        for number in range(1, 11):
+            request = Request("exits", [Tensor("x", "FP32", (1,), [float(number)])])
+            assert f"exited with code {number}" in rest_infer(server.client, request).error

@@ -234,7 +234,6 @@ def handler(x):
         with pytest.raises(OverloadedError, match=r"no worker: .* exited with code 9, 3 times"):
             await call(function, 1)
         assert not function.ready
-        assert not function.accepts
         assert "init: the worker exited with code 9" in function.facts["crash_loop"]
         assert function.facts["workers"] == "0 of 1 up"
         broken.unlink()
@@ -485,3 +484,18 @@ async def test_an_unload_function_that_hangs_does_not_hold_up_for_ever(
     async with loaded(code, unload_function="close"):
         pass
     assert time.monotonic() - started < 5
+
+
+async def test_in_process_too_lines_of_a_call_carry_its_id(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    code = """
+def handler(x, context):
+    context.logger.warning("%d%% done", 50)
+    context.logger.warning("plain")
+    return x
+"""
+    async with loaded(code, isolation="none") as function:
+        await function.infer(request(1, id="50%s\n"))
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["[request 50%s?] 50% done", "[request 50%s?] plain"]
