@@ -22,7 +22,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -78,12 +78,32 @@ def unmet_needs(definition: FunctionDefinition) -> list[str]:
     return unmet
 
 
-def provide(definition: FunctionDefinition, model_name: str) -> Environment:
+def resolve(definition: FunctionDefinition) -> list[str]:
+    """Finds the exact versions that a definition's environment gets, without making it.
+
+    Returns:
+        `name==version` lines; empty where the serving interpreter will do, or uv is absent.
+
+    Raises:
+        PyFuncError: There are none; carries uv's explanation.
+    """
+    if not unmet_needs(definition) or not uv.is_installed():
+        return []
+    python = uv.find_python(definition.python_version or _serving_version())
+    options = ["--quiet", "--no-header", "--no-annotate", "--python", str(python)]
+    text = uv.run(["pip", "compile", *options, "-"], given="\n".join(_requirements(definition)))
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def provide(
+    definition: FunctionDefinition, model_name: str, resolved: Sequence[str] = ()
+) -> Environment:
     """Gives an interpreter that satisfies a definition: the serving one where it does.
 
     Args:
         definition: What is needed.
         model_name: For the log.
+        resolved: Exact versions to install, from a lock; else as the requirements say.
 
     Raises:
         PyFuncError: None can be made; carries uv's explanation.
@@ -91,7 +111,7 @@ def provide(definition: FunctionDefinition, model_name: str) -> Environment:
     if not unmet_needs(definition):
         return Environment(Path(sys.executable))
     python = uv.find_python(definition.python_version or _serving_version())
-    requirements = _requirements(definition)
+    requirements = list(resolved) or _requirements(definition)
     key = _key(python, requirements)
     try:
         return _provided(key, python, requirements, model_name)

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from . import lock
 from .context import Context, InferenceCall
 from .contract import Contract, TensorSpec
 from .definition import FunctionDefinition, TensorDefinition
 from .environment import provide, unmet_needs
 from .errors import ContractError, LoadError, PyFuncError, RequestError
-from .lock import fetch_locked
 from .metrics import metrics_of
 from .runner import Answer, InProcessRunner, Runner, logger
 from .sources import SourceTree
@@ -80,7 +80,7 @@ class Function:
         if definition.serving.isolation == "none" and (unmet := unmet_needs(definition)):
             raise self._failure("environment", "; ".join(unmet))
         try:
-            tree = await asyncio.to_thread(fetch_locked, definition, self._folder)
+            tree = await asyncio.to_thread(lock.fetch_locked, definition, self._folder)
         except (PyFuncError, OSError) as error:
             raise self._failure("fetch", str(error)) from None
         self.provenance = tree.provenance.as_parameters()
@@ -209,7 +209,11 @@ class Function:
         from .workers.pool import WorkerRunner
 
         try:
-            environment = await asyncio.to_thread(provide, self.definition, self.model_name)
+            locked = lock.read(self._folder)
+            resolved = locked.resolved if locked else None
+            environment = await asyncio.to_thread(
+                provide, self.definition, self.model_name, resolved or ()
+            )
         except PyFuncError as error:
             raise self._failure("environment", str(error)) from None
         self._metrics.set_environment_seconds(environment.seconds)

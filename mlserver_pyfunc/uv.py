@@ -52,6 +52,15 @@ def find_uv() -> str:
     return found
 
 
+def is_installed() -> bool:
+    """Whether there is a uv to run."""
+    try:
+        find_uv()
+    except UvError:
+        return False
+    return True
+
+
 def run(
     arguments: Sequence[str], *, given: str = "", on_line: Callable[[str], None] | None = None
 ) -> str:

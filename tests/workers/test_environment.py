@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from mlserver_pyfunc import uv
+from mlserver_pyfunc import lock, uv
 from mlserver_pyfunc.definition import FunctionDefinition, parse
 from mlserver_pyfunc.environment import provide, prune, unmet_needs
 from mlserver_pyfunc.errors import LoadError, PyFuncError
+from mlserver_pyfunc.function import Function
 
 from .functions import DOUBLE, call, definition, loaded
 
@@ -272,3 +273,31 @@ def test_keys_of_serving_may_come_as_text(given: dict[str, Any], read: Any) -> N
 def test_keys_of_serving_are_checked(given: dict[str, Any]) -> None:
     with pytest.raises(PyFuncError, match=f"serving.{next(iter(given))}"):
         needs(**given)
+
+
+async def test_a_lock_keeps_the_versions_that_were_resolved(tmp_path: Path) -> None:
+    folder = tmp_path / "function"
+    folder.mkdir()
+    subject = needs(OTHER, "numpy", "iniconfig<2.1")
+    path = lock.write(subject, folder)
+    locked = lock.read(folder)
+    assert locked is not None
+    assert locked.resolved is not None
+    assert "iniconfig==2.0.0" in locked.resolved
+    path.write_text(path.read_text().replace("iniconfig==2.0.0", "iniconfig==1.1.1"))
+    function = Function(subject, folder, "subject")
+    await function.load()
+    try:
+        assert function.facts["isolation"] == "process"
+    finally:
+        await function.close()
+    (made,) = environments(tmp_path / "cache")
+    facts = json.loads((made / "pyfunc.json").read_text())
+    assert facts["resolved"]["iniconfig"] == "1.1.1"
+
+
+def test_what_runs_on_the_serving_interpreter_locks_no_versions(tmp_path: Path) -> None:
+    lock.write(needs(None, "numpy"), tmp_path)
+    locked = lock.read(tmp_path)
+    assert locked is not None
+    assert locked.resolved is None
