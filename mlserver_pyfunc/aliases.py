@@ -27,7 +27,7 @@ class _Alias(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name.endswith("__") and name != "__all__":
             raise AttributeError(name)
-        package = _finder.calling_package(self.__name__)
+        package = finder.calling_package(self.__name__)
         if package is None:
             raise AttributeError(
                 f"module {self.__name__!r} belongs to a function, not to the caller"
@@ -80,6 +80,10 @@ class _AliasFinder(MetaPathFinder):
         return None
 
 
-_finder = _AliasFinder()
-add = _finder.add
-remove = _finder.remove
+finder = _AliasFinder()
+add = finder.add
+remove = finder.remove
+
+
+def is_alias(module: ModuleType) -> bool:
+    return type(module) is _Alias

@@ -166,7 +166,8 @@ def _decode(spec: TensorSpec, wire: WireTensor) -> Array:
         raise TensorError(f"datatype {spec.datatype.name}", str(wire.datatype))
     shape = wire.shape
     if not spec.admits(shape):
-        raise TensorError(f"shape {list(spec.shape)}", str(list(shape)))
+        note = "a size is 0 or more" if min(shape, default=0) < 0 else ""
+        raise TensorError(f"shape {list(spec.shape)}", str(list(shape)), note)
     data = getattr(wire.data, "root", wire.data)
     if type(data) is list:
         array = tensors.from_list(spec.datatype, data, shape, is_base64=_is_base64(spec, wire))

@@ -6,6 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -238,6 +239,21 @@ class FunctionDefinition(_Model):
         return self
 
 
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a definition.
+
+    Attributes:
+        location: Keys and indices that lead to it.
+        kind: What pydantic calls it, `missing` for one.
+        message: Names the key, what was expected and what was got.
+    """
+
+    location: tuple[int | str, ...]
+    kind: str
+    message: str
+
+
 def parse(value: Any, where: str = "function definition") -> FunctionDefinition:
     """Reads a definition from a mapping, plain or a digitalhub `{kind, spec}`.
 
@@ -253,7 +269,21 @@ def parse(value: Any, where: str = "function definition") -> FunctionDefinition:
     try:
         return FunctionDefinition.model_validate(_without_nulls(_unwrapped(value, where)))
     except ValidationError as error:
-        raise DefinitionError(f"{where}: " + "; ".join(_problems(error))) from None
+        messages = (problem.message for problem in _problems(error))
+        raise DefinitionError(f"{where}: " + "; ".join(messages)) from None
+
+
+def problems(value: Mapping[str, Any], where: str = "function definition") -> list[Problem]:
+    """Lists what makes a mapping no definition; empty where `parse` takes it.
+
+    Raises:
+        DefinitionError: It is of another kind altogether.
+    """
+    try:
+        FunctionDefinition.model_validate(_without_nulls(_unwrapped(value, where)))
+    except ValidationError as error:
+        return list(_problems(error))
+    return []
 
 
 def read(path: Path) -> FunctionDefinition:
@@ -272,9 +302,24 @@ def read(path: Path) -> FunctionDefinition:
 
 
 def json_schema() -> dict[str, Any]:
-    """The definition's JSON Schema, by which editors check and complete `function.yaml`."""
-    schema = FunctionDefinition.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    """The JSON Schema by which editors check and complete `function.yaml`.
+
+    A digitalhub object is recognised by its `spec`, whose keys may be null: only the
+    object's own form is described.
+    """
+    function = FunctionDefinition.model_json_schema()
+    parts = function.pop("$defs")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "function.yaml",
+        "if": {"required": ["spec"]},
+        "then": {
+            "type": "object",
+            "properties": {"kind": {"const": "openinference"}, "spec": {"type": "object"}},
+        },
+        "else": {"$ref": "#/$defs/FunctionDefinition"},
+        "$defs": {**parts, "FunctionDefinition": function},
+    }
 
 
 def _unwrapped(value: Mapping[str, Any], where: str) -> Mapping[str, Any]:
@@ -302,21 +347,22 @@ def _without_nulls(value: Any) -> Any:
     return value
 
 
-def _problems(error: ValidationError) -> Iterator[str]:
+def _problems(error: ValidationError) -> Iterator[Problem]:
     for problem in error.errors(include_url=False):
         location = problem["loc"]
         path = ".".join(str(part) for part in location)
         if problem["type"] == "extra_forbidden":
-            yield f"{path}: unknown key{_nearest(location)}"
+            message = f"{path}: unknown key{_nearest(location)}"
         elif problem["type"] == "missing":
-            yield f"{path}: missing"
+            message = f"{path}: missing"
         elif problem["type"] == "value_error":
-            message = str(problem["ctx"]["error"])
-            yield f"{path}: {message}" if path else message
+            text = str(problem["ctx"]["error"])
+            message = f"{path}: {text}" if path else text
         else:
             got = json.dumps(problem["input"], default=str)
-            message = problem["msg"]
-            yield f"{path}: {message[0].lower()}{message[1:]}, got {got[:80]}"
+            said = problem["msg"]
+            message = f"{path}: {said[0].lower()}{said[1:]}, got {got[:80]}"
+        yield Problem(location, problem["type"], message)
 
 
 def _nearest(location: tuple[int | str, ...]) -> str:

@@ -58,6 +58,11 @@ class Function:
         return self._runner is not None and self._runner.ready
 
     @property
+    def streams(self) -> bool:
+        """Whether the handler is a generator."""
+        return self._runner is not None and self._runner.streams
+
+    @property
     def accepts(self) -> bool:
         """Whether a call is taken, if only to wait for a worker."""
         return self._runner is not None and self._runner.accepts

@@ -240,6 +240,11 @@ class Resolver:
         if not callable(target):
             raise BindError(f'"{path}" is not callable, it is a {type(target).__name__}')
         found: Callable[..., Any] = self._instance(target) if inspect.isclass(target) else target
+        if not callable(found):
+            raise BindError(
+                f'"{path}" is a class whose instances cannot be called, '
+                f'expected a method, "{path}.name", or a __call__ of its own'
+            )
         return found
 
     def call_with_context(self, function: Callable[..., Any]) -> Any:

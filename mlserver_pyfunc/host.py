@@ -197,3 +197,24 @@ def keep_out_of_pool(settings: ModelSettings) -> None:
 def _is_not_the_deprecation(record: logging.LogRecord) -> bool:
     """Drops the warning that a user sees about a setting that is ours, not theirs."""
     return "`parallel_workers` setting at the model-level" not in str(record.msg)
+
+
+async def served_model(app: Any, name: str, version: str | None) -> MLModel:
+    """The model that the server's own routes would call.
+
+    Raises:
+        MLServerError: There is none: status 404.
+    """
+    model: MLModel = await _registry_of(app).get_model(name, version)
+    return model
+
+
+async def served_models(app: Any) -> list[MLModel]:
+    """Every model that is registered, ready or not."""
+    return list(await _registry_of(app).get_models())
+
+
+def _registry_of(app: Any) -> Any:
+    """The registry behind a server's REST routes: nothing public leads from one to it."""
+    endpoints = next(r.endpoint.__self__ for r in app.routes if r.path == "/v2/models/{model_name}")
+    return endpoints._data_plane._model_registry

@@ -164,11 +164,13 @@ class _TreeFinder(MetaPathFinder):
 
 
 def _is_installed(top: str) -> bool:
+    # An alias stands for siblings alone, and its finder would ask here again.
     if top in sys.modules:
-        return True
+        return not aliases.is_alias(sys.modules[top])
+    finders = [finder for finder in sys.meta_path if finder is not aliases.finder]
     try:
-        return importlib.util.find_spec(top) is not None
-    except (ImportError, ValueError):
+        return any(finder.find_spec(top, None) is not None for finder in finders)
+    except (AttributeError, ImportError, ValueError):
         return False
 
 

@@ -96,6 +96,23 @@ def read(folder: Path) -> Lock | None:
         raise SourceError(f"{path}: {where}: {problem['msg'].lower()}; {RENEW}") from None
 
 
+def current(definition: FunctionDefinition, folder: Path) -> Lock:
+    """Fetches a function's source as it is now and gives the lock that holds it.
+
+    Raises:
+        SourceError: The source cannot be fetched.
+    """
+    tree = sources.fetch(definition.source, folder)
+    return Lock(
+        source=tree.provenance.source,
+        subdirectory=definition.source.subdirectory,
+        commit=tree.provenance.commit,
+        sha256=tree.provenance.sha256,
+        tree_sha256=_tree_digest(tree),
+        requirements=definition.requirements,
+    )
+
+
 def write(definition: FunctionDefinition, folder: Path) -> Path:
     """Fetches a function's source as it is now, whatever a lock says, and locks it.
 
@@ -106,16 +123,8 @@ def write(definition: FunctionDefinition, folder: Path) -> Path:
         SourceError: The source cannot be fetched, or the folder cannot be written to.
         PyFuncError: The requirements contradict each other.
     """
-    tree = sources.fetch(definition.source, folder)
-    lock = Lock(
-        source=tree.provenance.source,
-        subdirectory=definition.source.subdirectory,
-        commit=tree.provenance.commit,
-        sha256=tree.provenance.sha256,
-        tree_sha256=_tree_digest(tree),
-        requirements=definition.requirements,
-        resolved=environment.resolve(definition) or None,
-    )
+    resolved = environment.resolve(definition) or None
+    lock = current(definition, folder).model_copy(update={"resolved": resolved})
     text = yaml.safe_dump(lock.model_dump(exclude_none=True), sort_keys=False, width=1000)
     path = folder / LOCK_NAME
     temporary = folder / f".{LOCK_NAME}.new"

@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from . import tensors
 from .contract import NamedArray, TensorSpec
+from .json_response import listed_tensor, response_body, tensor_head, text_tensor
 from .tensors import Array
 
 GZIP_LIMIT = 64 * 1024
@@ -128,7 +129,12 @@ class ArrayResponse(InferenceResponse, Response):
         head = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
         chunks = [head, *binary]
         size = sum(map(len, chunks))
-        headers = [(key.lower().encode(), v.encode()) for key, v in self.http_headers.items()]
+        # A request's id is among them, and may hold what a header cannot.
+        headers = [
+            (key.lower().encode(), value.encode())
+            for key, value in self.http_headers.items()
+            if value.isascii() and value.isprintable()
+        ]
         headers.append((b"content-length", b"%d" % size))
         if binary:
             headers.append((b"content-type", b"application/octet-stream"))
@@ -144,7 +150,7 @@ class ArrayResponse(InferenceResponse, Response):
 
     def model_dump(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The response as JSON has it, with lists for tensors: what server-sent events show."""
-        return self._as_json(_listed_tensor)
+        return self._as_json(listed_tensor)
 
     def model_dump_json(self, *args: Any, **kwargs: Any) -> str:
         """As `model_dump`, in JSON text."""
@@ -152,14 +158,14 @@ class ArrayResponse(InferenceResponse, Response):
 
     def _as_json(self, write: Callable[[NamedArray], dict[str, Any]]) -> dict[str, Any]:
         state = self.__dict__
-        body = {"model_name": state["model_name"]}
-        if state["model_version"]:
-            body["model_version"] = state["model_version"]
-        body["id"] = state["id"]
-        if state["response_parameters"]:
-            body["parameters"] = state["response_parameters"]
-        body["outputs"] = [write(named) for named in state["arrays"]]
-        return body
+        tensors_sent = [write(named) for named in state["arrays"]]
+        return response_body(
+            state["model_name"],
+            state["model_version"],
+            state["id"],
+            state["response_parameters"],
+            tensors_sent,
+        )
 
 
 class ErrorResponse(InferenceResponse):
@@ -219,28 +225,7 @@ def _http_tensor(
     if spec.name in names:
         binary.append(tensors.to_raw(spec.datatype, array))
         parameters = {"binary_data_size": len(binary[-1])}
-        return {**_tensor_head(named), "parameters": parameters}
+        return {**tensor_head(named), "parameters": parameters}
     if spec.datatype.is_bytes:
-        return _text_tensor(named)
-    return {**_tensor_head(named), "data": np.ascontiguousarray(array.ravel())}
-
-
-def _listed_tensor(named: NamedArray) -> dict[str, Any]:
-    if named.spec.datatype.is_bytes:
-        return _text_tensor(named)
-    return {**_tensor_head(named), "data": tensors.to_list(named.array)}
-
-
-def _text_tensor(named: NamedArray) -> dict[str, Any]:
-    data, is_base64 = tensors.to_json_bytes(named.array)
-    if not is_base64:
-        return {**_tensor_head(named), "data": data}
-    return {**_tensor_head(named), "parameters": {"content_type": "base64"}, "data": data}
-
-
-def _tensor_head(named: NamedArray) -> dict[str, Any]:
-    return {
-        "name": named.spec.name,
-        "shape": list(named.array.shape),
-        "datatype": named.spec.datatype.name,
-    }
+        return text_tensor(named)
+    return {**tensor_head(named), "data": np.ascontiguousarray(array.ravel())}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 from mlserver import MLModel
@@ -18,9 +18,10 @@ from mlserver.types import (
 )
 
 from . import fastpath, host
-from .definition import TensorDefinition
+from .definition import FunctionDefinition, TensorDefinition
 from .errors import LoadError, PyFuncError, RequestError
 from .function import Function
+from .pages import Pages
 from .repository import Located, disagreements, explicit_name, find_definition
 from .response import ArrayResponse, ErrorResponse, binary_outputs
 from .runner import logger
@@ -34,7 +35,7 @@ host.refuse_typed_fp16()
 fastpath.install()
 
 
-class PyFuncRuntime(MLModel):
+class PyFuncRuntime(Pages, MLModel):
     """Serves a Python function: `"implementation": "mlserver_pyfunc.PyFuncRuntime"`."""
 
     def __init__(self, settings: ModelSettings) -> None:
@@ -55,6 +56,18 @@ class PyFuncRuntime(MLModel):
     @ready.setter
     def ready(self, value: bool) -> None:
         self._ready = value
+
+    @property
+    def definition(self) -> FunctionDefinition | None:
+        return self._located.definition if self._located else None
+
+    @property
+    def provenance(self) -> Mapping[str, str]:
+        return self._function.provenance if self._function else {}
+
+    @property
+    def streams(self) -> bool:
+        return self._function is not None and self._function.streams
 
     @property
     def up(self) -> bool:

@@ -442,7 +442,7 @@ def _join_elements(elements: list[bytes]) -> bytes:
 
 def _normal_bools(array: Array) -> Array:
     codes = array.view(np.uint8)
-    if codes.size and codes.max() > 1:
+    if codes.size and np.max(codes) > 1:
         array = codes != 0
         array.flags.writeable = False
     return array

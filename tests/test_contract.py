@@ -134,7 +134,7 @@ def test_base64_is_a_matter_of_the_tensors_parameters() -> None:
         ),
         (
             [Wire("x", "FP32", [-1, 2], [1.0, 2.0])],
-            'input "x" of model "iris": expected shape [-1, 2], got [-1, 2]',
+            'input "x" of model "iris": expected shape [-1, 2], got [-1, 2] (a size is 0 or more)',
         ),
         (
             [X, Wire("n", "INT64", [1], [1])],

@@ -306,3 +306,16 @@ def test_any_model_name_makes_a_package_name(name: str, tmp_path: Path, package_
     package = package_of(write(tmp_path, model="VALUE = 1\n"), name=name)
     assert package.load("model").VALUE == 1
     assert package.name.isidentifier()
+
+
+def test_a_folder_without_init_is_a_sibling_of_two_functions(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name / "shared").mkdir(parents=True)
+        (tmp_path / name / "shared" / "rules.py").write_text(f"NAME = {name!r}\n")
+        (tmp_path / name / "main.py").write_text("from shared.rules import NAME\n")
+    packages = [FunctionPackage(name, tmp_path / name, {}) for name in ("one", "two")]
+    try:
+        assert [package.load("main").NAME for package in packages] == ["one", "two"]
+    finally:
+        for package in packages:
+            package.close()

@@ -83,6 +83,13 @@ def triton_call() -> Iterator[GrpcCall]:
         yield lambda function, *args: pool.submit(function, *args).result(120)
 
 
+@pytest.fixture(scope="session")
+def kserve_call() -> Iterator[GrpcCall]:
+    """Calls a function of `kserve_calls`: its stubs clash with Triton's too."""
+    with _pool(1) as pool:
+        yield lambda function, *args: pool.submit(function, *args).result(120)
+
+
 def _pool(workers: int, initializer: Any = None, *arguments: Any) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(
         workers,

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from . import mixture
 from .wire import CONTENTS, Reply, Request, Tensor, decode_raw, encode_raw
 
 _METHOD = "/inference.GRPCInferenceService/"
@@ -165,3 +166,15 @@ def _reply(message: Any, trailing: Iterable[tuple[str, str]] = ()) -> Reply:
         headers=dict(trailing),
         parameters=parameters,
     )
+
+
+def hammer(address: str, clients: int, seconds: float) -> tuple[int, list[str]]:
+    """Sends the mixture from many threads over one channel."""
+    import grpc
+    import open_inference_grpc_pb2_grpc as stubs
+
+    with grpc.insecure_channel(address) as channel:
+        stub = stubs.GRPCInferenceServiceStub(channel)
+        return mixture.hammer(
+            clients, seconds, 10**9, lambda: lambda request: _infer(stub, request, raw=True)
+        )

@@ -274,6 +274,21 @@ MODELS: dict[str, Definition] = {
         "handler",
         {"inputs": [tensor("x", "INT64", [-1])], "outputs": [tensor("y", "INT64", [-1])]},
     ),
+    "versioned": inline(
+        "def handler(x, n):\n    return {'y': x, 'm': n}",
+        "handler",
+        {
+            "model_version": "1",
+            "inputs": [
+                tensor("x", "FP32", [-1], optional=True),
+                tensor("n", "INT64", [-1], optional=True),
+            ],
+            "outputs": [
+                tensor("y", "FP32", [-1], optional=True),
+                tensor("m", "INT64", [-1], optional=True),
+            ],
+        },
+    ),
     "flaky": inline(FLAKY, "act", _MODE, concurrency=4),
     "flaky-async": inline(FLAKY, "act_async", _MODE, concurrency=4),
     "narrow": inline(SLOW, "sleep", _SECONDS, concurrency=1, max_queue=1, timeout=20),

@@ -332,7 +332,7 @@ def test_a_large_answer_is_not_compressed_on_the_event_loop(server: ServerProces
 
 @pytest.mark.parametrize("datatype", ["FP32", "INT64", "FP16", "BYTES", "BOOL"])
 def test_the_kserve_rest_client_works_with_its_defaults(
-    datatype: str, server: ServerProcess, triton_call: GrpcCall
+    datatype: str, server: ServerProcess, kserve_call: GrpcCall
 ) -> None:
     values = {
         "FP32": [1.5, -2.0],
@@ -341,7 +341,7 @@ def test_the_kserve_rest_client_works_with_its_defaults(
         "BYTES": ["a", "b\u00fc"],
         "BOOL": [True, False],
     }[datatype]
-    got = triton_call(kserve_calls.infer_by_rest, server.url, datatype, values)
+    got = kserve_call(kserve_calls.infer_by_rest, server.url, datatype, values)
     assert got == values
 
 

@@ -81,7 +81,7 @@ ON_BOTH = [
     Rejection(
         "a negative size",
         [_x(shape=(-1, 4))],
-        WHERE.format("x") + "expected shape [-1, 4], got [-1, 4]",
+        WHERE.format("x") + "expected shape [-1, 4], got [-1, 4] (a size is 0 or more)",
     ),
     Rejection(
         "a scalar for a vector",

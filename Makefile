@@ -1,0 +1,54 @@
+# Everyday commands: make setup, demo, test, lint, bench, docs.
+# PYTHON=python3.12 chooses the interpreter, ARGS=... goes to the tool that is run.
+
+# The first interpreter in PATH that MLServer supports.
+supported := import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))
+PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
+	$$python -c '$(supported)' 2>/dev/null && echo $$python && break; done)
+version := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+
+VENV ?= .venv
+bin := $(VENV)/bin
+installed := $(VENV)/.installed-$(version)
+
+# uv resolves in seconds what takes older pips many minutes; pip alone where uv cannot install.
+extras := .[dev,examples,remote]
+quiet := --quiet --disable-pip-version-check
+install = if uv --version >/dev/null 2>&1; then uv=uv; \
+	else $(bin)/python -m pip install $(quiet) uv && uv=$(bin)/uv; fi && \
+	$$uv pip install --quiet --python $(bin)/python -e '$(extras)'
+
+.PHONY: setup demo test lint bench docs clean
+
+setup: $(installed)
+
+$(installed): pyproject.toml
+	@$(PYTHON) -c '$(supported)' 2>/dev/null || { \
+		echo "make: expected Python 3.10, 3.11 or 3.12, got '$(PYTHON)' $(version);" \
+			"try make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@echo "installing into $(VENV) with Python $(version)"
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@$(install) || $(bin)/python -m pip install $(quiet) -e '$(extras)'
+	@touch $@
+
+demo: setup
+	@$(bin)/python examples/demo.py $(ARGS)
+
+test: setup
+	$(bin)/python -m pytest $(ARGS)
+
+lint: setup
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+
+bench: setup
+	$(bin)/python -m benchmarks $(ARGS)
+
+# Writes what is generated from the code.
+docs: setup
+	$(bin)/python docs/generate.py
+
+clean:
+	rm -rf $(VENV) .bench dist build

@@ -1,0 +1,5 @@
+from rules import convert
+
+
+def predict(fahrenheit):
+    return convert(fahrenheit)

@@ -1,0 +1,2 @@
+def convert(fahrenheit):
+    return (fahrenheit - 32) / 1.8

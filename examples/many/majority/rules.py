@@ -1,0 +1,2 @@
+def carried(votes, share):
+    return votes.mean(axis=1) > share

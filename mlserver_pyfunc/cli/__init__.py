@@ -1,0 +1,95 @@
+"""The command line. A command's module is imported only when it is the one that runs."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import click
+
+from ..errors import DefinitionError, LoadError, PyFuncError, RequestError
+from .failure import LOAD_FAILED, UNREACHABLE, Failure
+
+COMMANDS = {
+    "init": "Write a function to start from.",
+    "validate": "Check a function without running its code.",
+    "run": "Call a function without a server.",
+    "serve": "Serve a function, or a folder of them, by MLServer.",
+    "infer": "Call a running server.",
+    "lock": "Pin a function's source in function.lock.",
+    "schema": "Print the JSON Schema of function.yaml.",
+    "openapi": "Print a function's OpenAPI document.",
+    "client": "Write a typed Python client of a function.",
+    "completion": "Print the shell's completion script.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name, and imports one when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"{__name__}.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f'no command "{args[0]}"{_nearest(args[0])}')
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except DefinitionError as error:
+            raise Failure(str(error), LOAD_FAILED, _CHECK) from None
+        except LoadError as error:
+            hint = "the log above has the traceback of user code; " + _CHECK
+            raise Failure(str(error), LOAD_FAILED, hint) from None
+        except RequestError as error:
+            raise Failure(f"{error} (status {error.status})") from None
+        except PyFuncError as error:
+            raise Failure(str(error), LOAD_FAILED) from None
+        except Exception as error:
+            raise _call_failure(error) from error
+
+
+_CHECK = "mlserver-pyfunc validate shows what is wrong by file and line"
+
+
+def _call_failure(error: Exception) -> Exception:
+    """A failed call to a server as a failure of ours; anything else as it is."""
+    from ..routes import CallError
+
+    if not isinstance(error, CallError):
+        return error
+    if error.status in (None, "UNAVAILABLE"):
+        return Failure(str(error), UNREACHABLE, "is the server up? mlserver-pyfunc serve FOLDER")
+    return Failure(f"{error} (status {error.status})")
+
+
+def _nearest(name: str) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, COMMANDS, n=1)
+    return f', did you mean "{near[0]}"?' if near else f", expected one of {', '.join(COMMANDS)}"
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 1 something is wrong with what was checked or called, 2 usage, "
+    "3 a function cannot be loaded, 4 no server answers.",
+)
+@click.version_option(package_name="mlserver-pyfunc")
+def main() -> None:
+    """Turn a Python function into an Open Inference Protocol v2 API."""

@@ -1,0 +1,82 @@
+"""`infer --bench`: many calls at once, and how long they took."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+import click
+import numpy as np
+
+from ..routes import CallError, Route, WireInput
+
+BARS = 14
+WIDTH = 50
+
+
+def run(
+    routes: Sequence[Route],
+    model: str,
+    inputs: Sequence[WireInput],
+    seconds: float,
+    *,
+    as_json: bool,
+) -> None:
+    """Calls by each route in a thread of its own, and prints a histogram of latencies.
+
+    Raises:
+        click.exceptions.Exit: With 1 where a call failed.
+    """
+    times: list[float] = []
+    errors: Counter[str] = Counter()
+    routes[0].infer(model, inputs)
+    deadline = time.perf_counter() + seconds
+
+    def work(route: Route) -> None:
+        while (started := time.perf_counter()) < deadline:
+            try:
+                route.infer(model, inputs)
+            except CallError as error:
+                errors[str(error)] += 1
+            else:
+                times.append(time.perf_counter() - started)
+
+    threads = [threading.Thread(target=work, args=(route,)) for route in routes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    _print(np.array(times) * 1000, errors, seconds, as_json=as_json)
+    if errors:
+        raise click.exceptions.Exit(1)
+
+
+def _print(
+    times: np.ndarray[tuple[int], np.dtype[np.float64]],
+    errors: Counter[str],
+    seconds: float,
+    *,
+    as_json: bool,
+) -> None:
+    percentiles = {
+        f"p{rank:g}": float(np.percentile(times, rank)) if times.size else None
+        for rank in (50, 90, 99, 100)
+    }
+    if as_json:
+        summary = {"calls": int(times.size), "errors": dict(errors), "seconds": seconds}
+        click.echo(json.dumps({**summary, "ms": percentiles}))
+        return
+    for message, count in errors.most_common():
+        click.echo(f"{count} x {message}", err=True)
+    click.echo(f"{times.size} calls in {seconds:g} s, {times.size / seconds:.0f} a second")
+    if not times.size:
+        return
+    click.echo("  ".join(f"{name} {value:.2f} ms" for name, value in percentiles.items()))
+    limit = np.percentile(times, 99.5)
+    counts, edges = np.histogram(times[times <= limit], bins=BARS)
+    for count, edge in zip(counts.tolist(), edges.tolist(), strict=False):
+        bar = "█" * round(count / counts.max() * WIDTH)
+        click.echo(f"{edge:9.2f} ms  {bar} {count}")

@@ -1,0 +1,23 @@
+"""`client`: a typed Python client of a function."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import IO
+
+import click
+
+
+@click.command("client")
+@click.argument("folder", type=click.Path(path_type=Path), default=".")
+@click.option("-o", "--output", type=click.File("w"), default="-", help="Write it to a file.")
+def command(folder: Path, output: IO[str]) -> None:
+    """Write a Python module that calls the function in FOLDER on a server.
+
+    It needs NumPy and tritonclient, not this package.
+    """
+    from ..client_module import client_module
+    from ..folder import open_folder
+
+    opened = open_folder(folder)
+    output.write(client_module(opened.definition, opened.model_name))

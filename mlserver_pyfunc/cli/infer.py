@@ -1,0 +1,146 @@
+"""`infer`: call a running server by REST or gRPC. Never imports MLServer (see `routes.grpc`)."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .failure import Failure
+from .inputs import HELP
+
+if TYPE_CHECKING:
+    from ..routes import Reply, Route, WireInput
+
+
+@click.command("infer")
+@click.argument("url")
+@click.option("-m", "--model", help="Its name; needless over REST where there is one model.")
+@click.option("--grpc", "by_grpc", is_flag=True, help="URL is HOST:PORT of gRPC.")
+@click.option("--binary", is_flag=True, help="REST with binary tensors.")
+@click.option("-i", "--input", "given", multiple=True, help=HELP)
+@click.option("--random", "is_random", is_flag=True, help="Random inputs that keep the contract.")
+@click.option("--stream", is_flag=True, help="Print answers as they come.")
+@click.option("--bench", type=float, metavar="SECONDS", help="Call for that long, show latencies.")
+@click.option("-c", "--clients", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait for an answer.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    url: str,
+    model: str | None,
+    by_grpc: bool,
+    binary: bool,
+    given: tuple[str, ...],
+    is_random: bool,
+    stream: bool,
+    bench: float | None,
+    clients: int,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Call the server at URL: http://HOST:PORT, that of a model, or HOST:PORT with --grpc."""
+    url, model = _parts(url, model)
+    route = _route(url, timeout, by_grpc=by_grpc, binary=binary)
+    model = model or _only_model(route, by_grpc=by_grpc)
+    metadata = route.metadata(model)
+    inputs = _inputs(metadata, given, is_random=is_random)
+    if bench is not None:
+        from . import bench as benchmark
+
+        routes = [_route(url, timeout, by_grpc=by_grpc, binary=binary) for _ in range(clients)]
+        benchmark.run(routes, model, inputs, bench, as_json=as_json)
+        return
+    if not as_json:
+        _show_contract(model, metadata)
+    started = time.perf_counter()
+    replies = route.stream(model, inputs) if stream else iter([route.infer(model, inputs)])
+    for reply in replies:
+        _show(reply, as_json=as_json)
+    took = (time.perf_counter() - started) * 1000
+    if not as_json:
+        click.echo(click.style(f"{route.name}: {took:.2f} ms", dim=True), err=True)
+
+
+def _parts(url: str, model: str | None) -> tuple[str, str | None]:
+    """The server's URL, and the model's name where the URL has it."""
+    base, separator, rest = url.partition("/v2/models/")
+    if not separator:
+        return url.removesuffix("/v2"), model
+    return base, model or rest.partition("/")[0]
+
+
+def _route(url: str, timeout: float, *, by_grpc: bool, binary: bool) -> Route:
+    if by_grpc:
+        from ..routes.grpc import RawRoute
+
+        return RawRoute(url.removeprefix("grpc://").removeprefix("http://"), timeout)
+    from ..routes.rest import BinaryRoute, JsonRoute
+
+    return BinaryRoute(url, timeout) if binary else JsonRoute(url, timeout)
+
+
+def _only_model(route: Any, *, by_grpc: bool) -> str:
+    hint = "name one by --model"
+    if by_grpc:
+        raise Failure("which model?", hint=hint)
+    names = sorted({model["name"] for model in route.models()})
+    if len(names) != 1:
+        raise Failure(f"the server has {', '.join(names) or 'no models'}", hint=hint)
+    return str(names[0])
+
+
+def _inputs(metadata: Any, given: tuple[str, ...], *, is_random: bool) -> list[WireInput]:
+    from random import Random
+
+    from ..contract import TensorSpec
+    from ..definition import TensorDefinition
+    from ..routes import WireInput
+    from ..samples import random_array
+    from ..tensors import DATATYPES
+    from . import inputs
+
+    declared = metadata.get("inputs") or []
+    specs = [
+        TensorSpec(t["name"], DATATYPES[t["datatype"]], tuple(t.get("shape") or ()))
+        for t in declared
+    ]
+    arrays = inputs.parse(specs, given)
+    if is_random:
+        for tensor in declared:
+            parameters = tensor.get("parameters") or {}
+            definition = TensorDefinition(
+                name=tensor["name"],
+                datatype=tensor["datatype"],
+                shape=tensor.get("shape") or [],
+                content_type="str" if parameters.get("content_type") == "str" else None,
+            )
+            arrays.setdefault(tensor["name"], random_array(definition, Random()))
+    return [WireInput(s.name, s.datatype.name, arrays[s.name]) for s in specs if s.name in arrays]
+
+
+def _show_contract(model: str, metadata: Any) -> None:
+    from . import output
+
+    click.echo(click.style(model, bold=True))
+    output.contract(metadata)
+    click.echo()
+
+
+def _show(reply: Reply, *, as_json: bool) -> None:
+    from . import output
+
+    if not as_json:
+        output.arrays(reply.outputs)
+        return
+    outputs = [
+        {
+            "name": name,
+            "datatype": reply.datatypes[name],
+            "shape": list(array.shape),
+            "data": output.plain(array),
+        }
+        for name, array in reply.outputs.items()
+    ]
+    click.echo(json.dumps({"outputs": outputs, "parameters": dict(reply.parameters)}))

@@ -1,0 +1,42 @@
+"""`init`: a function to start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .failure import Failure
+
+
+@click.command("init")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=".")
+@click.option(
+    "--from",
+    "origin",
+    metavar="MODULE.PY:FUNCTION",
+    help="Describe this function instead, by its signature and annotations.",
+)
+@click.option("--name", help="Of the model; the folder's where it is not given.")
+@click.option("--force", is_flag=True, help="Write over files that are there.")
+def command(folder: Path, origin: str | None, name: str | None, force: bool) -> None:
+    """Write function.yaml, model-settings.json and, without --from, model.py into FOLDER."""
+    from .. import scaffold
+
+    model_name = name or scaffold.name_of(folder)
+    if origin is None:
+        files = scaffold.starter(model_name)
+    else:
+        path, separator, function = origin.rpartition(":")
+        if not separator or not path.endswith(".py"):
+            raise click.BadParameter(f'--from: expected MODULE.PY:FUNCTION, got "{origin}"')
+        files = scaffold.described(model_name, folder, Path(path), function)
+    there = [file for file in files if (folder / file).exists()]
+    if there and not force:
+        hint = "choose another folder, or write over them by --force"
+        raise Failure(f"{folder}: holds {', '.join(there)} already", hint=hint)
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, text in files.items():
+        (folder / file).write_text(text, encoding="utf-8")
+        click.echo(f"wrote {folder / file}")
+    click.echo(f"next: mlserver-pyfunc validate {folder}")

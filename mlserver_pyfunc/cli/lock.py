@@ -1,0 +1,40 @@
+"""`lock`: pin a source, or tell whether the pin still holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .failure import Failure
+
+
+@click.command("lock")
+@click.argument("folder", type=click.Path(path_type=Path), default=".")
+@click.option("--check", is_flag=True, help="Write nothing; exit with 1 where it would change.")
+def command(folder: Path, check: bool) -> None:
+    """Write function.lock beside the definition in FOLDER: commit, digests and requirements.
+
+    A lock that is there is binding: what differs from it does not load.
+    """
+    from .. import lock
+    from ..folder import open_folder
+
+    located = open_folder(folder).located
+    if not check:
+        click.echo(f"wrote {lock.write(located.definition, located.folder)}")
+        return
+    held = lock.read(located.folder)
+    renew = f"mlserver-pyfunc lock {folder} writes it"
+    if held is None:
+        raise Failure(f"{located.folder}: no function.lock", hint=renew)
+    now = lock.current(located.definition, located.folder)
+    changed = [
+        f"{name}: locked {getattr(held, name)}, now {getattr(now, name)}"
+        for name in type(held).model_fields
+        # Resolved versions are held until they are renewed: newer ones are no change.
+        if name != "resolved" and getattr(held, name) != getattr(now, name)
+    ]
+    if changed:
+        raise Failure("function.lock is out of date: " + "; ".join(changed), hint=renew)
+    click.echo(f"{located.folder}: function.lock holds")

@@ -1,0 +1,23 @@
+"""`openapi`: a function's OpenAPI document."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import IO
+
+import click
+
+
+@click.command("openapi")
+@click.argument("folder", type=click.Path(path_type=Path), default=".")
+@click.option("--server", default="", help="URL of the server, with its path prefix.")
+@click.option("-o", "--output", type=click.File("w"), default="-", help="Write it to a file.")
+def command(folder: Path, server: str, output: IO[str]) -> None:
+    """Print the OpenAPI 3.1 document of the function in FOLDER."""
+    from ..folder import open_folder
+    from ..openapi import document
+
+    opened = open_folder(folder)
+    described = document(opened.definition, opened.model_name, opened.model_version, server)
+    output.write(json.dumps(described, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,66 @@
+"""Writes docs/cli.md from the commands themselves: `python -m mlserver_pyfunc.cli.reference`."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import click
+
+from . import COMMANDS, main
+
+TARGET = Path(__file__).parents[2] / "docs" / "cli.md"
+
+_HEAD = """\
+# Command line
+
+Written by `python -m mlserver_pyfunc.cli.reference` from the commands themselves.
+
+    mlserver-pyfunc COMMAND [OPTIONS] [ARGUMENTS]
+
+Output is coloured and laid out on a terminal, plain lines elsewhere. `--json` prints what a
+machine can read. Errors go to standard error, each with what to do next.
+
+| exit code | meaning |
+|---|---|
+| 0 | done |
+| 1 | something is wrong with what was checked or called |
+| 2 | the command was not understood |
+| 3 | a function cannot be loaded |
+| 4 | no server answers |
+
+Completion, for bash (zsh and fish likewise), in `~/.bashrc`:
+
+    eval "$(mlserver-pyfunc completion bash)"
+"""
+
+
+def reference() -> str:
+    """The whole reference, as Markdown."""
+    root = main.make_context("mlserver-pyfunc", [], resilient_parsing=True)
+    index = "\n".join(f"- [`{name}`](#{name}): {text}" for name, text in COMMANDS.items())
+    return "\n".join([_HEAD, index, *(_section(root, name) for name in COMMANDS)])
+
+
+def _section(root: click.Context, name: str) -> str:
+    command = main.get_command(root, name)
+    assert command is not None
+    context = click.Context(command, info_name=name, parent=root)
+    usage = command.get_usage(context).removeprefix("Usage: ")
+    usage = " ".join(usage.split())
+    rows = [
+        f"| `{_cell(record[0])}` | {_cell(record[1])} |"
+        for parameter in command.get_params(context)
+        if isinstance(parameter, click.Option)
+        and (record := parameter.get_help_record(context)) is not None
+    ]
+    table = "\n".join(["| option | |", "|---|---|", *rows])
+    return f"\n## {name}\n\n    {usage}\n\n{inspect.cleandoc(command.help or '')}\n\n{table}"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    TARGET.write_text(reference() + "\n", encoding="utf-8")

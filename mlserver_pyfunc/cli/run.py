@@ -1,0 +1,95 @@
+"""`run`: the serving path without a server."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .inputs import HELP
+
+
+@click.command("run")
+@click.argument("folder", type=click.Path(path_type=Path), default=".")
+@click.option("-i", "--input", "given", multiple=True, help=HELP)
+@click.option(
+    "--request",
+    "request_file",
+    type=click.File("rb"),
+    help="A request in the protocol's JSON form; - for standard input.",
+)
+@click.option("--random", "is_random", is_flag=True, help="Random inputs that keep the contract.")
+@click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help="Calls.")
+@click.option("--json", "as_json", is_flag=True, help="Print the protocol's response, as JSON.")
+def command(
+    folder: Path,
+    given: tuple[str, ...],
+    request_file: Any,
+    is_random: bool,
+    repeat: int,
+    as_json: bool,
+) -> None:
+    """Call the function in FOLDER as the server would: same loading, contract and errors."""
+    from .. import payload as payloads
+    from ..folder import open_folder
+    from ..samples import random_array
+    from ..timing import TimedFunction
+    from . import inputs
+
+    with TimedFunction(open_folder(folder)) as function:
+        if request_file is not None:
+            request = payloads.from_json(_read(request_file))
+        else:
+            arrays = inputs.parse(function.contract.inputs.values(), given)
+            if is_random:
+                source = random.Random()
+                for tensor in function.definition.inputs:
+                    arrays.setdefault(tensor.name, random_array(tensor, source))
+            request = payloads.from_values(function.contract, arrays)
+        for index in range(repeat):
+            _call(function, request, as_json=as_json, quiet=index < repeat - 1)
+        if not as_json:
+            _timings(function)
+
+
+def _read(file: Any) -> Any:
+    try:
+        return json.load(file)
+    except ValueError as error:
+        raise click.BadParameter(f"--request: not JSON: {error}") from None
+
+
+def _call(function: Any, request: Any, *, as_json: bool, quiet: bool) -> None:
+    import orjson
+
+    from ..local import arrays_of
+    from . import output
+
+    for answer in function.infer_stream(request):
+        started = time.perf_counter()
+        text = orjson.dumps(function.response(answer, request.id)).decode()
+        function.add("encode", time.perf_counter() - started)
+        if quiet:
+            continue
+        if as_json:
+            click.echo(text)
+        else:
+            output.arrays(arrays_of(answer))
+
+
+def _timings(function: Any) -> None:
+    import statistics
+
+    # A function in a process of its own has phases that cannot be told apart from here.
+    medians = {
+        phase: statistics.median(seconds) * 1000
+        for phase, seconds in function.seconds.items()
+        if seconds
+    }
+    parts = ", ".join(f"{phase} {median:.3f}" for phase, median in medians.items())
+    calls = len(function.seconds["decode"])
+    click.echo(click.style(f"ms: {parts} (median of {calls})", dim=True), err=True)

@@ -1,0 +1,17 @@
+"""`schema`: the JSON Schema of function.yaml."""
+
+from __future__ import annotations
+
+import json
+from typing import IO
+
+import click
+
+
+@click.command("schema")
+@click.option("-o", "--output", type=click.File("w"), default="-", help="Write it to a file.")
+def command(output: IO[str]) -> None:
+    """Print the JSON Schema by which editors check and complete function.yaml."""
+    from ..definition import json_schema
+
+    output.write(json.dumps(json_schema(), indent=2) + "\n")

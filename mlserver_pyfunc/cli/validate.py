@@ -1,0 +1,58 @@
+"""`validate`: findings by file and line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command("validate")
+@click.argument("folder", type=click.Path(path_type=Path), default=".")
+@click.option("--deep", is_flag=True, help="Also load the function and call it: runs its code.")
+@click.option("--fetch", is_flag=True, help="Also fetch a remote source and check its code.")
+@click.option("--strict", is_flag=True, help="Fail on warnings too.")
+@click.option("--rules", is_flag=True, help="List the rules and leave.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def command(
+    folder: Path, deep: bool, fetch: bool, strict: bool, rules: bool, as_json: bool
+) -> None:
+    """Check the function in FOLDER, by file and line, without running its code.
+
+    Exits with 1 where there is an error.
+    """
+    from ..validation import RULES, validate
+    from ..validation.deep import check_deeply
+
+    if rules:
+        for rule, (severity, holds) in RULES.items():
+            click.echo(f"{rule}  {severity:8} {holds}")
+        return
+    findings = validate(folder, fetch=fetch)
+    if deep and not any(finding.severity == "error" for finding in findings):
+        findings += check_deeply(folder)
+    if as_json:
+        click.echo(json.dumps([_plain(finding) for finding in findings], indent=2))
+    else:
+        _print(findings, folder)
+    failing = ("error", "warning") if strict else ("error",)
+    if any(finding.severity in failing for finding in findings):
+        raise click.exceptions.Exit(1)
+
+
+_COLORS = {"error": "red", "warning": "yellow", "note": "cyan"}
+
+
+def _print(findings: list[Any], folder: Path) -> None:
+    for finding in findings:
+        severity = click.style(finding.severity, fg=_COLORS[finding.severity], bold=True)
+        click.echo(f"{finding.file}:{finding.line}: {severity} {finding.rule}: {finding.message}")
+    if not findings:
+        click.echo(f"{folder}: nothing wrong was found")
+
+
+def _plain(finding: Any) -> dict[str, Any]:
+    return {**asdict(finding), "file": str(finding.file), "severity": finding.severity}

@@ -1,0 +1,48 @@
+"""An inference response as JSON has it. Needs neither MLServer nor pydantic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from . import tensors
+from .contract import NamedArray
+
+
+def response_body(
+    model_name: str,
+    model_version: str | None,
+    request_id: str | None,
+    parameters: Mapping[str, Any],
+    outputs: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """The response around its tensors."""
+    body: dict[str, Any] = {"model_name": model_name}
+    if model_version:
+        body["model_version"] = model_version
+    body["id"] = request_id
+    if parameters:
+        body["parameters"] = parameters
+    body["outputs"] = outputs
+    return body
+
+
+def listed_tensor(named: NamedArray) -> dict[str, Any]:
+    if named.spec.datatype.is_bytes:
+        return text_tensor(named)
+    return {**tensor_head(named), "data": tensors.to_list(named.array)}
+
+
+def text_tensor(named: NamedArray) -> dict[str, Any]:
+    data, is_base64 = tensors.to_json_bytes(named.array)
+    if not is_base64:
+        return {**tensor_head(named), "data": data}
+    return {**tensor_head(named), "parameters": {"content_type": "base64"}, "data": data}
+
+
+def tensor_head(named: NamedArray) -> dict[str, Any]:
+    return {
+        "name": named.spec.name,
+        "shape": list(named.array.shape),
+        "datatype": named.spec.datatype.name,
+    }

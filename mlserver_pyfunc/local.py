@@ -1,0 +1,183 @@
+"""A function called from plain Python: the serving path, without a server."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from . import payload as payloads
+from . import tensors
+from .contract import Contract
+from .definition import FunctionDefinition
+from .folder import FunctionFolder, open_folder
+from .function import Function
+from .json_response import listed_tensor, response_body
+from .payload import Payload
+from .runner import Answer
+from .tensors import Array
+
+T = TypeVar("T")
+_END = object()
+
+
+class LocalFunction:
+    """A loaded function. Calls take the server's path: contract, queue, handler, contract.
+
+    Args:
+        folder: What to load.
+
+    Raises:
+        LoadError: Names the function, the phase and the cause.
+    """
+
+    def __init__(self, folder: FunctionFolder) -> None:
+        self.folder = folder
+        self.function = self._new_function(folder)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        try:
+            self._wait(self.function.load())
+        except BaseException:
+            self._stop()
+            raise
+
+    @property
+    def definition(self) -> FunctionDefinition:
+        return self.folder.definition
+
+    @property
+    def contract(self) -> Contract:
+        return self.function.contract
+
+    @property
+    def model_name(self) -> str:
+        return self.folder.model_name
+
+    def __call__(
+        self, inputs: Mapping[str, Any] | None = None, /, **named: Any
+    ) -> dict[str, Array]:
+        """Calls the function.
+
+        Args:
+            inputs: By tensor name, for names that are not identifiers.
+            named: By tensor name. Arrays travel with the datatype they have; lists and
+                scalars as JSON would carry them.
+
+        Returns:
+            The outputs by name, of the declared datatypes.
+
+        Raises:
+            RequestError: What a client would get, with its status.
+        """
+        return arrays_of(self.infer(self._payload(inputs, named)))
+
+    def stream(
+        self, inputs: Mapping[str, Any] | None = None, /, **named: Any
+    ) -> Iterator[dict[str, Array]]:
+        """Calls the function and gives its answers one by one; otherwise as a call."""
+        for answer in self.infer_stream(self._payload(inputs, named)):
+            yield arrays_of(answer)
+
+    def request(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Answers a request in the protocol's JSON form, as REST would.
+
+        Raises:
+            RequestError: What a client would get, with its status.
+        """
+        request = payloads.from_json(body)
+        return self.response(self.infer(request), request.id)
+
+    def response(self, answer: Answer, request_id: str = "") -> dict[str, Any]:
+        """The protocol's JSON form of an answer, as REST sends it."""
+        return response_body(
+            self.model_name,
+            self.folder.model_version,
+            request_id or None,
+            answer.parameters,
+            [listed_tensor(named) for named in answer.arrays],
+        )
+
+    def infer(self, request: Payload) -> Answer:
+        """Answers a request.
+
+        Raises:
+            RequestError: What a client would get, with its status.
+        """
+        return self._wait(self.function.infer(request))
+
+    def infer_stream(self, request: Payload) -> Iterator[Answer]:
+        """Answers a request item by item.
+
+        Raises:
+            RequestError: What a client would get, with its status.
+        """
+        answers = self.function.stream(request)
+        try:
+            while (answer := self._wait(_next(answers))) is not _END:
+                yield answer
+        finally:
+            self._wait(answers.aclose())
+
+    def close(self) -> None:
+        """Waits for calls in flight, runs the unload function and forgets the modules."""
+        if self._loop.is_closed():
+            return
+        try:
+            self._wait(self.function.close())
+        finally:
+            self._stop()
+
+    def __enter__(self) -> LocalFunction:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _new_function(self, folder: FunctionFolder) -> Function:
+        located = folder.located
+        return Function(located.definition, located.folder, folder.model_name, folder.model_version)
+
+    def _payload(self, inputs: Mapping[str, Any] | None, named: Mapping[str, Any]) -> Payload:
+        return payloads.from_values(self.contract, {**(inputs or {}), **named})
+
+    def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def _stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+def load(folder: str | Path) -> LocalFunction:
+    """Loads the function of a folder, or of a definition file.
+
+    Raises:
+        DefinitionError: There is no definition, or it is not valid.
+        LoadError: Names the function, the phase and the cause.
+    """
+    return LocalFunction(open_folder(folder))
+
+
+def arrays_of(answer: Answer) -> dict[str, Array]:
+    """The answer's arrays by output name; BYTES are `str` where the definition says so."""
+    return {
+        named.spec.name: tensors.as_text(named.array) if named.spec.text else named.array
+        for named in answer.arrays
+    }
+
+
+async def _next(answers: AsyncIterator[Answer]) -> Any:
+    async for answer in answers:
+        return answer
+    return _END

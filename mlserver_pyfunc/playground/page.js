@@ -1,0 +1,158 @@
+// The page: builds the form, calls the model, measures.
+
+const model = JSON.parse($("model").textContent);
+// All addresses are relative to the page's own, so any path prefix in front of it holds.
+const here = new URL(".", location.href);
+const origin = here.href.replace(/\/v2\/models\/.*$/, "");
+const editors = model.inputs.map(editor);
+$("inputs").append(...editors.map(({ box }) => box));
+if (!editors.length) $("inputs").append(make("p", { class: "note" }, "The function takes no inputs."));
+if (model.version) { $("version").textContent = `version ${model.version}`; $("version").hidden = false; }
+
+function showContract() {
+  const rows = ["inputs", "outputs"].flatMap((kind) => model[kind].map((tensor) => make("tr", {},
+    make("td", {}, kind.slice(0, -1) + (tensor.optional ? ", optional" : "")),
+    make("th", { scope: "row" }, tensor.name),
+    make("td", { class: "value" }, tensor.datatype),
+    make("td", { class: "value" }, `[${tensor.shape.join(", ")}]`),
+    make("td", {}, tensor.description ?? ""))));
+  const heads = ["", "tensor", "datatype", "shape", "description"].map((text) => text ? make("th", { scope: "col" }, text) : make("td"));
+  $("contract").className = "plain";
+  $("contract").append(make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...rows));
+  $("facts").append(...Object.entries(model.facts).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, String(value))]));
+}
+
+async function showReadiness() {
+  let ready = false;
+  try { ready = (await fetch("ready")).ok; } catch { /* shown as not ready */ }
+  $("ready").textContent = ready ? "ready" : "not ready";
+  $("ready").className = `badge ${ready ? "good" : "bad"}`;
+}
+
+async function failure(response) {
+  const text = await response.text();
+  try {
+    const body = JSON.parse(text);
+    return `${body.error ?? JSON.stringify(body.detail ?? body)} (status ${response.status})`;
+  } catch {
+    return `${text || response.statusText} (status ${response.status})`;
+  }
+}
+
+const post = (path, body) => fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body });
+
+async function call(body) {
+  const started = performance.now();
+  const response = await post("infer", body);
+  if (!response.ok) throw new Error(await failure(response));
+  const text = await response.text();
+  return { text, took: performance.now() - started };
+}
+
+async function callStream(body) {
+  const started = performance.now();
+  const response = await post("infer_stream", body);
+  if (!response.ok) throw new Error(await failure(response));
+  const show = streamView($("answer"));
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  let first = null;
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) break;
+    rest += value.replaceAll("\r\n", "\n");
+    const events = rest.split("\n\n");
+    rest = events.pop();
+    for (const event of events) {
+      const data = event.split("\n").filter((line) => line.startsWith("data:")).map((line) => line.slice(5)).join("\n");
+      if (!data) continue;
+      const answer = parseAnswer(data);
+      if (answer.error) throw new Error(answer.error);
+      first ??= performance.now() - started;
+      show(answer);
+    }
+  }
+  return { first, took: performance.now() - started };
+}
+
+const milliseconds = (value) => `${value.toFixed(value < 10 ? 2 : 1)} ms`;
+
+function currentBody() {
+  const body = requestBody(editors);
+  showSnippets($("snippets"), model, body, origin);
+  return body;
+}
+
+async function callOnce() {
+  const body = currentBody();
+  showError("");
+  $("timing").textContent = "";
+  $("call").disabled = true;
+  try {
+    if (model.streams) {
+      const { first, took } = await callStream(body);
+      $("timing").textContent = `${milliseconds(took)} in all${first == null ? "" : `, first item after ${milliseconds(first)}`}`;
+    } else {
+      const { text, took } = await call(body);
+      showAnswer(parseAnswer(text), text);
+      $("timing").textContent = `${milliseconds(took)}, ${new Blob([text]).size.toLocaleString()} bytes`;
+    }
+  } catch (error) {
+    showError(error.message);
+    if (!model.streams) $("answer").replaceChildren();
+  } finally {
+    $("call").disabled = false;
+    showReadiness();
+  }
+}
+
+let measuring = false;
+
+async function measure() {
+  if (measuring) { measuring = false; return; }
+  measuring = true;
+  $("repeat").textContent = "Stop";
+  const body = currentBody();
+  const wanted = Math.min(Math.max(Math.floor(Number($("times").value)) || 1, 1), 10000);
+  const took = [];
+  let errors = 0;
+  let drawn = 0;
+  showError("");
+  $("latency").hidden = false;
+  const show = () => {
+    const sorted = [...took].sort((a, b) => a - b);
+    const rank = (share) => sorted[Math.min(Math.floor(sorted.length * share), sorted.length - 1)];
+    $("latency-summary").textContent = took.length
+      ? `${took.length} calls, median ${milliseconds(rank(0.5))}, p95 ${milliseconds(rank(0.95))}${errors ? `, ${errors} errors` : ""}`
+      : `${errors} errors`;
+    $("latency-chart").replaceChildren(chart("Latency in milliseconds by call", [{ name: "latency", values: took }], "line", " ms"));
+  };
+  while (measuring && took.length + errors < wanted) {
+    try {
+      took.push(await (model.streams ? timedStream(body) : call(body).then((answer) => answer.took)));
+    } catch (error) {
+      errors += 1;
+      showError(error.message);
+    }
+    if (performance.now() - drawn > 100) { show(); drawn = performance.now(); }
+  }
+  show();
+  measuring = false;
+  $("repeat").textContent = "Measure";
+}
+
+async function timedStream(body) {
+  const started = performance.now();
+  const response = await post("infer_stream", body);
+  if (!response.ok) throw new Error(await failure(response));
+  await response.text();
+  return performance.now() - started;
+}
+
+$("form").addEventListener("submit", (event) => { event.preventDefault(); callOnce(); });
+$("randomise").addEventListener("click", () => { editors.forEach((each) => each.randomise()); currentBody(); });
+$("repeat").addEventListener("click", measure);
+$("form").addEventListener("change", currentBody);
+showContract();
+currentBody();
+showReadiness();

@@ -1,0 +1,157 @@
+"""gRPC: tensors in typed fields, or as raw bytes.
+
+Uses tritonclient's messages. Do not import it where MLServer is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import grpc
+import numpy as np
+from google.protobuf.json_format import MessageToDict
+from tritonclient.grpc import service_pb2 as messages
+
+from .. import tensors
+from ..tensors import DATATYPES, Array
+from . import CallError, Reply, WireInput
+
+_SERVICE = "/inference.GRPCInferenceService/"
+_MAX_MESSAGE = 2**31 - 1
+
+
+class RawRoute:
+    """gRPC with tensors as raw bytes.
+
+    Args:
+        target: `HOST:PORT`.
+        timeout: Seconds to wait for an answer.
+    """
+
+    name = "gRPC raw"
+
+    def __init__(self, target: str, timeout: float = 60) -> None:
+        options = [
+            ("grpc.max_send_message_length", _MAX_MESSAGE),
+            ("grpc.max_receive_message_length", _MAX_MESSAGE),
+        ]
+        self._channel = grpc.insecure_channel(target, options)
+        self._timeout = timeout
+        self._infer = self._unary("ModelInfer", messages.ModelInferResponse)
+        self._metadata = self._unary("ModelMetadata", messages.ModelMetadataResponse)
+        # Triton wraps the answers of a stream in a message of its own, the protocol does not.
+        self._stream = self._channel.stream_stream(
+            f"{_SERVICE}ModelStreamInfer",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=messages.ModelInferResponse.FromString,
+        )
+
+    def metadata(self, model: str) -> dict[str, Any]:
+        """As `Route.metadata`."""
+        answer = _call(
+            lambda: self._metadata(messages.ModelMetadataRequest(name=model), timeout=self._timeout)
+        )
+        described: dict[str, Any] = MessageToDict(answer, preserving_proto_field_name=True)
+        for tensor in (*described.get("inputs", ()), *described.get("outputs", ())):
+            tensor["shape"] = [int(size) for size in tensor.get("shape", ())]
+        return described
+
+    def infer(
+        self, model: str, inputs: Sequence[WireInput], parameters: Mapping[str, Any] | None = None
+    ) -> Reply:
+        """As `Route.infer`."""
+        request = self._request(model, inputs, parameters)
+        return _reply(_call(lambda: self._infer(request, timeout=self._timeout)))
+
+    def stream(
+        self, model: str, inputs: Sequence[WireInput], parameters: Mapping[str, Any] | None = None
+    ) -> Iterator[Reply]:
+        """As `Route.stream`."""
+        request = self._request(model, inputs, parameters)
+        answers = self._stream(iter([request]), timeout=self._timeout)
+        while (answer := _call(lambda: next(answers, None))) is not None:
+            yield _reply(answer)
+
+    def close(self) -> None:
+        """As `Route.close`."""
+        self._channel.close()
+
+    def _unary(self, method: str, answer: Any) -> Callable[..., Any]:
+        call: Callable[..., Any] = self._channel.unary_unary(
+            f"{_SERVICE}{method}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=answer.FromString,
+        )
+        return call
+
+    def _request(
+        self, model: str, inputs: Sequence[WireInput], parameters: Mapping[str, Any] | None
+    ) -> Any:
+        request = messages.ModelInferRequest(model_name=model)
+        for name, value in (parameters or {}).items():
+            _set_parameter(request.parameters[name], value)
+        for tensor in inputs:
+            message = request.inputs.add(
+                name=tensor.name, datatype=tensor.datatype, shape=tensor.array.shape
+            )
+            self._fill(request, message, tensor)
+        return request
+
+    def _fill(self, request: Any, message: Any, tensor: WireInput) -> None:
+        request.raw_input_contents.append(tensors.to_raw(DATATYPES[tensor.datatype], tensor.array))
+
+
+class TypedRoute(RawRoute):
+    """gRPC with tensors in typed fields, which FP16 has none of."""
+
+    name = "gRPC typed"
+
+    def _fill(self, request: Any, message: Any, tensor: WireInput) -> None:
+        datatype = DATATYPES[tensor.datatype]
+        if datatype.contents is None:
+            raise CallError(f"{datatype.name} has no typed field in the protocol, send it raw")
+        elements = tensors.to_list(tensor.array)
+        if datatype.is_bytes:
+            elements = [tensors.as_bytes(element) for element in elements]
+        getattr(message.contents, datatype.contents).extend(elements)
+
+
+def _call(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except grpc.RpcError as error:
+        raise CallError(error.details() or str(error.code()), error.code().name) from None
+
+
+def _reply(answer: Any) -> Reply:
+    outputs: dict[str, Array] = {}
+    for index, tensor in enumerate(answer.outputs):
+        datatype = DATATYPES[tensor.datatype]
+        shape = list(tensor.shape)
+        if answer.raw_output_contents:
+            raw = answer.raw_output_contents[index]
+            outputs[tensor.name] = tensors.from_raw(datatype, tensors.RawTensor(raw), shape)
+            continue
+        if datatype.contents is None:
+            raise CallError(f'output "{tensor.name}": {datatype.name} has no typed field')
+        elements = list(getattr(tensor.contents, datatype.contents))
+        array = np.empty(len(elements), dtype=datatype.dtype)
+        array[:] = elements
+        outputs[tensor.name] = array.reshape(shape)
+    datatypes = {tensor.name: tensor.datatype for tensor in answer.outputs}
+    parameters = {name: _parameter(value) for name, value in answer.parameters.items()}
+    return Reply(outputs, datatypes, parameters)
+
+
+def _set_parameter(message: Any, value: Any) -> None:
+    if isinstance(value, bool):
+        message.bool_param = value
+    elif isinstance(value, int):
+        message.int64_param = value
+    else:
+        message.string_param = str(value)
+
+
+def _parameter(message: Any) -> Any:
+    return getattr(message, message.WhichOneof("parameter_choice"))

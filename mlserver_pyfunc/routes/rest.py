@@ -1,0 +1,193 @@
+"""REST: tensors as JSON, or as binary data behind a JSON head."""
+
+from __future__ import annotations
+
+import http.client
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import numpy as np
+import orjson
+
+from .. import tensors
+from ..tensors import DATATYPES, Array
+from . import CallError, Reply, WireInput
+
+_HEAD_LENGTH = "Inference-Header-Content-Length"
+
+
+class JsonRoute:
+    """REST with tensors as JSON lists.
+
+    Args:
+        url: Of the server, with a path prefix where it has one.
+        timeout: Seconds to wait for an answer.
+    """
+
+    name = "REST JSON"
+
+    def __init__(self, url: str, timeout: float = 60) -> None:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise CallError(f'"{url}": expected http://HOST:PORT')
+        is_tls = parts.scheme == "https"
+        connection = http.client.HTTPSConnection if is_tls else http.client.HTTPConnection
+        self._connection = connection(parts.hostname, parts.port, timeout=timeout)
+        self._prefix = parts.path.rstrip("/")
+        self._url = url
+
+    def metadata(self, model: str) -> dict[str, Any]:
+        """As `Route.metadata`."""
+        described: dict[str, Any] = self._json("GET", f"/v2/models/{quote(model, safe='')}")
+        return described
+
+    def server_metadata(self) -> dict[str, Any]:
+        """The server's own metadata."""
+        described: dict[str, Any] = self._json("GET", "/v2")
+        return described
+
+    def models(self) -> list[dict[str, Any]]:
+        """The repository's index."""
+        models: list[dict[str, Any]] = self._json("POST", "/v2/repository/index", b"{}")
+        return models
+
+    def load(self, model: str) -> None:
+        """Loads a model of the repository, or loads it anew."""
+        self._send("POST", f"/v2/repository/models/{quote(model, safe='')}/load", b"", {}).read()
+
+    def infer(
+        self, model: str, inputs: Sequence[WireInput], parameters: Mapping[str, Any] | None = None
+    ) -> Reply:
+        """As `Route.infer`."""
+        body = orjson.dumps(_body(inputs, parameters, _json_tensor))
+        return _reply(self._json("POST", f"/v2/models/{quote(model, safe='')}/infer", body), b"")
+
+    def stream(
+        self, model: str, inputs: Sequence[WireInput], parameters: Mapping[str, Any] | None = None
+    ) -> Iterator[Reply]:
+        """As `Route.stream`, by server-sent events."""
+        body = orjson.dumps(_body(inputs, parameters, _json_tensor))
+        path = f"/v2/models/{quote(model, safe='')}/infer_stream"
+        response = self._send("POST", path, body, {})
+        for line in response:
+            if not line.startswith(b"data:"):
+                continue
+            event = orjson.loads(line[5:])
+            if "error" in event:
+                raise CallError(event["error"], response.status)
+            yield _reply(event, b"")
+
+    def close(self) -> None:
+        """As `Route.close`."""
+        self._connection.close()
+
+    def _json(self, method: str, path: str, body: bytes | None = None) -> Any:
+        return orjson.loads(self._send(method, path, body, {}).read())
+
+    def _send(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> http.client.HTTPResponse:
+        headers = {"Content-Type": "application/json", **headers}
+        try:
+            self._connection.request(method, self._prefix + path, body, dict(headers))
+            response = self._connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            raise CallError(f"{self._url} does not answer: {error}") from None
+        if response.status != 200:
+            raise CallError(_message(response), response.status)
+        return response
+
+
+class BinaryRoute(JsonRoute):
+    """REST with tensors as binary data, both ways."""
+
+    name = "REST binary"
+
+    def infer(
+        self, model: str, inputs: Sequence[WireInput], parameters: Mapping[str, Any] | None = None
+    ) -> Reply:
+        """As `Route.infer`."""
+        raws = [tensors.to_raw(DATATYPES[tensor.datatype], tensor.array) for tensor in inputs]
+        asked = {**(parameters or {}), "binary_data_output": True}
+        body = _body(inputs, asked, _binary_tensor)
+        for tensor, raw in zip(body["inputs"], raws, strict=True):
+            tensor["parameters"] = {"binary_data_size": len(raw)}
+        head = orjson.dumps(body)
+        headers = {
+            "Content-Type": "application/octet-stream",
+            _HEAD_LENGTH: str(len(head)),
+        }
+        path = f"/v2/models/{quote(model, safe='')}/infer"
+        response = self._send("POST", path, head + b"".join(raws), headers)
+        length = response.getheader(_HEAD_LENGTH)
+        received = response.read()
+        end = int(length) if length else len(received)
+        return _reply(orjson.loads(received[:end]), received[end:])
+
+
+def _body(
+    inputs: Sequence[WireInput], parameters: Mapping[str, Any] | None, tensor: Any
+) -> dict[str, Any]:
+    body: dict[str, Any] = {"inputs": [tensor(item) for item in inputs]}
+    if parameters:
+        body["parameters"] = dict(parameters)
+    return body
+
+
+def _binary_tensor(tensor: WireInput) -> dict[str, Any]:
+    shape = list(tensor.array.shape)
+    return {"name": tensor.name, "datatype": tensor.datatype, "shape": shape}
+
+
+def _json_tensor(tensor: WireInput) -> dict[str, Any]:
+    body = _binary_tensor(tensor)
+    if tensor.datatype != "BYTES":
+        body["data"] = tensors.to_list(tensor.array)
+        return body
+    body["data"], is_base64 = tensors.to_json_bytes(tensor.array)
+    if is_base64:
+        body["parameters"] = {"content_type": "base64"}
+    return body
+
+
+def _reply(body: Mapping[str, Any], binary: bytes) -> Reply:
+    outputs: dict[str, Array] = {}
+    position = 0
+    for tensor in body["outputs"]:
+        size = (tensor.get("parameters") or {}).get("binary_data_size")
+        if size is None:
+            outputs[tensor["name"]] = _from_json(tensor)
+            continue
+        raw = binary[position : position + size]
+        position += size
+        outputs[tensor["name"]] = tensors.from_raw(
+            DATATYPES[tensor["datatype"]], tensors.RawTensor(raw), tensor["shape"]
+        )
+    datatypes = {tensor["name"]: tensor["datatype"] for tensor in body["outputs"]}
+    return Reply(outputs, datatypes, body.get("parameters") or {})
+
+
+def _from_json(tensor: Mapping[str, Any]) -> Array:
+    datatype = DATATYPES[tensor["datatype"]]
+    data = tensor["data"]
+    if datatype.dtype.kind == "f":
+        # JSON has no NaN and no infinity: the server writes null for them.
+        flat = [math.nan if element is None else element for element in data]
+        array: Array = np.array(flat, dtype=datatype.dtype)
+        return tensors.reshape(array, tensor["shape"])
+    is_base64 = (tensor.get("parameters") or {}).get("content_type") == "base64"
+    return tensors.from_list(datatype, data, tensor["shape"], is_base64=is_base64)
+
+
+def _message(response: http.client.HTTPResponse) -> str:
+    text = response.read().decode(errors="replace")
+    try:
+        body = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text or response.reason
+    if not isinstance(body, dict):
+        return text
+    return str(body.get("error") or body.get("detail") or text)

@@ -1,0 +1,166 @@
+"""MLServer in this process: lean settings, reload on change, and failures that are told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+import webbrowser
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlserver import MLServer, Settings
+from mlserver.repository.factory import ModelRepositoryFactory
+from mlserver.settings import ModelSettings
+from mlserver.utils import install_uvloop_event_loop
+
+from .errors import PyFuncError
+from .folder import environment_model
+from .routes import CallError
+from .routes.rest import JsonRoute
+
+LEAN = {
+    "debug": False,
+    "gzip_enabled": False,
+    "parallel_workers": 0,
+    "grpc_max_message_length": 2**31 - 1,
+}
+
+logger = logging.getLogger("mlserver.pyfunc")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `serve` was asked for."""
+
+    folder: Path
+    host: str
+    http_port: int
+    grpc_port: int
+    metrics_port: int
+    reload: bool = False
+    open_browser: bool = False
+
+    @property
+    def url(self) -> str:
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
+        return f"http://{host}:{self.http_port}"
+
+
+class _Server(MLServer):
+    """Remembers why it stopped: MLServer stops by itself only where a model does not load."""
+
+    failure: BaseException | None = None
+
+    async def stop(self, sig: int | None = None) -> None:
+        if sig is None:
+            self.failure = sys.exc_info()[1] or PyFuncError("a function failed to load")
+        await super().stop(sig)
+
+
+def use_uvloop() -> None:
+    """Makes event loops of uvloop from here on, as `mlserver start` does."""
+    install_uvloop_event_loop()  # type: ignore[no-untyped-call]
+
+
+async def serve(options: Options) -> BaseException | None:
+    """Serves a folder until a signal ends it.
+
+    Returns:
+        Why a function could not be loaded; None after a signal.
+
+    Raises:
+        DefinitionError: The folder has no model-settings.json and no definition.
+    """
+    os.environ.update(environment_model(options.folder))
+    settings = _settings(options)
+    models = await ModelRepositoryFactory.resolve_model_repository(settings).list()
+    if not models:
+        return PyFuncError(f"{options.folder}: no model-settings.json below could be read")
+    changed: asyncio.Queue[str] = asyncio.Queue()
+    beside = [asyncio.create_task(_when_ready(options, models, changed))]
+    if options.reload:
+        # From before the code is read: no edit may fall between reading and watching.
+        beside.append(asyncio.create_task(_watch(options.folder, changed)))
+        await asyncio.sleep(0)
+    server = _Server(settings)
+    try:
+        await server.start(models)
+    finally:
+        for task in beside:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+    return server.failure
+
+
+def _settings(options: Options) -> Settings:
+    file = options.folder / "settings.json"
+    given: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    lean = {
+        name: value
+        for name, value in LEAN.items()
+        if name not in given and f"MLSERVER_{name.upper()}" not in os.environ
+    }
+    return Settings(
+        **{
+            **lean,
+            **given,
+            "host": options.host,
+            "http_port": options.http_port,
+            "grpc_port": options.grpc_port,
+            "metrics_port": options.metrics_port,
+            "model_repository_root": str(options.folder.resolve()),
+        }
+    )
+
+
+async def _when_ready(
+    options: Options, models: list[ModelSettings], changed: asyncio.Queue[str]
+) -> None:
+    names = sorted({model.name for model in models})
+    while not await asyncio.to_thread(_are_ready, options.url, names):
+        await asyncio.sleep(0.1)
+    page = f"{options.url}/v2/models/{names[0]}/playground"
+    if len(names) > 1:
+        page = f"{options.url}/v2/playground"
+    logger.info("serving %s, try %s", ", ".join(names), page)
+    if options.open_browser:
+        webbrowser.open(page)
+    while True:
+        logger.info("%s changed, reloading", await changed.get())
+        for name in names:
+            await asyncio.to_thread(_reload, options.url, name)
+
+
+def _are_ready(url: str, names: list[str]) -> bool:
+    route = JsonRoute(url, timeout=5)
+    try:
+        ready = {model["name"] for model in route.models() if model["state"] == "READY"}
+    except CallError:
+        return False
+    finally:
+        route.close()
+    return ready.issuperset(names)
+
+
+async def _watch(folder: Path, changed: asyncio.Queue[str]) -> None:
+    from watchfiles import awatch
+
+    async for changes in awatch(folder, debounce=200, step=50):
+        changed.put_nowait(", ".join(sorted({Path(path).name for _, path in changes})))
+
+
+def _reload(url: str, name: str) -> None:
+    """Asks the server itself, by its repository API, which loses no request in flight."""
+    route = JsonRoute(url, timeout=600)
+    try:
+        route.load(name)
+    except CallError as error:
+        logger.error("%s; the code from before goes on serving", error)
+    finally:
+        route.close()

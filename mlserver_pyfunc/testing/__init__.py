@@ -1,0 +1,45 @@
+"""Testing functions: without a server, with a real one, and by generated requests.
+
+Registered as a pytest plugin, so this module imports what it names only when asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..local import LocalFunction, load
+    from .parity import ParityError, assert_parity
+    from .server import Server, ServerError
+    from .strategies import BadRequest, bad_requests_for, requests_for
+
+__all__ = [
+    "BadRequest",
+    "LocalFunction",
+    "ParityError",
+    "Server",
+    "ServerError",
+    "assert_parity",
+    "bad_requests_for",
+    "load",
+    "requests_for",
+]
+
+_LAZY = {
+    "BadRequest": ".strategies",
+    "LocalFunction": "..local",
+    "ParityError": ".parity",
+    "Server": ".server",
+    "ServerError": ".server",
+    "assert_parity": ".parity",
+    "bad_requests_for": ".strategies",
+    "load": "..local",
+    "requests_for": ".strategies",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name], __name__), name)

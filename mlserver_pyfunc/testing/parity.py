@@ -1,0 +1,175 @@
+"""The same requests by every route of the protocol: the answers must be equal."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from importlib import import_module
+from multiprocessing import get_context
+
+import numpy as np
+
+from ..definition import FunctionDefinition
+from ..folder import open_folder
+from ..routes import CallError, Reply, WireInput
+from ..routes.rest import JsonRoute
+from ..samples import random_array
+from ..tensors import Array
+from .server import Server
+
+ROUTES = {
+    "REST JSON": ("rest", "JsonRoute"),
+    "REST binary": ("rest", "BinaryRoute"),
+    "gRPC typed": ("grpc", "TypedRoute"),
+    "gRPC raw": ("grpc", "RawRoute"),
+}
+
+
+class ParityError(AssertionError):
+    """Two routes answered differently."""
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """What was compared.
+
+    Attributes:
+        routes: Names of the routes that were used.
+        requests: How many requests each was sent.
+        skipped: Why a route was left out, by its name.
+    """
+
+    routes: list[str]
+    requests: int
+    skipped: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An error that a route answered."""
+
+    message: str
+
+
+Answer = Reply | Failure
+
+
+def assert_parity(
+    server: Server,
+    definition: FunctionDefinition | None = None,
+    *,
+    model: str | None = None,
+    requests: int = 20,
+    seed: int = 0,
+) -> ParityReport:
+    """Sends generated requests by REST JSON, REST binary, gRPC typed and gRPC raw.
+
+    Args:
+        server: A running one.
+        definition: The model's; None to read it from the server's folder.
+        model: Its name; None for the definition's folder's.
+        requests: How many to generate.
+        seed: Of the generator.
+
+    Returns:
+        Which routes were compared. A route without a form for the contract (FP16 in typed
+        gRPC fields) or one the server does not offer is left out, and says so.
+
+    Raises:
+        ParityError: Names the route, the output and the request.
+    """
+    if definition is None or model is None:
+        folder = open_folder(server.folder)
+        definition, model = definition or folder.definition, model or folder.model_name
+    drawn = [_draw(definition, random.Random(seed + i)) for i in range(requests)]
+    skipped = _unavailable(server, definition)
+    routes = [name for name in ROUTES if name not in skipped]
+    # gRPC clients cannot live in a process that may have imported MLServer.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        answers = {
+            name: pool.submit(
+                _send_all, name, server.grpc_target if "gRPC" in name else server.url, model, drawn
+            ).result()
+            for name in routes
+        }
+    reference = routes[-1]
+    for name in routes[:-1]:
+        for index, (ours, theirs) in enumerate(zip(answers[name], answers[reference], strict=True)):
+            difference = _difference(ours, theirs, is_json=name == "REST JSON")
+            if difference:
+                raise ParityError(
+                    f'model "{model}": {name} and {reference} differ on request {index}: '
+                    f"{difference}; sent {_shown(drawn[index])}"
+                )
+    return ParityReport(routes, requests, skipped)
+
+
+def _send_all(
+    name: str, address: str, model: str, requests: Sequence[Sequence[WireInput]]
+) -> list[Answer]:
+    module, attribute = ROUTES[name]
+    route = getattr(import_module(f"mlserver_pyfunc.routes.{module}"), attribute)(address)
+    answers: list[Answer] = []
+    for inputs in requests:
+        try:
+            answers.append(route.infer(model, inputs))
+        except CallError as error:
+            answers.append(Failure(str(error)))
+    route.close()
+    return answers
+
+
+def _unavailable(server: Server, definition: FunctionDefinition) -> dict[str, str]:
+    skipped = {}
+    route = JsonRoute(server.url)
+    if "binary_tensor_data" not in route.server_metadata().get("extensions", []):
+        skipped["REST binary"] = "the server does not offer the binary tensor extension"
+    route.close()
+    if any(t.datatype == "FP16" for t in (*definition.inputs, *definition.outputs)):
+        skipped["gRPC typed"] = "FP16 has no typed field"
+    return skipped
+
+
+def _difference(ours: Answer, theirs: Answer, *, is_json: bool) -> str:
+    if isinstance(ours, Failure) or isinstance(theirs, Failure):
+        same = isinstance(ours, Failure) and isinstance(theirs, Failure)
+        if same and _without_id(ours) == _without_id(theirs):
+            return ""
+        return f"one answered {_worded(ours)}, the other {_worded(theirs)}"
+    if ours.datatypes != theirs.datatypes:
+        return f"outputs {ours.datatypes}, not {theirs.datatypes}"
+    for name, array in ours.outputs.items():
+        other = theirs.outputs[name]
+        if array.shape != other.shape:
+            return f'output "{name}" has shape {array.shape}, not {other.shape}'
+        if not _equal(array, other, is_json=is_json):
+            return f'output "{name}" is {array.tolist()}, not {other.tolist()}'
+    return ""
+
+
+def _equal(array: Array, other: Array, *, is_json: bool) -> bool:
+    if array.dtype.kind != "f":
+        return bool(np.array_equal(array, other))
+    if is_json:
+        # JSON writes null for NaN and for both infinities.
+        other = np.where(np.isfinite(other), other, np.nan).astype(other.dtype)
+    return bool(np.array_equal(array, other, equal_nan=True))
+
+
+def _without_id(answer: Answer) -> str:
+    return answer.message.partition(" (request ")[0] if isinstance(answer, Failure) else ""
+
+
+def _worded(answer: Answer) -> str:
+    return f'error "{answer.message}"' if isinstance(answer, Failure) else "a result"
+
+
+def _shown(inputs: Sequence[WireInput]) -> str:
+    return ", ".join(f"{item.name}={item.array.tolist()}" for item in inputs)[:500]
+
+
+def _draw(definition: FunctionDefinition, source: random.Random) -> list[WireInput]:
+    chosen = [t for t in definition.inputs if not t.optional or source.random() < 0.5]
+    return [WireInput(t.name, t.datatype, random_array(t, source)) for t in chosen]

@@ -1,0 +1,216 @@
+"""Hypothesis strategies of requests, from a function's definition alone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from .. import tensors
+from ..definition import FunctionDefinition, TensorDefinition
+from ..tensors import DATATYPES, Array
+
+MAX_SIZE = 5
+"""Longest axis that is drawn where the definition admits any."""
+
+Body = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class BadRequest:
+    """A request that breaks one rule of the contract.
+
+    Attributes:
+        rule: Which.
+        tensor: The input it is broken in.
+        body: The protocol's JSON form.
+    """
+
+    rule: str
+    tensor: str
+    body: Body
+
+
+def arrays_for(tensor: TensorDefinition) -> st.SearchStrategy[Array]:
+    """Arrays that a declared tensor admits; floats are finite, as JSON has no others."""
+    shapes = st.tuples(
+        *[st.integers(0, MAX_SIZE) if size == -1 else st.just(size) for size in tensor.shape]
+    )
+    return shapes.flatmap(lambda shape: _arrays_of_shape(tensor, shape))
+
+
+def inputs_for(definition: FunctionDefinition) -> st.SearchStrategy[dict[str, Array]]:
+    """Input arrays by name that keep the contract; optional ones are there or not."""
+    required = {t.name: arrays_for(t) for t in definition.inputs if not t.optional}
+    optional = {t.name: arrays_for(t) for t in definition.inputs if t.optional}
+    return st.fixed_dictionaries(required, optional=optional)
+
+
+def requests_for(definition: FunctionDefinition) -> st.SearchStrategy[Body]:
+    """Requests in the protocol's JSON form that keep the contract."""
+    return inputs_for(definition).map(lambda arrays: body_of(definition, arrays))
+
+
+def bad_requests_for(definition: FunctionDefinition) -> st.SearchStrategy[BadRequest]:
+    """Requests that break one rule of the contract each: every one answers with 400.
+
+    Raises:
+        ValueError: The definition declares no inputs, so has no rule to break.
+    """
+    broken = [
+        _broken(definition, tensor, rule)
+        for tensor in definition.inputs
+        for rule, (applies, _) in _RULES.items()
+        if applies(tensor)
+    ]
+    if not broken:
+        raise ValueError("expected a definition with inputs, got none")
+    return st.one_of(broken)
+
+
+def body_of(definition: FunctionDefinition, arrays: dict[str, Array]) -> Body:
+    """The protocol's JSON form of input arrays."""
+    datatypes = {tensor.name: tensor.datatype for tensor in definition.inputs}
+    return {"inputs": [_json(name, datatypes[name], array) for name, array in arrays.items()]}
+
+
+def _json(name: str, datatype: str, array: Array) -> Body:
+    body: Body = {"name": name, "datatype": datatype, "shape": list(array.shape)}
+    if datatype != "BYTES":
+        return {**body, "data": tensors.to_list(array)}
+    body["data"], is_base64 = tensors.to_json_bytes(array)
+    return {**body, "parameters": {"content_type": "base64"}} if is_base64 else body
+
+
+def _arrays_of_shape(tensor: TensorDefinition, shape: tuple[int, ...]) -> st.SearchStrategy[Array]:
+    dtype = DATATYPES[tensor.datatype].dtype
+    if dtype.kind == "O":
+        text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+        elements = text if tensor.content_type == "str" else st.one_of(st.binary(max_size=12), text)
+        count = int(np.prod(shape, dtype=int))
+        drawn = st.lists(elements.map(tensors.as_bytes), min_size=count, max_size=count)
+        return drawn.map(lambda items: _objects(items, shape))
+    if dtype.kind == "f":
+        width = cast("Literal[16, 32, 64]", dtype.itemsize * 8)
+        finite = st.floats(width=width, allow_nan=False, allow_infinity=False)
+        return hnp.arrays(dtype, shape, elements=finite)
+    return hnp.arrays(dtype, shape)
+
+
+def _objects(items: list[bytes], shape: tuple[int, ...]) -> Array:
+    array = np.empty(len(items), dtype=object)
+    array[:] = items
+    return array.reshape(shape)
+
+
+Breaker = Callable[[TensorDefinition, Body, Body], None]
+
+
+def _broken(
+    definition: FunctionDefinition, tensor: TensorDefinition, rule: str
+) -> st.SearchStrategy[BadRequest]:
+    full = {each.name: _filled(each) for each in definition.inputs}
+    breaker = _RULES[rule][1]
+
+    def break_rule(arrays: dict[str, Array]) -> BadRequest:
+        body = copy.deepcopy(body_of(definition, arrays))
+        target = next(item for item in body["inputs"] if item["name"] == tensor.name)
+        breaker(tensor, body, target)
+        return BadRequest(rule, tensor.name, body)
+
+    return st.fixed_dictionaries(full).map(break_rule)
+
+
+def _filled(tensor: TensorDefinition) -> st.SearchStrategy[Array]:
+    """Arrays with an element where the definition admits any: a value needs a place."""
+    shapes = st.tuples(
+        *[st.integers(1, MAX_SIZE) if size == -1 else st.just(size) for size in tensor.shape]
+    )
+    return shapes.flatmap(lambda shape: _arrays_of_shape(tensor, shape))
+
+
+def _missing(tensor: TensorDefinition, body: Body, target: Body) -> None:
+    body["inputs"].remove(target)
+
+
+def _unknown(tensor: TensorDefinition, body: Body, target: Body) -> None:
+    body["inputs"].append({**target, "name": f"{tensor.name}_unknown"})
+
+
+def _duplicate(tensor: TensorDefinition, body: Body, target: Body) -> None:
+    body["inputs"].append(copy.deepcopy(target))
+
+
+def _datatype(tensor: TensorDefinition, body: Body, target: Body) -> None:
+    target["datatype"] = "INT32" if tensor.datatype == "FP64" else "FP64"
+
+
+def _rank(tensor: TensorDefinition, body: Body, target: Body) -> None:
+    target["shape"] = [1, *target["shape"]]
+
+
+def _fixed_axis(tensor: TensorDefinition, body: Body, target: Body) -> None:
+    axis = next(axis for axis, size in enumerate(tensor.shape) if size != -1)
+    target["shape"][axis] += 1
+
+
+def _negative_size(tensor: TensorDefinition, body: Body, target: Body) -> None:
+    target["shape"][0] = -1
+
+
+def _too_many(tensor: TensorDefinition, body: Body, target: Body) -> None:
+    target["data"].append("" if tensor.datatype == "BYTES" else 0)
+
+
+def _wrong_kind(tensor: TensorDefinition, body: Body, target: Body) -> None:
+    target["data"][0] = 1 if tensor.datatype in ("BYTES", "BOOL") else "text"
+
+
+def _null(tensor: TensorDefinition, body: Body, target: Body) -> None:
+    target["data"][0] = None
+
+
+def _fraction(tensor: TensorDefinition, body: Body, target: Body) -> None:
+    target["data"][0] = 1.5
+
+
+def _out_of_range(tensor: TensorDefinition, body: Body, target: Body) -> None:
+    target["data"][0] = int(np.iinfo(DATATYPES[tensor.datatype].dtype).max) + 1
+
+
+def _unknown_output(tensor: TensorDefinition, body: Body, target: Body) -> None:
+    body["outputs"] = [{"name": "no such output"}]
+
+
+def _always(tensor: TensorDefinition) -> bool:
+    return True
+
+
+def _has_elements(tensor: TensorDefinition) -> bool:
+    return 0 not in tensor.shape
+
+
+def _is_integer(tensor: TensorDefinition) -> bool:
+    return "INT" in tensor.datatype and _has_elements(tensor)
+
+
+_RULES: dict[str, tuple[Callable[[TensorDefinition], bool], Breaker]] = {
+    "missing": (lambda tensor: not tensor.optional, _missing),
+    "unknown": (_always, _unknown),
+    "duplicate": (_always, _duplicate),
+    "datatype": (_always, _datatype),
+    "rank": (_always, _rank),
+    "fixed axis": (lambda tensor: any(size != -1 for size in tensor.shape), _fixed_axis),
+    "negative size": (lambda tensor: bool(tensor.shape), _negative_size),
+    "element count": (_has_elements, _too_many),
+    "element kind": (_has_elements, _wrong_kind),
+    "null": (_has_elements, _null),
+    "whole numbers": (_is_integer, _fraction),
+    "range": (lambda tensor: _is_integer(tensor) and tensor.datatype != "UINT64", _out_of_range),
+    "requested outputs": (_always, _unknown_output),
+}

@@ -1,0 +1,84 @@
+"""Where the time of a call goes, seen from the outside of the function."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .contract import Contract, NamedArray, WireTensor
+from .folder import FunctionFolder
+from .function import Function
+from .local import LocalFunction
+from .tensors import Array
+
+PHASES = ("decode", "queue", "handler", "check", "encode")
+
+
+class TimedFunction(LocalFunction):
+    """A local function that keeps the seconds of each phase of each call.
+
+    Attributes:
+        seconds: By phase: `decode` checks and decodes the request; `queue` waits for a
+            thread; `handler` runs; `check` casts and checks its answer; `encode`, which
+            the caller adds, writes it as JSON.
+    """
+
+    def __init__(self, folder: FunctionFolder) -> None:
+        self.seconds: dict[str, list[float]] = {phase: [] for phase in PHASES}
+        super().__init__(folder)
+
+    def add(self, phase: str, seconds: float) -> None:
+        """Adds a measured time."""
+        self.seconds[phase].append(seconds)
+
+    def _new_function(self, folder: FunctionFolder) -> Function:
+        function = super()._new_function(folder)
+        function.contract = _TimedContract(self, function.contract)
+        return function
+
+
+class _Inputs(dict[str, Array]):
+    """Decoded inputs that notice when the handler's thread first takes one."""
+
+    first_read = 0.0
+
+    def _read(self) -> None:
+        self.first_read = self.first_read or time.perf_counter()
+
+    def get(self, *args: Any) -> Any:
+        self._read()
+        return super().get(*args)
+
+    def __contains__(self, key: object) -> bool:
+        self._read()
+        return super().__contains__(key)
+
+    def __getitem__(self, key: str) -> Array:
+        self._read()
+        return super().__getitem__(key)
+
+
+class _TimedContract(Contract):
+    def __init__(self, timed: TimedFunction, contract: Contract) -> None:
+        inputs, outputs = list(contract.inputs.values()), list(contract.outputs.values())
+        super().__init__(contract.model_name, inputs, outputs)
+        self._timed = timed
+        self._sent = _Inputs()
+        self._decoded = 0.0
+
+    def decode_inputs(self, wire_tensors: Iterable[WireTensor]) -> dict[str, Array]:
+        started = time.perf_counter()
+        self._sent = _Inputs(super().decode_inputs(wire_tensors))
+        self._decoded = time.perf_counter()
+        self._timed.add("decode", self._decoded - started)
+        return self._sent
+
+    def encode_outputs(self, values: Mapping[str, Any]) -> list[NamedArray]:
+        ended = time.perf_counter()
+        began = self._sent.first_read or self._decoded
+        checked = super().encode_outputs(values)
+        self._timed.add("queue", began - self._decoded)
+        self._timed.add("handler", ended - began)
+        self._timed.add("check", time.perf_counter() - ended)
+        return checked

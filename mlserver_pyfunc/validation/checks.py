@@ -1,0 +1,181 @@
+"""Runs the checks of a folder in order; each builds on what the ones before have found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .. import lock
+from ..definition import FILE_NAME, FunctionDefinition, parse
+from ..errors import PyFuncError
+from ..folder import SETTINGS_FILE_NAME
+from ..repository import disagreements
+from ..sources.digest import LOCK_NAME, DigestError
+from . import code, definition_rules
+from .document import Document
+from .findings import Finding
+
+IMPLEMENTATION = "mlserver_pyfunc.PyFuncRuntime"
+
+
+@dataclass(frozen=True)
+class _Declared:
+    """A tensor that model-settings.json declares."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+def validate(path: Path, *, fetch: bool = False) -> list[Finding]:
+    """Checks a function's folder, or its definition file. Runs none of its code.
+
+    Args:
+        path: The folder or file.
+        fetch: Fetch a remote source too, and check it.
+
+    Returns:
+        Findings by file and line; empty where nothing is wrong.
+    """
+    findings = list(_all(path, fetch=fetch))
+    return sorted(set(findings), key=lambda f: (str(f.file), f.line, f.rule, f.message))
+
+
+def _all(path: Path, *, fetch: bool) -> Iterator[Finding]:
+    folder = path if path.is_dir() else path.parent
+    settings_file = folder / SETTINGS_FILE_NAME
+    settings: Mapping[str, Any] = {}
+    if settings_file.is_file() and (path.is_dir() or path == settings_file):
+        try:
+            settings = _mapping(settings_file)
+        except ValueError as error:
+            yield Finding("M201", f"not a JSON mapping: {error}", settings_file, 1)
+            return
+    try:
+        document = _document(path, folder, settings_file, settings)
+    except (OSError, UnicodeDecodeError) as error:
+        yield Finding("D001", _reason(error), path, 1)
+        return
+    except yaml.YAMLError as error:
+        yield _not_yaml(error, path if path.is_file() else folder / FILE_NAME)
+        return
+    found = list(definition_rules.check(document))
+    yield from found
+    if settings_file.is_file() and settings:
+        yield from _settings_findings(settings_file, settings, document, broken=bool(found))
+    if any(finding.severity == "error" for finding in found):
+        return
+    definition = parse(document.value())
+    yield from _source_findings(definition, document, document.path.parent, fetch=fetch)
+
+
+def _document(
+    path: Path, folder: Path, settings_file: Path, settings: Mapping[str, Any]
+) -> Document:
+    """The definition's text, found as the server finds it."""
+    if path.is_file() and path != settings_file:
+        return Document(path, path.read_text(encoding="utf-8"))
+    parameters = settings.get("parameters")
+    parameters = parameters if isinstance(parameters, Mapping) else {}
+    extra = parameters.get("extra")
+    inline = extra.get("function") if isinstance(extra, Mapping) else None
+    if isinstance(inline, Mapping):
+        text = settings_file.read_text(encoding="utf-8")
+        return Document(settings_file, text, ("parameters", "extra", "function"))
+    if isinstance(inline, str) and inline.lstrip().startswith("{"):
+        return Document(settings_file, inline)
+    beside = folder / inline if isinstance(inline, str) else folder
+    places = [beside]
+    if isinstance(parameters.get("uri"), str):
+        places.append(folder / parameters["uri"])
+    for place in places:
+        file = place / FILE_NAME if place.is_dir() else place
+        if file.is_file() and file.suffix in (".yaml", ".yml", ".json"):
+            return Document(file, file.read_text(encoding="utf-8"))
+    raise FileNotFoundError(
+        f"no {FILE_NAME} here, and no parameters.extra.function in {SETTINGS_FILE_NAME}: "
+        "write one by mlserver-pyfunc init"
+    )
+
+
+def _settings_findings(
+    file: Path, settings: Mapping[str, Any], document: Document, *, broken: bool
+) -> Iterator[Finding]:
+    lines = Document(file, file.read_text(encoding="utf-8"))
+    implementation = settings.get("implementation")
+    if implementation != IMPLEMENTATION:
+        yield Finding(
+            "M202",
+            f'implementation: expected "{IMPLEMENTATION}", got "{implementation}"',
+            file,
+            lines.line(["implementation"]),
+        )
+    if int(settings.get("max_batch_size") or 0) > 1:
+        message = "max_batch_size: MLServer would join requests before their tensors are checked"
+        yield Finding("M204", message, file, lines.line(["max_batch_size"]))
+    if broken:
+        return
+    definition = parse(document.value())
+    name = settings.get("name")
+    if name and definition.model_name and name != definition.model_name:
+        message = f'name: "{name}", but the definition\'s model_name is "{definition.model_name}"'
+        yield Finding("M203", message, file, lines.line(["name"]))
+    for message in disagreements(
+        definition,
+        version=(settings.get("parameters") or {}).get("version"),
+        inputs=_declared(settings.get("inputs")),
+        outputs=_declared(settings.get("outputs")),
+    ):
+        yield Finding("M203", message, file, lines.line([message.split()[0]]))
+
+
+def _source_findings(
+    definition: FunctionDefinition, document: Document, folder: Path, *, fetch: bool
+) -> Iterator[Finding]:
+    source = definition.source
+    is_inline = source.code is not None or source.base64 is not None
+    is_remote = "://" in (source.source or "") and not (source.source or "").startswith("file://")
+    keys = definition_rules.source_keys(document)
+    line = document.line([*keys, "source"])
+    if is_remote and not is_inline and not fetch:
+        message = f'"{source.source}" is remote: add --fetch to fetch it and check its code'
+        yield Finding("S302", message, document.path, line)
+        return
+    try:
+        tree = lock.fetch_locked(definition, folder)
+    except (PyFuncError, OSError) as error:
+        is_of_lock = (folder / LOCK_NAME).is_file() and isinstance(error, DigestError)
+        rule = "S303" if is_of_lock else "S301"
+        yield Finding(rule, str(error), document.path, line)
+        return
+    yield from code.check(definition, tree, document, keys)
+
+
+def _declared(tensors: Any) -> list[_Declared]:
+    if not isinstance(tensors, list):
+        return []
+    return [_Declared(t["name"], t["datatype"], t["shape"]) for t in tensors]
+
+
+def _mapping(file: Path) -> Mapping[str, Any]:
+    value = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError(f"it is a {type(value).__name__}")
+    return value
+
+
+def _not_yaml(error: yaml.YAMLError, file: Path) -> Finding:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or "cannot be read"
+    return Finding("D002", f"not YAML: {problem}", file, mark.line + 1 if mark else 1)
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8 text: {error.reason}"
+    return error.strerror or str(error)

@@ -1,0 +1,44 @@
+"""The check that runs user code: load the function and call it as its contract says."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from .. import payload as payloads
+from ..errors import PyFuncError, RequestError
+from ..folder import FunctionFolder, open_folder
+from ..local import LocalFunction
+from ..samples import random_array
+from .findings import Finding
+
+CALLS = 3
+
+
+def check_deeply(path: Path) -> list[Finding]:
+    """Loads the function of a folder and calls it with random, contract-shaped data."""
+    folder = open_folder(path)
+    try:
+        with LocalFunction(folder) as function:
+            return _called(folder, function)
+    except PyFuncError as error:
+        return [_finding("X701", folder, str(error))]
+
+
+def _called(folder: FunctionFolder, function: LocalFunction) -> list[Finding]:
+    for call in range(CALLS):
+        source = random.Random(call)
+        arrays = {t.name: random_array(t, source) for t in folder.definition.inputs}
+        try:
+            for _ in function.infer_stream(payloads.from_values(function.contract, arrays)):
+                pass
+        except RequestError as error:
+            # A status below 500 is an answer: random values may well make no sense to it.
+            if error.status >= 500:
+                return [_finding("X702", folder, str(error))]
+    return []
+
+
+def _finding(rule: str, folder: FunctionFolder, message: str) -> Finding:
+    where = Path(folder.located.where)
+    return Finding(rule, message, where if where.is_file() else folder.located.folder, 1)

@@ -1,0 +1,149 @@
+"""Checks of the definition itself: its keys, values, tensors, requirements and inline code."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from ..definition import Problem, problems
+from ..errors import DefinitionError
+from .document import Document
+from .findings import Finding
+
+MAX_ENV_BYTES = 128 * 1024
+"""Linux admits no environment variable beyond."""
+
+
+def check(document: Document) -> Iterator[Finding]:
+    """Findings of the definition's text."""
+    path, value = document.path, document.value()
+    if not isinstance(value, Mapping):
+        kind = "nothing" if value is None else type(value).__name__
+        yield Finding("D002", f"expected a mapping, got {kind}", path, document.line())
+        return
+    for line, key in document.repeated_keys():
+        yield Finding("D003", f'"{key}" is given twice in one mapping', path, line)
+    try:
+        listed = problems(value)
+    except DefinitionError as error:
+        yield Finding("D002", str(error), path, document.line(["kind"]))
+        return
+    keys = ["spec"] if "spec" in value else []
+    for problem in listed:
+        yield Finding(_rule(problem), problem.message, path, _line(document, keys, problem, value))
+    spec: Any = value.get("spec", value)
+    if not listed and not spec.get("outputs"):
+        message = "outputs: expected at least one tensor, got none"
+        yield Finding("D106", message, path, document.line([*keys, "outputs"]))
+    if not any(problem.location[:1] == ("requirements",) for problem in listed):
+        yield from _contradictions(document, keys, spec.get("requirements"))
+    if not listed:
+        yield from _inline_code(document, keys, spec)
+
+
+def source_keys(document: Document) -> list[str]:
+    """The keys that lead to the definition's `source` mapping."""
+    value = document.value()
+    return ["spec", "source"] if "spec" in value else ["source"]
+
+
+def _rule(problem: Problem) -> str:
+    by_kind = {"extra_forbidden": "D101", "missing": "D102"}
+    if problem.kind in by_kind:
+        return by_kind[problem.kind]
+    if problem.location[:1] == ("requirements",):
+        return "R501"
+    if problem.location == ("source",) and problem.kind == "value_error":
+        return "D104"
+    return "D105" if not problem.location else "D103"
+
+
+def _line(document: Document, keys: list[str], problem: Problem, value: Mapping[str, Any]) -> int:
+    location = problem.location
+    if location:
+        return document.line([*keys, *location])
+    # The definition's own validator speaks of a tensor that is declared twice.
+    spec = value.get("spec", value)
+    kind = problem.message.partition(":")[0]
+    seen = set()
+    for index, tensor in enumerate(spec.get(kind) or ()):
+        if tensor["name"] in seen:
+            return document.line([*keys, kind, index])
+        seen.add(tensor["name"])
+    return document.line([*keys, kind])
+
+
+def _contradictions(document: Document, keys: list[str], lines: Any) -> Iterator[Finding]:
+    if not isinstance(lines, list):
+        return
+    by_name: defaultdict[str, list[tuple[int, Requirement]]] = defaultdict(list)
+    for index, line in enumerate(lines):
+        try:
+            requirement = Requirement(line)
+        except (InvalidRequirement, TypeError):
+            continue
+        if requirement.marker is None:
+            by_name[canonicalize_name(requirement.name)].append((index, requirement))
+    for name, group in by_name.items():
+        together = SpecifierSet()
+        for _, requirement in group:
+            together &= requirement.specifier
+        if together and not _satisfiable(together):
+            index = group[-1][0]
+            listed = ", ".join(f'"{requirement}"' for _, requirement in group)
+            message = f"no version of {name} satisfies {listed}"
+            yield Finding(
+                "R502", message, document.path, document.line([*keys, "requirements", index])
+            )
+
+
+def _satisfiable(specifiers: SpecifierSet) -> bool:
+    """Whether some version fits: each bound itself, or one just above or below it, or none."""
+    candidates = {"0", "999999"}
+    for specifier in specifiers:
+        bound = specifier.version.removesuffix(".*")
+        try:
+            release = Version(bound).release
+        except InvalidVersion:
+            return True
+        above = ".".join(map(str, (*release[:-1], release[-1] + 1)))
+        below = ".".join(map(str, (*release[:-1], max(release[-1] - 1, 0))))
+        candidates |= {bound, f"{bound}.0.1", above, f"{below}.999999"}
+    for candidate in candidates:
+        try:
+            if specifiers.contains(candidate, prereleases=True):
+                return True
+        except InvalidVersion:
+            continue
+    return False
+
+
+def _inline_code(document: Document, keys: list[str], spec: Mapping[str, Any]) -> Iterator[Finding]:
+    source = spec["source"]
+    if not isinstance(source, Mapping):
+        return
+    for key in ("code", "base64"):
+        text = source.get(key)
+        if not isinstance(text, str):
+            continue
+        line = document.line([*keys, "source", key])
+        if key == "code" and "{{" in text:
+            offset = text[: text.index("{{")].count("\n") + 1
+            message = "KServe takes {{ }} for a template of its own: give the code as base64"
+            yield Finding(
+                "K601", message, document.path,
+                document.code_line([*keys, "source", key]) + offset,
+            )  # fmt: skip
+        size = len(text.encode())
+        if size > MAX_ENV_BYTES:
+            message = (
+                f"{size} bytes of inline {key}: an environment variable holds {MAX_ENV_BYTES} at "
+                "most, serve it from a file, an archive or git"
+            )
+            yield Finding("K602", message, document.path, line)

@@ -1,0 +1,63 @@
+"""What a check says, and the rules it may say it by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Severity = Literal["error", "warning", "note"]
+
+RULES: dict[str, tuple[Severity, str]] = {
+    "D001": ("error", "the folder holds a function definition"),
+    "D002": ("error", "the definition is a YAML or JSON mapping"),
+    "D003": ("error", "a key is given once"),
+    "D101": ("error", "keys are known"),
+    "D102": ("error", "required keys are given"),
+    "D103": ("error", "values are of the expected kind and within limits"),
+    "D104": ("error", "the source is given in one way"),
+    "D105": ("error", "tensor names are unique"),
+    "D106": ("error", "the function declares an output"),
+    "M201": ("error", "model-settings.json is a JSON mapping"),
+    "M202": ("error", "the implementation is mlserver_pyfunc.PyFuncRuntime"),
+    "M203": ("error", "model-settings.json agrees with the definition"),
+    "M204": ("error", "MLServer's own batching is off"),
+    "S301": ("error", "the source is there and matches its sha256"),
+    "S302": ("note", "a remote source was checked"),
+    "S303": ("error", "the source agrees with function.lock"),
+    "C401": ("error", "the code is valid Python"),
+    "C402": ("error", "the module of the handler is in the source"),
+    "C403": ("error", "handler, init and unload function are in their module"),
+    "C404": ("error", "they are callable"),
+    "C405": ("error", "the handler's parameters match the inputs"),
+    "C406": ("error", "the init function's parameters are in init_parameters"),
+    "C407": ("warning", "every declared input reaches the handler"),
+    "R501": ("error", "requirements are PEP 508 lines"),
+    "R502": ("error", "requirements do not contradict each other"),
+    "K601": ("warning", "inline code survives KServe's templating of {{ }}"),
+    "K602": ("warning", "inline code fits an environment variable of 128 KiB"),
+    "X701": ("error", "the function loads (--deep)"),
+    "X702": ("error", "it answers contract-shaped requests within the contract (--deep)"),
+}
+"""Severity and what holds where there is no finding, by rule id."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong, and where.
+
+    Attributes:
+        rule: Its id in `RULES`.
+        message: What was expected and got, and what to do.
+        file: Where it is.
+        line: From 1.
+    """
+
+    rule: str
+    message: str
+    file: Path
+    line: int
+
+    @property
+    def severity(self) -> Severity:
+        return RULES[self.rule][0]

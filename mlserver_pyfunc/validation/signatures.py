@@ -1,0 +1,110 @@
+"""A function's signature by its syntax tree, held against what the definition declares."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ..context import Context
+from ..contract import TensorSpec
+from ..definition import FunctionDefinition
+from ..handler import BindError, Resolver, bind
+from ..tensors import DATATYPES
+
+FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
+_WHOLE_REQUEST = {"inputs", "request", "event"}
+
+
+def signature_of(function: FunctionNode, *, is_bound: bool) -> inspect.Signature | None:
+    """A function's signature; None where a decorator may have changed it.
+
+    Args:
+        function: Its syntax tree.
+        is_bound: Leave out the first parameter, as Python does for a method.
+    """
+    known = {"staticmethod", "classmethod"}
+    if any(getattr(d, "id", None) not in known for d in function.decorator_list):
+        return None
+    given = function.args
+    kind = inspect.Parameter
+    positional = [*given.posonlyargs, *given.args]
+    bare = len(positional) - len(given.defaults)
+    parameters = []
+    for index, argument in enumerate(positional):
+        which = (
+            kind.POSITIONAL_ONLY if index < len(given.posonlyargs) else kind.POSITIONAL_OR_KEYWORD
+        )
+        default = kind.empty if index < bare else None
+        parameters.append(kind(argument.arg, which, default=default))
+    if given.vararg:
+        parameters.append(kind(given.vararg.arg, kind.VAR_POSITIONAL))
+    for argument, value in zip(given.kwonlyargs, given.kw_defaults, strict=True):
+        default = kind.empty if value is None else None
+        parameters.append(kind(argument.arg, kind.KEYWORD_ONLY, default=default))
+    if given.kwarg:
+        parameters.append(kind(given.kwarg.arg, kind.VAR_KEYWORD))
+    return inspect.Signature(parameters[1:] if is_bound else parameters)
+
+
+def handler_mismatches(
+    definition: FunctionDefinition, signature: inspect.Signature
+) -> Iterator[tuple[str, str]]:
+    """Rule and message of each way that a handler's parameters do not match the inputs."""
+    specs = [
+        TensorSpec(tensor.name, DATATYPES[tensor.datatype], tuple(tensor.shape))
+        for tensor in definition.inputs
+    ]
+    try:
+        plan = bind(_stub(signature), specs)
+    except BindError as error:
+        yield "C405", str(error)
+        return
+    names = set(signature.parameters)
+    if plan.spread or names & _WHOLE_REQUEST or plan.positional:
+        return
+    taken = {name for name, _, _ in plan.keywords}
+    for spec in specs:
+        identifier = spec.name.replace("-", "_").replace(".", "_")
+        if identifier not in taken and not (len(specs) == 1 and taken - {"context"}):
+            message = f'input "{spec.name}" reaches no parameter of the handler'
+            yield "C407", message
+
+
+def context_mismatches(
+    definition: FunctionDefinition, signature: inspect.Signature, path: str, folder: Path
+) -> Iterator[tuple[str, str]]:
+    """Rule and message where an init or unload function asks for what there is not."""
+    context = Context(
+        logger=logging.getLogger(__name__),
+        model_name="",
+        model_version=None,
+        definition={},
+        source_dir=folder,
+        init_parameters=definition.init_parameters,
+    )
+    resolver = Resolver(_no_module, None, context)
+    stub = _stub(signature)
+    vars(stub)["__qualname__"] = path.rpartition(":")[2]
+    try:
+        resolver.call_with_context(stub)
+    except BindError as error:
+        yield "C406", str(error)
+
+
+def _stub(signature: inspect.Signature) -> Callable[..., Any]:
+    """A function of that signature that does nothing."""
+
+    def stub(*_: Any, **__: Any) -> None:
+        return None
+
+    vars(stub)["__signature__"] = signature
+    return stub
+
+
+def _no_module(name: str) -> ModuleType:
+    raise BindError(f"{name} is not imported")

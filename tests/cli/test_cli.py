@@ -1,0 +1,255 @@
+"""The command line, run as a user runs it: in a process of its own."""
+
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from mlserver_pyfunc.cli import COMMANDS, main
+
+FUNCTIONS = Path(__file__).parents[1] / "testing" / "functions"
+PROGRAM = str(Path(sys.executable).with_name("mlserver-pyfunc"))
+
+
+def run(*args, cwd=None, stdin=None, code=0):
+    done = subprocess.run(
+        [PROGRAM, *map(str, args)], cwd=cwd, input=stdin, capture_output=True, check=False
+    )
+    assert done.returncode == code, done.stdout.decode() + done.stderr.decode()
+    return done.stdout.decode(), done.stderr.decode()
+
+
+def call(*args, stdin=None, code=0):
+    """As `run`, in this process: quicker where all that matters is what is said."""
+    done = CliRunner().invoke(main, [*map(str, args)], input=stdin, prog_name="mlserver-pyfunc")
+    assert done.exit_code == code, done.output
+    return done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def hello(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("start") / "hello"
+    run("init", folder)
+    return folder
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=str)
+def test_every_command_has_help(command):
+    out, _ = call(*command, "--help")
+    assert "Usage: mlserver-pyfunc" in out
+
+
+def test_help_is_quick_and_imports_nothing_heavy():
+    times = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        run("--help")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    # Of the processor, since others may keep it from us.
+    assert min(times) < 0.2
+    heavy = "import sys, mlserver_pyfunc.cli as c; c.main(['--help'], standalone_mode=False);"
+    check = "print({'mlserver','numpy','pydantic','rich','yaml'} & set(sys.modules))"
+    out = subprocess.check_output([sys.executable, "-c", heavy + check], text=True)
+    assert out.endswith("set()\n")
+
+
+def test_an_unknown_command_names_the_nearest():
+    _, err = run("valdate", code=2)
+    assert 'did you mean "validate"?' in err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_gives_a_script_that_knows_the_program(shell):
+    out, _ = run("completion", shell)
+    assert "_MLSERVER_PYFUNC_COMPLETE" in out
+
+
+def test_the_shell_completes_commands():
+    env = {
+        **os.environ,
+        "_MLSERVER_PYFUNC_COMPLETE": "bash_complete",
+        "COMP_WORDS": "mlserver-pyfunc va",
+        "COMP_CWORD": "1",
+    }
+    out = subprocess.check_output([PROGRAM], env=env, text=True)
+    assert out.strip() == "plain,validate"
+
+
+def test_init_writes_a_function_that_validates_and_runs(hello):
+    assert "nothing wrong" in run("validate", hello, "--deep")[0]
+    out, err = run("run", hello, "--input", "numbers=1,2,3,4")
+    assert "2  4  6  8" in out.replace("\t", "  ")
+    assert re.search(r"decode [\d.]+, queue [\d.]+, handler [\d.]+, check [\d.]+, encode", err)
+
+
+def test_init_keeps_what_is_there(hello):
+    _, err = call("init", hello, code=1)
+    assert "holds function.yaml" in err
+    assert "--force" in err
+    call("init", hello, "--force")
+
+
+def test_init_reads_a_functions_annotations(tmp_path):
+    (tmp_path / "code.py").write_text(
+        "raise SystemExit('this must not run')\n"
+        "import numpy as np\n"
+        "def score(features: NDArray[np.float32], names: list[str], k: int = 3, *, context,\n"
+        "          flag: bool = False, thing=None) -> tuple[NDArray[np.float64], str]:\n"
+        "    return features\n"
+    )
+    call("init", tmp_path / "served", "--from", tmp_path / "code.py:score", "--name", "scorer")
+    out = (tmp_path / "served" / "function.yaml").read_text()
+    import yaml
+
+    definition = yaml.safe_load(out)
+    assert definition["model_name"] == "scorer"
+    assert definition["source"] == {"source": "../code.py", "handler": "score"}
+    assert [(t["name"], t["datatype"], t["shape"]) for t in definition["inputs"]] == [
+        ("features", "FP32", [-1]),
+        ("names", "BYTES", [-1]),
+        ("k", "INT64", [1]),
+        ("flag", "BOOL", [1]),
+        ("thing", "FP32", [-1]),
+    ]
+    assert [t.get("optional", False) for t in definition["inputs"]] == [False, False, *[True] * 3]
+    assert [(t["name"], t["datatype"]) for t in definition["outputs"]] == [
+        ("output_0", "FP64"),
+        ("output_1", "BYTES"),
+    ]
+    assert "nothing wrong" in call("validate", tmp_path / "served")[0]
+
+
+def test_init_from_what_is_not_there_says_so(tmp_path):
+    (tmp_path / "code.py").write_text("def a(): pass\n")
+    _, err = call("init", tmp_path / "x", "--from", tmp_path / "code.py:b", code=3)
+    assert 'no function "b", it has a' in err
+    assert not (tmp_path / "x").exists()
+
+
+def test_validate_shows_rule_file_and_line_and_fails(hello, tmp_path):
+    (tmp_path / "function.yaml").write_text(
+        "source: {source: m.py, handler: f}\nouputs: []\n"
+        "outputs: [{name: y, datatype: FP32, shape: [1]}]\n"
+    )
+    (tmp_path / "m.py").write_text("def f(): return 1\n")
+    out, _ = call("validate", tmp_path, code=1)
+    assert "function.yaml:2: error D101: ouputs: unknown key, did you mean" in out
+    (finding,) = json.loads(call("validate", tmp_path, "--json", code=1)[0])
+    assert (finding["rule"], finding["line"], finding["severity"]) == ("D101", 2, "error")
+
+
+def test_validate_deep_calls_the_function(tmp_path):
+    definition = (FUNCTIONS / "flaky" / "function.yaml").read_text()
+    (tmp_path / "function.yaml").write_text(definition)
+    (tmp_path / "model.py").write_text("def fail_on_seven(x):\n    return x * 1.5\n")
+    call("validate", tmp_path)
+    out, _ = call("validate", tmp_path, "--deep", code=1)
+    assert "X702" in out
+    assert 'output "y"' in out
+    (tmp_path / "model.py").write_text("import absent_module\ndef fail_on_seven(x): pass\n")
+    assert "X701" in call("validate", tmp_path, "--deep", code=1)[0]
+
+
+def test_run_answers_a_request_file_in_the_protocols_form(hello, tmp_path):
+    tensor = {"name": "numbers", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}
+    body = json.dumps({"id": "a", "inputs": [tensor]})
+    (tmp_path / "request.json").write_text(body)
+    for file, stdin in ((tmp_path / "request.json", None), ("-", body.encode())):
+        answer = json.loads(call("run", hello, "--request", file, "--json", stdin=stdin)[0])
+        assert answer["id"] == "a"
+        assert answer["outputs"][1]["data"] == [20.0]
+
+
+def test_run_reads_arrays_tables_pictures_and_standard_input(hello, tmp_path):
+    np.save(tmp_path / "n.npy", np.ones((2, 4)))
+    (tmp_path / "n.csv").write_text("a,b,c,d\n1,2,3,4\n5,6,7,8\n")
+    (tmp_path / "n.json").write_text("[[1, 1, 1, 1]]")
+    totals = {}
+    for value, stdin in (
+        (f"@{tmp_path / 'n.npy'}", None),
+        (f"@{tmp_path / 'n.csv'}", None),
+        (f"@{tmp_path / 'n.json'}", None),
+        ("@-", b"[[2, 2, 2, 2]]"),
+    ):
+        out, _ = call("run", hello, "-i", f"numbers={value}", "--json", stdin=stdin)
+        totals[value[-3:]] = json.loads(out)["outputs"][1]["data"]
+    assert list(totals.values()) == [[8, 8], [20, 52], [8], [16]]
+
+    (tmp_path / "function.yaml").write_text(
+        "source: {code: 'def f(image): return image.mean(axis=(0, 1))', handler: f}\n"
+        "inputs: [{name: image, datatype: UINT8, shape: [-1, -1, 3]}]\n"
+        "outputs: [{name: color, datatype: FP64, shape: [3]}]\n"
+    )
+    Image.new("RGB", (3, 2), (10, 20, 30)).save(tmp_path / "p.png")
+    out, _ = call("run", tmp_path, "-i", f"image=@{tmp_path / 'p.png'}", "--json")
+    assert json.loads(out)["outputs"][0]["data"] == [10, 20, 30]
+
+
+def test_run_streams_and_repeats():
+    out, _ = call("run", FUNCTIONS / "shout", "-i", "text=a b", "--json")
+    assert [json.loads(line)["outputs"][0]["data"] for line in out.splitlines()] == [["A"], ["B"]]
+    _, err = call("run", FUNCTIONS / "flaky", "--random", "--repeat", "5")
+    assert "median of 5" in err
+
+
+@pytest.mark.parametrize(
+    ("value", "code", "message"),
+    [
+        ("x=1.5", 2, "whole numbers"),
+        ("x=a", 2, "expected numbers, or @FILE"),
+        ("z=1", 2, 'no input "z", expected x'),
+        ("x=@nowhere.npy", 2, "No such file"),
+        ("x=[[1]]", 0, ""),
+        ("x=7", 1, "seven is not to my taste"),
+    ],
+)
+def test_run_says_what_is_wrong_with_a_value(value, code, message):
+    _, err = call("run", FUNCTIONS / "flaky", "-i", value, code=code)
+    assert message in err
+
+
+def test_a_function_that_does_not_load_exits_with_three(tmp_path):
+    (tmp_path / "function.yaml").write_text(
+        "source: {code: 'import absent_module', handler: f}\n"
+        "outputs: [{name: y, datatype: FP32, shape: [1]}]\n"
+    )
+    _, err = call("run", tmp_path, code=3)
+    assert "failed to load: import: ModuleNotFoundError" in err
+    assert "next: " in err
+
+
+def test_schema_prints_the_definitions_json_schema():
+    schema = json.loads(run("schema")[0])
+    assert "model_name" in schema["properties"]
+
+
+def test_output_on_no_terminal_has_no_escapes(hello):
+    out, err = call("run", hello, "--random")
+    assert "\x1b" not in out + err
+
+
+def test_lock_pins_the_source_and_check_tells_what_changed(tmp_path):
+    call("init", tmp_path / "f")
+    _, err = call("lock", tmp_path / "f", "--check", code=1)
+    assert "no function.lock" in err
+    call("lock", tmp_path / "f")
+    assert "function.lock holds" in call("lock", tmp_path / "f", "--check")[0]
+    assert "nothing wrong" in call("validate", tmp_path / "f")[0]
+    with (tmp_path / "f" / "model.py").open("a") as file:
+        file.write("# edited\n")
+    _, err = call("lock", tmp_path / "f", "--check", code=1)
+    assert "out of date: " in err
+    assert "sha256: locked " in err
+    assert " S303: " in call("validate", tmp_path / "f", code=1)[0]
+    assert "failed to load: fetch" in call("run", tmp_path / "f", "--random", code=3)[1]
+    call("lock", tmp_path / "f")
+    call("run", tmp_path / "f", "--random")

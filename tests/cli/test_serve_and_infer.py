@@ -1,0 +1,205 @@
+"""`serve` and `infer` against each other, by every route."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from mlserver_pyfunc.routes import CallError, WireInput
+from mlserver_pyfunc.routes.rest import JsonRoute
+from mlserver_pyfunc.testing.server import free_ports
+
+from .test_cli import FUNCTIONS, PROGRAM, run
+
+pytestmark = pytest.mark.server
+
+
+@contextmanager
+def serving(folder, *options):
+    rest, grpc, metrics = free_ports(3)
+    ports = ["--port", rest, "--grpc-port", grpc, "--metrics-port", metrics]
+    command = [PROGRAM, "serve", *map(str, [folder, *ports, *options])]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    lines = []
+    ready = threading.Event()
+
+    def read():
+        for line in process.stdout:
+            lines.append(line)
+            if "serving " in line:
+                ready.set()
+
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        assert ready.wait(60), "".join(lines)
+        yield f"http://127.0.0.1:{rest}", f"127.0.0.1:{grpc}", lines
+    finally:
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(20)
+    assert code == 0, "".join(lines)
+
+
+@pytest.fixture(scope="module")
+def flaky():
+    with serving(FUNCTIONS / "flaky") as (url, target, _):
+        yield url, target
+
+
+def test_infer_shows_contract_answer_and_latency(flaky):
+    url, target = flaky
+    for args in (
+        [url],
+        [url, "--binary"],
+        [f"{url}/v2/models/flaky"],
+        [target, "--grpc", "-m", "flaky"],
+    ):
+        out, err = run("infer", *args, "-i", "x=[1, 2, 3]")
+        assert re.search(r"input\tx\tINT32\t\[-1\]", out)
+        assert "2  4  6" in out
+        assert re.search(r"(REST JSON|REST binary|gRPC raw): [\d.]+ ms", err)
+
+
+def test_infer_tells_the_servers_error_in_its_words(flaky):
+    url, target = flaky
+    for args in ([url], [target, "--grpc", "-m", "flaky"]):
+        _, err = run("infer", *args, "-i", "x=7", code=1)
+        assert "RuntimeError: seven is not to my taste" in err
+    _, err = run("infer", url, "-m", "absent", "-i", "x=7", code=1)
+    assert "absent not found" in err
+
+
+def test_infer_says_that_no_server_answers():
+    (port,) = free_ports(1)
+    for args in ([f"http://127.0.0.1:{port}"], [f"127.0.0.1:{port}", "--grpc", "-m", "a"]):
+        _, err = run("infer", *args, code=4)
+        assert "is the server up?" in err
+
+
+def test_infer_benches_and_prints_a_histogram(flaky):
+    url, target = flaky
+    out, _ = run("infer", url, "-i", "x=1", "--bench", "0.5", "-c", "2")
+    assert re.search(r"\d+ calls in 0.5 s", out)
+    assert "p99" in out
+    assert "█" in out
+    out, _ = run("infer", target, "--grpc", "-m", "flaky", "-i", "x=1", "--bench", "0.5", "--json")
+    assert json.loads(out)["calls"] > 10
+    run("infer", url, "-i", "x=[1, 2]", "--bench", "0.2")
+
+
+def test_infer_streams():
+    with serving(FUNCTIONS / "shout") as (url, target, _):
+        for args in ([url], [target, "--grpc", "-m", "shout"]):
+            out, _ = run("infer", *args, "-i", "text=a b", "--stream", "--json")
+            words = [json.loads(line)["outputs"][0]["data"] for line in out.splitlines()]
+            assert words == [["A"], ["B"]]
+
+
+def test_infer_by_grpc_never_imports_mlserver():
+    program = (
+        "import sys, mlserver_pyfunc.routes.grpc, mlserver_pyfunc.cli.infer, "
+        "mlserver_pyfunc.cli.inputs, mlserver_pyfunc.cli.output, mlserver_pyfunc.samples;"
+        "sys.exit('mlserver' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_serve_exits_with_three_where_a_function_does_not_load(tmp_path):
+    (tmp_path / "function.yaml").write_text(
+        "source: {source: m.py, handler: f}\noutputs: [{name: y, datatype: INT8, shape: [1]}]\n"
+    )
+    (tmp_path / "m.py").write_text("def g(): return 1\n")
+    ports = ["--port", "0", "--grpc-port", "0", "--metrics-port", "0"]
+    _, err = run("serve", tmp_path, *ports, code=3)
+    assert 'failed to load: bind: module "m" has no "f"' in err
+    assert "mlserver-pyfunc validate" in err
+
+
+def test_serve_of_a_folder_of_nothing_says_so(tmp_path):
+    _, err = run("serve", tmp_path, "--port", "0", code=3)
+    assert "no function definition found" in err
+
+
+CODE = "import time\ndef f(x):\n    time.sleep(0.002)\n    return x * 0 + {version}\n"
+
+
+def write(folder, version):
+    """In place of the old file at once, as editors do."""
+    (folder / "new").write_text(CODE.format(version=version))
+    os.replace(folder / "new", folder / "m.py")
+
+
+@pytest.fixture
+def versions(tmp_path):
+    (tmp_path / "function.yaml").write_text(
+        "model_name: versions\nsource: {source: m.py, handler: f}\n"
+        "inputs: [{name: x, datatype: INT32, shape: [1]}]\n"
+        "outputs: [{name: y, datatype: INT32, shape: [1]}]\n"
+    )
+    write(tmp_path, 0)
+    return tmp_path
+
+
+def call(route):
+    reply = route.infer("versions", [WireInput("x", "INT32", np.array([1], np.int32))])
+    return int(reply.outputs["y"][0])
+
+
+def test_reload_keeps_the_old_code_where_the_new_has_a_fault(versions):
+    with serving(versions, "--reload") as (url, _, lines):
+        route = JsonRoute(url)
+        assert call(route) == 0
+        (versions / "m.py").write_text("def f(x:\n")
+        wait_for(lambda: any("goes on serving" in line for line in lines))
+        assert call(route) == 0
+        write(versions, 2)
+        wait_for(lambda: call(route) == 2)
+
+
+EDITS = int(os.environ.get("PYFUNC_TEST_EDITS", "6"))
+
+
+def test_reload_under_load_loses_no_request(versions):
+    """PYFUNC_TEST_EDITS=100 for the long run."""
+    answers, errors, done = [], [], threading.Event()
+
+    def load(url):
+        route = JsonRoute(url)
+        while not done.is_set():
+            try:
+                answers.append((time.monotonic(), call(route)))
+            except CallError as error:
+                errors.append(str(error))
+
+    with serving(versions, "--reload") as (url, _, _lines):
+        threads = [threading.Thread(target=load, args=(url,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        probe = JsonRoute(url)
+        try:
+            for version in range(1, EDITS + 1):
+                write(versions, version)
+                wait_for(lambda version=version: call(probe) == version)
+        finally:
+            done.set()
+            for thread in threads:
+                thread.join()
+    assert errors == []
+    seen = {version for _, version in answers}
+    assert seen <= set(range(EDITS + 1))
+    assert EDITS in seen
+    assert len(answers) > EDITS
+
+
+def wait_for(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.02)

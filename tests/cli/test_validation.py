@@ -1,0 +1,124 @@
+"""`validate` finds what is wrong, where it is, and nothing else; it runs no user code."""
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from mlserver_pyfunc.validation import RULES, validate
+
+from .broken import CASES, FILE, INLINE, TAIL, Broken, code_case
+
+SOUND = [
+    code_case("plain", "def f(x):\n    return x\n"),
+    code_case("async with defaults", "async def f(x, scale=1):\n    return x\n"),
+    code_case("any name for one input", "def f(whatever):\n    return whatever\n"),
+    code_case("decorated", "import functools\n@functools.cache\ndef f(a, b, c):\n    return a\n"),
+    code_case("imported", "from elsewhere import f\n"),
+    code_case("starred", "from elsewhere import *\n"),
+    code_case("under try", "try:\n    def f(x): return x\nexcept ImportError:\n    f = None\n"),
+    code_case("assigned from a call", "f = make()\n"),
+    code_case("request and context", "def f(context, request):\n    return request\n"),
+    code_case("keywords", "def f(**tensors):\n    return tensors['x']\n"),
+    code_case("callable class", "class f:\n    def __call__(self, x):\n        return x\n"),
+    code_case(
+        "static method",
+        "class M:\n    @staticmethod\n    def f(x):\n        return x\n",
+        definition=FILE.replace("handler: f", "handler: M.f"),
+    ),
+    code_case(
+        "inherited method",
+        "class M(Base):\n    pass\n",
+        definition=FILE.replace("handler: f", "handler: M.f"),
+    ),
+    Broken("inline", INLINE + TAIL, []),
+    Broken(
+        "requirements that agree",
+        FILE + "requirements: ['numpy>=1.24', 'numpy<3', 'numpy!=2.0.0', 'torch==2.*']\n",
+        [],
+    ),
+    Broken(
+        "requirements by platform",
+        FILE + "requirements: ['a==1; python_version<\"3\"', 'a==2; python_version>=\"3\"']\n",
+        [],
+    ),
+    Broken(
+        "digitalhub spec",
+        "kind: openinference\nspec:\n  source: {source: model.py, handler: f}\n"
+        "  inputs: [{name: x, datatype: FP32, shape: [-1]}]\n"
+        "  outputs: [{name: y, datatype: FP32, shape: [-1]}]\n",
+        [],
+    ),
+]
+
+
+def write(case: Broken, folder: Path) -> None:
+    for name, text in case.texts().items():
+        (folder / name).write_text(text)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_finds_each_fault_at_its_line(case, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(case, tmp_path)
+    found = [
+        (finding.rule, str(finding.file.relative_to(tmp_path)), finding.line)
+        for finding in validate(tmp_path)
+    ]
+    assert found == case.found, [finding.message for finding in validate(tmp_path)]
+    assert not list(tmp_path.rglob("EXECUTED")), "user code ran"
+
+
+@pytest.mark.parametrize("case", SOUND, ids=lambda case: case.name)
+def test_finds_nothing_in_what_is_sound(case, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(case, tmp_path)
+    assert validate(tmp_path) == []
+    assert not list(tmp_path.rglob("EXECUTED")), "user code ran"
+
+
+def test_the_corpus_is_of_forty_and_more_and_knows_every_static_rule():
+    assert len(CASES) >= 40
+    met = {rule for case in CASES for rule, _, _ in case.found}
+    needs_more_than_files = {"S302", "S303", "X701", "X702"}
+    assert met == set(RULES) - needs_more_than_files
+
+
+def test_the_examples_have_no_findings():
+    examples = Path(__file__).parents[2] / "examples"
+    for definition in examples.rglob("function.yaml"):
+        assert validate(definition.parent) == [], definition
+
+
+def test_a_remote_source_is_said_not_to_be_checked(tmp_path):
+    text = FILE.replace("model.py", "git+https://example.invalid/a/b#main")
+    (tmp_path / "function.yaml").write_text(text)
+    (finding,) = validate(tmp_path)
+    assert (finding.rule, finding.severity) == ("S302", "note")
+
+
+def test_an_inline_definition_is_found_in_its_settings_by_line(tmp_path):
+    (tmp_path / "model-settings.json").write_text(
+        '{\n "implementation": "mlserver_pyfunc.PyFuncRuntime",\n "parameters": {"extra": {\n'
+        '  "function": {\n   "source": {"code": "def f(): return 1", "handler": "g"},\n'
+        '   "outputs": [{"name": "y", "datatype": "INT8", "shape": [1]}]\n  }}}}'
+    )
+    (finding,) = validate(tmp_path)
+    assert (finding.rule, finding.line) == ("C403", 5)
+
+
+def test_a_definition_file_can_be_named_itself(tmp_path):
+    (tmp_path / "other.yaml").write_text(FILE.replace("handler: f", "handler: g"))
+    (tmp_path / "model.py").write_text("def f(x): return x\n")
+    (finding,) = validate(tmp_path / "other.yaml")
+    assert (finding.rule, finding.file.name) == ("C403", "other.yaml")
+
+
+def test_code_in_an_archive_is_checked_too(tmp_path):
+    pytest.importorskip("mlserver_pyfunc.sources.archive")
+    with zipfile.ZipFile(tmp_path / "code.zip", "w") as archive:
+        archive.writestr("model.py", "def g(x): return x\n")
+    text = FILE.replace("model.py, handler: f", "code.zip, handler: 'model:f'")
+    (tmp_path / "function.yaml").write_text(text)
+    (finding,) = validate(tmp_path)
+    assert finding.rule == "C403"

@@ -1,0 +1,86 @@
+"""The stock image's recipe, without building it: its rules, and the commands it runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from .conftest import ROOT, free_ports
+
+DOCKERFILE = ROOT / "Dockerfile"
+TEXT = DOCKERFILE.read_text()
+BIN = Path(sys.executable).parent
+
+
+def test_keeps_the_rules_of_hadolint() -> None:
+    lint = subprocess.run(
+        [BIN / "hadolint", DOCKERFILE], capture_output=True, text=True, check=False
+    )
+    assert lint.returncode == 0, lint.stdout + lint.stderr
+
+
+def test_builds_without_a_front_end_from_a_registry_and_on_old_engines() -> None:
+    assert "# syntax" not in TEXT
+    assert "<<" not in TEXT
+
+
+def test_runs_as_a_user_that_is_not_root() -> None:
+    assert re.findall(r"^USER (.*)$", TEXT, re.MULTILINE) == ["1000:0"]
+
+
+def test_writes_to_tmp_only() -> None:
+    variables = environment()
+    folders = ["HOME", "MLSERVER_ENVIRONMENTS_DIR", "MLSERVER_METRICS_DIR", "MLSERVER_PYFUNC_CACHE"]
+    assert all(variables[name].startswith("/tmp") for name in folders)
+
+
+def test_copies_nothing_that_is_ignored() -> None:
+    copied = re.findall(r"^COPY (?!--)(.*) \S+$", TEXT, re.MULTILINE)
+    admitted = re.findall(r"^!(\S+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
+    assert sorted(" ".join(copied).split()) == sorted(admitted)
+    assert all((ROOT / name).exists() for name in admitted)
+
+
+@pytest.mark.server
+def test_its_commands_serve_the_models_folder_and_tell_its_health(tmp_path: Path) -> None:
+    """The image's variables, command and health check, run here with this Python."""
+    rest, grpc, metrics = map(str, free_ports(3))
+    variables = {
+        **environment(),
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "MLSERVER_MODELS_DIR": str(ROOT / "examples" / "many"),
+        "MLSERVER_HTTP_PORT": rest,
+        "MLSERVER_GRPC_PORT": grpc,
+        "MLSERVER_METRICS_PORT": metrics,
+    }
+    check, command = commands()
+    healthy = [subprocess.run(check, env=variables, capture_output=True, check=False).returncode]
+    with subprocess.Popen(command, env=variables, cwd=tmp_path, stdout=-3, stderr=-3) as server:
+        deadline = time.monotonic() + 60
+        while healthy[-1] and time.monotonic() < deadline:
+            time.sleep(0.5)
+            done = subprocess.run(check, env=variables, capture_output=True, check=False)
+            healthy.append(done.returncode)
+        server.terminate()
+        # The shell gives its place to the server: the signal reaches it.
+        assert server.wait(timeout=20) == 0
+    assert healthy[0] == 1
+    assert healthy[-1] == 0
+
+
+def environment() -> dict[str, str]:
+    (text,) = re.findall(r"^ENV ((?:.*\\\n)*.*)$", TEXT, re.MULTILINE)
+    return dict(pair.split("=", 1) for pair in text.replace("\\\n", " ").split())
+
+
+def commands() -> tuple[list[str], list[str]]:
+    check, command = re.findall(r"^\s*CMD (\[.*\])$", TEXT, re.MULTILINE)
+    return json.loads(check), json.loads(command)

@@ -1,0 +1,66 @@
+"""What is released: a wheel, installed by itself, serves as the clone does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from .conftest import ROOT, Serve
+from .test_examples import ANSWERS, run_client
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = ["uv", "build", "--wheel", "--quiet", "--out-dir", str(folder), str(ROOT)]
+    if not has_uv():
+        command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder)]
+        command.append(str(ROOT))
+    subprocess.run(command, check=True)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def test_holds_the_package_its_schema_and_its_licence(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert {"mlserver_pyfunc/py.typed", "mlserver_pyfunc/function.schema.json"} <= names
+    assert any(name.endswith("/licenses/LICENSE") for name in names)
+    tops = {name.partition("/")[0] for name in names}
+    assert len(tops) == 2, f"expected the package and its metadata, got {sorted(tops)}"
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_serves_an_example_from_an_environment_of_its_own(
+    wheel: Path, serve: Serve, tmp_path: Path
+) -> None:
+    python = tmp_path / "venv" / "bin" / "python"
+    packages = [str(wheel), "scikit-learn"]
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    if has_uv():
+        install = ["uv", "pip", "install", "--quiet", "--python", str(python)]
+    subprocess.run([*install, *packages], check=True)
+    where = subprocess.run(
+        [python, "-c", "import mlserver_pyfunc; print(mlserver_pyfunc.__file__)"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert where.stdout.startswith(str(tmp_path / "venv"))
+    server = serve(ROOT / "examples" / "iris", "iris", python=str(python))
+    client = run_client("iris", server.http, server.grpc)
+    assert [line[6:] for line in client.stdout.splitlines()] == ANSWERS["iris"] * 2
+
+
+def has_uv() -> bool:
+    try:
+        return subprocess.run(["uv", "--version"], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,76 @@
+"""Generated requests keep the contract, or break the one rule they say."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mlserver_pyfunc.definition import read
+from mlserver_pyfunc.errors import ContractError
+from mlserver_pyfunc.testing import bad_requests_for, load, requests_for
+from mlserver_pyfunc.testing.strategies import inputs_for
+
+FUNCTIONS = Path(__file__).parent / "functions"
+ECHO = read(FUNCTIONS / "echo" / "function.yaml")
+quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@pytest.fixture(scope="module")
+def echo():
+    with load(FUNCTIONS / "echo") as function:
+        yield function
+
+
+@quick
+@given(body=requests_for(ECHO))
+def test_requests_are_answered_with_the_data_they_carry(echo, body):
+    sent = {tensor["name"]: tensor for tensor in body["inputs"]}
+    for output in echo.request(body)["outputs"]:
+        assert output["shape"] == sent[output["name"]]["shape"]
+        if "parameters" not in sent[output["name"]]:
+            assert output["data"] == sent[output["name"]]["data"]
+
+
+@quick
+@given(arrays=inputs_for(ECHO))
+def test_inputs_are_accepted_as_arrays(echo, arrays):
+    assert set(echo(arrays)) == set(ECHO_OUTPUTS)
+
+
+@settings(quick, max_examples=200)
+@given(bad=bad_requests_for(ECHO))
+def test_bad_requests_are_refused_naming_the_tensor(echo, bad):
+    with pytest.raises(ContractError) as raised:
+        echo.request(bad.body)
+    assert raised.value.status == 400
+    assert bad.tensor in str(raised.value) or bad.rule == "requested outputs"
+
+
+def test_every_rule_is_drawn():
+    rules = set()
+
+    @settings(max_examples=600, deadline=None, database=None, derandomize=True)
+    @given(bad_requests_for(ECHO))
+    def collect(bad):
+        rules.add(bad.rule)
+
+    collect()
+    assert rules == {
+        "missing", "unknown", "duplicate", "datatype", "rank", "fixed axis", "negative size",
+        "element count", "element kind", "null", "whole numbers", "range", "requested outputs",
+    }  # fmt: skip
+
+
+def test_optional_inputs_are_there_or_not():
+    @settings(max_examples=50, deadline=None, database=None, derandomize=True)
+    @given(st.data())
+    def collect(data):
+        seen.add("extra-scale" in data.draw(inputs_for(ECHO)))
+
+    seen = set()
+    collect()
+    assert seen == {True, False}
+
+
+ECHO_OUTPUTS = [tensor.name for tensor in ECHO.outputs]
