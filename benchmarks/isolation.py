@@ -1,11 +1,11 @@
 """What processes of their own cost and give, measured side by side.
 
-    python -m benchmarks.isolation [--seconds 2] [--repeats 3]
+    python -m benchmarks.isolation [--seconds 2] [--repeats 3] [--pytriton]
 
 In turn: throughput in process, isolated and in MLServer's own pool (W1 and W3, server and
 workers on one core, 16 clients and 4); W1 with a handler that takes 2 ms a call, whatever its
-rows, batched by us and by PyTriton (32 clients); a handler that computes in Python with one
-worker and with two; and batching without a server.
+rows, batched by us and, if asked for, by PyTriton (32 clients); a handler that computes in
+Python with one worker and with two; and batching without a server.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _systems() -> list[System]:
     ]  # fmt: skip
 
 
-def _batching_systems() -> list[System]:
+def _batching_systems(*, pytriton: bool) -> list[System]:
     def ours(**serving: Any) -> Callable[[str], dict[str, Any]]:
         def settings(model: str) -> dict[str, Any]:
             settings: dict[str, Any] = _ours(model)
@@ -103,12 +103,15 @@ def _batching_systems() -> list[System]:
     batch = {"max_size": 64, "max_delay_ms": 2}
     isolated = ours(batch=batch, isolation="process")
     triton = _script("pytriton_server.py", "--batcher", "--call-ms", "2")
-    return [
+    systems = [
         System("2 ms a call", "server", _mlserver(LEAN, ours())),
         System("2 ms a call, batched", "server", _mlserver(LEAN, ours(batch=batch))),
         System("2 ms, batched, isolated", "server", _mlserver(LEAN, isolated)),
-        System("2 ms, PyTriton's batcher", "pytriton", triton, models=("w1", "w2", "w3")),
     ]
+    if pytriton:
+        models = ("w1", "w2", "w3")
+        systems.append(System("2 ms, PyTriton's batcher", "pytriton", triton, models=models))
+    return systems
 
 
 def _throughput(
@@ -191,6 +194,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--pytriton", action="store_true", help="beside its batcher, too")
     parser.add_argument("--output", type=Path, help="also write the figures there, as JSON")
     arguments = parser.parse_args()
     require_h2load()
@@ -198,7 +202,10 @@ def main() -> None:
         "load": os.getloadavg()[0],
         "rps": _throughput(_systems(), CASES, arguments.seconds, arguments.repeats),
         "batching": _throughput(
-            _batching_systems(), BATCHING_CASES, arguments.seconds, arguments.repeats
+            _batching_systems(pytriton=arguments.pytriton),
+            BATCHING_CASES,
+            arguments.seconds,
+            arguments.repeats,
         ),
         "calls_per_second": _scaling(arguments.seconds, arguments.repeats),
     }
