@@ -1,10 +1,11 @@
 """What processes of their own cost and give, measured side by side.
 
-    python -m benchmarks.isolation [--seconds 2] [--repeats 3]
+    python -m benchmarks.isolation [--seconds 2] [--repeats 3] [--pytriton]
 
 In turn: throughput in process, isolated and in MLServer's own pool (W1 and W3, server and
-workers on one core, 16 clients and 4); a handler that computes in Python with one worker and
-with two; and a handler whose cost is per call, with and without batching.
+workers on one core, 16 clients and 4); W1 with a handler that takes 2 ms a call, whatever its
+rows, batched by us and, if asked for, by PyTriton (32 clients); a handler that computes in
+Python with one worker and with two; and batching without a server.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,10 +29,21 @@ from mlserver_pyfunc.definition import parse
 from mlserver_pyfunc.function import Function
 
 from .load import measure, require_h2load, verify
-from .systems import LEAN, Ports, Server, System, _hand_path, _hand_written, _mlserver, _ours
+from .systems import (
+    LEAN,
+    Ports,
+    Server,
+    System,
+    _hand_path,
+    _hand_written,
+    _mlserver,
+    _ours,
+    _script,
+)
 from .workloads import workloads
 
 CASES = (("w1", "json", 16), ("w1", "raw", 16), ("w3", "raw", 4))
+BATCHING_CASES = (("w1", "json", 32), ("w1", "raw", 32))
 
 BUSY = """
 def handler(x):
@@ -76,17 +88,45 @@ def _systems() -> list[System]:
     ]  # fmt: skip
 
 
-def _throughput(seconds: float, repeats: int) -> dict[str, dict[str, float]]:
+def _batching_systems(*, pytriton: bool) -> list[System]:
+    def ours(**serving: Any) -> Callable[[str], dict[str, Any]]:
+        def settings(model: str) -> dict[str, Any]:
+            settings: dict[str, Any] = _ours(model)
+            if model == "w1":
+                function = settings["parameters"]["extra"]["function"]
+                function["source"]["handler"] = "double_in_2_ms"
+                function["serving"] |= serving
+            return settings
+
+        return settings
+
+    batch = {"max_size": 64, "max_delay_ms": 2}
+    isolated = ours(batch=batch, isolation="process")
+    triton = _script("pytriton_server.py", "--batcher", "--call-ms", "2")
+    systems = [
+        System("2 ms a call", "server", _mlserver(LEAN, ours())),
+        System("2 ms a call, batched", "server", _mlserver(LEAN, ours(batch=batch))),
+        System("2 ms, batched, isolated", "server", _mlserver(LEAN, isolated)),
+    ]
+    if pytriton:
+        models = ("w1", "w2", "w3")
+        systems.append(System("2 ms, PyTriton's batcher", "pytriton", triton, models=models))
+    return systems
+
+
+def _throughput(
+    systems: list[System], cases: Sequence[tuple[str, str, int]], seconds: float, repeats: int
+) -> dict[str, dict[str, float]]:
     found: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     loads = workloads()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         servers = []
         try:
-            for system in _systems():
+            for system in systems:
                 servers.append(Server(system, Path(folder, system.name)))
                 servers[-1].pause()
             for _ in range(repeats):
-                for name, route, clients in CASES:
+                for name, route, clients in cases:
                     for server in servers:
                         server.resume()
                         verify(server, loads[name], route)
@@ -154,16 +194,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--pytriton", action="store_true", help="beside its batcher, too")
     parser.add_argument("--output", type=Path, help="also write the figures there, as JSON")
     arguments = parser.parse_args()
     require_h2load()
-    results = {
+    results: dict[str, Any] = {
         "load": os.getloadavg()[0],
-        "rps": _throughput(arguments.seconds, arguments.repeats),
+        "rps": _throughput(_systems(), CASES, arguments.seconds, arguments.repeats),
+        "batching": _throughput(
+            _batching_systems(pytriton=arguments.pytriton),
+            BATCHING_CASES,
+            arguments.seconds,
+            arguments.repeats,
+        ),
         "calls_per_second": _scaling(arguments.seconds, arguments.repeats),
     }
-    for case, systems in results["rps"].items():
-        base = systems["in process"]
+    for case, systems in [*results["rps"].items(), *results["batching"].items()]:
+        base = next(iter(systems.values()))
         for name, rps in systems.items():
             print(f"{case:8}  {name:28} {rps:9.0f} requests/s  {rps / base:5.2f}")
     for name, rate in results["calls_per_second"].items():

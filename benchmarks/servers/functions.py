@@ -1,5 +1,7 @@
 """The workloads as handlers of ours."""
 
+import time
+
 
 def double(x):
     return x * 2
@@ -11,3 +13,8 @@ def head(x):
 
 def upper(x):
     return [text.upper() for text in x]
+
+
+def double_in_2_ms(x):
+    time.sleep(0.002)
+    return x * 2

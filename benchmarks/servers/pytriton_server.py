@@ -1,6 +1,7 @@
 """The workloads bound to PyTriton, with or without its dynamic batcher."""
 
 import argparse
+import time
 
 import numpy as np
 from pytriton.decorators import batch
@@ -10,6 +11,8 @@ from pytriton.triton import Triton, TritonConfig
 
 @batch
 def double(x):
+    if args.call_ms:
+        time.sleep(args.call_ms / 1000)
     return [x * 2]
 
 
@@ -19,6 +22,8 @@ def head(x):
 
 
 def double_one(requests):
+    if args.call_ms:
+        time.sleep(args.call_ms / 1000)
     return [{"y": request["x"] * 2} for request in requests]
 
 
@@ -36,6 +41,7 @@ if __name__ == "__main__":
     parser.add_argument("--grpc", type=int)
     parser.add_argument("--metrics", type=int)
     parser.add_argument("--batcher", action="store_true")
+    parser.add_argument("--call-ms", type=float, default=0, help="what each call costs more")
     args = parser.parse_args()
     config = TritonConfig(
         http_port=args.http, grpc_port=args.grpc, metrics_port=args.metrics, log_verbose=0

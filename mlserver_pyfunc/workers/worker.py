@@ -16,7 +16,7 @@ from .process import Exit, WorkerProcess
 from .wire import Kind, Message
 
 if TYPE_CHECKING:
-    from .dispatch import PendingCall
+    from .pending import PendingCall
 
 UNLOAD_SECONDS = 10.0
 """How long the unload function and the process's end may take."""

@@ -425,7 +425,7 @@ def handler(x):
 
 
 async def test_a_stopped_worker_is_over_the_limit_too() -> None:
-    async with loaded(DOUBLE, timeout=0.5) as function:
+    async with loaded(DOUBLE, timeout=2) as function:
         (worker,) = children()
         os.kill(worker.pid, signal.SIGSTOP)
         with pytest.raises(TimeLimitError):

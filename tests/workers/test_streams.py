@@ -194,7 +194,7 @@ async def test_an_async_handler_past_its_limit_is_cancelled_and_its_worker_lives
 ) -> None:
     mark = tmp_path / "cancelled"
     more = {"init_parameters": {"mark": str(mark)}}
-    async with loaded(ASYNC_PLAIN, concurrency=2, timeout=0.4, **more) as function:
+    async with loaded(ASYNC_PLAIN, concurrency=2, timeout=1.5, **more) as function:
         other = asyncio.ensure_future(call(function, 0.3))
         with pytest.raises(TimeLimitError):
             await call(function, 30)
