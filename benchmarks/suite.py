@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> None:
     seconds, repeats = arguments.seconds, arguments.repeats
     clients = [int(count) for count in arguments.clients.split(",")]
     if arguments.quick:
-        names, seconds, repeats, clients = list(QUICK_SYSTEMS), 0.5, 1, [1, 8]
+        names, seconds, repeats, clients = list(QUICK_SYSTEMS), 0.2, 1, [1, 8]
     cases = [
         (workload, route, count)
         for workload in arguments.workloads.split(",")

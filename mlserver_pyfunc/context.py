@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import logging
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,16 @@ from typing import Any
 from . import tensors
 from .contract import TensorSpec
 from .tensors import Array
+
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+"""Of the call that runs, for the log."""
+
+_SHOWN_ID_CHARS = 80
+
+
+def shown_id(call_id: str) -> str:
+    """A client's request id as it may stand in the log: short, and on one line."""
+    return "".join(c if c.isprintable() else "?" for c in call_id[:_SHOWN_ID_CHARS])
 
 
 @dataclass(frozen=True)

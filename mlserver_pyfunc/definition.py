@@ -66,6 +66,16 @@ def _python_version(value: Any) -> Any:
     return version
 
 
+def _size(value: Any) -> Any:
+    """Reads bytes from text, `512M` or `2 GiB`."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", value.strip(), re.IGNORECASE)
+    if match is None:
+        raise ValueError(f'expected bytes, for example 512M or 2G, got "{value}"')
+    return int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
+
+
 def _requirement(value: str) -> str:
     try:
         Requirement(value)
@@ -141,6 +151,15 @@ class SourceDefinition(_Model):
         return self
 
 
+class BatchDefinition(_Model):
+    """How requests are joined. Every tensor must have a leading -1."""
+
+    max_size: Annotated[int, Field(ge=2)] = Field(description="Rows per call of the handler.")
+    max_delay_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        5, description="How long a request may wait for others."
+    )
+
+
 class ServingDefinition(_Model):
     """How the function is run."""
 
@@ -154,6 +173,23 @@ class ServingDefinition(_Model):
     )
     timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         60, description="Seconds per call; beyond: 504."
+    )
+    init_timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        300, description="Seconds from start to ready, once source and environment are there."
+    )
+    idempotent: bool = Field(
+        False, description="A call may be repeated, once, if its worker dies. Isolated only."
+    )
+    memory_limit: Annotated[int, BeforeValidator(_size), Field(ge=2**20)] | None = Field(
+        None,
+        description="Bytes of private memory per worker, or text: 512M, 2G. Isolated only.",
+        json_schema_extra={"examples": ["2G"]},
+    )
+    max_requests: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Calls after which a worker is replaced. Isolated only."
+    )
+    batch: Annotated[BatchDefinition, BeforeValidator(_parsed)] | None = Field(
+        None, description="Joins requests that wait into one call of the handler."
     )
     warmup: bool = Field(False, description="Call once with zeros before ready.")
 
@@ -343,10 +379,12 @@ def _model_at(location: tuple[int | str, ...]) -> type[BaseModel]:
     for key in location:
         if isinstance(key, int):
             continue
-        annotation = model.model_fields[key].annotation
-        model = next(
-            candidate
-            for candidate in (annotation, *get_args(annotation))
-            if isinstance(candidate, type) and issubclass(candidate, BaseModel)
-        )
+        model = next(_models_in(model.model_fields[key].annotation))
     return model
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)

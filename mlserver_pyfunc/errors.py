@@ -88,6 +88,12 @@ class OverloadedError(RequestError):
         self.retry_after = retry_after
 
 
+class WorkerError(RequestError):
+    """The worker process died during the call."""
+
+    status = 500
+
+
 class TimeLimitError(RequestError):
     """The call took longer than `serving.timeout`."""
 

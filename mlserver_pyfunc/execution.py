@@ -107,6 +107,11 @@ class Executor:
         return self._typical_seconds < BRIEF_SECONDS / 2
 
     @property
+    def is_full(self) -> bool:
+        """Whether the next call has to wait."""
+        return self._admitted >= self._concurrency
+
+    @property
     def has_slot(self) -> bool:
         """Whether a call could run: not every slot is held by a call past its limit."""
         return self._overdue < self._concurrency

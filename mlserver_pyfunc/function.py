@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from . import lock
 from .context import Context, InferenceCall
 from .contract import Contract, TensorSpec
 from .definition import FunctionDefinition, TensorDefinition
-from .environment import unmet_needs
+from .environment import provide, unmet_needs
 from .errors import ContractError, LoadError, PyFuncError, RequestError
-from .lock import fetch_locked
+from .metrics import metrics_of
 from .runner import Answer, InProcessRunner, Runner, logger
 from .sources import SourceTree
 from .tensors import DATATYPES, Array
+
+_CLIENT_GONE = 499
+"""Status in the metrics of a request whose client did not wait for the answer."""
 
 
 class Function:
@@ -43,6 +48,7 @@ class Function:
         self.contract = Contract(model_name, _specs(definition.inputs), _specs(definition.outputs))
         self.provenance: Mapping[str, str] = {}
         self._folder = folder
+        self._metrics = metrics_of(model_name, model_version)
         self._context: Context | None = None
         self._runner: Runner | None = None
 
@@ -56,6 +62,16 @@ class Function:
         """Whether the handler is a generator."""
         return self._runner is not None and self._runner.streams
 
+    @property
+    def accepts(self) -> bool:
+        """Whether a call is taken, if only to wait for a worker."""
+        return self._runner is not None and self._runner.accepts
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """Where the code came from and how it runs, for the model's metadata."""
+        return {**self.provenance, **(self._runner.facts if self._runner else {})}
+
     async def load(self) -> None:
         """Fetches, imports, initialises, binds and warms up.
 
@@ -66,16 +82,15 @@ class Function:
         definition = self.definition
         if not definition.outputs:
             raise self._failure("definition", "outputs: expected at least one tensor, got none")
-        unmet = unmet_needs(definition)
-        if unmet:
+        if definition.serving.isolation == "none" and (unmet := unmet_needs(definition)):
             raise self._failure("environment", "; ".join(unmet))
         try:
-            tree = await asyncio.to_thread(fetch_locked, definition, self._folder)
+            tree = await asyncio.to_thread(lock.fetch_locked, definition, self._folder)
         except (PyFuncError, OSError) as error:
             raise self._failure("fetch", str(error)) from None
         self.provenance = tree.provenance.as_parameters()
         context = self._context = self._new_context(tree)
-        runner = InProcessRunner(definition, self.contract, tree, context)
+        runner = await self._new_runner(tree, context)
         await runner.load()
         self._runner = runner
         if definition.serving.warmup:
@@ -90,6 +105,22 @@ class Function:
         Raises:
             RequestError: With the status to answer.
         """
+        started = time.perf_counter()
+        status = 500
+        try:
+            answer = await self._infer(payload)
+            status = 200
+            return answer
+        except RequestError as error:
+            status = error.status
+            raise
+        except asyncio.CancelledError:
+            status = _CLIENT_GONE
+            raise
+        finally:
+            self._metrics.count_request(time.perf_counter() - started, status)
+
+    async def _infer(self, payload: Any) -> Answer:
         runner = self._loaded()
         if runner.streams:
             raise ContractError(
@@ -105,6 +136,21 @@ class Function:
         Raises:
             RequestError: With the status to answer.
         """
+        started = time.perf_counter()
+        status = _CLIENT_GONE
+        answers = self._stream(payload)
+        try:
+            async for answer in answers:
+                yield answer
+            status = 200
+        except RequestError as error:
+            status = error.status
+            raise
+        finally:
+            self._metrics.count_request(time.perf_counter() - started, status)
+            await answers.aclose()
+
+    async def _stream(self, payload: Any) -> AsyncGenerator[Answer, None]:
         runner = self._loaded()
         call, requested = self._decode(payload)
         if not runner.streams:
@@ -145,6 +191,38 @@ class Function:
         except RequestError as error:
             await self.close()
             raise self._failure("warmup", str(error)) from None
+
+    async def _new_runner(self, tree: SourceTree, context: Context) -> Runner:
+        """In process where the definition lets it be, else in processes of its own."""
+        serving = self.definition.serving
+        isolated = serving.isolation == "process" or (
+            serving.isolation == "auto" and bool(unmet_needs(self.definition))
+        )
+        runner: Runner
+        if isolated:
+            runner = await self._new_worker_runner(tree, context)
+        else:
+            runner = InProcessRunner(self.definition, self.contract, tree, context)
+        if serving.batch is None:
+            return runner
+        from .batching import BatchingRunner
+
+        slots = serving.concurrency * (serving.workers if isolated else 1)
+        return BatchingRunner(runner, self.contract, serving, serving.batch, slots, self._metrics)
+
+    async def _new_worker_runner(self, tree: SourceTree, context: Context) -> Runner:
+        from .workers.pool import WorkerRunner
+
+        try:
+            locked = lock.read(self._folder)
+            resolved = locked.resolved if locked else None
+            environment = await asyncio.to_thread(
+                provide, self.definition, self.model_name, resolved or ()
+            )
+        except PyFuncError as error:
+            raise self._failure("environment", str(error)) from None
+        self._metrics.set_environment_seconds(environment.seconds)
+        return WorkerRunner(self.definition, self.contract, tree, context, environment.python)
 
     def _new_context(self, tree: SourceTree) -> Context:
         return Context(

@@ -58,6 +58,13 @@ class CallPlan:
     def streams(self) -> bool:
         return self.kind in ("generator", "async generator")
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """Which parts of the request the handler asks for besides its tensors."""
+        getters = [*self.positional, *(getter for _, getter, _ in self.keywords)]
+        parts = ("request", "parameters", "headers", "event")
+        return frozenset(name for name in parts if RESERVED[name] in getters)
+
     def __call__(self, call: InferenceCall) -> Any:
         """Calls the handler: its result, awaitable or generator."""
         inputs = call.inputs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,9 @@ from mlserver import MLModel, registry
 from mlserver.errors import MLServerError
 from mlserver.grpc import converters
 from mlserver.grpc import utils as grpc_utils
+from mlserver.handlers import DataPlane
 from mlserver.parallel.logging import logger as pool_logger
+from mlserver.parallel.registry import InferencePoolRegistry
 from mlserver.rest import errors as rest_errors
 from mlserver.rest.responses import Response
 from mlserver.settings import ModelSettings
@@ -125,6 +128,51 @@ def tell_versions(version_of: Callable[[ModelSettings], str | None]) -> None:
         return version_of(settings)
 
     vars(registry)["_get_version"] = get_version
+
+
+def tell_up_from_ready() -> None:
+    """Has the readiness endpoints ask a model's `up` too, where it has one.
+
+    MLServer knows `ready` alone, and refuses requests where it is false: also those that
+    need only wait until a worker is replaced. Idempotent.
+    """
+    if getattr(DataPlane.model_ready, "asks_up", False):
+        return
+
+    async def ready(self: DataPlane) -> bool:
+        return all(map(_is_up, await self._model_registry.get_models()))
+
+    async def model_ready(self: DataPlane, name: str, version: str | None = None) -> bool:
+        return _is_up(await self._model_registry.get_model(name, version))
+
+    vars(model_ready)["asks_up"] = True
+    setattr(DataPlane, "ready", ready)  # noqa: B010
+    setattr(DataPlane, "model_ready", model_ready)  # noqa: B010
+
+
+def leave_our_children_alone() -> None:
+    """Has MLServer's pool wait for its own processes only.
+
+    At each SIGCHLD it waits for any child, and so takes the exit status of our workers, in
+    which stands what killed them. Idempotent.
+    """
+    if hasattr(InferencePoolRegistry, "_handle_worker_stop"):
+        setattr(InferencePoolRegistry, "_handle_worker_stop", _handle_worker_stop)  # noqa: B010
+
+
+async def _handle_worker_stop(self: Any, signum: int, frame: Any) -> None:
+    for pool in [self._default_pool, *self._pools.values()]:
+        for pid in list(pool._workers):
+            try:
+                stopped, status = os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                continue
+            if stopped and status:
+                await pool.on_worker_stop(pid, status)
+
+
+def _is_up(model: MLModel) -> bool:
+    return bool(model.ready and getattr(model, "up", True))
 
 
 def to_host_error(error: RequestError) -> MLServerError:

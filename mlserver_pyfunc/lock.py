@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from . import sources
+from . import environment, sources
 from .definition import FunctionDefinition
 from .errors import SourceError
 from .sources.digest import LOCK_NAME, RENEW, DigestError, tree_sha256
@@ -36,6 +36,7 @@ class Lock(BaseModel):
         sha256: Of the archive, file or inline code.
         tree_sha256: Of the tree.
         requirements: As the definition gives them.
+        resolved: Exact versions of an environment of the function's own, where it has one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,6 +48,7 @@ class Lock(BaseModel):
     sha256: Sha256 | None = None
     tree_sha256: Sha256 | None = None
     requirements: list[str] = []
+    resolved: list[str] | None = None
 
 
 def fetch_locked(definition: FunctionDefinition, folder: Path) -> SourceTree:
@@ -119,8 +121,10 @@ def write(definition: FunctionDefinition, folder: Path) -> Path:
 
     Raises:
         SourceError: The source cannot be fetched, or the folder cannot be written to.
+        PyFuncError: The requirements contradict each other.
     """
-    lock = current(definition, folder)
+    resolved = environment.resolve(definition) or None
+    lock = current(definition, folder).model_copy(update={"resolved": resolved})
     text = yaml.safe_dump(lock.model_dump(exclude_none=True), sort_keys=False, width=1000)
     path = folder / LOCK_NAME
     temporary = folder / f".{LOCK_NAME}.new"

@@ -129,7 +129,12 @@ class ArrayResponse(InferenceResponse, Response):
         head = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
         chunks = [head, *binary]
         size = sum(map(len, chunks))
-        headers = [(key.lower().encode(), v.encode()) for key, v in self.http_headers.items()]
+        # A request's id is among them, and may hold what a header cannot.
+        headers = [
+            (key.lower().encode(), value.encode())
+            for key, value in self.http_headers.items()
+            if value.isascii() and value.isprintable()
+        ]
         headers.append((b"content-length", b"%d" % size))
         if binary:
             headers.append((b"content-type", b"application/octet-stream"))

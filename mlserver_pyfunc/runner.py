@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from .context import Context, InferenceCall
+from .context import Context, InferenceCall, request_id, shown_id
 from .contract import Contract, NamedArray
 from .definition import FunctionDefinition
 from .errors import HandlerError, LoadError, RequestError, describe
 from .execution import Executor, Outcome
 from .handler import BindError, CallPlan, Resolver, bind
 from .loader import FunctionPackage
+from .metrics import Wait, metrics_of
 from .results import name_values
 from .sources import SourceTree
 
@@ -25,6 +26,17 @@ UNLOAD_SECONDS = 10.0
 """How long calls in flight, and then the unload function, may hold up an unload."""
 
 logger = logging.getLogger("mlserver.pyfunc")
+
+
+def _tag(record: logging.LogRecord) -> bool:
+    """Puts the request's id before what is logged in its call."""
+    shown = shown_id(request_id.get())
+    if shown and shown not in record.getMessage():
+        record.msg = f"[request {shown.replace('%', '%%') if record.args else shown}] {record.msg}"
+    return True
+
+
+logger.addFilter(_tag)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +55,20 @@ class Runner(Protocol):
         """Whether a call could run now."""
 
     @property
+    def accepts(self) -> bool:
+        """Whether a call is taken, if only to wait."""
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """How the function runs, for the model's metadata."""
+
+    @property
     def streams(self) -> bool:
         """Whether the handler is a generator."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """As `CallPlan.needs`."""
 
     async def load(self) -> None:
         """Imports, initialises and binds.
@@ -97,6 +121,8 @@ class InProcessRunner:
         self._executor = Executor(
             self._model_name, serving.concurrency, serving.max_queue, serving.timeout
         )
+        self._metrics = metrics_of(context.model_name, context.model_version)
+        self._init_timeout = serving.init_timeout
         self._plan: CallPlan | None = None
         self._unload: Callable[[], Any] | None = None
 
@@ -105,13 +131,29 @@ class InProcessRunner:
         return self._plan is not None and self._executor.has_slot
 
     @property
+    def accepts(self) -> bool:
+        return self.ready
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        return {"isolation": "none"}
+
+    @property
     def streams(self) -> bool:
         return self._plan is not None and self._plan.streams
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self._plan.needs if self._plan is not None else frozenset()
 
     async def load(self) -> None:
         """As `Runner.load`. The traceback of user code is in the log."""
         try:
-            await self._load()
+            await asyncio.wait_for(self._load(), self._init_timeout)
+        except asyncio.TimeoutError:
+            self._discard()
+            limit = f"its limit of {self._init_timeout:g} s (serving.init_timeout)"
+            raise LoadError(self._model_name, "init", f"passed {limit}") from None
         except BaseException:
             self._discard()
             raise
@@ -119,6 +161,16 @@ class InProcessRunner:
     async def answer(self, call: InferenceCall) -> Answer:
         """As `Runner.answer`."""
         plan = self._require_plan()
+        request_id.set(call.id)
+        if not self._executor.is_full:
+            return await self._answer(plan, call)
+        wait = self._metrics.enter_queue()
+        try:
+            return await self._answer(_Begun(plan, wait), call)
+        finally:
+            wait.end()
+
+    async def _answer(self, plan: CallPlan | _Begun, call: InferenceCall) -> Answer:
         start: Callable[[], Awaitable[Any]]
         if plan.kind == "async":
             start = partial(plan, call)
@@ -135,6 +187,7 @@ class InProcessRunner:
     async def items(self, call: InferenceCall) -> AsyncGenerator[Answer, None]:
         """As `Runner.items`."""
         plan = self._require_plan()
+        request_id.set(call.id)
         start = partial(plan, call)
         executor = self._executor
         outcomes = (
@@ -230,11 +283,25 @@ class InProcessRunner:
             return outcome.value
         if isinstance(error, RequestError):
             raise error
-        request = f" (request {call.id})" if call.id else ""
+        shown = shown_id(call.id)
+        request = f" (request {shown})" if shown else ""
         logger.error('handler of model "%s" failed%s', self._model_name, request, exc_info=error)
         raise HandlerError(
             f'handler of model "{self._model_name}" raised {describe(error)}{request}'
         ) from error
+
+
+class _Begun:
+    """A call plan that tells when it is called: the wait for it is over."""
+
+    def __init__(self, plan: CallPlan, wait: Wait) -> None:
+        self.kind = plan.kind
+        self._plan = plan
+        self._wait = wait
+
+    def __call__(self, call: InferenceCall) -> Any:
+        self._wait.end()
+        return self._plan(call)
 
 
 def _identity(value: Any) -> Any:

@@ -29,6 +29,8 @@ from .runner import logger
 PLATFORM = "mlserver_pyfunc"
 
 host.extend_error_mapping()
+host.tell_up_from_ready()
+host.leave_our_children_alone()
 host.refuse_typed_fp16()
 fastpath.install()
 
@@ -48,7 +50,8 @@ class PyFuncRuntime(Pages, MLModel):
 
     @property
     def ready(self) -> bool:
-        return self._ready and self._function is not None and self._function.ready
+        """Whether requests are taken: MLServer refuses them where it is false."""
+        return self._ready and self._function is not None and self._function.accepts
 
     @ready.setter
     def ready(self, value: bool) -> None:
@@ -65,6 +68,11 @@ class PyFuncRuntime(Pages, MLModel):
     @property
     def streams(self) -> bool:
         return self._function is not None and self._function.streams
+
+    @property
+    def up(self) -> bool:
+        """Whether a request could run now: what the readiness endpoints tell."""
+        return self.ready and self._function is not None and self._function.ready
 
     async def load(self) -> bool:
         """Loads the function.
@@ -127,7 +135,7 @@ class PyFuncRuntime(Pages, MLModel):
 
     async def metadata(self) -> MetadataModelResponse:
         """The contract, the versions that are loaded and where the code came from."""
-        parameters = dict(self._function.provenance) if self._function else {}
+        parameters = dict(self._function.facts) if self._function else {}
         return MetadataModelResponse(
             name=self.name,
             versions=host.loaded_versions(self.name),
@@ -150,7 +158,7 @@ class PyFuncRuntime(Pages, MLModel):
         if self.settings.max_batch_size > 1:
             problems.append(
                 "max_batch_size is set in model-settings.json: MLServer would join requests "
-                "before their tensors are checked; remove it"
+                "before their tensors are checked; remove it, and set serving.batch instead"
             )
         name = self._located.definition.model_name
         if name and name != self.name:

@@ -12,6 +12,7 @@ CACHE = "MLSERVER_PYFUNC_CACHE"
 CACHE_SIZE = "MLSERVER_PYFUNC_CACHE_SIZE"
 MAX_SOURCE_SIZE = "MLSERVER_PYFUNC_MAX_SOURCE_SIZE"
 FETCH_TIMEOUT = "MLSERVER_PYFUNC_FETCH_TIMEOUT"
+PYTHON_DOWNLOADS = "MLSERVER_PYFUNC_PYTHON_DOWNLOADS"
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -46,6 +47,11 @@ def fetch_timeout() -> float:
     if not 0 < seconds < float("inf"):
         raise SourceError(f'{FETCH_TIMEOUT}: expected seconds above 0, got "{text}"')
     return seconds
+
+
+def python_downloads() -> bool:
+    """Whether a Python that this machine has not may be downloaded."""
+    return os.environ.get(PYTHON_DOWNLOADS, "").lower() in ("1", "true", "yes", "on")
 
 
 def _size(variable: str, default: str) -> int:

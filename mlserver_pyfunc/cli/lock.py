@@ -32,7 +32,8 @@ def command(folder: Path, check: bool) -> None:
     changed = [
         f"{name}: locked {getattr(held, name)}, now {getattr(now, name)}"
         for name in type(held).model_fields
-        if getattr(held, name) != getattr(now, name)
+        # Resolved versions are held until they are renewed: newer ones are no change.
+        if name != "resolved" and getattr(held, name) != getattr(now, name)
     ]
     if changed:
         raise Failure("function.lock is out of date: " + "; ".join(changed), hint=renew)

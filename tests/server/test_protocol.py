@@ -307,3 +307,13 @@ def test_metadata_shows_the_contract_on_both_protocols(
     assert rest["parameters"]["source"] == "inline code"
     assert len(rest["parameters"]["sha256"]) == 64
     assert rest["inputs"][-2]["parameters"] == {"content_type": "str", "optional": True}
+
+
+@pytest.mark.parametrize("text", ["\u00e5\u2603", "a\u0012b", "a\r\nX-Evil: 1", "\U0003f420\x00"])
+def test_an_id_that_no_header_can_hold_is_answered_in_the_body_alone(
+    text: str, server: ServerProcess
+) -> None:
+    request = Request("versioned", [Tensor("x", "FP32", (1,), [1.5])], id=text)
+    reply = rest_infer(server.client, request).expect_ok()
+    assert reply.id == text
+    assert "x-evil" not in reply.headers

@@ -1,0 +1,272 @@
+"""Calls inside a worker: from a message to the handler and back.
+
+The server decides how many calls a worker has at a time and how long they may take; here
+they only run. Needs only NumPy and the standard library.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import threading
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any
+
+from ..context import Context, InferenceCall, request_id, shown_id
+from ..contract import Contract
+from ..errors import HandlerError, RequestError, ResponseError, describe
+from ..execution import Outcome
+from ..handler import CallPlan
+from ..results import name_values
+from .wire import Channel, Kind, Message, read_tensors
+
+TRACEBACK_CHARS = 20_000
+
+
+class LoopThread:
+    """An event loop on a thread of its own, started when it is first needed."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._starting = threading.Lock()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        with self._starting:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._run, name="pyfunc-loop", daemon=True).start()
+            return self._loop
+
+    def run(self, awaitable: Awaitable[Any]) -> Outcome[Any]:
+        """Awaits something on the loop, from another thread."""
+        return asyncio.run_coroutine_threadsafe(_outcome(awaitable), self.loop).result()
+
+    def _run(self) -> None:
+        assert self._loop is not None
+        asyncio.set_event_loop(self._loop)
+        while True:
+            # A SystemExit in a task of user code ends `run_forever`, not the worker.
+            with suppress(BaseException):
+                self._loop.run_forever()
+
+
+class _Parameters(dict[str, Any]):
+    """Request parameters, with the headers beside them as the host has them."""
+
+    headers: Mapping[str, str]
+
+
+class Calls:
+    """Runs calls of one handler.
+
+    Args:
+        channel: To the server.
+        plan: How to call the handler.
+        contract: Checks its results.
+        context: For user code.
+        loop: For what is async.
+        memory_note: Added to a MemoryError's message.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        plan: CallPlan,
+        contract: Contract,
+        context: Context,
+        loop: LoopThread,
+        memory_note: str,
+    ) -> None:
+        self.plan = plan
+        self._channel = channel
+        self._contract = contract
+        self._context = context
+        self._loop = loop
+        self._memory_note = memory_note
+        self._process = os.getpid()
+        self._demands: dict[int, Callable[[bool], None]] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+
+    def answer(self, message: Message) -> None:
+        """Calls a handler and sends its result or error."""
+        number = message.head["call"]
+        request_id.set(message.head["id"])
+        try:
+            result = self.plan(self._call(message))
+            if hasattr(result, "__await__"):
+                result = self._loop.run(result).get()
+            self._send_result(Kind.RESULT, number, result)
+        except BaseException as error:
+            self._send_error(number, error)
+
+    def stream(self, message: Message, wants_more: Callable[[], bool]) -> None:
+        """Iterates a generator, an item each time one is asked for.
+
+        Args:
+            message: The call.
+            wants_more: Waits until the server asks for an item, or says that it is enough.
+        """
+        number = message.head["call"]
+        request_id.set(message.head["id"])
+        try:
+            items: Iterator[Any] = self.plan(self._call(message))
+            try:
+                for item in items:
+                    self._send_result(Kind.ITEM, number, item)
+                    if not wants_more():
+                        break
+            finally:
+                close = getattr(items, "close", None)
+                if close is not None:
+                    close()
+        except BaseException as error:
+            self._send_error(number, error)
+        else:
+            self._channel.send(Kind.END, {"call": number})
+        finally:
+            self._demands.pop(number, None)
+
+    def new_demand(self, message: Message) -> Callable[[], bool]:
+        """Makes what `stream` waits on where another thread reads the messages."""
+        wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._demands[message.head["call"]] = wanted.put
+        return wanted.get
+
+    def control(self, message: Message) -> None:
+        """Passes on what the server says about a call that runs."""
+        number = message.head["call"]
+        if message.kind is Kind.CANCEL:
+            self._loop.loop.call_soon_threadsafe(self._cancel, number)
+            return
+        demand = self._demands.get(number)
+        if demand is not None:
+            demand(message.kind is Kind.NEXT)
+
+    def start_async(self, message: Message) -> None:
+        """Starts a call of an async handler or generator on the loop."""
+        number, loop = message.head["call"], self._loop.loop
+        if self.plan.kind == "async":
+            run = self._answer_async(message)
+        else:
+            wanted: asyncio.Queue[bool] = asyncio.Queue()
+            self._demands[number] = lambda more: _put(loop, wanted, more)
+            run = self._stream_async(message, wanted)
+
+        def start() -> None:
+            self._tasks[number] = task = loop.create_task(run)
+            task.add_done_callback(lambda _: self._tasks.pop(number, None))
+
+        loop.call_soon_threadsafe(start)
+
+    async def _answer_async(self, message: Message) -> None:
+        number = message.head["call"]
+        request_id.set(message.head["id"])
+        try:
+            result = await self.plan(self._call(message))
+            self._send_result(Kind.RESULT, number, result)
+        except BaseException as error:
+            self._send_error(number, error)
+
+    async def _stream_async(self, message: Message, wanted: asyncio.Queue[bool]) -> None:
+        number = message.head["call"]
+        request_id.set(message.head["id"])
+        try:
+            items: AsyncIterator[Any] = self.plan(self._call(message))
+            try:
+                async for item in items:
+                    self._send_result(Kind.ITEM, number, item)
+                    if not await wanted.get():
+                        break
+            finally:
+                close = getattr(items, "aclose", None)
+                if close is not None:
+                    await close()
+        except BaseException as error:
+            self._send_error(number, error)
+        else:
+            self._channel.send(Kind.END, {"call": number})
+        finally:
+            self._demands.pop(number, None)
+
+    def _cancel(self, number: int) -> None:
+        task = self._tasks.get(number)
+        if task is not None:
+            task.cancel()
+
+    def _call(self, message: Message) -> InferenceCall:
+        head = message.head
+        parameters = _Parameters(head.get("parameters", ()))
+        parameters.headers = head.get("headers", {})
+        sent = head.get("tensor_parameters", {})
+        payload = SimpleNamespace(
+            id=head["id"],
+            parameters=parameters,
+            inputs=[SimpleNamespace(name=name, parameters=sent[name]) for name in sent],
+            outputs=[SimpleNamespace(name=name) for name in head.get("outputs", ())],
+        )
+        inputs = read_tensors(message, self._contract.inputs)
+        # The arrays alone hold the tensors now, which go back as soon as they are dropped.
+        message.body = memoryview(b"")
+        return InferenceCall(self._context, inputs, self._contract.inputs, payload)
+
+    def _send_result(self, kind: Kind, number: int, result: Any) -> None:
+        named = name_values(self._contract, result)
+        outputs = [(item.spec, item.array) for item in self._contract.encode_outputs(named.values)]
+        self._leave_if_forked()
+        head: dict[str, Any] = {"call": number}
+        if named.parameters:
+            head["parameters"] = dict(named.parameters)
+        try:
+            packet = self._channel.encode(kind, head, outputs)
+        except (TypeError, ValueError) as error:
+            raise ResponseError(
+                f'response parameters of model "{self._contract.model_name}": '
+                f"expected what JSON can carry: {error}"
+            ) from None
+        self._channel.send_packet(packet)
+
+    def _send_error(self, number: int, error: BaseException) -> None:
+        self._leave_if_forked()
+        head: dict[str, Any] = {"call": number}
+        if isinstance(error, RequestError):
+            head.update(error=type(error).__name__, message=str(error), status=error.status)
+        else:
+            head.update(self._handler_error(error))
+        self._channel.send(Kind.ERROR, head)
+
+    def _handler_error(self, error: BaseException) -> dict[str, Any]:
+        text = ""
+        with suppress(BaseException):
+            text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        note = self._memory_note if isinstance(error, MemoryError) else ""
+        shown = shown_id(request_id.get())
+        request = f" (request {shown})" if shown else ""
+        said = f"{describe(error)}{note}{request}"
+        raised = HandlerError(f'handler of model "{self._contract.model_name}" raised {said}')
+        return {
+            "error": "HandlerError",
+            "message": str(raised),
+            "status": raised.status,
+            "traceback": text[-TRACEBACK_CHARS:],
+        }
+
+    def _leave_if_forked(self) -> None:
+        """A child that user code forked comes back here too: it must not answer."""
+        if os.getpid() != self._process:
+            os._exit(0)
+
+
+def _put(loop: asyncio.AbstractEventLoop, wanted: asyncio.Queue[bool], more: bool) -> None:
+    loop.call_soon_threadsafe(wanted.put_nowait, more)
+
+
+async def _outcome(awaitable: Awaitable[Any]) -> Outcome[Any]:
+    try:
+        return Outcome(await awaitable)
+    except BaseException as error:
+        return Outcome(error=error)

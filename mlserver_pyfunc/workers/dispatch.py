@@ -1,0 +1,383 @@
+"""Which worker takes which call, what waits, and what becomes of calls that fail."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from .. import errors
+from ..context import InferenceCall, shown_id
+from ..contract import Contract, NamedArray
+from ..definition import ServingDefinition
+from ..errors import OverloadedError, RequestError, ResponseError, TimeLimitError, WorkerError
+from ..metrics import FunctionMetrics, Wait
+from ..runner import Answer, logger
+from ..tensors import TensorError
+from .process import Exit
+from .wire import Kind, Message, WireError, read_tensors
+from .worker import Handling, Worker
+
+CANCEL_SECONDS = 1.0
+"""How long an async handler that is cancelled may take to end."""
+
+_ERRORS = {
+    kind.__name__: kind
+    for kind in (
+        errors.InferenceError,
+        errors.ContractError,
+        errors.ResponseError,
+        errors.HandlerError,
+        errors.OverloadedError,
+        errors.TimeLimitError,
+    )
+}
+
+
+class PendingCall:
+    """A call that waits for a worker or runs on one.
+
+    Attributes:
+        call: What is asked.
+        number: Names it in messages.
+        future: Its answer; for a stream the next item, None at the end.
+        failure: Of a stream, where nobody waits for an item.
+        wait: Its time in the queue, where it had to wait.
+        worker: Where it runs; None while it waits.
+        retried: It was on a worker that died.
+        begun: An item of its stream was given.
+    """
+
+    __slots__ = (
+        "begun",
+        "call",
+        "failure",
+        "future",
+        "number",
+        "retried",
+        "timer",
+        "wait",
+        "worker",
+    )
+
+    def __init__(
+        self, call: InferenceCall, number: int, future: asyncio.Future[Answer | None]
+    ) -> None:
+        self.call = call
+        self.number = number
+        self.future = future
+        self.failure: RequestError | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.wait: Wait | None = None
+        self.worker: Worker | None = None
+        self.retried = False
+        self.begun = False
+
+    def fail(self, error: RequestError) -> None:
+        """Gives the error to whoever waits, or to the next who does."""
+        self.failure = error
+        if not self.future.done():
+            self.future.set_exception(error)
+
+    def end_wait(self) -> None:
+        if self.wait is not None:
+            self.wait.end()
+
+    def stop_timer(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+
+
+class Dispatcher:
+    """Spreads calls over workers. All methods are for the event loop's thread.
+
+    Args:
+        contract: Checks what workers answer.
+        serving: Concurrency, queue and time limits.
+        metrics: The function's.
+    """
+
+    def __init__(
+        self, contract: Contract, serving: ServingDefinition, metrics: FunctionMetrics
+    ) -> None:
+        self.handling: Handling | None = None
+        self.refusal = ""
+        self._contract = contract
+        self._serving = serving
+        self._metrics = metrics
+        self._workers: list[Worker] = []
+        self._queue: deque[PendingCall] = deque()
+        self._numbers = itertools.count(1)
+        self._loop = asyncio.get_running_loop()
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def workers_up(self) -> int:
+        return len(self._workers)
+
+    def add(self, worker: Worker) -> None:
+        """Gives a worker calls from now on."""
+        self.refusal = ""
+        self._workers.append(worker)
+        self._metrics.set_workers(len(self._workers))
+        self._send_waiting(worker)
+
+    def remove(self, worker: Worker) -> None:
+        """Gives a worker no more calls."""
+        if worker in self._workers:
+            self._workers.remove(worker)
+            self._metrics.set_workers(len(self._workers))
+
+    def refuse(self, reason: str) -> None:
+        """Fails what waits and what comes, until a worker is added."""
+        self.refusal = reason
+        while self._queue:
+            self._drop(self._queue.popleft(), self._refused())
+
+    def submit(self, call: InferenceCall) -> PendingCall:
+        """Sends a call to the least busy worker, or has it wait for one.
+
+        Raises:
+            OverloadedError: Too many wait, or no worker can be started.
+        """
+        if self.refusal:
+            raise self._refused()
+        worker = self._free_worker()
+        if worker is None and len(self._queue) >= self._serving.max_queue:
+            raise self._overloaded()
+        pending = PendingCall(call, next(self._numbers), self._loop.create_future())
+        pending.timer = self._loop.call_later(self._serving.timeout, self._expire, pending)
+        self._running += 1
+        self._idle.clear()
+        if worker is None:
+            pending.wait = self._metrics.enter_queue()
+            self._queue.append(pending)
+        else:
+            self._send(worker, pending)
+        return pending
+
+    def next_item(self, pending: PendingCall) -> None:
+        """Asks for the next item of a stream.
+
+        Raises:
+            RequestError: The stream has failed since.
+        """
+        if pending.failure is not None:
+            raise pending.failure
+        assert pending.worker is not None
+        pending.future = self._loop.create_future()
+        pending.timer = self._loop.call_later(self._serving.timeout, self._expire, pending)
+        pending.worker.process.send(Kind.NEXT, {"call": pending.number})
+
+    def leave(self, pending: PendingCall) -> None:
+        """Nobody waits for a call any more. It keeps its place until it has ended."""
+        worker = pending.worker
+        if worker is None:
+            if pending in self._queue:
+                self._queue.remove(pending)
+                self._end(pending)
+            return
+        if pending.number not in worker.calls:
+            return
+        assert self.handling is not None
+        waited = not pending.future.done() or pending.future.cancelled()
+        if self.handling.cancels and waited:
+            worker.process.send(Kind.CANCEL, {"call": pending.number})
+        elif self.handling.streams:
+            worker.process.send(Kind.CLOSE, {"call": pending.number})
+        if self.handling.streams or self.handling.cancels:
+            pending.stop_timer()
+            pending.timer = self._loop.call_later(self._serving.timeout, self._expire, pending)
+        pending.future.cancel()
+
+    def on_message(self, worker: Worker, message: Message) -> None:
+        """Takes a worker's message about one of its calls."""
+        pending = worker.calls.get(message.head["call"])
+        if pending is None:
+            return
+        if message.kind is Kind.ITEM:
+            pending.stop_timer()
+            pending.begun = True
+            self._set_answer(pending, message)
+            return
+        del worker.calls[pending.number]
+        worker.count_call()
+        self._end(pending)
+        if message.kind is Kind.RESULT:
+            self._set_answer(pending, message)
+        elif message.kind is Kind.ERROR:
+            pending.fail(self._error(pending, message.head))
+        elif not pending.future.done():
+            pending.future.set_result(None)
+        self._send_waiting(worker)
+
+    def on_exit(self, worker: Worker, exit_: Exit) -> None:
+        """Fails the calls of a worker that died, or has them wait for another."""
+        self.remove(worker)
+        calls, worker.calls = worker.calls, {}
+        for pending in calls.values():
+            pending.worker = None
+            if self._retries(pending):
+                pending.retried = True
+                self._queue.appendleft(pending)
+                continue
+            self._drop(
+                pending,
+                WorkerError(
+                    f"the call was on worker {worker.index} of model "
+                    f'"{self._contract.model_name}", which {exit_.text}'
+                ),
+            )
+        for other in list(self._workers):
+            self._send_waiting(other)
+
+    async def drain(self, seconds: float) -> bool:
+        """Waits for calls to end; False where some still run after that time."""
+        try:
+            await asyncio.wait_for(self._idle.wait(), seconds)
+        except asyncio.TimeoutError:
+            return False
+        return True
+
+    def _free_worker(self) -> Worker | None:
+        free = None
+        for worker in self._workers:
+            if free is None or len(worker.calls) < len(free.calls):
+                free = worker
+        return free if free and len(free.calls) < self._serving.concurrency else None
+
+    def _send_waiting(self, worker: Worker) -> None:
+        while (
+            self._queue
+            and len(worker.calls) < self._serving.concurrency
+            and worker in self._workers
+        ):
+            self._send(worker, self._queue.popleft())
+
+    def _send(self, worker: Worker, pending: PendingCall) -> None:
+        call = pending.call
+        specs = self._contract.inputs
+        named = [(specs[name], array) for name, array in call.inputs.items()]
+        head: dict[str, Any] = {"call": pending.number, "id": call.id}
+        assert self.handling is not None
+        if self.handling.needs:
+            _add_needs(head, call, self.handling.needs)
+        pending.end_wait()
+        pending.worker = worker
+        worker.calls[pending.number] = pending
+        try:
+            worker.process.send(Kind.CALL, head, named)
+        except (TypeError, ValueError, MemoryError) as error:
+            del worker.calls[pending.number]
+            self._drop(
+                pending,
+                RequestError(
+                    f'request to model "{self._contract.model_name}" cannot be sent to its '
+                    f"worker: {error}"
+                ),
+            )
+
+    def _retries(self, pending: PendingCall) -> bool:
+        return (
+            self._serving.idempotent
+            and not pending.retried
+            and not pending.begun
+            and not pending.future.done()
+        )
+
+    def _set_answer(self, pending: PendingCall, message: Message) -> None:
+        if pending.future.done():
+            return
+        try:
+            arrays = read_tensors(message, self._contract.outputs)
+        except (WireError, TensorError) as error:
+            pending.fail(
+                ResponseError(f'answer of a worker of model "{self._contract.model_name}": {error}')
+            )
+            return
+        named = [NamedArray(self._contract.outputs[name], array) for name, array in arrays.items()]
+        pending.future.set_result(Answer(named, message.head.get("parameters", {})))
+
+    def _expire(self, pending: PendingCall) -> None:
+        limit = f"{self._serving.timeout:g} s (serving.timeout)"
+        error = TimeLimitError(
+            f'call of model "{self._contract.model_name}" passed its time limit of {limit}'
+        )
+        pending.fail(error)
+        worker = pending.worker
+        if worker is None:
+            self._queue.remove(pending)
+            self._end(pending)
+            return
+        assert self.handling is not None
+        if self.handling.cancels:
+            worker.process.send(Kind.CANCEL, {"call": pending.number})
+            pending.timer = self._loop.call_later(CANCEL_SECONDS, self._kill, pending)
+            return
+        self._kill(pending)
+
+    def _kill(self, pending: PendingCall) -> None:
+        worker = pending.worker
+        if worker is None or pending.number not in worker.calls:
+            return
+        limit = f"{self._serving.timeout:g} s (serving.timeout)"
+        self.remove(worker)
+        worker.process.kill("timeout", f"was stopped when another call passed its limit of {limit}")
+
+    def _drop(self, pending: PendingCall, error: RequestError) -> None:
+        self._end(pending)
+        pending.fail(error)
+
+    def _end(self, pending: PendingCall) -> None:
+        pending.stop_timer()
+        pending.end_wait()
+        self._running -= 1
+        if not self._running:
+            self._idle.set()
+
+    def _error(self, pending: PendingCall, head: Mapping[str, Any]) -> RequestError:
+        if head.get("traceback"):
+            shown = shown_id(pending.call.id)
+            request = f" (request {shown})" if shown else ""
+            logger.error(
+                'handler of model "%s" failed%s\n%s',
+                self._contract.model_name,
+                request,
+                head["traceback"],
+            )
+        kind = _ERRORS.get(head["error"], RequestError)
+        error = kind(head["message"])
+        error.status = head["status"]
+        return error
+
+    def _overloaded(self) -> OverloadedError:
+        serving = self._serving
+        calls = serving.workers * serving.concurrency
+        return OverloadedError(
+            f'model "{self._contract.model_name}" is at its limit: {calls} calls at a time '
+            f"(serving.workers times serving.concurrency) and {serving.max_queue} waiting "
+            "(serving.max_queue)"
+        )
+
+    def _refused(self) -> OverloadedError:
+        return OverloadedError(
+            f'model "{self._contract.model_name}" has no worker: {self.refusal}', retry_after=5
+        )
+
+
+def _add_needs(head: dict[str, Any], call: InferenceCall, needs: frozenset[str]) -> None:
+    """Adds what the handler asks for besides the tensors."""
+    whole = not needs.isdisjoint(("request", "event"))
+    if whole or "parameters" in needs:
+        head["parameters"] = dict(call.parameters)
+    if "headers" in needs or "event" in needs:
+        head["headers"] = dict(call.headers)
+    if whole:
+        head["outputs"] = call.outputs
+        head["tensor_parameters"] = {
+            tensor.name: dict(tensor.parameters) for tensor in call.request.inputs
+        }

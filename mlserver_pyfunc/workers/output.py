@@ -1,0 +1,93 @@
+"""What a worker prints, line by line in the server's log."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import os
+from collections import deque
+from collections.abc import Callable
+
+LINE_CHARS = 8000
+"""A longer line is cut there."""
+
+KEPT_LINES = 100
+"""Last lines that are kept, to explain a death."""
+
+_CHUNK = 64 * 1024
+_LAST_CHUNKS = 64
+_PAUSE = 0.01
+"""Seconds of rest after a full chunk: a flood of output waits in the worker, not here."""
+
+
+class OutputReader:
+    """Reads the pipe that a worker's stdout and stderr go to.
+
+    Args:
+        descriptor: The pipe's reading end, which it owns.
+        log: Takes each line.
+    """
+
+    def __init__(self, descriptor: int, log: Callable[[str], None]) -> None:
+        os.set_blocking(descriptor, False)
+        self.last_lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self._descriptor: int | None = descriptor
+        self._log = log
+        self._loop = asyncio.get_running_loop()
+        self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+        self._partial = ""
+        self._resume: asyncio.TimerHandle | None = None
+        self._loop.add_reader(descriptor, self._read)
+
+    def close(self) -> None:
+        """Logs what is left in the pipe, and closes it."""
+        for _ in range(_LAST_CHUNKS):
+            if self._descriptor is None or not self._read_chunk():
+                break
+        self._stop()
+        if self._partial:
+            self._line(self._partial)
+            self._partial = ""
+
+    def _read(self) -> None:
+        size = self._read_chunk()
+        if size == _CHUNK and self._descriptor is not None:
+            self._loop.remove_reader(self._descriptor)
+            self._resume = self._loop.call_later(_PAUSE, self._continue)
+
+    def _continue(self) -> None:
+        self._resume = None
+        if self._descriptor is not None:
+            self._loop.add_reader(self._descriptor, self._read)
+
+    def _read_chunk(self) -> int:
+        assert self._descriptor is not None
+        try:
+            chunk = os.read(self._descriptor, _CHUNK)
+        except BlockingIOError:
+            return 0
+        if not chunk:
+            self._stop()
+            return 0
+        lines = (self._partial + self._decoder.decode(chunk)).split("\n")
+        self._partial = lines.pop()
+        for line in lines:
+            self._line(line)
+        while len(self._partial) > LINE_CHARS:
+            self._line(self._partial[:LINE_CHARS])
+            self._partial = self._partial[LINE_CHARS:]
+        return len(chunk)
+
+    def _line(self, line: str) -> None:
+        line = line.rstrip("\r")[:LINE_CHARS]
+        self.last_lines.append(line)
+        self._log(line)
+
+    def _stop(self) -> None:
+        if self._resume is not None:
+            self._resume.cancel()
+        if self._descriptor is None:
+            return
+        self._loop.remove_reader(self._descriptor)
+        os.close(self._descriptor)
+        self._descriptor = None

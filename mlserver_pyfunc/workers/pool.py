@@ -1,0 +1,290 @@
+"""Runs a function in processes of its own, and keeps them up."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Coroutine, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..context import Context, InferenceCall
+from ..contract import Contract
+from ..definition import FunctionDefinition
+from ..errors import LoadError, RequestError
+from ..metrics import metrics_of
+from ..runner import UNLOAD_SECONDS, Answer, logger
+from ..sources import SourceTree
+from .dispatch import Dispatcher
+from .process import Exit
+from .wire import Message
+from .worker import Launch, Worker
+
+FIRST_DELAY = 0.1
+LONGEST_DELAY = 30.0
+"""Seconds until a worker that failed is started again: the first, doubled each time."""
+
+STABLE_SECONDS = 10.0
+"""A worker that lived so long, or answered a call, did not fail from the start."""
+
+CRASH_LOOP = 3
+"""Failures in a row after which requests no longer wait for a worker."""
+
+
+class _Slot:
+    """A worker's place: it has one, or waits until the next is started."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.worker: Worker | None = None
+        self.failures = 0
+        self.reason = ""
+
+    @property
+    def delay(self) -> float:
+        return min(FIRST_DELAY * 2 ** (self.failures - 1), LONGEST_DELAY) if self.failures else 0
+
+    def failed(self, reason: str) -> None:
+        self.worker = None
+        self.failures += 1
+        self.reason = reason
+
+    def died(self, worker: Worker, exit_: Exit, in_call: bool) -> None:
+        """Notes a death. One in a call says more of the call than of the function: it is no
+        step to a crash loop."""
+        lived = worker.served or time.monotonic() - worker.since > STABLE_SECONDS
+        if lived or exit_.reason == "timeout":
+            self.failures = -1
+        elif in_call:
+            self.failures = min(self.failures, CRASH_LOOP - 2)
+        self.failed(f"worker {worker.index} {exit_.text}")
+
+
+class WorkerRunner:
+    """Runs a function in `serving.workers` processes. See `Runner`.
+
+    Args:
+        definition: The function's.
+        contract: Its tensors; names the model in errors.
+        tree: Its source.
+        context: What user code is told; each worker has its own.
+        python: The interpreter of the workers.
+    """
+
+    def __init__(
+        self,
+        definition: FunctionDefinition,
+        contract: Contract,
+        tree: SourceTree,
+        context: Context,
+        python: Path,
+    ) -> None:
+        self._serving = definition.serving
+        self._model_name = contract.model_name
+        self._launch = Launch(
+            contract.model_name, python, _load_head(tree, context), self._serving.init_timeout
+        )
+        self._metrics = metrics_of(context.model_name, context.model_version)
+        self._dispatcher = Dispatcher(contract, self._serving, self._metrics)
+        self._slots = [_Slot(index) for index in range(self._serving.workers)]
+        self._alive: set[Worker] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self._last_exit = ""
+
+    @property
+    def ready(self) -> bool:
+        return self._dispatcher.workers_up > 0
+
+    @property
+    def accepts(self) -> bool:
+        # In a crash loop too: requests are told the reason, which MLServer would not.
+        return not self._closing
+
+    @property
+    def streams(self) -> bool:
+        return self._dispatcher.handling is not None and self._dispatcher.handling.streams
+
+    @property
+    def needs(self) -> frozenset[str]:
+        handling = self._dispatcher.handling
+        return handling.needs if handling is not None else frozenset()
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """How the function runs, for the model's metadata."""
+        handling = self._dispatcher.handling
+        facts = {
+            "isolation": "process",
+            "workers": f"{self._dispatcher.workers_up} of {len(self._slots)} up",
+        }
+        if handling is not None:
+            facts |= {"python": handling.python, "numpy": handling.numpy}
+        if self._last_exit:
+            facts["last_exit"] = self._last_exit
+        if self._dispatcher.refusal:
+            facts["crash_loop"] = self._dispatcher.refusal
+        return facts
+
+    async def load(self) -> None:
+        """As `Runner.load`, in every worker."""
+        starts = [asyncio.ensure_future(self._start(slot)) for slot in self._slots]
+        try:
+            await asyncio.gather(*starts)
+        except BaseException:
+            for start in starts:
+                start.cancel()
+            await asyncio.gather(*starts, return_exceptions=True)
+            await self.close()
+            raise
+        for slot in self._slots:
+            assert slot.worker is not None
+            self._dispatcher.add(slot.worker)
+            self._run(self._supervise(slot))
+
+    async def answer(self, call: InferenceCall) -> Answer:
+        """As `Runner.answer`."""
+        self._require_open()
+        pending = self._dispatcher.submit(call)
+        try:
+            answer = await pending.future
+        except asyncio.CancelledError:
+            self._dispatcher.leave(pending)
+            raise
+        assert answer is not None
+        return answer
+
+    async def items(self, call: InferenceCall) -> AsyncGenerator[Answer, None]:
+        """As `Runner.items`."""
+        self._require_open()
+        pending = self._dispatcher.submit(call)
+        try:
+            while (answer := await pending.future) is not None:
+                yield answer
+                self._dispatcher.next_item(pending)
+        finally:
+            self._dispatcher.leave(pending)
+
+    async def close(self) -> None:
+        """As `Runner.close`. No process is left."""
+        if not await self._dispatcher.drain(UNLOAD_SECONDS):
+            logger.warning(
+                'function "%s": calls still run after %g s, unloading all the same',
+                self._model_name,
+                UNLOAD_SECONDS,
+            )
+        self._closing = True
+        self._dispatcher.refuse("it is being unloaded")
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*(worker.unload() for worker in list(self._alive)))
+
+    async def _supervise(self, slot: _Slot) -> None:
+        """Replaces the slot's worker each time it dies or is worn out."""
+        while True:
+            worker = slot.worker
+            if worker is None:
+                await asyncio.sleep(slot.delay)
+                await self._restart(slot)
+                continue
+            either: set[asyncio.Future[Any]] = {worker.ended, worker.worn_out}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if worker.ended.done():
+                continue
+            # It serves on until the next one is up.
+            slot.worker = None
+            while not await self._restart(slot):
+                await asyncio.sleep(slot.delay)
+            self._metrics.count_exit("max_requests")
+            self._dispatcher.remove(worker)
+            self._run(self._retire(worker))
+
+    async def _restart(self, slot: _Slot) -> bool:
+        try:
+            await self._start(slot)
+        except (LoadError, OSError) as error:
+            self._failed(slot, str(error))
+            return False
+        assert slot.worker is not None
+        self._dispatcher.add(slot.worker)
+        logger.info("%s: worker %d is up again", self._model_name, slot.index)
+        return True
+
+    async def _start(self, slot: _Slot) -> None:
+        try:
+            worker = Worker(slot.index, self._launch, self._on_message, self._max_served(slot))
+        except OSError as error:
+            raise LoadError(
+                self._model_name, "start", f"cannot start a worker process: {error}"
+            ) from None
+        self._alive.add(worker)
+        worker.ended.add_done_callback(lambda _: self._alive.discard(worker))
+        self._dispatcher.handling = await worker.load()
+        slot.worker = worker
+        worker.ended.add_done_callback(lambda ended: self._on_exit(slot, worker, ended.result()))
+
+    def _max_served(self, slot: _Slot) -> int | None:
+        limit = self._serving.max_requests
+        if limit is None:
+            return None
+        # Later slots give out earlier, so that workers are not replaced all at once.
+        return max(limit - limit * slot.index // (2 * len(self._slots)), 1)
+
+    async def _retire(self, worker: Worker) -> None:
+        while worker.calls and not worker.ended.done():
+            await asyncio.wait({worker.ended}, timeout=0.05)
+        await worker.unload()
+
+    def _on_message(self, worker: Worker, message: Message) -> None:
+        self._dispatcher.on_message(worker, message)
+
+    def _on_exit(self, slot: _Slot, worker: Worker, exit_: Exit) -> None:
+        in_call = bool(worker.calls)
+        self._dispatcher.on_exit(worker, exit_)
+        if slot.worker is not worker or self._closing:
+            return
+        self._last_exit = f"worker {worker.index} {exit_.text}"
+        logger.error("%s: worker %d %s", self._model_name, worker.index, exit_.text)
+        slot.died(worker, exit_, in_call)
+        self._metrics.count_exit(exit_.reason)
+        self._note_crash_loop()
+
+    def _failed(self, slot: _Slot, reason: str) -> None:
+        self._last_exit = reason
+        slot.failed(reason)
+        self._metrics.count_exit("init")
+        logger.error(
+            "%s: worker %d cannot be started, next try in %g s: %s",
+            self._model_name,
+            slot.index,
+            slot.delay,
+            reason,
+        )
+        self._note_crash_loop()
+
+    def _note_crash_loop(self) -> None:
+        if self._dispatcher.workers_up or any(s.failures < CRASH_LOOP for s in self._slots):
+            return
+        slot = max(self._slots, key=lambda slot: slot.failures)
+        self._dispatcher.refuse(f"{slot.reason}, {slot.failures} times in a row")
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _require_open(self) -> None:
+        if self._closing:
+            raise RequestError(f'model "{self._model_name}" is not loaded', 503)
+
+
+def _load_head(tree: SourceTree, context: Context) -> dict[str, Any]:
+    return {
+        "model_name": context.model_name,
+        "model_version": context.model_version,
+        "definition": context.definition,
+        "root": str(tree.root.resolve()),
+        "module": tree.module,
+        "inline": dict(tree.inline),
+        "log_level": logger.getEffectiveLevel(),
+    }

@@ -1,0 +1,103 @@
+"""Loads functions in worker processes, without a server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import psutil
+
+from mlserver_pyfunc.definition import parse
+from mlserver_pyfunc.function import Function
+
+Array = np.ndarray[Any, Any]
+
+DOUBLE = "def handler(x):\n    return x * 2\n"
+
+X = [{"name": "x", "datatype": "FP32", "shape": [-1]}]
+Y = [{"name": "y", "datatype": "FP32", "shape": [-1]}]
+
+
+def definition(code: str, handler: str = "handler", **more: Any) -> dict[str, Any]:
+    """A definition of inline code from x to y; keys of `serving` and `source` go there."""
+    source = {"code": code, "handler": handler}
+    source.update({key: more.pop(key) for key in list(more) if key.endswith("_function")})
+    fields = {"inputs": X, "outputs": Y}
+    fields.update(
+        {
+            key: more.pop(key)
+            for key in ("inputs", "outputs", "python_version", "requirements", "init_parameters")
+            if key in more
+        }
+    )
+    return {"source": source, "serving": {"isolation": "process", **more}, **fields}
+
+
+@contextlib.asynccontextmanager
+async def loaded(code: str, handler: str = "handler", **more: Any) -> AsyncIterator[Function]:
+    """A function while it is loaded; afterwards no process of it is left."""
+    before = set(children())
+    function = Function(
+        parse(definition(code, handler, **more)), Path(__file__).parent, "subject", "1"
+    )
+    await function.load()
+    try:
+        yield function
+    finally:
+        await function.close()
+        left = await no_more_children(before)
+        assert not left, f"left running: {left}"
+
+
+def children() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+async def no_more_children(before: set[psutil.Process]) -> list[psutil.Process]:
+    for _ in range(40):
+        left = [child for child in children() if child not in before]
+        if not left:
+            return []
+        await asyncio.sleep(0.05)
+    return left
+
+
+def request(*values: float, id: str = "r1", **tensors: Any) -> Any:  # noqa: A002
+    """An inference request as the host hands it over."""
+    arrays = tensors or {"x": np.array(values, dtype=np.float32)}
+    inputs = [
+        SimpleNamespace(
+            name=name,
+            datatype=DATATYPE_NAMES.get(array.dtype.str, "BYTES"),
+            shape=list(array.shape),
+            data=array,
+            parameters=None,
+        )
+        for name, array in arrays.items()
+    ]
+    return SimpleNamespace(id=id, parameters=None, inputs=inputs, outputs=None)
+
+
+DATATYPE_NAMES = {"<f4": "FP32", "<i8": "INT64", "<f8": "FP64", "|u1": "UINT8"}
+
+
+async def call(function: Function, *values: float, **more: Any) -> Array:
+    answer = await function.infer(request(*values, **more))
+    array: Array = answer.arrays[0].array
+    return array
+
+
+async def until_ready(function: Function, seconds: float = 5) -> None:
+    async with asyncio.timeout(seconds) if hasattr(asyncio, "timeout") else _no_limit():
+        while not function.ready:
+            await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def _no_limit() -> AsyncIterator[None]:
+    yield

@@ -1,0 +1,501 @@
+"""What a function does to itself hurts itself alone, and not for long."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from mlserver_pyfunc.errors import (
+    HandlerError,
+    LoadError,
+    OverloadedError,
+    RequestError,
+    TimeLimitError,
+    WorkerError,
+)
+
+from .functions import DOUBLE, call, children, loaded, request, until_ready
+
+# What to do is in the first element.
+DEADLY = """
+import ctypes, os, signal, sys, threading, time
+
+def handler(x, context):
+    deed = int(x[0])
+    if deed == 1:
+        ctypes.string_at(0)
+    if deed == 2:
+        os._exit(0)
+    if deed == 3:
+        os._exit(1)
+    if deed == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if deed == 5:
+        os.abort()
+    if deed == 6:
+        if os.fork() == 0:
+            time.sleep(60)
+        os._exit(7)
+    if deed == 7:
+        sys.exit(3)
+    if deed == 8:
+        raise KeyboardInterrupt
+    if deed == 9:
+        raise GeneratorExit
+    if deed == 10:
+        return handler(x, context)
+    if deed == 11:
+        time.sleep(60)
+    if deed == 12:
+        os.fork()
+    if deed == 13:
+        os.close(int(sys.argv[1]))
+        time.sleep(60)
+    return x * 2
+"""
+
+DEATHS = {
+    1: "was killed by SIGSEGV",
+    2: "exited with code 0",
+    3: "exited with code 1",
+    4: "was killed by SIGKILL",
+    5: "was killed by SIGABRT",
+    6: "exited with code 7",
+}
+
+
+@pytest.mark.parametrize("deed", DEATHS)
+async def test_a_death_fails_its_call_at_once_and_the_worker_is_replaced(deed: int) -> None:
+    async with loaded(DEADLY, timeout=20) as function:
+        await call(function, 0)
+        started = time.monotonic()
+        with pytest.raises(WorkerError, match=DEATHS[deed]) as raised:
+            await call(function, deed)
+        # The kernel writes no core here, but SIGSEGV's traceback takes a moment.
+        assert time.monotonic() - started < 0.5
+        assert raised.value.status == 500
+        assert not function.ready
+        assert function.accepts
+        assert (await call(function, 0, 4)).tolist() == [0, 8]
+        assert function.ready
+
+
+async def test_the_error_comes_within_100_ms_of_the_death() -> None:
+    async with loaded(DEADLY) as function:
+        (worker,) = children()
+        waiting = asyncio.ensure_future(call(function, 11))
+        await asyncio.sleep(0.2)
+        worker.kill()
+        started = time.monotonic()
+        with pytest.raises(WorkerError):
+            await waiting
+        assert time.monotonic() - started < 0.1
+
+
+@pytest.mark.parametrize(
+    ("deed", "name"),
+    [
+        (7, "SystemExit: 3"),
+        (8, "KeyboardInterrupt"),
+        (9, "GeneratorExit"),
+        (10, "RecursionError: maximum recursion depth exceeded"),
+    ],
+)
+async def test_what_can_be_contained_is_an_error_of_the_call_alone(deed: int, name: str) -> None:
+    async with loaded(DEADLY) as function:
+        before = children()
+        with pytest.raises(HandlerError, match=f"raised {name}"):
+            await call(function, deed)
+        assert (await call(function, 0, 4)).tolist() == [0, 8]
+        assert children() == before
+
+
+async def test_children_that_a_dead_worker_left_are_ended() -> None:
+    code = """
+import os, subprocess
+
+def handler(x):
+    subprocess.Popen(["sleep", "60"])
+    subprocess.Popen(["sleep", "60"], start_new_session=True)
+    if x[0]:
+        os._exit(1)
+    return x
+"""
+    async with loaded(code) as function:
+        with pytest.raises(WorkerError):
+            await call(function, 1)
+        await call(function, 0)
+        await asyncio.sleep(0.3)
+        sleeping = [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == SLEEP]
+        assert len(sleeping) == 2, "of the live worker"
+    await asyncio.sleep(0.3)
+    assert not [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == SLEEP]
+
+
+SLEEP = ["sleep", "60"]
+
+
+async def test_a_child_that_returns_from_the_handler_answers_nothing() -> None:
+    async with loaded(DEADLY) as function:
+        for _ in range(5):
+            assert (await call(function, 12, 3)).tolist() == [24, 6]
+
+
+async def test_a_call_past_its_limit_is_stopped_and_no_other_notices() -> None:
+    async with loaded(DEADLY, workers=2, timeout=0.5) as function:
+        started = time.monotonic()
+        late = asyncio.ensure_future(call(function, 11))
+        await asyncio.sleep(0.05)
+        while not late.done():
+            assert (await call(function, 0, 3)).tolist() == [0, 6]
+            await asyncio.sleep(0.01)
+        with pytest.raises(TimeLimitError, match=r"passed its time limit of 0.5 s \(serving.time"):
+            await late
+        assert 0.4 < time.monotonic() - started < 0.8
+        while function.facts["workers"] != "2 of 2 up" or "last_exit" not in function.facts:
+            await asyncio.sleep(0.01)
+        assert "another call passed its limit" in function.facts["last_exit"]
+
+
+async def test_calls_beside_a_call_past_its_limit_fail_and_say_why() -> None:
+    async with loaded(DEADLY, concurrency=2, timeout=0.6) as function:
+        late = asyncio.ensure_future(call(function, 11))
+        await asyncio.sleep(0.3)
+        other = asyncio.ensure_future(call(function, 11))
+        with pytest.raises(TimeLimitError):
+            await late
+        with pytest.raises(WorkerError, match="when another call passed its limit"):
+            await other
+
+
+async def test_calls_of_an_idempotent_handler_are_repeated_once(tmp_path: Path) -> None:
+    code = """
+import os, pathlib
+
+def handler(x, context):
+    tries = pathlib.Path(context.init_parameters["mark"])
+    with tries.open("a") as file:
+        file.write("x")
+    if len(tries.read_text()) <= x[0]:
+        os._exit(1)
+    return x
+"""
+    mark = tmp_path / "tries"
+    more = {"idempotent": True, "init_parameters": {"mark": str(mark)}}
+    async with loaded(code, **more) as function:
+        assert (await call(function, 1)).tolist() == [1]
+        assert mark.read_text() == "xx"
+        mark.unlink()
+        with pytest.raises(WorkerError):
+            await call(function, 9)
+        assert mark.read_text() == "xx"
+
+
+async def test_calls_wait_while_all_workers_are_replaced() -> None:
+    async with loaded(DEADLY, workers=2) as function:
+        for worker in children():
+            worker.kill()
+        while function.ready:
+            await asyncio.sleep(0.001)
+        started = time.monotonic()
+        answers = await asyncio.gather(*(call(function, 0, n) for n in range(8)))
+        assert [answer.tolist() for answer in answers] == [[0, 2 * n] for n in range(8)]
+        assert time.monotonic() - started < 2
+        await until_ready(function)
+
+
+async def test_a_crash_loop_is_told_and_refused(tmp_path: Path) -> None:
+    code = """
+import pathlib, os
+
+def setup(context):
+    if pathlib.Path(context.init_parameters["broken"]).exists():
+        os._exit(9)
+
+def handler(x):
+    return x
+"""
+    broken = tmp_path / "broken"
+    more = {"init_function": "setup", "init_parameters": {"broken": str(broken)}}
+    async with loaded(code, timeout=20, **more) as function:
+        broken.touch()
+        (worker,) = children()
+        worker.kill()
+        while function.ready:
+            await asyncio.sleep(0.001)
+        with pytest.raises(OverloadedError, match=r"no worker: .* exited with code 9, 3 times"):
+            await call(function, 1)
+        assert not function.ready
+        assert "init: the worker exited with code 9" in function.facts["crash_loop"]
+        assert function.facts["workers"] == "0 of 1 up"
+        broken.unlink()
+        await until_ready(function)
+        assert (await call(function, 1)).tolist() == [1]
+        assert "crash_loop" not in function.facts
+
+
+async def test_a_worker_is_replaced_after_its_share_of_calls() -> None:
+    code = "import os\ndef handler(x):\n    return [os.getpid()]\n"
+    outputs = [{"name": "pid", "datatype": "INT64", "shape": [-1]}]
+    async with loaded(code, max_requests=10, workers=2, outputs=outputs) as function:
+        seen: dict[int, int] = {}
+        for _ in range(120):
+            (pid,) = (await call(function, 1)).tolist()
+            seen[pid] = seen.get(pid, 0) + 1
+            await asyncio.sleep(0.01)
+        assert len(seen) >= 3, "workers were not replaced"
+        assert function.ready
+        await asyncio.sleep(1)
+        assert len(children()) == 2
+        assert "last_exit" not in function.facts, "a worn out worker is no failure"
+
+
+async def test_memory_over_the_limit_is_a_clear_error() -> None:
+    code = """
+import numpy
+
+def handler(x):
+    return numpy.ones(int(x[0]) * 2**18, dtype="float32")[:1]
+"""
+    async with loaded(code, memory_limit="512M") as function:
+        assert (await call(function, 10)).tolist() == [1]
+        with pytest.raises(HandlerError, match=r"MemoryError.*serving.memory_limit is 512 MiB"):
+            await call(function, 800)
+        assert (await call(function, 10)).tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("code", "phase", "cause"),
+    [
+        ("import nothing_of_this_name", "import", "ModuleNotFoundError: No module named"),
+        ("def handler(:", "import", "SyntaxError"),
+        ("import os; os._exit(4)", "import", "the worker exited with code 4"),
+        ("import sys; print('my last words'); sys.exit(4)", "import", "SystemExit: 4"),
+        ("print('my last words', flush=True)\nimport os; os.abort()", "import", "my last words"),
+        ("def setup(): 1/0", "init", "ZeroDivisionError"),
+        ("import os\ndef setup(): os._exit(0)", "init", "the worker exited with code 0"),
+        ("import time\ndef setup(): time.sleep(60)", "init", r"passed its limit of 1.5 s"),
+        ("def setup(): pass", "bind", 'has no "handler"'),
+        ("def setup(): pass\ndef handler(y): pass\nhandler = 3", "bind", "is not callable"),
+    ],
+)
+async def test_a_load_that_fails_names_phase_and_cause(code: str, phase: str, cause: str) -> None:
+    before = set(children())
+    with pytest.raises(LoadError, match=f'"subject" failed to load: {phase}: .*{cause}'):
+        async with loaded(code, init_function="setup", init_timeout=1.5, workers=2):
+            pass
+    await asyncio.sleep(0.2)
+    assert set(children()) == before
+
+
+async def test_more_calls_than_may_wait_are_refused() -> None:
+    code = "import time\ndef handler(x):\n    time.sleep(0.3)\n    return x\n"
+    async with loaded(code, workers=2, max_queue=3) as function:
+        calls = [asyncio.ensure_future(call(function, n)) for n in range(9)]
+        done = await asyncio.gather(*calls, return_exceptions=True)
+        refused = [error for error in done if isinstance(error, OverloadedError)]
+        assert len(refused) == 4
+        assert "2 calls at a time" in str(refused[0])
+        assert "3 waiting" in str(refused[0])
+
+
+async def test_a_call_that_waits_too_long_for_a_worker_is_over_its_limit() -> None:
+    code = "import time\ndef handler(x):\n    time.sleep(0.4)\n    return x\n"
+    async with loaded(code, timeout=0.7) as function:
+        calls = [asyncio.ensure_future(call(function, n)) for n in range(4)]
+        done = await asyncio.gather(*calls, return_exceptions=True)
+        assert isinstance(done[3], TimeLimitError)
+        assert done[0].tolist() == [0]
+
+
+async def test_calls_spread_over_the_workers() -> None:
+    code = "import os, time\ndef handler(x):\n    time.sleep(0.2)\n    return [os.getpid()]\n"
+    outputs = [{"name": "pid", "datatype": "INT64", "shape": [-1]}]
+    async with loaded(code, workers=3, outputs=outputs) as function:
+        started = time.monotonic()
+        pids = await asyncio.gather(*(call(function, n) for n in range(3)))
+        assert len({int(pid[0]) for pid in pids}) == 3
+        assert time.monotonic() - started < 0.5
+
+
+async def test_a_worker_has_as_many_calls_at_a_time_as_it_may() -> None:
+    code = """
+import threading, time
+running = most = 0
+
+def handler(x):
+    global running, most
+    running += 1
+    most = max(most, running)
+    time.sleep(0.1)
+    running -= 1
+    return [most]
+"""
+    async with loaded(code, concurrency=3) as function:
+        await asyncio.gather(*(call(function, n) for n in range(9)))
+        assert (await call(function, 1)).tolist() == [3]
+
+
+async def test_what_user_code_prints_is_logged_by_line_with_its_call(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    code = """
+import os, sys
+
+def handler(x, context):
+    print("to stdout")
+    print("to stderr", file=sys.stderr)
+    os.system("echo from a child")
+    os.write(1, b"not \\xff UTF-8\\n")
+    print("y" * 20000)
+    context.logger.warning("by the logger")
+    return x
+"""
+    caplog.set_level(logging.INFO)
+    async with loaded(code) as function:
+        await function.infer(request(1, id="abc"))
+        await asyncio.sleep(0.2)
+    lines = [record.getMessage() for record in caplog.records]
+    tag = "[subject worker 0 request abc]"
+    for said in ("to stdout", "to stderr", "from a child", "not \\xff UTF-8", "by the logger"):
+        assert f"{tag} {said}" in lines, lines
+    levels = {record.getMessage(): record.levelname for record in caplog.records}
+    assert levels[f"{tag} by the logger"] == "WARNING"
+    assert max(map(len, lines)) < 9000
+
+
+async def test_a_flood_of_output_stops_nobody() -> None:
+    code = """
+import threading, os
+
+def flood():
+    while True:
+        os.write(1, b"z" * 100 + b"\\n")
+
+def handler(x):
+    if x[0]:
+        threading.Thread(target=flood, daemon=True).start()
+    return x
+"""
+    logging.getLogger("mlserver.pyfunc").setLevel(logging.ERROR)
+    try:
+        async with loaded(code) as function:
+            await call(function, 1)
+            worst = 0.0
+            end = time.monotonic() + 1
+            while time.monotonic() < end:
+                started = time.monotonic()
+                await asyncio.sleep(0)
+                await call(function, 0)
+                worst = max(worst, time.monotonic() - started)
+            assert worst < 0.5
+    finally:
+        logging.getLogger("mlserver.pyfunc").setLevel(logging.NOTSET)
+
+
+async def test_a_worker_that_breaks_the_connection_is_replaced() -> None:
+    async with loaded(DEADLY, timeout=2) as function:
+        with pytest.raises(RequestError):
+            await call(function, 13)
+        assert (await call(function, 0, 1)).tolist() == [0, 2]
+
+
+async def test_a_worker_that_speaks_nonsense_is_replaced() -> None:
+    code = """
+import os, sys, time
+
+def handler(x):
+    if x[0]:
+        os.write(int(sys.argv[1]), b"what?")
+        time.sleep(9)
+    return x
+"""
+    async with loaded(code) as function:
+        with pytest.raises(WorkerError, match="was stopped: unreadable message"):
+            await call(function, 1)
+        assert (await call(function, 0)).tolist() == [0]
+
+
+async def test_a_stopped_worker_is_over_the_limit_too() -> None:
+    async with loaded(DOUBLE, timeout=0.5) as function:
+        (worker,) = children()
+        os.kill(worker.pid, signal.SIGSTOP)
+        with pytest.raises(TimeLimitError):
+            await call(function, 1)
+        assert (await call(function, 1)).tolist() == [2]
+
+
+async def test_inputs_that_a_handler_keeps_stay_as_they_were() -> None:
+    code = """
+kept = []
+
+def handler(x):
+    kept.append(x)
+    return [float(sum(abs(k - k[0]).max() for k in kept)), kept[0][0]]
+"""
+    async with loaded(code) as function:
+        for n in range(1, 30):
+            value = await call(function, x=np.full(100_000, n, dtype=np.float32))
+            assert value.tolist() == [0, 1]
+
+
+async def test_answers_that_are_kept_stay_as_they_were() -> None:
+    async with loaded(DOUBLE) as function:
+        kept = [await call(function, x=np.full(100_000, n, dtype=np.float32)) for n in range(20)]
+        for n, array in enumerate(kept):
+            assert (array == 2 * n).all()
+
+
+async def test_init_and_unload_run_in_every_worker(tmp_path: Path) -> None:
+    code = """
+import os, pathlib
+
+def setup(context, folder):
+    context.folder = pathlib.Path(folder)
+    (context.folder / f"init-{os.getpid()}").touch()
+
+async def close(context):
+    (context.folder / f"unload-{os.getpid()}").touch()
+
+def handler(x):
+    return x
+"""
+    more = {"init_function": "setup", "unload_function": "close"}
+    async with loaded(code, workers=2, init_parameters={"folder": str(tmp_path)}, **more):
+        pids = {worker.pid for worker in children()}
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {f"{what}-{pid}" for what in ("init", "unload") for pid in pids}
+
+
+async def test_an_unload_function_that_hangs_does_not_hold_up_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mlserver_pyfunc.workers.worker.UNLOAD_SECONDS", 0.5)
+    code = "import time\ndef close():\n    time.sleep(60)\n" + DOUBLE
+    started = time.monotonic()
+    async with loaded(code, unload_function="close"):
+        pass
+    assert time.monotonic() - started < 5
+
+
+async def test_in_process_too_lines_of_a_call_carry_its_id(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    code = """
+def handler(x, context):
+    context.logger.warning("%d%% done", 50)
+    context.logger.warning("plain")
+    return x
+"""
+    async with loaded(code, isolation="none") as function:
+        await function.infer(request(1, id="50%s\n"))
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["[request 50%s?] 50% done", "[request 50%s?] plain"]
