@@ -253,3 +253,37 @@ def test_lock_pins_the_source_and_check_tells_what_changed(tmp_path):
     assert "failed to load: fetch" in call("run", tmp_path / "f", "--random", code=3)[1]
     call("lock", tmp_path / "f")
     call("run", tmp_path / "f", "--random")
+
+
+def test_env_says_that_the_serving_interpreter_will_do(hello):
+    assert "(the one that serves)" in call("env", hello)[0]
+    facts = json.loads(call("env", hello, "--json")[0])
+    assert facts == {"python": sys.executable, "unmet": [], "resolved": {}}
+
+
+def test_env_makes_what_the_function_needs_and_prunes_it(tmp_path, monkeypatch):
+    pytest.importorskip("uv", reason="needs uv")
+    monkeypatch.setenv("MLSERVER_PYFUNC_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "function.yaml").write_text(
+        "source: {code: 'def f(): return 1', handler: f}\nrequirements: [iniconfig==1.1.1]\n"
+        "outputs: [{name: y, datatype: FP32, shape: [1]}]\n"
+    )
+    # In a process of its own, since one that has used an environment keeps it.
+    out, _ = run("env", tmp_path)
+    assert 'not here: expected "iniconfig==1.1.1"' in out
+    assert "  iniconfig==1.1.1" in out
+    python = re.search(r"^python: (\S+)", out, re.M)[1]
+    version = "import importlib.metadata as m; print(m.version('iniconfig'))"
+    assert subprocess.check_output([python, "-c", version], text=True) == "1.1.1\n"
+    assert "nothing to remove" in run("env", "--prune", "--unused", "1")[0]
+    assert "removed " in run("env", "--prune")[0]
+    assert not Path(python).exists()
+
+
+def test_an_isolated_function_runs_by_the_same_commands(hello, tmp_path):
+    text = (hello / "function.yaml").read_text() + "serving: {isolation: process}\n"
+    (tmp_path / "function.yaml").write_text(text)
+    (tmp_path / "model.py").write_text((hello / "model.py").read_text())
+    out, err = run("run", tmp_path, "-i", "numbers=1,2,3,4")
+    assert "2  4  6  8" in out
+    assert "decode" in err
