@@ -43,7 +43,18 @@ inputs:
   - {name: note, datatype: BYTES, shape: [], content_type: str, optional: true}
 outputs:
   - {name: species, datatype: BYTES, shape: [-1]}
-serving: {isolation: process, workers: 2, concurrency: 3, max_queue: 0, timeout: 1.5, warmup: true}
+serving:
+  isolation: process
+  workers: 2
+  concurrency: 3
+  max_queue: 0
+  timeout: 1.5
+  init_timeout: 30
+  idempotent: true
+  memory_limit: 2G
+  max_requests: 1000
+  batch: {max_size: 8, max_delay_ms: 2}
+  warmup: true
 build:
   instructions: [apt-get update]
   env: {OMP_NUM_THREADS: 1}

@@ -115,7 +115,6 @@ async def test_an_error_comes_after_the_items_before_it(
 
 
 async def test_a_death_between_two_items_is_told_at_the_next(tmp_path: Path) -> None:
-
     async with loaded(SYNC, init_parameters={"folder": str(tmp_path)}) as function:
         stream = function.stream(request(1000))
         await anext(stream)
