@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from mlserver_pyfunc import definition
+from mlserver_pyfunc.cli.reference import reference
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -14,7 +15,10 @@ def schema_text() -> str:
     return json.dumps(definition.json_schema(), indent=2) + "\n"
 
 
-GENERATED = {ROOT / "mlserver_pyfunc" / "function.schema.json": schema_text}
+GENERATED = {
+    ROOT / "docs" / "cli.md": reference,
+    ROOT / "mlserver_pyfunc" / "function.schema.json": schema_text,
+}
 
 if __name__ == "__main__":
     for path, text in GENERATED.items():

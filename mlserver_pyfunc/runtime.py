@@ -63,7 +63,7 @@ class PyFuncRuntime(Pages, MLModel):
 
     @property
     def provenance(self) -> Mapping[str, str]:
-        return self._function.provenance if self._function else {}
+        return self._function.facts if self._function else {}
 
     @property
     def streams(self) -> bool:

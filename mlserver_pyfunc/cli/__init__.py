@@ -17,6 +17,7 @@ COMMANDS = {
     "serve": "Serve a function, or a folder of them, by MLServer.",
     "infer": "Call a running server.",
     "lock": "Pin a function's source in function.lock.",
+    "env": "Make and show the environment a function runs in.",
     "schema": "Print the JSON Schema of function.yaml.",
     "openapi": "Print a function's OpenAPI document.",
     "client": "Write a typed Python client of a function.",

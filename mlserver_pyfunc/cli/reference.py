@@ -1,20 +1,17 @@
-"""Writes docs/cli.md from the commands themselves: `python -m mlserver_pyfunc.cli.reference`."""
+"""The reference of the command line, made from the commands themselves."""
 
 from __future__ import annotations
 
 import inspect
-from pathlib import Path
 
 import click
 
 from . import COMMANDS, main
 
-TARGET = Path(__file__).parents[2] / "docs" / "cli.md"
-
 _HEAD = """\
 # Command line
 
-Written by `python -m mlserver_pyfunc.cli.reference` from the commands themselves.
+Written by `make docs` from the commands themselves.
 
     mlserver-pyfunc COMMAND [OPTIONS] [ARGUMENTS]
 
@@ -39,7 +36,7 @@ def reference() -> str:
     """The whole reference, as Markdown."""
     root = main.make_context("mlserver-pyfunc", [], resilient_parsing=True)
     index = "\n".join(f"- [`{name}`](#{name}): {text}" for name, text in COMMANDS.items())
-    return "\n".join([_HEAD, index, *(_section(root, name) for name in COMMANDS)])
+    return "\n".join([_HEAD, index, *(_section(root, name) for name in COMMANDS), ""])
 
 
 def _section(root: click.Context, name: str) -> str:
@@ -60,7 +57,3 @@ def _section(root: click.Context, name: str) -> str:
 
 def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
-
-
-if __name__ == "__main__":
-    TARGET.write_text(reference() + "\n", encoding="utf-8")

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from mlserver_pyfunc import definition
 from mlserver_pyfunc.cli import COMMANDS, main
 
 FUNCTIONS = Path(__file__).parents[1] / "testing" / "functions"
@@ -110,18 +111,18 @@ def test_init_reads_a_functions_annotations(tmp_path):
     out = (tmp_path / "served" / "function.yaml").read_text()
     import yaml
 
-    definition = yaml.safe_load(out)
-    assert definition["model_name"] == "scorer"
-    assert definition["source"] == {"source": "../code.py", "handler": "score"}
-    assert [(t["name"], t["datatype"], t["shape"]) for t in definition["inputs"]] == [
+    written = yaml.safe_load(out)
+    assert written["model_name"] == "scorer"
+    assert written["source"] == {"source": "../code.py", "handler": "score"}
+    assert [(t["name"], t["datatype"], t["shape"]) for t in written["inputs"]] == [
         ("features", "FP32", [-1]),
         ("names", "BYTES", [-1]),
         ("k", "INT64", [1]),
         ("flag", "BOOL", [1]),
         ("thing", "FP32", [-1]),
     ]
-    assert [t.get("optional", False) for t in definition["inputs"]] == [False, False, *[True] * 3]
-    assert [(t["name"], t["datatype"]) for t in definition["outputs"]] == [
+    assert [t.get("optional", False) for t in written["inputs"]] == [False, False, *[True] * 3]
+    assert [(t["name"], t["datatype"]) for t in written["outputs"]] == [
         ("output_0", "FP64"),
         ("output_1", "BYTES"),
     ]
@@ -148,8 +149,8 @@ def test_validate_shows_rule_file_and_line_and_fails(hello, tmp_path):
 
 
 def test_validate_deep_calls_the_function(tmp_path):
-    definition = (FUNCTIONS / "flaky" / "function.yaml").read_text()
-    (tmp_path / "function.yaml").write_text(definition)
+    text = (FUNCTIONS / "flaky" / "function.yaml").read_text()
+    (tmp_path / "function.yaml").write_text(text)
     (tmp_path / "model.py").write_text("def fail_on_seven(x):\n    return x * 1.5\n")
     call("validate", tmp_path)
     out, _ = call("validate", tmp_path, "--deep", code=1)
@@ -228,8 +229,7 @@ def test_a_function_that_does_not_load_exits_with_three(tmp_path):
 
 
 def test_schema_prints_the_definitions_json_schema():
-    schema = json.loads(run("schema")[0])
-    assert "model_name" in schema["properties"]
+    assert json.loads(run("schema")[0]) == definition.json_schema()
 
 
 def test_output_on_no_terminal_has_no_escapes(hello):
@@ -253,3 +253,37 @@ def test_lock_pins_the_source_and_check_tells_what_changed(tmp_path):
     assert "failed to load: fetch" in call("run", tmp_path / "f", "--random", code=3)[1]
     call("lock", tmp_path / "f")
     call("run", tmp_path / "f", "--random")
+
+
+def test_env_says_that_the_serving_interpreter_will_do(hello):
+    assert "(the one that serves)" in call("env", hello)[0]
+    facts = json.loads(call("env", hello, "--json")[0])
+    assert facts == {"python": sys.executable, "unmet": [], "resolved": {}}
+
+
+def test_env_makes_what_the_function_needs_and_prunes_it(tmp_path, monkeypatch):
+    pytest.importorskip("uv", reason="needs uv")
+    monkeypatch.setenv("MLSERVER_PYFUNC_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "function.yaml").write_text(
+        "source: {code: 'def f(): return 1', handler: f}\nrequirements: [iniconfig==1.1.1]\n"
+        "outputs: [{name: y, datatype: FP32, shape: [1]}]\n"
+    )
+    # In a process of its own, since one that has used an environment keeps it.
+    out, _ = run("env", tmp_path)
+    assert 'not here: expected "iniconfig==1.1.1"' in out
+    assert "  iniconfig==1.1.1" in out
+    python = re.search(r"^python: (\S+)", out, re.M)[1]
+    version = "import importlib.metadata as m; print(m.version('iniconfig'))"
+    assert subprocess.check_output([python, "-c", version], text=True) == "1.1.1\n"
+    assert "nothing to remove" in run("env", "--prune", "--unused", "1")[0]
+    assert "removed " in run("env", "--prune")[0]
+    assert not Path(python).exists()
+
+
+def test_an_isolated_function_runs_by_the_same_commands(hello, tmp_path):
+    text = (hello / "function.yaml").read_text() + "serving: {isolation: process}\n"
+    (tmp_path / "function.yaml").write_text(text)
+    (tmp_path / "model.py").write_text((hello / "model.py").read_text())
+    out, err = run("run", tmp_path, "-i", "numbers=1,2,3,4")
+    assert "2  4  6  8" in out
+    assert "decode" in err

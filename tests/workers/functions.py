@@ -55,7 +55,15 @@ async def loaded(code: str, handler: str = "handler", **more: Any) -> AsyncItera
 
 
 def children() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+    """The workers of this process and what they started; other tests have children too."""
+    return [child for child in psutil.Process().children(recursive=True) if _is_marked(child)]
+
+
+def _is_marked(process: psutil.Process) -> bool:
+    try:
+        return "MLSERVER_PYFUNC_WORKER" in process.environ()
+    except psutil.Error:
+        return False
 
 
 async def no_more_children(before: set[psutil.Process]) -> list[psutil.Process]:

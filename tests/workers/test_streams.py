@@ -11,7 +11,7 @@ import pytest
 from mlserver_pyfunc.errors import HandlerError, InferenceError, TimeLimitError, WorkerError
 from mlserver_pyfunc.function import Function
 
-from .functions import call, loaded, request
+from .functions import call, children, loaded, request
 
 SYNC = """
 import os, pathlib, time
@@ -115,12 +115,11 @@ async def test_an_error_comes_after_the_items_before_it(
 
 
 async def test_a_death_between_two_items_is_told_at_the_next(tmp_path: Path) -> None:
-    import psutil
 
     async with loaded(SYNC, init_parameters={"folder": str(tmp_path)}) as function:
         stream = function.stream(request(1000))
         await anext(stream)
-        (worker,) = psutil.Process().children()
+        (worker,) = children()
         worker.kill()
         await asyncio.sleep(0.3)
         with pytest.raises(WorkerError, match="SIGKILL"):

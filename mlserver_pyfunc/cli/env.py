@@ -1,0 +1,59 @@
+"""`env`: the environment a function runs in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command("env")
+@click.argument("folder", type=click.Path(path_type=Path), default=".")
+@click.option("--prune", is_flag=True, help="Remove environments that nothing uses, and leave.")
+@click.option(
+    "--unused",
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="DAYS",
+    help="With --prune: only those that nothing has used for so long.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(folder: Path, prune: bool, unused: float, as_json: bool) -> None:
+    """Make the environment of the function in FOLDER, and show it.
+
+    A function that this interpreter satisfies runs in it; any other gets one of its own, made
+    once and kept in the cache. Made here, it is there when the server starts.
+    """
+    from .. import environment
+
+    if prune:
+        _show_removed(environment.prune(unused * 86400), as_json=as_json)
+        return
+    from .. import lock
+    from ..folder import open_folder
+
+    opened = open_folder(folder)
+    held = lock.read(opened.located.folder)
+    resolved = (held.resolved if held else None) or ()
+    made = environment.provide(opened.definition, opened.model_name, resolved)
+    needs = environment.unmet_needs(opened.definition)
+    if as_json:
+        facts = {"python": str(made.python), "unmet": needs, "resolved": dict(made.resolved)}
+        click.echo(json.dumps(facts, indent=2))
+        return
+    for need in needs:
+        click.echo(f"not here: {need}")
+    click.echo(f"python: {made.python}{'' if needs else ' (the one that serves)'}")
+    for name, version in made.resolved.items():
+        click.echo(f"  {name}=={version}")
+
+
+def _show_removed(removed: list[Path], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps([str(path) for path in removed]))
+        return
+    for path in removed:
+        click.echo(f"removed {path}")
+    if not removed:
+        click.echo("nothing to remove")
