@@ -183,7 +183,10 @@ class ServingDefinition(_Model):
     memory_limit: Annotated[int, BeforeValidator(_size), Field(ge=2**20)] | None = Field(
         None,
         description="Bytes of private memory per worker, or text: 512M, 2G. Isolated only.",
-        json_schema_extra={"examples": ["2G"]},
+        json_schema_extra={
+            "anyOf": [{"type": "integer", "minimum": 2**20}, {"type": "string"}, {"type": "null"}],
+            "examples": ["2G"],
+        },
     )
     max_requests: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Calls after which a worker is replaced. Isolated only."
