@@ -211,7 +211,9 @@ def _mlserver(
 def _script(name: str, *options: str) -> Callable[[Path, Path, Ports], list[str]]:
     def command(interpreter: Path, folder: Path, ports: Ports) -> list[str]:
         given = ["--http", str(ports.http), "--grpc", str(ports.grpc)]
-        if name.startswith("pytriton"):
+        if name.startswith("kserve"):
+            given = ["--http_port", str(ports.http), "--grpc_port", str(ports.grpc)]
+        elif name.startswith("pytriton"):
             given += ["--metrics", str(ports.metrics)]
         elif name.startswith("bare_grpc"):
             given = given[2:]

@@ -1,6 +1,6 @@
 """The workloads as KServe custom models."""
 
-import argparse
+import uuid
 
 import numpy as np
 from kserve import InferOutput, InferResponse, Model, ModelServer
@@ -21,7 +21,7 @@ class Workload(Model):
             datatype = "FP32"
         output = InferOutput("y", list(y.shape), datatype)
         output.set_data_from_numpy(y, binary_data=_wants_binary(payload))
-        return InferResponse(payload.id, self.name, [output])
+        return InferResponse(payload.id or str(uuid.uuid4()), self.name, [output])
 
 
 def _wants_binary(payload):
@@ -36,15 +36,6 @@ def _upper(text):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--http", type=int)
-    parser.add_argument("--grpc", type=int)
-    args, _ = parser.parse_known_args()
-    server = ModelServer(
-        http_port=args.http,
-        grpc_port=args.grpc,
-        workers=1,
-        access_log_format=None,
-        enable_docs_url=False,
-    )
+    # KServe reads --http_port and --grpc_port itself.
+    server = ModelServer(workers=1, access_log_format=None, enable_docs_url=False)
     server.start([Workload(name) for name in ("w1", "w2", "w3", "w4")])

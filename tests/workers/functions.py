@@ -41,7 +41,7 @@ def definition(code: str, handler: str = "handler", **more: Any) -> dict[str, An
 @contextlib.asynccontextmanager
 async def loaded(code: str, handler: str = "handler", **more: Any) -> AsyncIterator[Function]:
     """A function while it is loaded; afterwards no process of it is left."""
-    before = set(children())
+    before = {child.pid for child in children()}
     function = Function(
         parse(definition(code, handler, **more)), Path(__file__).parent, "subject", "1"
     )
@@ -55,8 +55,16 @@ async def loaded(code: str, handler: str = "handler", **more: Any) -> AsyncItera
 
 
 def children() -> list[psutil.Process]:
-    """The workers of this process and what they started; other tests have children too."""
-    return [child for child in psutil.Process().children(recursive=True) if _is_marked(child)]
+    """The workers of this process and what they started.
+
+    Not those of a server that another test has started, which are its grandchildren.
+    """
+    found = []
+    for worker in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if _is_marked(worker):
+                found += [worker, *worker.children(recursive=True)]
+    return found
 
 
 def _is_marked(process: psutil.Process) -> bool:
@@ -66,9 +74,9 @@ def _is_marked(process: psutil.Process) -> bool:
         return False
 
 
-async def no_more_children(before: set[psutil.Process]) -> list[psutil.Process]:
+async def no_more_children(before: set[int]) -> list[psutil.Process]:
     for _ in range(40):
-        left = [child for child in children() if child not in before]
+        left = [child for child in children() if child.pid not in before]
         if not left:
             return []
         await asyncio.sleep(0.05)
