@@ -27,8 +27,8 @@ REQUIREMENTS = {
     "bentoml": ["bentoml==1.4.39", "numpy>=1.26,<3"],
 }
 
-# PyTriton brings an embedded Python that does not understand the library of later patches.
-PYTHONS = {"pytriton": "3.10"}
+# PyTriton's backend loads libpython itself, which an interpreter must have as a shared library.
+SHARED_LIBPYTHON = ("pytriton",)
 
 
 def python(name: str) -> Path:
@@ -39,18 +39,17 @@ def python(name: str) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(exist_ok=True)
         print(f"making the environment of {name}", flush=True)
-        _make(folder, REQUIREMENTS[name], _interpreter(PYTHONS.get(name)))
+        _make(folder, REQUIREMENTS[name], _interpreter(name))
         done.touch()
     return folder / "bin" / "python"
 
 
-def _interpreter(version: str | None) -> str:
-    """An interpreter of a version, on PATH or of pyenv's; else the one that runs this."""
-    if version is None:
+def _interpreter(name: str) -> str:
+    """This interpreter, or for some the system's, which has a shared library."""
+    system = "/usr/bin/python3"
+    if name not in SHARED_LIBPYTHON or not Path(system).exists():
         return sys.executable
-    # Those of pyenv first: its shim on PATH answers for versions that it does not run.
-    pyenv = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
-    return str(pyenv[-1]) if pyenv else shutil.which(f"python{version}") or sys.executable
+    return system
 
 
 def _make(folder: Path, requirements: list[str], base: str) -> None:
