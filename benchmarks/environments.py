@@ -35,7 +35,9 @@ def python(name: str) -> Path:
     """The interpreter of a system's environment, which is made where it is absent."""
     folder = HOME / name
     done = folder / ".complete"
-    if not done.exists():
+    # Ours has what pyproject.toml says now.
+    newest = (ROOT / "pyproject.toml").stat().st_mtime if name == "server" else 0
+    if not done.exists() or done.stat().st_mtime < newest:
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(exist_ok=True)
         print(f"making the environment of {name}", flush=True)

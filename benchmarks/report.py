@@ -53,7 +53,7 @@ def _markdown(results: Results) -> str:
     parts = [
         f"Measured on {machine['cpu']}, Linux {machine['kernel']}, CPython {machine['python']}; "
         f"server and client on a core each; medians of {results['repeats']} interleaved runs of "
-        f"{results['seconds']:g} s. Command: `python -m benchmarks`.",
+        f"{results['seconds']:g} s. Command: `{results['command']}`.",
         "## Targets\n\n" + _target_table(results),
         "## Requests per second\n\n" + _table(results, "rps", "{:.0f}"),
         "## Median latency, ms\n\n" + _table(results, "p50_ms", "{:.2f}"),
@@ -128,19 +128,21 @@ def _plot(results: Results, path: Path) -> None:
             values = [cases.get((system, workload, r, clients), {}).get("rps", 0) for r in routes]
             spots = [x + (place - (len(systems) - 1) / 2) * width for x in range(len(routes))]
             bars = axis.bar(spots, values, width, label=_LABELS[system])
-            axis.bar_label(bars, [f"{v:.0f}" if v else "" for v in values], fontsize=7, padding=1)
+            axis.bar_label(bars, [f"{v:.0f}" if v else "" for v in values], fontsize=5, padding=1)
         axis.set_xticks(range(len(routes)), [_ROUTES[r] for r in routes])
         axis.set_title(titles[workload].format(clients), fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("requests per second")
-    axes[0].legend(frameon=False, fontsize=8)
+    axes[1].legend(loc="upper left", frameon=False, fontsize=8)
     figure.savefig(path, dpi=130)
 
 
 _LABELS = {
-    "pyfunc": "mlserver-pyfunc",
-    "numpy-default": "hand-written MLServer runtime",
-    "pytriton": "PyTriton 0.7",
+    "pyfunc": "mlserver-pyfunc, lean settings",
+    "numpy-lean": "hand-written runtime, lean settings",
+    "numpy-default": "hand-written runtime, MLServer's defaults",
+    "pytriton": "PyTriton 0.7, batcher off",
+    "pytriton-batcher": "PyTriton 0.7, dynamic batcher",
     "kserve": "KServe 0.21 custom model",
 }
 _ROUTES = {"json": "REST JSON", "binary": "REST binary", "typed": "gRPC typed", "raw": "gRPC raw"}

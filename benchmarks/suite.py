@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import shlex
 import statistics
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -44,6 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
         try:
             results = {
                 "machine": _machine(),
+                "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
                 "seconds": seconds,
                 "repeats": repeats,
                 "start": {s.system.name: _start_figures(s) for s in servers},
