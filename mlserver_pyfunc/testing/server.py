@@ -140,7 +140,10 @@ class Server:
             return []
 
     def _last_lines(self) -> str:
-        return "\n".join(self.log.splitlines()[-_LOG_LINES:])
+        lines = self.log.splitlines()
+        # Said once before much about the shutdown: the end alone may no longer hold it.
+        causes = [line for line in lines[:-_LOG_LINES] if "failed to load: " in line]
+        return "\n".join(causes[:1] + lines[-_LOG_LINES:])
 
 
 def free_ports(count: int) -> list[int]:
