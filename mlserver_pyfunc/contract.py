@@ -35,10 +35,12 @@ class TensorSpec:
 
     def admits(self, shape: Sequence[int]) -> bool:
         """Whether an array of `shape` keeps rank and fixed axes."""
-        return len(shape) == len(self.shape) and all(
-            size >= 0 and declared in (-1, size)
-            for size, declared in zip(shape, self.shape, strict=True)
-        )
+        if len(shape) != len(self.shape):
+            return False
+        for size, declared in zip(shape, self.shape, strict=True):
+            if size < 0 or declared not in (-1, size):
+                return False
+        return True
 
 
 class WireTensor(Protocol):

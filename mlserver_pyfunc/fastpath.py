@@ -18,12 +18,14 @@ from typing import Any
 import mlserver
 from mlserver.grpc import converters
 from mlserver.grpc import dataplane_pb2 as pb
+from mlserver.grpc.servicers import InferenceServicer
+from mlserver.grpc.utils import to_headers
 from mlserver.handlers import DataPlane
 from mlserver.rest import app as rest_app
 from mlserver.types import InferenceRequest, InferenceResponse, MetadataServerResponse
 from starlette.types import Receive, Scope
 
-from . import grpc_tensors
+from . import data_plane, grpc_tensors
 from .host import is_ours
 from .response import ArrayResponse
 from .rest_route import add_routes
@@ -49,6 +51,9 @@ def install() -> bool:
     seams: list[tuple[Any, str, Callable[[Any], Any]]] = [
         (converters.ModelInferRequestConverter, "to_types", _request_seam),
         (converters.ModelInferResponseConverter, "from_types", _response_seam),
+        (InferenceServicer, "_InsertHeaders", _headers_seam),
+        (InferenceServicer, "_SetTrailingMetadata", _trailing_metadata_seam),
+        (DataPlane, "infer", data_plane.faster),
         (DataPlane, "metadata", _metadata_seam),
         (rest_app, "Request", lambda _: FirstRequest),
     ]
@@ -91,6 +96,31 @@ def _request_seam(
     return to_types
 
 
+def _headers_seam(
+    stock: Callable[[Any, pb.ModelInferRequest, Any], InferenceRequest],
+) -> Callable[[Any, pb.ModelInferRequest, Any], InferenceRequest]:
+    def insert_headers(
+        servicer: Any, request: pb.ModelInferRequest, context: Any
+    ) -> InferenceRequest:
+        if not data_plane.takes(servicer._data_plane, request.model_name):
+            return stock(servicer, request, context)
+        return grpc_tensors.read_request(request, lambda: to_headers(context))
+
+    return insert_headers
+
+
+def _trailing_metadata_seam(
+    stock: Callable[[Any, InferenceResponse, Any], None],
+) -> Callable[[Any, InferenceResponse, Any], None]:
+    def set_trailing_metadata(servicer: Any, response: InferenceResponse, context: Any) -> None:
+        if isinstance(response, ArrayResponse) and response.cloud_events:
+            context.set_trailing_metadata(response.cloud_events.metadata(response.id))
+        else:
+            stock(servicer, response, context)
+
+    return set_trailing_metadata
+
+
 def _response_seam(
     stock: Callable[..., pb.ModelInferResponse],
 ) -> Callable[..., pb.ModelInferResponse]:
@@ -105,8 +135,8 @@ def _response_seam(
 def _metadata_seam(
     stock: Callable[[DataPlane], Awaitable[MetadataServerResponse]],
 ) -> Callable[[DataPlane], Awaitable[MetadataServerResponse]]:
-    async def metadata(data_plane: DataPlane) -> MetadataServerResponse:
-        response = await stock(data_plane)
+    async def metadata(plane: DataPlane) -> MetadataServerResponse:
+        response = await stock(plane)
         if BINARY_EXTENSION not in response.extensions:
             response.extensions = [*response.extensions, BINARY_EXTENSION]
         return response

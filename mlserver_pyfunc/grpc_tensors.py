@@ -7,6 +7,7 @@ and so does one of varints (integers, BOOL) whose values are all below 128.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from mlserver.grpc.converters import ParametersConverter
 from mlserver.types import InferenceRequest
 
 from . import tensors
+from .bare import BareModel
 from .contract import NamedArray
+from .data_plane import RequestParameters
 from .response import ArrayResponse
 from .tensors import DATATYPES, Array, Datatype, RawTensor
 
@@ -40,29 +43,25 @@ class WireInput:
         self.name: str = tensor.name
         self.datatype: str = tensor.datatype
         self.shape = list(tensor.shape)
-        self.parameters = ParametersConverter.to_types(tensor.parameters)
+        self.parameters = _parameters(tensor)
         self.data = data
 
 
-class GrpcRequest(InferenceRequest):
+class GrpcRequest(BareModel, InferenceRequest):
     """An inference request whose tensors are still as they came."""
 
-    def __init__(self, message: pb.ModelInferRequest, inputs: list[WireInput]) -> None:
-        outputs = [WireOutput(output) for output in message.outputs] or None
-        state = {
-            "id": message.id,
-            "parameters": ParametersConverter.to_types(message.parameters),
-            "inputs": inputs,
-            "outputs": outputs,
-            "_message": message,
-        }
-        object.__setattr__(self, "__dict__", state)
-        object.__setattr__(self, "__pydantic_fields_set__", set())
-        object.__setattr__(self, "__pydantic_extra__", None)
-        object.__setattr__(self, "__pydantic_private__", None)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self.__dict__[name] = value
+    def __init__(
+        self, message: pb.ModelInferRequest, inputs: list[WireInput], parameters: Any
+    ) -> None:
+        self._set_state(
+            {
+                "id": message.id,
+                "parameters": parameters,
+                "inputs": inputs,
+                "outputs": [WireOutput(output) for output in message.outputs] or None,
+                "_message": message,
+            }
+        )
 
     def model_dump_json(self, *args: Any, **kwargs: Any) -> str:
         """A key for MLServer's response cache, which is all that asks for it."""
@@ -76,19 +75,28 @@ class WireOutput:
 
     def __init__(self, output: Any) -> None:
         self.name: str = output.name
-        self.parameters = ParametersConverter.to_types(output.parameters)
+        self.parameters = _parameters(output)
 
 
-def read_request(message: pb.ModelInferRequest) -> GrpcRequest:
+def read_request(
+    message: pb.ModelInferRequest, headers: Callable[[], Mapping[str, str]] | None = None
+) -> GrpcRequest:
     """Turns a `ModelInferRequest` into a request, its tensors viewed rather than copied.
+
+    Args:
+        message: As it came.
+        headers: Makes the request's metadata, where the host does not add it itself.
 
     Raises:
         MLServerError: Raw contents are not one per input, or stand beside typed ones.
     """
+    parameters = _parameters(message)
+    if headers is not None:
+        parameters = RequestParameters(parameters, headers)
     raw = message.raw_input_contents
     if not raw:
         inputs = [WireInput(tensor, _read_typed(tensor)) for tensor in message.inputs]
-        return GrpcRequest(message, inputs)
+        return GrpcRequest(message, inputs, parameters)
     where = f'of model "{message.model_name}"'
     if len(raw) != len(message.inputs):
         raise MLServerError(
@@ -104,7 +112,7 @@ def read_request(message: pb.ModelInferRequest) -> GrpcRequest:
         WireInput(tensor, RawTensor(buffer))
         for tensor, buffer in zip(message.inputs, raw, strict=True)
     ]
-    return GrpcRequest(message, inputs)
+    return GrpcRequest(message, inputs, parameters)
 
 
 def write_response(response: ArrayResponse, use_raw: bool) -> pb.ModelInferResponse:
@@ -113,18 +121,25 @@ def write_response(response: ArrayResponse, use_raw: bool) -> pb.ModelInferRespo
     Raises:
         MLServerError: A typed tensor is FP16, for which the protocol has no field.
     """
-    write = _write_raw if use_raw else _write_typed
     message = pb.ModelInferResponse(model_name=response.model_name)
     if response.model_version:
         message.model_version = response.model_version
     if response.id:
         message.id = response.id
-    if response.parameters is not None:
-        for key, value in ParametersConverter.from_types(response.parameters).items():
+    if response.response_parameters:
+        parameters: Any = response.parameters
+        for key, value in ParametersConverter.from_types(parameters).items():
             message.parameters[key].CopyFrom(value)
     for named in response.arrays:
-        write(message, named, response.model_name)
+        if use_raw:
+            _write_raw(message, named)
+        else:
+            _write_typed(message, named, response.model_name)
     return message
+
+
+def _parameters(message: Any) -> Any:
+    return ParametersConverter.to_types(message.parameters) if message.parameters else None
 
 
 def _read_typed(tensor: Any) -> Any:
@@ -193,7 +208,7 @@ def _body(wire: bytes) -> memoryview:
     return memoryview(wire)[start + 1 :]
 
 
-def _write_raw(message: pb.ModelInferResponse, named: NamedArray, model_name: str) -> None:
+def _write_raw(message: pb.ModelInferResponse, named: NamedArray) -> None:
     spec, array = named.spec, named.array
     message.outputs.add(name=spec.name, datatype=spec.datatype.name, shape=array.shape)
     message.raw_output_contents.append(tensors.to_raw(spec.datatype, array))

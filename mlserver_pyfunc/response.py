@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from . import tensors
+from .bare import BareModel
 from .contract import NamedArray, TensorSpec
 from .json_response import listed_tensor, response_body, tensor_head, text_tensor
 from .tensors import Array
@@ -64,7 +65,7 @@ class ResponseParameters:
         return dict(self._values)
 
 
-class ArrayResponse(InferenceResponse, Response):
+class ArrayResponse(BareModel, InferenceResponse, Response):
     """Checked arrays on their way out.
 
     Args:
@@ -83,27 +84,24 @@ class ArrayResponse(InferenceResponse, Response):
         parameters: Mapping[str, Any],
         binary: Container[str] = (),
     ) -> None:
-        # As model_construct does: the values are ours, validating them would copy them.
         headers: dict[str, str] = {}
-        state = {
-            "model_name": model_name,
-            "model_version": model_version,
-            "id": None,
-            "parameters": ResponseParameters(parameters, headers),
-            # Not None, so that FastAPI does not hang its background tasks on it.
-            "background": _NO_TASKS,
-            "arrays": arrays,
-            "binary": binary,
-            "response_parameters": parameters,
-            "http_headers": headers,
-        }
-        object.__setattr__(self, "__dict__", state)
-        object.__setattr__(self, "__pydantic_fields_set__", _FIELDS)
-        object.__setattr__(self, "__pydantic_extra__", None)
-        object.__setattr__(self, "__pydantic_private__", None)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self.__dict__[name] = value
+        self._set_state(
+            {
+                "model_name": model_name,
+                "model_version": model_version,
+                "id": None,
+                "parameters": ResponseParameters(parameters, headers),
+                # Not None, so that FastAPI does not hang its background tasks on it.
+                "background": _NO_TASKS,
+                "arrays": arrays,
+                "binary": binary,
+                "response_parameters": parameters,
+                "http_headers": headers,
+                # In their place where MLServer's data plane is passed by.
+                "cloud_events": None,
+            },
+            _FIELDS,
+        )
 
     def __getattr__(self, name: str) -> Any:
         # gRPC asks for `outputs`, REST never does.
@@ -129,12 +127,7 @@ class ArrayResponse(InferenceResponse, Response):
         head = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
         chunks = [head, *binary]
         size = sum(map(len, chunks))
-        # A request's id is among them, and may hold what a header cannot.
-        headers = [
-            (key.lower().encode(), value.encode())
-            for key, value in self.http_headers.items()
-            if value.isascii() and value.isprintable()
-        ]
+        headers = self.cloud_events.http(self.id) if self.cloud_events else self._host_headers()
         headers.append((b"content-length", b"%d" % size))
         if binary:
             headers.append((b"content-type", b"application/octet-stream"))
@@ -147,6 +140,14 @@ class ArrayResponse(InferenceResponse, Response):
         for chunk in binary and chunks[:-1]:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": chunks[-1]})
+
+    def _host_headers(self) -> list[tuple[bytes, bytes]]:
+        # A request's id is among them, and may hold what a header cannot.
+        return [
+            (key.lower().encode(), value.encode())
+            for key, value in self.http_headers.items()
+            if value.isascii() and value.isprintable()
+        ]
 
     def model_dump(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The response as JSON has it, with lists for tensors: what server-sent events show."""
@@ -168,18 +169,11 @@ class ArrayResponse(InferenceResponse, Response):
         )
 
 
-class ErrorResponse(InferenceResponse):
+class ErrorResponse(BareModel, InferenceResponse):
     """The last item of a stream that failed: an error event over SSE, a status over gRPC."""
 
     def __init__(self, model_name: str, error: MLServerError) -> None:
-        object.__setattr__(self, "__dict__", {"model_name": model_name, "parameters": None})
-        object.__setattr__(self, "__pydantic_fields_set__", set())
-        object.__setattr__(self, "__pydantic_extra__", None)
-        object.__setattr__(self, "__pydantic_private__", None)
-        self.__dict__["error"] = error
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self.__dict__[name] = value
+        self._set_state({"model_name": model_name, "parameters": None, "error": error})
 
     def __getattr__(self, name: str) -> Any:
         if name == "outputs":

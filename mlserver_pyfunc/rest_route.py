@@ -7,7 +7,6 @@ rest of a small one. These routes give MLServer's own endpoint the same argument
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI
@@ -19,12 +18,11 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
+from .data_plane import RequestParameters, takes
 from .host import is_ours
 from .rest_tensors import TensorRequest
 
 PATHS = ("/v2/models/{model_name}/infer", "/v2/models/{model_name}/versions/{model_version}/infer")
-
-Endpoint = Callable[..., Awaitable[Any]]
 
 
 class InferenceRoute(Route):
@@ -35,9 +33,10 @@ class InferenceRoute(Route):
         endpoint: MLServer's endpoint for it.
     """
 
-    def __init__(self, path: str, endpoint: Endpoint) -> None:
+    def __init__(self, path: str, endpoint: Any) -> None:
         super().__init__(path, endpoint, methods=["POST"])
         self._infer = endpoint
+        self._data_plane = endpoint.__self__._data_plane
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, child_scope = super().matches(scope)
@@ -48,9 +47,15 @@ class InferenceRoute(Route):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = TensorRequest(scope, receive)
         payload = _validated(await _json(request))
-        response = await self._infer(
-            raw_request=request, raw_response=_Headers(), payload=payload, **scope["path_params"]
-        )
+        names = scope["path_params"]
+        if takes(self._data_plane, names["model_name"]):
+            parameters: Any = RequestParameters(payload.parameters, lambda: request.headers)
+            payload.parameters = parameters
+            response: Any = await self._data_plane.infer(payload, *names.values())
+        else:
+            response = await self._infer(
+                raw_request=request, raw_response=_Headers(), payload=payload, **names
+            )
         if not isinstance(response, Response):  # from MLServer's response cache
             response = JSONResponse(response.model_dump())
         await response(scope, receive, send)
