@@ -12,11 +12,13 @@ import contextvars
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from .doorbell import Doorbell
 from .errors import OverloadedError, TimeLimitError
 
 T = TypeVar("T")
@@ -41,6 +43,9 @@ class Outcome(Generic[T]):
         return self.value  # type: ignore[return-value]
 
 
+_NOTHING: Outcome[Any] = Outcome()
+
+
 class _Job:
     """One call on its way to a thread. Whoever claims it first decides whether it runs."""
 
@@ -49,12 +54,14 @@ class _Job:
         "overdue",
     )  # fmt: skip
 
-    def __init__(self, function: Callable[[], Any], loop: asyncio.AbstractEventLoop) -> None:
+    future: asyncio.Future[Outcome[Any]]
+    """Where the event loop waits for the outcome. There is one once the job is awaited."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
         self.function = function
-        self.loop = loop
+        self.loop = asyncio.get_running_loop()
         self.context = contextvars.copy_context()
-        self.future: asyncio.Future[Outcome[Any]] = loop.create_future()
-        self.outcome: Outcome[Any] = Outcome()
+        self.outcome: Outcome[Any] = _NOTHING
         self.done = threading.Lock()
         self.done.acquire()
         self.awaited = False
@@ -65,14 +72,21 @@ class _Job:
     def claim(self) -> bool:
         return self._claim.acquire(blocking=False)
 
+    def expect(self) -> None:
+        """Has the job's thread wake the event loop when the call is done."""
+        self.future = self.loop.create_future()
+        self.awaited = True
+
     def wait_briefly(self, seconds: float) -> bool:
         """Blocks the event loop until the call is done, but no longer than that.
 
         Where it is not done, its thread will wake the event loop.
         """
+        if self.done.acquire(blocking=False):
+            return True
         if seconds and self.done.acquire(timeout=seconds):
             return True
-        self.awaited = True
+        self.expect()
         # The thread looks at `awaited` after it releases `done`: one of the two sees the other.
         return self.done.acquire(blocking=False)
 
@@ -97,7 +111,8 @@ class Executor:
         self._idle = asyncio.Event()
         self._idle.set()
         self._slots = asyncio.Semaphore(concurrency)
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: deque[_Job | None] = deque()
+        self._doorbell = Doorbell()
         self._threads: list[threading.Thread] = []
         self._typical_seconds = BRIEF_SECONDS
 
@@ -129,7 +144,8 @@ class Executor:
                 until it ends.
         """
         alone = not self._admitted
-        job = self._submit(function)
+        job = _Job(function)
+        self._submit(job)
         if job.wait_briefly(BRIEF_SECONDS if alone and self._is_brief else 0):
             self._end(job)
             return job.outcome
@@ -179,8 +195,9 @@ class Executor:
             TimeLimitError: An item took too long.
         """
         pump = _Pump(function, asyncio.get_running_loop())
-        job = self._submit(pump.run)
-        job.awaited = True
+        job = _Job(pump.run)
+        job.expect()
+        self._submit(job)
         try:
             while True:
                 item = asyncio.ensure_future(pump.next())
@@ -241,7 +258,8 @@ class Executor:
     def close(self) -> None:
         """Ends the threads, once they have done what is queued."""
         for _ in self._threads:
-            self._jobs.put(None)
+            self._jobs.append(None)
+            self._doorbell.ring()
         self._threads = []
 
     def _admit(self) -> None:
@@ -264,12 +282,12 @@ class Executor:
             f"{self._timeout:g} s (serving.timeout)"
         )
 
-    def _submit(self, function: Callable[[], Any]) -> _Job:
+    def _submit(self, job: _Job) -> None:
         self._admit()
-        self._start_threads()
-        job = _Job(function, asyncio.get_running_loop())
-        self._jobs.put(job)
-        return job
+        if not self._threads:
+            self._start_threads()
+        self._jobs.append(job)
+        self._doorbell.ring()
 
     def _expire(self, job: _Job) -> None:
         if job.future.done():
@@ -315,15 +333,15 @@ class Executor:
             self._slots.release()
 
     def _start_threads(self) -> None:
-        while len(self._threads) < self._concurrency:
-            name = f"pyfunc-{self._model_name}-{len(self._threads)}"
+        for number in range(self._concurrency):
+            name = f"pyfunc-{self._model_name}-{number}"
             # Daemons, so that a call that never ends cannot keep the server from exiting.
             thread = threading.Thread(target=self._work, name=name, daemon=True)
             thread.start()
             self._threads.append(thread)
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        while (job := self._next_job()) is not None:
             if not job.claim():
                 continue
             started = time.perf_counter()
@@ -339,6 +357,11 @@ class Executor:
                 job.loop.call_soon_threadsafe(self._finish, job)
             except RuntimeError:  # the loop is closed
                 return
+
+    def _next_job(self) -> _Job | None:
+        """For the threads: waits for the next job; None where there is none to come."""
+        self._doorbell.wait()
+        return self._jobs.popleft()
 
     def _finish(self, job: _Job) -> None:
         if job.ended:
