@@ -13,6 +13,7 @@ import threading
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
@@ -59,6 +60,29 @@ class _Parameters(dict[str, Any]):
     """Request parameters, with the headers beside them as the host has them."""
 
     headers: Mapping[str, str]
+
+
+class _Payload:
+    """A request as the host has it, of which the server sends what the handler asks for."""
+
+    def __init__(self, head: Mapping[str, Any]) -> None:
+        self.id: str = head["id"]
+        self._head = head
+
+    @cached_property
+    def parameters(self) -> _Parameters:
+        parameters = _Parameters(self._head.get("parameters", ()))
+        parameters.headers = self._head.get("headers", {})
+        return parameters
+
+    @property
+    def inputs(self) -> list[SimpleNamespace]:
+        sent = self._head.get("tensor_parameters", {})
+        return [SimpleNamespace(name=name, parameters=sent[name]) for name in sent]
+
+    @property
+    def outputs(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name=name) for name in self._head.get("outputs", ())]
 
 
 class Calls:
@@ -199,16 +223,7 @@ class Calls:
             task.cancel()
 
     def _call(self, message: Message) -> InferenceCall:
-        head = message.head
-        parameters = _Parameters(head.get("parameters", ()))
-        parameters.headers = head.get("headers", {})
-        sent = head.get("tensor_parameters", {})
-        payload = SimpleNamespace(
-            id=head["id"],
-            parameters=parameters,
-            inputs=[SimpleNamespace(name=name, parameters=sent[name]) for name in sent],
-            outputs=[SimpleNamespace(name=name) for name in head.get("outputs", ())],
-        )
+        payload = _Payload(message.head)
         inputs = read_tensors(message, self._contract.inputs)
         # The arrays alone hold the tensors now, which go back as soon as they are dropped.
         message.body = memoryview(b"")

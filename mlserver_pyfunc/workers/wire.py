@@ -44,6 +44,7 @@ _HEADER = struct.Struct("<BBBxI")
 _ALIGNMENT = 16
 _HEAD_IN_MEMORY = 1
 _encode_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+_decode_json = json.JSONDecoder().raw_decode
 
 
 class Kind(IntEnum):
@@ -63,6 +64,9 @@ class Kind(IntEnum):
     END = 37
     ERROR = 38
     LOG = 39
+
+
+_KINDS = {int(kind): kind for kind in Kind}
 
 
 class WireError(Exception):
@@ -194,7 +198,7 @@ class Channel:
             if version != VERSION:
                 raise WireError(f"expected messages of version {VERSION}, got {version}")
             end = _HEADER.size + size
-            head = json.loads(packet[_HEADER.size : end])
+            head, _ = _decode_json(packet[_HEADER.size : end].decode())
             if flags & _HEAD_IN_MEMORY:
                 head = json.loads(bytes(self._reader.read(*head)))
             for offset in head.pop("unread", ()):
@@ -205,8 +209,8 @@ class Channel:
                 if region
                 else memoryview(packet)[end + -end % _ALIGNMENT :]
             )
-            return Message(Kind(kind), head, body)
-        except (ValueError, TypeError, AttributeError, struct.error) as error:
+            return Message(_KINDS[kind], head, body)
+        except (LookupError, ValueError, TypeError, AttributeError, struct.error) as error:
             raise WireError(f"unreadable message: {error}") from None
 
 
