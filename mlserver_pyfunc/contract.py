@@ -53,7 +53,7 @@ class WireTensor(Protocol):
     parameters: Any
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NamedArray:
     """An output tensor, checked: `array` has the datatype and shape that `spec` declares."""
 

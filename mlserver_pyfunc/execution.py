@@ -28,7 +28,7 @@ BRIEF_SECONDS = 100e-6
 result back through the loop would cost more CPU than such a call itself."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome(Generic[T]):
     """What user code returned or raised. Carried as a value, since a SystemExit or
     KeyboardInterrupt that passes through the event loop stops the server."""

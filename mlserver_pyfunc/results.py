@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
+import numpy as np
+
 from . import tensors
 from .context import Response
 from .contract import Contract, TensorSpec
@@ -18,7 +20,7 @@ from .errors import InferenceError, ResponseError
 from .tensors import TensorError
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class NamedValues:
     """A result by output name, and the response parameters that came with it."""
 
@@ -39,6 +41,8 @@ def name_values(contract: Contract, result: Any) -> NamedValues:
         ResponseError: The form is none of these.
         InferenceError: A Nuclio response with an error status.
     """
+    if type(result) is np.ndarray and len(contract.outputs) == 1:
+        return NamedValues({next(iter(contract.outputs)): result})
     if isinstance(result, Response):
         result = _nuclio_body(contract, result)
     if isinstance(result, Mapping):

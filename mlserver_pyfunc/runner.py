@@ -39,7 +39,7 @@ def _tag(record: logging.LogRecord) -> bool:
 logger.addFilter(_tag)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
     """Checked outputs in declared order, and the response's own parameters."""
 

@@ -29,7 +29,7 @@ class TensorError(ValueError):
         super().__init__(f"expected {expected}, got {got}" + (f" ({note})" if note else ""))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RawTensor:
     """A tensor's bytes as they came: row-major, little-endian, BYTES length-prefixed.
 
@@ -180,7 +180,7 @@ def to_list(array: Array) -> list[Any]:
 def to_raw(datatype: Datatype, array: Array) -> bytes:
     """Encodes an array as raw tensor bytes, row-major and little-endian."""
     if datatype.is_bytes:
-        return _join_elements([as_bytes(element) for element in array.ravel().tolist()])
+        return _join_elements(_as_all_bytes(array.ravel().tolist()))
     return array.astype(datatype.dtype, copy=False).tobytes()
 
 
@@ -267,9 +267,10 @@ def _bytes_from_value(value: Any) -> Array:
         return _objects(_encoded([value])).reshape(())
     array = value if isinstance(value, np.ndarray) else _as_objects(value)
     elements = array.ravel().tolist()
-    for index, element in enumerate(elements):
-        if not isinstance(element, bytes | str):
-            raise TensorError("bytes or str", f"{_show(element)} at index {index}")
+    if not {bytes, str}.issuperset(map(type, elements)):
+        for index, element in enumerate(elements):
+            if not isinstance(element, bytes | str):
+                raise TensorError("bytes or str", f"{_show(element)} at index {index}")
     return _objects(_encoded(elements)).reshape(array.shape)
 
 
@@ -398,7 +399,7 @@ def _decode_bytes(datatype: Datatype, flat: list[Any]) -> Array:
 def _encoded(elements: list[Any]) -> list[bytes]:
     """Encodes text; refuses a lone surrogate, which UTF-8 cannot say and no route send."""
     try:
-        return [as_bytes(element) for element in elements]
+        return _as_all_bytes(elements)
     except UnicodeEncodeError as error:
         index = elements.index(error.object)
         raise TensorError("UTF-8 text", f"{_show(error.object)} at index {index}") from None
@@ -418,19 +419,33 @@ def _from_base64(flat: list[Any]) -> list[Any]:
     return decoded
 
 
+def _as_all_bytes(elements: list[Any]) -> list[bytes]:
+    types = set(map(type, elements))
+    if types <= {bytes}:
+        return elements
+    if types == {str}:
+        return [element.encode() for element in elements]
+    return [as_bytes(element) for element in elements]
+
+
 def _split_elements(buffer: bytes | memoryview) -> list[bytes]:
     data = bytes(buffer)
     read_length = struct.Struct("<I").unpack_from
-    elements = []
-    position, end = 0, len(data)
-    while position < end:
-        if end - position < 4:
-            raise TensorError("a 4-byte length before each element", f"{end - position} bytes")
-        start = position + 4
-        position = start + read_length(data, position)[0]
-        if position > end:
-            raise TensorError(f"{position - start} bytes in an element", f"{end - start}")
-        elements.append(data[start:position])
+    elements: list[bytes] = []
+    start = position = 0
+    end = len(data)
+    try:
+        while position < end:
+            start = position + 4
+            position = start + read_length(data, position)[0]
+            elements.append(data[start:position])
+    except struct.error:
+        raise TensorError(
+            "a 4-byte length before each element", f"{end - position} bytes"
+        ) from None
+    # Only the last element can be cut short.
+    if position > end:
+        raise TensorError(f"{position - start} bytes in an element", f"{end - start}")
     return elements
 
 
