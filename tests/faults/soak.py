@@ -47,10 +47,10 @@ def stream(x):
 """
 
 _TENSORS = {"inputs": [tensor("x", "FP32", [-1])], "outputs": [tensor("y", "FP32", [-1])]}
-_APART = {"isolation": "process", "workers": 2, "timeout": 1, "max_queue": 256}
+_APART = {"isolation": "process", "workers": 2, "max_queue": 256}
 MODELS = {
     "here": inline(CODE, "double_later", _TENSORS),
-    "apart": inline(CODE, "double", _TENSORS, **_APART, max_requests=2000),
+    "apart": inline(CODE, "double", _TENSORS, **_APART, timeout=10, max_requests=2000),
     "later": inline(CODE, "double_later", _TENSORS, **_APART, concurrency=4),
     "stream": inline(CODE, "stream", _TENSORS, **_APART),
     "batched": inline(
@@ -102,7 +102,7 @@ class Soak:
 
     def _client(self, seed: int) -> None:
         chance = random.Random(seed)
-        with httpx.Client(base_url=self._server.url, timeout=30) as client:
+        with httpx.Client(base_url=self._server.url, timeout=120) as client:
             while not self._stopped.is_set():
                 model = chance.choice(list(MODELS))
                 fault = chance.choice(list(_FAULTS)) if chance.random() < 0.002 else 0
