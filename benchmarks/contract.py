@@ -1,4 +1,5 @@
-"""What the contract's checks and the dispatch to the handler cost a request of W1.
+"""What the contract's checks and the dispatch to the handler cost a request of W1, and what
+a million short strings cost on their way in and out.
 
 python -m benchmarks.contract
 """
@@ -15,6 +16,7 @@ import numpy as np
 import uvloop
 from mlserver.types import InferenceRequest
 
+from mlserver_pyfunc import tensors
 from mlserver_pyfunc.definition import parse
 from mlserver_pyfunc.function import Function
 
@@ -73,6 +75,31 @@ async def main() -> None:
     print(f"check the outputs:             {check_out:5.1f} us")
     for kind, whole in results.items():
         print(f"all, with a handler on {kind}: {whole:5.1f} us")
+    _strings()
+
+
+def _strings() -> None:
+    elements = [b"item-%d" % number for number in range(1_000_000)]
+    texts = [element.decode() for element in elements]
+    shape = [len(elements)]
+    bytes_ = tensors.DATATYPES["BYTES"]
+    array = tensors.from_value(bytes_, elements)
+    raw = tensors.to_raw(bytes_, array)
+    ways: dict[str, Callable[[], object]] = {
+        "raw contents in": lambda: tensors.from_raw(bytes_, tensors.RawTensor(raw), shape),
+        "raw contents out": lambda: tensors.to_raw(bytes_, array),
+        "JSON strings in": lambda: tensors.from_list(bytes_, texts, shape),
+        "JSON strings out": lambda: tensors.to_json_bytes(array),
+        "a handler's list of str, checked": lambda: tensors.from_value(bytes_, texts),
+    }
+    print("a million strings of about 11 bytes, ms of CPU:")
+    for name, way in ways.items():
+        times = []
+        for _ in range(REPEATS):
+            started = time.process_time()
+            way()
+            times.append(time.process_time() - started)
+        print(f"  {name + ':':33} {statistics.median(times) * 1e3:4.0f}")
 
 
 if __name__ == "__main__":

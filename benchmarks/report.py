@@ -10,7 +10,8 @@ Key = tuple[str, str, str, int]
 
 PEERS = (
     "pyfunc", "pyfunc-plain", "pyfunc-nofast", "numpy-lean", "numpy-w0", "numpy-default",
-    "pytriton", "pytriton-batcher", "kserve", "litserve", "bentoml", "bare-rest", "bare-grpc",
+    "constant", "pytriton", "pytriton-batcher", "kserve", "litserve", "bentoml", "bare-rest",
+    "bare-grpc",
 )  # fmt: skip
 
 # (against, workload, route, clients, figure, ratio that ours must reach)
@@ -38,6 +39,8 @@ TARGETS = (
     ("kserve", "w3", "raw", 1, "rps", 1.0),
     *(("kserve", w, r, 1, "rps", 10.0)
       for w in ("w2", "w3") for r in ("json", "typed", "binary")),
+    ("constant", "w1", "json", 1, "rps", 1 / 1.25),
+    ("constant", "w1", "raw", 1, "rps", 1 / 1.10),
     ("bare-grpc", "w3", "raw", 1, "rps", 1 / 1.15),
 )  # fmt: skip
 
@@ -59,6 +62,7 @@ def _markdown(results: Results) -> str:
         "## Median latency, ms\n\n" + _table(results, "p50_ms", "{:.2f}"),
         "## Server CPU per request, us\n\n" + _table(results, "cpu_us", "{:.0f}"),
         "## Start and memory\n\n" + _start_table(results),
+        "## Beside the hand-written runtime\n\n" + _footprint_table(results["footprint"]),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -79,10 +83,9 @@ def _target_table(results: Results) -> str:
         if ours is None or theirs is None:
             continue
         ratio = ours[figure] / theirs[figure]
-        met = "met" if ratio >= target else "**missed**"
         rows.append(
             f"| {against} | {workload.upper()} | {route} | {clients} | {target:.2f} x "
-            f"| {ratio:.2f} x | {met} |"
+            f"| {ratio:.2f} x | {_verdict(ratio >= target)} |"
         )
     return "\n".join(rows)
 
@@ -108,6 +111,37 @@ def _start_table(results: Results) -> str:
             f"| {start['peak_mb']:.0f} |"
         )
     return "\n".join(rows)
+
+
+def _footprint_table(found: dict[str, Any]) -> str:
+    ours, theirs = found["start"]["pyfunc"], found["start"]["numpy-lean"]
+    ready = ours["seconds_to_ready"] - theirs["seconds_to_ready"]
+    idle = ours["idle_mb"] - theirs["idle_mb"]
+    rows = [
+        "| | pyfunc | numpy-lean | bare-grpc | target | |",
+        "|---|---|---|---|---|---|",
+        f"| ready, s | {ours['seconds_to_ready']:.2f} | {theirs['seconds_to_ready']:.2f} "
+        f"| - | + 0.30 | {_verdict(ready <= 0.3)} |",
+        f"| idle, MB | {ours['idle_mb']:.0f} | {theirs['idle_mb']:.0f} "
+        f"| - | + 10 | {_verdict(idle <= 10)} |",
+        f"| import beyond MLServer's, s | {found['import_seconds']:.2f} | - | - | - | |",
+        f"| `mlserver-pyfunc --help`, s | {found['help_seconds']:.2f} | - | - | 0.20 "
+        f"| {_verdict(found['help_seconds'] <= 0.2)} |",
+    ]
+    for route, memory in found["w3_memory"]["pyfunc"].items():
+        limit = 4 * memory["body_mb"]
+        peaks = [found["w3_memory"][name].get(route) for name in ("numpy-lean", "bare-grpc")]
+        cells = [f"{peak['above_idle_mb']:.0f}" if peak else "-" for peak in peaks]
+        rows.append(
+            f"| peak of W3 {route} above idle, MB | {memory['above_idle_mb']:.0f} "
+            f"| {' | '.join(cells)} | 4 x {memory['body_mb']:.1f} = {limit:.0f} "
+            f"| {_verdict(memory['above_idle_mb'] <= limit)} |"
+        )
+    return "\n".join(rows)
+
+
+def _verdict(is_met: bool) -> str:
+    return "met" if is_met else "**missed**"
 
 
 def _plot(results: Results, path: Path) -> None:

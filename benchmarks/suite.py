@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from . import report
+from .footprint import footprint
 from .load import measure, require_h2load, verify
 from .systems import SYSTEMS, Server
 from .workloads import ROUTES, workloads
@@ -51,6 +52,7 @@ def run(arguments: argparse.Namespace) -> None:
                 "repeats": repeats,
                 "start": {s.system.name: _start_figures(s) for s in servers},
                 "cases": _time(servers, cases, seconds, repeats),
+                "footprint": footprint(Path(folder), repeats),
             }
             for server in servers:
                 server.resume()

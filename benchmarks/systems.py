@@ -229,6 +229,10 @@ def _bento(interpreter: Path, folder: Path, ports: Ports) -> list[str]:
     return [*serve, "--working-dir", str(SERVERS), "--port", str(ports.http)]
 
 
+def _constant(model: str) -> dict[str, object]:
+    return {"implementation": "numpy_runtime.Constant"}
+
+
 _hand_path = {"PYTHONPATH": str(SERVERS)}
 
 SYSTEMS = {
@@ -262,6 +266,14 @@ SYSTEMS = {
             "server",
             _mlserver({}, _hand_written),
             routes=("json", "typed", "raw"),
+            variables=_hand_path,
+        ),
+        System(
+            "constant",
+            "server",
+            _mlserver(LEAN, _constant),
+            routes=("json", "typed", "raw"),
+            models=("w1",),
             variables=_hand_path,
         ),
         System(

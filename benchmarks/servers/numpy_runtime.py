@@ -1,5 +1,6 @@
 """A runtime as MLServer's documentation has one write it, with NumpyCodec and StringCodec."""
 
+import numpy as np
 from mlserver import MLModel
 from mlserver.codecs import NumpyCodec, StringCodec
 from mlserver.types import InferenceRequest, InferenceResponse
@@ -18,3 +19,15 @@ class Upper(MLModel):
         texts = StringCodec.decode_input(payload.inputs[0])
         output = StringCodec.encode_output("y", [text.upper() for text in texts])
         return InferenceResponse(model_name=self.name, outputs=[output])
+
+
+class Constant(MLModel):
+    """The floor of MLServer itself: always W1's answer, whatever it is asked."""
+
+    async def load(self) -> bool:
+        x = np.random.default_rng(0).random((1, 4), dtype=np.float32)
+        self._outputs = [NumpyCodec.encode_output("y", x * 2)]
+        return True
+
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        return InferenceResponse.model_construct(model_name=self.name, outputs=self._outputs)
