@@ -450,9 +450,12 @@ def _split_elements(buffer: bytes | memoryview) -> list[bytes]:
 
 
 def _join_elements(elements: list[bytes]) -> bytes:
-    lengths = np.fromiter(map(len, elements), dtype="<u4", count=len(elements))
-    prefixes = lengths.view("V4").tolist()
-    return b"".join(chain.from_iterable(zip(prefixes, elements, strict=True)))
+    lengths = list(map(len, elements))
+    prefixes = {length: length.to_bytes(4, "little") for length in set(lengths)}
+    parts = [b""] * (2 * len(elements))
+    parts[::2] = map(prefixes.__getitem__, lengths)
+    parts[1::2] = elements
+    return b"".join(parts)
 
 
 def _normal_bools(array: Array) -> Array:
