@@ -16,7 +16,7 @@ import numpy as np
 import uvloop
 from mlserver.types import InferenceRequest
 
-from mlserver_pyfunc import tensors
+from mlserver_pyfunc import tensors, texts, values
 from mlserver_pyfunc.definition import parse
 from mlserver_pyfunc.function import Function
 
@@ -80,17 +80,17 @@ async def main() -> None:
 
 def _strings() -> None:
     elements = [b"item-%d" % number for number in range(1_000_000)]
-    texts = [element.decode() for element in elements]
+    strings = [element.decode() for element in elements]
     shape = [len(elements)]
     bytes_ = tensors.DATATYPES["BYTES"]
-    array = tensors.from_value(bytes_, elements)
+    array = values.from_value(bytes_, elements)
     raw = tensors.to_raw(bytes_, array)
     ways: dict[str, Callable[[], object]] = {
         "raw contents in": lambda: tensors.from_raw(bytes_, tensors.RawTensor(raw), shape),
         "raw contents out": lambda: tensors.to_raw(bytes_, array),
-        "JSON strings in": lambda: tensors.from_list(bytes_, texts, shape),
-        "JSON strings out": lambda: tensors.to_json_bytes(array),
-        "a handler's list of str, checked": lambda: tensors.from_value(bytes_, texts),
+        "JSON strings in": lambda: tensors.from_list(bytes_, strings, shape),
+        "JSON strings out": lambda: texts.to_json_bytes(array),
+        "a handler's list of str, checked": lambda: values.from_value(bytes_, strings),
     }
     print("a million strings of about 11 bytes, ms of CPU:")
     for name, way in ways.items():

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from . import tensors
+from . import tensors, texts
 from .contract import TensorSpec
 from .tensors import Array
 
@@ -195,9 +195,7 @@ class InferenceCall:
             body["parameters"] = dict(self.parameters)
         for tensor in self.request.inputs:
             is_bytes = tensor.datatype == "BYTES"
-            data = (
-                tensors.to_json_bytes(tensor.data)[0] if is_bytes else tensors.to_list(tensor.data)
-            )
+            data = texts.to_json_bytes(tensor.data)[0] if is_bytes else tensors.to_list(tensor.data)
             body["inputs"].append(
                 {
                     "name": tensor.name,

@@ -16,7 +16,7 @@ from mlserver.grpc import dataplane_pb2 as pb
 from mlserver.grpc.converters import ParametersConverter
 from mlserver.types import InferenceRequest
 
-from . import tensors
+from . import tensors, texts
 from .bare import BareModel
 from .contract import NamedArray
 from .data_plane import RequestParameters
@@ -233,7 +233,7 @@ def _write_typed(message: pb.ModelInferResponse, named: NamedArray, model_name: 
         return
     elements = tensors.to_list(array)
     if datatype.is_bytes:
-        elements = [tensors.as_bytes(element) for element in elements]
+        elements = [texts.as_bytes(element) for element in elements]
     getattr(output.contents, datatype.contents).extend(elements)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import tensors
+from . import tensors, texts
 from .contract import NamedArray
 
 
@@ -34,7 +34,7 @@ def listed_tensor(named: NamedArray) -> dict[str, Any]:
 
 
 def text_tensor(named: NamedArray) -> dict[str, Any]:
-    data, is_base64 = tensors.to_json_bytes(named.array)
+    data, is_base64 = texts.to_json_bytes(named.array)
     if not is_base64:
         return {**tensor_head(named), "data": data}
     return {**tensor_head(named), "parameters": {"content_type": "base64"}, "data": data}

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from . import payload as payloads
-from . import tensors
+from . import texts
 from .contract import Contract
 from .definition import FunctionDefinition
 from .folder import FunctionFolder, open_folder
@@ -172,7 +172,7 @@ def load(folder: str | Path) -> LocalFunction:
 def arrays_of(answer: Answer) -> dict[str, Array]:
     """The answer's arrays by output name; BYTES are `str` where the definition says so."""
     return {
-        named.spec.name: tensors.as_text(named.array) if named.spec.text else named.array
+        named.spec.name: texts.as_text(named.array) if named.spec.text else named.array
         for named in answer.arrays
     }
 

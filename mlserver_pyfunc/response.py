@@ -18,7 +18,7 @@ from starlette.background import BackgroundTasks
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from . import tensors
+from . import tensors, texts
 from .bare import BareModel
 from .contract import NamedArray, TensorSpec
 from .json_response import listed_tensor, response_body, tensor_head, text_tensor
@@ -41,7 +41,7 @@ class ArrayData:
     def __iter__(self) -> Iterator[Any]:
         elements = tensors.to_list(self.array)
         if self.spec.datatype.is_bytes:
-            return map(tensors.as_bytes, elements)
+            return map(texts.as_bytes, elements)
         return iter(elements)
 
     def __len__(self) -> int:

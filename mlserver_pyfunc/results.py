@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from . import tensors
+from . import tensors, values
 from .context import Response
 from .contract import Contract, TensorSpec
 from .errors import InferenceError, ResponseError
@@ -112,7 +112,7 @@ def _value(spec: TensorSpec, part: Mapping[str, Any]) -> Any:
     if shape is None or data is None:
         return data
     if not isinstance(data, list):
-        return tensors.reshape(tensors.from_value(spec.datatype, data), shape)
+        return tensors.reshape(values.from_value(spec.datatype, data), shape)
     parameters = part.get("parameters")
     content_type = (
         parameters.get("content_type")

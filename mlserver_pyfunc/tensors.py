@@ -6,27 +6,21 @@ Follows the Open Inference Protocol v2, "Tensor Data" (REST) and `InferTensorCon
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array: TypeAlias = NDArray[Any]
-Shape: TypeAlias = Sequence[int]
-
-
-class TensorError(ValueError):
-    """A value that is not a tensor of its datatype: what was expected and what came."""
-
-    def __init__(self, expected: str, got: str, note: str = "") -> None:
-        super().__init__(f"expected {expected}, got {got}" + (f" ({note})" if note else ""))
+from . import texts
+from .tensor_types import Array as Array
+from .tensor_types import Shape as Shape
+from .tensor_types import TensorError as TensorError
+from .tensor_types import shown
 
 
 @dataclass(slots=True)
@@ -96,7 +90,7 @@ def from_list(datatype: Datatype, data: Any, shape: Shape, *, is_base64: bool = 
     if len(flat) != size:
         raise TensorError(_count(size, shape), str(len(flat)))
     if is_base64 and datatype.is_bytes:
-        flat = _from_base64(flat)
+        flat = texts.from_base64(flat)
     return reshape(datatype.decode(datatype, flat), shape)
 
 
@@ -113,7 +107,7 @@ def from_raw(datatype: Datatype, raw: RawTensor, shape: Shape) -> Array:
     if raw.surplus:
         raise TensorError("the body to end with this tensor", f"{raw.surplus} bytes more")
     if datatype.is_bytes:
-        return reshape(_objects(_split_elements(buffer)), shape)
+        return reshape(texts.objects(texts.split_elements(buffer)), shape)
     expected = math.prod(shape) * datatype.dtype.itemsize
     if len(buffer) != expected:
         raise TensorError(
@@ -180,129 +174,15 @@ def to_list(array: Array) -> list[Any]:
 def to_raw(datatype: Datatype, array: Array) -> bytes:
     """Encodes an array as raw tensor bytes, row-major and little-endian."""
     if datatype.is_bytes:
-        return _join_elements(_as_all_bytes(array.ravel().tolist()))
+        return texts.join_elements(array.ravel().tolist())
     return array.astype(datatype.dtype, copy=False).tobytes()
-
-
-def to_json_bytes(array: Array) -> tuple[list[str], bool]:
-    """Encodes a BYTES array for JSON: UTF-8 text, or all of it base64 where any is not text.
-
-    Returns:
-        The flat list of strings, and whether they are base64.
-    """
-    elements = array.ravel().tolist()
-    try:
-        return [e if isinstance(e, str) else e.decode() for e in elements], False
-    except UnicodeDecodeError:
-        return [base64.b64encode(as_bytes(element)).decode() for element in elements], True
-
-
-def as_bytes(element: bytes | str) -> bytes:
-    return element.encode() if isinstance(element, str) else element
-
-
-def as_text(array: Array) -> Array:
-    """Decodes a BYTES array to `str` elements.
-
-    Raises:
-        TensorError: An element is not UTF-8.
-    """
-    elements = array.ravel().tolist()
-    try:
-        return _objects([element.decode() for element in elements]).reshape(array.shape)
-    except UnicodeDecodeError as error:
-        raise TensorError("UTF-8 text", f"bytes that are not ({error.reason})") from None
-
-
-def from_value(datatype: Datatype, value: Any) -> Array:
-    """Turns a handler's value into an array of the datatype, if it fits.
-
-    NumPy values are cast where the cast is safe or of the same kind; Python values are
-    held to the same rules as JSON data.
-
-    Raises:
-        TensorError: The value is of another kind, out of range or ragged.
-    """
-    if type(value) is np.ndarray and value.dtype == datatype.dtype and not datatype.is_bytes:
-        return value
-    if datatype.is_bytes:
-        return _bytes_from_value(value)
-    array = _as_array(value)
-    if array.dtype == datatype.dtype:
-        return array
-    if array.dtype.kind in "OUSV":
-        return _from_python(datatype, array, value)
-    if not isinstance(value, np.ndarray | np.generic) and not hasattr(value, "__array__"):
-        return _from_python(datatype, array, value)
-    return _cast(datatype, array)
-
-
-def _cast(datatype: Datatype, array: Array) -> Array:
-    if not np.can_cast(array.dtype, datatype.dtype, "same_kind"):
-        raise TensorError(
-            datatype.name,
-            f"an array of {array.dtype}",
-            f"cast it in the handler: .astype(np.{datatype.dtype.name})",
-        )
-    with np.errstate(over="ignore"):
-        cast = array.astype(datatype.dtype)
-    if datatype.dtype.kind in "iu":
-        info = np.iinfo(datatype.dtype)
-        if array.size and (int(array.min()) < info.min or int(array.max()) > info.max):
-            misfit = array[(array < info.min) | (array > info.max)].ravel()[0]
-            raise TensorError(datatype.elements, str(misfit.item()))
-    elif (lost := np.isinf(cast) & np.isfinite(array)).any():
-        raise TensorError(datatype.elements, str(array[lost].ravel()[0].item()))
-    return cast
-
-
-def _from_python(datatype: Datatype, array: Array, value: Any) -> Array:
-    if array.dtype.kind != "O" or array.ndim:
-        value = array.tolist()
-    return from_list(datatype, value, array.shape)
-
-
-def _bytes_from_value(value: Any) -> Array:
-    if isinstance(value, bytes | str):
-        return _objects(_encoded([value])).reshape(())
-    array = value if isinstance(value, np.ndarray) else _as_objects(value)
-    elements = array.ravel().tolist()
-    if not {bytes, str}.issuperset(map(type, elements)):
-        for index, element in enumerate(elements):
-            if not isinstance(element, bytes | str):
-                raise TensorError("bytes or str", f"{_show(element)} at index {index}")
-    return _objects(_encoded(elements)).reshape(array.shape)
-
-
-def _as_array(value: Any) -> Array:
-    try:
-        return np.asarray(value)
-    except OverflowError:
-        return np.asarray(value, dtype=object)
-    except Exception as error:
-        raise TensorError("an array", f"{type(value).__name__} ({error})") from None
-
-
-def _as_objects(value: Any) -> Array:
-    if hasattr(value, "__array__"):
-        return np.asarray(value)
-    try:
-        return np.array(value, dtype=object)
-    except ValueError as error:
-        raise TensorError("an array", f"{type(value).__name__} ({error})") from None
-
-
-def _objects(elements: list[Any]) -> Array:
-    array = np.empty(len(elements), dtype=object)
-    array[:] = elements
-    return array
 
 
 def _flatten(data: Any, shape: Shape) -> list[Any]:
     if not isinstance(data, list):
         if len(shape) == 0 and not isinstance(data, dict):
             return [data]
-        raise TensorError(f"a list of elements for shape {list(shape)}", _show(data))
+        raise TensorError(f"a list of elements for shape {list(shape)}", shown(data))
     if not data or not isinstance(data[0], list):
         return data
     level = data
@@ -324,7 +204,7 @@ def _next_level(level: list[Any], shape: Shape, axis: int) -> list[Any]:
     for row in rows:
         if not isinstance(row, list):
             raise TensorError(
-                f"nested lists of shape {list(shape)}", f"{_show(row)} on axis {axis - 1}"
+                f"nested lists of shape {list(shape)}", f"{shown(row)} on axis {axis - 1}"
             )
     return rows
 
@@ -361,12 +241,12 @@ def _decode_slowly(datatype: Datatype, flat: list[Any]) -> Array:
         kinds = int if whole else (int, float)
         if isinstance(number, bool) or not isinstance(number, kinds):
             raise TensorError(
-                datatype.elements, f"{_show(element)} at index {index}", _hint(datatype, element)
+                datatype.elements, f"{shown(element)} at index {index}", _hint(datatype, element)
             )
         try:
             struct.pack(f"<{code}", number)
         except (struct.error, OverflowError):
-            raise TensorError(datatype.elements, f"{_show(element)} at index {index}") from None
+            raise TensorError(datatype.elements, f"{shown(element)} at index {index}") from None
         numbers.append(number)
     return np.frombuffer(
         bytearray(struct.pack(f"<{len(flat)}{code}", *numbers)), dtype=datatype.dtype
@@ -382,80 +262,18 @@ def _hint(datatype: Datatype, element: Any) -> str:
 def _decode_bools(datatype: Datatype, flat: list[Any]) -> Array:
     if set(map(type, flat)) - {bool}:
         index = next(i for i, element in enumerate(flat) if type(element) is not bool)
-        raise TensorError(datatype.elements, f"{_show(flat[index])} at index {index}")
+        raise TensorError(datatype.elements, f"{shown(flat[index])} at index {index}")
     return np.frombuffer(bytearray(flat), dtype=bool)
 
 
 def _decode_bytes(datatype: Datatype, flat: list[Any]) -> Array:
     types = set(map(type, flat))
     if types <= {bytes}:
-        return _objects(flat)
+        return texts.objects(flat)
     if types <= {bytes, str}:
-        return _objects(_encoded(flat))
+        return texts.objects(texts.encoded(flat))
     index = next(i for i, element in enumerate(flat) if not isinstance(element, bytes | str))
-    raise TensorError(datatype.elements, f"{_show(flat[index])} at index {index}")
-
-
-def _encoded(elements: list[Any]) -> list[bytes]:
-    """Encodes text; refuses a lone surrogate, which UTF-8 cannot say and no route send."""
-    try:
-        return _as_all_bytes(elements)
-    except UnicodeEncodeError as error:
-        index = elements.index(error.object)
-        raise TensorError("UTF-8 text", f"{_show(error.object)} at index {index}") from None
-
-
-def _from_base64(flat: list[Any]) -> list[Any]:
-    """Decodes base64 strings; elements that are bytes came over gRPC, as themselves."""
-    decoded = []
-    for index, element in enumerate(flat):
-        if not isinstance(element, str):
-            decoded.append(element)
-            continue
-        try:
-            decoded.append(base64.b64decode(element, validate=True))
-        except (binascii.Error, ValueError):
-            raise TensorError("base64 strings", f"{_show(element)} at index {index}") from None
-    return decoded
-
-
-def _as_all_bytes(elements: list[Any]) -> list[bytes]:
-    types = set(map(type, elements))
-    if types <= {bytes}:
-        return elements
-    if types == {str}:
-        return [element.encode() for element in elements]
-    return [as_bytes(element) for element in elements]
-
-
-def _split_elements(buffer: bytes | memoryview) -> list[bytes]:
-    data = bytes(buffer)
-    read_length = struct.Struct("<I").unpack_from
-    elements: list[bytes] = []
-    start = position = 0
-    end = len(data)
-    try:
-        while position < end:
-            start = position + 4
-            position = start + read_length(data, position)[0]
-            elements.append(data[start:position])
-    except struct.error:
-        raise TensorError(
-            "a 4-byte length before each element", f"{end - position} bytes"
-        ) from None
-    # Only the last element can be cut short.
-    if position > end:
-        raise TensorError(f"{position - start} bytes in an element", f"{end - start}")
-    return elements
-
-
-def _join_elements(elements: list[bytes]) -> bytes:
-    lengths = list(map(len, elements))
-    prefixes = {length: length.to_bytes(4, "little") for length in set(lengths)}
-    parts = [b""] * (2 * len(elements))
-    parts[::2] = map(prefixes.__getitem__, lengths)
-    parts[1::2] = elements
-    return b"".join(parts)
+    raise TensorError(datatype.elements, f"{shown(flat[index])} at index {index}")
 
 
 def _normal_bools(array: Array) -> Array:
@@ -468,15 +286,6 @@ def _normal_bools(array: Array) -> Array:
 
 def _count(size: int, shape: Shape) -> str:
     return f"{size} elements for shape {list(shape)}"
-
-
-def _show(value: Any) -> str:
-    text = repr(value)
-    if value is None:
-        text = "null"
-    elif isinstance(value, bool):
-        text = str(value).lower()
-    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def _integer(name: str, dtype: str, code: str, contents: str) -> Datatype:

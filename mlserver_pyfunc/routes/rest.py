@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 import orjson
 
-from .. import tensors
+from .. import tensors, texts
 from ..tensors import DATATYPES, Array
 from . import CallError, Reply, WireInput
 
@@ -147,7 +147,7 @@ def _json_tensor(tensor: WireInput) -> dict[str, Any]:
     if tensor.datatype != "BYTES":
         body["data"] = tensors.to_list(tensor.array)
         return body
-    body["data"], is_base64 = tensors.to_json_bytes(tensor.array)
+    body["data"], is_base64 = texts.to_json_bytes(tensor.array)
     if is_base64:
         body["parameters"] = {"content_type": "base64"}
     return body

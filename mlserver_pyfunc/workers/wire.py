@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import tensors
+from .. import tensors, texts
 from ..contract import TensorSpec
 from ..tensors import Array, RawTensor
 from .memory import Reader, Writer
@@ -228,7 +228,7 @@ def read_tensors(message: Message, specs: Mapping[str, TensorSpec]) -> dict[str,
             raise WireError(f'unexpected tensor "{name}" of shape {shape}')
         raw = RawTensor(message.body[start : start + size])
         array = tensors.from_raw(spec.datatype, raw, shape)
-        arrays[name] = tensors.as_text(array) if spec.text else array
+        arrays[name] = texts.as_text(array) if spec.text else array
     return arrays
 
 

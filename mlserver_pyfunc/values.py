@@ -1,0 +1,71 @@
+"""What a handler returns, as arrays of the declared datatype.
+
+Needs only NumPy and the standard library.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import texts
+from .tensor_types import Array, TensorError
+from .tensors import Datatype, from_list
+
+
+def from_value(datatype: Datatype, value: Any) -> Array:
+    """Turns a handler's value into an array of the datatype, if it fits.
+
+    NumPy values are cast where the cast is safe or of the same kind; Python values are
+    held to the same rules as JSON data.
+
+    Raises:
+        TensorError: The value is of another kind, out of range or ragged.
+    """
+    if type(value) is np.ndarray and value.dtype == datatype.dtype and not datatype.is_bytes:
+        return value
+    if datatype.is_bytes:
+        return texts.from_value(value)
+    array = _as_array(value)
+    if array.dtype == datatype.dtype:
+        return array
+    if array.dtype.kind in "OUSV":
+        return _from_python(datatype, array, value)
+    if not isinstance(value, np.ndarray | np.generic) and not hasattr(value, "__array__"):
+        return _from_python(datatype, array, value)
+    return _cast(datatype, array)
+
+
+def _cast(datatype: Datatype, array: Array) -> Array:
+    if not np.can_cast(array.dtype, datatype.dtype, "same_kind"):
+        raise TensorError(
+            datatype.name,
+            f"an array of {array.dtype}",
+            f"cast it in the handler: .astype(np.{datatype.dtype.name})",
+        )
+    with np.errstate(over="ignore"):
+        cast = array.astype(datatype.dtype)
+    if datatype.dtype.kind in "iu":
+        info = np.iinfo(datatype.dtype)
+        if array.size and (int(array.min()) < info.min or int(array.max()) > info.max):
+            misfit = array[(array < info.min) | (array > info.max)].ravel()[0]
+            raise TensorError(datatype.elements, str(misfit.item()))
+    elif (lost := np.isinf(cast) & np.isfinite(array)).any():
+        raise TensorError(datatype.elements, str(array[lost].ravel()[0].item()))
+    return cast
+
+
+def _from_python(datatype: Datatype, array: Array, value: Any) -> Array:
+    if array.dtype.kind != "O" or array.ndim:
+        value = array.tolist()
+    return from_list(datatype, value, array.shape)
+
+
+def _as_array(value: Any) -> Array:
+    try:
+        return np.asarray(value)
+    except OverflowError:
+        return np.asarray(value, dtype=object)
+    except Exception as error:
+        raise TensorError("an array", f"{type(value).__name__} ({error})") from None
