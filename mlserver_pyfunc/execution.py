@@ -8,87 +8,22 @@ the same thread from init to unload.
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import queue
 import threading
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from .doorbell import Doorbell
 from .errors import OverloadedError, TimeLimitError
+from .jobs import Job, Outcome, Pump
 
 T = TypeVar("T")
 
 BRIEF_SECONDS = 100e-6
 """For how long the event loop may wait for a call that tends to be shorter. Handing the
 result back through the loop would cost more CPU than such a call itself."""
-
-
-@dataclass(slots=True)
-class Outcome(Generic[T]):
-    """What user code returned or raised. Carried as a value, since a SystemExit or
-    KeyboardInterrupt that passes through the event loop stops the server."""
-
-    value: T | None = None
-    error: BaseException | None = None
-
-    def get(self) -> T:
-        """Returns the value or raises the error."""
-        if self.error is not None:
-            raise self.error
-        return self.value  # type: ignore[return-value]
-
-
-_NOTHING: Outcome[Any] = Outcome()
-
-
-class _Job:
-    """One call on its way to a thread. Whoever claims it first decides whether it runs."""
-
-    __slots__ = (
-        "_claim", "awaited", "context", "done", "ended", "function", "future", "loop", "outcome",
-        "overdue",
-    )  # fmt: skip
-
-    future: asyncio.Future[Outcome[Any]]
-    """Where the event loop waits for the outcome. There is one once the job is awaited."""
-
-    def __init__(self, function: Callable[[], Any]) -> None:
-        self.function = function
-        self.loop = asyncio.get_running_loop()
-        self.context = contextvars.copy_context()
-        self.outcome: Outcome[Any] = _NOTHING
-        self.done = threading.Lock()
-        self.done.acquire()
-        self.awaited = False
-        self.ended = False
-        self.overdue = False
-        self._claim = threading.Lock()
-
-    def claim(self) -> bool:
-        return self._claim.acquire(blocking=False)
-
-    def expect(self) -> None:
-        """Has the job's thread wake the event loop when the call is done."""
-        self.future = self.loop.create_future()
-        self.awaited = True
-
-    def wait_briefly(self, seconds: float) -> bool:
-        """Blocks the event loop until the call is done, but no longer than that.
-
-        Where it is not done, its thread will wake the event loop.
-        """
-        if self.done.acquire(blocking=False):
-            return True
-        if seconds and self.done.acquire(timeout=seconds):
-            return True
-        self.expect()
-        # The thread looks at `awaited` after it releases `done`: one of the two sees the other.
-        return self.done.acquire(blocking=False)
 
 
 class Executor:
@@ -111,7 +46,7 @@ class Executor:
         self._idle = asyncio.Event()
         self._idle.set()
         self._slots = asyncio.Semaphore(concurrency)
-        self._jobs: deque[_Job | None] = deque()
+        self._jobs: deque[Job | None] = deque()
         self._doorbell = Doorbell()
         self._threads: list[threading.Thread] = []
         self._typical_seconds = BRIEF_SECONDS
@@ -144,7 +79,7 @@ class Executor:
                 until it ends.
         """
         alone = not self._admitted
-        job = _Job(function)
+        job = Job(function)
         self._submit(job)
         if job.wait_briefly(BRIEF_SECONDS if alone and self._is_brief else 0):
             self._end(job)
@@ -194,8 +129,8 @@ class Executor:
             OverloadedError: Too many calls wait.
             TimeLimitError: An item took too long.
         """
-        pump = _Pump(function, asyncio.get_running_loop())
-        job = _Job(pump.run)
+        pump = Pump(function, asyncio.get_running_loop())
+        job = Job(pump.run)
         job.expect()
         self._submit(job)
         try:
@@ -282,27 +217,27 @@ class Executor:
             f"{self._timeout:g} s (serving.timeout)"
         )
 
-    def _submit(self, job: _Job) -> None:
+    def _submit(self, job: Job) -> None:
         self._admit()
         if not self._threads:
             self._start_threads()
         self._jobs.append(job)
         self._doorbell.ring()
 
-    def _expire(self, job: _Job) -> None:
+    def _expire(self, job: Job) -> None:
         if job.future.done():
             return
         job.future.set_exception(self._time_limit())
         job.overdue = True
         self._overdue += 1
 
-    def _abandon(self, job: _Job) -> None:
+    def _abandon(self, job: Job) -> None:
         """Takes a job that has not begun out of the queue; one that has keeps its slot."""
         if job.ended or not job.claim():
             return
         self._end(job)
 
-    def _end(self, job: _Job) -> None:
+    def _end(self, job: Job) -> None:
         job.ended = True
         self._release()
         if job.overdue:
@@ -358,51 +293,17 @@ class Executor:
             except RuntimeError:  # the loop is closed
                 return
 
-    def _next_job(self) -> _Job | None:
+    def _next_job(self) -> Job | None:
         """For the threads: waits for the next job; None where there is none to come."""
         self._doorbell.wait()
         return self._jobs.popleft()
 
-    def _finish(self, job: _Job) -> None:
+    def _finish(self, job: Job) -> None:
         if job.ended:
             return
         self._end(job)
         if not job.future.done():
             job.future.set_result(job.outcome)
-
-
-class _Pump(Generic[T]):
-    """Hands the items of a generator on a thread to the event loop, one by one on demand."""
-
-    def __init__(
-        self, function: Callable[[], Iterator[T]], loop: asyncio.AbstractEventLoop
-    ) -> None:
-        self._function = function
-        self._loop = loop
-        self._wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._items: asyncio.Queue[T] = asyncio.Queue()
-
-    def run(self) -> None:
-        """For the thread: gives items until the generator or the demand ends."""
-        items = self._function()
-        try:
-            while self._wanted.get():
-                try:
-                    item = next(items)
-                except StopIteration:
-                    return
-                self._loop.call_soon_threadsafe(self._items.put_nowait, item)
-        finally:
-            close = getattr(items, "close", None)
-            if close is not None:
-                close()
-
-    async def next(self) -> T:
-        self._wanted.put(True)
-        return await self._items.get()
-
-    def stop(self) -> None:
-        self._wanted.put(False)
 
 
 async def _next(items: AsyncIterator[T]) -> Outcome[T]:

@@ -15,8 +15,9 @@ from .context import Context, InferenceCall, request_id, shown_id
 from .contract import Contract, NamedArray
 from .definition import FunctionDefinition
 from .errors import HandlerError, LoadError, RequestError, describe
-from .execution import Executor, Outcome
+from .execution import Executor
 from .handler import BindError, CallPlan, Resolver, bind
+from .jobs import Outcome
 from .loader import FunctionPackage
 from .metrics import Wait, metrics_of
 from .results import name_values

@@ -20,8 +20,8 @@ from typing import Any
 from ..context import Context, InferenceCall, request_id, shown_id
 from ..contract import Contract
 from ..errors import HandlerError, RequestError, ResponseError, describe
-from ..execution import Outcome
 from ..handler import CallPlan
+from ..jobs import Outcome
 from ..results import name_values
 from .wire import Channel, Kind, Message, read_tensors
 
