@@ -304,6 +304,25 @@ def test_settings_that_disagree_with_the_definition_are_a_load_error(
         assert problem in text
 
 
+def test_a_package_that_is_missing_is_named_in_the_log(tmp_path: Path) -> None:
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    # Found before the installed one, it acts as if there were none.
+    (hidden / "simdjson.py").write_text(
+        'raise ModuleNotFoundError("No module named \'simdjson\'", name="simdjson")\n'
+    )
+    write_model(tmp_path / "models" / "iris", _definition(tmp_path / "record"))
+    server = ServerProcess(tmp_path / "models", tmp_path, {"PYTHONPATH": str(hidden)})
+    server.start()
+    try:
+        server.wait_for_end()
+        assert (
+            "mlserver-pyfunc lacks a dependency: No module named 'simdjson'; run pip" in server.log
+        )
+    finally:
+        server.close()
+
+
 @pytest.mark.parametrize("name", ["init-raises", "unreadable-contract"])
 def test_a_start_up_that_fails_is_in_the_log_and_never_ready(name: str, tmp_path: Path) -> None:
     definition, cause = FAILURES[name]
