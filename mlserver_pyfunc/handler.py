@@ -30,6 +30,9 @@ RESERVED: dict[str, Getter] = {
     "run": lambda call: getattr(call.context, "run", None),
 }
 
+CONTEXT_NAMES = frozenset({"context", "ctx", "_context", "_ctx", "_"})
+"""What an init or unload function may call the context, besides annotating it `Context`."""
+
 
 class BindError(Exception):
     """A handler, init or unload function cannot be found or called as it is written."""
@@ -169,6 +172,23 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
         return inspect.Signature([only])
 
 
+def _parameters(function: Callable[..., Any]) -> Iterable[inspect.Parameter]:
+    """Of an init function or a class; none where it is written in C and does not tell."""
+    try:
+        return inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return ()
+
+
+def _is_context(parameter: inspect.Parameter) -> bool:
+    """Whether a parameter of an init function is the context, by its name or annotation."""
+    if parameter.name in CONTEXT_NAMES:
+        return True
+    annotation = parameter.annotation
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    return text.strip("'\"").rpartition(".")[2] == "Context"
+
+
 def _kind(function: Callable[..., Any]) -> Kind:
     inner = function
     while isinstance(inner, functools.partial):
@@ -190,7 +210,7 @@ class Resolver:
     Args:
         load: Imports a module of the function's package.
         default_module: Of a handler given without a module path; None for a folder.
-        context: Offered to constructors, init and unload functions.
+        context: Offered to constructors, init and unload functions, with its init parameters.
     """
 
     def __init__(
@@ -248,28 +268,38 @@ class Resolver:
         return found
 
     def call_with_context(self, function: Callable[..., Any]) -> Any:
-        """Calls an init or unload function, or a class: `context` and init parameters by name."""
-        offers: dict[str, Any] = {**self._context.init_parameters, "context": self._context}
-        arguments: dict[str, Any] = {}
+        """Calls an init or unload function, or a class: `context` and init parameters by name.
+
+        Raises:
+            BindError: A required parameter is neither the context nor an init parameter.
+        """
+        given = self._context.init_parameters
         positional: list[Any] = []
-        for parameter in _signature(function).parameters.values():
-            if parameter.kind is parameter.VAR_KEYWORD:
-                arguments.update(
-                    (k, v) for k, v in self._context.init_parameters.items() if k not in arguments
-                )
-            elif parameter.kind is parameter.VAR_POSITIONAL:
+        keywords: dict[str, Any] = {}
+        for parameter in _parameters(function):
+            name = parameter.name
+            if parameter.kind is parameter.VAR_POSITIONAL:
                 continue
-            elif parameter.name in offers and parameter.kind is not parameter.POSITIONAL_ONLY:
-                arguments[parameter.name] = offers[parameter.name]
-            elif parameter.default is parameter.empty and not positional and not arguments:
-                positional.append(self._context)
-            elif parameter.default is parameter.empty:
-                name = getattr(function, "__qualname__", str(function))
+            if parameter.kind is parameter.VAR_KEYWORD:
+                keywords.update((k, v) for k, v in given.items() if k not in keywords)
+                continue
+            if name in given:
+                value = given[name]
+            elif _is_context(parameter):
+                value = self._context
+            elif parameter.default is not parameter.empty:
+                value = parameter.default
+            else:
+                offers = ", ".join([*given, "context"])
                 raise BindError(
-                    f'"{name}" requires "{parameter.name}", '
-                    f"which is not in init_parameters: {', '.join(offers)}"
+                    f'"{getattr(function, "__qualname__", function)}" requires "{name}", '
+                    f"which is not in init_parameters: {offers}"
                 )
-        return function(*positional, **arguments)
+            if parameter.kind is parameter.POSITIONAL_ONLY:
+                positional.append(value)
+            else:
+                keywords[name] = value
+        return function(*positional, **keywords)
 
     def _instance(self, cls: type) -> Any:
         if cls not in self._instances:

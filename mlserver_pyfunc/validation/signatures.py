@@ -40,15 +40,25 @@ def signature_of(function: FunctionNode, *, is_bound: bool) -> inspect.Signature
             kind.POSITIONAL_ONLY if index < len(given.posonlyargs) else kind.POSITIONAL_OR_KEYWORD
         )
         default = kind.empty if index < bare else None
-        parameters.append(kind(argument.arg, which, default=default))
+        parameters.append(
+            kind(argument.arg, which, default=default, annotation=_annotation(argument))
+        )
     if given.vararg:
         parameters.append(kind(given.vararg.arg, kind.VAR_POSITIONAL))
     for argument, value in zip(given.kwonlyargs, given.kw_defaults, strict=True):
         default = kind.empty if value is None else None
-        parameters.append(kind(argument.arg, kind.KEYWORD_ONLY, default=default))
+        parameters.append(
+            kind(argument.arg, kind.KEYWORD_ONLY, default=default, annotation=_annotation(argument))
+        )
     if given.kwarg:
         parameters.append(kind(given.kwarg.arg, kind.VAR_KEYWORD))
     return inspect.Signature(parameters[1:] if is_bound else parameters)
+
+
+def _annotation(argument: ast.arg) -> Any:
+    if argument.annotation is None:
+        return inspect.Parameter.empty
+    return ast.unparse(argument.annotation)
 
 
 def handler_mismatches(

@@ -189,6 +189,12 @@ CASES = [
     ),
     code_case("two names for one input", "async def f(a, *, b):\n    return a\n", ("C405", 1)),
     code_case(
+        "init asks for weights alone",
+        "def f(x):\n    return x\n\ndef setup(weights):\n    pass\n",
+        ("C406", 4),
+        definition=FILE.replace("handler: f", "handler: f, init_function: setup"),
+    ),
+    code_case(
         "init asks for more",
         "def f(x):\n    return x\n\ndef setup(context, weights):\n    pass\n",
         ("C406", 4),

@@ -31,6 +31,11 @@ SOUND = [
         "class M(Base):\n    pass\n",
         definition=FILE.replace("handler: f", "handler: M.f"),
     ),
+    code_case(
+        "init with an annotated context",
+        "def f(x):\n    return x\n\ndef setup(c: 'Context'):\n    pass\n",
+        definition=FILE.replace("handler: f", "handler: f, init_function: setup"),
+    ),
     Broken("inline", INLINE + TAIL, []),
     Broken(
         "requirements that agree",
