@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from .errors import DefinitionError
+from .names import parameter_name
 
 FILE_NAME = "function.yaml"
 PYTHON_VERSIONS = ("3.10", "3.11", "3.12", "3.13")
@@ -239,6 +240,19 @@ class FunctionDefinition(_Model):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise ValueError(f'{kind}: tensor "{twice[0]}" is declared twice')
+        return self
+
+    @model_validator(mode="after")
+    def _inputs_reach_parameters_of_their_own(self) -> FunctionDefinition:
+        taken: dict[str, str] = {}
+        for tensor in self.inputs:
+            parameter = parameter_name(tensor.name)
+            other = taken.setdefault(parameter, tensor.name)
+            if other != tensor.name:
+                raise ValueError(
+                    f'inputs: "{other}" and "{tensor.name}" are both "{parameter}" '
+                    "as parameters of the handler, rename one"
+                )
         return self
 
 

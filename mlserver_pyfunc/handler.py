@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
@@ -15,6 +14,7 @@ from typing import Any, Literal
 
 from .context import Context, InferenceCall
 from .contract import TensorSpec
+from .names import parameter_name
 
 Kind = Literal["sync", "async", "generator", "async generator"]
 Getter = Callable[[InferenceCall], Any]
@@ -114,7 +114,7 @@ def bind(function: Callable[..., Any], inputs: Iterable[TensorSpec]) -> CallPlan
 def _matches(
     signature: inspect.Signature, specs: Mapping[str, TensorSpec]
 ) -> dict[str, tuple[Getter, TensorSpec | None]]:
-    by_identifier = {_identifier(name): spec for name, spec in specs.items()}
+    by_identifier = {parameter_name(name): spec for name, spec in specs.items()}
     matches: dict[str, tuple[Getter, TensorSpec | None]] = {}
     free: list[inspect.Parameter] = []
     for parameter in signature.parameters.values():
@@ -127,7 +127,7 @@ def _matches(
             matches[parameter.name] = (RESERVED[parameter.name], None)
         elif parameter.default is parameter.empty:
             free.append(parameter)
-    unmatched = [spec for spec in specs.values() if _identifier(spec.name) not in matches]
+    unmatched = [spec for spec in specs.values() if parameter_name(spec.name) not in matches]
     if (
         len(specs) == 1
         and len(free) == 1
@@ -157,10 +157,6 @@ def _or_default(
         return lambda call: default
     getter, spec = match
     return getter if spec is None else lambda call: call.inputs.get(spec.name, default)
-
-
-def _identifier(name: str) -> str:
-    return re.sub(r"[-.]", "_", name)
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:

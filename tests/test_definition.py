@@ -266,6 +266,10 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(value: Any, message:
             _with(outputs=[{"name": "y", "datatype": "INT8", "shape": []}] * 2),
             'outputs: tensor "y" is declared twice',
         ),
+        (
+            _with(inputs=[{"name": n, "datatype": "INT8", "shape": []} for n in ("a-b", "a_b")]),
+            'inputs: "a-b" and "a_b" are both "a_b" as parameters of the handler, rename one',
+        ),
     ],
 )
 def test_what_is_impossible_is_named_by_its_key(value: Any, message: str) -> None:

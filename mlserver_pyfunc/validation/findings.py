@@ -16,7 +16,7 @@ RULES: dict[str, tuple[Severity, str]] = {
     "D102": ("error", "required keys are given"),
     "D103": ("error", "values are of the expected kind and within limits"),
     "D104": ("error", "the source is given in one way"),
-    "D105": ("error", "tensor names are unique"),
+    "D105": ("error", "tensor names are unique, those of inputs also as parameters"),
     "D106": ("error", "the function declares an output"),
     "M201": ("error", "model-settings.json is a JSON mapping"),
     "M202": ("error", "the implementation is mlserver_pyfunc.PyFuncRuntime"),

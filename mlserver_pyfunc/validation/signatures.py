@@ -14,6 +14,7 @@ from ..context import Context
 from ..contract import TensorSpec
 from ..definition import FunctionDefinition
 from ..handler import BindError, Resolver, bind
+from ..names import parameter_name
 from ..tensors import DATATYPES
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
@@ -79,8 +80,7 @@ def handler_mismatches(
         return
     taken = {name for name, _, _ in plan.keywords}
     for spec in specs:
-        identifier = spec.name.replace("-", "_").replace(".", "_")
-        if identifier not in taken and not (len(specs) == 1 and taken - {"context"}):
+        if parameter_name(spec.name) not in taken and not (len(specs) == 1 and taken - {"context"}):
             message = f'input "{spec.name}" reaches no parameter of the handler'
             yield "C407", message
 

@@ -122,6 +122,14 @@ CASES = [
         ("D105", 4),
     ),
     yaml_case(
+        "two inputs for one parameter",
+        "source: {source: model.py, handler: f}\ninputs:\n"
+        "  - {name: a.b, datatype: FP32, shape: [1]}\n  - {name: a_b, datatype: FP32, shape: [1]}\n"
+        "outputs:\n  - {name: a-b, datatype: FP32, shape: [1]}\n"
+        "  - {name: a_b, datatype: FP32, shape: [1]}\n",
+        ("D105", 4),
+    ),
+    yaml_case(
         "no outputs",
         "source: {source: model.py, handler: f}\n"
         "inputs: [{name: x, datatype: FP32, shape: [1]}]\noutputs: []\n",
