@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import traceback
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -13,6 +14,7 @@ from mlserver import MLModel, registry
 from mlserver.errors import MLServerError
 from mlserver.grpc import converters
 from mlserver.grpc import utils as grpc_utils
+from mlserver.grpc.servicers import InferenceServicer
 from mlserver.handlers import DataPlane
 from mlserver.parallel.logging import logger as pool_logger
 from mlserver.parallel.registry import InferencePoolRegistry
@@ -148,6 +150,34 @@ def tell_up_from_ready() -> None:
     vars(model_ready)["asks_up"] = True
     setattr(DataPlane, "ready", ready)  # noqa: B010
     setattr(DataPlane, "model_ready", model_ready)  # noqa: B010
+
+
+def end_empty_streams_well() -> None:
+    """Ends a gRPC stream without a request or without an answer as one that has come to its end.
+
+    MLServer then reads a variable that it has not set, and answers INTERNAL. Its server holds
+    the method before a model is there to replace it: what is replaced is the function that the
+    method wraps. Idempotent.
+    """
+    for cell in getattr(InferenceServicer.ModelStreamInfer, "__closure__", None) or ():
+        stock = cell.cell_contents
+        if getattr(stock, "__name__", "") == "ModelStreamInfer":
+            cell.cell_contents = _ending_well(stock)
+
+
+def _ending_well(stock: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
+    async def stream_infer(servicer: Any, requests: Any, context: Any) -> AsyncIterator[Any]:
+        answered = False
+        try:
+            async for response in stock(servicer, requests, context):
+                answered = True
+                yield response
+        except UnboundLocalError as error:
+            *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+            if answered or frame.f_code is not getattr(stock, "__code__", None):
+                raise
+
+    return stream_infer
 
 
 def leave_our_children_alone() -> None:

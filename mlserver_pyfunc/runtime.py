@@ -30,6 +30,7 @@ PLATFORM = "mlserver_pyfunc"
 
 host.extend_error_mapping()
 host.tell_up_from_ready()
+host.end_empty_streams_well()
 host.leave_our_children_alone()
 host.refuse_typed_fp16()
 fastpath.install()

@@ -69,9 +69,19 @@ def test_each_item_is_a_grpc_response(
 
 @pytest.mark.parametrize("model", MODELS)
 def test_an_empty_generator_is_an_empty_stream(
-    model: str, server: ServerProcess, grpc_call: GrpcCall
+    model: str, either_server: ServerProcess, grpc_call: GrpcCall
 ) -> None:
-    assert _events(server, _count(model, 0)) == []
+    assert _events(either_server, _count(model, 0)) == []
+    address = either_server.grpc_address
+    items, end = grpc_call(grpc_calls.stream, address, [_count(model, 0)], True)
+    assert (items, end.status) == ([], "OK"), end
+
+
+def test_a_grpc_stream_without_a_request_has_no_answer(
+    server: ServerProcess, grpc_call: GrpcCall
+) -> None:
+    items, end = grpc_call(grpc_calls.stream, server.grpc_address, [], True)
+    assert (items, end.status) == ([], "OK"), end
 
 
 def test_items_arrive_while_the_generator_works(server: ServerProcess) -> None:
