@@ -14,6 +14,7 @@ from .process import ServerProcess
 from .wire import Request, Tensor, json_request, read_json, rest_infer
 
 MODELS = ["count", "count-async"]
+ISOLATED = ["count-isolated", "count-threads-isolated", "count-async-isolated"]
 
 
 def _count(
@@ -137,7 +138,7 @@ def test_a_request_that_breaks_the_contract_is_an_error_event(
     assert (items, end.status, end.error) == ([], "INVALID_ARGUMENT", message)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [*MODELS, *ISOLATED])
 def test_a_client_that_leaves_closes_the_generator(
     model: str, server: ServerProcess, tmp_path: Path
 ) -> None:
@@ -148,7 +149,7 @@ def test_a_client_that_leaves_closes_the_generator(
     _until(mark)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [*MODELS, *ISOLATED])
 def test_a_grpc_client_that_leaves_closes_the_generator(
     model: str, server: ServerProcess, grpc_call: GrpcCall, tmp_path: Path
 ) -> None:
@@ -159,7 +160,7 @@ def test_a_grpc_client_that_leaves_closes_the_generator(
     _until(mark)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [*MODELS, *ISOLATED])
 def test_more_streams_than_slots_by_clients_that_leave_do_not_use_them_up(
     model: str, server: ServerProcess
 ) -> None:
