@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .errors import DependencyError, InferenceError
+from .own_modules import installed_first
 
 if TYPE_CHECKING:
     from .definition import FunctionDefinition
@@ -25,7 +26,8 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        module = import_module(f".{_LAZY[name]}", __name__)
+        with installed_first():
+            module = import_module(f".{_LAZY[name]}", __name__)
     except ImportError as error:
         # MLServer takes an ImportError from here for "no such implementation".
         raise DependencyError(str(error)) from error

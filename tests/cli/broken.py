@@ -152,6 +152,15 @@ CASES = [
         '{\n  "implementation": "mlserver_pyfunc.PyFuncRuntime",\n  "max_batch_size": 8\n}',
         ("M204", 3),
     ),
+    Broken(
+        "module of the runtime's name",
+        FILE,
+        [("M205", "mlserver_pyfunc.py", 1), ("S304", "mlserver_pyfunc.py", 1)],
+        {
+            "model-settings.json": '{"implementation": "mlserver_pyfunc.PyFuncRuntime"}',
+            "mlserver_pyfunc.py": "",
+        },
+    ),
     yaml_case("no such file", "source: {source: other.py, handler: f}\n" + TAIL, ("S301", 1)),
     yaml_case(
         "wrong digest",
