@@ -348,7 +348,17 @@ def _unwrapped(value: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     spec = dict(value["spec"])
     if spec.get("model_name") is None and value.get("name"):
         spec["model_name"] = value["name"]
+    for kind in ("inputs", "outputs"):
+        if isinstance(tensors := _parsed(spec.get(kind)), list):
+            spec[kind] = [_with_datatype(tensor) for tensor in tensors]
     return spec
+
+
+def _with_datatype(tensor: Any) -> Any:
+    """A tensor of a digitalhub spec, whose datatype is FP32 where none is given."""
+    if isinstance(tensor, Mapping) and tensor.get("datatype") is None:
+        return {**tensor, "datatype": "FP32"}
+    return tensor
 
 
 def _without_nulls(value: Any) -> Any:

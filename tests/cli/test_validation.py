@@ -51,7 +51,7 @@ SOUND = [
         "digitalhub spec",
         "kind: openinference\nspec:\n  source: {source: model.py, handler: f}\n"
         "  inputs: [{name: x, datatype: FP32, shape: [-1]}]\n"
-        "  outputs: [{name: y, datatype: FP32, shape: [-1]}]\n",
+        "  outputs: [{name: y, shape: [-1]}]\n",
         [],
     ),
 ]
