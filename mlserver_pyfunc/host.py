@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import sys
 import traceback
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
@@ -215,6 +217,16 @@ def to_host_error(error: RequestError) -> MLServerError:
         status = _RetryStatus(status)
         status.retry_after = error.retry_after
     return MLServerError(str(error), status)
+
+
+def show_prints_at_once() -> None:
+    """Has what user code prints reach the log line by line, where that is a file or a pipe.
+
+    Python else keeps up to 8 KiB of it back. Idempotent.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError, OSError):
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
 def keep_out_of_pool(settings: ModelSettings) -> None:

@@ -35,6 +35,7 @@ host.tell_up_from_ready()
 host.end_empty_streams_well()
 host.leave_our_children_alone()
 host.refuse_typed_fp16()
+host.show_prints_at_once()
 fastpath.install()
 
 
