@@ -16,7 +16,7 @@ import httpx
 
 from mlserver_pyfunc.testing.server import free_ports
 
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 PORTS = ("MLSERVER_HTTP_PORT", "MLSERVER_GRPC_PORT", "MLSERVER_METRICS_PORT")
 
 
