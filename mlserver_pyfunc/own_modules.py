@@ -12,14 +12,12 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_file_location
-from pathlib import Path
 from types import ModuleType
 
 PACKAGE = __name__.partition(".")[0]
-_FOLDER = Path(__file__).parent
+_FOLDER = os.path.dirname(os.path.abspath(__file__))
 
 
 @contextmanager
@@ -44,12 +42,13 @@ def _is_of_models(entry: str) -> bool:
     return entry == "." or os.path.isfile(os.path.join(entry, "model-settings.json"))
 
 
-class _OwnFinder(MetaPathFinder):
+class _OwnFinder:
+    # No importlib.abc.MetaPathFinder: that imports much, and this module is always imported.
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if fullname != PACKAGE:
             return None
         return spec_from_file_location(
-            PACKAGE, _FOLDER / "__init__.py", submodule_search_locations=[str(_FOLDER)]
+            PACKAGE, os.path.join(_FOLDER, "__init__.py"), submodule_search_locations=[_FOLDER]
         )
