@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
-READY_SECONDS = 120
+READY_SECONDS = 300
 
 
 def main() -> int:
@@ -84,7 +84,9 @@ def start_server(numbers: list[int], folder: Path, log: IO[str]) -> subprocess.P
 def ask(server: subprocess.Popen[bytes], rest: int, grpc: int, log: IO[str]) -> int:
     if not becomes_ready(server, rest):
         log.seek(0)
-        print(f"demo: the model did not become ready:\n{log.read()}", file=sys.stderr)
+        late = f"the model is not ready after {READY_SECONDS} s, on a busy machine try again"
+        reason = late if server.poll() is None else "the server ended before the model was ready"
+        print(f"demo: {reason}:\n{log.read()}", file=sys.stderr)
         return 1
     client = ["examples/iris/client.py", "--http", f"localhost:{rest}"]
     client += ["--grpc", f"localhost:{grpc}"]

@@ -9,7 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .errors import InferenceError
+from .errors import DependencyError, InferenceError
+from .own_modules import installed_first
 
 if TYPE_CHECKING:
     from .definition import FunctionDefinition
@@ -24,4 +25,10 @@ _LAZY = {"FunctionDefinition": "definition", "PyFuncRuntime": "runtime"}
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    try:
+        with installed_first():
+            module = import_module(f".{_LAZY[name]}", __name__)
+    except ImportError as error:
+        # MLServer takes an ImportError from here for "no such implementation".
+        raise DependencyError(str(error)) from error
+    return getattr(module, name)

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from .errors import DefinitionError
+from .names import parameter_name
 
 FILE_NAME = "function.yaml"
 PYTHON_VERSIONS = ("3.10", "3.11", "3.12", "3.13")
@@ -241,6 +242,19 @@ class FunctionDefinition(_Model):
                 raise ValueError(f'{kind}: tensor "{twice[0]}" is declared twice')
         return self
 
+    @model_validator(mode="after")
+    def _inputs_reach_parameters_of_their_own(self) -> FunctionDefinition:
+        taken: dict[str, str] = {}
+        for tensor in self.inputs:
+            parameter = parameter_name(tensor.name)
+            other = taken.setdefault(parameter, tensor.name)
+            if other != tensor.name:
+                raise ValueError(
+                    f'inputs: "{other}" and "{tensor.name}" are both "{parameter}" '
+                    "as parameters of the handler, rename one"
+                )
+        return self
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -334,7 +348,17 @@ def _unwrapped(value: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     spec = dict(value["spec"])
     if spec.get("model_name") is None and value.get("name"):
         spec["model_name"] = value["name"]
+    for kind in ("inputs", "outputs"):
+        if isinstance(tensors := _parsed(spec.get(kind)), list):
+            spec[kind] = [_with_datatype(tensor) for tensor in tensors]
     return spec
+
+
+def _with_datatype(tensor: Any) -> Any:
+    """A tensor of a digitalhub spec, whose datatype is FP32 where none is given."""
+    if isinstance(tensor, Mapping) and tensor.get("datatype") is None:
+        return {**tensor, "datatype": "FP32"}
+    return tensor
 
 
 def _without_nulls(value: Any) -> Any:

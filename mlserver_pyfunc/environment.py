@@ -25,7 +25,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 
 from filelock import FileLock
@@ -35,6 +34,7 @@ from packaging.utils import canonicalize_name
 from . import settings, uv
 from .definition import FunctionDefinition
 from .errors import PyFuncError
+from .installed import problem_of
 from .sources.progress import logger
 
 FACTS = "pyfunc.json"
@@ -72,7 +72,7 @@ def unmet_needs(definition: FunctionDefinition) -> list[str]:
     if definition.python_version not in (None, here):
         unmet.append(f"expected Python {definition.python_version}, the server runs {here}")
     for line in definition.requirements:
-        problem = _problem(Requirement(line))
+        problem = problem_of(Requirement(line))
         if problem:
             unmet.append(problem)
     return unmet
@@ -244,15 +244,3 @@ def _folder() -> Path:
 
 def _serving_version() -> str:
     return f"{sys.version_info.major}.{sys.version_info.minor}"
-
-
-def _problem(requirement: Requirement) -> str | None:
-    if requirement.marker is not None and not requirement.marker.evaluate():
-        return None
-    try:
-        version = metadata.version(requirement.name)
-    except metadata.PackageNotFoundError:
-        return f'"{requirement}" is not installed: pip install "{requirement}"'
-    if requirement.url or requirement.specifier.contains(version, prereleases=True):
-        return None
-    return f'expected "{requirement}", installed is {version}'

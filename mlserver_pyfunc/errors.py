@@ -1,9 +1,11 @@
 """The error taxonomy: what went wrong, in words for a client, with an HTTP status.
 
-This module imports nothing, so that a worker in a foreign interpreter can use it too.
+This module imports no package, so that a worker in a foreign interpreter can use it too.
 """
 
 from __future__ import annotations
+
+import sys
 
 MAX_MESSAGE_CHARS = 2000
 """gRPC carries messages in a header of 8 KiB at most: longer ones would be lost."""
@@ -11,6 +13,16 @@ MAX_MESSAGE_CHARS = 2000
 
 class PyFuncError(Exception):
     """Any failure of ours. `str(error)` is fit for a client: no traceback, no secret."""
+
+
+class DependencyError(PyFuncError):
+    """A package that this one needs is not installed, or not in a version that fits."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(
+            f"mlserver-pyfunc lacks a dependency: {cause}; "
+            f"run pip install mlserver-pyfunc, in the environment of {sys.executable}"
+        )
 
 
 class DefinitionError(PyFuncError):

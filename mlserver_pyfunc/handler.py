@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
@@ -15,6 +14,7 @@ from typing import Any, Literal
 
 from .context import Context, InferenceCall
 from .contract import TensorSpec
+from .names import parameter_name
 
 Kind = Literal["sync", "async", "generator", "async generator"]
 Getter = Callable[[InferenceCall], Any]
@@ -29,6 +29,9 @@ RESERVED: dict[str, Getter] = {
     "project": lambda call: getattr(call.context, "project", None),
     "run": lambda call: getattr(call.context, "run", None),
 }
+
+CONTEXT_NAMES = frozenset({"context", "ctx", "_context", "_ctx", "_"})
+"""What an init or unload function may call the context, besides annotating it `Context`."""
 
 
 class BindError(Exception):
@@ -111,7 +114,7 @@ def bind(function: Callable[..., Any], inputs: Iterable[TensorSpec]) -> CallPlan
 def _matches(
     signature: inspect.Signature, specs: Mapping[str, TensorSpec]
 ) -> dict[str, tuple[Getter, TensorSpec | None]]:
-    by_identifier = {_identifier(name): spec for name, spec in specs.items()}
+    by_identifier = {parameter_name(name): spec for name, spec in specs.items()}
     matches: dict[str, tuple[Getter, TensorSpec | None]] = {}
     free: list[inspect.Parameter] = []
     for parameter in signature.parameters.values():
@@ -124,7 +127,7 @@ def _matches(
             matches[parameter.name] = (RESERVED[parameter.name], None)
         elif parameter.default is parameter.empty:
             free.append(parameter)
-    unmatched = [spec for spec in specs.values() if _identifier(spec.name) not in matches]
+    unmatched = [spec for spec in specs.values() if parameter_name(spec.name) not in matches]
     if (
         len(specs) == 1
         and len(free) == 1
@@ -156,10 +159,6 @@ def _or_default(
     return getter if spec is None else lambda call: call.inputs.get(spec.name, default)
 
 
-def _identifier(name: str) -> str:
-    return re.sub(r"[-.]", "_", name)
-
-
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
     try:
         return inspect.signature(function)
@@ -167,6 +166,23 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
         # Functions written in C may not tell: taken to have one parameter.
         only = inspect.Parameter("input", inspect.Parameter.POSITIONAL_ONLY)
         return inspect.Signature([only])
+
+
+def _parameters(function: Callable[..., Any]) -> Iterable[inspect.Parameter]:
+    """Of an init function or a class; none where it is written in C and does not tell."""
+    try:
+        return inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return ()
+
+
+def _is_context(parameter: inspect.Parameter) -> bool:
+    """Whether a parameter of an init function is the context, by its name or annotation."""
+    if parameter.name in CONTEXT_NAMES:
+        return True
+    annotation = parameter.annotation
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    return text.strip("'\"").rpartition(".")[2] == "Context"
 
 
 def _kind(function: Callable[..., Any]) -> Kind:
@@ -190,7 +206,7 @@ class Resolver:
     Args:
         load: Imports a module of the function's package.
         default_module: Of a handler given without a module path; None for a folder.
-        context: Offered to constructors, init and unload functions.
+        context: Offered to constructors, init and unload functions, with its init parameters.
     """
 
     def __init__(
@@ -248,28 +264,38 @@ class Resolver:
         return found
 
     def call_with_context(self, function: Callable[..., Any]) -> Any:
-        """Calls an init or unload function, or a class: `context` and init parameters by name."""
-        offers: dict[str, Any] = {**self._context.init_parameters, "context": self._context}
-        arguments: dict[str, Any] = {}
+        """Calls an init or unload function, or a class: `context` and init parameters by name.
+
+        Raises:
+            BindError: A required parameter is neither the context nor an init parameter.
+        """
+        given = self._context.init_parameters
         positional: list[Any] = []
-        for parameter in _signature(function).parameters.values():
-            if parameter.kind is parameter.VAR_KEYWORD:
-                arguments.update(
-                    (k, v) for k, v in self._context.init_parameters.items() if k not in arguments
-                )
-            elif parameter.kind is parameter.VAR_POSITIONAL:
+        keywords: dict[str, Any] = {}
+        for parameter in _parameters(function):
+            name = parameter.name
+            if parameter.kind is parameter.VAR_POSITIONAL:
                 continue
-            elif parameter.name in offers and parameter.kind is not parameter.POSITIONAL_ONLY:
-                arguments[parameter.name] = offers[parameter.name]
-            elif parameter.default is parameter.empty and not positional and not arguments:
-                positional.append(self._context)
-            elif parameter.default is parameter.empty:
-                name = getattr(function, "__qualname__", str(function))
+            if parameter.kind is parameter.VAR_KEYWORD:
+                keywords.update((k, v) for k, v in given.items() if k not in keywords)
+                continue
+            if name in given:
+                value = given[name]
+            elif _is_context(parameter):
+                value = self._context
+            elif parameter.default is not parameter.empty:
+                value = parameter.default
+            else:
+                offers = ", ".join([*given, "context"])
                 raise BindError(
-                    f'"{name}" requires "{parameter.name}", '
-                    f"which is not in init_parameters: {', '.join(offers)}"
+                    f'"{getattr(function, "__qualname__", function)}" requires "{name}", '
+                    f"which is not in init_parameters: {offers}"
                 )
-        return function(*positional, **arguments)
+            if parameter.kind is parameter.POSITIONAL_ONLY:
+                positional.append(value)
+            else:
+                keywords[name] = value
+        return function(*positional, **keywords)
 
     def _instance(self, cls: type) -> Any:
         if cls not in self._instances:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import sys
+import traceback
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -13,6 +16,7 @@ from mlserver import MLModel, registry
 from mlserver.errors import MLServerError
 from mlserver.grpc import converters
 from mlserver.grpc import utils as grpc_utils
+from mlserver.grpc.servicers import InferenceServicer
 from mlserver.handlers import DataPlane
 from mlserver.parallel.logging import logger as pool_logger
 from mlserver.parallel.registry import InferencePoolRegistry
@@ -150,6 +154,34 @@ def tell_up_from_ready() -> None:
     setattr(DataPlane, "model_ready", model_ready)  # noqa: B010
 
 
+def end_empty_streams_well() -> None:
+    """Ends a gRPC stream without a request or without an answer as one that has come to its end.
+
+    MLServer then reads a variable that it has not set, and answers INTERNAL. Its server holds
+    the method before a model is there to replace it: what is replaced is the function that the
+    method wraps. Idempotent.
+    """
+    for cell in getattr(InferenceServicer.ModelStreamInfer, "__closure__", None) or ():
+        stock = cell.cell_contents
+        if getattr(stock, "__name__", "") == "ModelStreamInfer":
+            cell.cell_contents = _ending_well(stock)
+
+
+def _ending_well(stock: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
+    async def stream_infer(servicer: Any, requests: Any, context: Any) -> AsyncIterator[Any]:
+        answered = False
+        try:
+            async for response in stock(servicer, requests, context):
+                answered = True
+                yield response
+        except UnboundLocalError as error:
+            *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+            if answered or frame.f_code is not getattr(stock, "__code__", None):
+                raise
+
+    return stream_infer
+
+
 def leave_our_children_alone() -> None:
     """Has MLServer's pool wait for its own processes only.
 
@@ -185,6 +217,16 @@ def to_host_error(error: RequestError) -> MLServerError:
         status = _RetryStatus(status)
         status.retry_after = error.retry_after
     return MLServerError(str(error), status)
+
+
+def show_prints_at_once() -> None:
+    """Has what user code prints reach the log line by line, where that is a file or a pipe.
+
+    Python else keeps up to 8 KiB of it back. Idempotent.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError, OSError):
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
 def keep_out_of_pool(settings: ModelSettings) -> None:

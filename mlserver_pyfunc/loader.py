@@ -26,6 +26,7 @@ from types import ModuleType
 from typing import Any, cast
 
 from . import aliases
+from .own_modules import PACKAGE
 
 PREFIX = "_pyfunc_"
 _serial = itertools.count(1)
@@ -49,8 +50,13 @@ class FunctionPackage:
 
         Raises:
             ModuleNotFoundError: The tree has no such module.
+            ImportError: It has a module of this package's own name.
             BaseException: Whatever its code raises.
         """
+        if self._finder.is_sibling(PACKAGE):
+            raise ImportError(
+                f'the source has a module "{PACKAGE}", which hides the runtime: rename it'
+            )
         if self._finder not in sys.meta_path:
             sys.meta_path.insert(0, self._finder)
             aliases.add(self.name, self._finder.is_sibling)

@@ -21,6 +21,7 @@ from . import fastpath, host
 from .definition import FunctionDefinition, TensorDefinition
 from .errors import LoadError, PyFuncError, RequestError
 from .function import Function
+from .own_modules import pin_package
 from .pages import Pages
 from .repository import Located, disagreements, explicit_name, find_definition
 from .response import ArrayResponse, ErrorResponse, binary_outputs
@@ -28,10 +29,13 @@ from .runner import logger
 
 PLATFORM = "mlserver_pyfunc"
 
+pin_package()
 host.extend_error_mapping()
 host.tell_up_from_ready()
+host.end_empty_streams_well()
 host.leave_our_children_alone()
 host.refuse_typed_fp16()
+host.show_prints_at_once()
 fastpath.install()
 
 

@@ -20,6 +20,7 @@ from mlserver.utils import install_uvloop_event_loop
 
 from .errors import PyFuncError
 from .folder import environment_model
+from .own_modules import pin_package
 from .routes import CallError
 from .routes.rest import JsonRoute
 
@@ -76,6 +77,7 @@ async def serve(options: Options) -> BaseException | None:
     Raises:
         DefinitionError: The folder has no model-settings.json and no definition.
     """
+    pin_package()
     os.environ.update(environment_model(options.folder))
     settings = _settings(options)
     models = await ModelRepositoryFactory.resolve_model_repository(settings).list()

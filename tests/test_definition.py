@@ -133,6 +133,21 @@ def test_every_key_of_serving_has_a_default() -> None:
     )
 
 
+@pytest.mark.parametrize("left_out", [{}, {"datatype": None}])
+def test_a_tensor_of_a_digitalhub_spec_is_fp32_where_none_is_given(
+    left_out: dict[str, None],
+) -> None:
+    tensors = [{"name": "x", "shape": [-1], **left_out}]
+    text = [{"name": "t", "datatype": "BYTES", "shape": [1]}]
+    plain = _with(inputs=tensors, outputs=text)
+    wrapped = parse({"kind": "openinference", "spec": plain})
+    assert [tensor.datatype for tensor in wrapped.inputs] == ["FP32"]
+    assert [tensor.datatype for tensor in wrapped.outputs] == ["BYTES"]
+    as_text = parse({"spec": _with(inputs=json.dumps(tensors), outputs=text)})
+    assert as_text.inputs == wrapped.inputs
+    assert "inputs.0.datatype: missing" in _error(plain)
+
+
 def test_json_is_read_too(tmp_path: Path) -> None:
     path = tmp_path / "function.json"
     path.write_text(json.dumps(MINIMAL))
@@ -265,6 +280,10 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(value: Any, message:
         (
             _with(outputs=[{"name": "y", "datatype": "INT8", "shape": []}] * 2),
             'outputs: tensor "y" is declared twice',
+        ),
+        (
+            _with(inputs=[{"name": n, "datatype": "INT8", "shape": []} for n in ("a-b", "a_b")]),
+            'inputs: "a-b" and "a_b" are both "a_b" as parameters of the handler, rename one',
         ),
     ],
 )

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +21,8 @@ from mlserver_pyfunc.errors import (
     TimeLimitError,
     describe,
 )
+
+ABSENT = 'raise ModuleNotFoundError("No module named \'simdjson\'", name="simdjson")\n'
 
 
 @pytest.mark.parametrize(
@@ -82,6 +86,25 @@ def test_the_public_names_are_there() -> None:
         assert getattr(mlserver_pyfunc, name)
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         mlserver_pyfunc.nonsense  # noqa: B018
+
+
+def test_a_dependency_that_is_missing_is_named_to_whoever_imports_the_runtime(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "simdjson.py").write_text(ABSENT)
+    code = (
+        "import mlserver_pyfunc as package\n"
+        "try: package.PyFuncRuntime\n"
+        "except package.errors.DependencyError as error: print(error)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert ran.stdout.strip() == (
+        "mlserver-pyfunc lacks a dependency: No module named 'simdjson'; "
+        f"run pip install mlserver-pyfunc, in the environment of {sys.executable}"
+    )
 
 
 @pytest.mark.parametrize(

@@ -387,12 +387,34 @@ def test_init_gets_the_context_and_its_parameters_by_name() -> None:
     assert _init(lambda a, **kwargs: (a, kwargs), a=1, b=2) == (1, {"b": 2})
 
 
-def test_the_one_free_parameter_of_init_gets_the_context() -> None:
+def test_init_knows_the_context_by_its_usual_names_and_by_its_annotation() -> None:
+    def annotated(depth: int, c: Context) -> tuple[str, int]:
+        return c.model_name, depth
+
+    def quoted(c: nuclio_sdk.Context) -> str:  # type: ignore[name-defined]  # noqa: F821
+        return str(c.model_name)
+
+    def by_place(depth: int, ctx: Any, /, extra: int = 2) -> tuple[str, int, int]:
+        return ctx.model_name, depth, extra
+
     assert _init(lambda ctx: ctx.model_name) == "iris"
+    assert _init(lambda _: "called") == "called"
+    assert _init(annotated, depth=3) == ("iris", 3)
+    assert _init(quoted) == "iris"
+    assert _init(by_place, depth=3) == ("iris", 3, 2)
+    assert _init(dict) == {}
 
 
 def test_init_of_digitalhub_gets_its_context_first() -> None:
     assert _init(lambda ctx, depth: (ctx.model_name, depth), depth=3) == ("iris", 3)
+
+
+@pytest.mark.parametrize(
+    "init", [lambda weights: weights, lambda weights, context: weights, lambda weights, /: weights]
+)
+def test_no_other_parameter_of_init_is_given_the_context(init: Callable[..., Any]) -> None:
+    with pytest.raises(BindError, match=r'requires "weights".* init_parameters: depth, context'):
+        _init(init, depth=3)
 
 
 def test_init_parameters_that_are_missing_are_a_load_error() -> None:

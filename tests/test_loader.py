@@ -203,6 +203,27 @@ def test_a_sibling_goes_before_an_installed_library_and_only_for_its_function(
     assert not hasattr(json, "MINE")
 
 
+@pytest.mark.parametrize("name", ["mlserver_pyfunc", "mlserver_pyfunc____init__"])
+def test_a_sibling_of_the_runtimes_name_is_refused(
+    name: str, tmp_path: Path, package_of: Any
+) -> None:
+    write(tmp_path, **{name: "MINE = True\n"}, model="from mlserver_pyfunc import InferenceError\n")
+    with pytest.raises(ImportError, match=r'has a module "mlserver_pyfunc".* rename it'):
+        package_of(tmp_path).load("model")
+    write(tmp_path / "below", **{f"inner__{name}": "MINE = True\n"})
+    write(tmp_path / "below", model="from inner import mlserver_pyfunc as m\n")
+    assert package_of(tmp_path / "below").load("model").m.MINE
+
+
+def test_a_sibling_called_numpy_is_the_functions_alone(tmp_path: Path, package_of: Any) -> None:
+    write(tmp_path, numpy="MINE = True\n", model="import numpy\nfrom packaging import version\n")
+    module = package_of(tmp_path).load("model")
+    assert module.numpy.MINE
+    import numpy
+
+    assert numpy.asarray([1]).sum() == 1
+
+
 def test_a_built_in_module_cannot_be_hidden(tmp_path: Path, package_of: Any) -> None:
     package = package_of(write(tmp_path, model="import sys\n", sys="MINE = True\n"))
     assert package.load("model").sys is sys

@@ -14,6 +14,7 @@ from .. import lock
 from ..definition import FILE_NAME, FunctionDefinition, parse
 from ..errors import PyFuncError
 from ..folder import SETTINGS_FILE_NAME
+from ..own_modules import PACKAGE
 from ..repository import disagreements
 from ..sources.digest import LOCK_NAME, DigestError
 from . import code, definition_rules
@@ -56,6 +57,9 @@ def _all(path: Path, *, fetch: bool) -> Iterator[Finding]:
         except ValueError as error:
             yield Finding("M201", f"not a JSON mapping: {error}", settings_file, 1)
             return
+    if settings and (hiding := _module_of_our_name(folder)):
+        message = f'MLServer would import "{hiding.name}" here in place of the runtime: rename it'
+        yield Finding("M205", message, hiding, 1)
     try:
         document = _document(path, folder, settings_file, settings)
     except (OSError, UnicodeDecodeError) as error:
@@ -153,7 +157,15 @@ def _source_findings(
         rule = "S303" if is_of_lock else "S301"
         yield Finding(rule, str(error), document.path, line)
         return
+    if hiding := _module_of_our_name(tree.root):
+        message = f'"{hiding.name}" hides the runtime from the function: rename it'
+        yield Finding("S304", message, hiding, 1)
     yield from code.check(definition, tree, document, keys)
+
+
+def _module_of_our_name(folder: Path) -> Path | None:
+    places = (folder / f"{PACKAGE}.py", folder / PACKAGE / "__init__.py")
+    return next((place for place in places if place.is_file()), None)
 
 
 def _declared(tensors: Any) -> list[_Declared]:

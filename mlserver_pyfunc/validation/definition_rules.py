@@ -13,6 +13,7 @@ from packaging.version import InvalidVersion, Version
 
 from ..definition import Problem, problems
 from ..errors import DefinitionError
+from ..names import parameter_name
 from .document import Document
 from .findings import Finding
 
@@ -68,14 +69,15 @@ def _line(document: Document, keys: list[str], problem: Problem, value: Mapping[
     location = problem.location
     if location:
         return document.line([*keys, *location])
-    # The definition's own validator speaks of a tensor that is declared twice.
+    # The definition's own validators speak of two tensors of one name.
     spec = value.get("spec", value)
     kind = problem.message.partition(":")[0]
     seen = set()
     for index, tensor in enumerate(spec.get(kind) or ()):
-        if tensor["name"] in seen:
+        name = parameter_name(tensor["name"]) if kind == "inputs" else tensor["name"]
+        if name in seen:
             return document.line([*keys, kind, index])
-        seen.add(tensor["name"])
+        seen.add(name)
     return document.line([*keys, kind])
 
 

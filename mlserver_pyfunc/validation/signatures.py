@@ -14,6 +14,7 @@ from ..context import Context
 from ..contract import TensorSpec
 from ..definition import FunctionDefinition
 from ..handler import BindError, Resolver, bind
+from ..names import parameter_name
 from ..tensors import DATATYPES
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
@@ -40,15 +41,25 @@ def signature_of(function: FunctionNode, *, is_bound: bool) -> inspect.Signature
             kind.POSITIONAL_ONLY if index < len(given.posonlyargs) else kind.POSITIONAL_OR_KEYWORD
         )
         default = kind.empty if index < bare else None
-        parameters.append(kind(argument.arg, which, default=default))
+        parameters.append(
+            kind(argument.arg, which, default=default, annotation=_annotation(argument))
+        )
     if given.vararg:
         parameters.append(kind(given.vararg.arg, kind.VAR_POSITIONAL))
     for argument, value in zip(given.kwonlyargs, given.kw_defaults, strict=True):
         default = kind.empty if value is None else None
-        parameters.append(kind(argument.arg, kind.KEYWORD_ONLY, default=default))
+        parameters.append(
+            kind(argument.arg, kind.KEYWORD_ONLY, default=default, annotation=_annotation(argument))
+        )
     if given.kwarg:
         parameters.append(kind(given.kwarg.arg, kind.VAR_KEYWORD))
     return inspect.Signature(parameters[1:] if is_bound else parameters)
+
+
+def _annotation(argument: ast.arg) -> Any:
+    if argument.annotation is None:
+        return inspect.Parameter.empty
+    return ast.unparse(argument.annotation)
 
 
 def handler_mismatches(
@@ -69,8 +80,7 @@ def handler_mismatches(
         return
     taken = {name for name, _, _ in plan.keywords}
     for spec in specs:
-        identifier = spec.name.replace("-", "_").replace(".", "_")
-        if identifier not in taken and not (len(specs) == 1 and taken - {"context"}):
+        if parameter_name(spec.name) not in taken and not (len(specs) == 1 and taken - {"context"}):
             message = f'input "{spec.name}" reaches no parameter of the handler'
             yield "C407", message
 

@@ -122,6 +122,14 @@ CASES = [
         ("D105", 4),
     ),
     yaml_case(
+        "two inputs for one parameter",
+        "source: {source: model.py, handler: f}\ninputs:\n"
+        "  - {name: a.b, datatype: FP32, shape: [1]}\n  - {name: a_b, datatype: FP32, shape: [1]}\n"
+        "outputs:\n  - {name: a-b, datatype: FP32, shape: [1]}\n"
+        "  - {name: a_b, datatype: FP32, shape: [1]}\n",
+        ("D105", 4),
+    ),
+    yaml_case(
         "no outputs",
         "source: {source: model.py, handler: f}\n"
         "inputs: [{name: x, datatype: FP32, shape: [1]}]\noutputs: []\n",
@@ -143,6 +151,15 @@ CASES = [
         "host batching",
         '{\n  "implementation": "mlserver_pyfunc.PyFuncRuntime",\n  "max_batch_size": 8\n}',
         ("M204", 3),
+    ),
+    Broken(
+        "module of the runtime's name",
+        FILE,
+        [("M205", "mlserver_pyfunc.py", 1), ("S304", "mlserver_pyfunc.py", 1)],
+        {
+            "model-settings.json": '{"implementation": "mlserver_pyfunc.PyFuncRuntime"}',
+            "mlserver_pyfunc.py": "",
+        },
     ),
     yaml_case("no such file", "source: {source: other.py, handler: f}\n" + TAIL, ("S301", 1)),
     yaml_case(
@@ -188,6 +205,12 @@ CASES = [
         definition=FILE.replace("handler: f", "handler: Model.predict"),
     ),
     code_case("two names for one input", "async def f(a, *, b):\n    return a\n", ("C405", 1)),
+    code_case(
+        "init asks for weights alone",
+        "def f(x):\n    return x\n\ndef setup(weights):\n    pass\n",
+        ("C406", 4),
+        definition=FILE.replace("handler: f", "handler: f, init_function: setup"),
+    ),
     code_case(
         "init asks for more",
         "def f(x):\n    return x\n\ndef setup(context, weights):\n    pass\n",

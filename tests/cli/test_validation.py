@@ -31,6 +31,11 @@ SOUND = [
         "class M(Base):\n    pass\n",
         definition=FILE.replace("handler: f", "handler: M.f"),
     ),
+    code_case(
+        "init with an annotated context",
+        "def f(x):\n    return x\n\ndef setup(c: 'Context'):\n    pass\n",
+        definition=FILE.replace("handler: f", "handler: f, init_function: setup"),
+    ),
     Broken("inline", INLINE + TAIL, []),
     Broken(
         "requirements that agree",
@@ -46,7 +51,7 @@ SOUND = [
         "digitalhub spec",
         "kind: openinference\nspec:\n  source: {source: model.py, handler: f}\n"
         "  inputs: [{name: x, datatype: FP32, shape: [-1]}]\n"
-        "  outputs: [{name: y, datatype: FP32, shape: [-1]}]\n",
+        "  outputs: [{name: y, shape: [-1]}]\n",
         [],
     ),
 ]

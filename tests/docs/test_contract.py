@@ -17,7 +17,8 @@ from mlserver.grpc.utils import STATUS_CODE_MAPPING
 
 import mlserver_pyfunc.runtime  # noqa: F401  its import extends the mapping
 
-from .conftest import ROOT, Server, running_server
+from ..server.process import ServerProcess, serving
+from .conftest import ROOT
 from .markdown import tables
 from .session import assert_printed, run, steps, write_models
 
@@ -67,16 +68,16 @@ FIELDS = {
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     repository = tmp_path_factory.mktemp("repository")
     models = write_models(DOCUMENT, repository)
-    with running_server(repository, tmp_path_factory.mktemp("work"), *models) as running:
+    with serving(repository, tmp_path_factory.mktemp("work"), *models) as running:
         yield running
 
 
 @pytest.mark.server
 @pytest.mark.parametrize("row", REQUESTS, ids=[row[0] for row in REQUESTS])
-def test_refuses_the_request_as_documented(row: list[str], server: Server) -> None:
+def test_refuses_the_request_as_documented(row: list[str], server: ServerProcess) -> None:
     tensor, error = json.loads(unquoted(row[1])), unquoted(row[2])
     assert rest(server, "contract", [tensor]) == (400, {"error": error})
     if row[3] == "same":
@@ -85,7 +86,7 @@ def test_refuses_the_request_as_documented(row: list[str], server: Server) -> No
 
 @pytest.mark.server
 @pytest.mark.parametrize("row", RESPONSES, ids=[row[0] for row in RESPONSES])
-def test_refuses_the_result_as_documented(row: list[str], server: Server) -> None:
+def test_refuses_the_result_as_documented(row: list[str], server: ServerProcess) -> None:
     expression, error = unquoted(row[1]), unquoted(row[2])
     tensor = {"name": "expression", "datatype": "BYTES", "shape": [1], "data": [expression]}
     assert rest(server, "result", [tensor]) == (500, {"error": error})
@@ -94,12 +95,12 @@ def test_refuses_the_result_as_documented(row: list[str], server: Server) -> Non
 
 @pytest.mark.server
 @pytest.mark.parametrize("step", list(steps(DOCUMENT)), ids=lambda step: step.name)
-def test_prints_what_the_document_shows(step: Any, server: Server, tmp_path: Path) -> None:
-    assert_printed(step.expected, run(step, server.http, server.grpc, tmp_path))
+def test_prints_what_the_document_shows(step: Any, server: ServerProcess, tmp_path: Path) -> None:
+    assert_printed(step.expected, run(step, server.rest_address, server.grpc_address, tmp_path))
 
 
 @pytest.mark.server
-def test_refuses_bytes_that_do_not_add_up_as_documented(server: Server) -> None:
+def test_refuses_bytes_that_do_not_add_up_as_documented(server: ServerProcess) -> None:
     i = {"name": "i", "datatype": "INT32"}
     s = {"name": "s", "datatype": "BYTES", "shape": [1], "raw": encoded(b"\x09\0\0\0abc")}
     u = {"name": "u", "datatype": "UINT8", "shape": [0]}
@@ -119,7 +120,7 @@ def test_refuses_bytes_that_do_not_add_up_as_documented(server: Server) -> None:
 
 
 @pytest.mark.server
-def test_mlserver_answers_itself_what_the_document_lists(server: Server) -> None:
+def test_mlserver_answers_itself_what_the_document_lists(server: ServerProcess) -> None:
     nothing: list[dict[str, Any]] = []
     bf16 = {"name": "i", "datatype": "BF16", "shape": [1], "data": [1]}
     without = {"name": "i", "datatype": "INT32", "shape": [1]}
@@ -147,19 +148,19 @@ def test_maps_each_status_as_documented() -> None:
     assert documented == {status: code.name for status, code in STATUS_CODE_MAPPING.items()}
 
 
-def rest(server: Server, model: str, tensors: list[dict[str, Any]]) -> tuple[int, Any]:
+def rest(server: ServerProcess, model: str, tensors: list[dict[str, Any]]) -> tuple[int, Any]:
     return post(server, model, json.dumps({"inputs": tensors}).encode())
 
 
 def post(
-    server: Server,
+    server: ServerProcess,
     model: str,
     body: bytes,
     headers: dict[str, str] | None = None,
     method: str = "infer",
 ) -> tuple[int, Any]:
     request = urllib.request.Request(
-        f"http://{server.http}/v2/models/{model}/{method}",
+        f"http://{server.rest_address}/v2/models/{model}/{method}",
         data=body,
         headers=headers or {"Content-Type": "application/json"},
     )
@@ -170,7 +171,9 @@ def post(
         return error.code, json.load(error)
 
 
-def binary(server: Server, tensor: dict[str, Any], size: int, data: bytes) -> tuple[int, str]:
+def binary(
+    server: ServerProcess, tensor: dict[str, Any], size: int, data: bytes
+) -> tuple[int, str]:
     head = {"inputs": [{**tensor, "parameters": {"binary_data_size": size}}]}
     text = json.dumps(head).encode()
     headers = {
@@ -181,9 +184,11 @@ def binary(server: Server, tensor: dict[str, Any], size: int, data: bytes) -> tu
     return status, body["error"]
 
 
-def grpc(server: Server, model: str, tensors: list[dict[str, Any]], *method: str) -> list[str]:
+def grpc(
+    server: ServerProcess, model: str, tensors: list[dict[str, Any]], *method: str
+) -> list[str]:
     sent = [{"field": FIELDS[tensor["datatype"]], **tensor} for tensor in tensors]
-    command = [sys.executable, "-c", GRPC, server.grpc, model, json.dumps(sent), *method]
+    command = [sys.executable, "-c", GRPC, server.grpc_address, model, json.dumps(sent), *method]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     answer: list[str] = json.loads(done.stdout)
     return answer

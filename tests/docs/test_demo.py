@@ -44,5 +44,5 @@ def test_demo_leaves_the_clone_as_it_was() -> None:
 def run_demo(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "examples/demo.py", *arguments]
     return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=ROOT, capture_output=True, text=True, timeout=320, check=False
     )

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT, free_ports
+from mlserver_pyfunc.testing.server import free_ports
+
+from .conftest import ROOT
 
 DOCKERFILE = ROOT / "Dockerfile"
 TEXT = DOCKERFILE.read_text()

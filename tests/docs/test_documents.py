@@ -16,7 +16,8 @@ from pydantic_core import PydanticUndefined
 from mlserver_pyfunc import definition
 from mlserver_pyfunc.definition import FunctionDefinition
 
-from .conftest import ROOT, Server, running_server
+from ..server.process import ServerProcess, serving
+from .conftest import ROOT
 from .markdown import blocks, tables
 from .session import Step, assert_printed, run, steps, write_models
 
@@ -40,15 +41,15 @@ TYPED_ELSEWHERE = {
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Path, Server]]:
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Path, ServerProcess]]:
     """One server for each document, with a model for each of its sections."""
     running: dict[Path, Any] = {}
     try:
-        found: dict[Path, Server] = {}
+        found: dict[Path, ServerProcess] = {}
         for path in SERVED:
             repository = tmp_path_factory.mktemp("repository")
             models = write_models(path, repository)
-            running[path] = running_server(repository, tmp_path_factory.mktemp("work"), *models)
+            running[path] = serving(repository, tmp_path_factory.mktemp("work"), *models)
             found[path] = running[path].__enter__()
         yield found
     finally:
@@ -61,10 +62,10 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Path, Ser
     ("path", "step"), STEPS, ids=[f"{path.stem}: {step.name}" for path, step in STEPS]
 )
 def test_prints_what_the_document_shows(
-    path: Path, step: Step, servers: dict[Path, Server], tmp_path: Path
+    path: Path, step: Step, servers: dict[Path, ServerProcess], tmp_path: Path
 ) -> None:
     server = servers[path]
-    assert_printed(step.expected, run(step, server.http, server.grpc, tmp_path))
+    assert_printed(step.expected, run(step, server.rest_address, server.grpc_address, tmp_path))
 
 
 @pytest.mark.parametrize("path", SERVED, ids=lambda path: path.stem)

@@ -29,7 +29,7 @@ ANSWERS = {
 @pytest.mark.parametrize("name", NAMES)
 def test_serves_the_example_and_answers_its_client(name: str, serve: Serve) -> None:
     server = serve(EXAMPLES / name, *MODELS.get(name, [name]))
-    client = run_client(name, server.http, server.grpc)
+    client = run_client(name, server.rest_address, server.grpc_address)
     assert client.returncode == 0, client.stderr
     expected = [f"{route}  {line}" for route in ("REST", "gRPC") for line in ANSWERS[name]]
     assert client.stdout.splitlines() == expected
@@ -52,7 +52,7 @@ def test_image_refuses_what_is_no_picture(serve: Serve, tmp_path: Path) -> None:
     text = tmp_path / "picture.png"
     text.write_text("no picture")
     client = subprocess.run(
-        [sys.executable, "client.py", str(text), "--http", server.http],
+        [sys.executable, "client.py", str(text), "--http", server.rest_address],
         cwd=EXAMPLES / "image",
         capture_output=True,
         text=True,

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from .conftest import ROOT, Serve, Server
+from ..server.process import ServerProcess
+from .conftest import ROOT, Serve
 from .markdown import blocks
 from .session import assert_printed, run, steps
 
@@ -39,7 +40,7 @@ def test_serves_a_function_from_git(serve: Serve, tmp_path: Path) -> None:
     model = tmp_path / "model"
     model.mkdir()
     (model / "model-settings.json").write_text(re.sub(r'git\+https://[^"]+', url, settings))
-    server = serve(model, "doubler", environment={"MLSERVER_PYFUNC_CACHE": str(tmp_path / "cache")})
+    server = serve(model, "doubler", env={"MLSERVER_PYFUNC_CACHE": str(tmp_path / "cache")})
     assert_doubles(server)
     assert get(server, "v2/models/doubler")["parameters"]["commit"] == commit
 
@@ -52,14 +53,14 @@ def test_serves_a_function_from_the_environment_alone(serve: Serve, tmp_path: Pa
     printed = subprocess.run(["sh", "-c", script], capture_output=True, check=True).stdout
     variables = dict(item.split("=", 1) for item in printed.decode().split("\0") if item)
     model = {key: value for key, value in variables.items() if key.startswith("MLSERVER_MODEL_")}
-    assert_doubles(serve(empty, "doubler", environment=model))
+    assert_doubles(serve(empty, "doubler", env=model))
 
 
 @pytest.mark.server
 def test_readme_shows_what_the_server_answers(serve: Serve) -> None:
     server = serve(FOLDER / "file", "doubler")
     (step,) = steps(README)
-    assert_printed(step.expected, run(step, server.http, server.grpc, ROOT))
+    assert_printed(step.expected, run(step, server.rest_address, server.grpc_address, ROOT))
 
 
 def test_readme_shows_each_file_as_it_is_with_comments() -> None:
@@ -99,10 +100,10 @@ def commit_repository(repository: Path) -> str:
     return head.stdout.strip()
 
 
-def assert_doubles(server: Server) -> None:
+def assert_doubles(server: ServerProcess) -> None:
     tensor = {"name": "x", "datatype": "FP32", "shape": [2], "data": [1, 2.5]}
     request = urllib.request.Request(
-        f"http://{server.http}/v2/models/doubler/infer",
+        f"http://{server.rest_address}/v2/models/doubler/infer",
         data=json.dumps({"inputs": [tensor]}).encode(),
         headers={"Content-Type": "application/json"},
     )
@@ -110,6 +111,6 @@ def assert_doubles(server: Server) -> None:
         assert json.load(response)["outputs"][0]["data"] == [2.0, 5.0]
 
 
-def get(server: Server, path: str) -> Any:
-    with urllib.request.urlopen(f"http://{server.http}/{path}") as response:
+def get(server: ServerProcess, path: str) -> Any:
+    with urllib.request.urlopen(f"http://{server.rest_address}/{path}") as response:
         return json.load(response)

@@ -55,7 +55,7 @@ def test_serves_an_example_from_an_environment_of_its_own(
     )
     assert where.stdout.startswith(str(tmp_path / "venv"))
     server = serve(ROOT / "examples" / "iris", "iris", python=str(python))
-    client = run_client("iris", server.http, server.grpc)
+    client = run_client("iris", server.rest_address, server.grpc_address)
     assert [line[6:] for line in client.stdout.splitlines()] == ANSWERS["iris"] * 2
 
 

@@ -303,6 +303,11 @@ MODELS: dict[str, Definition] = {
     ),
     "count": inline(STREAMS, "count", _COUNT, concurrency=4),
     "count-async": inline(STREAMS, "count_async", _COUNT, concurrency=4),
+    "count-isolated": inline(STREAMS, "count", _COUNT, isolation="process"),
+    "count-threads-isolated": inline(STREAMS, "count", _COUNT, isolation="process", concurrency=4),
+    "count-async-isolated": inline(
+        STREAMS, "count_async", _COUNT, isolation="process", concurrency=4
+    ),
 }
 
 

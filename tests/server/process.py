@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 
-START_SECONDS = 60.0
+from mlserver_pyfunc.testing.server import free_ports
+
+START_SECONDS = 120.0
 PORTS = ("MLSERVER_HTTP_PORT", "MLSERVER_GRPC_PORT", "MLSERVER_METRICS_PORT")
 
 
@@ -25,10 +27,20 @@ class ServerProcess:
         folder: The model repository.
         work: Where it runs and writes its log.
         env: More environment variables.
+        python: Whose `mlserver` it is.
+        prefix: A command that runs it, with its own command as arguments.
     """
 
-    def __init__(self, folder: Path, work: Path, env: Mapping[str, str] | None = None) -> None:
-        self._folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        work: Path,
+        env: Mapping[str, str] | None = None,
+        python: str = sys.executable,
+        prefix: Sequence[str] = (),
+    ) -> None:
+        mlserver = str(Path(python).with_name("mlserver"))
+        self._command = [*prefix, mlserver, "start", str(folder)]
         self._work = work
         self._log_file = work / "server.log"
         ports = free_ports(len(PORTS))
@@ -38,7 +50,8 @@ class ServerProcess:
             "MLSERVER_HOST": "127.0.0.1",
             **(env or {}),
         }
-        self.url = f"http://127.0.0.1:{ports[0]}"
+        self.rest_address = f"127.0.0.1:{ports[0]}"
+        self.url = f"http://{self.rest_address}"
         self.grpc_address = f"127.0.0.1:{ports[1]}"
         self._process: subprocess.Popen[bytes] | None = None
         self.client = httpx.Client(
@@ -62,10 +75,9 @@ class ServerProcess:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        mlserver = Path(sys.executable).parent / "mlserver"
         with self._log_file.open("wb") as log:
             self._process = subprocess.Popen(
-                [mlserver, "start", str(self._folder)],
+                self._command,
                 cwd=self._work,
                 env=self._env,
                 stdout=log,
@@ -127,22 +139,16 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def serving(
-    folder: Path, work: Path, *models: str, env: Mapping[str, str] | None = None
-) -> Iterator[ServerProcess]:
-    """A server that is ready for `models`, gone at the end whatever the test did to it."""
-    server = ServerProcess(folder, work, env)
+def serving(folder: Path, work: Path, *models: str, **options: Any) -> Iterator[ServerProcess]:
+    """A server that is ready for `models`, gone at the end whatever the test did to it.
+
+    Args:
+        options: Of `ServerProcess`.
+    """
+    server = ServerProcess(folder, work, **options)
     server.start()
     try:
         server.wait_until_ready(*models)
         yield server
     finally:
         server.close()
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
 
 from . import grpc_calls
 from .conftest import GrpcCall
-from .process import ServerProcess
+from .models import inline, tensor, write_model
+from .process import ServerProcess, serving
 from .wire import Reply, Request, Tensor, rest_infer
 
 PROTOCOLS = ["rest", "grpc"]
@@ -85,6 +87,19 @@ def test_the_traceback_of_what_a_handler_raises_is_in_the_log(server: ServerProc
     rest_infer(server.client, _act("raise:only in the log 17"))
     server.wait_for_log('handler of model "flaky" failed (request r-7)')
     server.wait_for_log("raise ValueError(argument)")
+
+
+def test_what_a_handler_prints_is_in_the_log_at_once(tmp_path: Path) -> None:
+    code = "def handler(x):\n    print('printed', x[0])\n    return x\n"
+    row = [tensor("x", "INT64", [1])]
+    printer = inline(code, "handler", {"inputs": row, "outputs": row})
+    write_model(tmp_path / "models" / "printer", printer)
+    # Access logs, and unbuffered output, would flush it too.
+    env = {"MLSERVER_DEBUG": "false", "PYTHONUNBUFFERED": ""}
+    with serving(tmp_path / "models", tmp_path, "printer", env=env) as server:
+        request = Request("printer", [Tensor("x", "INT64", (1,), [7])])
+        rest_infer(server.client, request).expect_ok()
+        server.wait_for_log("printed 7\n", seconds=5)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -13,7 +13,7 @@ import pytest
 
 from . import grpc_calls
 from .conftest import GrpcCall
-from .models import Definition, tensor, write_model
+from .models import Definition, inline, tensor, write_model
 from .process import ServerProcess, serving
 from .wire import Request, Tensor, rest_infer
 
@@ -264,6 +264,39 @@ FAILURES: dict[str, tuple[Definition | None, str]] = {
 }
 
 
+def test_modules_of_a_model_do_not_stand_in_for_the_servers(
+    living: ServerProcess, repository: Path
+) -> None:
+    folder = repository / "hiding"
+    write_model(folder, _definition(repository / "hiding.txt"))
+    _write_code(folder, "hiding")
+    # MLServer has this folder first on sys.path while it imports the runtime anew.
+    (folder / "mlserver_pyfunc").mkdir()
+    (folder / "mlserver_pyfunc" / "__init__.py").write_text("raise ValueError('not yours')\n")
+    status, text = _repository(living, "hiding", "load")
+    assert status == 500
+    assert text.startswith('function "hiding" failed to load: import: ImportError: the source has')
+    # What the server imports only now is still its own.
+    row = [tensor("x", "FP64", [-1])]
+    batch = {"max_size": 8}
+    code = "def handler(x):\n    return x\n"
+    batched = inline(code, "handler", {"inputs": row, "outputs": row}, batch=batch)
+    write_model(repository / "batched", batched)
+    assert _repository(living, "batched", "load") == (200, "")
+    assert rest_infer(living.client, Request("batched", [X])).status == 200
+
+
+def test_a_model_may_have_a_module_of_a_name_that_the_runtime_imports(tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "iris"
+    write_model(folder, _definition(tmp_path / "record"))
+    _write_code(folder, "own")
+    for name in ("filelock", "simdjson", "tenacity"):
+        (folder / f"{name}.py").write_text("MINE = True\n")
+    (folder / "sibling.py").write_text("import filelock\nWORD = filelock.MINE\n")
+    with serving(tmp_path / "models", tmp_path, "iris") as server:
+        assert _ask(server, "iris") == "own True"
+
+
 @pytest.mark.parametrize("name", FAILURES)
 def test_a_load_that_fails_names_function_phase_and_cause(
     name: str, living: ServerProcess, repository: Path
@@ -302,6 +335,25 @@ def test_settings_that_disagree_with_the_definition_are_a_load_error(
         "max_batch_size is set in model-settings.json",
     ):
         assert problem in text
+
+
+def test_a_package_that_is_missing_is_named_in_the_log(tmp_path: Path) -> None:
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    # Found before the installed one, it acts as if there were none.
+    (hidden / "simdjson.py").write_text(
+        'raise ModuleNotFoundError("No module named \'simdjson\'", name="simdjson")\n'
+    )
+    write_model(tmp_path / "models" / "iris", _definition(tmp_path / "record"))
+    server = ServerProcess(tmp_path / "models", tmp_path, {"PYTHONPATH": str(hidden)})
+    server.start()
+    try:
+        server.wait_for_end()
+        assert (
+            "mlserver-pyfunc lacks a dependency: No module named 'simdjson'; run pip" in server.log
+        )
+    finally:
+        server.close()
 
 
 @pytest.mark.parametrize("name", ["init-raises", "unreadable-contract"])

@@ -14,6 +14,7 @@ from .process import ServerProcess
 from .wire import Request, Tensor, json_request, read_json, rest_infer
 
 MODELS = ["count", "count-async"]
+ISOLATED = ["count-isolated", "count-threads-isolated", "count-async-isolated"]
 
 
 def _count(
@@ -69,9 +70,19 @@ def test_each_item_is_a_grpc_response(
 
 @pytest.mark.parametrize("model", MODELS)
 def test_an_empty_generator_is_an_empty_stream(
-    model: str, server: ServerProcess, grpc_call: GrpcCall
+    model: str, either_server: ServerProcess, grpc_call: GrpcCall
 ) -> None:
-    assert _events(server, _count(model, 0)) == []
+    assert _events(either_server, _count(model, 0)) == []
+    address = either_server.grpc_address
+    items, end = grpc_call(grpc_calls.stream, address, [_count(model, 0)], True)
+    assert (items, end.status) == ([], "OK"), end
+
+
+def test_a_grpc_stream_without_a_request_has_no_answer(
+    server: ServerProcess, grpc_call: GrpcCall
+) -> None:
+    items, end = grpc_call(grpc_calls.stream, server.grpc_address, [], True)
+    assert (items, end.status) == ([], "OK"), end
 
 
 def test_items_arrive_while_the_generator_works(server: ServerProcess) -> None:
@@ -127,7 +138,7 @@ def test_a_request_that_breaks_the_contract_is_an_error_event(
     assert (items, end.status, end.error) == ([], "INVALID_ARGUMENT", message)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [*MODELS, *ISOLATED])
 def test_a_client_that_leaves_closes_the_generator(
     model: str, server: ServerProcess, tmp_path: Path
 ) -> None:
@@ -138,7 +149,7 @@ def test_a_client_that_leaves_closes_the_generator(
     _until(mark)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [*MODELS, *ISOLATED])
 def test_a_grpc_client_that_leaves_closes_the_generator(
     model: str, server: ServerProcess, grpc_call: GrpcCall, tmp_path: Path
 ) -> None:
@@ -149,7 +160,7 @@ def test_a_grpc_client_that_leaves_closes_the_generator(
     _until(mark)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [*MODELS, *ISOLATED])
 def test_more_streams_than_slots_by_clients_that_leave_do_not_use_them_up(
     model: str, server: ServerProcess
 ) -> None:

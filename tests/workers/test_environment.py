@@ -65,6 +65,56 @@ def test_lists_what_the_serving_interpreter_has_not(
         assert expected in line
 
 
+@pytest.fixture
+def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packages "outer" and "inner" on sys.path; an extra of "inner" needs what is not there."""
+    about = {
+        "outer": [
+            "Provides-Extra: All_Of",
+            "Provides-Extra: fine",
+            "Provides-Extra: elsewhere",
+            "Requires-Dist: no-such-package-here; sys_platform == 'nowhere'",
+            "Requires-Dist: inner>=1; extra == 'fine'",
+            "Requires-Dist: no-such-package-here; extra == 'elsewhere' and os_name == 'none'",
+            "Requires-Dist: outer[fine,all-of]; extra == 'all-of'",
+            "Requires-Dist: inner[deep]>=1; extra == 'all-of'",
+        ],
+        "inner": [
+            "Provides-Extra: deep",
+            "Provides-Extra: new",
+            "Requires-Dist: no-such-package-here>=2; extra == 'deep'",
+            "Requires-Dist: outer>=9; extra == 'new'",
+        ],
+    }
+    for name, lines in about.items():
+        folder = tmp_path / "packages" / f"{name}-1.0.dist-info"
+        folder.mkdir(parents=True)
+        head = ["Metadata-Version: 2.1", f"Name: {name}", "Version: 1.0"]
+        (folder / "METADATA").write_text("\n".join([*head, *lines]) + "\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "packages"))
+
+
+@pytest.mark.parametrize(
+    ("requirement", "unmet"),
+    [
+        ("outer", None),
+        ("outer[fine]", None),
+        ("outer[elsewhere]", None),
+        ("outer[all-of]", '"outer[all-of]" needs more: "inner[deep]>=1" needs more: '
+         '"no-such-package-here>=2" is not installed'),
+        ("Outer[ALL_of]>=1", '"no-such-package-here>=2" is not installed'),
+        ("inner[new]", '"inner[new]" needs more: expected "outer>=9", installed is 1.0'),
+        ("inner[other]", '"inner[other]": installed inner 1.0 has no such extra'),
+        ("inner[deep]; python_version < '3'", None),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("packages")
+def test_an_extra_asks_for_its_own_requirements(requirement: str, unmet: str | None) -> None:
+    found = unmet_needs(needs(None, requirement))
+    assert len(found) == (unmet is not None), found
+    assert unmet is None or unmet in found[0]
+
+
 async def test_auto_takes_the_serving_interpreter_where_it_will_do() -> None:
     async with loaded(DOUBLE, isolation="auto", requirements=["numpy>=1.20"]) as function:
         assert function.facts["isolation"] == "none"

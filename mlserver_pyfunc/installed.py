@@ -1,0 +1,55 @@
+"""Whether this interpreter has what a requirement asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import metadata
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+
+def problem_of(requirement: Requirement) -> str | None:
+    """What a requirement lacks here, its extras and theirs included; None where nothing.
+
+    Args:
+        requirement: One whose marker does not hold here lacks nothing.
+    """
+    if requirement.marker is not None and not requirement.marker.evaluate():
+        return None
+    return next(_problems(requirement, set()), None)
+
+
+def _problems(requirement: Requirement, seen: set[tuple[str, str]]) -> Iterator[str]:
+    try:
+        found = metadata.distribution(requirement.name)
+    except metadata.PackageNotFoundError:
+        yield f'"{requirement}" is not installed: pip install "{requirement}"'
+        return
+    if not requirement.url and not requirement.specifier.contains(found.version, prereleases=True):
+        yield f'expected "{requirement}", installed is {found.version}'
+        return
+    for extra in sorted(requirement.extras):
+        # Extras may name each other.
+        key = (canonicalize_name(requirement.name), canonicalize_name(extra))
+        if key in seen:
+            continue
+        seen.add(key)
+        if key[1] not in map(canonicalize_name, found.metadata.get_all("Provides-Extra") or ()):
+            yield f'"{requirement}": installed {requirement.name} {found.version} has no such extra'
+        for needed in _needed_by(found, extra):
+            for problem in _problems(needed, seen):
+                yield f'"{requirement}" needs more: {problem}'
+
+
+def _needed_by(distribution: metadata.Distribution, extra: str) -> Iterator[Requirement]:
+    """What an extra adds to its distribution's own requirements, without markers."""
+    for line in distribution.requires or ():
+        requirement = Requirement(line)
+        marker, requirement.marker = requirement.marker, None
+        if marker is None or marker.evaluate({"extra": ""}):
+            continue
+        if marker.evaluate({"extra": extra}) or marker.evaluate(
+            {"extra": canonicalize_name(extra)}
+        ):
+            yield requirement
