@@ -18,6 +18,7 @@ COMMANDS = {
     "infer": "Call a running server.",
     "lock": "Pin a function's source in function.lock.",
     "env": "Make and show the environment a function runs in.",
+    "manifest": "Print Kubernetes objects that serve a function: KServe, Seldon or plain.",
     "schema": "Print the JSON Schema of function.yaml.",
     "openapi": "Print a function's OpenAPI document.",
     "client": "Write a typed Python client of a function.",
