@@ -48,7 +48,7 @@ def _inference_service(workload: Workload, predictor: Object) -> Object:
             annotations["serving.kserve.io/autoscalerClass"] = "hpa"
     spec: Object = {**_scaling(workload), **pod.scheduling(options)}
     if options.mode == "standard":
-        spec["terminationGracePeriodSeconds"] = pod.GRACE_SECONDS
+        spec["terminationGracePeriodSeconds"] = pod.grace_seconds(workload)
         spec["securityContext"] = pod.pod_security(options)
     elif workload.definition.serving.timeout > KNATIVE_TIMEOUT:
         spec["timeout"] = math.ceil(workload.definition.serving.timeout)

@@ -79,7 +79,7 @@ def _pod(workload: Workload) -> Object:
     return {
         **pod.scheduling(options),
         **token,
-        "terminationGracePeriodSeconds": pod.GRACE_SECONDS,
+        "terminationGracePeriodSeconds": pod.grace_seconds(workload),
         "securityContext": pod.pod_security(options),
         "containers": [container],
         "volumes": [tmp, *volumes],

@@ -12,10 +12,11 @@ from .options import Options, Volume
 from .workload import MODELS_DIR, Object, Workload
 
 DRAIN_SECONDS = 20
-"""What a server takes to end: 10 s for calls in flight, 10 s for `unload_function`."""
+"""What a server may take to end once its requests are answered: 10 s for calls that nobody waits
+for any more, 10 s for `unload_function`."""
 PRE_STOP_SECONDS = 5
 """How long a pod still takes requests that were routed before it was known to end."""
-GRACE_SECONDS = DRAIN_SECONDS + PRE_STOP_SECONDS + 5
+_SPARE_SECONDS = 10
 
 FETCH_SECONDS = 600
 """What fetching a source and making an environment may take, before the function is loaded."""
@@ -124,6 +125,12 @@ def probes(workload: Workload, model_name: str, port: int | str) -> Object:
             "failureThreshold": 6,
         },
     }
+
+
+def grace_seconds(workload: Workload) -> int:
+    """How long a pod may take to end: requests in flight are answered, up to their limit."""
+    timeout = math.ceil(workload.definition.serving.timeout)
+    return PRE_STOP_SECONDS + timeout + DRAIN_SECONDS + _SPARE_SECONDS
 
 
 def pre_stop() -> Object:

@@ -87,7 +87,7 @@ def _component(workload: Workload) -> Object:
     component: Object = {
         "spec": {
             **pod.scheduling(options),
-            "terminationGracePeriodSeconds": pod.GRACE_SECONDS,
+            "terminationGracePeriodSeconds": pod.grace_seconds(workload),
             "securityContext": pod.pod_security(options),
             "containers": [container],
             "volumes": [tmp, *volumes],

@@ -11,6 +11,8 @@ import yaml
 # Text that no reader takes for a number, a date or a truth value: Kubernetes' own knows more of
 # these than PyYAML does, `y` and `1e3` among them.
 _PLAIN = re.compile(r"(?!(?:y|n|yes|no|on|off|true|false|null)$)[A-Za-z/].*", re.IGNORECASE)
+# YAML takes these for line breaks too, and would give them back as such.
+_OTHER_BREAKS = re.compile("[\r\x85\u2028\u2029]")
 
 
 def dump(objects: Sequence[Mapping[str, Any]]) -> str:
@@ -33,10 +35,9 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
-    if "\n" in value:
-        style: str | None = "|"
-    else:
-        style = None if _PLAIN.fullmatch(value) else '"'
+    style = None if _PLAIN.fullmatch(value) else '"'
+    if "\n" in value and not _OTHER_BREAKS.search(value):
+        style = "|"
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
