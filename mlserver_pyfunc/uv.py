@@ -160,6 +160,9 @@ def _environment() -> dict[str, str]:
     environment.setdefault("UV_PYTHON_DOWNLOADS", "never")
     if settings.python_downloads():
         environment["UV_PYTHON_DOWNLOADS"] = "automatic"
+    bundle = settings.ca_bundle()
+    if bundle:
+        environment["SSL_CERT_FILE"] = bundle
     if os.environ.get(settings.CACHE):
         environment.setdefault("UV_CACHE_DIR", str(settings.cache_folder() / "uv"))
     if not any(name in environment for name in _UV_INDEX_VARIABLES):
@@ -170,6 +173,16 @@ def _environment() -> dict[str, str]:
             # To pip all indexes are one; uv would look no further than the first that knows a name.
             environment.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")
     return environment
+
+
+def indexes() -> tuple[str | None, list[str]]:
+    """The package indexes that uv and pip are set to on this machine: the first, and others."""
+    environment = _environment()
+    first = environment.get("UV_DEFAULT_INDEX") or environment.get("UV_INDEX_URL")
+    text = f"{environment.get('UV_INDEX', '')} {environment.get('UV_EXTRA_INDEX_URL', '')}"
+    # An index may have a name in front, `name=https://...`.
+    others = [re.sub(r"^[\w.-]+=", "", entry) for entry in text.split()]
+    return first, others
 
 
 def _pip_settings() -> dict[str, str]:

@@ -1,0 +1,4 @@
+"""Images: a function, what it requires and a server, ready to start with no network.
+
+Imports no MLServer.
+"""
