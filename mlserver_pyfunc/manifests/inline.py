@@ -1,0 +1,83 @@
+"""A function as environment variables: all that a server needs, with no folder."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+from ..definition import SourceDefinition
+from ..sources.local import found
+from ..sources.uri import checked_scheme, redacted
+from . import names
+from .names import ManifestError
+from .workload import IMPLEMENTATION, Object, Workload
+
+
+def config_map(workload: Workload, *, named: bool = True) -> Object:
+    """The ConfigMap whose keys are the variables of the function.
+
+    Args:
+        workload: The function.
+        named: Whether the model's name is among them; else the platform gives it.
+
+    Raises:
+        ManifestError: The function's code is more than one file, or too large.
+        SourceError: Its file is not there.
+    """
+    data = {
+        "MLSERVER_MODEL_IMPLEMENTATION": IMPLEMENTATION,
+        "MLSERVER_MODEL_EXTRA": json.dumps({"function": definition(workload)}, ensure_ascii=False),
+    }
+    if named:
+        data = {"MLSERVER_MODEL_NAME": workload.model_name, **data}
+    names.check_env(data)
+    names.check_config_map(data)
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": workload.metadata(name_of(workload)),
+        "data": data,
+    }
+
+
+def name_of(workload: Workload) -> str:
+    return names.derived_label(f"{workload.name}-function")
+
+
+def definition(workload: Workload) -> dict[str, Any]:
+    """The definition with its code inside, in base64: KServe would read `{{ }}` in it.
+
+    Raises:
+        ManifestError: The code is more than one file.
+        SourceError: Its file is not there.
+    """
+    given = workload.definition
+    plain = given.model_dump(mode="json", exclude_unset=True, exclude={"image", "base_image"})
+    plain["source"] = _source(given.source, workload.folder)
+    return {key: value for key, value in plain.items() if value not in (None, [], {})}
+
+
+def _source(source: SourceDefinition, folder: Path) -> dict[str, Any]:
+    plain = source.model_dump(exclude_none=True, exclude={"code", "lang"})
+    if source.code is not None:
+        return {**plain, "base64": _encoded(source.code.encode())}
+    if source.base64 is not None:
+        return {**plain, "base64": "".join(source.base64.split())}
+    uri = source.source or ""
+    if redacted(uri) != uri:
+        raise ManifestError("source: holds a password, which a ConfigMap would show; remove it")
+    if checked_scheme(uri) not in ("", "file"):
+        return plain
+    path = found(uri, folder)
+    if path.suffix != ".py":
+        raise ManifestError(
+            f'--shape inline: expected code of one file, got "{uri}"; build an image '
+            "(mlserver-pyfunc build) or give the folder by --storage-uri"
+        )
+    return {**plain, "source": path.name, "base64": _encoded(path.read_bytes())}
+
+
+def _encoded(code: bytes) -> str:
+    return base64.b64encode(code).decode()
