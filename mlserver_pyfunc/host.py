@@ -13,6 +13,7 @@ from mlserver import MLModel, registry
 from mlserver.errors import MLServerError
 from mlserver.grpc import converters
 from mlserver.grpc import utils as grpc_utils
+from mlserver.grpc.server import GRPCServer
 from mlserver.handlers import DataPlane
 from mlserver.parallel.logging import logger as pool_logger
 from mlserver.parallel.registry import InferencePoolRegistry
@@ -89,6 +90,21 @@ def extend_error_mapping() -> None:
     for status, code in _GRPC_CODES.items():
         grpc_utils.STATUS_CODE_MAPPING.setdefault(status, code)
     vars(rest_errors)["Response"] = _ErrorResponse
+
+
+def give_grpc_calls_time(seconds: float) -> None:
+    """Has calls in flight at SIGTERM answered over gRPC too, where MLServer cancels them after 5 s.
+
+    Idempotent.
+
+    Args:
+        seconds: After which they are cancelled.
+    """
+
+    async def stop(self: Any, sig: int | None = None) -> None:
+        await self._server.stop(grace=seconds)
+
+    setattr(GRPCServer, "stop", stop)  # noqa: B010
 
 
 def refuse_typed_fp16() -> None:

@@ -24,13 +24,14 @@ from .function import Function
 from .pages import Pages
 from .repository import Located, disagreements, explicit_name, find_definition
 from .response import ArrayResponse, ErrorResponse, binary_outputs
-from .runner import logger
+from .runner import UNLOAD_SECONDS, logger
 
 PLATFORM = "mlserver_pyfunc"
 
 host.extend_error_mapping()
 host.tell_up_from_ready()
 host.leave_our_children_alone()
+host.give_grpc_calls_time(UNLOAD_SECONDS)
 host.refuse_typed_fp16()
 fastpath.install()
 
