@@ -12,6 +12,7 @@ import pytest
 from tests.dockerfile import parse
 
 from .cluster import Cluster, Object, StoredImage
+from .deployments import built_image
 from .kubelet import Pod
 from .network import ROOT
 from .validation import check
@@ -19,11 +20,14 @@ from .validation import check
 TOOLS = ("unshare", "nsenter", "setpriv", "mount", "pivot_root", "ip")
 
 Run = Callable[[Cluster, Object], Pod]
+Images = Callable[[str], StoredImage]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if Path(__file__).parent in item.path.parents and "run_pod" in item.fixturenames:  # type: ignore[attr-defined]
+        if Path(__file__).parent in item.path.parents and "run_pod" in getattr(
+            item, "fixturenames", ()
+        ):
             item.add_marker(pytest.mark.server)
 
 
@@ -47,10 +51,7 @@ def run_pod(namespaces: None, tmp_path: Path) -> Iterator[Run]:
     with contextlib.ExitStack() as stack:
 
         def run(cluster: Cluster, pod: Object) -> Pod:
-            # Users other than root are to see the folders of the test.
-            for folder in (tmp_path, *list(tmp_path.parents)[:2]):
-                folder.chmod(folder.stat().st_mode | 0o055)
-            running = Pod(cluster, check(pod), tmp_path / "pod")
+            running = Pod(cluster, check(pod), readable(tmp_path) / "pod")
             stack.callback(running.close)
             return running
 
@@ -61,3 +62,28 @@ def run_pod(namespaces: None, tmp_path: Path) -> Iterator[Run]:
 def stock_image() -> StoredImage:
     """The image of the repository's Dockerfile."""
     return StoredImage(parse((ROOT / "Dockerfile").read_text()))
+
+
+@pytest.fixture(scope="session")
+def function_image(tmp_path_factory: pytest.TempPathFactory) -> StoredImage:
+    """An image of the function, by what `mlserver-pyfunc build` writes for it."""
+    return built_image(readable(tmp_path_factory.mktemp("image")))
+
+
+def readable(folder: Path) -> Path:
+    """Lets users other than root see a folder of the test's."""
+    for each in (folder, *list(folder.parents)[:2]):
+        each.chmod(each.stat().st_mode | 0o055)
+    return folder
+
+
+@pytest.fixture
+def image_for(request: pytest.FixtureRequest) -> Images:
+    """The image that a shape of manifest runs."""
+
+    def find(shape: str) -> StoredImage:
+        name = "function_image" if shape == "image" else "stock_image"
+        image: StoredImage = request.getfixturevalue(name)
+        return image
+
+    return find

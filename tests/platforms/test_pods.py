@@ -20,6 +20,9 @@ import http.server, os, signal, socketserver, sys, threading, time
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
+        if self.path == "/heal" and os.path.exists("/tmp/sick"):
+            # What an emptyDir holds outlives the container.
+            os.remove("/tmp/sick")
         self.send_response(500 if os.path.exists("/tmp/sick") else 200)
         self.end_headers()
         self.wfile.write(str(os.getuid()).encode())
@@ -106,8 +109,11 @@ def test_a_server_that_listens_on_the_loopback_alone_is_never_ready(run_pod: Run
 def test_a_container_whose_liveness_fails_is_restarted(run_pod: Run) -> None:
     probes = {
         "livenessProbe": {**HTTP, "failureThreshold": 2},
-        # What an emptyDir holds outlives the container.
-        "startupProbe": {"exec": {"command": ["rm", "-f", "/tmp/sick"]}, "periodSeconds": 1},
+        "startupProbe": {
+            **HTTP,
+            "failureThreshold": 60,
+            "httpGet": {"path": "/heal", "port": 8080},
+        },
     }
     pod = _run(run_pod, _pod(**probes))
     pod.wait_until_ready()
