@@ -170,7 +170,7 @@ class PyFuncRuntime(Pages, MLModel):
         return self._located
 
     def _name_problems(self, name: str | None, file: Path | None, model: str | None) -> list[str]:
-        """Compares the definition's name with the one the host has; empty where they go together."""
+        """Compares the definition's name with the host's; empty where they go together."""
         explicit = None if model else explicit_name(file)
         given = os.environ.get("MLSERVER_MODEL_NAME")
         if explicit and given and given != explicit:

@@ -36,6 +36,8 @@ REASON = "init: RuntimeError: the weights are missing"
 HANDLER = {"handler": "handler", "init_function": "init", "unload_function": "close"}
 FILE_HANDLER = {key: f"model:{name}" for key, name in HANDLER.items()}
 CONTRACT: dict[str, Any] = {
+    "model_name": "iris",
+    "model_version": "7",
     "init_parameters": {"factor": 2},
     "inputs": [
         {"name": "x", "datatype": "FP32", "shape": [-1, 2]},

@@ -67,10 +67,15 @@ def seldon(shape: str, run_pod: Run, tmp_path: Path, stock_image: StoredImage) -
     return Seldon(pod, agent, cluster.only("Model"), folder)
 
 
-def test_a_model_is_served_under_its_versioned_name_and_drained(seldon: Seldon) -> None:
+def test_a_model_is_served_under_its_versioned_name(seldon: Seldon) -> None:
     answer = seldon.agent.load(seldon.model, 1)
     assert answer.status_code == 200, f"{answer.text}\n{seldon.pod.log}"
     check_answers(seldon.pod, seldon_v2.HTTP, seldon_v2.GRPC, "iris_1")
+
+
+@pytest.mark.parametrize("shape", ["storage"], indirect=True)
+def test_a_server_is_drained_after_its_agent(seldon: Seldon) -> None:
+    assert seldon.agent.load(seldon.model, 1).status_code == 200
     with seldon_v2.drainer(seldon.pod) as asked:
         check_drains(seldon.pod, seldon_v2.HTTP, seldon_v2.GRPC, "iris_1")
         assert asked == ["/terminate"]
