@@ -13,6 +13,7 @@ from mlserver import MLModel, registry
 from mlserver.errors import MLServerError
 from mlserver.grpc import converters
 from mlserver.grpc import utils as grpc_utils
+from mlserver.grpc.logging import logger as grpc_logger
 from mlserver.grpc.server import GRPCServer
 from mlserver.handlers import DataPlane
 from mlserver.parallel.logging import logger as pool_logger
@@ -43,6 +44,8 @@ _original_contents = converters.InferTensorContentsConverter._get_contents
 
 
 _versions: defaultdict[str, list[str | None]] = defaultdict(list)
+# Seconds.
+_longest_call = 5.0
 
 
 def add_model(name: str, version: str | None) -> None:
@@ -92,19 +95,24 @@ def extend_error_mapping() -> None:
     vars(rest_errors)["Response"] = _ErrorResponse
 
 
-def give_grpc_calls_time(seconds: float) -> None:
+def give_grpc_calls_time() -> None:
     """Has calls in flight at SIGTERM answered over gRPC too, where MLServer cancels them after 5 s.
 
     Idempotent.
-
-    Args:
-        seconds: After which they are cancelled.
     """
+    setattr(GRPCServer, "stop", _stop_grpc)  # noqa: B010
 
-    async def stop(self: Any, sig: int | None = None) -> None:
-        await self._server.stop(grace=seconds)
 
-    setattr(GRPCServer, "stop", stop)  # noqa: B010
+def expect_calls_of(seconds: float) -> None:
+    """Notes how long calls of a model may take."""
+    global _longest_call
+    _longest_call = max(_longest_call, seconds)
+
+
+async def _stop_grpc(self: Any, sig: int | None = None) -> None:
+    grpc_logger.info("Waiting up to %g s for gRPC server shutdown", _longest_call)
+    await self._server.stop(grace=_longest_call)
+    grpc_logger.info("gRPC server shutdown complete")
 
 
 def refuse_typed_fp16() -> None:

@@ -25,14 +25,14 @@ from .function import Function
 from .pages import Pages
 from .repository import Located, disagreements, explicit_name, find_definition, seldon_model
 from .response import ArrayResponse, ErrorResponse, binary_outputs
-from .runner import UNLOAD_SECONDS, logger
+from .runner import logger
 
 PLATFORM = "mlserver_pyfunc"
 
 host.extend_error_mapping()
 host.tell_up_from_ready()
 host.leave_our_children_alone()
-host.give_grpc_calls_time(UNLOAD_SECONDS)
+host.give_grpc_calls_time()
 host.refuse_typed_fp16()
 fastpath.install()
 
@@ -92,6 +92,7 @@ class PyFuncRuntime(Pages, MLModel):
         self._function = function
         self._shutdown = asyncio.get_running_loop().create_task(self._close_on_shutdown())
         host.add_model(self.name, self.version)
+        host.expect_calls_of(located.definition.serving.timeout)
         self.inputs = [_metadata_tensor(tensor) for tensor in located.definition.inputs]
         self.outputs = [_metadata_tensor(tensor) for tensor in located.definition.outputs]
         logger.info('function "%s" loaded from %s', self.name, located.where)
