@@ -16,6 +16,8 @@ from mlserver import MLModel, registry
 from mlserver.errors import MLServerError
 from mlserver.grpc import converters
 from mlserver.grpc import utils as grpc_utils
+from mlserver.grpc.logging import logger as grpc_logger
+from mlserver.grpc.server import GRPCServer
 from mlserver.grpc.servicers import InferenceServicer
 from mlserver.handlers import DataPlane
 from mlserver.parallel.logging import logger as pool_logger
@@ -46,6 +48,8 @@ _original_contents = converters.InferTensorContentsConverter._get_contents
 
 
 _versions: defaultdict[str, list[str | None]] = defaultdict(list)
+# Seconds.
+_longest_call = 5.0
 
 
 def add_model(name: str, version: str | None) -> None:
@@ -93,6 +97,26 @@ def extend_error_mapping() -> None:
     for status, code in _GRPC_CODES.items():
         grpc_utils.STATUS_CODE_MAPPING.setdefault(status, code)
     vars(rest_errors)["Response"] = _ErrorResponse
+
+
+def give_grpc_calls_time() -> None:
+    """Has calls in flight at SIGTERM answered over gRPC too, where MLServer cancels them after 5 s.
+
+    Idempotent.
+    """
+    setattr(GRPCServer, "stop", _stop_grpc)  # noqa: B010
+
+
+def expect_calls_of(seconds: float) -> None:
+    """Notes how long calls of a model may take."""
+    global _longest_call
+    _longest_call = max(_longest_call, seconds)
+
+
+async def _stop_grpc(self: Any, sig: int | None = None) -> None:
+    grpc_logger.info("Waiting up to %g s for gRPC server shutdown", _longest_call)
+    await self._server.stop(grace=_longest_call)
+    grpc_logger.info("gRPC server shutdown complete")
 
 
 def refuse_typed_fp16() -> None:

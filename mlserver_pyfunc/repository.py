@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,10 @@ from urllib.parse import unquote, urlsplit
 
 from .definition import FILE_NAME, FunctionDefinition, parse, read
 from .errors import DefinitionError
+
+# Seldon Core v2 keeps version 3 of the model "iris" in iris_3/1, and names it iris_3.
+_SELDON_NAME = re.compile(r"(.+)_\d+")
+_SELDON_VERSION = "1"
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,18 @@ def explicit_settings(settings_file: Path | None) -> Mapping[str, Any]:
     except (OSError, ValueError):
         return {}
     return settings if isinstance(settings, dict) else {}
+
+
+def seldon_model(settings_file: Path | None, name: str) -> str | None:
+    """The Seldon Core v2 Model that a model-settings.json was rewritten for; None for others.
+
+    Its name and version are the platform's count, not the user's.
+    """
+    match = _SELDON_NAME.fullmatch(name)
+    if settings_file is None or match is None:
+        return None
+    folder = settings_file.parent
+    return match[1] if (folder.parent.name, folder.name) == (name, _SELDON_VERSION) else None
 
 
 def _inline(value: Any, folder: Path) -> Located:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from .errors import LoadError, PyFuncError, RequestError
 from .function import Function
 from .own_modules import pin_package
 from .pages import Pages
-from .repository import Located, disagreements, explicit_name, find_definition
+from .repository import Located, disagreements, explicit_name, find_definition, seldon_model
 from .response import ArrayResponse, ErrorResponse, binary_outputs
 from .runner import logger
 
@@ -34,6 +35,7 @@ host.extend_error_mapping()
 host.tell_up_from_ready()
 host.end_empty_streams_well()
 host.leave_our_children_alone()
+host.give_grpc_calls_time()
 host.refuse_typed_fp16()
 host.show_prints_at_once()
 fastpath.install()
@@ -94,6 +96,7 @@ class PyFuncRuntime(Pages, MLModel):
         self._function = function
         self._shutdown = asyncio.get_running_loop().create_task(self._close_on_shutdown())
         host.add_model(self.name, self.version)
+        host.expect_calls_of(located.definition.serving.timeout)
         self.inputs = [_metadata_tensor(tensor) for tensor in located.definition.inputs]
         self.outputs = [_metadata_tensor(tensor) for tensor in located.definition.outputs]
         logger.info('function "%s" loaded from %s', self.name, located.where)
@@ -153,9 +156,11 @@ class PyFuncRuntime(Pages, MLModel):
         """The definition, once it and the model's settings agree."""
         if self._located is None:
             raise LoadError(self.name, "definition", self._unreadable)
+        file = Path(self.settings._source) if self.settings._source else None
+        model = seldon_model(file, self.name)
         problems = disagreements(
             self._located.definition,
-            version=self.version,
+            version=None if model else self.version,
             inputs=self.settings.inputs,
             outputs=self.settings.outputs,
         )
@@ -164,19 +169,27 @@ class PyFuncRuntime(Pages, MLModel):
                 "max_batch_size is set in model-settings.json: MLServer would join requests "
                 "before their tensors are checked; remove it, and set serving.batch instead"
             )
-        name = self._located.definition.model_name
-        if name and name != self.name:
-            source = self.settings._source
-            explicit = explicit_name(Path(source) if source else None)
-            if explicit:
-                problems.append(
-                    f'model_name is "{name}", but model-settings.json says "{explicit}"'
-                )
-            else:
-                logger.warning('function "%s" is served under the name "%s"', name, self.name)
+        problems += self._name_problems(self._located.definition.model_name, file, model)
         if problems:
             raise LoadError(self.name, "definition", "; ".join(problems))
         return self._located
+
+    def _name_problems(self, name: str | None, file: Path | None, model: str | None) -> list[str]:
+        """Compares the definition's name with the host's; empty where they go together."""
+        explicit = None if model else explicit_name(file)
+        given = os.environ.get("MLSERVER_MODEL_NAME")
+        if explicit and given and given != explicit:
+            logger.warning(
+                'model "%s": model-settings.json names it so, which goes before '
+                'MLSERVER_MODEL_NAME "%s"; remove "name" from model-settings.json',
+                explicit,
+                given,
+            )
+        if name and explicit and name != explicit:
+            return [f'model_name is "{name}", but model-settings.json says "{explicit}"']
+        if name and name != (model or self.name):
+            logger.warning('function "%s" is served under the name "%s"', name, self.name)
+        return []
 
     def _loaded(self) -> Function:
         if self._function is None:

@@ -9,7 +9,12 @@ import pytest
 
 from mlserver_pyfunc.definition import parse
 from mlserver_pyfunc.errors import DefinitionError
-from mlserver_pyfunc.repository import disagreements, explicit_name, find_definition
+from mlserver_pyfunc.repository import (
+    disagreements,
+    explicit_name,
+    find_definition,
+    seldon_model,
+)
 
 
 def _definition(name: str) -> dict[str, Any]:
@@ -164,3 +169,21 @@ def test_the_name_that_the_settings_themselves_give(
     assert explicit_name(file) == name
     assert explicit_name(None) is None
     assert explicit_name(tmp_path / "absent.json") is None
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "model"),
+    [
+        ("iris_3/1", "iris_3", "iris"),
+        ("my_model_12/1", "my_model_12", "my_model"),
+        ("iris_3/1", "iris", None),
+        ("iris_3/2", "iris_3", None),
+        ("iris_3", "iris_3", None),
+        ("iris/1", "iris", None),
+    ],
+)
+def test_a_folder_of_seldon_v2_is_known_by_its_layout(
+    path: str, name: str, model: str | None, tmp_path: Path
+) -> None:
+    assert seldon_model(tmp_path / path / "model-settings.json", name) == model
+    assert seldon_model(None, name) is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -13,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from mlserver_pyfunc.testing.server import free_ports
+from tests.dockerfile import parse
 
 from .conftest import ROOT
 
 DOCKERFILE = ROOT / "Dockerfile"
 TEXT = DOCKERFILE.read_text()
+IMAGE = parse(TEXT)
 BIN = Path(sys.executable).parent
 
 
@@ -34,11 +35,11 @@ def test_builds_without_a_front_end_from_a_registry_and_on_old_engines() -> None
 
 
 def test_runs_as_a_user_that_is_not_root() -> None:
-    assert re.findall(r"^USER (.*)$", TEXT, re.MULTILINE) == ["1000:0"]
+    assert IMAGE.user == "1000:0"
 
 
 def test_writes_to_tmp_only() -> None:
-    variables = environment()
+    variables = IMAGE.env
     folders = ["HOME", "MLSERVER_ENVIRONMENTS_DIR", "MLSERVER_METRICS_DIR", "MLSERVER_PYFUNC_CACHE"]
     assert all(variables[name].startswith("/tmp") for name in folders)
 
@@ -55,15 +56,15 @@ def test_its_commands_serve_the_models_folder_and_tell_its_health(tmp_path: Path
     """The image's variables, command and health check, run here with this Python."""
     rest, grpc, metrics = map(str, free_ports(3))
     variables = {
-        **environment(),
-        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        **IMAGE.env,
+        "PATH": f"{BIN}{os.pathsep}{IMAGE.env['PATH']}",
         "HOME": str(tmp_path),
         "MLSERVER_MODELS_DIR": str(ROOT / "examples" / "many"),
         "MLSERVER_HTTP_PORT": rest,
         "MLSERVER_GRPC_PORT": grpc,
         "MLSERVER_METRICS_PORT": metrics,
     }
-    check, command = commands()
+    check, command = IMAGE.healthcheck, IMAGE.command
     healthy = [subprocess.run(check, env=variables, capture_output=True, check=False).returncode]
     with subprocess.Popen(command, env=variables, cwd=tmp_path, stdout=-3, stderr=-3) as server:
         deadline = time.monotonic() + 60
@@ -76,13 +77,3 @@ def test_its_commands_serve_the_models_folder_and_tell_its_health(tmp_path: Path
         assert server.wait(timeout=20) == 0
     assert healthy[0] == 1
     assert healthy[-1] == 0
-
-
-def environment() -> dict[str, str]:
-    (text,) = re.findall(r"^ENV ((?:.*\\\n)*.*)$", TEXT, re.MULTILINE)
-    return dict(pair.split("=", 1) for pair in text.replace("\\\n", " ").split())
-
-
-def commands() -> tuple[list[str], list[str]]:
-    check, command = re.findall(r"^\s*CMD (\[.*\])$", TEXT, re.MULTILINE)
-    return json.loads(check), json.loads(command)
