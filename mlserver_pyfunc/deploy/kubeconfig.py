@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import binascii
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,30 +37,48 @@ def configure(configuration: Any, kubeconfig: Path | None, context: str | None) 
             f"no kubeconfig: expected one at {location}, found no such file",
             "give one by --kubeconfig or $KUBECONFIG; kubectl config view shows kubectl's own",
         )
-    return _from_files(configuration, location, context)
+    return _from_files(configuration, location, files, context)
 
 
-def _from_files(configuration: Any, location: str, context: str | None) -> str:
+def _from_files(
+    configuration: Any, location: str, files: Sequence[Path], context: str | None
+) -> str:
     from kubernetes import config
 
     try:
-        contexts, current = config.list_kube_config_contexts(location)
-    except (config.ConfigException, yaml.YAMLError, OSError, KeyError, TypeError) as error:
-        raise _unusable(location, error) from None
-    by_name = {entry["name"]: entry for entry in contexts}
-    chosen = context or (current or {}).get("name")
-    if chosen not in by_name:
-        raise ClusterError(
-            f'kubeconfig {location}: no context "{chosen}"',
-            f"expected one of {', '.join(sorted(by_name)) or 'none, there are no contexts'}",
-        )
-    try:
+        by_name, current = _contexts(files)
+        chosen = context or current
+        if chosen not in by_name:
+            raise ClusterError(
+                f'kubeconfig {location}: no context "{chosen}"',
+                f"choose one by --context: {', '.join(sorted(by_name)) or 'there are none'}",
+            )
         config.load_kube_config(location, chosen, configuration, persist_config=False)
-    except (config.ConfigException, binascii.Error, OSError, KeyError, TypeError) as error:
+    except (config.ConfigException, *_UNUSABLE) as error:
         raise _unusable(location, error) from None
     if not configuration.verify_ssl:
         _silence_warnings()
-    return str((by_name[chosen].get("context") or {}).get("namespace") or DEFAULT_NAMESPACE)
+    return str(by_name[chosen].get("namespace") or DEFAULT_NAMESPACE)
+
+
+_UNUSABLE = (yaml.YAMLError, AttributeError, KeyError, OSError, TypeError, ValueError)
+
+
+def _contexts(files: Sequence[Path]) -> tuple[dict[str, dict[str, Any]], str]:
+    """The contexts and the name of the current one: the first file that has it wins.
+
+    The client's own list fails where the current one is not among them.
+    """
+    by_name: dict[str, dict[str, Any]] = {}
+    current = ""
+    for file in files:
+        if not file.is_file():
+            continue
+        value = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        current = current or value.get("current-context") or ""
+        for entry in value.get("contexts") or ():
+            by_name.setdefault(entry["name"], entry["context"])
+    return by_name, current
 
 
 def _in_cluster(configuration: Any) -> str:

@@ -146,7 +146,7 @@ def _container_trouble(
     ended = found.get("terminated") or {}
     if ended and (ended.get("exitCode") or ended.get("reason") == "OOMKilled"):
         return _crash(cluster, pod, container, where, is_lasting=False)
-    if found.get("running") and not container.get("ready", True):
+    if "running" in found and not container.get("ready", True):
         said = _event(cluster, pod)
         return Trouble(f"{where} is not ready: {said}", False) if said else None
     return None

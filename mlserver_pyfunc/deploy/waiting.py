@@ -123,8 +123,8 @@ def _look(cluster: Cluster, watched: Sequence[_Watched], show: Show) -> ClusterE
             if not _may_pass(error):
                 raise
             return error
-        show(one.target, _line(one))
         _fail_early(one)
+        show(one.target, _line(one))
     return None
 
 
