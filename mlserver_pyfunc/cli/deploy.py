@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,15 +65,15 @@ def command(
         raise click.UsageError("--delete and --dry-run do not go together")
     opened = open_folder(folder)
     objects = manifest.objects(platform, opened.located, given)
+    seconds = timeout if wait else 0.0
     try:
-        cluster = connect(kubeconfig, context)
-        seconds = timeout if wait else 0.0
-        if delete:
-            _delete(cluster, objects, seconds, force=force_conflicts)
-        elif dry_run:
-            _rehearse(cluster, objects, force=force_conflicts)
-        else:
-            _deploy(cluster, platform, opened, objects, seconds, force=force_conflicts)
+        with closing(connect(kubeconfig, context)) as cluster:
+            if delete:
+                _delete(cluster, objects, seconds, force=force_conflicts)
+            elif dry_run:
+                _rehearse(cluster, objects, force=force_conflicts)
+            else:
+                _deploy(cluster, platform, opened, objects, seconds, force=force_conflicts)
     except ClusterError as error:
         for line in getattr(error, "log", ()):
             click.echo(click.style(f"  | {line}", dim=True), err=True)
