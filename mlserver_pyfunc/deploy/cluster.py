@@ -7,8 +7,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from ssl import SSLError
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import tenacity
 
@@ -174,35 +175,31 @@ class Cluster:
     def _send(
         self, method: str, path: str, asked: Asked, query: Mapping[str, str], body: Object | None
     ) -> bytes:
-        from kubernetes.client.exceptions import ApiException
+        """Sends a request once, past the client's own calls: those lose the cause of TLS errors."""
+        from urllib3 import Timeout
         from urllib3.exceptions import HTTPError
 
-        headers = {"Accept": "application/json, */*"}
+        headers = {"Accept": "application/json, */*", **self._client.default_headers}
         if body is not None:
-            patch = method == "PATCH"
-            headers["Content-Type"] = (
-                "application/apply-patch+yaml" if patch else "application/json"
-            )
+            headers["Content-Type"] = _CONTENT_TYPES[method]
+        self._client.update_params_for_auth(headers, [], ["BearerToken"])
         try:
-            answer = self._client.call_api(
-                path,
+            answer = self._client.rest_client.pool_manager.request(
                 method,
-                query_params=list(query.items()),
-                header_params=headers,
-                body=body,
-                auth_settings=["BearerToken"],
-                _preload_content=False,
-                _return_http_data_only=True,
-                _request_timeout=(CONNECT_SECONDS, READ_SECONDS),
+                f"{self.server}{path}" + (f"?{urlencode(query)}" if query else ""),
+                body=None if body is None else json.dumps(body),
+                headers=headers,
+                timeout=Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
             )
-            data: bytes = answer.data
-            return data
-        except ApiException as error:
-            if not error.status:
-                raise _unreachable(self.server, str(error.reason)) from None
-            raise _refusal(error, asked) from None
         except HTTPError as error:
-            raise _unreachable(self.server, _cause(error), may_pass=_is_cut(error)) from None
+            raise _unreachable(self.server, error) from None
+        if not 200 <= answer.status < 300:
+            raise _refusal(answer, asked)
+        data: bytes = answer.data
+        return data
+
+
+_CONTENT_TYPES = {"PATCH": "application/apply-patch+yaml", "DELETE": "application/json"}
 
 
 def connect(kubeconfig: Path | None = None, context: str | None = None) -> Cluster:
@@ -247,41 +244,38 @@ def _pause(state: tenacity.RetryCallState) -> float:
     return max(asked_for, _growing(state))
 
 
-def _refusal(error: Any, asked: Asked) -> ClusterError:
+def _refusal(answer: Any, asked: Asked) -> ClusterError:
     try:
-        body = json.loads(error.body)
-    except (TypeError, ValueError):
-        body = {}
-    if not isinstance(body, dict):
-        body = {}
-    after = str((error.headers or {}).get("Retry-After") or "")
-    return refused(error.status, body, asked, float(after) if after.isdigit() else 0)
+        body = json.loads(answer.data)
+    except ValueError:
+        body = None
+    after = str(answer.headers.get("Retry-After") or "")
+    found = body if isinstance(body, dict) else {}
+    return refused(answer.status, found, asked, float(after) if after.isdigit() else 0)
 
 
-def _unreachable(server: str, cause: str, *, may_pass: bool = False) -> UnreachableError:
-    return UnreachableError(
-        f"the cluster at {server} does not answer: {cause}",
-        "is it up, and is it the one you mean? --context and --kubeconfig choose another",
-        may_pass=may_pass,
-    )
-
-
-def _is_cut(error: Exception) -> bool:
-    """Whether it was connected before it failed."""
+def _unreachable(server: str, error: Exception) -> UnreachableError:
     from urllib3.exceptions import ProtocolError, ReadTimeoutError
 
-    return isinstance(error, ProtocolError | ReadTimeoutError)
+    return UnreachableError(
+        f"the cluster at {server} does not answer: {_cause(error)}",
+        "is it up, and is it the one you mean? --context and --kubeconfig choose another",
+        # It was connected before it failed.
+        may_pass=isinstance(error, ProtocolError | ReadTimeoutError),
+    )
 
 
 def _cause(error: Exception) -> str:
     """`Connection refused` and the like, without the client's object addresses."""
-    from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, SSLError
+    from urllib3.exceptions import ConnectTimeoutError, NameResolutionError
 
     if isinstance(error, NameResolutionError):
         return "its name has no address"
     if isinstance(error, ConnectTimeoutError) and not error.__cause__:
         return f"no connection within {CONNECT_SECONDS:g} s"
     reason = error.__cause__ or (error.args[-1] if error.args else error)
-    if isinstance(reason, OSError) and reason.errno and not isinstance(error, SSLError):
+    if isinstance(reason, SSLError):
+        return str(reason)
+    if isinstance(reason, OSError) and reason.errno:
         return os.strerror(reason.errno)
     return str(reason)

@@ -34,11 +34,8 @@ def cluster() -> FakeCluster:
 def served(cluster: FakeCluster) -> Iterator[Served]:
     if not CRDS.is_dir():
         pytest.skip(f"needs the CRD schemas of KServe and Seldon, looked in {CRDS}")
-    found = Served(cluster)
-    try:
+    with Served(cluster) as found:
         yield found
-    finally:
-        found.close()
 
 
 @dataclass(frozen=True)

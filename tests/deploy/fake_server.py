@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ssl import SSLContext
+from types import TracebackType
 from typing import Any
 
 from .fake_api import FakeCluster
@@ -63,18 +65,31 @@ class _Server(ThreadingHTTPServer):
 
 
 class Served:
-    """A fake cluster that listens, and the kubeconfig to reach it by."""
+    """A fake cluster that listens.
 
-    def __init__(self, cluster: FakeCluster) -> None:
+    Args:
+        cluster: What answers.
+        context: To answer over TLS.
+    """
+
+    def __init__(self, cluster: FakeCluster, context: SSLContext | None = None) -> None:
         self.cluster = cluster
         self._server = _Server(cluster)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.05,), daemon=True
-        )
-        self._thread.start()
+        if context:
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.url = f"http{'s' if context else ''}://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
 
-    def close(self) -> None:
+    def __enter__(self) -> Served:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from mlserver_pyfunc.deploy.apply import FIELD_MANAGER
 
+from ..cli.test_docs import on_a_terminal
 from . import stories
 from .conftest import IMAGE, IRIS, PROGRAM, Cli
 from .fake_api import FakeCluster
@@ -62,6 +64,15 @@ def test_puts_a_function_on_each_platform_and_tells_where_it_is(
 def test_progress_tells_what_is_being_waited_for(cli: Cli, healthy: FakeCluster) -> None:
     said = cli.call("kserve")
     assert "InferenceService/iris: PredictorReady: MinimumReplicasUnavailable" in said.err
+
+
+def test_progress_on_a_terminal_is_drawn_and_taken_away(cli: Cli, healthy: FakeCluster) -> None:
+    command = shlex.join([PROGRAM, "deploy", "kserve", str(IRIS), "--image", IMAGE])
+    environment = {**os.environ, "KUBECONFIG": str(cli.kubeconfig), "TERM": "xterm"}
+    shown = on_a_terminal(command, IRIS, environment)
+    assert "InferenceService/iris PredictorReady: MinimumReplicasUnavailable" in shown
+    assert "InferenceService/iris: ready" not in shown
+    assert "iris is ready" in shown
 
 
 def test_what_is_applied_again_is_unchanged(cli: Cli, healthy: FakeCluster) -> None:

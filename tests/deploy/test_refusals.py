@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+import ssl
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,10 +15,11 @@ from mlserver_pyfunc.deploy.cluster import connect
 from mlserver_pyfunc.deploy.failures import ClusterError
 from mlserver_pyfunc.testing.server import free_ports
 
+from ..sources.servers import certificate
 from . import stories
 from .conftest import Cli
 from .fake_api import FakeCluster
-from .fake_server import kubeconfig
+from .fake_server import Served, kubeconfig
 
 
 def test_no_kubeconfig(cli: Cli) -> None:
@@ -179,3 +183,17 @@ def test_the_client_that_is_not_installed_is_named(cli: Cli) -> None:
     assert done.returncode == 1
     assert 'pip install "mlserver-pyfunc[kserve]"' in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_cluster_whose_certificate_is_not_trusted(cli: Cli, tmp_path: Path) -> None:
+    if not shutil.which("openssl"):
+        pytest.skip("needs openssl, to make a certificate")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate(tmp_path))
+    with Served(FakeCluster(), context) as served:
+        cli.kubeconfig.write_text(json.dumps(kubeconfig(served.url)))
+        said = cli.call("kserve")
+        assert said.code == 4
+        assert f"the cluster at {served.url} does not answer: " in said.err
+        assert "certificate verify failed" in said.err
+        assert len(said.err.splitlines()) == 2
