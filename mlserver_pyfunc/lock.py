@@ -16,7 +16,7 @@ from . import environment, sources
 from .definition import FunctionDefinition
 from .errors import SourceError
 from .sources.digest import LOCK_NAME, RENEW, DigestError, tree_sha256
-from .sources.tree import Pin, SourceTree
+from .sources.tree import Pin, Provenance, SourceTree
 from .sources.uri import redacted
 
 _HEADER = (
@@ -44,6 +44,17 @@ class ImageRecord(BaseModel):
     inputs: dict[str, Sha256]
 
 
+class Origin(BaseModel):
+    """Where the source in an image came from, when the image was built."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: str
+    commit: str | None = None
+    sha256: Sha256 | None = None
+    tree_sha256: Sha256 | None = None
+
+
 class Lock(BaseModel):
     """The content of `function.lock`.
 
@@ -56,6 +67,7 @@ class Lock(BaseModel):
         requirements: As the definition gives them.
         resolved: Exact versions of an environment of the function's own, where it has one.
         image: The image built last.
+        origin: In an image: where its copy of the source came from.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -69,6 +81,7 @@ class Lock(BaseModel):
     requirements: list[str] = []
     resolved: list[str] | None = None
     image: ImageRecord | None = None
+    origin: Origin | None = None
 
 
 def fetch_locked(definition: FunctionDefinition, folder: Path) -> SourceTree:
@@ -90,7 +103,11 @@ def fetch_locked(definition: FunctionDefinition, folder: Path) -> SourceTree:
         tree = sources.fetch(definition.source, folder, pin)
     except DigestError as error:
         raise DigestError(_with_renewal(str(error))) from None
-    return _checked(lock, tree)
+    tree = _checked(lock, tree)
+    if lock.origin is None:
+        return tree
+    origin = Provenance(lock.origin.source, lock.origin.commit, lock.origin.sha256)
+    return replace(tree, provenance=replace(origin, tree_sha256=lock.tree_sha256))
 
 
 def read(folder: Path) -> Lock | None:
@@ -147,7 +164,7 @@ def write(definition: FunctionDefinition, folder: Path) -> Path:
     """
     resolved = environment.resolve(definition) or None
     renewed = current(definition, folder).model_copy(update={"resolved": resolved})
-    return _written(renewed.model_copy(update={"image": _recorded_image(folder)}), folder)
+    return write_to(renewed.model_copy(update={"image": _recorded_image(folder)}), folder)
 
 
 def record_image(image: ImageRecord, folder: Path) -> Path:
@@ -156,7 +173,7 @@ def record_image(image: ImageRecord, folder: Path) -> Path:
     Raises:
         SourceError: The folder cannot be written to, or its lock is none.
     """
-    return _written((read(folder) or Lock()).model_copy(update={"image": image}), folder)
+    return write_to((read(folder) or Lock()).model_copy(update={"image": image}), folder)
 
 
 def _recorded_image(folder: Path) -> ImageRecord | None:
@@ -168,7 +185,12 @@ def _recorded_image(folder: Path) -> ImageRecord | None:
     return held.image if held else None
 
 
-def _written(lock: Lock, folder: Path) -> Path:
+def write_to(lock: Lock, folder: Path) -> Path:
+    """Puts a lock into a folder, whole.
+
+    Raises:
+        SourceError: The folder cannot be written to.
+    """
     text = yaml.safe_dump(lock.model_dump(exclude_none=True), sort_keys=False, width=1000)
     path = folder / LOCK_NAME
     temporary = folder / f".{LOCK_NAME}.new"

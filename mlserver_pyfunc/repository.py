@@ -74,13 +74,18 @@ def disagreements(
 
 def explicit_name(settings_file: Path | None) -> str | None:
     """The `name` that model-settings.json itself gives, which MLServer fills in otherwise."""
+    return explicit_settings(settings_file).get("name") or None
+
+
+def explicit_settings(settings_file: Path | None) -> Mapping[str, Any]:
+    """What model-settings.json itself says; nothing where it cannot be read."""
     if settings_file is None:
-        return None
+        return {}
     try:
-        name = json.loads(settings_file.read_text()).get("name")
-    except (OSError, ValueError, AttributeError):
-        return None
-    return name or None
+        settings = json.loads(settings_file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return settings if isinstance(settings, dict) else {}
 
 
 def _inline(value: Any, folder: Path) -> Located:

@@ -35,7 +35,7 @@ def command(folder: Path, check: bool) -> None:
         for name in type(held).model_fields
         # Resolved versions are held until they are renewed: newer ones are no change. An image
         # tells itself whether it is stale.
-        if name not in ("resolved", "image") and getattr(held, name) != getattr(now, name)
+        if name not in ("resolved", "image", "origin") and getattr(held, name) != getattr(now, name)
     ]
     if changed:
         raise Failure("function.lock is out of date: " + "; ".join(changed), hint=renew)

@@ -15,12 +15,8 @@ from .names import ManifestError
 from .workload import IMPLEMENTATION, Object, Workload
 
 
-def config_map(workload: Workload, *, named: bool = True) -> Object:
-    """The ConfigMap whose keys are the variables of the function.
-
-    Args:
-        workload: The function.
-        named: Whether the model's name is among them; else the platform gives it.
+def config_map(workload: Workload) -> Object:
+    """The ConfigMap whose keys are the variables of the function, all but its name.
 
     Raises:
         ManifestError: The function's code is more than one file, or too large.
@@ -28,10 +24,8 @@ def config_map(workload: Workload, *, named: bool = True) -> Object:
     """
     data = {
         "MLSERVER_MODEL_IMPLEMENTATION": IMPLEMENTATION,
-        "MLSERVER_MODEL_EXTRA": json.dumps({"function": definition(workload)}, ensure_ascii=False),
+        "MLSERVER_MODEL_EXTRA": _extra(definition(workload)),
     }
-    if named:
-        data = {"MLSERVER_MODEL_NAME": workload.model_name, **data}
     names.check_env(data)
     names.check_config_map(data)
     return {
@@ -54,9 +48,12 @@ def definition(workload: Workload) -> dict[str, Any]:
         SourceError: Its file is not there.
     """
     given = workload.definition
-    plain = given.model_dump(mode="json", exclude_unset=True, exclude={"image", "base_image"})
-    plain["source"] = _source(given.source, workload.folder)
-    return {key: value for key, value in plain.items() if value not in (None, [], {})}
+    # The platform gives the name, and what an image is built of has no part here.
+    left_out = {"model_name", "model_version", "image", "base_image", "build", "source"}
+    plain = given.model_dump(mode="json", exclude_unset=True, exclude=left_out)
+    version = {"model_version": workload.version} if workload.version else {}
+    found = {**version, "source": _source(given.source, workload.folder), **plain}
+    return {key: value for key, value in found.items() if value not in (None, [], {})}
 
 
 def _source(source: SourceDefinition, folder: Path) -> dict[str, Any]:
@@ -77,6 +74,16 @@ def _source(source: SourceDefinition, folder: Path) -> dict[str, Any]:
             "(mlserver-pyfunc build) or give the folder by --storage-uri"
         )
     return {**plain, "source": path.name, "base64": _encoded(path.read_bytes())}
+
+
+def _extra(function: dict[str, Any]) -> str:
+    """JSON with a line for each key of the definition."""
+    lines = (f"{json.dumps(key)}: {_json(value)}" for key, value in function.items())
+    return '{"function": {\n' + ",\n".join(lines) + "\n}}"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _encoded(code: bytes) -> str:

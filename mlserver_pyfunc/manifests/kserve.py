@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 from . import inline, pod
 from .names import ManifestError
 from .options import Options
-from .workload import IMPLEMENTATION, MODELS_DIR, Object, Workload
+from .workload import IMPLEMENTATION, MODELS_DIR, SHARED_NAME, Object, Platform, Workload
 
-SHAPES = ("image", "storage", "inline")
+# Its Deployment is "NAME-predictor", and a label of the pods "isvc.NAME-predictor".
+PLATFORM = Platform("kserve", ("image", "storage", "inline"), max_name=48, shared=("storage",))
 CONTAINER = "kserve-container"
 FORMAT = "pyfunc"
-NAME = "{{.Name}}"
-"""What KServe replaces by the InferenceService's name, in the container of a runtime."""
+
+KNATIVE_TIMEOUT = 300
+"""Seconds after which Knative ends a call, unless it is told another number."""
 
 _STORAGE = ("gs://", "s3://", "pvc://", "http://", "https://", "hf://", "oci://", "hdfs://",
             "webhdfs://", "abfs://")  # fmt: skip
@@ -40,10 +44,14 @@ def _inference_service(workload: Workload, predictor: Object) -> Object:
     if options.mode == "standard":
         # KServe would write the port of Knative's proxy over ours.
         annotations["serving.kserve.io/enable-prometheus-scraping"] = "false"
+        if options.max_replicas is not None:
+            annotations["serving.kserve.io/autoscalerClass"] = "hpa"
     spec: Object = {**_scaling(workload), **pod.scheduling(options)}
     if options.mode == "standard":
-        spec["terminationGracePeriodSeconds"] = pod.GRACE_SECONDS
+        spec["terminationGracePeriodSeconds"] = pod.grace_seconds(workload)
         spec["securityContext"] = pod.pod_security(options)
+    elif workload.definition.serving.timeout > KNATIVE_TIMEOUT:
+        spec["timeout"] = math.ceil(workload.definition.serving.timeout)
     return {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
@@ -60,7 +68,7 @@ def _containers(workload: Workload) -> Object:
     plain = {
         # Without it KServe takes the container for one of the first protocol.
         "PROTOCOL": "v2",
-        **_named(workload),
+        "MLSERVER_MODEL_NAME": pod.escaped(workload.model_name),
         **pod.settings(),
         **pod.function_env(workload),
     }
@@ -83,12 +91,6 @@ def _containers(workload: Workload) -> Object:
         "containers": [container],
         "volumes": [tmp, *volumes],
     }
-
-
-def _named(workload: Workload) -> dict[str, str]:
-    if workload.shape == "inline":
-        return {}
-    return {"MLSERVER_MODEL_NAME": pod.escaped(workload.model_name)}
 
 
 def _model(workload: Workload) -> Object:
@@ -123,7 +125,7 @@ def _runtime(workload: Workload) -> Object:
     options = workload.options
     tmp, mount = pod.tmp(options)
     plain = {
-        "MLSERVER_MODEL_NAME": NAME,
+        "MLSERVER_MODEL_NAME": pod.TEMPLATE_NAME,
         "MLSERVER_MODEL_IMPLEMENTATION": IMPLEMENTATION,
         "MLSERVER_MODEL_URI": MODELS_DIR,
         "MLSERVER_MODELS_DIR": MODELS_DIR,
@@ -135,7 +137,7 @@ def _runtime(workload: Workload) -> Object:
         "env": pod.env(plain, Options()),
         "ports": _ports(options),
         **_lifecycle(options),
-        **_probes(workload, NAME),
+        **_probes(workload, pod.TEMPLATE_NAME),
         "resources": pod.resources(options.model_copy(update={"gpus": 0})),
         "securityContext": pod.security(options),
         "volumeMounts": [mount],
@@ -158,7 +160,7 @@ def _runtime(workload: Workload) -> Object:
 
 
 def _runtime_name(workload: Workload) -> str:
-    return workload.options.runtime or "mlserver-pyfunc"
+    return workload.options.runtime or SHARED_NAME
 
 
 def _ports(options: Options) -> list[Object]:
@@ -204,19 +206,25 @@ def _check(workload: Workload) -> None:
     options = workload.options
     if options.mode == "standard" and 0 in (options.min_replicas, options.replicas):
         raise ManifestError("replicas: expected 1 or more, got 0; --mode knative scales to zero")
+    if options.mode == "standard" and options.protocol != "rest":
+        raise ManifestError("--protocol is for --mode knative: else both have a port")
     if "PYTHONPATH" in {*options.env, *options.secrets}:
         raise ManifestError("env: KServe refuses PYTHONPATH; build an image that sets it")
-    if workload.shape != "storage":
-        return
+    if workload.shape == "storage":
+        _check_storage(workload)
+    elif options.runtime or options.cluster_runtime or not options.with_runtime:
+        raise ManifestError("options of the runtime are for --shape storage: no other has one")
+
+
+def _check_storage(workload: Workload) -> None:
     uri = workload.storage_uri
     if not uri.startswith(_STORAGE):
         raise ManifestError(f'--storage-uri: expected one of {", ".join(_STORAGE)}, got "{uri}"')
-    texts = {
-        "model_name": workload.model_name,
-        "image": workload.image,
-        **pod.function_env(workload),
-    }
+    texts = {"model_name": workload.model_name, **pod.function_env(workload)}
     for name, text in texts.items():
-        # KServe makes Go templates of the container: `{{x}}` fails there, or changes silently.
+        # KServe makes a Go template of the container: `{{x}}` fails there, or changes silently.
         if "{{" in text:
-            raise ManifestError(f"{name}: KServe would replace what stands in {{{{ }}}} here")
+            raise ManifestError(
+                f"{name}: KServe would replace what stands in {{{{ }}}} here; take a secret or a "
+                "config map, or --shape image"
+            )

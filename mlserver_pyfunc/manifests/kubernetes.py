@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from . import inline, pod
 from .names import ManifestError
-from .workload import IMPLEMENTATION, MODELS_DIR, Object, Workload
+from .workload import IMPLEMENTATION, MODELS_DIR, Object, Platform, Workload
 
-SHAPES = ("image", "storage", "inline")
+PLATFORM = Platform("kubernetes", ("image", "storage", "inline"))
 CONTAINER = "mlserver"
 SELECTOR = "app.kubernetes.io/instance"
 
@@ -74,10 +74,12 @@ def _pod(workload: Workload) -> Object:
         "securityContext": pod.security(options),
         "volumeMounts": [tmp_mount, *mounts],
     }
+    # A server asks nothing of the cluster, unless its account was chosen for that.
+    token = {} if options.service_account else {"automountServiceAccountToken": False}
     return {
         **pod.scheduling(options),
-        "automountServiceAccountToken": False,
-        "terminationGracePeriodSeconds": pod.GRACE_SECONDS,
+        **token,
+        "terminationGracePeriodSeconds": pod.grace_seconds(workload),
         "securityContext": pod.pod_security(options),
         "containers": [container],
         "volumes": [tmp, *volumes],
@@ -94,10 +96,8 @@ def _models(workload: Workload) -> tuple[Object, Object]:
 
 
 def _function(workload: Workload) -> dict[str, str]:
-    if workload.shape == "inline":
-        return {}
     name = {"MLSERVER_MODEL_NAME": pod.escaped(workload.model_name)}
-    if workload.shape == "image":
+    if workload.shape != "storage":
         return name
     return {
         **name,

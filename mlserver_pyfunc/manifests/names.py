@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 
+from ..build.names import BuildError, checked_base
 from ..errors import PyFuncError
 
 MAX_LABEL = 63
@@ -18,25 +19,21 @@ _ENV_NAME = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
 _KEY = re.compile(r"[-._a-zA-Z0-9]+")
 _QUANTITY = re.compile(r"(\d+(\.\d*)?|\.\d+)(([KMGTPE]i)|[numkMGTPE]|[eE][+-]?\d+)?")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
-_IMAGE = re.compile(
-    r"(?:[a-zA-Z0-9.-]+(?::\d+)?/)?[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
-    r"(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*(?::[\w][\w.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
-)
 
 
 class ManifestError(PyFuncError):
     """No manifest can be made of what was asked for."""
 
 
-def label(value: str) -> str:
+def label(value: str, limit: int = MAX_LABEL) -> str:
     """A name of an object that makes host names: a DNS label that starts with a letter.
 
     Raises:
         ValueError: It is none.
     """
-    if len(value) > MAX_LABEL or not _LABEL.fullmatch(value) or not value[0].isalpha():
+    if len(value) > limit or not _LABEL.fullmatch(value) or not value[0].isalpha():
         raise ValueError(
-            f'expected a DNS label (a-z, 0-9 and "-", from a letter on, at most {MAX_LABEL} '
+            f'expected a DNS label (a-z, 0-9 and "-", from a letter on, at most {limit} '
             f'characters), got "{value}"'
         )
     return value
@@ -122,14 +119,24 @@ def label_key(value: str) -> str:
 
 
 def image(value: str) -> str:
-    """The reference of an image.
+    """The reference of an image, with a tag, a digest or both.
 
     Raises:
         ValueError: It is none.
     """
-    if not _IMAGE.fullmatch(value):
-        raise ValueError(f'expected an image, for example registry.org/team/name:1, got "{value}"')
-    return value
+    try:
+        return checked_base(value)
+    except BuildError:
+        raise ValueError(f'expected registry/name:tag or name@digest, got "{value}"') from None
+
+
+def bytes_of(value: str) -> float:
+    """An amount of memory in bytes; one that Kubernetes would not read is 0."""
+    match = re.fullmatch(r"([\d.]+)([KMGTPE]?)(i?)", value)
+    if match is None:
+        return 0
+    base = 1024 if match[3] else 1000
+    return float(match[1]) * float(base) ** " KMGTPE".index(match[2] or " ")
 
 
 def check_env(variables: dict[str, str]) -> None:

@@ -5,20 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import quote
 
+from ..build.dockerfile import SETTINGS
 from .options import Options, Volume
 from .workload import MODELS_DIR, Object, Workload
 
 DRAIN_SECONDS = 20
-"""What a server takes to end: 10 s for calls in flight, 10 s for `unload_function`."""
+"""What a server may take to end once its requests are answered: 10 s for calls that nobody waits
+for any more, 10 s for `unload_function`."""
 PRE_STOP_SECONDS = 5
 """How long a pod still takes requests that were routed before it was known to end."""
-GRACE_SECONDS = DRAIN_SECONDS + PRE_STOP_SECONDS + 5
+_SPARE_SECONDS = 10
 
 FETCH_SECONDS = 600
 """What fetching a source and making an environment may take, before the function is loaded."""
 _PERIOD = 5
 METRICS_PATH = "/metrics"
+
+TEMPLATE_NAME = "{{.Name}}"
+"""What KServe replaces by the InferenceService's name, in the container of a runtime."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +38,11 @@ class Ports:
 
 PORTS = Ports()
 
-# The server's settings that images of ours have too: another image may not.
+# What images of ours have too: another image may not.
 _SETTINGS = {
-    "MLSERVER_PARALLEL_WORKERS": "0",
-    "MLSERVER_DEBUG": "false",
-    "MLSERVER_GZIP_ENABLED": "false",
-    "MLSERVER_GRPC_MAX_MESSAGE_LENGTH": "268435456",
-    "MLSERVER_ENVIRONMENTS_DIR": "/tmp/mlserver/envs",
-    "MLSERVER_METRICS_DIR": "/tmp/mlserver/metrics",
-    "HOME": "/tmp",
+    name: value
+    for name, value in SETTINGS.items()
+    if name == "HOME" or name.startswith("MLSERVER_")
 }
 
 
@@ -96,7 +98,8 @@ def ports(numbers: Ports = PORTS) -> list[Object]:
 def probes(workload: Workload, model_name: str, port: int | str) -> Object:
     """Alive as the server says; ready as the model itself says, since the server is ready too
     while no model is loaded."""
-    ready = {"httpGet": {"path": f"/v2/models/{model_name}/ready", "port": port}}
+    path = model_name if model_name == TEMPLATE_NAME else quote(model_name, safe="")
+    ready = {"httpGet": {"path": f"/v2/models/{path}/ready", "port": port}}
     live = {"httpGet": {"path": "/v2/health/live", "port": port}}
     seconds = workload.definition.serving.init_timeout
     if workload.shape != "image":
@@ -124,6 +127,12 @@ def probes(workload: Workload, model_name: str, port: int | str) -> Object:
     }
 
 
+def grace_seconds(workload: Workload) -> int:
+    """How long a pod may take to end: requests in flight are answered, up to their limit."""
+    timeout = math.ceil(workload.definition.serving.timeout)
+    return PRE_STOP_SECONDS + timeout + DRAIN_SECONDS + _SPARE_SECONDS
+
+
 def pre_stop() -> Object:
     """Goes on serving while the pod is taken out of its services."""
     return {"preStop": {"exec": {"command": ["sleep", str(PRE_STOP_SECONDS)]}}}
@@ -144,8 +153,9 @@ def security(options: Options) -> Object:
 
 
 def pod_security(options: Options) -> Object:
-    """The pod's: files of volumes belong to the group that the server is in."""
-    found: Object = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    """The pod's: volumes belong to the server's group. Containers that the platform adds have
+    users of their own."""
+    found: Object = {"seccompProfile": {"type": "RuntimeDefault"}}
     if options.run_as_user is not None:
         found["fsGroup"] = options.run_as_user
     return found
@@ -217,8 +227,9 @@ def scheduling(options: Options) -> Object:
 
 def image(workload: Workload) -> Object:
     """The image and when it is pulled."""
+    assert workload.image is not None
     policy = workload.options.image_pull_policy
-    return {"image": workload.image, **({"imagePullPolicy": policy} if policy else {})}
+    return {"image": workload.image.reference, **({"imagePullPolicy": policy} if policy else {})}
 
 
 def scraped() -> dict[str, str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from . import inline, names, pod
 from .names import ManifestError
-from .workload import IMPLEMENTATION, MODELS_DIR, Object, Workload
+from .workload import IMPLEMENTATION, MODELS_DIR, Object, Platform, Workload
 
-SHAPES = ("image", "storage", "inline")
+PLATFORM = Platform("seldon-v1", ("image", "storage", "inline"))
 PORTS = pod.Ports(http=9000, grpc=9500, metrics=8082)
 """The ports that Seldon tells the server by its own variables."""
 PREDICTOR = "default"
@@ -18,9 +18,15 @@ def objects(workload: Workload) -> list[Object]:
     Raises:
         ManifestError: Seldon would not run what was asked for.
     """
+    name, explicit = container_name(workload), workload.explicit_name
+    if workload.shape == "storage" and explicit not in (None, name):
+        raise ManifestError(
+            f'model-settings.json: expected no name, or "{name}" as Seldon calls the model, '
+            f'got "{explicit}"; remove it'
+        )
     deployment = _deployment(workload)
     if workload.shape == "inline":
-        return [inline.config_map(workload, named=False), deployment]
+        return [inline.config_map(workload), deployment]
     return [deployment]
 
 
@@ -81,7 +87,7 @@ def _component(workload: Workload) -> Object:
     component: Object = {
         "spec": {
             **pod.scheduling(options),
-            "terminationGracePeriodSeconds": pod.GRACE_SECONDS,
+            "terminationGracePeriodSeconds": pod.grace_seconds(workload),
             "securityContext": pod.pod_security(options),
             "containers": [container],
             "volumes": [tmp, *volumes],

@@ -6,11 +6,22 @@ import json
 
 from . import inline, names, pod
 from .names import ManifestError
-from .workload import Object, Workload
+from .workload import SHARED_NAME, Object, Platform, Workload
 
-SHAPES = ("storage", "inline")
+# A Server's pods are numbered, and labelled by its name and a digest.
+MAX_SERVER_NAME = 52
+PLATFORM = Platform("seldon-v2", ("storage", "inline"), shared=("storage", "inline"))
 CONTAINER = "mlserver"
 CAPABILITY = "pyfunc"
+
+# What Seldon's server configuration sets: a second value would stand beside its own.
+_THEIRS = frozenset(
+    {
+        "MLSERVER_GRPC_MAX_MESSAGE_LENGTH",
+        "MLSERVER_LOAD_MODELS_AT_STARTUP",
+        "MLSERVER_MODEL_PARALLEL_WORKERS",
+    }
+)
 
 
 def objects(workload: Workload) -> list[Object]:
@@ -19,12 +30,13 @@ def objects(workload: Workload) -> list[Object]:
     Raises:
         ManifestError: Seldon would not run what was asked for.
     """
+    _check(workload)
     model = _model(workload)
     return [_server(workload), model] if workload.options.with_runtime else [model]
 
 
 def server_name(workload: Workload) -> str:
-    return workload.options.runtime or "mlserver-pyfunc"
+    return workload.options.runtime or SHARED_NAME
 
 
 def _server(workload: Workload) -> Object:
@@ -33,7 +45,8 @@ def _server(workload: Workload) -> Object:
     options = workload.options
     tmp, tmp_mount = pod.tmp(options)
     volumes, mounts = pod.volumes(options.volumes)
-    plain = {**pod.settings(None), **pod.function_env(workload)}
+    plain = {**pod.settings(None), **workload.options.env}
+    plain = {name: value for name, value in plain.items() if name not in _THEIRS}
     sources = pod.env_from(options)
     container = {
         "name": CONTAINER,
@@ -89,3 +102,14 @@ def _scaling(workload: Workload) -> Object:
     if least < 1:
         raise ManifestError("min_replicas: expected 1 or more, got 0")
     return {"replicas": least, "minReplicas": least, "maxReplicas": options.max_replicas}
+
+
+def _check(workload: Workload) -> None:
+    options = workload.options
+    if len(server_name(workload)) > MAX_SERVER_NAME:
+        raise ManifestError(
+            f'--runtime: expected at most {MAX_SERVER_NAME} characters, got "{options.runtime}"'
+        )
+    theirs = sorted(_THEIRS.intersection({*options.env, *options.secrets}))
+    if theirs:
+        raise ManifestError(f"env: {theirs[0]} is what Seldon's ServerConfig sets; change it there")

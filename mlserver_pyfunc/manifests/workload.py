@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,16 +10,47 @@ from typing import Any
 from .. import image
 from ..definition import FunctionDefinition
 from ..folder import SETTINGS_FILE_NAME
-from ..repository import explicit_name
+from ..repository import explicit_settings
 from . import names
 from .names import ManifestError
 from .options import Options
 
 MODELS_DIR = "/mnt/models"
 IMPLEMENTATION = "mlserver_pyfunc.PyFuncRuntime"
+SHARED_NAME = "mlserver-pyfunc"
+"""Of a runtime or server that any number of functions may use."""
+_PORTS = ("host", "http_port", "grpc_port", "metrics_port", "metrics_endpoint")
 _MANAGED_BY = "app.kubernetes.io/managed-by"
 
 Object = dict[str, Any]
+
+_ONLY = {
+    "runtime": ("kserve", "seldon-v2"),
+    "cluster_runtime": ("kserve",),
+    "with_runtime": ("kserve", "seldon-v2"),
+    "mode": ("kserve",),
+    "protocol": ("kserve",),
+    "target_cpu": ("kserve", "seldon-v1", "kubernetes"),
+    "service_type": ("kubernetes",),
+    "service_name": ("kubernetes", "seldon-v1"),
+}
+
+
+@dataclass(frozen=True)
+class Platform:
+    """What a platform can do.
+
+    Attributes:
+        name: As the command line calls it.
+        shapes: How a function can get there, the default first.
+        max_name: Characters of an object's name: platforms add to it.
+        shared: Whether a shape runs on an object that other functions may use too.
+    """
+
+    name: str
+    shapes: tuple[str, ...]
+    max_name: int = names.MAX_LABEL
+    shared: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -32,9 +63,10 @@ class Workload:
         options: What was asked for.
         name: Of the objects, a DNS label.
         model_name: As clients call it.
+        explicit_name: What model-settings.json calls it, which no variable changes.
+        version: Its version, if it has one.
         shape: `image`, `storage` or `inline`.
-        image: To run.
-        warnings: What the user should know of.
+        image: To run; None where only objects are printed that name none.
     """
 
     definition: FunctionDefinition
@@ -42,19 +74,24 @@ class Workload:
     options: Options
     name: str
     model_name: str
+    explicit_name: str | None
+    version: str | None
     shape: str
-    image: str
-    warnings: tuple[str, ...] = ()
+    image: image.Image | None
 
     @property
     def storage_uri(self) -> str:
-        """Where the model's folder is fetched from, in the shape that has one."""
-        assert self.options.storage_uri is not None
+        """Where the model's folder is fetched from, in the shapes that have one."""
+        if self.options.storage_uri is None:
+            raise ManifestError(f"--shape {self.shape}: expected --storage-uri, got none")
         return self.options.storage_uri
 
     def metadata(self, name: str | None = None, **annotations: str) -> Object:
         """The metadata of an object that is the function's own."""
-        return self._metadata(name or self.name, _labels(self), annotations)
+        labels = {"app.kubernetes.io/name": self.name, _MANAGED_BY: "mlserver-pyfunc"}
+        if self.version and _is_label_value(self.version):
+            labels["app.kubernetes.io/version"] = self.version
+        return self._metadata(name or self.name, labels, annotations)
 
     def shared_metadata(self, name: str) -> Object:
         """The metadata of an object that other functions may use too."""
@@ -73,87 +110,108 @@ class Workload:
 
 
 def plan(
-    definition: FunctionDefinition, folder: Path, options: Options, shapes: tuple[str, ...]
+    platform: Platform, definition: FunctionDefinition, folder: Path, options: Options
 ) -> Workload:
     """Decides on what the options leave open.
-
-    Args:
-        definition: The function.
-        folder: Its folder.
-        options: What was asked for.
-        shapes: That the platform can do.
 
     Raises:
         ManifestError: The function or the options do not go with the platform.
         SourceError: The function's lock or local source cannot be read.
     """
-    settings_name = explicit_name(folder / SETTINGS_FILE_NAME)
-    model_name = settings_name or definition.model_name or folder.resolve().name
-    shape = _shape(options, shapes)
-    chosen, warnings = _image(definition, folder, options, shape)
+    _check_options(platform, options)
+    settings = explicit_settings(folder / SETTINGS_FILE_NAME)
+    explicit_name = settings.get("name") or None
+    model_name = explicit_name or definition.model_name or folder.resolve().name
+    shape = _shape(platform, options)
+    if shape == "storage":
+        _check_settings(folder)
     return Workload(
         definition,
         folder,
         options,
-        options.name or names.derived_label(model_name),
+        _name(platform, options, model_name),
         model_name,
+        explicit_name,
+        (settings.get("parameters") or {}).get("version") or definition.model_version,
         shape,
-        chosen,
-        warnings,
+        _image(platform, definition, folder, options, shape),
     )
 
 
-def _labels(workload: Workload) -> dict[str, str]:
-    found = {"app.kubernetes.io/name": workload.name, _MANAGED_BY: "mlserver-pyfunc"}
-    version = workload.definition.model_version
-    if version and _accepts(names.label_value, version):
-        found["app.kubernetes.io/version"] = version
-    return found
+def _check_options(platform: Platform, options: Options) -> None:
+    """Refuses an option that would change nothing on the platform."""
+    for name, platforms in _ONLY.items():
+        given = getattr(options, name) != Options.model_fields[name].default
+        if given and platform.name not in platforms:
+            option = name.replace("_", "-")
+            raise ManifestError(f"--{option}: goes with {', '.join(platforms)} only")
 
 
-def _accepts(check: Callable[[str], str], value: str) -> bool:
+def _name(platform: Platform, options: Options, model_name: str) -> str:
+    if options.name is None:
+        return names.derived_label(model_name, platform.max_name)
     try:
-        check(value)
-    except ValueError:
-        return False
-    return True
+        return names.label(options.name, platform.max_name)
+    except ValueError as error:
+        raise ManifestError(f"--name: {error}: {platform.name} adds to it") from None
 
 
-def _shape(options: Options, shapes: tuple[str, ...]) -> str:
+def _shape(platform: Platform, options: Options) -> str:
     shape: str = options.shape
     if shape == "auto":
-        shape = "storage" if options.storage_uri else "image"
-        shape = shape if shape in shapes else shapes[0]
-    if shape not in shapes:
-        raise ManifestError(f'--shape: expected one of {", ".join(shapes)} here, got "{shape}"')
-    if shape == "storage" and not options.storage_uri:
-        raise ManifestError("--shape storage: expected --storage-uri, got none")
+        shape = "storage" if options.storage_uri else platform.shapes[0]
+    if shape not in platform.shapes:
+        listed = ", ".join(platform.shapes)
+        raise ManifestError(f'--shape: expected one of {listed} on {platform.name}, got "{shape}"')
     if shape == "image" and options.storage_uri:
-        raise ManifestError("--shape image holds the function: leave --storage-uri out")
+        raise ManifestError("--shape image: the image holds the function; leave --storage-uri out")
     return shape
 
 
 def _image(
-    definition: FunctionDefinition, folder: Path, options: Options, shape: str
-) -> tuple[str, tuple[str, ...]]:
+    platform: Platform, definition: FunctionDefinition, folder: Path, options: Options, shape: str
+) -> image.Image | None:
     if options.image:
-        return options.image, ()
+        return image.Image(options.image)
+    if shape in platform.shared and not options.with_runtime:
+        return None
     if shape != "image":
         raise ManifestError(
-            f"--shape {shape}: expected --image with the runtime's own image, got none; "
-            "docker build makes it of the Dockerfile in mlserver-pyfunc's repository"
+            f"--shape {shape}: expected --image with the runtime's own image, got none; the "
+            "Dockerfile in mlserver-pyfunc's repository makes it"
         )
     found = image.recorded(definition, folder)
     if found is None:
         raise ManifestError(
             f"{folder}: expected an image, got none in options, function.yaml and function.lock; "
-            f"mlserver-pyfunc build {folder} -t NAME:TAG makes one, --image NAME:TAG names one, "
-            "and --shape inline needs none"
+            f"mlserver-pyfunc build {folder} -t NAME:TAG makes one, and --image names one"
         )
-    if not _accepts(names.image, found.reference):
-        raise ManifestError(f'image "{found.reference}" is no name of an image')
-    if not found.stale:
-        return found.reference, ()
-    return found.reference, (
-        f"image {found.reference} is stale: {found.why}; mlserver-pyfunc build makes it anew",
-    )
+    try:
+        names.image(found.reference)
+    except ValueError as error:
+        raise ManifestError(f"image: {error}") from None
+    return found
+
+
+def _is_label_value(value: str) -> bool:
+    try:
+        names.label_value(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_settings(folder: Path) -> None:
+    """Refuses a settings.json that would change what the platform sets by variables."""
+    path = folder / "settings.json"
+    if not path.is_file():
+        return
+    try:
+        given = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ManifestError(f"{path}: not JSON: {error}") from None
+    found = [name for name in _PORTS if isinstance(given, dict) and name in given]
+    if found:
+        raise ManifestError(
+            f"{path}: {', '.join(found)} would come before what the platform sets; remove it"
+        )

@@ -1,0 +1,112 @@
+"""What does not stop a manifest, and is worth knowing before it is applied."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..folder import SETTINGS_FILE_NAME
+from ..image import Image
+from . import names
+from .workload import Workload
+
+# What Knative takes only where its administrator has turned it on.
+_KNATIVE_FLAGS = {
+    "node_selector": "kubernetes.podspec-nodeselector",
+    "tolerations": "kubernetes.podspec-tolerations",
+}
+
+
+def warnings(platform: str, workload: Workload) -> Iterator[str]:
+    """One line each."""
+    if workload.image is not None:
+        yield from _about_image(workload.image)
+    if workload.shape != "image":
+        yield from _about_requirements(workload)
+    if workload.shape == "inline":
+        yield from _about_files(workload)
+    yield from _about_memory(workload)
+    yield from _ABOUT[platform](workload)
+
+
+def _about_image(image: Image) -> Iterator[str]:
+    if image.stale:
+        yield f"image {image.reference} is stale: {image.why}; mlserver-pyfunc build makes it anew"
+    if image.id and "@sha256:" not in image.reference:
+        yield (
+            f"image {image.reference} was not pushed, so a cluster cannot pull it; "
+            "mlserver-pyfunc build --push does"
+        )
+
+
+def _about_requirements(workload: Workload) -> Iterator[str]:
+    definition = workload.definition
+    needs = [*definition.requirements]
+    if definition.python_version:
+        needs.insert(0, f"Python {definition.python_version}")
+    if needs:
+        yield (
+            f"the function needs {', '.join(needs)}: what the image lacks is installed at each "
+            "start, if it has uv and reaches an index; mlserver-pyfunc build puts it into an image"
+        )
+
+
+def _about_files(workload: Workload) -> Iterator[str]:
+    for name, value in workload.definition.init_parameters.items():
+        if isinstance(value, str) and value and (workload.folder / value).is_file():
+            yield f'init_parameters.{name}: "{value}" is a file, and only code goes inline'
+
+
+def _about_memory(workload: Workload) -> Iterator[str]:
+    serving, memory = workload.definition.serving, workload.options.memory
+    if serving.memory_limit and serving.workers * serving.memory_limit > names.bytes_of(memory):
+        yield (
+            f"{serving.workers} workers may take {serving.memory_limit} bytes each, and the "
+            f"container has {memory}: --memory gives it more"
+        )
+
+
+def _about_kserve(workload: Workload) -> Iterator[str]:
+    options = workload.options
+    if workload.model_name != workload.name:
+        yield (
+            f'clients call "/v2/models/{workload.model_name}", not "{workload.name}" as '
+            "KServe's own clients and inference graphs would"
+        )
+    if options.mode != "knative":
+        return
+    flags = [flag for name, flag in _KNATIVE_FLAGS.items() if getattr(options, name)]
+    claims = [volume for volume in options.volumes if volume.kind == "pvc"]
+    if claims:
+        flags.append("kubernetes.podspec-persistent-volume-claim")
+    if any(not volume.read_only for volume in claims):
+        flags.append("kubernetes.podspec-persistent-volume-write")
+    if flags:
+        yield f"Knative takes this where config-features enables {', '.join(flags)}"
+
+
+def _about_seldon_v1(workload: Workload) -> Iterator[str]:
+    served = names.derived_label(workload.model_name)
+    if workload.model_name != served:
+        yield f'Seldon names models by containers: "{workload.model_name}" is served as "{served}"'
+
+
+def _about_seldon_v2(workload: Workload) -> Iterator[str]:
+    if workload.model_name != workload.name:
+        yield f'"{workload.model_name}" is served under the Model\'s name, "{workload.name}"'
+    if not (workload.folder / SETTINGS_FILE_NAME).is_file():
+        yield (
+            f"{workload.storage_uri}: Seldon's agent wants a {SETTINGS_FILE_NAME} there, "
+            f"and {workload.folder} has none"
+        )
+
+
+def _about_kubernetes(workload: Workload) -> Iterator[str]:
+    return iter(())
+
+
+_ABOUT = {
+    "kserve": _about_kserve,
+    "seldon-v1": _about_seldon_v1,
+    "seldon-v2": _about_seldon_v2,
+    "kubernetes": _about_kubernetes,
+}

@@ -1,0 +1,44 @@
+"""Objects as YAML that every reader of YAML reads alike."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+# Text that no reader takes for a number, a date or a truth value: Kubernetes' own knows more of
+# these than PyYAML does, `y` and `1e3` among them.
+_PLAIN = re.compile(r"(?!(?:y|n|yes|no|on|off|true|false|null)$)[A-Za-z/].*", re.IGNORECASE)
+# YAML takes these for line breaks too, and would give them back as such.
+_OTHER_BREAKS = re.compile("[\r\x85\u2028\u2029]")
+
+
+def dump(objects: Sequence[Mapping[str, Any]]) -> str:
+    """Writes objects as YAML documents."""
+    documents = (
+        yaml.dump(each, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**9)
+        for each in objects
+    )
+    return "---\n".join(documents)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Lists are indented below their keys, and nothing is written as a reference."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
+    style = None if _PLAIN.fullmatch(value) else '"'
+    if "\n" in value and not _OTHER_BREAKS.search(value):
+        style = "|"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(str, _text)
