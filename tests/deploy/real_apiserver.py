@@ -19,7 +19,7 @@ from mlserver_pyfunc.deploy.apply import apply, targets
 from mlserver_pyfunc.deploy.cluster import connect
 from mlserver_pyfunc.deploy.failures import ClusterError
 
-from ..manifests.test_schemas import OPTIONS, SHAPES, made
+from ..manifests.cases import CASES, made
 from .conftest import IMAGE, IRIS, PROGRAM, Said
 from .control_plane import ControlPlane, control_plane
 
@@ -86,11 +86,8 @@ def every_manifest(plane: ControlPlane) -> str:
 
 
 def _made() -> Iterator[list[Object]]:
-    for platform, shape in SHAPES:
-        for given in OPTIONS.values():
-            if given.get("min_replicas") == 0 and platform != "kserve":
-                given = {**given, "min_replicas": 1}
-            yield made(platform, shape, given)
+    for platform, shape, case in CASES:
+        yield made(platform, shape, case)
 
 
 def _examples() -> Iterator[list[Object]]:
@@ -102,8 +99,8 @@ def _lost(wanted: Any, live: Any, path: str) -> Iterator[str]:
     """What was asked for and is not there: a server drops unknown fields silently."""
     if isinstance(wanted, dict) and isinstance(live, dict):
         for name, part in wanted.items():
-            # An empty mapping or list is as good as none.
-            if name in live or part in ({}, [], None):
+            # What is empty, zero or false is as good as none.
+            if name in live or part in ({}, [], "", 0, None):
                 yield from _lost(part, live.get(name), f"{path}.{name}")
             else:
                 yield f"{path}.{name}"
