@@ -75,7 +75,8 @@ def write(opened: FunctionFolder, target: Path, options: Options) -> None:
         facts = {"python_version": installed.python, "requirements": list(installed.given)}
         _write_json(target / "environment.json", facts)
     package = wheel.write(target)
-    shutil.copy(Path(__file__).with_name("tools.sh"), target / "tools.sh")
+    for script in ("tools.sh", "python.sh"):
+        shutil.copy(Path(__file__).with_name(script), target / script)
     text = dockerfile.render(_recipe(opened, tree, installed, package.name, options))
     (target / "Dockerfile").write_text(text, encoding="utf-8")
     _settle(target, options.epoch)
@@ -131,8 +132,12 @@ def _labels(opened: FunctionFolder, tree: SourceTree) -> Mapping[str, str]:
 def _origin(tree: SourceTree) -> Provenance:
     """Where the source came from, without paths of this machine."""
     given = tree.provenance
-    is_local = not tree.inline and checked_scheme(given.source) in ("", "file")
-    name = Path(given.source.rstrip("/")).name or "." if is_local else given.source
+    scheme = "inline" if tree.inline else checked_scheme(given.source)
+    place, mark, ref = given.source, "", ""
+    if scheme == "git+file":
+        place, mark, ref = place.partition("#")
+    is_local = scheme in ("", "file", "git+file")
+    name = f"{Path(place.rstrip('/')).name or '.'}{mark}{ref}" if is_local else given.source
     return Provenance(name, given.commit, given.sha256, given.tree_sha256)
 
 

@@ -7,6 +7,7 @@ function's Python; else the function has its own beside the server's.
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,13 +107,14 @@ def _shared(
     # The server's layer stays the one that other functions have, where that can be.
     for constraints in ([*_entries(alone).values(), *locked], locked):
         try:
-            both = _compile([*server, *function], constraints, python, platforms)
+            both = _entries(_compile([*server, *function], constraints, python, platforms))
         except uv.UvError:
             continue
-        entries = _entries(both)
-        names = _entries(_compile(server, list(entries.values()), python, platforms))
-        ours = "".join(text for name, text in entries.items() if name in names)
-        theirs = "".join(text for name, text in entries.items() if name not in names)
+        if constraints is locked:
+            alone = _compile(server, list(both.values()), python, platforms)
+        names = _entries(alone)
+        ours = "".join(text for name, text in both.items() if name in names)
+        theirs = "".join(text for name, text in both.items() if name not in names)
         return Installed(python, python, ours, theirs, own=False)
     return None
 
@@ -124,7 +126,9 @@ def _compile(lines: Sequence[str], constraints: Sequence[str], python: str, plat
         options = [
             *("--quiet", "--no-header", "--no-annotate", "--generate-hashes"),
             *("--no-emit-index-url", "--no-emit-find-links"),
-            *("--python-version", python, "--constraints", str(held)),
+            # Looking for an interpreter of that version would take longer than resolving.
+            *("--python", sys.executable, "--python-version", python),
+            *("--constraints", str(held)),
             *_platform_options(platforms),
         ]
         return uv.run(["pip", "compile", *options, "-"], given="\n".join(lines))

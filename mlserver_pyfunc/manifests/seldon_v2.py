@@ -79,6 +79,8 @@ def _model(workload: Workload) -> Object:
     spec: Object = {
         "storageUri": workload.storage_uri,
         "requirements": [CAPABILITY],
+        # Of a name that was chosen: another Server may lack what the function requires.
+        **({"server": options.runtime} if options.runtime else {}),
         "memory": options.memory,
         **_scaling(workload),
     }

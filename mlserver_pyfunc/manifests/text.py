@@ -35,10 +35,17 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
-    style = None if _PLAIN.fullmatch(value) else '"'
-    if "\n" in value and not _OTHER_BREAKS.search(value):
-        style = "|"
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=_style(value))
+
+
+def _style(value: str) -> str | None:
+    if _OTHER_BREAKS.search(value):
+        return '"'
+    if "\n" in value:
+        return "|"
+    if _PLAIN.fullmatch(value):
+        return None
+    return "'" if '"' in value else '"'
 
 
 _Dumper.add_representer(str, _text)

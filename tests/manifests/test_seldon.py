@@ -101,6 +101,13 @@ def test_a_model_of_seldon_2_asks_for_what_its_server_can_do(shape: str) -> None
     assert [each["kind"] for each in found] == ["Server", "Model"]
 
 
+def test_a_model_asks_for_the_server_that_was_named() -> None:
+    for case, name in (("plain", None), ("everything", "team-server")):
+        found = made("seldon-v2", "storage", case)
+        assert one(found, "Model")["spec"].get("server") == name
+        assert one(found, "Server")["metadata"]["name"] == (name or "mlserver-pyfunc")
+
+
 def test_a_server_of_seldon_2_repeats_nothing_of_its_configuration() -> None:
     (container,) = containers(made("seldon-v2", "storage"))
     theirs = {
