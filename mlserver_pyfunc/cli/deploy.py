@@ -36,7 +36,9 @@ _REHEARSED = {"created": "would be created", "updated": "would be updated"}
 @click.option("--kubeconfig", type=click.Path(path_type=Path), help="Default: as kubectl's.")
 @click.option("--context", help="Of the kubeconfig.  [the current one]")
 @click.option("--dry-run", is_flag=True, help="Let the cluster check everything; change nothing.")
-@click.option("--delete", is_flag=True, help="Remove what the same options would deploy.")
+@click.option(
+    "--delete", is_flag=True, help="Remove what was deployed so, and wait until it is gone."
+)
 @click.option(
     "--force-conflicts", is_flag=True, help="Take over fields, and objects, that others manage."
 )
@@ -69,7 +71,7 @@ def command(
     try:
         with closing(connect(kubeconfig, context)) as cluster:
             if delete:
-                _delete(cluster, objects, seconds, force=force_conflicts)
+                _delete(cluster, platform, objects, seconds, force=force_conflicts)
             elif dry_run:
                 _rehearse(cluster, objects, force=force_conflicts)
             else:
@@ -120,17 +122,26 @@ def _rehearse(cluster: Cluster, objects: Iterable[dict[str, Any]], *, force: boo
 
 
 def _delete(
-    cluster: Cluster, objects: Iterable[dict[str, Any]], seconds: float, *, force: bool
+    cluster: Cluster,
+    platform: str,
+    objects: Iterable[dict[str, Any]],
+    seconds: float,
+    *,
+    force: bool,
 ) -> None:
     from ..deploy.apply import delete, targets
+    from ..deploy.prune import prune
     from ..deploy.waiting import until_gone
     from .progress import Progress
 
+    unwanted = targets(cluster, objects)
     deleted: list[Applied] = []
-    for one in delete(cluster, targets(cluster, objects), force=force, wait=bool(seconds)):
+    for one in delete(cluster, unwanted, force=force, wait=bool(seconds)):
         _tell(one.target, _REMOVED[one.change])
         if one.change == "deleted":
             deleted.append(one)
+    for one in prune(cluster, platform, unwanted):
+        _tell(one.target, one.change)
     if not seconds:
         return
     with Progress() as progress:

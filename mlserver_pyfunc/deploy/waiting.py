@@ -161,6 +161,9 @@ def _state(cluster: Cluster, live: Object) -> State:
     if not own.is_ready or beneath is None:
         return own
     query = {"labelSelector": pods.selector(live)}
+    if live["kind"] == "Server":
+        # Its set of pods has its name, and not the label that its pods carry.
+        query = {"fieldSelector": f"metadata.name={live['metadata']['name']}"}
     try:
         resource = cluster.resource(*beneath)
         found = cluster.list(resource, live["metadata"]["namespace"], query)

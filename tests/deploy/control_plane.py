@@ -171,8 +171,8 @@ def _crd(found: Object) -> Object:
 def _accepted(schema: Any) -> Any:
     """A schema as Kubernetes 1.20 takes it: stricter about schemas, not about objects.
 
-    It reads `default: ""` as null and refuses it, and wants a type where Seldon leaves it out to
-    allow for any.
+    This build reads an empty text as null, so that `default: ""` is refused; and a type is wanted
+    where Seldon leaves it out to allow for any.
     """
     if isinstance(schema, list):
         return [_accepted(part) for part in schema]

@@ -263,6 +263,7 @@ class FakeCluster:
                 and namespace in ("", key[1])
                 and labels.items() <= held.items()
                 and fields.get("involvedObject.name", about) == about
+                and fields.get("metadata.name", key[2]) == key[2]
             ):
                 # As the API does it: entries of a list do not name their kind.
                 yield {k: v for k, v in value.items() if k not in ("kind", "apiVersion")}

@@ -72,7 +72,7 @@ def every_manifest(plane: ControlPlane) -> str:
     checked, absent = 0, set()
     try:
         for found in (*_made(), *_examples()):
-            known = [o for o in found if (o["apiVersion"], o["kind"]) not in TOO_NEW]
+            known = [_fit(o) for o in found if (o["apiVersion"], o["kind"]) not in TOO_NEW]
             absent |= {o["kind"] for o in found} - {o["kind"] for o in known}
             for one in known:
                 one["metadata"]["namespace"] = "default"
@@ -83,6 +83,13 @@ def every_manifest(plane: ControlPlane) -> str:
     finally:
         cluster.close()
     return f"{checked} objects accepted whole; {', '.join(sorted(absent))} are too new for it"
+
+
+def _fit(value: Any) -> Any:
+    """Without empty texts, which this build of the server reads as null."""
+    if isinstance(value, dict):
+        return {name: _fit(part) for name, part in value.items() if part != ""}
+    return [_fit(part) for part in value] if isinstance(value, list) else value
 
 
 def _made() -> Iterator[list[Object]]:

@@ -172,6 +172,14 @@ def test_delete_removes_what_was_deployed(cli: Cli, healthy: FakeCluster) -> Non
     assert "Deployment/iris in default: was not there" in again.out
 
 
+def test_delete_needs_no_options_to_find_what_belongs_to_a_function(
+    cli: Cli, healthy: FakeCluster
+) -> None:
+    cli.call("kubernetes", "--max-replicas", 3)
+    assert cli.call("kubernetes", "--delete").code == 0
+    assert not healthy.objects
+
+
 def test_delete_tells_what_holds_an_object_that_stays(cli: Cli, healthy: FakeCluster) -> None:
     cli.call("kserve", "--no-wait")
     healthy.find("InferenceService", "iris")["metadata"]["finalizers"] = ["kserve.io/finalizer"]
