@@ -44,10 +44,16 @@ def definition(workload: Workload) -> dict[str, Any]:
     """The definition with its code inside, in base64: KServe would read `{{ }}` in it.
 
     Raises:
-        ManifestError: The code is more than one file.
+        ManifestError: The code is more than one file, or a parameter would show a secret.
         SourceError: Its file is not there.
     """
     given = workload.definition
+    for name, value in given.init_parameters.items():
+        if names.shows_a_secret(name, value):
+            raise ManifestError(
+                f"init_parameters: {name} would show a secret in the manifest; let the function "
+                "read it from a variable, and give --secret VARIABLE=SECRET/KEY"
+            )
     # The platform gives the name, and what an image is built of has no part here.
     left_out = {"model_name", "model_version", "image", "base_image", "build", "source"}
     plain = given.model_dump(mode="json", exclude_unset=True, exclude=left_out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from ..definition import ServingDefinition
 from . import inline, pod
 from .names import ManifestError
 from .options import Options
@@ -13,6 +14,8 @@ from .workload import IMPLEMENTATION, MODELS_DIR, SHARED_NAME, Object, Platform,
 PLATFORM = Platform("kserve", ("image", "storage", "inline"), max_name=48, shared=("storage",))
 CONTAINER = "kserve-container"
 FORMAT = "pyfunc"
+
+_START_SECONDS = ServingDefinition().init_timeout + pod.FETCH_SECONDS
 
 KNATIVE_TIMEOUT = 300
 """Seconds after which Knative ends a call, unless it is told another number."""
@@ -81,7 +84,7 @@ def _containers(workload: Workload) -> Object:
         **({"envFrom": sources} if sources else {}),
         "ports": _ports(options),
         **_lifecycle(options),
-        **_probes(workload, workload.model_name),
+        **_probes(pod.start_seconds(workload), workload.model_name),
         "resources": pod.resources(options),
         "securityContext": pod.security(options),
         "volumeMounts": [tmp_mount, *mounts],
@@ -107,9 +110,12 @@ def _model(workload: Workload) -> Object:
         "storageUri": workload.storage_uri,
         "resources": pod.resources(options),
     }
+    seconds = pod.start_seconds(workload)
     if workload.model_name != workload.name:
         plain = {"MLSERVER_MODEL_NAME": pod.escaped(workload.model_name), **plain}
-        model |= _probes(workload, workload.model_name)
+        model |= _probes(seconds, workload.model_name)
+    elif seconds != _START_SECONDS:
+        model["startupProbe"] = _probes(seconds, workload.model_name)["startupProbe"]
     listed = pod.env(plain, options)
     if listed:
         model["env"] = listed
@@ -121,7 +127,8 @@ def _model(workload: Workload) -> Object:
 
 
 def _runtime(workload: Workload) -> Object:
-    """A runtime with no function inside, for any number of services."""
+    """A runtime with no function inside, for any number of services: each says itself what it
+    takes, and how long its start does."""
     options = workload.options
     tmp, mount = pod.tmp(options)
     plain = {
@@ -137,8 +144,7 @@ def _runtime(workload: Workload) -> Object:
         "env": pod.env(plain, Options()),
         "ports": _ports(options),
         **_lifecycle(options),
-        **_probes(workload, pod.TEMPLATE_NAME),
-        "resources": pod.resources(options.model_copy(update={"gpus": 0})),
+        **_probes(_START_SECONDS, pod.TEMPLATE_NAME),
         "securityContext": pod.security(options),
         "volumeMounts": [mount],
     }
@@ -172,8 +178,8 @@ def _ports(options: Options) -> list[Object]:
     return [{"name": "http1", "containerPort": pod.PORTS.http, "protocol": "TCP"}]
 
 
-def _probes(workload: Workload, model_name: str) -> Object:
-    return pod.probes(workload, model_name, pod.PORTS.http)
+def _probes(seconds: float, model_name: str) -> Object:
+    return pod.probes(seconds, model_name, pod.PORTS.http)
 
 
 def _lifecycle(options: Options) -> Object:

@@ -69,7 +69,7 @@ def _pod(workload: Workload) -> Object:
         **({"envFrom": sources} if sources else {}),
         "ports": pod.ports(),
         "lifecycle": pod.pre_stop(),
-        **pod.probes(workload, workload.model_name, "http"),
+        **pod.probes(pod.start_seconds(workload), workload.model_name, "http"),
         "resources": pod.resources(options),
         "securityContext": pod.security(options),
         "volumeMounts": [tmp_mount, *mounts],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 
 from ..build.names import BuildError, checked_base
 from ..errors import PyFuncError
@@ -19,6 +20,14 @@ _ENV_NAME = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
 _KEY = re.compile(r"[-._a-zA-Z0-9]+")
 _QUANTITY = re.compile(r"(\d+(\.\d*)?|\.\d+)(([KMGTPE]i)|[numkMGTPE]|[eE][+-]?\d+)?")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
+
+_SECRET_NAME = re.compile(
+    r"passw(or)?d|(^|[_-])(secrets?|tokens?|credentials?|api_?key|access_?key|private_?key)($|[_-])",
+    re.IGNORECASE,
+)
+# These have such a word in their names and are not secret.
+_NOT_SECRET = re.compile(r"(^|_)(max|min|num|n)_|_(file|path|url|id)$", re.IGNORECASE)
+_URL_PASSWORD = re.compile(r"://[^/\s@]*:[^/\s@]+@")
 
 
 class ManifestError(PyFuncError):
@@ -137,6 +146,19 @@ def bytes_of(value: str) -> float:
         return 0
     base = 1024 if match[3] else 1000
     return float(match[1]) * float(base) ** " KMGTPE".index(match[2] or " ")
+
+
+def shows_a_secret(name: str, value: object) -> bool:
+    """Whether a manifest would show what nobody but the function should see, as far as a name or
+    a URL tells."""
+    if isinstance(value, Mapping):
+        return any(shows_a_secret(str(key), item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return any(shows_a_secret(name, item) for item in value)
+    if not isinstance(value, str) or not value:
+        return False
+    is_named_so = _SECRET_NAME.search(name) and not _NOT_SECRET.search(name)
+    return bool(is_named_so or _URL_PASSWORD.search(value))
 
 
 def check_env(variables: dict[str, str]) -> None:

@@ -18,12 +18,6 @@ EnvName = Annotated[str, AfterValidator(names.env_name)]
 LabelKey = Annotated[str, AfterValidator(names.label_key)]
 LabelValue = Annotated[str, AfterValidator(names.label_value)]
 
-_SECRET_NAME = re.compile(
-    r"PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY", re.IGNORECASE
-)
-# These have such a word in their names and are not secret.
-_NOT_SECRET = re.compile(r"TOKENIZERS?_|MAX_(NEW_)?TOKENS?|_FILE$|_PATH$", re.IGNORECASE)
-_URL_PASSWORD = re.compile(r"://[^/\s@]*:[^/\s@]+@")
 # What the manifest itself decides: the rest of it would not agree.
 _OURS = re.compile(
     r"MLSERVER_(HTTP_PORT|GRPC_PORT|METRICS_PORT|HOST|MODELS_DIR|MODEL_(NAME|URI|IMPLEMENTATION|EXTRA))"
@@ -158,8 +152,7 @@ class Options(_Model):
         for name, value in self.env.items():
             if _OURS.fullmatch(name):
                 raise ValueError(f"env: {name} is what the manifest itself sets; leave it out")
-            is_secret = _SECRET_NAME.search(name) and not _NOT_SECRET.search(name)
-            if is_secret or _URL_PASSWORD.search(value):
+            if names.shows_a_secret(name, value):
                 raise ValueError(
                     f"env: {name} would show a secret in the manifest; put it into a Kubernetes "
                     f"Secret and give --secret {name}=SECRET/KEY"

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from ..build.dockerfile import SETTINGS
+from . import names
+from .names import ManifestError
 from .options import Options, Volume
 from .workload import MODELS_DIR, Object, Workload
 
@@ -59,8 +61,18 @@ def settings(ports: Ports | None = PORTS) -> dict[str, str]:
 
 
 def function_env(workload: Workload) -> dict[str, str]:
-    """Variables that the function has besides the server's: an image holds its own already."""
+    """Variables that the function has besides the server's: an image holds its own already.
+
+    Raises:
+        ManifestError: One would show a secret.
+    """
     built = {} if workload.shape == "image" else workload.definition.build.env
+    for name, value in built.items():
+        if names.shows_a_secret(name, value):
+            raise ManifestError(
+                f"build.env: {name} would show a secret in the manifest; leave it out and give "
+                f"--secret {name}=SECRET/KEY"
+            )
     return {**{name: escaped(value) for name, value in built.items()}, **workload.options.env}
 
 
@@ -95,15 +107,24 @@ def ports(numbers: Ports = PORTS) -> list[Object]:
     ]
 
 
-def probes(workload: Workload, model_name: str, port: int | str) -> Object:
+def start_seconds(workload: Workload) -> float:
+    """How long a function may take to start."""
+    seconds = workload.definition.serving.init_timeout
+    return seconds if workload.shape == "image" else seconds + FETCH_SECONDS
+
+
+def probes(seconds: float, model_name: str, port: int | str) -> Object:
     """Alive as the server says; ready as the model itself says, since the server is ready too
-    while no model is loaded."""
+    while no model is loaded.
+
+    Args:
+        seconds: That a start may take.
+        model_name: To ask for.
+        port: Of REST.
+    """
     path = model_name if model_name == TEMPLATE_NAME else quote(model_name, safe="")
     ready = {"httpGet": {"path": f"/v2/models/{path}/ready", "port": port}}
     live = {"httpGet": {"path": "/v2/health/live", "port": port}}
-    seconds = workload.definition.serving.init_timeout
-    if workload.shape != "image":
-        seconds += FETCH_SECONDS
     attempts = math.ceil(seconds / _PERIOD) + 6
     return {
         "startupProbe": {

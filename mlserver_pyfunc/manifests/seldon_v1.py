@@ -79,7 +79,7 @@ def _component(workload: Workload) -> Object:
         **({"envFrom": sources} if sources else {}),
         "ports": pod.ports(PORTS),
         "lifecycle": pod.pre_stop(),
-        **pod.probes(workload, name, "http"),
+        **pod.probes(pod.start_seconds(workload), name, "http"),
         "resources": pod.resources(options),
         "securityContext": pod.security(options),
         "volumeMounts": [tmp_mount, *mounts],

@@ -23,6 +23,12 @@ CONTRACT = {"inputs": [{"name": "x", **TENSOR}], "outputs": [{"name": "y", **TEN
 WriteFunction = Callable[..., Path]
 
 
+@pytest.fixture(autouse=True)
+def trust(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable that the command sets for its process is of one test only."""
+    monkeypatch.setenv("MLSERVER_PYFUNC_CA_BUNDLE", "")
+
+
 @pytest.fixture
 def write_function(tmp_path: Path) -> WriteFunction:
     """Writes a function's folder: its definition, and files by their names."""

@@ -15,6 +15,7 @@ from mlserver_pyfunc.cli import main
 
 from .conftest import WriteFunction
 from .fakes import DIGEST, ID, Put
+from .test_engines import PodmanSocket
 
 CA = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"
 
@@ -109,6 +110,14 @@ def test_says_what_is_wrong_with_an_option(
     assert done.exit_code == 1
     assert message in done.output
     assert "Traceback" not in done.output
+
+
+def test_the_old_builder_takes_no_secrets(folder: Path, put: Put, tmp_path: Path) -> None:
+    put("docker", PodmanSocket)
+    (tmp_path / "ca.pem").write_text(CA)
+    done = ran("build", folder, "-t", "echo", "--ca-bundle", tmp_path / "ca.pem")
+    assert done.exit_code == 1
+    assert "install docker's buildx plugin" in done.output
 
 
 def test_a_failed_build_is_not_recorded(folder: Path, put: Put) -> None:

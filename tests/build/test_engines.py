@@ -143,12 +143,6 @@ def test_an_older_docker_builds_by_the_buildkit_in_its_engine(
     assert (built.id, built.digest) == (ID, DIGEST)
 
 
-def test_the_old_builder_takes_no_secrets(put: Put, tmp_path: Path) -> None:
-    put("docker", PodmanSocket)
-    with pytest.raises(BuildError, match="secrets and a CA bundle need BuildKit"):
-        engines.choose().build(request(tmp_path, secrets=["id=a,src=b"]), tmp_path)
-
-
 @pytest.mark.parametrize(("name", "command"), [("podman", "build"), ("buildah", "bud")])
 def test_builds_by_podman_and_buildah(
     put: Put, calls: Path, tmp_path: Path, name: str, command: str

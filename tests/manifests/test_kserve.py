@@ -61,9 +61,11 @@ def test_a_runtime_holds_nothing_of_one_function() -> None:
     runtimes = [
         one(of(parse({**plain, **other}), IRIS, "kserve", "storage"), "ServingRuntime")
         for plain in [open_folder(IRIS).definition.model_dump(exclude_unset=True)]
-        for other in ({}, {"build": {"env": {"A": "b"}}})
+        for other in ({}, {"build": {"env": {"A": "b"}}}, {"serving": {"init_timeout": 900}})
     ]
-    assert runtimes[0] == runtimes[1]
+    assert runtimes[0] == runtimes[1] == runtimes[2]
+    for given in ({"memory": "9Gi"}, {"cpu": "9"}, {"gpus": 2}, {"replicas": 3}, {"name": "b"}):
+        assert one(objects("kserve", "storage", **given), "ServingRuntime") == runtimes[0]
     given = one(made("kserve", "storage", "everything"), "ServingRuntime")
     text = json.dumps(given)
     for theirs in ("LOG_LEVEL", "nvidia", "/data", "iris", "gs://"):

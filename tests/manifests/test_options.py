@@ -236,6 +236,42 @@ def test_a_password_in_a_source_never_goes_inline() -> None:
     assert "s3cret" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("DB_PASSWORD", "x", True),
+        ("HF_TOKEN", "x", True),
+        ("apiKey", "x", True),
+        ("AWS_SECRET_ACCESS_KEY", "x", True),
+        ("OPTIONS", {"list": [{"token": "x"}]}, True),
+        ("URL", "https://me:x@host/", True),
+        ("HF_TOKEN", "", False),
+        ("MAX_TOKENS", "5", False),
+        ("tokenizer", "bert", False),
+        ("TOKEN_PATH", "/run/token", False),
+        ("KEYBOARD", "qwerty", False),
+        ("URL", "https://host:80/a@b", False),
+        ("secret", 5, False),
+    ],
+)
+def test_what_looks_like_a_secret(name: str, value: Any, shown: bool) -> None:
+    assert names.shows_a_secret(name, value) is shown
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"init_parameters": {"store": {"password": "s3cret"}}},
+        {"init_parameters": {"url": "postgres://me:s3cret@h/d"}},
+        {"build": {"env": {"API_KEY": "s3cret"}}},
+    ],
+)
+def test_a_secret_of_the_definition_is_not_printed(values: dict[str, Any]) -> None:
+    with pytest.raises(ManifestError, match="would show a secret") as raised:
+        of(function(**values), IRIS, "kserve", "inline")
+    assert "s3cret" not in str(raised.value)
+
+
 def test_a_source_that_is_fetched_stays_where_it_is() -> None:
     uri = "git+https://example.com/r.git#" + "a" * 40
     definition = function(source={"source": uri, "handler": "a:f"})
