@@ -17,7 +17,7 @@ _MANAGER = re.compile(r'conflict with "(?P<manager>.*?)"')
 
 # What brings a kind that a cluster does not have.
 _PROVIDERS = {
-    "serving.kserve.io": "install KServe 0.15 or later: https://kserve.github.io/website",
+    "serving.kserve.io": "install KServe: https://kserve.github.io/website",
     "machinelearning.seldon.io": "install Seldon Core 1: https://docs.seldon.ai/seldon-core-1",
     "mlops.seldon.io": "install Seldon Core 2: https://docs.seldon.ai/seldon-core-2",
     "autoscaling": "it takes Kubernetes 1.23 or later; or leave autoscaling out",

@@ -125,7 +125,7 @@ def _troubles(cluster: Cluster, pod: Object, since: str) -> Iterator[Trouble]:
         yield Trouble(f'pod "{name}" failed: {status["message"]}', False)
 
 
-_UNSCHEDULABLE = "ask for less by --cpu, --memory or --gpu, or give the cluster a node that fits"
+_UNSCHEDULABLE = "ask for less by --cpu, --memory or --gpus, or give the cluster a node that fits"
 
 
 def _container_trouble(

@@ -33,10 +33,10 @@ def test_an_image_that_cannot_be_pulled_ends_the_wait_with_the_registrys_words(
     cluster.stories[kind] = stories.has_pod(status, labels)
     cluster.event(stories.POD, 'Failed to pull image "x": not found: manifest unknown')
     cluster.event(stories.POD, "Error: ImagePullBackOff")
-    started = time.monotonic()
-    said = cli.call(platform, *args, "--timeout", 60)
-    assert time.monotonic() - started < 20
+    # Longer than a test may take: it has to give up before.
+    said = cli.call(platform, *args, "--timeout", 3600)
     assert said.code == 1
+    assert "not ready after" not in said.err
     assert f'container "mlserver" of pod "{stories.POD}"' in said.err
     assert "its image cannot be pulled (ImagePullBackOff)" in said.err
     assert 'Failed to pull image "x": not found: manifest unknown' in said.err
