@@ -20,6 +20,7 @@ COMMANDS = {
     "lock": "Pin a function's source in function.lock.",
     "env": "Make and show the environment a function runs in.",
     "manifest": "Print Kubernetes objects that serve a function: KServe, Seldon or plain.",
+    "deploy": "Put a function on a cluster and wait until it serves, or remove it.",
     "schema": "Print the JSON Schema of function.yaml.",
     "openapi": "Print a function's OpenAPI document.",
     "client": "Write a typed Python client of a function.",

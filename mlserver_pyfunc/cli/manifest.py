@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-_PLATFORMS = ("kserve", "seldon-v1", "seldon-v2", "kubernetes")
+if TYPE_CHECKING:
+    from ..repository import Located
+
+PLATFORMS = ("kserve", "seldon-v1", "seldon-v2", "kubernetes")
 
 
 def options(command: Any) -> Any:
@@ -119,21 +122,27 @@ _OPTIONS = [
 
 
 @click.command("manifest")
-@click.argument("platform", type=click.Choice(_PLATFORMS))
+@click.argument("platform", type=click.Choice(PLATFORMS))
 @click.argument("folder", type=click.Path(path_type=Path), default=".")
 @options
 @click.option("-o", "--output", type=click.File("w"), default="-", help="Write it to a file.")
 def command(platform: str, folder: Path, output: IO[str], **given: Any) -> None:
     """Print the Kubernetes objects that serve the function in FOLDER."""
-    from .. import manifests
     from ..folder import open_folder
+    from ..manifests import dump
 
-    located = open_folder(folder).located
+    output.write(dump(objects(platform, open_folder(folder).located, given)))
+
+
+def objects(platform: str, located: Located, given: dict[str, Any]) -> list[dict[str, Any]]:
+    """The objects of a function, by the options as given; warns of what is worth knowing."""
+    from .. import manifests
+
     asked = manifests.parse(read_options(given))
     found = manifests.objects(platform, located.definition, located.folder, asked)
     for warning in manifests.warnings(platform, located.definition, located.folder, asked):
         click.echo(f"{click.style('warning', fg='yellow', bold=True)}: {warning}", err=True)
-    output.write(manifests.dump(found))
+    return found
 
 
 def _pairs(given: tuple[str, ...]) -> dict[str, str]:

@@ -1,0 +1,157 @@
+"""Where a deployed function answers, told from the objects as the cluster has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+Object = Mapping[str, Any]
+
+FORWARDED_PORT = 8080
+
+
+@dataclass(frozen=True)
+class Address:
+    """A URL of REST.
+
+    Attributes:
+        where: From where it can be reached.
+        url: Without `/v2`.
+        headers: That a call needs besides.
+    """
+
+    where: str
+    url: str
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where a function answers.
+
+    Attributes:
+        model: Its name there.
+        rest: URLs, those that reach furthest first.
+        grpc: `HOST:PORT`, reachable in the cluster; empty where that is not known.
+        forward: The `kubectl` command that makes it answer on this machine; empty without one.
+        forwarded: What it then answers as.
+    """
+
+    model: str
+    rest: Sequence[Address]
+    grpc: str = ""
+    forward: str = ""
+    forwarded: Address | None = None
+
+
+def addresses(live: Mapping[str, Object], model: str) -> Addresses:
+    """Tells where a function answers.
+
+    Args:
+        live: Its objects as the cluster has them.
+        model: Its name, where the platform gives it no other.
+    """
+    for kind, find in _FINDERS.items():
+        for each in live.values():
+            if each["kind"] == kind:
+                return find(each, model)
+    return Addresses(model, ())
+
+
+def _inference_service(live: Object, model: str) -> Addresses:
+    status = live.get("status") or {}
+    name, namespace = live["metadata"]["name"], live["metadata"]["namespace"]
+    found = [
+        Address("outside", url.rstrip("/"), {})
+        for url in (status.get("url", ""),)
+        if url and not _is_inside(url)
+    ]
+    inside = (status.get("address") or {}).get("url") or f"http://{name}-predictor.{namespace}"
+    found.append(Address("in the cluster", _base(inside), {}))
+    predictor = (status.get("components") or {}).get("predictor") or {}
+    grpc = predictor.get("grpcUrl") or ""
+    # A ready service has this Service beneath it in both modes; Knative's cannot be forwarded to.
+    is_knative = "latestReadyRevision" in predictor
+    forward = "" if is_knative else _forward(f"service/{name}-predictor", namespace, 80)
+    return Addresses(model, found, urlsplit(grpc).netloc or grpc, forward, _forwarded(forward))
+
+
+def _seldon_deployment(live: Object, model: str) -> Addresses:
+    name, namespace = live["metadata"]["name"], live["metadata"]["namespace"]
+    predictor = live["spec"]["predictors"][0]
+    node = predictor["graph"]["name"]
+    given = predictor.get("annotations") or {}
+    service = given.get("seldon.io/svc-name") or f"{name}-{predictor['name']}"
+    url = ((live.get("status") or {}).get("address") or {}).get("url")
+    inside = _base(url) if url else f"http://{service}.{namespace}.svc.cluster.local:8000"
+    host = urlsplit(inside).hostname
+    forward = _forward(f"service/{service}", namespace, 8000)
+    found = [Address("in the cluster", inside, {})]
+    return Addresses(node, found, f"{host}:5001", forward, _forwarded(forward))
+
+
+def _seldon_model(live: Object, model: str) -> Addresses:
+    name, namespace = live["metadata"]["name"], live["metadata"]["namespace"]
+    headers = {"Seldon-Model": name}
+    host = f"seldon-mesh.{namespace}.svc.cluster.local"
+    forward = _forward("service/seldon-mesh", namespace, 80)
+    found = [Address("in the cluster", f"http://{host}", headers)]
+    return Addresses(name, found, f"{host}:80", forward, _forwarded(forward, headers))
+
+
+def _service(live: Object, model: str) -> Addresses:
+    name, namespace = live["metadata"]["name"], live["metadata"]["namespace"]
+    ports = {port.get("name"): port for port in live["spec"]["ports"]}
+    rest, grpc = ports["http"]["port"], ports.get("grpc", {}).get("port")
+    balanced = ((live.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+    found = [
+        Address("outside", f"http://{_host(entry)}{_port(rest)}", {})
+        for entry in balanced
+        if _host(entry)
+    ]
+    host = f"{name}.{namespace}.svc.cluster.local"
+    found.append(Address("in the cluster", f"http://{host}{_port(rest)}", {}))
+    node_port = ports["http"].get("nodePort")
+    if node_port and live["spec"].get("type") == "NodePort":
+        found.insert(0, Address("outside, with a node's address", f"http://NODE:{node_port}", {}))
+    forward = _forward(f"service/{name}", namespace, rest)
+    return Addresses(model, found, f"{host}:{grpc}" if grpc else "", forward, _forwarded(forward))
+
+
+# The first kind that a function has tells.
+_FINDERS: Mapping[str, Callable[[Object, str], Addresses]] = {
+    "InferenceService": _inference_service,
+    "SeldonDeployment": _seldon_deployment,
+    "Model": _seldon_model,
+    "Service": _service,
+}
+
+
+def _is_inside(url: str) -> bool:
+    return (urlsplit(url).hostname or "").endswith((".svc", ".svc.cluster.local"))
+
+
+def _base(url: str) -> str:
+    """Without the path: some platforms give the URL of a call."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _host(entry: Object) -> str:
+    return str(entry.get("hostname") or entry.get("ip") or "")
+
+
+def _port(number: int) -> str:
+    return "" if number == 80 else f":{number}"
+
+
+def _forward(what: str, namespace: str, port: int) -> str:
+    return f"kubectl port-forward -n {namespace} {what} {FORWARDED_PORT}:{port}"
+
+
+def _forwarded(forward: str, headers: Mapping[str, str] | None = None) -> Address | None:
+    if not forward:
+        return None
+    return Address("on this machine", f"http://localhost:{FORWARDED_PORT}", headers or {})

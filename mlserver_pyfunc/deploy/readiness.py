@@ -1,0 +1,143 @@
+"""Whether an object does what it is for, told from its status, by kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Object = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class State:
+    """How far an object is.
+
+    Attributes:
+        is_ready: It serves.
+        text: For a progress line.
+        failure: Why it will not become ready by itself; empty while it may.
+    """
+
+    is_ready: bool
+    text: str
+    failure: str = ""
+
+
+READY = State(True, "ready")
+
+
+def state(live: Object) -> State:
+    """The state of an object; kinds that have none are ready when they are there."""
+    judge = _JUDGES.get(live["kind"])
+    return judge(live) if judge else READY
+
+
+def _deployment(live: Object) -> State:
+    """By the rules of `kubectl rollout status`."""
+    status = live.get("status") or {}
+    if status.get("observedGeneration", 0) < live["metadata"].get("generation", 0):
+        return State(False, "waiting for its controller")
+    conditions = {entry["type"]: entry for entry in status.get("conditions") or ()}
+    for kind, wrong in (("ReplicaFailure", "True"), ("Progressing", "False")):
+        condition = conditions.get(kind, {})
+        if condition.get("status") == wrong:
+            said = _said(condition)
+            return State(False, said, said)
+    wanted = live["spec"].get("replicas", 1)
+    updated = status.get("updatedReplicas", 0)
+    available = status.get("availableReplicas", 0)
+    if updated < wanted:
+        return State(False, f"{updated} of {wanted} pods updated")
+    if status.get("replicas", 0) > updated:
+        return State(False, f"{status['replicas'] - updated} old pods are ending")
+    if available < updated:
+        return State(False, f"{available} of {wanted} pods ready")
+    return READY
+
+
+def _stateful_set(live: Object) -> State:
+    status = live.get("status") or {}
+    if status.get("observedGeneration", 0) < live["metadata"].get("generation", 0):
+        return State(False, "waiting for its controller")
+    wanted = live["spec"].get("replicas", 1)
+    if status.get("updateRevision") != status.get("currentRevision"):
+        return State(False, f"{status.get('updatedReplicas', 0)} of {wanted} pods updated")
+    if status.get("readyReplicas", 0) < wanted:
+        return State(False, f"{status.get('readyReplicas', 0)} of {wanted} pods ready")
+    return READY
+
+
+def _inference_service(live: Object) -> State:
+    """Its `observedGeneration` is a child's, so it tells nothing here."""
+    status = live.get("status") or {}
+    model = status.get("modelStatus") or {}
+    if model.get("transitionStatus") in ("BlockedByFailedLoad", "InvalidSpec"):
+        failed = model.get("lastFailureInfo") or {}
+        said = _said(failed) or model["transitionStatus"]
+        return State(False, said, said)
+    predictor = (status.get("components") or {}).get("predictor") or {}
+    created, ready = predictor.get("latestCreatedRevision"), predictor.get("latestReadyRevision")
+    if created and created != ready:
+        return State(False, f"revision {created} is starting")
+    return _conditions(live)
+
+
+def _seldon_deployment(live: Object) -> State:
+    status = live.get("status") or {}
+    found = status.get("state", "")
+    if found == "Available":
+        return READY
+    if found == "Failed":
+        said = status.get("description") or "Failed, it does not say why"
+        return State(False, said, said)
+    return State(False, found or "waiting for its controller")
+
+
+def _seldon_model(live: Object) -> State:
+    judged = _conditions(live)
+    if judged.is_ready:
+        return judged
+    for condition in _unmet(live):
+        # ScheduleFailed passes as soon as the server is up.
+        if condition.get("reason") in ("ModelFailed", "LoadFailed"):
+            return State(False, judged.text, _said(condition))
+    return judged
+
+
+def _conditions(live: Object) -> State:
+    """Ready where the condition `Ready` is true; else what the first unmet one says."""
+    found = {entry["type"]: entry for entry in _all_conditions(live)}
+    if found.get("Ready", {}).get("status") == "True":
+        return READY
+    for condition in _unmet(live):
+        if condition["type"] != "Ready":
+            said = _said(condition)
+            return State(False, f"{condition['type']}: {said}" if said else condition["type"])
+    said = _said(found.get("Ready", {}))
+    return State(False, said or "waiting for its controller")
+
+
+def _unmet(live: Object) -> Iterator[Object]:
+    for condition in _all_conditions(live):
+        if condition.get("status") != "True" and condition.get("severity", "") == "":
+            yield condition
+
+
+def _all_conditions(live: Object) -> list[Object]:
+    return list((live.get("status") or {}).get("conditions") or ())
+
+
+def _said(condition: Object) -> str:
+    parts = (condition.get("reason"), condition.get("message"))
+    return ": ".join(part for part in parts if part)
+
+
+_JUDGES: Mapping[str, Callable[[Object], State]] = {
+    "Deployment": _deployment,
+    "StatefulSet": _stateful_set,
+    "InferenceService": _inference_service,
+    "SeldonDeployment": _seldon_deployment,
+    "Server": _conditions,
+    "Model": _seldon_model,
+}
