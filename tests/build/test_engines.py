@@ -88,7 +88,7 @@ def test_knows_which_docker_has_mounts(
 
 
 def test_builds_by_buildx(put: Put, calls: Path, tmp_path: Path) -> None:
-    put("docker", BuildKit)
+    put("docker", {**BuildKit, "buildx inspect": (0, "Name: b\nDriver:  docker-container\n")})
     built = engines.choose().build(
         request(
             tmp_path,
@@ -121,6 +121,16 @@ def test_builds_by_buildx(put: Put, calls: Path, tmp_path: Path) -> None:
         None,
     ]
     assert (built.id, built.digest) == (ID, None)
+
+
+def test_the_engines_own_builder_is_not_asked_to_set_times(
+    put: Put, calls: Path, tmp_path: Path
+) -> None:
+    put("docker", {**BuildKit, "buildx inspect": (0, "Name: default\nDriver:  docker\n")})
+    engines.choose().build(request(tmp_path, epoch=7), tmp_path)
+    got = called(calls, "build")
+    assert "--output=type=docker,name=registry.example/iris:1" in got
+    assert "--build-arg=SOURCE_DATE_EPOCH=7" in got
 
 
 def test_buildx_pushes_as_it_builds(put: Put, calls: Path, tmp_path: Path) -> None:
