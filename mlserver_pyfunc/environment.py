@@ -91,7 +91,7 @@ def resolve(definition: FunctionDefinition) -> list[str]:
         return []
     python = uv.find_python(definition.python_version or _serving_version())
     options = ["--quiet", "--no-header", "--no-annotate", "--python", str(python)]
-    text = uv.run(["pip", "compile", *options, "-"], given="\n".join(_requirements(definition)))
+    text = uv.run(["pip", "compile", *options, "-"], given="\n".join(required(definition)))
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
@@ -110,8 +110,11 @@ def provide(
     """
     if not unmet_needs(definition):
         return Environment(Path(sys.executable))
+    ready = _ready(definition, model_name)
+    if ready:
+        return ready
     python = uv.find_python(definition.python_version or _serving_version())
-    requirements = list(resolved) or _requirements(definition)
+    requirements = list(resolved) or required(definition)
     key = _key(python, requirements)
     try:
         return _provided(key, python, requirements, model_name)
@@ -219,8 +222,34 @@ def _hold(place: Path) -> None:
             _held[place] = descriptor
 
 
-def _requirements(definition: FunctionDefinition) -> list[str]:
-    """The definition's, and NumPy, without which no worker runs."""
+def _ready(definition: FunctionDefinition, model_name: str) -> Environment | None:
+    """The environment that an image brings along, if it was made for such a definition."""
+    place = settings.ready_environment()
+    if place is None:
+        return None
+    try:
+        facts = json.loads((place / FACTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ProvisionError(f"{settings.ENVIRONMENT}: {place / FACTS}: {error}") from None
+    asked = definition.python_version or facts["python_version"]
+    needed = required(definition)
+    if asked == facts["python_version"] and sorted(needed) == sorted(facts["requirements"]):
+        return Environment(place / "bin" / "python")
+    logger.warning(
+        'function "%s": the image has an environment of Python %s with %s, but Python %s with %s '
+        "is asked for: making another",
+        model_name,
+        facts["python_version"],
+        ", ".join(facts["requirements"]),
+        asked,
+        ", ".join(needed),
+    )
+    return None
+
+
+def required(definition: FunctionDefinition) -> list[str]:
+    """What a definition's environment gets: its requirements, and NumPy, without which no
+    worker runs."""
     lines = list(definition.requirements)
     names = {canonicalize_name(Requirement(line).name) for line in lines}
     return lines if "numpy" in names else [*lines, "numpy"]

@@ -16,7 +16,7 @@ from . import environment, sources
 from .definition import FunctionDefinition
 from .errors import SourceError
 from .sources.digest import LOCK_NAME, RENEW, DigestError, tree_sha256
-from .sources.tree import Pin, SourceTree
+from .sources.tree import Pin, Provenance, SourceTree
 from .sources.uri import redacted
 
 _HEADER = (
@@ -26,29 +26,62 @@ _HEADER = (
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+class ImageRecord(BaseModel):
+    """An image that `mlserver-pyfunc build` made, and what it was made of.
+
+    Attributes:
+        name: As it was tagged, `registry/name:tag`.
+        digest: Of its manifest, `sha256:...`; known once it was pushed.
+        id: Of its configuration, by which engines on a machine know it.
+        inputs: The SHA-256 of each part that went in, by the part's name.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
+    id: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
+    inputs: dict[str, Sha256]
+
+
+class Origin(BaseModel):
+    """Where the source in an image came from, when the image was built."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: str
+    commit: str | None = None
+    sha256: Sha256 | None = None
+    tree_sha256: Sha256 | None = None
+
+
 class Lock(BaseModel):
     """The content of `function.lock`.
 
     Attributes:
-        source: Without credentials.
+        source: Without credentials; None where only an image is recorded, which binds nothing.
         subdirectory: As the definition gives it.
         commit: What the git ref was.
         sha256: Of the archive, file or inline code.
         tree_sha256: Of the tree.
         requirements: As the definition gives them.
         resolved: Exact versions of an environment of the function's own, where it has one.
+        image: The image built last.
+        origin: In an image: where its copy of the source came from.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     version: Literal[1] = 1
-    source: str
+    source: str | None = None
     subdirectory: str | None = None
     commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
     sha256: Sha256 | None = None
     tree_sha256: Sha256 | None = None
     requirements: list[str] = []
     resolved: list[str] | None = None
+    image: ImageRecord | None = None
+    origin: Origin | None = None
 
 
 def fetch_locked(definition: FunctionDefinition, folder: Path) -> SourceTree:
@@ -62,7 +95,7 @@ def fetch_locked(definition: FunctionDefinition, folder: Path) -> SourceTree:
         SourceError: It cannot be fetched, verified or unpacked, or differs from the lock.
     """
     lock = read(folder)
-    if lock is None:
+    if lock is None or lock.source is None:
         return sources.fetch(definition.source, folder)
     _check_definition(lock, definition)
     pin = Pin(lock.commit, lock.sha256, lock.tree_sha256)
@@ -70,7 +103,11 @@ def fetch_locked(definition: FunctionDefinition, folder: Path) -> SourceTree:
         tree = sources.fetch(definition.source, folder, pin)
     except DigestError as error:
         raise DigestError(_with_renewal(str(error))) from None
-    return _checked(lock, tree)
+    tree = _checked(lock, tree)
+    if lock.origin is None:
+        return tree
+    origin = Provenance(lock.origin.source, lock.origin.commit, lock.origin.sha256)
+    return replace(tree, provenance=replace(origin, tree_sha256=lock.tree_sha256))
 
 
 def read(folder: Path) -> Lock | None:
@@ -116,6 +153,8 @@ def current(definition: FunctionDefinition, folder: Path) -> Lock:
 def write(definition: FunctionDefinition, folder: Path) -> Path:
     """Fetches a function's source as it is now, whatever a lock says, and locks it.
 
+    A record of an image is kept: it tells itself whether the image is stale.
+
     Returns:
         The lock's path. It is replaced whole.
 
@@ -124,7 +163,34 @@ def write(definition: FunctionDefinition, folder: Path) -> Path:
         PyFuncError: The requirements contradict each other.
     """
     resolved = environment.resolve(definition) or None
-    lock = current(definition, folder).model_copy(update={"resolved": resolved})
+    renewed = current(definition, folder).model_copy(update={"resolved": resolved})
+    return write_to(renewed.model_copy(update={"image": _recorded_image(folder)}), folder)
+
+
+def record_image(image: ImageRecord, folder: Path) -> Path:
+    """Records an image in a folder's lock, which it makes where there is none.
+
+    Raises:
+        SourceError: The folder cannot be written to, or its lock is none.
+    """
+    return write_to((read(folder) or Lock()).model_copy(update={"image": image}), folder)
+
+
+def _recorded_image(folder: Path) -> ImageRecord | None:
+    """The image in a lock that is to be renewed, and may be broken."""
+    try:
+        held = read(folder)
+    except SourceError:
+        return None
+    return held.image if held else None
+
+
+def write_to(lock: Lock, folder: Path) -> Path:
+    """Puts a lock into a folder, whole.
+
+    Raises:
+        SourceError: The folder cannot be written to.
+    """
     text = yaml.safe_dump(lock.model_dump(exclude_none=True), sort_keys=False, width=1000)
     path = folder / LOCK_NAME
     temporary = folder / f".{LOCK_NAME}.new"

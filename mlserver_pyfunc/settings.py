@@ -13,6 +13,8 @@ CACHE_SIZE = "MLSERVER_PYFUNC_CACHE_SIZE"
 MAX_SOURCE_SIZE = "MLSERVER_PYFUNC_MAX_SOURCE_SIZE"
 FETCH_TIMEOUT = "MLSERVER_PYFUNC_FETCH_TIMEOUT"
 PYTHON_DOWNLOADS = "MLSERVER_PYFUNC_PYTHON_DOWNLOADS"
+CA_BUNDLE = "MLSERVER_PYFUNC_CA_BUNDLE"
+ENVIRONMENT = "MLSERVER_PYFUNC_ENVIRONMENT"
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -52,6 +54,17 @@ def fetch_timeout() -> float:
 def python_downloads() -> bool:
     """Whether a Python that this machine has not may be downloaded."""
     return os.environ.get(PYTHON_DOWNLOADS, "").lower() in ("1", "true", "yes", "on")
+
+
+def ca_bundle() -> str | None:
+    """A PEM file of authorities to trust in the place of the usual ones."""
+    return os.environ.get(CA_BUNDLE) or None
+
+
+def ready_environment() -> Path | None:
+    """An environment that an image brings along."""
+    folder = os.environ.get(ENVIRONMENT)
+    return Path(folder) if folder else None
 
 
 def _size(variable: str, default: str) -> int:

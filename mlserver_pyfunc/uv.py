@@ -160,6 +160,9 @@ def _environment() -> dict[str, str]:
     environment.setdefault("UV_PYTHON_DOWNLOADS", "never")
     if settings.python_downloads():
         environment["UV_PYTHON_DOWNLOADS"] = "automatic"
+    bundle = settings.ca_bundle()
+    if bundle:
+        environment["SSL_CERT_FILE"] = bundle
     if os.environ.get(settings.CACHE):
         environment.setdefault("UV_CACHE_DIR", str(settings.cache_folder() / "uv"))
     if not any(name in environment for name in _UV_INDEX_VARIABLES):

@@ -16,6 +16,7 @@ COMMANDS = {
     "run": "Call a function without a server.",
     "serve": "Serve a function, or a folder of them, by MLServer.",
     "infer": "Call a running server.",
+    "build": "Build a container image of a function.",
     "lock": "Pin a function's source in function.lock.",
     "env": "Make and show the environment a function runs in.",
     "schema": "Print the JSON Schema of function.yaml.",

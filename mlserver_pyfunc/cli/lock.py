@@ -26,15 +26,16 @@ def command(folder: Path, check: bool) -> None:
         return
     held = lock.read(located.folder)
     renew = f"mlserver-pyfunc lock {folder} writes it"
-    if held is None:
-        raise Failure(f"{located.folder}: no function.lock", hint=renew)
+    if held is None or held.source is None:
+        raise Failure(f"{located.folder}: no source in a function.lock", hint=renew)
     now = lock.current(located.definition, located.folder)
     # Newer versions of what is required do not make a lock wrong: holding them back is its point.
     changed = [
         f"{name}: locked {getattr(held, name)}, now {getattr(now, name)}"
         for name in type(held).model_fields
-        # Resolved versions are held until they are renewed: newer ones are no change.
-        if name != "resolved" and getattr(held, name) != getattr(now, name)
+        # Resolved versions are held until they are renewed: newer ones are no change. An image
+        # tells itself whether it is stale.
+        if name not in ("resolved", "image", "origin") and getattr(held, name) != getattr(now, name)
     ]
     if changed:
         raise Failure("function.lock is out of date: " + "; ".join(changed), hint=renew)

@@ -240,7 +240,7 @@ def test_output_on_no_terminal_has_no_escapes(hello):
 def test_lock_pins_the_source_and_check_tells_what_changed(tmp_path):
     call("init", tmp_path / "f")
     _, err = call("lock", tmp_path / "f", "--check", code=1)
-    assert "no function.lock" in err
+    assert "no source in a function.lock" in err
     call("lock", tmp_path / "f")
     assert "function.lock holds" in call("lock", tmp_path / "f", "--check")[0]
     assert "nothing wrong" in call("validate", tmp_path / "f")[0]

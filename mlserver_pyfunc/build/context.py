@@ -1,0 +1,236 @@
+"""The folder that an engine builds an image from: everything that goes in, and the Dockerfile."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .. import lock
+from ..definition import FILE_NAME, FunctionDefinition, SourceDefinition
+from ..folder import SETTINGS_FILE_NAME, FunctionFolder
+from ..sources import SourceTree
+from ..sources.digest import tree_sha256
+from ..sources.tree import Provenance
+from ..sources.uri import checked_scheme
+from . import dockerfile, requirements, source, wheel
+from .dockerfile import Recipe
+from .names import BuildError, checked_base
+
+SOURCE = "source"
+_PORTS = ("host", "http_port", "grpc_port", "metrics_port", "model_repository_root")
+_LABEL = "io.mlserver-pyfunc"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a context depends on besides the function.
+
+    Attributes:
+        platforms: To build for; None for this machine's.
+        server_image: Whose Python the server gets where MLServer does not run on the function's.
+        arguments: Names of build arguments.
+        secrets: Ids of secrets.
+        mounts: Whether the engine has secret and cache mounts.
+        epoch: SOURCE_DATE_EPOCH; the time of every file of the context.
+    """
+
+    platforms: str | None = None
+    server_image: str = f"python:{requirements.DEFAULT_PYTHON}-slim"
+    arguments: Sequence[str] = ()
+    secrets: Sequence[str] = ()
+    mounts: bool = True
+    epoch: int | None = None
+
+
+def write(opened: FunctionFolder, target: Path, options: Options) -> None:
+    """Writes a function's context.
+
+    Args:
+        opened: The function.
+        target: An empty folder, or one to make.
+        options: The rest.
+
+    Raises:
+        PyFuncError: The source differs from its lock, or nothing satisfies the requirements.
+    """
+    definition, folder = opened.definition, opened.located.folder
+    tree = lock.fetch_locked(definition, folder)
+    held = lock.read(folder) or lock.Lock()
+    installed = requirements.resolve(definition, held.resolved or (), options.platforms)
+    target.mkdir(parents=True, exist_ok=True)
+    _copy(source.selected(tree, folder), target / SOURCE)
+    inside = _inside(definition, tree)
+    _write_function(opened, inside, tree, target)
+    (target / "server.txt").write_text(installed.server, encoding="utf-8")
+    if installed.function:
+        (target / "requirements.txt").write_text(installed.function, encoding="utf-8")
+    if installed.own:
+        facts = {"python_version": installed.python, "requirements": list(installed.given)}
+        _write_json(target / "environment.json", facts)
+    package = wheel.write(target)
+    shutil.copy(Path(__file__).with_name("tools.sh"), target / "tools.sh")
+    text = dockerfile.render(_recipe(opened, tree, installed, package.name, options))
+    (target / "Dockerfile").write_text(text, encoding="utf-8")
+    _settle(target, options.epoch)
+
+
+def _recipe(
+    opened: FunctionFolder,
+    tree: SourceTree,
+    installed: requirements.Installed,
+    package: str,
+    options: Options,
+) -> Recipe:
+    definition = opened.definition
+    is_copied = installed.server_python != installed.python
+    return Recipe(
+        base=checked_base(definition.base_image or f"python:{installed.python}-slim"),
+        python=installed.python,
+        server_image=checked_base(options.server_image) if is_copied else None,
+        server_python=installed.server_python,
+        own=installed.own,
+        requirements=bool(installed.function),
+        hashed=requirements.is_hashed(installed.function),
+        wheel=package,
+        instructions=definition.build.instructions,
+        env=definition.build.env,
+        settings={**dockerfile.SETTINGS, "MLSERVER_MODEL_NAME": opened.model_name},
+        labels=_labels(opened, tree),
+        arguments=options.arguments,
+        secrets=options.secrets,
+        mounts=options.mounts,
+    )
+
+
+def _labels(opened: FunctionFolder, tree: SourceTree) -> Mapping[str, str]:
+    origin = _origin(tree)
+    tensors = opened.definition.model_dump(
+        mode="json", include={"inputs", "outputs"}, exclude_defaults=True
+    )
+    labels = {
+        "org.opencontainers.image.title": opened.model_name,
+        "org.opencontainers.image.version": opened.model_version,
+        "org.opencontainers.image.source": origin.source if "://" in origin.source else None,
+        "org.opencontainers.image.revision": origin.commit,
+        f"{_LABEL}.source": origin.source,
+        f"{_LABEL}.source.sha256": origin.sha256,
+        f"{_LABEL}.source.tree-sha256": origin.tree_sha256,
+        f"{_LABEL}.contract": json.dumps(tensors, sort_keys=True, separators=(",", ":")),
+        f"{_LABEL}.version": wheel.version(),
+    }
+    return {name: value for name, value in labels.items() if value}
+
+
+def _origin(tree: SourceTree) -> Provenance:
+    """Where the source came from, without paths of this machine."""
+    given = tree.provenance
+    is_local = not tree.inline and checked_scheme(given.source) in ("", "file")
+    name = Path(given.source.rstrip("/")).name or "." if is_local else given.source
+    return Provenance(name, given.commit, given.sha256, given.tree_sha256)
+
+
+def _inside(definition: FunctionDefinition, tree: SourceTree) -> FunctionDefinition:
+    """The definition as the image has it: its source is the folder beside it."""
+    given = definition.source
+    handlers = {
+        name: _pathed(value, tree.module)
+        for name in ("handler", "init_function", "unload_function")
+        if (value := getattr(given, name)) is not None
+    }
+    return definition.model_copy(
+        update={
+            "source": SourceDefinition(source=SOURCE, **handlers),
+            "image": None,
+            "base_image": None,
+            "build": type(definition.build)(),
+        }
+    )
+
+
+def _pathed(handler: str, module: str | None) -> str:
+    return handler if ":" in handler or module is None else f"{module}:{handler}"
+
+
+def _write_function(
+    opened: FunctionFolder, inside: FunctionDefinition, tree: SourceTree, target: Path
+) -> None:
+    folder = target / "function"
+    folder.mkdir()
+    kept = inside.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+    text = yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=1000)
+    (folder / FILE_NAME).write_text(text, encoding="utf-8")
+    pinned = lock.Lock(
+        source=SOURCE,
+        tree_sha256=tree_sha256(target / SOURCE),
+        requirements=inside.requirements,
+        origin=lock.Origin(**_origin(tree).as_parameters()),
+    )
+    lock.write_to(pinned, folder)
+    _write_json(folder / SETTINGS_FILE_NAME, _model_settings(opened))
+    beside = opened.located.folder / "settings.json"
+    if beside.is_file():
+        given = _mapping(beside)
+        _write_json(folder / "settings.json", {k: v for k, v in given.items() if k not in _PORTS})
+
+
+def _model_settings(opened: FunctionFolder) -> Mapping[str, Any]:
+    """model-settings.json without a name, which platforms give, and without its own paths."""
+    settings: dict[str, Any] = {"implementation": "mlserver_pyfunc.PyFuncRuntime"}
+    if opened.settings_file:
+        settings.update(_mapping(opened.settings_file))
+    settings.pop("name", None)
+    parameters = dict(settings.pop("parameters", None) or {})
+    parameters.pop("uri", None)
+    extra = dict(parameters.pop("extra", None) or {})
+    extra.pop("function", None)
+    if extra:
+        parameters["extra"] = extra
+    if opened.model_version:
+        parameters["version"] = opened.model_version
+    return {**settings, "parameters": parameters} if parameters else settings
+
+
+def _copy(files: Mapping[str, Path | bytes], target: Path) -> None:
+    target.mkdir()
+    if not files:
+        raise BuildError(
+            f"the source has no file that goes into an image: see {source.IGNORE_FILE}"
+        )
+    for name, content in files.items():
+        path = target / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            shutil.copy(content, path, follow_symlinks=False)
+
+
+def _settle(root: Path, epoch: int | None) -> None:
+    """Gives every file and folder the same rights and time wherever the context is made."""
+    when = epoch if epoch is not None else 0
+    for path in [root, *root.rglob("*")]:
+        if not path.is_symlink():
+            is_run = path.is_dir() or path.stat().st_mode & 0o100
+            path.chmod(0o755 if is_run else 0o644)
+        os.utime(path, (when, when), follow_symlinks=False)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BuildError(f"{path}: not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise BuildError(f"{path}: expected a mapping, got {type(value).__name__}")
+    return value

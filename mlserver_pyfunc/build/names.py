@@ -1,0 +1,78 @@
+"""Names of images, secrets and platforms: what may stand in a command or a Dockerfile."""
+
+from __future__ import annotations
+
+import re
+
+from ..errors import PyFuncError
+
+_HOST = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)"
+_DOMAIN = rf"(?:{_HOST}(?:\.{_HOST})*(?::[0-9]+)?|\[[0-9a-fA-F:]+\](?::[0-9]+)?)"
+_PART = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
+_NAME = rf"(?:{_DOMAIN}/)?{_PART}(?:/{_PART})*"
+_TAG = r"\w[\w.-]{0,127}"
+_DIGEST = r"sha256:[0-9a-f]{64}"
+
+
+class BuildError(PyFuncError):
+    """The image cannot be made."""
+
+
+def checked_image(name: str) -> str:
+    """A name to tag an image with, `registry/name:tag`; `latest` where it has no tag.
+
+    Raises:
+        BuildError: It is none.
+    """
+    match = re.fullmatch(rf"({_NAME})(:{_TAG})?", name, re.ASCII)
+    if match is None or len(match[1]) > 255:
+        hint = ", in lower case" if name != name.lower() else ""
+        raise BuildError(f'image: expected "registry/name:tag"{hint}, got "{name}"')
+    return name if match[2] else f"{name}:latest"
+
+
+def checked_base(name: str) -> str:
+    """An image to build on: with a tag, a digest or both.
+
+    Raises:
+        BuildError: It is none.
+    """
+    if not re.fullmatch(rf"{_NAME}(?::{_TAG})?(?:@{_DIGEST})?", name, re.ASCII):
+        raise BuildError(f'base image: expected "registry/name:tag" or "name@digest", got "{name}"')
+    return name
+
+
+def checked_platforms(text: str) -> str:
+    """Platforms to build for, `linux/amd64,linux/arm64`.
+
+    Raises:
+        BuildError: They are none.
+    """
+    for platform in text.split(","):
+        if not re.fullmatch(r"linux/[a-z0-9_]+(?:/v[0-9]+)?", platform):
+            raise BuildError(f'platform: expected, for example, "linux/arm64", got "{platform}"')
+    return text
+
+
+def checked_secret(text: str) -> str:
+    """A secret as engines take it, `id=NAME,src=FILE`; gives the name.
+
+    Raises:
+        BuildError: It is none.
+    """
+    match = re.fullmatch(r"id=([\w.-]+)(?:,(?:type=\w+|(?:src|source|env)=[^,]+))*", text)
+    if match is None:
+        raise BuildError(f'secret: expected "id=NAME,src=FILE", got "{text}"')
+    return match[1]
+
+
+def checked_argument(text: str) -> str:
+    """A build argument, `NAME=VALUE`, or `NAME` for this process's own; gives the name.
+
+    Raises:
+        BuildError: It is none.
+    """
+    name, _, _ = text.partition("=")
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise BuildError(f'build argument: expected "NAME=VALUE", got "{text}"')
+    return name

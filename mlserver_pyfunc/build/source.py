@@ -1,0 +1,152 @@
+"""Which files of a function's source go into its image."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pathspec import GitIgnoreSpec
+
+from ..sources import SourceTree
+from ..sources.digest import file_sha256
+from ..sources.layout import quoted
+from .names import BuildError
+
+IGNORE_FILE = ".dockerignore"
+
+# Anything but the last four can be taken in after all by a line of .dockerignore: !NAME
+_IGNORED = """
+.git
+.git*
+.hg
+.svn
+.github
+__pycache__
+*.py[cod]
+*.egg-info
+.venv
+venv
+.tox
+.nox
+node_modules
+.cache
+.*_cache
+.ipynb_checkpoints
+.coverage*
+.DS_Store
+.idea
+.vscode
+*.sw[op]
+.env
+.env.*
+.envs
+.metrics
+.envrc
+.netrc
+.pypirc
+.aws
+.azure
+.config
+.docker
+.gnupg
+.kube
+.ssh
+*.key
+*.pem
+*.p12
+*.pfx
+id_rsa*
+id_ed25519*
+id_ecdsa*
+test
+tests
+test_*.py
+*_test.py
+conftest.py
+Dockerfile
+"""
+_NEVER = """
+/.dockerignore
+/function.yaml
+/function.lock
+/model-settings.json
+/settings.json
+"""
+
+
+def selected(tree: SourceTree, folder: Path) -> dict[str, Path | bytes]:
+    """The files that go into the image, by their path in it.
+
+    Args:
+        tree: The source.
+        folder: The definition's folder.
+
+    Raises:
+        BuildError: A link leads out of the source.
+    """
+    files: dict[str, Path | bytes] = {}
+    if tree.module and not tree.inline and not _is_inside(tree.root, folder):
+        # One file of a folder that is not the function's: its neighbours are none of ours.
+        path = tree.root / f"{tree.module}.py"
+        return {path.name: path}
+    spec = _spec(tree.root)
+    for name in _walk(tree.root, "", spec):
+        files[name] = tree.root / name
+    for module, code in tree.inline.items():
+        files[f"{module.replace('.', '/')}.py"] = code.encode()
+    return dict(sorted(files.items()))
+
+
+def sha256(files: Mapping[str, Path | bytes]) -> str:
+    """One digest of selected files: of their paths and contents."""
+    digest = hashlib.sha256()
+    for name, content in files.items():
+        of = hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else _of(content)
+        digest.update(f"{of}  {name}\0".encode())
+    return digest.hexdigest()
+
+
+def _of(path: Path) -> str:
+    if path.is_symlink():
+        return hashlib.sha256(os.fsencode(os.readlink(path))).hexdigest()
+    return file_sha256(path)
+
+
+def _spec(root: Path) -> GitIgnoreSpec:
+    given = root / IGNORE_FILE
+    lines = given.read_text(encoding="utf-8").splitlines() if given.is_file() else []
+    asked = [_anchored(line.strip()) for line in lines if not line.startswith("#")]
+    return GitIgnoreSpec.from_lines([*_IGNORED.split(), *asked, *_NEVER.split()])
+
+
+def _anchored(line: str) -> str:
+    """A line of .dockerignore, which counts from the top, as .gitignore writes it."""
+    mark, pattern = ("!", line[1:].strip()) if line.startswith("!") else ("", line)
+    return f"{mark}/{pattern.lstrip('/')}" if pattern else ""
+
+
+def _walk(root: Path, prefix: str, spec: GitIgnoreSpec) -> Iterator[str]:
+    for entry in sorted(os.scandir(root / prefix), key=lambda entry: entry.name):
+        name = f"{prefix}{entry.name}"
+        if entry.is_dir(follow_symlinks=False):
+            if entry.name != ".git":
+                yield from _walk(root, f"{name}/", spec)
+        elif not spec.match_file(name):
+            if entry.is_symlink():
+                _check_link(root, name)
+            yield name
+
+
+def _check_link(root: Path, name: str) -> None:
+    target = os.readlink(root / name)
+    if os.path.isabs(target) or not _is_inside((root / name).resolve(), root):
+        raise BuildError(
+            f"{quoted(name)} links to {quoted(target)}, outside of the source: an image has "
+            f"no such place; copy what it links to, or leave it out by {IGNORE_FILE}"
+        )
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
