@@ -27,6 +27,7 @@ PACKAGES = (
     "ca-certificates", "libbz2-1.0", "libexpat1", "libffi8", "liblzma5", "libncursesw6",
     "libreadline8", "libsqlite3-0", "libssl3", "libuuid1", "zlib1g",
 )  # fmt: skip
+PLAIN_DEBIAN = "localhost/pyfunc-tests/plain-debian"
 DEBIAN = "localhost/pyfunc-tests/debian"
 _UNNEEDED = ("test", "idlelib", "lib2to3", "tkinter", "turtledemo", "__pycache__")
 _LOCAL_CERTIFICATES = Path("/usr/local/share/ca-certificates")
@@ -55,9 +56,12 @@ def make_debian(storage: Storage, cache: Path) -> None:
         )  # fmt: skip
         part.rename(root)
     context = storage.root / "debian"
-    (context / "certificates").mkdir(parents=True)
-    lines = ["FROM scratch", "ADD rootfs.tar /"]
+    context.mkdir()
+    shutil.copyfile(root, context / "rootfs.tar")
+    _build(storage, context, ["FROM scratch", "ADD rootfs.tar /"], PLAIN_DEBIAN)
     found = sorted(_LOCAL_CERTIFICATES.glob("*.crt")) if _LOCAL_CERTIFICATES.is_dir() else []
+    lines = [f"FROM {PLAIN_DEBIAN}"]
+    (context / "certificates").mkdir(parents=True)
     if found:
         # Outgoing TLS may be signed by an authority that only this machine knows.
         for path in found:
@@ -65,14 +69,30 @@ def make_debian(storage: Storage, cache: Path) -> None:
         lines += [f"COPY certificates {_LOCAL_CERTIFICATES}", "RUN update-ca-certificates"]
     variables = _index_settings() | _certificate_settings(bool(found))
     lines += [f"ENV {name}={json.dumps(value)}" for name, value in variables.items()]
-    shutil.copyfile(root, context / "rootfs.tar")
     _build(storage, context, lines, DEBIAN)
 
 
 def make_python(storage: Storage, version: str) -> str:
     """Makes `python:X.Y-slim` where it is not there yet; returns its name."""
-    if storage.run("buildah", "images", "--quiet", name_of(version), check=False):
-        return name_of(version)
+    name = name_of(version)
+    if not _has(storage, name):
+        _add_python(storage, version, DEBIAN, name, f"localhost/python:{version}-slim")
+    return name
+
+
+def make_plain_python(storage: Storage, version: str) -> str:
+    """The same without this machine's authorities and index; returns its name."""
+    name = f"localhost/pyfunc-tests/plain-python:{version}"
+    if not _has(storage, name):
+        _add_python(storage, version, PLAIN_DEBIAN, name)
+    return name
+
+
+def _has(storage: Storage, name: str) -> bool:
+    return bool(storage.run("buildah", "images", "--quiet", name, check=False))
+
+
+def _add_python(storage: Storage, version: str, system: str, *names: str) -> None:
     try:
         python = uv.find_python(version)
     except uv.UvError as error:
@@ -88,15 +108,14 @@ def make_python(storage: Storage, version: str) -> str:
         for path in _tree(prefix, version):
             _add(archive, prefix, path)
     lines = [
-        f"FROM {DEBIAN}",
+        f"FROM {system}",
         "ADD python.tar /usr/local/",
         f"RUN ldconfig && ln -sf python{version} /usr/local/bin/python3"
         f" && ln -sf python{version} /usr/local/bin/python",
         "ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8",
         'CMD ["python3"]',
     ]
-    _build(storage, context, lines, name_of(version), f"localhost/python:{version}-slim")
-    return name_of(version)
+    _build(storage, context, lines, *names)
 
 
 def _build(storage: Storage, context: Path, lines: list[str], *names: str) -> None:
@@ -136,8 +155,18 @@ def _add(archive: tarfile.TarFile, prefix: Path, path: Path) -> None:
     content = path.read_bytes()
     if path.parent.name == "bin" and content.startswith(b"#!"):
         content = content.replace(str(prefix).encode(), b"/usr/local")
+    elif path.parent.name == "bin":
+        content = _with_moving_library(content, prefix)
     entry.size = len(content)
     archive.addfile(entry, io.BytesIO(content))
+
+
+def _with_moving_library(program: bytes, prefix: Path) -> bytes:
+    """Lets an interpreter find its library wherever it stands, as the official images' do."""
+    given, wanted = f"{prefix}/lib".encode(), b"$ORIGIN/../lib"
+    if len(wanted) > len(given):
+        return program
+    return program.replace(given + b"\0", wanted.ljust(len(given), b"\0") + b"\0")
 
 
 def _index_settings() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,13 +24,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def storage(
-    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
-) -> Iterator[Storage]:
+def storage(pytestconfig: pytest.Config) -> Iterator[Storage]:
     missing = what_is_missing()
     if missing:
         pytest.skip(f"images cannot be built here: {missing}")
-    storage = Storage(tmp_path_factory.mktemp("containers"))
+    storage = Storage(Path(tempfile.mkdtemp(prefix="pyfunc-containers-", dir="/var/tmp")))
     try:
         assert pytestconfig.cache is not None
         bases.make_debian(storage, pytestconfig.cache.mkdir("debian"))

@@ -44,14 +44,18 @@ class Engine:
     def base(self, version: str) -> str:
         """Gives the name of `python:X.Y-slim`, which the engine has then."""
         name = bases.make_python(self.storage, version)
+        self.have(name)
+        return name
+
+    def have(self, name: str) -> None:
+        """Makes an image of podman's and buildah's storage known to the engine."""
         if self.name == "docker" and name not in self._bases:
             archive = self.storage.root / "base.tar"
-            short = name.rpartition("/")[2]
+            short = name.removeprefix("docker.io/library/")
             self.storage.run("buildah", "push", "-q", name, f"docker-archive:{archive}:{short}")
             self.storage.run("docker", "load", "-i", archive)
             archive.unlink()
             self._bases.add(name)
-        return name
 
     def build(self, context: Path, tag: str) -> None:
         """Builds a context as any CI would, with nothing of ours in between."""

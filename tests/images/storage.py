@@ -81,6 +81,11 @@ class Storage:
         assert done.returncode == 0 or not check, f"{command}:\n{done.stdout}{done.stderr}"
         return str(done.stdout)
 
+    def admit_insecure(self, registry: str) -> None:
+        """Lets `HOST:PORT` be spoken to without TLS."""
+        with (self.root / "settings" / "registries.conf").open("a") as settings:
+            settings.write(f'[[registry]]\nlocation = "{registry}"\ninsecure = true\n')
+
     def close(self) -> None:
         """Removes containers, mounts and files."""
         self.run("podman", "rm", "--all", "--force", "--time", "0", check=False)

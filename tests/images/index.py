@@ -1,0 +1,50 @@
+"""A package index behind a proxy that inspects TLS, with a certificate of its own authority."""
+
+from __future__ import annotations
+
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import httpx
+
+from ..sources.servers import Server, reply
+
+_INDEX = "https://pypi.org"
+_FILES = "https://files.pythonhosted.org"
+
+
+class InspectedIndex(Server):
+    """PyPI's simple pages and files, answered by HTTPS on loopback.
+
+    Args:
+        pem: Its certificate and key.
+    """
+
+    def __init__(self, pem: Path) -> None:
+        self._upstream = httpx.Client(timeout=120, follow_redirects=True)
+        super().__init__(self._answer, pem)
+
+    @property
+    def index(self) -> str:
+        return f"{self.url}/simple"
+
+    def close(self) -> None:
+        super().close()
+        self._upstream.close()
+
+    def _answer(self, request: BaseHTTPRequestHandler) -> None:
+        is_page = request.path.startswith("/simple/")
+        url = f"{_INDEX if is_page else _FILES}{request.path}"
+        wanted = {"Accept": "text/html" if is_page else "*/*"}
+        if "Range" in request.headers:
+            wanted["Range"] = request.headers["Range"]
+        got = self._upstream.request(request.command, url, headers=wanted)
+        content = (
+            got.content.replace(_FILES.encode(), self.url.encode()) if is_page else got.content
+        )
+        kept = {
+            name: got.headers[name]
+            for name in ("Content-Type", "Content-Range", "Accept-Ranges")
+            if name in got.headers
+        }
+        reply(request, got.status_code, content, kept)
