@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from . import lock, sources
+from .build import source as image_source
 from .definition import FunctionDefinition, SourceDefinition
-from .sources.digest import tree_sha256
 from .sources.uri import checked_scheme
 
 RECIPE = 1
@@ -92,7 +92,7 @@ def _source(source: SourceDefinition, folder: Path, held: lock.Lock) -> Any:
     if not is_inline and checked_scheme(source.source or "") not in ("", "file"):
         return [held.commit, held.sha256, held.tree_sha256]
     tree = sources.fetch(source, folder)
-    return [tree.provenance.sha256, tree_sha256(tree.root)]
+    return image_source.sha256(image_source.selected(tree, folder))
 
 
 def _reference(record: lock.ImageRecord) -> str:

@@ -76,7 +76,8 @@ def test_a_changed_definition_makes_it_stale(
 
 
 @pytest.mark.parametrize(
-    ("name", "changed"), [("model.py", "source"), ("settings.json", "settings and source")]
+    ("name", "changed"),
+    [("model.py", "source"), ("settings.json", "settings"), ("weights.bin", "source")],
 )
 def test_a_changed_file_makes_it_stale(folder: Path, name: str, changed: str) -> None:
     record(folder)

@@ -75,7 +75,8 @@ def write(opened: FunctionFolder, target: Path, options: Options) -> None:
         facts = {"python_version": installed.python, "requirements": list(installed.given)}
         _write_json(target / "environment.json", facts)
     package = wheel.write(target)
-    shutil.copy(Path(__file__).with_name("tools.sh"), target / "tools.sh")
+    for script in ("tools.sh", "python.sh"):
+        shutil.copy(Path(__file__).with_name(script), target / script)
     text = dockerfile.render(_recipe(opened, tree, installed, package.name, options))
     (target / "Dockerfile").write_text(text, encoding="utf-8")
     _settle(target, options.epoch)

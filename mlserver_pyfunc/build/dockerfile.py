@@ -158,9 +158,8 @@ def _server(recipe: Recipe) -> list[str]:
         python = f"{SERVER_PYTHON}/bin/python{recipe.server_python}"
         lines += [
             f"COPY --from=python /usr/local {SERVER_PYTHON}",
-            f"RUN {python} -I -c 'import ctypes, lzma, sqlite3, ssl, zlib' \\\n"
-            f"    || {{ echo 'mlserver-pyfunc: Python of {recipe.server_image}, for the server, "
-            f"does not run on {recipe.base}: choose another by --server-image' >&2; exit 1; }}",
+            "COPY python.sh /build/python.sh",
+            f"RUN sh /build/python.sh {SERVER_PYTHON} {recipe.server_python} {recipe.server_image}",
         ]
     packages = f"{SERVER}/lib/python{recipe.server_python}/site-packages"
     path = f'import site; site.addsitedir("{REQUIREMENTS}")'
@@ -201,6 +200,7 @@ def _image(recipe: Recipe) -> list[str]:
     lines = ["FROM base"]
     if recipe.server_image:
         lines.append(f"COPY --from=server {SERVER_PYTHON} {SERVER_PYTHON}")
+        lines.append("COPY --from=server /build/etc /etc")
     lines.append(f"COPY --from=server {SERVER} {SERVER}")
     if recipe.requirements:
         place = ENVIRONMENT if recipe.own else REQUIREMENTS
@@ -246,16 +246,15 @@ def _labels(labels: Mapping[str, str]) -> Iterator[str]:
 
 
 def _arguments(recipe: Recipe) -> Iterator[str]:
-    for name in recipe.arguments:
-        yield f"ARG {name}"
+    yield from (f"ARG {name}" for name in recipe.arguments)
     # Build arguments rather than ENV: they are gone when the stage is.
+    files = {}
     if CA_SECRET in recipe.secrets:
-        for name in _CA_VARIABLES:
-            yield f"ARG {name}={_SECRETS}/{CA_SECRET}"
-        yield f"ARG APT_CONFIG={_SECRETS}/{APT_SECRET}"
-    for secret, name in _KNOWN_SECRETS.items():
-        if secret in recipe.secrets:
-            yield f"ARG {name}={_SECRETS}/{secret}"
+        files = dict.fromkeys(_CA_VARIABLES, CA_SECRET) | {"APT_CONFIG": APT_SECRET}
+    files |= {name: secret for secret, name in _KNOWN_SECRETS.items() if secret in recipe.secrets}
+    if files:
+        pairs = [f"{name}={_SECRETS}/{secret}" for name, secret in files.items()]
+        yield "ARG " + " \\\n    ".join(pairs)
 
 
 def _instruction(line: str, recipe: Recipe) -> str:

@@ -9,7 +9,7 @@ import click
 from .failure import Failure
 
 
-@click.command("build", context_settings={"ignore_unknown_options": False})
+@click.command("build")
 @click.argument("folder", type=click.Path(exists=True, path_type=Path), default=".")
 @click.option("-t", "--tag", "name", metavar="NAME:TAG", help="What to call the image.")
 @click.option(
@@ -67,11 +67,12 @@ def command(
     """
     import os
 
-    from .. import build, settings
+    from .. import settings
+    from ..build import builder
 
     if ca_bundle:
         os.environ[settings.CA_BUNDLE] = str(ca_bundle.resolve())
-    options = build.Options(
+    options = builder.Options(
         engine=engine,
         platforms=platform,
         push=push,
@@ -84,10 +85,10 @@ def command(
         mounts=not portable,
     )
     if output is not None:
-        build.write_context(folder, output, options)
+        builder.write_context(folder, output, options)
         click.echo(f"wrote {output}")
         return
     if name is None:
         raise Failure("no name for the image", hint="add -t NAME:TAG, or --output DIR")
-    made = build.build(folder, name, options)
+    made = builder.build(folder, name, options)
     click.echo(f"built {made.record.name} by {made.engine}: {made.record.digest or made.record.id}")

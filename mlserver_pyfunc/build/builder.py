@@ -1,0 +1,162 @@
+"""From a function's folder to an image, or to the context for a builder elsewhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from .. import image, lock
+from ..folder import open_folder
+from . import context, dockerfile, engines
+from .names import (
+    BuildError,
+    checked_argument,
+    checked_image,
+    checked_platforms,
+    checked_secret,
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to build.
+
+    Attributes:
+        engine: Its name; None for the first that answers.
+        platforms: `linux/amd64,linux/arm64`; None for the engine's own.
+        push: Push the image.
+        no_cache: Take no layer from a build before.
+        arguments: Build arguments, `NAME=VALUE` or `NAME`.
+        secrets: `id=NAME,src=FILE`.
+        ca_bundle: PEM file of authorities that the build's programs trust.
+        server_image: Whose Python the server gets beside a function's that it cannot run on.
+        extra: The engine's own options.
+        mounts: Whether the Dockerfile of a context that is only written may have mounts.
+    """
+
+    engine: str | None = None
+    platforms: str | None = None
+    push: bool = False
+    no_cache: bool = False
+    arguments: Sequence[str] = ()
+    secrets: Sequence[str] = ()
+    ca_bundle: Path | None = None
+    server_image: str = field(default=context.Options.server_image)
+    extra: Sequence[str] = ()
+    mounts: bool = True
+
+
+@dataclass(frozen=True)
+class Result:
+    """An image that was built.
+
+    Attributes:
+        record: As the lock has it now.
+        engine: Which built it.
+    """
+
+    record: lock.ImageRecord
+    engine: str
+
+
+def build(folder: Path, name: str, options: Options) -> Result:
+    """Builds a function's image and records it in the function's lock.
+
+    Args:
+        folder: The function's.
+        name: To tag the image with.
+        options: How.
+
+    Raises:
+        PyFuncError: The function cannot be read, fetched or resolved, or the engine fails.
+    """
+    name = checked_image(name)
+    engine = engines.choose(options.engine)
+    opened = open_folder(folder)
+    with TemporaryDirectory(prefix="mlserver-pyfunc-") as work, _secrets(options) as secrets:
+        target = Path(work, "context")
+        made_of = image.inputs(opened.definition, opened.located.folder)
+        context.write(opened, target, _context_options(options, secrets, engine.mounts))
+        request = engines.Request(
+            context=target,
+            name=name,
+            platforms=options.platforms,
+            push=options.push,
+            no_cache=options.no_cache,
+            arguments=options.arguments,
+            secrets=secrets,
+            epoch=_epoch(),
+            extra=options.extra,
+        )
+        built = engine.build(request, Path(work))
+    record = lock.ImageRecord(name=name, digest=built.digest, id=built.id, inputs=made_of)
+    lock.record_image(record, opened.located.folder)
+    return Result(record, engine.name)
+
+
+def write_context(folder: Path, target: Path, options: Options) -> None:
+    """Writes the context of a function's image, for a builder elsewhere.
+
+    Raises:
+        PyFuncError: The function cannot be read, fetched or resolved.
+        BuildError: The target holds something.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise BuildError(f"{target}: expected an empty folder, or none")
+    with _secrets(options) as secrets:
+        context.write(
+            open_folder(folder), target, _context_options(options, secrets, options.mounts)
+        )
+
+
+def _context_options(options: Options, secrets: Sequence[str], mounts: bool) -> context.Options:
+    if secrets and not mounts:
+        raise BuildError("secrets and a CA bundle need mounts, which this builder has not")
+    return context.Options(
+        platforms=checked_platforms(options.platforms) if options.platforms else None,
+        server_image=options.server_image,
+        arguments=[checked_argument(argument) for argument in options.arguments],
+        secrets=[checked_secret(secret) for secret in secrets],
+        mounts=mounts,
+        epoch=_epoch(),
+    )
+
+
+@contextmanager
+def _secrets(options: Options) -> Iterator[list[str]]:
+    """The secrets of a build, with those by which it trusts the CA bundle."""
+    secrets = list(options.secrets)
+    if options.ca_bundle is None:
+        yield secrets
+        return
+    bundle = options.ca_bundle.resolve()
+    if "-----BEGIN CERTIFICATE-----" not in _text(bundle):
+        raise BuildError(f"{options.ca_bundle}: expected certificates in PEM form")
+    with TemporaryDirectory() as work:
+        settings = Path(work, "apt.conf")
+        settings.write_text(f'Acquire::https::CaInfo "/run/secrets/{dockerfile.CA_SECRET}";\n')
+        secrets += [
+            f"id={dockerfile.CA_SECRET},src={bundle}",
+            f"id={dockerfile.APT_SECRET},src={settings}",
+        ]
+        yield secrets
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise BuildError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+
+
+def _epoch() -> int | None:
+    text = os.environ.get("SOURCE_DATE_EPOCH")
+    if not text:
+        return None
+    if not text.isdigit():
+        raise BuildError(f'SOURCE_DATE_EPOCH: expected seconds since 1970, got "{text}"')
+    return int(text)
