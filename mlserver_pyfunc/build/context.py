@@ -132,8 +132,12 @@ def _labels(opened: FunctionFolder, tree: SourceTree) -> Mapping[str, str]:
 def _origin(tree: SourceTree) -> Provenance:
     """Where the source came from, without paths of this machine."""
     given = tree.provenance
-    is_local = not tree.inline and checked_scheme(given.source) in ("", "file")
-    name = Path(given.source.rstrip("/")).name or "." if is_local else given.source
+    scheme = "inline" if tree.inline else checked_scheme(given.source)
+    place, mark, ref = given.source, "", ""
+    if scheme == "git+file":
+        place, mark, ref = place.partition("#")
+    is_local = scheme in ("", "file", "git+file")
+    name = f"{Path(place.rstrip('/')).name or '.'}{mark}{ref}" if is_local else given.source
     return Provenance(name, given.commit, given.sha256, given.tree_sha256)
 
 
