@@ -43,6 +43,12 @@ def engine(request: pytest.FixtureRequest, storage: Storage) -> Engine:
 
 
 @pytest.fixture(scope="session")
+def builder(storage: Storage) -> Engine:
+    """One of them, for what takes long: podman and buildah are of one library."""
+    return Engine(ENGINES[0], storage)
+
+
+@pytest.fixture(scope="session")
 def stock_image(engine: Engine) -> str:
     """The image of the repository's own Dockerfile."""
     engine.base("3.12")

@@ -9,6 +9,7 @@ installed: their packages are unpacked into a temporary folder. As root, on Linu
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import os
 import shutil
@@ -86,7 +87,7 @@ def docker(release: Release, work: Path) -> Iterator[dict[str, str]]:
             os.killpg(daemon.pid, signal.SIGKILL)
         unmount(work)
         if not had_bridge:
-            subprocess.run(["ip", "link", "delete", _BRIDGE.name], check=False)
+            _remove_network(release.network)
 
 
 def _unpacked(release: Release, system: Path, work: Path) -> dict[str, str]:
@@ -126,6 +127,25 @@ def _wait(daemon: subprocess.Popen[bytes], env: dict[str, str], work: Path) -> N
         if daemon.poll() is not None or time.monotonic() > deadline:
             sys.exit(f"dockerd does not run:\n{(work / 'dockerd.log').read_text()[-3000:]}")
         time.sleep(0.3)
+
+
+def _remove_network(network: str) -> None:
+    """Removes the bridge and the rules of the packet filter, which the engine leaves behind."""
+    subprocess.run(["ip", "link", "delete", _BRIDGE.name], check=False)
+    own = ipaddress.ip_interface(network).network
+    for table in ("nat", "filter"):
+        listed = subprocess.run(["iptables", "-t", table, "-S"], stdout=-1, text=True, check=True)
+        rules = [line.split() for line in listed.stdout.splitlines()]
+        for kind, chain, *rest in rules:
+            if kind == "-A" and (chain.startswith("DOCKER") or _is_docker(rest, str(own))):
+                subprocess.run(["iptables", "-t", table, "-D", chain, *rest], check=False)
+        for kind, chain, *_ in rules:
+            if kind == "-N" and chain.startswith("DOCKER"):
+                subprocess.run(["iptables", "-t", table, "-X", chain], check=False)
+
+
+def _is_docker(rule: list[str], network: str) -> bool:
+    return any(part == network or part.startswith(("docker0", "DOCKER")) for part in rule)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from mlserver_pyfunc import definition, image, lock
 
 from .build import Built, build, build_fails
 from .container import HARDENED, Container
-from .engines import Engine
+from .engines import ENGINES, Engine
 from .functions import CASES, NUMBERS, Case, write_inline
 
 pytestmark = pytest.mark.timeout(600)
@@ -28,13 +28,17 @@ def built(
     return build(engine, case, folder)
 
 
-@pytest.fixture(scope="module", params=["1000", "1234567"], ids=["its user", "any user"])
-def container(request: pytest.FixtureRequest, engine: Engine, built: Built) -> Iterator[Container]:
-    """Without network, on a read-only root; with a user id of the platform's own choice, too."""
-    user = [] if request.param == "1000" else [f"--user={request.param}:0"]
-    with engine.running(built.tag, *HARDENED, *user) as container:
+@pytest.fixture(scope="module")
+def container(engine: Engine, built: Built) -> Iterator[Container]:
+    """Without network and on a read-only root.
+
+    One engine's with a user id of the platform's own choice, as OpenShift does.
+    """
+    user = "1000" if engine.name == ENGINES[0] else "1234567"
+    options = [] if user == "1000" else [f"--user={user}:0"]
+    with engine.running(built.tag, *HARDENED, *options) as container:
         container.wait_until_ready(built.case.name)
-        assert container.exec("id", "-u").strip() == request.param
+        assert container.exec("id", "-u").strip() == user
         yield container
 
 
@@ -72,22 +76,34 @@ def test_says_what_it_is(engine: Engine, built: Built) -> None:
         assert re.fullmatch("[0-9a-f]{40}", labels["org.opencontainers.image.revision"])
 
 
+def test_runs_as_any_user(builder: Engine, tmp_path: Path) -> None:
+    case = CASES[0]
+    case.write(tmp_path / case.name)
+    tag = build(builder, case, tmp_path / case.name).tag
+    with builder.running(tag, *HARDENED, "--user=7654321:0") as container:
+        container.wait_until_ready(case.name)
+        assert container.exec("id", "-u").strip() == "7654321"
+
+
 def test_refuses_to_load_a_source_that_is_not_the_one_it_was_built_of(
-    engine: Engine, tmp_path: Path, built: Built
+    builder: Engine, tmp_path: Path
 ) -> None:
+    case = CASES[0]
+    case.write(tmp_path / case.name)
     other = tmp_path / "source"
     other.mkdir()
-    (other / "model.py").write_text("def predict(x): ...\n")
+    (other / "function.py").write_text("def predict(x): ...\n")
     over = f"--volume={other}:/opt/function/source:ro"
-    with engine.running(built.tag, *HARDENED, over) as container:
+    tag = build(builder, case, tmp_path / case.name).tag
+    with builder.running(tag, *HARDENED, over) as container:
         container.wait_for_end()
         assert "function.lock has tree_sha256" in container.log
 
 
-def test_a_record_is_stale_once_the_source_changes(engine: Engine, tmp_path: Path) -> None:
+def test_a_record_is_stale_once_the_source_changes(builder: Engine, tmp_path: Path) -> None:
     folder = tmp_path / "inline"
     write_inline(folder)
-    build(engine, CASES[0], folder)
+    build(builder, CASES[0], folder)
     path = folder / "function.yaml"
     path.write_text(path.read_text().replace("x * 2", "x * 7"))
     found = image.recorded(definition.read(path), folder)
@@ -96,14 +112,14 @@ def test_a_record_is_stale_once_the_source_changes(engine: Engine, tmp_path: Pat
     assert "definition" in found.why
 
 
-def test_a_failure_shows_the_step_and_its_last_lines(engine: Engine, tmp_path: Path) -> None:
+def test_a_failure_shows_the_step_and_its_last_lines(builder: Engine, tmp_path: Path) -> None:
     folder = tmp_path / "inline"
     write_inline(folder)
     path = folder / "function.yaml"
     path.write_text(
         path.read_text() + "  instructions: ['echo before; echo the cause of it >&2; exit 7']\n"
     )
-    said = build_fails(engine, folder)
+    said = build_fails(builder, folder)
     assert "echo before; echo the cause of it" in said
     assert "the cause of it" in said.replace("echo the cause of it", "")
     assert "7" in said
@@ -111,12 +127,12 @@ def test_a_failure_shows_the_step_and_its_last_lines(engine: Engine, tmp_path: P
     assert lock.read(folder) is None
 
 
-def test_a_base_image_of_another_python_is_refused(engine: Engine, tmp_path: Path) -> None:
+def test_a_base_image_of_another_python_is_refused(builder: Engine, tmp_path: Path) -> None:
     folder = tmp_path / "inline"
     write_inline(folder)
     path = folder / "function.yaml"
     path.write_text(path.read_text() + "base_image: python:3.12-slim\npython_version: '3.11'\n")
-    engine.base("3.12")
-    said = build_fails(engine, folder)
+    builder.base("3.12")
+    said = build_fails(builder, folder)
     assert "the base image has Python 3.12" in said
     assert "expected 3.11" in said

@@ -35,7 +35,7 @@ class Unpacked:
 
 
 @pytest.fixture(scope="module")
-def unpacked(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Unpacked:
+def unpacked(builder: Engine, tmp_path_factory: pytest.TempPathFactory) -> Unpacked:
     """A function whose folder is as untidy as folders are, built with a secret."""
     folder = tmp_path_factory.mktemp("untidy") / "function"
     write_file(folder, instructions=["test -s /run/secrets/token && echo used > /etc/used"])
@@ -51,9 +51,9 @@ def unpacked(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Unpack
     token = tmp_path_factory.mktemp("secret") / "token"
     token.write_text(SECRET)
     case = Case("file", ("3.12",), write_file, "3.12", 2, "")
-    built = build(engine, case, folder, "--secret", f"id=token,src={token}", name="untidy")
+    built = build(builder, case, folder, "--secret", f"id=token,src={token}", name="untidy")
     target = tmp_path_factory.mktemp("layers")
-    return Unpacked(built, engine.unpack_layers(built.tag, engine.base("3.12"), target))
+    return Unpacked(built, builder.unpack_layers(built.tag, builder.base("3.12"), target))
 
 
 def test_the_secret_was_there_for_the_build(unpacked: Unpacked) -> None:
@@ -62,11 +62,11 @@ def test_the_secret_was_there_for_the_build(unpacked: Unpacked) -> None:
 
 
 def test_the_secret_is_in_no_layer_nor_history_nor_setting(
-    engine: Engine, unpacked: Unpacked
+    builder: Engine, unpacked: Unpacked
 ) -> None:
     assert _files_with(unpacked, SECRET) == []
-    assert SECRET not in engine.history(unpacked.built.tag)
-    assert SECRET not in str(engine.inspect(unpacked.built.tag))
+    assert SECRET not in builder.history(unpacked.built.tag)
+    assert SECRET not in str(builder.inspect(unpacked.built.tag))
     assert SECRET not in unpacked.built.said
 
 
@@ -95,16 +95,16 @@ def test_no_tool_nor_cache_of_the_build_is_in_it(unpacked: Unpacked) -> None:
 
 
 def test_the_output_folder_is_a_context_that_any_engine_builds(
-    engine: Engine, tmp_path: Path
+    builder: Engine, tmp_path: Path
 ) -> None:
     folder, context = tmp_path / "function", tmp_path / "context"
     case = CASES[0]
     case.write(folder)
-    engine.base("3.12")
-    build(engine, case, folder, "--output", str(context))
-    tag = f"localhost/pyfunc-tests/context:{engine.name}"
-    engine.build(context, tag)
-    with engine.running(tag, "--network=none", "--read-only", "--tmpfs=/tmp") as container:
+    builder.base("3.12")
+    build(builder, case, folder, "--output", str(context))
+    tag = f"localhost/pyfunc-tests/context:{builder.name}"
+    builder.build(context, tag)
+    with builder.running(tag, "--network=none", "--read-only", "--tmpfs=/tmp") as container:
         container.wait_until_ready(case.name)
 
 

@@ -71,17 +71,17 @@ def test_an_environment_is_made_only_with_the_option(
 
 
 def test_an_image_is_built_only_with_the_option(
-    engine: Engine, behind: dict[str, str], index: InspectedIndex, pem: Path, folder: Path
+    builder: Engine, behind: dict[str, str], index: InspectedIndex, pem: Path, folder: Path
 ) -> None:
     definition = yaml.safe_load((folder / "function.yaml").read_text())
-    definition["base_image"] = bases.make_plain_python(engine.storage, "3.12")
+    definition["base_image"] = bases.make_plain_python(builder.storage, "3.12")
     (folder / "function.yaml").write_text(yaml.safe_dump(definition))
-    engine.have(definition["base_image"])
-    env = {**engine.env, **behind}
+    builder.have(definition["base_image"])
+    env = {**builder.env, **behind}
     for name in _TRUST:
         env.pop(name, None)
     command: list[str | Path] = [
-        "build", folder, "--tag", TAG, "--engine", engine.name, "--engine-arg=--network=host",
+        "build", folder, "--tag", TAG, "--engine", builder.name, "--engine-arg=--network=host",
         "--build-arg=UV_DEFAULT_INDEX", "--build-arg=PIP_INDEX_URL", "--no-cache",
     ]  # fmt: skip
     refused = _run(command, env)
@@ -91,12 +91,12 @@ def test_an_image_is_built_only_with_the_option(
     made = _run([*command, f"--ca-bundle={pem}"], env)
     assert made.returncode == 0, made.stderr
     assert any(path.startswith("/packages/") for _, path, _ in index.requests)
-    with engine.running(TAG, "--network=none", "--read-only", "--tmpfs=/tmp") as container:
+    with builder.running(TAG, "--network=none", "--read-only", "--tmpfs=/tmp") as container:
         container.wait_until_ready("file")
         assert container.infer("file", [NUMBERS])["rest"]["y"] == [2.0, -5.0, 8.0]
     # The authority was for the build: it is no part of what was built.
-    assert "CERTIFICATE" not in str(engine.inspect(TAG)) + engine.history(TAG)
-    assert "SSL_CERT_FILE" not in str(engine.inspect(TAG)["Config"]["Env"])
+    assert "CERTIFICATE" not in str(builder.inspect(TAG)) + builder.history(TAG)
+    assert "SSL_CERT_FILE" not in str(builder.inspect(TAG)["Config"]["Env"])
 
 
 def _run(command: list[str | Path], env: dict[str, str]) -> subprocess.CompletedProcess[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
@@ -18,42 +19,45 @@ EPOCH = "1700000000"
 pytestmark = pytest.mark.timeout(600)
 
 
-def test_a_source_only_change_reuses_every_layer_of_dependencies(
-    engine: Engine, tmp_path: Path, record_property: Callable[[str, object], None]
-) -> None:
-    folder = tmp_path / "function"
+@dataclass(frozen=True)
+class Cold:
+    """A build with nothing to reuse, of a folder that is the test's to change."""
+
+    folder: Path
+    layers: list[str]
+    seconds: float
+
+
+@pytest.fixture(scope="module")
+def cold(builder: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cold]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(builder.env, "SOURCE_DATE_EPOCH", EPOCH)
+        folder = tmp_path_factory.mktemp("cold") / "function"
+        write_file(folder)
+        built = build(builder, CASE, folder, "--no-cache", name="cold")
+        yield Cold(folder, builder.layers(built.tag), built.seconds)
+
+
+def test_equal_input_gives_equal_layers(builder: Engine, tmp_path: Path, cold: Cold) -> None:
+    folder = tmp_path / "elsewhere"
     write_file(folder)
-    cold = build(engine, CASE, folder, "--no-cache", name="cold")
-    before = engine.layers(cold.tag)
-    # With everything in place, and with the source changed.
-    write_file(folder, factor=9)
-    warm = build(engine, CASE, folder, name="warm")
+    again = build(builder, CASE, folder, "--no-cache", name="again")
+    assert builder.layers(again.tag) == cold.layers
+
+
+def test_a_source_only_change_reuses_every_layer_of_dependencies(
+    builder: Engine, tmp_path: Path, cold: Cold, record_property: Callable[[str, object], None]
+) -> None:
+    write_file(cold.folder, factor=9)
+    warm = build(builder, CASE, cold.folder, name="warm")
     record_property("cold_seconds", round(cold.seconds, 1))
     record_property("warm_seconds", round(warm.seconds, 1))
-    after = engine.layers(warm.tag)
-    assert len(after) == len(before)
-    shared = sum(
-        1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, after, strict=True))
-    )
+    after = builder.layers(warm.tag)
+    pairs = zip(cold.layers, after, strict=True)
+    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
     assert shared < len(after), "the source changed, but no layer did"
-    target = tmp_path / "layers"
-    target.mkdir()
-    layers = engine.unpack_layers(warm.tag, engine.base("3.12"), target)
-    changed = layers[shared - len(after) :]
-    for layer in changed:
+    layers = builder.unpack_layers(warm.tag, builder.base("3.12"), tmp_path)
+    for layer in layers[shared - len(after) :]:
         files = {str(path.relative_to(layer)) for path in layer.rglob("*") if path.is_file()}
         assert all(name.startswith("opt/function/") for name in files), sorted(files)[:5]
     assert warm.seconds < cold.seconds / 2, (warm.seconds, cold.seconds)
-
-
-def test_equal_input_gives_equal_layers(
-    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(engine.env, "SOURCE_DATE_EPOCH", EPOCH)
-    layers = []
-    for number in range(2):
-        folder = tmp_path / str(number) / "function"
-        write_file(folder)
-        built = build(engine, CASE, folder, "--no-cache", name=f"equal-{number}")
-        layers.append(engine.layers(built.tag))
-    assert layers[0] == layers[1]
