@@ -197,7 +197,8 @@ def _requirements(recipe: Recipe) -> list[str]:
 
 
 def _image(recipe: Recipe) -> list[str]:
-    lines = ["FROM base"]
+    settings = {**recipe.settings, "MLSERVER_MODELS_DIR": FUNCTION}
+    lines = []
     if recipe.server_image:
         lines.append(f"COPY --from=server {SERVER_PYTHON} {SERVER_PYTHON}")
         lines.append("COPY --from=server /build/etc /etc")
@@ -205,17 +206,14 @@ def _image(recipe: Recipe) -> list[str]:
     if recipe.requirements:
         place = ENVIRONMENT if recipe.own else REQUIREMENTS
         lines.append(f"COPY --from=requirements {place} {place}")
-    settings = {**recipe.settings, "MLSERVER_MODELS_DIR": FUNCTION}
     if recipe.own:
         lines.append(f"COPY environment.json {ENVIRONMENT}/pyfunc.json")
         settings["MLSERVER_PYFUNC_ENVIRONMENT"] = ENVIRONMENT
     return [
-        *lines,
-        f"COPY source {FUNCTION}/source",
-        f"COPY function {FUNCTION}",
+        "# What changes least comes first: a new source makes new layers only from its own on.",
+        "FROM base",
         f"ENV PATH={SERVER}/bin:$PATH",
         *_env({k: v for k, v in settings.items() if k not in recipe.env}, "settings"),
-        *_labels(recipe.labels),
         "# Group 0, for platforms that choose the user id themselves.",
         "USER 1000:0",
         "WORKDIR /tmp",
@@ -224,6 +222,10 @@ def _image(recipe: Recipe) -> list[str]:
         f"    CMD {json.dumps(['python', '-c', HEALTHCHECK])}",
         "ENTRYPOINT []",
         f"CMD {json.dumps(['sh', '-c', _COMMAND])}",
+        *lines,
+        f"COPY source {FUNCTION}/source",
+        f"COPY function {FUNCTION}",
+        *_labels(recipe.labels),
     ]
 
 

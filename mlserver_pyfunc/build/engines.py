@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .names import BuildError
+from .process import run
 
 NAMES = ("docker", "podman", "buildah")
-LAST_LINES = 12
-"""How much of an engine's own words a failure carries."""
-
 _ANSWER_SECONDS = 20
-_STEP = re.compile(
-    r"^(?:\[[\d/]+\] )?STEP \d+(?:/\d+)?:? ?(?P<buildah>.+)$"
-    r"|^Step \d+/\d+ : (?P<legacy>.+)$"
-    r"|^#\d+ \[(?P<buildkit>.+\d+/\d+\] .+)$"
-)
 
 
 @dataclass(frozen=True)
@@ -179,14 +169,14 @@ class Docker(Engine):
             command.append(f"--build-arg=SOURCE_DATE_EPOCH={request.epoch}")
         # Engines before 23 build by BuildKit only where asked to.
         variables = {} if self._buildx else {"DOCKER_BUILDKIT": str(int(self._buildkit))}
-        _run([*command, *request.extra, str(request.context)], variables)
+        run([*command, *request.extra, str(request.context)], variables)
         if self._buildx:
             facts = json.loads(metadata.read_text()) if metadata.is_file() else {}
             digest = facts.get("containerimage.digest") if request.push else None
             return Built(facts.get("containerimage.config.digest") or _id(told), digest)
         if not request.push:
             return Built(_id(told), None)
-        said = _run([self.name, "push", request.name])
+        said = run([self.name, "push", request.name])
         return Built(_id(told), _digest_in(said))
 
     @staticmethod
@@ -217,13 +207,13 @@ class _Containers(Engine):
         if "--layers" not in " ".join(request.extra):
             common.append("--layers")
         command = [self.name, *self.build_command, *common, *request.extra, str(request.context)]
-        _run(command)
+        run(command)
         if not request.push:
             return Built(None if several else _id(told), None)
         kind = ["manifest", "push", "--all"] if several else ["push"]
         tls = [option for option in request.extra if option.startswith("--tls-verify")]
         target = [request.name, f"docker://{request.name}"]
-        _run([self.name, *kind, *tls, f"--digestfile={pushed}", *target])
+        run([self.name, *kind, *tls, f"--digestfile={pushed}", *target])
         return Built(None if several else _id(told), pushed.read_text().strip() or None)
 
 
@@ -286,42 +276,6 @@ def _check_mounts(engine: Engine, request: Request) -> None:
             "secrets and a CA bundle need BuildKit, podman or buildah: this docker has the old "
             "builder only; install its buildx plugin"
         )
-
-
-def _run(command: Sequence[str], variables: Mapping[str, str] | None = None) -> str:
-    """Runs an engine and passes on what it says.
-
-    Returns:
-        Its last lines.
-
-    Raises:
-        BuildError: It failed.
-    """
-    last: deque[str] = deque(maxlen=400)
-    step = ""
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, **(variables or {})},
-    ) as process:
-        assert process.stdout is not None
-        for raw in process.stdout:
-            line = raw.decode(errors="replace").rstrip()
-            print(line, file=sys.stderr, flush=True)
-            last.append(line)
-            if match := _STEP.match(line):
-                step = next(group for group in match.groups() if group).replace("]", ":", 1)
-    if process.returncode:
-        raise BuildError(_explanation(command[0], step, list(last)))
-    return "\n".join(last)
-
-
-def _explanation(engine: str, step: str, said: Sequence[str]) -> str:
-    text = "\n".join(f"  {line}" for line in said[-LAST_LINES:] if line.strip())
-    where = f' at step "{step[:200]}"' if step else ""
-    return f"{engine} failed{where}; its last lines:\n{text}"
 
 
 def _id(path: Path) -> str | None:

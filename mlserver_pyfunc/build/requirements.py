@@ -106,13 +106,14 @@ def _shared(
     # The server's layer stays the one that other functions have, where that can be.
     for constraints in ([*_entries(alone).values(), *locked], locked):
         try:
-            both = _compile([*server, *function], constraints, python, platforms)
+            both = _entries(_compile([*server, *function], constraints, python, platforms))
         except uv.UvError:
             continue
-        entries = _entries(both)
-        names = _entries(_compile(server, list(entries.values()), python, platforms))
-        ours = "".join(text for name, text in entries.items() if name in names)
-        theirs = "".join(text for name, text in entries.items() if name not in names)
+        if constraints is locked:
+            alone = _compile(server, list(both.values()), python, platforms)
+        names = _entries(alone)
+        ours = "".join(text for name, text in both.items() if name in names)
+        theirs = "".join(text for name, text in both.items() if name not in names)
         return Installed(python, python, ours, theirs, own=False)
     return None
 

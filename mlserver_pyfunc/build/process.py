@@ -1,0 +1,69 @@
+"""Runs an engine's command: passes on what it says, and keeps what explains a failure."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+from .names import BuildError
+
+LAST_LINES = 12
+"""How much of an engine's own words a failure carries."""
+
+_STEP = re.compile(
+    r"^(?:\[[\d/]+\] )?STEP \d+(?:/\d+)?:? ?(?P<buildah>.+)$"
+    r"|^Step \d+/\d+ : (?P<legacy>.+)$"
+    r"|^#\d+ \[(?P<buildkit>.+\d+/\d+\] .+)$"
+    r"|^ > \[(?P<failed>.+\d+/\d+\] .+):$"
+)
+_BLOCK_END = "------"
+
+
+def run(command: Sequence[str], variables: Mapping[str, str] | None = None) -> str:
+    """Runs an engine and passes on what it says.
+
+    Returns:
+        Its last lines.
+
+    Raises:
+        BuildError: It failed.
+    """
+    last: deque[str] = deque(maxlen=400)
+    step = ""
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, **(variables or {})},
+    ) as process:
+        assert process.stdout is not None
+        for raw in process.stdout:
+            line = raw.decode(errors="replace").rstrip()
+            print(line, file=sys.stderr, flush=True)
+            last.append(line)
+            if match := _STEP.match(line):
+                step = next(group for group in match.groups() if group).replace("]", ":", 1)
+    if process.returncode:
+        raise BuildError(_explanation(command[0], step, list(last)))
+    return "\n".join(last)
+
+
+def _explanation(engine: str, step: str, said: Sequence[str]) -> str:
+    text = "\n".join(f"  {line}" for line in _telling(said)[-LAST_LINES:])
+    where = f' at step "{step[:200]}"' if step else ""
+    return f"{engine} failed{where}; its last lines:\n{text}"
+
+
+def _telling(said: Sequence[str]) -> list[str]:
+    """What the failed step said; BuildKit repeats it, before the Dockerfile's text."""
+    lines = [line for line in said if line.strip()]
+    starts = [number for number, line in enumerate(lines) if line.startswith(" > [")]
+    if not starts:
+        return lines
+    block = lines[starts[-1] + 1 :]
+    return block[: block.index(_BLOCK_END)] if _BLOCK_END in block else block

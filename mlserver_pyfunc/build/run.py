@@ -1,0 +1,117 @@
+"""A function's image, run in the place of the function: what `serve` does where it can."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import threading
+import webbrowser
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import image
+from ..errors import DefinitionError
+from ..folder import open_folder
+from ..routes import CallError
+from ..routes.rest import JsonRoute
+from . import engines
+
+REST, GRPC, METRICS = 8080, 8081, 8082
+"""The ports of a container."""
+
+
+@dataclass(frozen=True)
+class Runnable:
+    """An image and the engine that has it."""
+
+    engine: engines.Engine
+    reference: str
+    model_name: str
+
+
+def find(folder: Path, tell: Callable[[str], None]) -> Runnable | None:
+    """The image to run for a folder, None where its source is to be served.
+
+    Args:
+        folder: As given to `serve`.
+        tell: Takes a line that says why an image there is cannot be used.
+
+    Raises:
+        PyFuncError: The definition or the lock cannot be read.
+    """
+    try:
+        opened = open_folder(folder)
+    except DefinitionError:
+        # A folder of several functions, or a broken one: the server says which.
+        return None
+    found = image.recorded(opened.definition, opened.located.folder)
+    if found is None:
+        return None
+    if found.stale:
+        tell(
+            f"image {found.reference} is stale ({found.why}): serving from source; "
+            "mlserver-pyfunc build renews it"
+        )
+        return None
+    for reference in filter(None, (found.id, found.reference)):
+        engine = engines.holder(reference)
+        if engine:
+            return Runnable(engine, reference, opened.model_name)
+    tell(f"image {found.reference} is not on this machine: serving from source")
+    return None
+
+
+def run(
+    runnable: Runnable, ports: Mapping[int, int], host: str, when_ready: Callable[[], None]
+) -> int:
+    """Runs an image in the foreground until it ends, or a signal ends it.
+
+    Args:
+        runnable: What to run.
+        ports: Of the host, by those of the container.
+        host: Address to publish them on.
+        when_ready: Called once the function can be called.
+
+    Returns:
+        The exit code of the engine's command.
+    """
+    command = runnable.engine.run_command(runnable.reference, ports, host)
+    process = subprocess.Popen(command)
+    ended = threading.Event()
+    waiting = threading.Thread(
+        target=_await_ready, args=(f"http://{host}:{ports[REST]}", runnable, ended, when_ready)
+    )
+    previous = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    waiting.start()
+    try:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                # The terminal sends it to the engine too, which stops the container.
+                continue
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        ended.set()
+        waiting.join()
+
+
+def open_playground(url: str, model_name: str) -> None:
+    """Opens a function's playground in the browser."""
+    webbrowser.open(f"{url}/v2/models/{model_name}/playground")
+
+
+def _await_ready(
+    url: str, runnable: Runnable, ended: threading.Event, when_ready: Callable[[], None]
+) -> None:
+    route = JsonRoute(url.replace("//0.0.0.0:", "//127.0.0.1:"), timeout=5)
+    while not ended.wait(0.2):
+        try:
+            if any(model["state"] == "READY" for model in route.models()):
+                when_ready()
+                return
+        except (CallError, OSError):
+            continue
+        finally:
+            route.close()
