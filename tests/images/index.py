@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -11,6 +13,38 @@ from ..sources.servers import Server, reply
 
 _INDEX = "https://pypi.org"
 _FILES = "https://files.pythonhosted.org"
+
+
+@dataclass(frozen=True)
+class Authority:
+    """Who signs for the proxy.
+
+    Attributes:
+        bundle: Its certificate, which users are to trust.
+        server: The proxy's certificate for loopback, with its key in the same file.
+    """
+
+    bundle: Path
+    server: Path
+
+
+def authority(folder: Path) -> Authority:
+    """Makes an authority and has it sign."""
+    ca, key, asked = folder / "ca.pem", folder / "key.pem", folder / "request.pem"
+    fresh = ("-newkey", "rsa:2048", "-nodes")
+    extensions = folder / "extensions"
+    extensions.write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
+    for command in (
+        ["req", "-x509", *fresh, "-days", "2", "-subj", "/CN=inspector",
+         "-keyout", folder / "ca-key.pem", "-out", ca],
+        ["req", *fresh, "-subj", "/CN=localhost", "-keyout", key, "-out", asked],
+        ["x509", "-req", "-in", asked, "-CA", ca, "-CAkey", folder / "ca-key.pem", "-days", "2",
+         "-CAcreateserial", "-extfile", extensions, "-out", folder / "cert.pem"],
+    ):  # fmt: skip
+        subprocess.run(["openssl", *command], check=True, capture_output=True)
+    server = folder / "server.pem"
+    server.write_text(key.read_text() + (folder / "cert.pem").read_text())
+    return Authority(ca, server)
 
 
 class InspectedIndex(Server):

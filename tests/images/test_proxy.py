@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ..sources.servers import certificate
 from . import bases
 from .build import PROGRAM
 from .engines import Engine
 from .functions import NUMBERS, write_file
-from .index import InspectedIndex
+from .index import Authority, InspectedIndex, authority
 
 TAG = "localhost/pyfunc-tests/inspected:1"
 _TRUST = ("SSL_CERT_FILE", "SSL_CERT_DIR", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -24,13 +23,13 @@ pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
-def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return certificate(tmp_path_factory.mktemp("tls"))
+def signer(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return authority(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="module")
-def index(pem: Path) -> Iterator[InspectedIndex]:
-    server = InspectedIndex(pem)
+def index(signer: Authority) -> Iterator[InspectedIndex]:
+    server = InspectedIndex(signer.server)
     yield server
     server.close()
 
@@ -57,21 +56,21 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_an_environment_is_made_only_with_the_option(
-    behind: dict[str, str], index: InspectedIndex, pem: Path, folder: Path
+    behind: dict[str, str], index: InspectedIndex, signer: Authority, folder: Path
 ) -> None:
     refused = _run(["env", folder], behind)
     assert refused.returncode == 1
     assert "certificate" in refused.stderr
     assert "MLSERVER_PYFUNC_CA_BUNDLE" in refused.stderr
     assert "Traceback" not in refused.stderr
-    made = _run(["env", folder], {**behind, "MLSERVER_PYFUNC_CA_BUNDLE": str(pem)})
+    made = _run(["env", folder], {**behind, "MLSERVER_PYFUNC_CA_BUNDLE": str(signer.bundle)})
     assert made.returncode == 0, made.stderr
     assert "tabulate==0.9.0" in made.stdout
     assert any(path.startswith("/simple/tabulate") for _, path, _ in index.requests)
 
 
 def test_an_image_is_built_only_with_the_option(
-    builder: Engine, behind: dict[str, str], index: InspectedIndex, pem: Path, folder: Path
+    builder: Engine, behind: dict[str, str], index: InspectedIndex, signer: Authority, folder: Path
 ) -> None:
     definition = yaml.safe_load((folder / "function.yaml").read_text())
     definition["base_image"] = bases.make_plain_python(builder.storage, "3.12")
@@ -88,7 +87,7 @@ def test_an_image_is_built_only_with_the_option(
     assert refused.returncode == 1
     assert "certificate" in refused.stderr
     assert "--ca-bundle" in refused.stderr
-    made = _run([*command, f"--ca-bundle={pem}"], env)
+    made = _run([*command, f"--ca-bundle={signer.bundle}"], env)
     assert made.returncode == 0, made.stderr
     assert any(path.startswith("/packages/") for _, path, _ in index.requests)
     with builder.running(TAG, "--network=none", "--read-only", "--tmpfs=/tmp") as container:
