@@ -175,6 +175,16 @@ def _environment() -> dict[str, str]:
     return environment
 
 
+def indexes() -> tuple[str | None, list[str]]:
+    """The package indexes that uv and pip are set to on this machine: the first, and others."""
+    environment = _environment()
+    first = environment.get("UV_DEFAULT_INDEX") or environment.get("UV_INDEX_URL")
+    text = f"{environment.get('UV_INDEX', '')} {environment.get('UV_EXTRA_INDEX_URL', '')}"
+    # An index may have a name in front, `name=https://...`.
+    others = [re.sub(r"^[\w.-]+=", "", entry) for entry in text.split()]
+    return first, others
+
+
 def _pip_settings() -> dict[str, str]:
     """What pip's environment variables and files say about indexes, in uv's spelling."""
     found: dict[str, str] = {}

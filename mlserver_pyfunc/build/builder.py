@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from .. import image, lock
 from ..folder import open_folder
-from . import context, dockerfile, engines
+from . import context, engines
 from .names import (
     BuildError,
     checked_argument,
@@ -19,6 +18,7 @@ from .names import (
     checked_platforms,
     checked_secret,
 )
+from .secrets import files
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,10 @@ def build(folder: Path, name: str, options: Options) -> Result:
     name = checked_image(name)
     engine = engines.choose(options.engine)
     opened = open_folder(folder)
-    with TemporaryDirectory(prefix="mlserver-pyfunc-") as work, _secrets(options) as secrets:
+    with (
+        TemporaryDirectory(prefix="mlserver-pyfunc-") as work,
+        files(options.secrets, options.ca_bundle, with_indexes=engine.mounts) as secrets,
+    ):
         target = Path(work, "context")
         made_of = image.inputs(opened.definition, opened.located.folder)
         context.write(opened, target, _context_options(options, secrets, engine.mounts))
@@ -107,7 +110,7 @@ def write_context(folder: Path, target: Path, options: Options) -> None:
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise BuildError(f"{target}: expected an empty folder, or none")
-    with _secrets(options) as secrets:
+    with files(options.secrets, options.ca_bundle, with_indexes=False) as secrets:
         context.write(
             open_folder(folder), target, _context_options(options, secrets, options.mounts)
         )
@@ -124,33 +127,6 @@ def _context_options(options: Options, secrets: Sequence[str], mounts: bool) -> 
         mounts=mounts,
         epoch=_epoch(),
     )
-
-
-@contextmanager
-def _secrets(options: Options) -> Iterator[list[str]]:
-    """The secrets of a build, with those by which it trusts the CA bundle."""
-    secrets = list(options.secrets)
-    if options.ca_bundle is None:
-        yield secrets
-        return
-    bundle = options.ca_bundle.resolve()
-    if "-----BEGIN CERTIFICATE-----" not in _text(bundle):
-        raise BuildError(f"{options.ca_bundle}: expected certificates in PEM form")
-    with TemporaryDirectory() as work:
-        settings = Path(work, "apt.conf")
-        settings.write_text(f'Acquire::https::CaInfo "/run/secrets/{dockerfile.CA_SECRET}";\n')
-        secrets += [
-            f"id={dockerfile.CA_SECRET},src={bundle}",
-            f"id={dockerfile.APT_SECRET},src={settings}",
-        ]
-        yield secrets
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise BuildError(f"{path}: {(error.strerror or str(error)).lower()}") from None
 
 
 def _epoch() -> int | None:

@@ -172,6 +172,8 @@ def _server(recipe: Recipe) -> list[str]:
                 f"uv venv --quiet --python {python} {SERVER}",
                 _install(f"{SERVER}/bin/python", "--require-hashes -r /build/server.txt"),
                 f"echo '{path}' > {packages}/function.pth",
+                # A third of the largest package, which nothing imports.
+                f"rm -rf {packages}/pandas/tests",
             ],
         ),
         f"COPY {recipe.wheel} /build/{recipe.wheel}",

@@ -315,7 +315,9 @@ def _environment(url: str, credentials: Credentials | None, work: Path) -> dict[
         **{name: "0" for name in os.environ if name.startswith("GIT_TRACE")},
     }
     # One variable names the certificates for every kind of source.
-    if os.environ.get("SSL_CERT_FILE") and not os.environ.get("GIT_SSL_CAINFO"):
+    if settings.ca_bundle():
+        environment["GIT_SSL_CAINFO"] = settings.ca_bundle() or ""
+    elif os.environ.get("SSL_CERT_FILE") and not os.environ.get("GIT_SSL_CAINFO"):
         environment["GIT_SSL_CAINFO"] = os.environ["SSL_CERT_FILE"]
     if credentials:
         environment["MLSERVER_PYFUNC_GIT_USERNAME"] = credentials.username

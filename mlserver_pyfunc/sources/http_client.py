@@ -195,7 +195,8 @@ def _redirect_rule() -> aiohttp.TraceConfig:
 
 def _tls() -> ssl.SSLContext:
     # aiohttp's own context ignores changes to SSL_CERT_FILE after its import.
-    return ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE") or None)
+    bundle = settings.ca_bundle() or os.environ.get("SSL_CERT_FILE") or None
+    return ssl.create_default_context(cafile=bundle)
 
 
 def _proxy(url: str) -> str | None:

@@ -150,6 +150,7 @@ def _opened(url: str) -> tuple[Any, str]:
         secret=login.password if login else None,
         endpoint_url=endpoint,
         config_kwargs=options,
+        client_kwargs={"verify": settings.ca_bundle()} if settings.ca_bundle() else None,
         skip_instance_cache=True,
         use_listings_cache=False,
     )
