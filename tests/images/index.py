@@ -34,13 +34,14 @@ def authority(folder: Path) -> Authority:
     fresh = ("-newkey", "rsa:2048", "-nodes")
     extensions = folder / "extensions"
     extensions.write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
-    for command in (
+    commands: tuple[list[str | Path], ...] = (
         ["req", "-x509", *fresh, "-days", "2", "-subj", "/CN=inspector",
          "-keyout", folder / "ca-key.pem", "-out", ca],
         ["req", *fresh, "-subj", "/CN=localhost", "-keyout", key, "-out", asked],
         ["x509", "-req", "-in", asked, "-CA", ca, "-CAkey", folder / "ca-key.pem", "-days", "2",
          "-CAcreateserial", "-extfile", extensions, "-out", folder / "cert.pem"],
-    ):  # fmt: skip
+    )  # fmt: skip
+    for command in commands:
         subprocess.run(["openssl", *command], check=True, capture_output=True)
     server = folder / "server.pem"
     server.write_text(key.read_text() + (folder / "cert.pem").read_text())
@@ -69,16 +70,9 @@ class InspectedIndex(Server):
     def _answer(self, request: BaseHTTPRequestHandler) -> None:
         is_page = request.path.startswith("/simple/")
         url = f"{_INDEX if is_page else _FILES}{request.path}"
-        wanted = {"Accept": "text/html" if is_page else "*/*"}
-        if "Range" in request.headers:
-            wanted["Range"] = request.headers["Range"]
-        got = self._upstream.request(request.command, url, headers=wanted)
-        content = (
-            got.content.replace(_FILES.encode(), self.url.encode()) if is_page else got.content
-        )
-        kept = {
-            name: got.headers[name]
-            for name in ("Content-Type", "Content-Range", "Accept-Ranges")
-            if name in got.headers
-        }
-        reply(request, got.status_code, content, kept)
+        got = self._upstream.get(url, headers={"Accept": "text/html" if is_page else "*/*"})
+        content = got.content
+        if is_page:
+            content = content.replace(_FILES.encode(), self.url.encode())
+        kind = got.headers.get("Content-Type", "application/octet-stream")
+        reply(request, got.status_code, content, {"Content-Type": kind})
