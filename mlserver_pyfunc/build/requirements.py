@@ -7,6 +7,7 @@ function's Python; else the function has its own beside the server's.
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +126,9 @@ def _compile(lines: Sequence[str], constraints: Sequence[str], python: str, plat
         options = [
             *("--quiet", "--no-header", "--no-annotate", "--generate-hashes"),
             *("--no-emit-index-url", "--no-emit-find-links"),
-            *("--python-version", python, "--constraints", str(held)),
+            # Looking for an interpreter of that version would take longer than resolving.
+            *("--python", sys.executable, "--python-version", python),
+            *("--constraints", str(held)),
             *_platform_options(platforms),
         ]
         return uv.run(["pip", "compile", *options, "-"], given="\n".join(lines))

@@ -69,6 +69,7 @@ def command(
 
     from .. import settings
     from ..build import builder
+    from ..build.names import BuildError
 
     if ca_bundle:
         os.environ[settings.CA_BUNDLE] = str(ca_bundle.resolve())
@@ -84,11 +85,17 @@ def command(
         extra=engine_arg,
         mounts=not portable,
     )
-    if output is not None:
-        builder.write_context(folder, output, options)
-        click.echo(f"wrote {output}")
-        return
-    if name is None:
-        raise Failure("no name for the image", hint="add -t NAME:TAG, or --output DIR")
-    made = builder.build(folder, name, options)
-    click.echo(f"built {made.record.name} by {made.engine}: {made.record.digest or made.record.id}")
+    try:
+        if output is not None:
+            builder.write_context(folder, output, options)
+            click.echo(f"wrote {output}")
+            return
+        if name is None:
+            raise Failure("no name for the image", hint="add -t NAME:TAG, or --output DIR")
+        made = builder.build(folder, name, options)
+    except BuildError as error:
+        raise Failure(str(error)) from None
+    record = made.record
+    click.echo(
+        f"built {record.name} by {made.engine}: {record.digest or record.id or 'not pushed'}"
+    )
