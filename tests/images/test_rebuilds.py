@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from .build import build
+from .container import HARDENED
 from .engines import Engine
-from .functions import Case, write_file
+from .functions import NUMBERS, Case, write_file
 
 CASE = Case("file", ("3.12",), write_file, "3.12", 2, "")
 EPOCH = "1700000000"
@@ -61,3 +62,7 @@ def test_a_source_only_change_reuses_every_layer_of_dependencies(
         files = {str(path.relative_to(layer)) for path in layer.rglob("*") if path.is_file()}
         assert all(name.startswith("opt/function/") for name in files), sorted(files)[:5]
     assert warm.seconds < cold.seconds / 2, (warm.seconds, cold.seconds)
+    # The change is of one character: a file of equal size and time must not pass for unchanged.
+    with builder.running(warm.tag, *HARDENED) as container:
+        container.wait_until_ready(CASE.name)
+        assert container.infer(CASE.name, [NUMBERS])["rest"]["y"] == [9.0, -22.5, 36.0]
