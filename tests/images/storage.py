@@ -43,7 +43,7 @@ class Storage:
     """A place for images and containers, gone with everything in it at the end.
 
     Args:
-        root: An empty folder, on a file system that overlay takes.
+        root: An empty folder or one to make, on a file system that overlay takes.
 
     Attributes:
         env: The environment in which podman and buildah use it.
@@ -51,6 +51,7 @@ class Storage:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        root.mkdir(parents=True, exist_ok=True)
         mount_memory(root)
         settings = root / "settings"
         settings.mkdir(parents=True)
