@@ -122,7 +122,10 @@ def write_context(folder: Path, target: Path, options: Options) -> None:
 
 def _context_options(options: Options, secrets: Sequence[str], mounts: bool) -> context.Options:
     if secrets and not mounts:
-        raise BuildError("secrets and a CA bundle need mounts, which this builder has not")
+        raise BuildError(
+            "secrets and a CA bundle need mounts, which neither --portable nor docker's old "
+            "builder has: install docker's buildx plugin, podman or buildah"
+        )
     return context.Options(
         platforms=checked_platforms(options.platforms) if options.platforms else None,
         server_image=options.server_image,

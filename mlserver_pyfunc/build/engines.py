@@ -157,7 +157,6 @@ class Docker(Engine):
         return True
 
     def build(self, request: Request, work: Path) -> Built:
-        _check_mounts(self, request)
         told, metadata = work / "image.id", work / "metadata.json"
         command = [self.name, *(["buildx"] if self._buildx else []), "build"]
         command += self._common(request, {"iidfile": str(told)})
@@ -268,14 +267,6 @@ def holder(reference: str) -> Engine | None:
         if engine.answers() and engine.has(reference):
             return engine
     return None
-
-
-def _check_mounts(engine: Engine, request: Request) -> None:
-    if request.secrets and not engine.mounts:
-        raise BuildError(
-            "secrets and a CA bundle need BuildKit, podman or buildah: this docker has the old "
-            "builder only; install its buildx plugin"
-        )
 
 
 def _id(path: Path) -> str | None:

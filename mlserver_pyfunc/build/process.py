@@ -21,6 +21,7 @@ _STEP = re.compile(
     r"|^#\d+ \[(?P<buildkit>.+\d+/\d+\] .+)$"
     r"|^ > \[(?P<failed>.+\d+/\d+\] .+):$"
 )
+_NO_SHELL = re.compile(r"exec.*/bin/sh\b.*(no such file|not found)", re.IGNORECASE)
 _BLOCK_END = "------"
 
 
@@ -64,8 +65,10 @@ def _explanation(engine: str, step: str, said: Sequence[str]) -> str:
 def _telling(said: Sequence[str]) -> list[str]:
     """What the failed step said; BuildKit repeats it, before the Dockerfile's text."""
     lines = [line for line in said if line.strip()]
+    if any(_NO_SHELL.search(line) for line in lines):
+        lines.append("the base image has no sh, which build steps and the server's start need")
     starts = [number for number, line in enumerate(lines) if line.startswith(" > [")]
     if not starts:
         return lines
     block = lines[starts[-1] + 1 :]
-    return block[: block.index(_BLOCK_END)] if _BLOCK_END in block else block
+    return block[: block.index(_BLOCK_END)] or block if _BLOCK_END in block else block

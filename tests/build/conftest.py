@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import stat
+import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,11 +14,19 @@ import yaml
 
 from mlserver_pyfunc.build import wheel
 
+from .fakes import DIGEST, ID, PROGRAM, Put
+
 CODE = "def predict(x):\n    return x\n"
 TENSOR = {"datatype": "FP32", "shape": [-1]}
 CONTRACT = {"inputs": [{"name": "x", **TENSOR}], "outputs": [{"name": "y", **TENSOR}]}
 
 WriteFunction = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def trust(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable that the command sets for its process is of one test only."""
+    monkeypatch.setenv("MLSERVER_PYFUNC_CA_BUNDLE", "")
 
 
 @pytest.fixture
@@ -67,3 +77,31 @@ def write_wheel(folder: Path, name: str, version: str, *requires: str) -> None:
         archive.writestr(f"{info}/METADATA", "\n".join(lines) + "\n")
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
         archive.writestr(f"{info}/RECORD", "")
+
+
+@pytest.fixture
+def calls(tmp_path: Path) -> Path:
+    return tmp_path / "calls"
+
+
+@pytest.fixture
+def put(tmp_path: Path, calls: Path, monkeypatch: pytest.MonkeyPatch) -> Put:
+    """Puts an engine into a PATH that has no other."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+
+    def place(name: str, answers: Mapping[str, tuple[int, str]] | None = None) -> None:
+        text = PROGRAM.format(
+            python=sys.executable,
+            calls=str(calls),
+            name=name,
+            id=ID,
+            digest=DIGEST,
+            answers=list((answers or {}).items()),
+        )
+        path = folder / name
+        path.write_text(text)
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+    return place

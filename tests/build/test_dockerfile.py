@@ -73,7 +73,10 @@ def test_keeps_the_rules_of_hadolint_and_of_old_engines(keys: dict[str, Any]) ->
     if not keys["mounts"]:
         keys.pop("secrets", None)
     text = render(recipe(**keys))
-    lint = subprocess.run([HADOLINT, "-"], input=text, capture_output=True, text=True, check=False)
+    # Each instruction is a step of its own, so that a change of one does not repeat those before.
+    lint = subprocess.run(
+        [HADOLINT, "--ignore=DL3059", "-"], input=text, capture_output=True, text=True, check=False
+    )
     assert lint.returncode == 0, lint.stdout + text
     assert "# syntax" not in text
     assert "<<" not in text
