@@ -16,6 +16,7 @@ PYTHON_DOWNLOADS = "MLSERVER_PYFUNC_PYTHON_DOWNLOADS"
 CA_BUNDLE = "MLSERVER_PYFUNC_CA_BUNDLE"
 ENVIRONMENT = "MLSERVER_PYFUNC_ENVIRONMENT"
 
+_UNTRUSTED = "UnknownIssuer|certificate.verify.failed|self-signed certificate|unknown authority"
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -59,6 +60,16 @@ def python_downloads() -> bool:
 def ca_bundle() -> str | None:
     """A PEM file of authorities to trust in the place of the usual ones."""
     return os.environ.get(CA_BUNDLE) or None
+
+
+def trust_hint(text: str) -> str:
+    """What to do next where a program's words tell of an authority that it does not trust."""
+    if not re.search(_UNTRUSTED, text, re.IGNORECASE):
+        return ""
+    return (
+        "where a proxy inspects TLS, give the PEM file of its authorities in "
+        f"{CA_BUNDLE}, or to build by --ca-bundle"
+    )
 
 
 def ready_environment() -> Path | None:

@@ -227,7 +227,9 @@ def _explanation(told: Sequence[str]) -> str:
     """uv's words on one line, without its drawing."""
     lines = (re.sub(r"^[^\w'\"(<]+", "", line).strip() for line in told)
     said = [line for line in lines if line and not line.startswith(_ASIDES)]
-    return without_passwords(" ".join(said[-ERROR_LINES:])) or "uv failed without a word"
+    text = without_passwords(" ".join(said[-ERROR_LINES:])) or "uv failed without a word"
+    hint = settings.trust_hint(text)
+    return f"{text}; {hint}" if hint else text
 
 
 def without_passwords(text: str) -> str:

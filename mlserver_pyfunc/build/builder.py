@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 from .. import image, lock
 from ..folder import open_folder
+from ..sources.digest import tree_sha256
 from . import context, engines
 from .names import (
     BuildError,
@@ -84,6 +85,9 @@ def build(folder: Path, name: str, options: Options) -> Result:
         target = Path(work, "context")
         made_of = image.inputs(opened.definition, opened.located.folder)
         context.write(opened, target, _context_options(options, secrets, engine.mounts))
+        # BuildKit looks for files that it has in contexts before by the name of the folder, and
+        # with SOURCE_DATE_EPOCH all have one time.
+        target = target.rename(Path(work, tree_sha256(target)))
         request = engines.Request(
             context=target,
             name=name,

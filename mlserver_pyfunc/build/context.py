@@ -16,7 +16,7 @@ from .. import lock
 from ..definition import FILE_NAME, FunctionDefinition, SourceDefinition
 from ..folder import SETTINGS_FILE_NAME, FunctionFolder
 from ..sources import SourceTree
-from ..sources.digest import tree_sha256
+from ..sources.digest import file_sha256, tree_sha256
 from ..sources.tree import Provenance
 from ..sources.uri import checked_scheme
 from . import dockerfile, requirements, source, wheel
@@ -25,6 +25,8 @@ from .names import BuildError, checked_base
 
 SOURCE = "source"
 _PORTS = ("host", "http_port", "grpc_port", "metrics_port", "model_repository_root")
+_LATEST = 10**9
+"""Of the times of files, in seconds since 1970."""
 _LABEL = "io.mlserver-pyfunc"
 
 
@@ -218,9 +220,14 @@ def _copy(files: Mapping[str, Path | bytes], target: Path) -> None:
 
 
 def _settle(root: Path, epoch: int | None) -> None:
-    """Gives every file and folder the same rights and time wherever the context is made."""
-    when = epoch if epoch is not None else 0
+    """Gives every file and folder the same rights and time wherever the context is made.
+
+    A file's time is of its content: BuildKit takes one of equal size and time for unchanged.
+    """
     for path in [root, *root.rglob("*")]:
+        when = epoch or 0
+        if epoch is None and path.is_file() and not path.is_symlink():
+            when = int(file_sha256(path)[:12], 16) % _LATEST
         if not path.is_symlink():
             is_run = path.is_dir() or path.stat().st_mode & 0o100
             path.chmod(0o755 if is_run else 0o644)

@@ -9,6 +9,7 @@ import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
 
+from .. import settings
 from .names import BuildError
 
 LAST_LINES = 12
@@ -57,7 +58,8 @@ def run(command: Sequence[str], variables: Mapping[str, str] | None = None) -> s
 def _explanation(engine: str, step: str, said: Sequence[str]) -> str:
     text = "\n".join(f"  {line}" for line in _telling(said)[-LAST_LINES:])
     where = f' at step "{step[:200]}"' if step else ""
-    return f"{engine} failed{where}; its last lines:\n{text}"
+    hint = settings.trust_hint("\n".join(said))
+    return f"{engine} failed{where}; its last lines:\n{text}" + (f"\n{hint}" if hint else "")
 
 
 def _telling(said: Sequence[str]) -> list[str]:

@@ -1,0 +1,68 @@
+"""What a second build makes anew: only what changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+
+import pytest
+
+from .build import build
+from .container import HARDENED
+from .engines import Engine
+from .functions import NUMBERS, Case, write_file
+
+CASE = Case("file", ("3.12",), write_file, "3.12", 2, "")
+EPOCH = "1700000000"
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@dataclass(frozen=True)
+class Cold:
+    """A build with nothing to reuse, of a folder that is the test's to change."""
+
+    folder: Path
+    layers: list[str]
+    seconds: float
+
+
+@pytest.fixture(scope="module")
+def cold(builder: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cold]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(builder.env, "SOURCE_DATE_EPOCH", EPOCH)
+        folder = tmp_path_factory.mktemp("cold") / "function"
+        write_file(folder)
+        built = build(builder, CASE, folder, "--no-cache", name="cold")
+        yield Cold(folder, builder.layers(built.tag), built.seconds)
+
+
+def test_equal_input_gives_equal_layers(builder: Engine, tmp_path: Path, cold: Cold) -> None:
+    folder = tmp_path / "elsewhere"
+    write_file(folder)
+    again = build(builder, CASE, folder, "--no-cache", name="again")
+    assert builder.layers(again.tag) == cold.layers
+
+
+def test_a_source_only_change_reuses_every_layer_of_dependencies(
+    builder: Engine, tmp_path: Path, cold: Cold, record_property: Callable[[str, object], None]
+) -> None:
+    write_file(cold.folder, factor=9)
+    warm = build(builder, CASE, cold.folder, name="warm")
+    record_property("cold_seconds", round(cold.seconds, 1))
+    record_property("warm_seconds", round(warm.seconds, 1))
+    after = builder.layers(warm.tag)
+    pairs = zip(cold.layers, after, strict=True)
+    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    assert shared < len(after), "the source changed, but no layer did"
+    layers = builder.unpack_layers(warm.tag, builder.base("3.12"), tmp_path)
+    for layer in layers[shared - len(after) :]:
+        files = {str(path.relative_to(layer)) for path in layer.rglob("*") if path.is_file()}
+        assert all(name.startswith("opt/function/") for name in files), sorted(files)[:5]
+    assert warm.seconds < cold.seconds / 2, (warm.seconds, cold.seconds)
+    # The change is of one character: a file of equal size and time must not pass for unchanged.
+    with builder.running(warm.tag, *HARDENED) as container:
+        container.wait_until_ready(CASE.name)
+        assert container.infer(CASE.name, [NUMBERS])["rest"]["y"] == [9.0, -22.5, 36.0]
