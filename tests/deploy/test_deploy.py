@@ -263,10 +263,10 @@ def test_the_objects_are_those_that_manifest_prints(cli: Cli, healthy: FakeClust
 def test_the_curl_that_is_printed_gets_an_answer(
     cli: Cli, cluster: FakeCluster, tmp_path: Path
 ) -> None:
-    from ..docs.conftest import running_server
+    from ..server.process import serving
 
-    with running_server(IRIS, tmp_path, "iris") as server:
-        cluster.stories["InferenceService"] = stories.serves(f"http://{server.http}")
+    with serving(IRIS, tmp_path, "iris") as server:
+        cluster.stories["InferenceService"] = stories.serves(server.url)
         said = cli.call("kserve")
         words = shlex.split(said.out.partition("call it:\n")[2].partition("\n")[0])
         assert words[0] == "curl"

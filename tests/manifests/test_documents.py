@@ -15,9 +15,9 @@ from click.testing import CliRunner
 
 from mlserver_pyfunc.cli import main
 
-from ..docs.conftest import Server, running_server
 from ..docs.markdown import blocks
 from ..docs.session import Step, assert_printed, run, steps
+from ..server.process import ServerProcess, serving
 from . import schemas
 from .cases import EXAMPLES, ROOT
 
@@ -82,9 +82,9 @@ def test_every_block_is_run_or_wants_a_cluster(path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     work = tmp_path_factory.mktemp("work")
-    with running_server(EXAMPLES / "iris", work, "iris") as running:
+    with serving(EXAMPLES / "iris", work, "iris") as running:
         yield running
 
 
@@ -93,9 +93,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     ("path", "step"), STEPS, ids=[f"{path.stem}: {step.name}" for path, step in STEPS]
 )
 def test_the_calls_are_answered_as_shown(
-    path: Path, step: Step, server: Server, tmp_path: Path
+    path: Path, step: Step, server: ServerProcess, tmp_path: Path
 ) -> None:
-    assert_printed(step.expected, run(step, server.http, server.grpc, tmp_path))
+    assert_printed(step.expected, run(step, server.rest_address, server.grpc_address, tmp_path))
 
 
 def test_make_docs_writes_the_examples(tmp_path: Path) -> None:
