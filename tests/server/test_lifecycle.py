@@ -416,7 +416,8 @@ def test_sigterm_answers_the_requests_in_flight_then_unloads_and_exits_with_zero
             assert running.result().expect_ok().outputs["answer"].values == [b"last word"]
         assert code == 0, server.log
         assert record.read_text() == "last closed\n"
-        assert took < 5, f"the end took {took:.1f} s\n{server.log}"
+        # It did not wait for the whole of the 10 s that a call or an unload may take.
+        assert took < 10, f"the end took {took:.1f} s\n{server.log}"
 
 
 def test_a_model_defined_by_environment_alone_is_served(tmp_path: Path) -> None:
