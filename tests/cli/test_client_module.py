@@ -16,7 +16,7 @@ ODD = {
     "inputs": [
         {"name": "class", "datatype": "FP16", "shape": [], "description": 'a "quoted"\nnote\\'},
         {"name": "a-b", "datatype": "BYTES", "shape": [-1], "optional": True},
-        {"name": "a.b", "datatype": "UINT64", "shape": [2, 2]},
+        {"name": "c.d", "datatype": "UINT64", "shape": [2, 2]},
         {"name": "1st", "datatype": "BOOL", "shape": [1]},
         {"name": "self", "datatype": "INT8", "shape": [1]},
     ],
