@@ -67,6 +67,8 @@ def command(
         raise click.UsageError("--delete and --dry-run do not go together")
     opened = open_folder(folder)
     objects = manifest.objects(platform, opened.located, given)
+    if not delete:
+        manifest.warn(platform, opened.located, given)
     seconds = timeout if wait else 0.0
     try:
         with closing(connect(kubeconfig, context)) as cluster:

@@ -131,18 +131,26 @@ def command(platform: str, folder: Path, output: IO[str], **given: Any) -> None:
     from ..folder import open_folder
     from ..manifests import dump
 
-    output.write(dump(objects(platform, open_folder(folder).located, given)))
+    located = open_folder(folder).located
+    warn(platform, located, given)
+    output.write(dump(objects(platform, located, given)))
 
 
 def objects(platform: str, located: Located, given: dict[str, Any]) -> list[dict[str, Any]]:
-    """The objects of a function, by the options as given; warns of what is worth knowing."""
+    """The objects of a function, by the options as given."""
     from .. import manifests
 
     asked = manifests.parse(read_options(given))
-    found = manifests.objects(platform, located.definition, located.folder, asked)
+    return manifests.objects(platform, located.definition, located.folder, asked)
+
+
+def warn(platform: str, located: Located, given: dict[str, Any]) -> None:
+    """Tells what is worth knowing before a function's objects are applied."""
+    from .. import manifests
+
+    asked = manifests.parse(read_options(given))
     for warning in manifests.warnings(platform, located.definition, located.folder, asked):
         click.echo(f"{click.style('warning', fg='yellow', bold=True)}: {warning}", err=True)
-    return found
 
 
 def _pairs(given: tuple[str, ...]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from . import pods, readiness
 from .apply import Applied, Target, changed_at
 from .cluster import Cluster, Object
-from .failures import ClusterError
+from .failures import ClusterError, UnreachableError
 from .readiness import State
 
 SETTLE_SECONDS = 3.0
@@ -219,6 +219,4 @@ def _line(one: _Watched) -> str:
 
 
 def _may_pass(error: ClusterError) -> bool:
-    from .failures import UnreachableError
-
     return error.may_pass or isinstance(error, UnreachableError)

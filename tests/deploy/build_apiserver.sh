@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Build Debian 12's kube-apiserver (1.20.2) and unpack its etcd into DIR, touching no system file.
 # Usage: build_apiserver.sh DIR   (DIR is a cache: a second run has nothing to do)
-# Needs apt, dpkg-dev, 4 GB of disk, and five to ten minutes.
+# Needs apt, dpkg-dev, make, openssl, 4 GB of disk, and five to ten minutes.
 set -euo pipefail
 
 target=$(mkdir -p "${1:?usage: build_apiserver.sh DIR}" && cd "$1" && pwd)

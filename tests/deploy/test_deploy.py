@@ -235,6 +235,7 @@ def test_delete_keeps_a_runtime_that_others_use(
     assert cli.call(platform, *uri, "--no-wait").code == 0
     healthy.put({**others, "metadata": {"name": "other"}})
     said = cli.call(platform, *uri, "--delete")
+    assert "warning" not in said.err
     assert f"{kind}/mlserver-pyfunc in default: kept, others use it" in said.out
     assert healthy.find(kind, "mlserver-pyfunc")
     assert not healthy.find(str(others["kind"]), "iris")

@@ -77,10 +77,34 @@ def test_the_role_is_one() -> None:
     assert not schemas._core_problems(role)
 
 
-def test_the_messages_of_the_table_are_those_of_the_code() -> None:
-    text = DOCUMENT.read_text()
-    for said in (
-        failures.missing_kind("serving.kserve.io/v1beta1", "InferenceService"),
-        failures.ClusterError("does not accept these credentials (401)"),
-    ):
-        assert str(said).partition(" serving")[0].partition(":")[0] in text
+ASKED = failures.Asked("patch", "deployments.apps", 'Deployment "iris"', "models", "https://c")
+CONFLICT = {
+    "reason": "FieldManagerConflict",
+    "message": 'conflict with "kubectl" using apps/v1',
+    "field": ".spec.replicas",
+}
+INVALID = {"field": "spec.replicas", "message": "must be a number"}
+
+
+@pytest.mark.parametrize(
+    ("error", "phrase"),
+    [
+        (
+            failures.missing_kind("serving.kserve.io/v1beta1", "InferenceService"),
+            "the cluster has no InferenceService of",
+        ),
+        (failures.refused(401, {}, ASKED), "does not accept these credentials (401)"),
+        (
+            failures.refused(404, {"message": 'namespaces "models" not found'}, ASKED),
+            'the cluster has no namespace "',
+        ),
+        (failures.refused(409, {"details": {"causes": [CONFLICT]}}, ASKED), '" manages '),
+        (
+            failures.refused(422, {"details": {"causes": [INVALID]}}, ASKED),
+            "the cluster refused it: ",
+        ),
+    ],
+)
+def test_the_table_has_the_messages_of_the_code(error: failures.ClusterError, phrase: str) -> None:
+    assert phrase in str(error)
+    assert phrase in DOCUMENT.read_text()
