@@ -21,7 +21,7 @@ from .network import Network
 
 TICK = 0.05
 # A kubelet's seconds in one of ours: between probes and restarts there is nothing to see. What
-# a container is given (timeouts, grace) is given in full.
+# a container is given (timeouts, time to start, grace) is given in full.
 SPEED = 5
 BACK_OFF = 10 / SPEED
 KINDS = {"startupProbe", "livenessProbe", "readinessProbe"}
@@ -53,6 +53,7 @@ class Probe:
     due: float
     successes: int = 0
     failures: int = 0
+    failing_since: float = 0.0
     pending: Future[str | None] | None = None
     answers: list[str | None] = field(default_factory=list)
 
@@ -67,12 +68,20 @@ class Probe:
             return None
         problem, self.pending = self.pending.result(), None
         self.answers.append(problem)
+        if self.failures == 0:
+            self.failing_since = time.monotonic()
         self.successes, self.failures = (
             (self.successes + 1, 0) if problem is None else (0, self.failures + 1)
         )
         if self.successes >= self.spec.get("successThreshold", 1):
             return True
-        return False if self.failures >= self.spec.get("failureThreshold", 3) else None
+        return False if self._has_failed() else None
+
+    def _has_failed(self) -> bool:
+        """After as many failures, and in as much time, as a kubelet would take."""
+        threshold, period = self.spec.get("failureThreshold", 3), self.spec.get("periodSeconds", 10)
+        seconds = time.monotonic() - self.failing_since
+        return self.failures >= threshold and seconds >= (threshold - 1) * period
 
 
 class Pod:
@@ -114,7 +123,7 @@ class Pod:
         (number,) = [p["containerPort"] for p in self.spec["ports"] if p.get("name") == name]
         return int(number)
 
-    def wait_until(self, condition: Callable[[], Any], what: str, seconds: float = 60) -> None:
+    def wait_until(self, condition: Callable[[], Any], what: str, seconds: float = 120) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             if self._error is not None:
@@ -125,7 +134,7 @@ class Pod:
             )
             time.sleep(TICK)
 
-    def wait_until_ready(self, seconds: float = 60) -> None:
+    def wait_until_ready(self, seconds: float = 120) -> None:
         self.wait_until(lambda: self.ready, "ready", seconds)
 
     def terminate(self) -> End:
