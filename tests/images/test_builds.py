@@ -116,9 +116,8 @@ def test_a_failure_shows_the_step_and_its_last_lines(builder: Engine, tmp_path: 
     folder = tmp_path / "inline"
     write_inline(folder)
     path = folder / "function.yaml"
-    path.write_text(
-        path.read_text() + "  instructions: ['echo before; echo the cause of it >&2; exit 7']\n"
-    )
+    step = "echo before; echo the cause of it >&2; exit 7"
+    path.write_text(path.read_text() + f"build: {{instructions: ['{step}']}}\n")
     said = build_fails(builder, folder)
     assert "echo before; echo the cause of it" in said
     assert "the cause of it" in said.replace("echo the cause of it", "")
