@@ -162,6 +162,7 @@ def _server(recipe: Recipe) -> list[str]:
             f"RUN sh /build/python.sh {SERVER_PYTHON} {recipe.server_python} {recipe.server_image}",
         ]
     packages = f"{SERVER}/lib/python{recipe.server_python}/site-packages"
+    info = f"{packages}/{recipe.wheel.partition('-py3')[0]}.dist-info"
     path = f'import site; site.addsitedir("{REQUIREMENTS}")'
     return [
         *lines,
@@ -177,7 +178,15 @@ def _server(recipe: Recipe) -> list[str]:
             ],
         ),
         f"COPY {recipe.wheel} /build/{recipe.wheel}",
-        _run(recipe, [_install(f"{SERVER}/bin/python", f"--no-deps /build/{recipe.wheel}")]),
+        _run(
+            recipe,
+            [
+                _install(f"{SERVER}/bin/python", f"--no-deps /build/{recipe.wheel}"),
+                # uv notes when it saw the file, which no two builds have in common.
+                f"rm -f {info}/uv_cache.json",
+                f"sed -i /uv_cache.json/d {info}/RECORD",
+            ],
+        ),
     ]
 
 
