@@ -178,14 +178,21 @@ class Docker(Engine):
         said = run([self.name, "push", request.name])
         return Built(_id(told), _digest_in(said))
 
-    @staticmethod
-    def _output(request: Request) -> list[str]:
+    def _output(self, request: Request) -> list[str]:
         several = "," in (request.platforms or "")
         if several and not request.push:
             raise BuildError("several platforms: docker keeps them in a registry only: add --push")
         kind = "type=image,push=true" if request.push else "type=docker"
-        rewrite = ",rewrite-timestamp=true" if request.epoch is not None else ""
+        rewrites = request.epoch is not None and self._can_rewrite(request)
+        rewrite = ",rewrite-timestamp=true" if rewrites else ""
         return [f"--output={kind}{rewrite},name={request.name}"]
+
+    def _can_rewrite(self, request: Request) -> bool:
+        """Whether the builder can set the times of files: the engine's own ignores that it
+        should, or refuses to build."""
+        chosen = [option for option in request.extra if option.startswith("--builder=")]
+        told = self._ask(["buildx", "inspect", *chosen]) or ""
+        return "Driver:" in told and re.search(r"^Driver:\s+docker$", told, re.MULTILINE) is None
 
 
 class _Containers(Engine):

@@ -65,10 +65,10 @@ def _explanation(engine: str, step: str, said: Sequence[str]) -> str:
 def _telling(said: Sequence[str]) -> list[str]:
     """What the failed step said; BuildKit repeats it, before the Dockerfile's text."""
     lines = [line for line in said if line.strip()]
-    if any(_NO_SHELL.search(line) for line in lines):
-        lines.append("the base image has no sh, which build steps and the server's start need")
+    hint = ["the base image has no sh, which build steps and the server's start need"]
+    hints = hint if any(_NO_SHELL.search(line) for line in lines) else []
     starts = [number for number, line in enumerate(lines) if line.startswith(" > [")]
-    if not starts:
-        return lines
-    block = lines[starts[-1] + 1 :]
-    return block[: block.index(_BLOCK_END)] or block if _BLOCK_END in block else block
+    if starts:
+        block = lines[starts[-1] + 1 :]
+        lines = block[: block.index(_BLOCK_END)] if _BLOCK_END in block else block
+    return lines + hints

@@ -88,7 +88,7 @@ def test_knows_which_docker_has_mounts(
 
 
 def test_builds_by_buildx(put: Put, calls: Path, tmp_path: Path) -> None:
-    put("docker", BuildKit)
+    put("docker", {**BuildKit, "buildx inspect": (0, "Name: b\nDriver:  docker-container\n")})
     built = engines.choose().build(
         request(
             tmp_path,
@@ -121,6 +121,16 @@ def test_builds_by_buildx(put: Put, calls: Path, tmp_path: Path) -> None:
         None,
     ]
     assert (built.id, built.digest) == (ID, None)
+
+
+def test_the_engines_own_builder_is_not_asked_to_set_times(
+    put: Put, calls: Path, tmp_path: Path
+) -> None:
+    put("docker", {**BuildKit, "buildx inspect": (0, "Name: default\nDriver:  docker\n")})
+    engines.choose().build(request(tmp_path, epoch=7), tmp_path)
+    got = called(calls, "build")
+    assert "--output=type=docker,name=registry.example/iris:1" in got
+    assert "--build-arg=SOURCE_DATE_EPOCH=7" in got
 
 
 def test_buildx_pushes_as_it_builds(put: Put, calls: Path, tmp_path: Path) -> None:
@@ -213,6 +223,13 @@ def test_a_failure_names_its_step_and_shows_the_last_lines(
     assert "error: no such package" in text
     assert "Dockerfile:9" not in text
     assert "error: no such package" in capfd.readouterr().err, "progress is passed on"
+
+
+def test_a_base_without_a_shell_is_told_as_such(put: Put, tmp_path: Path) -> None:
+    said = 'exec: "/bin/sh": stat /bin/sh: no such file or directory'
+    put("podman", {"build ": (1, f"STEP 2/9: RUN true\n{said}")})
+    with pytest.raises(BuildError, match="the base image has no sh"):
+        engines.choose().build(request(tmp_path), tmp_path)
 
 
 def test_finds_the_engine_that_has_an_image(put: Put) -> None:
