@@ -130,10 +130,10 @@ def main() -> None:
             bases.make_debian(storage, Path(work))
             engine = Engine("podman", storage)
             engine.base("3.12")
-            rows = [
-                makers[name](engine, Path(work, name), arguments.starts)
-                for name in arguments.only.split(",")
-            ]
+            rows = []
+            for name in arguments.only.split(","):
+                rows.append(makers[name](engine, Path(work, name), arguments.starts))
+                print(rows[-1], file=sys.stderr, flush=True)
         finally:
             storage.close()
     text = _table(rows)

@@ -111,7 +111,7 @@ def _add_python(storage: Storage, version: str, system: str, *names: str) -> Non
         f"FROM {system}",
         "ADD python.tar /usr/local/",
         f"RUN ldconfig && ln -sf python{version} /usr/local/bin/python3"
-        f" && ln -sf python{version} /usr/local/bin/python",
+        f" && ln -sf python{version} /usr/local/bin/python && ln -sf pip3 /usr/local/bin/pip",
         "ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8",
         'CMD ["python3"]',
     ]

@@ -40,6 +40,8 @@ def cold(builder: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def test_equal_input_gives_equal_layers(builder: Engine, tmp_path: Path, cold: Cold) -> None:
+    if builder.name == "docker":
+        pytest.skip("docker's own builder cannot set the times of files: docs/build.md")
     folder = tmp_path / "elsewhere"
     write_file(folder)
     again = build(builder, CASE, folder, "--no-cache", name="again")
@@ -49,12 +51,14 @@ def test_equal_input_gives_equal_layers(builder: Engine, tmp_path: Path, cold: C
 def test_a_source_only_change_reuses_every_layer_of_dependencies(
     builder: Engine, tmp_path: Path, cold: Cold, record_property: Callable[[str, object], None]
 ) -> None:
+    # What a build reuses is of the last before it.
+    primed = builder.layers(build(builder, CASE, cold.folder, name="primed").tag)
     write_file(cold.folder, factor=9)
     warm = build(builder, CASE, cold.folder, name="warm")
     record_property("cold_seconds", round(cold.seconds, 1))
     record_property("warm_seconds", round(warm.seconds, 1))
     after = builder.layers(warm.tag)
-    pairs = zip(cold.layers, after, strict=True)
+    pairs = zip(primed, after, strict=True)
     shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
     assert shared < len(after), "the source changed, but no layer did"
     layers = builder.unpack_layers(warm.tag, builder.base("3.12"), tmp_path)
