@@ -37,6 +37,11 @@ class Container:
         return dict(json.loads(self._run("inspect", self.identity))[0])
 
     @property
+    def pid(self) -> int:
+        """Of the server, as this machine has it; 0 once it has ended."""
+        return int(self.state()["State"]["Pid"])
+
+    @property
     def log(self) -> str:
         done = subprocess.run(
             [self._engine, "logs", self.identity], env=self._env, stdout=-1, stderr=-2, text=True
@@ -107,7 +112,7 @@ class Container:
             self._run("rm", "--force", self.identity)
 
     def _inside(self, command: list[str], **more: Any) -> subprocess.CompletedProcess[str]:
-        pid = str(self.state()["State"]["Pid"])
+        pid = str(self.pid)
         if pid == "0":
             return subprocess.CompletedProcess(command, 1, "", "the container is not running")
         return subprocess.run(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 
@@ -51,8 +53,13 @@ def test_ends_in_order_on_sigterm(engine: Engine, stock_image: str) -> None:
         assert time.monotonic() - started < 15
 
 
-def test_is_healthy_only_once_the_server_answers(engine: Engine, stock_image: str) -> None:
+def test_is_healthy_only_while_the_server_answers(engine: Engine, stock_image: str) -> None:
     with engine.running(stock_image, *HARDENED, MOUNT) as container:
-        assert container.check_health() != 0
         container.wait_until_ready(*MODELS)
+        assert container.check_health() == 0
+        os.kill(container.pid, signal.SIGSTOP)
+        try:
+            assert container.check_health() != 0
+        finally:
+            os.kill(container.pid, signal.SIGCONT)
         assert container.check_health() == 0
