@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import queue
+import sys
 import weakref
+
+_ONE = (1).to_bytes(8, sys.byteorder)
 
 
 class Doorbell:
@@ -25,13 +28,14 @@ class Doorbell:
     def ring(self) -> None:
         """Lets one waiting thread go on, or the next to wait."""
         if self._fd >= 0:
-            os.eventfd_write(self._fd, 1)
+            os.write(self._fd, _ONE)
         else:
             self._rings.put(None)
 
     def wait(self) -> None:
         """Blocks until a ring."""
         if self._fd >= 0:
-            os.eventfd_read(self._fd)
+            # Not eventfd_read, which a signal (a SIGCONT, say) ends with an error.
+            os.read(self._fd, len(_ONE))
         else:
             self._rings.get()
