@@ -163,10 +163,15 @@ class _TreeFinder(MetaPathFinder):
         if top in sys.builtin_module_names:
             return False
         spec = self._file_spec(fullname, [str(self._root)])
+        if spec is not None and spec.origin and Path(spec.origin).parent.resolve() == _OURS:
+            return False  # a clone of the runtime's own repository
         if spec is None:
             return any(name.startswith(f"{fullname}.") for name in self._inline)
         # A folder without __init__.py comes after anything installed, as in Python itself.
         return spec.loader is not None or not _is_installed(top)
+
+
+_OURS = Path(__file__).resolve().parent
 
 
 def _is_installed(top: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import mlserver_pyfunc
 from mlserver_pyfunc.loader import PREFIX, FunctionPackage
 
 
@@ -213,6 +214,12 @@ def test_a_sibling_of_the_runtimes_name_is_refused(
     write(tmp_path / "below", **{f"inner__{name}": "MINE = True\n"})
     write(tmp_path / "below", model="from inner import mlserver_pyfunc as m\n")
     assert package_of(tmp_path / "below").load("model").m.MINE
+
+
+def test_the_runtime_itself_beside_the_code_is_no_sibling(package_of: Any) -> None:
+    root = Path(mlserver_pyfunc.__file__).parents[1]
+    module = package_of(root, {"own": "from mlserver_pyfunc import InferenceError"}).load("own")
+    assert module.InferenceError is mlserver_pyfunc.InferenceError
 
 
 def test_a_sibling_called_numpy_is_the_functions_alone(tmp_path: Path, package_of: Any) -> None:
