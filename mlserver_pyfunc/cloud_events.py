@@ -26,6 +26,8 @@ class CloudEvents:
         self._fixed = fixed
         self._metadata = [(key.lower(), value) for key, value in fixed.items()]
         self._http = [(key.encode(), value.encode()) for key, value in self._metadata]
+        self._id_metadata_keys = [key.lower() for key in self._id_keys]
+        self._id_http_keys = [key.encode() for key in self._id_metadata_keys]
 
     def headers(self, request_id: str | None) -> dict[str, str]:
         """As MLServer names them."""
@@ -39,14 +41,14 @@ class CloudEvents:
         """As gRPC sends them."""
         if not _is_sendable(request_id):
             return self._metadata
-        return [*self._metadata, *[(key.lower(), request_id) for key in self._id_keys]]
+        return [*self._metadata, *[(key, request_id) for key in self._id_metadata_keys]]
 
     def http(self, request_id: str | None) -> list[tuple[bytes, bytes]]:
         """As ASGI sends them: a list for the caller to add to."""
         if not _is_sendable(request_id):
             return self._http.copy()
         encoded = request_id.encode()
-        return [*self._http, *[(key.lower().encode(), encoded) for key in self._id_keys]]
+        return [*self._http, *[(key, encoded) for key in self._id_http_keys]]
 
 
 class _Probe:
