@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from mlserver_pyfunc import definition
+from mlserver_pyfunc.errors import DefinitionError
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = json.loads(
@@ -73,7 +74,7 @@ def test_is_named_by_the_definitions_we_ship(path: Path) -> None:
 def test_rejects_what_the_reader_rejects(change: dict[str, Any], culprit: str) -> None:
     broken = {**GOOD, **change}
     validator.validate(GOOD)
-    with pytest.raises(definition.DefinitionError):
+    with pytest.raises(DefinitionError):
         definition.parse(broken)
     with pytest.raises(jsonschema.ValidationError) as caught:
         validator.validate(broken)

@@ -1,0 +1,95 @@
+"""What the value of a key may be, and how one is read that arrived as text."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+import yaml
+from packaging.requirements import InvalidRequirement, Requirement
+from pydantic import AfterValidator, BeforeValidator, Field
+
+PYTHON_VERSIONS = ("3.10", "3.11", "3.12", "3.13")
+MAX_RANK = 32
+
+
+def parsed(value: Any) -> Any:
+    """Reads a list or mapping that arrived as text, as Seldon sends every parameter."""
+    if not isinstance(value, str):
+        return value
+    try:
+        found = yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+    return found if isinstance(found, list | dict) else value
+
+
+def _lines(value: Any) -> Any:
+    value = parsed(value)
+    if isinstance(value, str):
+        return [line.strip() for line in value.splitlines() if line.strip()]
+    return value
+
+
+def _text(value: Any) -> Any:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _python_version(value: Any) -> Any:
+    if value == 3.1:
+        raise ValueError('got the number 3.1: write it in quotes, "3.10"')
+    match = re.fullmatch(r"(?:PYTHON)?(\d+)[._](\d+)(?:\.\d+)?", str(value), re.IGNORECASE)
+    version = f"{match[1]}.{match[2]}" if match else value
+    if version not in PYTHON_VERSIONS:
+        raise ValueError(f'expected one of {", ".join(PYTHON_VERSIONS)}, got "{value}"')
+    return version
+
+
+def _size(value: Any) -> Any:
+    """Reads bytes from text, `512M` or `2 GiB`."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", value.strip(), re.IGNORECASE)
+    if match is None:
+        raise ValueError(f'expected bytes, for example 512M or 2G, got "{value}"')
+    return int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
+
+
+def _requirement(value: str) -> str:
+    try:
+        Requirement(value)
+    except InvalidRequirement as error:
+        raise ValueError(f'"{value}" is not a PEP 508 requirement: {error}') from None
+    return value
+
+
+def _handler_path(value: str) -> str:
+    if not re.fullmatch(r"(?:[^\W\d]\w*(?:\.[^\W\d]\w*)*:)?[^\W\d]\w*(?:\.[^\W\d]\w*)*", value):
+        raise ValueError(f'expected "module.path:callable" or "callable", got "{value}"')
+    return value
+
+
+def _upper(value: Any) -> Any:
+    return value.upper() if isinstance(value, str) else value
+
+
+FROM_TEXT = BeforeValidator(parsed)
+
+DatatypeName = Annotated[
+    Literal[
+        "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
+        "FP16", "FP32", "FP64", "BYTES",
+    ],
+    BeforeValidator(_upper),
+]  # fmt: skip
+Shape = Annotated[list[Annotated[int, Field(ge=-1)]], FROM_TEXT, Field(max_length=MAX_RANK)]
+Text = Annotated[str, BeforeValidator(_text)]
+Lines = Annotated[list[str], BeforeValidator(_lines)]
+HandlerPath = Annotated[str, AfterValidator(_handler_path)]
+PythonVersion = Annotated[
+    str, BeforeValidator(_python_version), Field(json_schema_extra={"examples": ["3.12"]})
+]
+Requirements = Annotated[
+    list[Annotated[str, AfterValidator(_requirement)]], BeforeValidator(_lines)
+]
+Bytes = Annotated[int, BeforeValidator(_size)]

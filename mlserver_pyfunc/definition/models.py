@@ -1,0 +1,190 @@
+"""The models of a definition: which keys there are, and which go together."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ..names import parameter_name
+from .fields import (
+    FROM_TEXT,
+    Bytes,
+    DatatypeName,
+    HandlerPath,
+    Lines,
+    PythonVersion,
+    Requirements,
+    Shape,
+    Text,
+)
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class TensorDefinition(_Model):
+    """A declared input or output tensor."""
+
+    name: Annotated[str, Field(min_length=1)]
+    datatype: DatatypeName
+    shape: Shape = Field(description="One size per axis; -1 admits any size.")
+    description: str | None = None
+    content_type: Literal["str"] | None = Field(
+        None, description="`str`: the handler sees BYTES elements as str instead of bytes."
+    )
+    optional: bool = Field(False, description="A request may leave it out.")
+
+    @model_validator(mode="after")
+    def _only_bytes_are_text(self) -> TensorDefinition:
+        if self.content_type and self.datatype != "BYTES":
+            raise ValueError(f"content_type is for BYTES tensors, got {self.datatype}")
+        return self
+
+
+class SourceDefinition(_Model):
+    """Where the code is, and which of its functions to call."""
+
+    handler: HandlerPath = Field(description="`module.path:callable`; called once per request.")
+    init_function: HandlerPath | None = Field(None, description="Called once at load.")
+    unload_function: HandlerPath | None = Field(None, description="Called once at unload.")
+    source: str | None = Field(None, description="A URI, or a path beside the definition.")
+    code: str | None = Field(None, description="Inline Python.")
+    base64: str | None = Field(None, description="Inline Python, base64 encoded.")
+    subdirectory: str | None = Field(None, description="Folder inside a git tree or archive.")
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")] | None = Field(
+        None, description="Of the archive or file; a mismatch never loads."
+    )
+    lang: Literal["python"] | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> SourceDefinition:
+        inline = [key for key in ("code", "base64") if getattr(self, key) is not None]
+        if len(inline) == 2:
+            raise ValueError("expected one of code and base64, got both")
+        if not inline and not self.source:
+            raise ValueError("expected one of source, code and base64, got none")
+        # digitalhub keeps the name of the file that it encoded.
+        if inline and self.source and not re.fullmatch(r"[^:]*\.py", self.source):
+            raise ValueError(f"expected one of source, code and base64, got source and {inline[0]}")
+        return self
+
+
+class BatchDefinition(_Model):
+    """How requests are joined. Every tensor must have a leading -1."""
+
+    max_size: Annotated[int, Field(ge=2)] = Field(description="Rows per call of the handler.")
+    max_delay_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        5, description="How long a request may wait for others."
+    )
+
+
+class ServingDefinition(_Model):
+    """How the function is run."""
+
+    isolation: Literal["auto", "none", "process"] = "auto"
+    workers: Annotated[int, Field(ge=1, le=256)] = Field(1, description="Processes, if isolated.")
+    concurrency: Annotated[int, Field(ge=1, le=1024)] = Field(
+        1, description="Calls at a time per worker."
+    )
+    max_queue: Annotated[int, Field(ge=0)] = Field(
+        64, description="Requests that may wait for a call to end; beyond: 503."
+    )
+    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        60, description="Seconds per call; beyond: 504."
+    )
+    init_timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        300, description="Seconds from start to ready, once source and environment are there."
+    )
+    idempotent: bool = Field(
+        False, description="A call may be repeated, once, if its worker dies. Isolated only."
+    )
+    memory_limit: Annotated[Bytes, Field(ge=2**20)] | None = Field(
+        None,
+        description="Bytes of private memory per worker, or text: 512M, 2G. Isolated only.",
+        json_schema_extra={
+            "anyOf": [{"type": "integer", "minimum": 2**20}, {"type": "string"}, {"type": "null"}],
+            "examples": ["2G"],
+        },
+    )
+    max_requests: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Calls after which a worker is replaced. Isolated only."
+    )
+    batch: Annotated[BatchDefinition, FROM_TEXT] | None = Field(
+        None, description="Joins requests that wait into one call of the handler."
+    )
+    warmup: bool = Field(False, description="Call once with zeros before ready.")
+
+
+class BuildDefinition(_Model):
+    """What goes into the image besides the function."""
+
+    instructions: Lines = []
+    env: Annotated[dict[str, Text], FROM_TEXT] = {}
+
+
+class FunctionDefinition(_Model):
+    """A function: its tensors, its source and how to run it.
+
+    Raises:
+        pydantic.ValidationError: From the constructor; `parse` and `read` give
+            `DefinitionError` instead.
+    """
+
+    model_name: Annotated[str, Field(min_length=1, pattern=r"^[^/\s]+$")] | None = None
+    model_version: Annotated[Text, Field(min_length=1, pattern=r"^[^/\s]+$")] | None = None
+    source: Annotated[SourceDefinition, FROM_TEXT]
+    python_version: PythonVersion | None = None
+    requirements: Requirements = []
+    base_image: str | None = None
+    image: str | None = None
+    init_parameters: Annotated[dict[str, Any], FROM_TEXT] = {}
+    inputs: Annotated[list[TensorDefinition], FROM_TEXT] = []
+    outputs: Annotated[list[TensorDefinition], FROM_TEXT] = []
+    serving: Annotated[ServingDefinition, FROM_TEXT] = ServingDefinition()
+    build: Annotated[BuildDefinition, FROM_TEXT] = BuildDefinition()
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> FunctionDefinition:
+        for kind in ("inputs", "outputs"):
+            names = [tensor.name for tensor in getattr(self, kind)]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f'{kind}: tensor "{twice[0]}" is declared twice')
+        return self
+
+    @model_validator(mode="after")
+    def _inputs_reach_parameters_of_their_own(self) -> FunctionDefinition:
+        taken: dict[str, str] = {}
+        for tensor in self.inputs:
+            parameter = parameter_name(tensor.name)
+            other = taken.setdefault(parameter, tensor.name)
+            if other != tensor.name:
+                raise ValueError(
+                    f'inputs: "{other}" and "{tensor.name}" are both "{parameter}" '
+                    "as parameters of the handler, rename one"
+                )
+        return self
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema by which editors check and complete `function.yaml`.
+
+    A digitalhub object is recognised by its `spec`, whose keys may be null: only the
+    object's own form is described.
+    """
+    function = FunctionDefinition.model_json_schema()
+    parts = function.pop("$defs")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "function.yaml",
+        "if": {"required": ["spec"]},
+        "then": {
+            "type": "object",
+            "properties": {"kind": {"const": "openinference"}, "spec": {"type": "object"}},
+        },
+        "else": {"$ref": "#/$defs/FunctionDefinition"},
+        "$defs": {**parts, "FunctionDefinition": function},
+    }

@@ -1,0 +1,159 @@
+"""Reads a definition, and tells what is wrong with one in terms of its keys."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from ..errors import DefinitionError
+from .fields import parsed
+from .models import FunctionDefinition
+
+FILE_NAME = "function.yaml"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a definition.
+
+    Attributes:
+        location: Keys and indices that lead to it.
+        kind: What pydantic calls it, `missing` for one.
+        message: Names the key, what was expected and what was got.
+    """
+
+    location: tuple[int | str, ...]
+    kind: str
+    message: str
+
+
+def parse(value: Any, where: str = "function definition") -> FunctionDefinition:
+    """Reads a definition from a mapping, plain or a digitalhub `{kind, spec}`.
+
+    Args:
+        value: The mapping.
+        where: Named in errors, a file for one.
+
+    Raises:
+        DefinitionError: Every problem found, each with its key.
+    """
+    if not isinstance(value, Mapping):
+        raise DefinitionError(f"{where}: expected a mapping, got {type(value).__name__}")
+    try:
+        return FunctionDefinition.model_validate(_without_nulls(_unwrapped(value, where)))
+    except ValidationError as error:
+        messages = (problem.message for problem in _problems(error))
+        raise DefinitionError(f"{where}: " + "; ".join(messages)) from None
+
+
+def problems(value: Mapping[str, Any], where: str = "function definition") -> list[Problem]:
+    """Lists what makes a mapping no definition; empty where `parse` takes it.
+
+    Raises:
+        DefinitionError: It is of another kind altogether.
+    """
+    try:
+        FunctionDefinition.model_validate(_without_nulls(_unwrapped(value, where)))
+    except ValidationError as error:
+        return list(_problems(error))
+    return []
+
+
+def read(path: Path) -> FunctionDefinition:
+    """Reads a definition from a YAML or JSON file.
+
+    Raises:
+        DefinitionError: The file cannot be read, or is not a definition.
+    """
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DefinitionError(f"{path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DefinitionError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    return parse(value, str(path))
+
+
+def _unwrapped(value: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    if "spec" not in value:
+        return value
+    kind = value.get("kind", "openinference")
+    if kind != "openinference" or not isinstance(value["spec"], Mapping):
+        raise DefinitionError(f'{where}: kind: expected "openinference" with a spec, got "{kind}"')
+    spec = dict(value["spec"])
+    if spec.get("model_name") is None and value.get("name"):
+        spec["model_name"] = value["name"]
+    for kind in ("inputs", "outputs"):
+        if isinstance(tensors := parsed(spec.get(kind)), list):
+            spec[kind] = [_with_datatype(tensor) for tensor in tensors]
+    return spec
+
+
+def _with_datatype(tensor: Any) -> Any:
+    """A tensor of a digitalhub spec, whose datatype is FP32 where none is given."""
+    if isinstance(tensor, Mapping) and tensor.get("datatype") is None:
+        return {**tensor, "datatype": "FP32"}
+    return tensor
+
+
+def _without_nulls(value: Any) -> Any:
+    """Drops keys set to null: digitalhub writes each key that has no value so."""
+    if isinstance(value, Mapping):
+        return {
+            key: item if key == "init_parameters" else _without_nulls(item)
+            for key, item in value.items()
+            if item is not None
+        }
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    return value
+
+
+def _problems(error: ValidationError) -> Iterator[Problem]:
+    for problem in error.errors(include_url=False):
+        location = problem["loc"]
+        path = ".".join(str(part) for part in location)
+        if problem["type"] == "extra_forbidden":
+            message = f"{path}: unknown key{_nearest(location)}"
+        elif problem["type"] == "missing":
+            message = f"{path}: missing"
+        elif problem["type"] == "value_error":
+            text = str(problem["ctx"]["error"])
+            message = f"{path}: {text}" if path else text
+        else:
+            got = json.dumps(problem["input"], default=str)
+            said = problem["msg"]
+            message = f"{path}: {said[0].lower()}{said[1:]}, got {got[:80]}"
+        yield Problem(location, problem["type"], message)
+
+
+def _nearest(location: tuple[int | str, ...]) -> str:
+    model = _model_at(location[:-1])
+    known = list(model.model_fields)
+    near = difflib.get_close_matches(str(location[-1]), known, n=1)
+    if near:
+        return f', did you mean "{near[0]}"?'
+    return f", expected one of {', '.join(known)}"
+
+
+def _model_at(location: tuple[int | str, ...]) -> type[BaseModel]:
+    model: type[BaseModel] = FunctionDefinition
+    for key in location:
+        if isinstance(key, int):
+            continue
+        model = next(_models_in(model.model_fields[key].annotation))
+    return model
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)
