@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,7 @@ from typing import Any
 from .definition import FILE_NAME, FunctionDefinition, read
 from .errors import DefinitionError
 from .repository import Located, find_definition
-
-SETTINGS_FILE_NAME = "model-settings.json"
+from .settings_files import MODEL_SETTINGS, read_settings
 
 
 @dataclass(frozen=True)
@@ -43,15 +41,15 @@ def open_folder(path: str | Path) -> FunctionFolder:
         DefinitionError: There is no definition, or it is not valid.
     """
     path = Path(path)
-    if path.is_file() and path.name != SETTINGS_FILE_NAME:
+    if path.is_file() and path.name != MODEL_SETTINGS:
         return _named(Located(read(path), path.parent, str(path)), {}, None)
     folder = path.parent if path.is_file() else path
     if not folder.is_dir():
         raise DefinitionError(f"{path}: no such folder, expected one that holds {FILE_NAME}")
-    settings_file = folder / SETTINGS_FILE_NAME
+    settings_file = folder / MODEL_SETTINGS
     if not settings_file.is_file():
         return _named(find_definition(None, str(folder.resolve()), None), {}, None)
-    settings = _settings(settings_file)
+    settings = read_settings(settings_file)
     parameters = settings.get("parameters") or {}
     located = find_definition(settings_file, parameters.get("uri"), parameters.get("extra"))
     return _named(located, settings, settings_file)
@@ -59,7 +57,7 @@ def open_folder(path: str | Path) -> FunctionFolder:
 
 def environment_model(folder: Path) -> dict[str, str]:
     """Settings by which MLServer serves a folder that has no model-settings.json."""
-    if any(folder.rglob(SETTINGS_FILE_NAME)):
+    if any(folder.rglob(MODEL_SETTINGS)):
         return {}
     opened = open_folder(folder)
     return {
@@ -76,13 +74,3 @@ def _named(
     name = settings.get("name") or definition.model_name or located.folder.resolve().name
     version = (settings.get("parameters") or {}).get("version") or definition.model_version
     return FunctionFolder(located, name, version, settings_file)
-
-
-def _settings(path: Path) -> Mapping[str, Any]:
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DefinitionError(f"{path}: not JSON: {error}") from None
-    if not isinstance(settings, dict):
-        raise DefinitionError(f"{path}: expected a mapping, got {type(settings).__name__}")
-    return settings

@@ -16,13 +16,13 @@ from typing import Any
 from . import lock, sources
 from .build import source as image_source
 from .definition import FunctionDefinition, SourceDefinition
+from .settings_files import MODEL_SETTINGS, SERVER_SETTINGS
 from .sources.uri import checked_scheme
 
 RECIPE = 1
 """Changes with what the build makes of equal inputs."""
 
 _DISTRIBUTION = "mlserver-pyfunc"
-_FILES = ("model-settings.json", "settings.json")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def inputs(definition: FunctionDefinition, folder: Path) -> dict[str, str]:
     held = lock.read(folder) or lock.Lock()
     parts = {
         "definition": definition.model_dump(mode="json", exclude={"image"}),
-        "settings": {name: _text(folder / name) for name in _FILES},
+        "settings": {name: _text(folder / name) for name in (MODEL_SETTINGS, SERVER_SETTINGS)},
         "source": _source(definition.source, folder, held),
         "resolved requirements": held.resolved,
         _DISTRIBUTION: [metadata.version(_DISTRIBUTION), RECIPE],

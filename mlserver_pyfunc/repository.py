@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from .definition import FILE_NAME, FunctionDefinition, parse, read
 from .errors import DefinitionError
+from .settings_files import read_settings
 
 # Seldon Core v2 keeps version 3 of the model "iris" in iris_3/1, and names it iris_3.
 _SELDON_NAME = re.compile(r"(.+)_\d+")
@@ -87,10 +88,9 @@ def explicit_settings(settings_file: Path | None) -> Mapping[str, Any]:
     if settings_file is None:
         return {}
     try:
-        settings = json.loads(settings_file.read_text())
-    except (OSError, ValueError):
+        return read_settings(settings_file)
+    except DefinitionError:
         return {}
-    return settings if isinstance(settings, dict) else {}
 
 
 def seldon_model(settings_file: Path | None, name: str) -> str | None:

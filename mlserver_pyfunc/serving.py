@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import sys
@@ -11,7 +10,6 @@ import webbrowser
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlserver import MLServer, Settings
 from mlserver.repository.factory import ModelRepositoryFactory
@@ -23,6 +21,7 @@ from .folder import environment_model
 from .own_modules import pin_package
 from .routes import CallError
 from .routes.rest import JsonRoute
+from .settings_files import SERVER_SETTINGS, read_settings
 
 LEAN = {
     "debug": False,
@@ -75,7 +74,8 @@ async def serve(options: Options) -> BaseException | None:
         Why a function could not be loaded; None after a signal.
 
     Raises:
-        DefinitionError: The folder has no model-settings.json and no definition.
+        DefinitionError: The folder has no model-settings.json and no definition, or its
+            settings.json is none.
     """
     pin_package()
     os.environ.update(environment_model(options.folder))
@@ -101,8 +101,8 @@ async def serve(options: Options) -> BaseException | None:
 
 
 def _settings(options: Options) -> Settings:
-    file = options.folder / "settings.json"
-    given: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    file = options.folder / SERVER_SETTINGS
+    given = read_settings(file) if file.is_file() else {}
     lean = {
         name: value
         for name, value in LEAN.items()

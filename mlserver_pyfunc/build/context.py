@@ -14,7 +14,8 @@ import yaml
 
 from .. import lock
 from ..definition import FILE_NAME, FunctionDefinition, SourceDefinition
-from ..folder import SETTINGS_FILE_NAME, FunctionFolder
+from ..folder import FunctionFolder
+from ..settings_files import MODEL_SETTINGS, SERVER_SETTINGS, read_settings
 from ..sources import SourceTree
 from ..sources.digest import file_sha256, tree_sha256
 from ..sources.tree import Provenance
@@ -60,16 +61,18 @@ def write(opened: FunctionFolder, target: Path, options: Options) -> None:
         options: The rest.
 
     Raises:
-        PyFuncError: The source differs from its lock, or nothing satisfies the requirements.
+        PyFuncError: A settings file is none, the source differs from its lock, or nothing
+            satisfies the requirements.
     """
     definition, folder = opened.definition, opened.located.folder
+    settings = _settings(opened)
     tree = lock.fetch_locked(definition, folder)
     held = lock.read(folder) or lock.Lock()
     installed = requirements.resolve(definition, held.resolved or (), options.platforms)
     target.mkdir(parents=True, exist_ok=True)
     _copy(source.selected(tree, folder), target / SOURCE)
     inside = _inside(definition, tree)
-    _write_function(opened, inside, tree, target)
+    _write_function(inside, tree, settings, target)
     (target / "server.txt").write_text(installed.server, encoding="utf-8")
     if installed.function:
         (target / "requirements.txt").write_text(installed.function, encoding="utf-8")
@@ -166,7 +169,10 @@ def _pathed(handler: str, module: str | None) -> str:
 
 
 def _write_function(
-    opened: FunctionFolder, inside: FunctionDefinition, tree: SourceTree, target: Path
+    inside: FunctionDefinition,
+    tree: SourceTree,
+    settings: Mapping[str, Mapping[str, Any]],
+    target: Path,
 ) -> None:
     folder = target / "function"
     folder.mkdir()
@@ -180,18 +186,25 @@ def _write_function(
         origin=lock.Origin(**_origin(tree).as_parameters()),
     )
     lock.write_to(pinned, folder)
-    _write_json(folder / SETTINGS_FILE_NAME, _model_settings(opened))
-    beside = opened.located.folder / "settings.json"
-    if beside.is_file():
-        given = _mapping(beside)
-        _write_json(folder / "settings.json", {k: v for k, v in given.items() if k not in _PORTS})
+    for name, value in settings.items():
+        _write_json(folder / name, value)
+
+
+def _settings(opened: FunctionFolder) -> Mapping[str, Mapping[str, Any]]:
+    """What each settings file of the image says, by its name."""
+    settings = {MODEL_SETTINGS: _model_settings(opened)}
+    of_server = opened.located.folder / SERVER_SETTINGS
+    if of_server.is_file():
+        given = read_settings(of_server)
+        settings[SERVER_SETTINGS] = {k: v for k, v in given.items() if k not in _PORTS}
+    return settings
 
 
 def _model_settings(opened: FunctionFolder) -> Mapping[str, Any]:
     """model-settings.json without a name, which platforms give, and without its own paths."""
     settings: dict[str, Any] = {"implementation": "mlserver_pyfunc.PyFuncRuntime"}
     if opened.settings_file:
-        settings.update(_mapping(opened.settings_file))
+        settings.update(read_settings(opened.settings_file))
     settings.pop("name", None)
     parameters = dict(settings.pop("parameters", None) or {})
     parameters.pop("uri", None)
@@ -236,13 +249,3 @@ def _settle(root: Path, epoch: int | None) -> None:
 
 def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BuildError(f"{path}: not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise BuildError(f"{path}: expected a mapping, got {type(value).__name__}")
-    return value

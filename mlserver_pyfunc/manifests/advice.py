@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..folder import SETTINGS_FILE_NAME
 from ..image import Image
+from ..settings_files import MODEL_SETTINGS
 from . import names
 from .workload import Workload
 
@@ -93,9 +93,9 @@ def _about_seldon_v1(workload: Workload) -> Iterator[str]:
 def _about_seldon_v2(workload: Workload) -> Iterator[str]:
     if workload.model_name != workload.name:
         yield f'"{workload.model_name}" is served under the Model\'s name, "{workload.name}"'
-    if not (workload.folder / SETTINGS_FILE_NAME).is_file():
+    if not (workload.folder / MODEL_SETTINGS).is_file():
         yield (
-            f"{workload.storage_uri}: Seldon's agent wants a {SETTINGS_FILE_NAME} there, "
+            f"{workload.storage_uri}: Seldon's agent wants a {MODEL_SETTINGS} there, "
             f"and {workload.folder} has none"
         )
 

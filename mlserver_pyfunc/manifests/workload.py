@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .. import image
 from ..definition import FunctionDefinition
-from ..folder import SETTINGS_FILE_NAME
 from ..repository import explicit_settings
+from ..settings_files import MODEL_SETTINGS, SERVER_SETTINGS, read_settings
 from . import names
 from .names import ManifestError
 from .options import Options
@@ -117,9 +116,10 @@ def plan(
     Raises:
         ManifestError: The function or the options do not go with the platform.
         SourceError: The function's lock or local source cannot be read.
+        DefinitionError: The folder's settings.json is to be mounted, and is none.
     """
     _check_options(platform, options)
-    settings = explicit_settings(folder / SETTINGS_FILE_NAME)
+    settings = explicit_settings(folder / MODEL_SETTINGS)
     explicit_name = settings.get("name") or None
     model_name = explicit_name or definition.model_name or folder.resolve().name
     shape = _shape(platform, options)
@@ -203,14 +203,11 @@ def _is_label_value(value: str) -> bool:
 
 def _check_settings(folder: Path) -> None:
     """Refuses a settings.json that would change what the platform sets by variables."""
-    path = folder / "settings.json"
+    path = folder / SERVER_SETTINGS
     if not path.is_file():
         return
-    try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ManifestError(f"{path}: not JSON: {error}") from None
-    found = [name for name in _PORTS if isinstance(given, dict) and name in given]
+    given = read_settings(path)
+    found = [name for name in _PORTS if name in given]
     if found:
         raise ManifestError(
             f"{path}: {', '.join(found)} would come before what the platform sets; remove it"

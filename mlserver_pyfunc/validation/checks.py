@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,9 @@ import yaml
 from .. import lock
 from ..definition import FILE_NAME, FunctionDefinition, parse
 from ..errors import PyFuncError
-from ..folder import SETTINGS_FILE_NAME
 from ..own_modules import PACKAGE
 from ..repository import disagreements
+from ..settings_files import MODEL_SETTINGS, SERVER_SETTINGS, parse_settings
 from ..sources.digest import LOCK_NAME, DigestError
 from . import code, definition_rules
 from .document import Document
@@ -49,13 +48,15 @@ def validate(path: Path, *, fetch: bool = False) -> list[Finding]:
 
 def _all(path: Path, *, fetch: bool) -> Iterator[Finding]:
     folder = path if path.is_dir() else path.parent
-    settings_file = folder / SETTINGS_FILE_NAME
+    if path.is_dir():
+        yield from _server_settings_findings(folder / SERVER_SETTINGS)
+    settings_file = folder / MODEL_SETTINGS
     settings: Mapping[str, Any] = {}
     if settings_file.is_file() and (path.is_dir() or path == settings_file):
         try:
-            settings = _mapping(settings_file)
+            settings = parse_settings(settings_file.read_text(encoding="utf-8"))
         except ValueError as error:
-            yield Finding("M201", f"not a JSON mapping: {error}", settings_file, 1)
+            yield Finding("M201", str(error), settings_file, 1)
             return
     if settings and (hiding := _module_of_our_name(folder)):
         message = f'MLServer would import "{hiding.name}" here in place of the runtime: rename it'
@@ -78,14 +79,21 @@ def _all(path: Path, *, fetch: bool) -> Iterator[Finding]:
     yield from _source_findings(definition, document, document.path.parent, fetch=fetch)
 
 
+def _server_settings_findings(file: Path) -> Iterator[Finding]:
+    if file.is_file():
+        try:
+            parse_settings(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            yield Finding("M201", str(error), file, 1)
+
+
 def _document(
     path: Path, folder: Path, settings_file: Path, settings: Mapping[str, Any]
 ) -> Document:
     """The definition's text, found as the server finds it."""
     if path.is_file() and path != settings_file:
         return Document(path, path.read_text(encoding="utf-8"))
-    parameters = settings.get("parameters")
-    parameters = parameters if isinstance(parameters, Mapping) else {}
+    parameters = settings.get("parameters") or {}
     extra = parameters.get("extra")
     inline = extra.get("function") if isinstance(extra, Mapping) else None
     if isinstance(inline, Mapping):
@@ -102,7 +110,7 @@ def _document(
         if file.is_file() and file.suffix in (".yaml", ".yml", ".json"):
             return Document(file, file.read_text(encoding="utf-8"))
     raise FileNotFoundError(
-        f"no {FILE_NAME} here, and no parameters.extra.function in {SETTINGS_FILE_NAME}: "
+        f"no {FILE_NAME} here, and no parameters.extra.function in {MODEL_SETTINGS}: "
         "write one by mlserver-pyfunc init"
     )
 
@@ -172,13 +180,6 @@ def _declared(tensors: Any) -> list[_Declared]:
     if not isinstance(tensors, list):
         return []
     return [_Declared(t["name"], t["datatype"], t["shape"]) for t in tensors]
-
-
-def _mapping(file: Path) -> Mapping[str, Any]:
-    value = json.loads(file.read_text(encoding="utf-8"))
-    if not isinstance(value, dict):
-        raise ValueError(f"it is a {type(value).__name__}")
-    return value
 
 
 def _not_yaml(error: yaml.YAMLError, file: Path) -> Finding:

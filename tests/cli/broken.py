@@ -136,6 +136,14 @@ CASES = [
         ("D106", 3),
     ),
     settings_case("settings are not json", '{"name": ', ("M201", 1)),
+    settings_case("settings are a list", "[]", ("M201", 1)),
+    settings_case("parameters are a list", '{"parameters": ["uri"]}', ("M201", 1)),
+    Broken(
+        "settings of the server are not json",
+        FILE,
+        [("M201", "settings.json", 1)],
+        {"settings.json": "debug: true"},
+    ),
     settings_case(
         "another runtime",
         '{\n  "name": "a",\n  "implementation": "mlserver_sklearn.SKLearnModel"\n}',
