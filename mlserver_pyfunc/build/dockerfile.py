@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .names import BuildError
+from .names import BuildError, is_variable
 
 FUNCTION = "/opt/function"
 SERVER = "/opt/mlserver"
@@ -245,7 +245,7 @@ _COMMAND = 'exec mlserver start "$MLSERVER_MODELS_DIR"'
 
 def _env(variables: Mapping[str, str], where: str) -> Iterator[str]:
     for name in variables:
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        if not is_variable(name):
             raise BuildError(f'{where}: expected the name of a variable, got "{name}"')
     pairs = [f"{name}={quoted(value, f'{where}.{name}')}" for name, value in variables.items()]
     if pairs:

@@ -1,4 +1,5 @@
-"""Names of images, secrets and platforms: what may stand in a command or a Dockerfile."""
+"""Names of images, variables, secrets and platforms: what may stand in a command, a Dockerfile
+or a manifest."""
 
 from __future__ import annotations
 
@@ -12,6 +13,8 @@ _PART = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
 _NAME = rf"(?:{_DOMAIN}/)?{_PART}(?:/{_PART})*"
 _TAG = r"\w[\w.-]{0,127}"
 _DIGEST = r"sha256:[0-9a-f]{64}"
+# Wider than what a shell can name: engines and Kubernetes take `discovery.type` too.
+_VARIABLE = r"[-._a-zA-Z][-._a-zA-Z0-9]*"
 
 
 class BuildError(PyFuncError):
@@ -40,6 +43,11 @@ def checked_base(name: str) -> str:
     if not re.fullmatch(rf"{_NAME}(?::{_TAG})?(?:@{_DIGEST})?", name, re.ASCII):
         raise BuildError(f'base image: expected "registry/name:tag" or "name@digest", got "{name}"')
     return name
+
+
+def is_variable(name: str) -> bool:
+    """Whether an image or a pod can have an environment variable of that name."""
+    return re.fullmatch(_VARIABLE, name) is not None
 
 
 def checked_platforms(text: str) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 
-from ..build.names import BuildError, checked_base
+from ..build.names import BuildError, checked_base, is_variable
 from ..errors import PyFuncError
 
 MAX_LABEL = 63
@@ -16,7 +16,6 @@ MAX_CONFIG_MAP_BYTES = 1024 * 1024
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _SUBDOMAIN = re.compile(rf"{_LABEL.pattern}(\.{_LABEL.pattern})*")
-_ENV_NAME = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
 _KEY = re.compile(r"[-._a-zA-Z0-9]+")
 _QUANTITY = re.compile(r"(\d+(\.\d*)?|\.\d+)(([KMGTPE]i)|[numkMGTPE]|[eE][+-]?\d+)?")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
@@ -87,7 +86,7 @@ def env_name(value: str) -> str:
     Raises:
         ValueError: It is none.
     """
-    if not _ENV_NAME.fullmatch(value):
+    if not is_variable(value):
         raise ValueError(f'expected the name of a variable, got "{value}"')
     return value
 

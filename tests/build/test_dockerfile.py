@@ -133,6 +133,7 @@ def test_values_are_quoted(value: str, written: str) -> None:
         {"env": {"A": "1\nUSER root"}},
         {"env": {"A B": "1"}},
         {"env": {"A=1\nUSER": "root"}},
+        {"env": {"A\nUSER": "root"}},
         {"labels": {"a": "1\nUSER root"}},
     ],
 )

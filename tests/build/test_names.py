@@ -11,6 +11,7 @@ from mlserver_pyfunc.build.names import (
     checked_image,
     checked_platforms,
     checked_secret,
+    is_variable,
 )
 
 
@@ -73,3 +74,13 @@ def test_an_argument_has_the_name_of_a_variable() -> None:
     assert checked_argument("A_1=b c") == "A_1"
     with pytest.raises(BuildError, match="NAME=VALUE"):
         checked_argument("1A=b")
+
+
+@pytest.mark.parametrize("name", ["A", "_", "OMP_NUM_THREADS", "a1", "discovery.type", "a-b"])
+def test_a_variable_has_a_name_that_engines_and_kubernetes_take(name: str) -> None:
+    assert is_variable(name)
+
+
+@pytest.mark.parametrize("name", ["", "1A", "a b", "a=b", "a\n", "a\nUSER root", "$A", "é"])
+def test_refuses_what_is_no_name_of_a_variable(name: str) -> None:
+    assert not is_variable(name)
