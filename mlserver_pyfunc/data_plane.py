@@ -10,7 +10,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
-from weakref import WeakKeyDictionary
 
 from mlserver.context import model_name_var, model_version_var
 from mlserver.errors import ModelNotReady
@@ -65,23 +64,15 @@ class RequestParameters:
 
 
 @dataclass(slots=True)
-class _Served:
-    """What a model's requests have in common.
+class Served:
+    """What requests to a model have in common."""
 
-    Attributes:
-        settings: The model's: others, and this is out of date.
-    """
-
-    settings: ModelSettings
     context: tuple[str, str]
     requests: CloudEvents
     responses: CloudEvents
     duration: Any
     succeeded: Any
     failed: Any
-
-
-_served: WeakKeyDictionary[DataPlane, dict[tuple[str, str | None], _Served]] = WeakKeyDictionary()
 
 
 def faster(stock: Infer) -> Infer:
@@ -105,8 +96,11 @@ def takes(data_plane: DataPlane, name: str) -> bool:
 async def _infer(
     data_plane: DataPlane, payload: InferenceRequest, name: str, version: str | None
 ) -> InferenceResponse:
-    model = await data_plane._model_registry.get_model(name, version)
-    served = _served_by(data_plane, model.settings, name, version)
+    model: Any = await data_plane._model_registry.get_model(name, version)
+    try:
+        served = model.served[version]
+    except KeyError:
+        served = model.served[version] = _served(data_plane, model.settings, name, version)
     started = time.perf_counter()
     try:
         response = await _predict(model, served, payload, name, version)
@@ -120,7 +114,7 @@ async def _infer(
 
 
 async def _predict(
-    model: Any, served: _Served, payload: InferenceRequest, name: str, version: str | None
+    model: Any, served: Served, payload: InferenceRequest, name: str, version: str | None
 ) -> InferenceResponse:
     if not model.ready:
         raise ModelNotReady(name, version)
@@ -141,17 +135,12 @@ async def _predict(
     return response
 
 
-def _served_by(
+def _served(
     data_plane: DataPlane, settings: ModelSettings, name: str, version: str | None
-) -> _Served:
-    models = _served.setdefault(data_plane, {})
-    served = models.get((name, version))
-    if served is not None and served.settings is settings:
-        return served
+) -> Served:
     middleware = data_plane._inference_middleware
     labels = {"model": name, "version": version}
-    served = models[name, version] = _Served(
-        settings=settings,
+    return Served(
         context=(settings.name, settings.version or ""),
         requests=CloudEvents(middleware.request_middleware, settings),
         responses=CloudEvents(middleware.response_middleware, settings),
@@ -159,4 +148,3 @@ def _served_by(
         succeeded=data_plane._ModelInferRequestSuccess.labels(**labels),
         failed=data_plane._ModelInferRequestFailure.labels(**labels),
     )
-    return served

@@ -19,6 +19,7 @@ from mlserver.types import (
 )
 
 from . import fastpath, host
+from .data_plane import Served
 from .definition import FunctionDefinition, TensorDefinition
 from .errors import LoadError, PyFuncError, RequestError
 from .function import Function
@@ -45,6 +46,8 @@ class PyFuncRuntime(Pages, MLModel):
     """Serves a Python function: `"implementation": "mlserver_pyfunc.PyFuncRuntime"`."""
 
     def __init__(self, settings: ModelSettings) -> None:
+        # Of data_plane, by the version that requests ask for; goes with the model.
+        self.served: dict[str | None, Served] = {}
         self._ready = False
         self._function: Function | None = None
         self._shutdown: asyncio.Task[None] | None = None
