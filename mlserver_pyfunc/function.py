@@ -16,8 +16,9 @@ from .contract import Contract, TensorSpec
 from .definition import FunctionDefinition, TensorDefinition
 from .environment import provide, unmet_needs
 from .errors import ContractError, LoadError, PyFuncError, RequestError
+from .in_process import InProcessRunner
 from .metrics import metrics_of
-from .runner import Answer, InProcessRunner, Runner, logger
+from .runner import Answer, Runner, logger
 from .sources import SourceTree
 from .tensors import DATATYPES, Array
 
