@@ -33,6 +33,10 @@ class SourceError(PyFuncError):
     """The source cannot be fetched, verified or unpacked."""
 
 
+class BindError(PyFuncError):
+    """A handler, init or unload function cannot be found or called as it is written."""
+
+
 class LoadError(PyFuncError):
     """A function did not become ready. Names the function, the phase and the cause."""
 

@@ -1,0 +1,138 @@
+"""Finds the callables that a definition names, in the modules of its source."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from types import ModuleType
+from typing import Any
+
+from ..context import Context
+from ..errors import BindError
+
+CONTEXT_NAMES = frozenset({"context", "ctx", "_context", "_ctx", "_"})
+"""What an init or unload function may call the context, besides annotating it `Context`."""
+
+
+class Resolver:
+    """Finds the callables that a definition names, with one instance of each class.
+
+    Args:
+        load: Imports a module of the function's package.
+        default_module: Of a handler given without a module path; None for a folder.
+        context: Offered to constructors, init and unload functions, with its init parameters.
+    """
+
+    def __init__(
+        self, load: Callable[[str], ModuleType], default_module: str | None, context: Context
+    ) -> None:
+        self._load = load
+        self._default_module = default_module
+        self._context = context
+        self._instances: dict[type, Any] = {}
+
+    def module_of(self, path: str) -> str:
+        """The module part of `module.path:callable`.
+
+        Raises:
+            BindError: There is none, and the source is a folder.
+        """
+        module, separator, _ = path.partition(":")
+        if separator:
+            return module
+        if self._default_module is None:
+            raise BindError(
+                f'"{path}" names no module, expected "module.path:callable" '
+                "where the source is a folder"
+            )
+        return self._default_module
+
+    def resolve(self, path: str) -> Callable[..., Any]:
+        """Finds a function, or a method of the one instance of its class.
+
+        Raises:
+            BindError: There is no such name, or it cannot be called.
+        """
+        module = self.module_of(path)
+        names = path.rpartition(":")[2].split(".")
+        target: Any = self._load(module)
+        for name in names:
+            if inspect.isclass(target) and _is_method(target, name):
+                target = self._instance(target)
+            try:
+                target = getattr(target, name)
+            except AttributeError:
+                offers = [n for n, v in vars(target).items() if n[0] != "_" and callable(v)]
+                raise BindError(
+                    f'module "{module}" has no "{".".join(names)}", '
+                    f"it has {', '.join(offers) or 'no callables'}"
+                ) from None
+        if not callable(target):
+            raise BindError(f'"{path}" is not callable, it is a {type(target).__name__}')
+        found: Callable[..., Any] = self._instance(target) if inspect.isclass(target) else target
+        if not callable(found):
+            raise BindError(
+                f'"{path}" is a class whose instances cannot be called, '
+                f'expected a method, "{path}.name", or a __call__ of its own'
+            )
+        return found
+
+    def call_with_context(self, function: Callable[..., Any]) -> Any:
+        """Calls an init or unload function, or a class: `context` and init parameters by name.
+
+        Raises:
+            BindError: A required parameter is neither the context nor an init parameter.
+        """
+        given = self._context.init_parameters
+        positional: list[Any] = []
+        keywords: dict[str, Any] = {}
+        for parameter in _parameters(function):
+            name = parameter.name
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                continue
+            if parameter.kind is parameter.VAR_KEYWORD:
+                keywords.update((k, v) for k, v in given.items() if k not in keywords)
+                continue
+            if name in given:
+                value = given[name]
+            elif _is_context(parameter):
+                value = self._context
+            elif parameter.default is not parameter.empty:
+                value = parameter.default
+            else:
+                offers = ", ".join([*given, "context"])
+                raise BindError(
+                    f'"{getattr(function, "__qualname__", function)}" requires "{name}", '
+                    f"which is not in init_parameters: {offers}"
+                )
+            if parameter.kind is parameter.POSITIONAL_ONLY:
+                positional.append(value)
+            else:
+                keywords[name] = value
+        return function(*positional, **keywords)
+
+    def _instance(self, cls: type) -> Any:
+        if cls not in self._instances:
+            self._instances[cls] = self.call_with_context(cls)
+        return self._instances[cls]
+
+
+def _is_method(cls: type, name: str) -> bool:
+    return inspect.isfunction(inspect.getattr_static(cls, name, None))
+
+
+def _parameters(function: Callable[..., Any]) -> Iterable[inspect.Parameter]:
+    """Of an init function or a class; none where it is written in C and does not tell."""
+    try:
+        return inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return ()
+
+
+def _is_context(parameter: inspect.Parameter) -> bool:
+    """Whether a parameter of an init function is the context, by its name or annotation."""
+    if parameter.name in CONTEXT_NAMES:
+        return True
+    annotation = parameter.annotation
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    return text.strip("'\"").rpartition(".")[2] == "Context"
