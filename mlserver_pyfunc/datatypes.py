@@ -1,0 +1,141 @@
+"""The datatypes of tensors: a row of `DATATYPES` for each, and how lists of its elements decode.
+
+Follows the Open Inference Protocol v2, "Tensor Data Types". Needs only NumPy and the standard
+library.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import texts
+from .tensor_types import Array, TensorError, shown
+
+
+@dataclass(frozen=True)
+class Datatype:
+    """A tensor datatype and how its values travel.
+
+    Attributes:
+        name: As in the protocol, `FP32`.
+        dtype: Of the array a handler sees; little-endian as on the wire.
+        elements: What a JSON element must be, for error messages.
+        contents: Field of `InferTensorContents`; None where the protocol has none (FP16).
+        code: Of the `struct` module, for numbers.
+        decode: A flat list of elements to a one-dimensional array.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    elements: str
+    contents: str | None
+    code: str
+    decode: Callable[[Datatype, list[Any]], Array]
+
+    @property
+    def is_bytes(self) -> bool:
+        return self.dtype.hasobject
+
+
+def _decode_packed(datatype: Datatype, flat: list[Any]) -> Array:
+    """Packs numbers by `struct`: the fastest conversion, and exact about type and range."""
+    try:
+        packed = struct.pack(f"<{len(flat)}{datatype.code}", *flat)
+    except (struct.error, OverflowError, TypeError):
+        return _decode_slowly(datatype, flat)
+    array = np.frombuffer(bytearray(packed), dtype=datatype.dtype)
+    # struct takes True for 1: only elements that became 0 or 1 need a look.
+    suspects = np.flatnonzero((array == 0) | (array == 1))
+    if len(suspects) and _any_bool(flat, suspects):
+        return _decode_slowly(datatype, flat)
+    return array
+
+
+def _any_bool(flat: list[Any], suspects: NDArray[np.intp]) -> bool:
+    if len(suspects) > len(flat) // 4:
+        return bool in set(map(type, flat))
+    return any(type(flat[index]) is bool for index in suspects.tolist())
+
+
+def _decode_slowly(datatype: Datatype, flat: list[Any]) -> Array:
+    """Takes whole floats as integers, or names the first element that does not fit."""
+    code = datatype.code
+    whole = datatype.dtype.kind in "iu"
+    numbers: list[Any] = []
+    for index, element in enumerate(flat):
+        number = element
+        if whole and isinstance(element, float) and element.is_integer():
+            number = int(element)
+        kinds = int if whole else (int, float)
+        if isinstance(number, bool) or not isinstance(number, kinds):
+            raise TensorError(
+                datatype.elements, f"{shown(element)} at index {index}", _hint(datatype, element)
+            )
+        try:
+            struct.pack(f"<{code}", number)
+        except (struct.error, OverflowError):
+            raise TensorError(datatype.elements, f"{shown(element)} at index {index}") from None
+        numbers.append(number)
+    return np.frombuffer(
+        bytearray(struct.pack(f"<{len(flat)}{code}", *numbers)), dtype=datatype.dtype
+    )
+
+
+def _hint(datatype: Datatype, element: Any) -> str:
+    if element is None and datatype.dtype.kind == "f":
+        return "JSON has no NaN or infinity: send such tensors by gRPC or as binary data"
+    return ""
+
+
+def _decode_bools(datatype: Datatype, flat: list[Any]) -> Array:
+    if set(map(type, flat)) - {bool}:
+        index = next(i for i, element in enumerate(flat) if type(element) is not bool)
+        raise TensorError(datatype.elements, f"{shown(flat[index])} at index {index}")
+    return np.frombuffer(bytearray(flat), dtype=bool)
+
+
+def _decode_bytes(datatype: Datatype, flat: list[Any]) -> Array:
+    types = set(map(type, flat))
+    if types <= {bytes}:
+        return texts.objects(flat)
+    if types <= {bytes, str}:
+        return texts.objects(texts.encoded(flat))
+    index = next(i for i, element in enumerate(flat) if not isinstance(element, bytes | str))
+    raise TensorError(datatype.elements, f"{shown(flat[index])} at index {index}")
+
+
+def _integer(name: str, dtype: str, code: str, contents: str) -> Datatype:
+    info = np.iinfo(dtype)
+    words = f"whole numbers from {info.min} to {info.max}"
+    return Datatype(name, np.dtype(dtype), words, contents, code, _decode_packed)
+
+
+def _float(name: str, dtype: str, code: str, contents: str | None) -> Datatype:
+    words = f"numbers up to {float(np.finfo(dtype).max):.5g}"
+    return Datatype(name, np.dtype(dtype), words, contents, code, _decode_packed)
+
+
+DATATYPES: dict[str, Datatype] = {
+    datatype.name: datatype
+    for datatype in (
+        Datatype("BOOL", np.dtype("?"), "true or false", "bool_contents", "?", _decode_bools),
+        _integer("UINT8", "<u1", "B", "uint_contents"),
+        _integer("UINT16", "<u2", "H", "uint_contents"),
+        _integer("UINT32", "<u4", "I", "uint_contents"),
+        _integer("UINT64", "<u8", "Q", "uint64_contents"),
+        _integer("INT8", "<i1", "b", "int_contents"),
+        _integer("INT16", "<i2", "h", "int_contents"),
+        _integer("INT32", "<i4", "i", "int_contents"),
+        _integer("INT64", "<i8", "q", "int64_contents"),
+        _float("FP16", "<f2", "e", None),
+        _float("FP32", "<f4", "f", "fp32_contents"),
+        _float("FP64", "<f8", "d", "fp64_contents"),
+        Datatype("BYTES", np.dtype(object), "strings", "bytes_contents", "", _decode_bytes),
+    )
+}
