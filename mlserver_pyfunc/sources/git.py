@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from .. import cache, settings
@@ -16,7 +15,8 @@ from ..errors import SourceError
 from . import credentials
 from .digest import RENEW, DigestError
 from .git_errors import UnsupportedError
-from .layout import Layout, checked_subdirectory, create, is_skipped, quoted
+from .git_tree import entries, export, tree_of
+from .layout import checked_subdirectory, quoted
 from .progress import logger
 from .tree import Pin, Provenance, SourceTree
 from .uri import nearest, parts_of, redacted
@@ -28,9 +28,7 @@ SCHEMES = ("https", "ssh", "file")
 
 _COMMIT = re.compile(r"[0-9a-fA-F]{40}")
 _SHORT_COMMIT = re.compile(r"[0-9a-fA-F]{4,39}")
-_LFS = b"version https://git-lfs.github.com/spec/"
 _CHECK_SECONDS = 15.0
-_CHUNK = 2**20
 
 
 @dataclass(frozen=True)
@@ -103,10 +101,10 @@ def _obtained(remote: _Remote, commit: str, subdirectory: str) -> cache.Entry:
     def make(work: Path) -> dict[str, str]:
         client = remote.client(work, settings.fetch_timeout())
         found = _fetched(client, remote, commit, subdirectory)
-        tree = _tree_of(client, found, subdirectory)
+        tree = tree_of(client, found, subdirectory)
         client.open()
         try:
-            _export(client, tree, work / cache.TREE)
+            export(client, tree, work / cache.TREE)
         finally:
             client.close()
         return {"commit": found}
@@ -219,8 +217,8 @@ def _partial(client: GitClient, url: str, commit: str, subdirectory: str) -> Non
     said = client.fetch(url, "--depth=1", "--filter=blob:none", "origin", commit)
     if "filtering not recognized" in said:
         return
-    tree = _tree_of(client, commit, subdirectory)
-    blobs = sorted({name for mode, name, _ in _entries(client, tree) if mode != "160000"})
+    tree = tree_of(client, commit, subdirectory)
+    blobs = sorted({name for mode, name, _ in entries(client, tree) if mode != "160000"})
     if blobs:
         client.fetch(url, "--filter=blob:none", "--stdin", "origin", wanted=blobs)
 
@@ -238,80 +236,3 @@ def _full_name(client: GitClient, commit: str) -> str | None:
         return client.local("rev-parse", "--verify", f"{commit}^{{commit}}").decode().strip()
     except SourceError:
         return None
-
-
-def _tree_of(client: GitClient, commit: str, subdirectory: str) -> str:
-    """The name of the tree object of a subdirectory."""
-    tree = f"{commit}^{{tree}}"
-    parts = subdirectory.split("/") if subdirectory else []
-    for depth, part in enumerate(parts, 1):
-        path = "/".join(parts[:depth])
-        lines = client.local("ls-tree", "-z", tree, "--", part).split(b"\0")
-        if not lines[0]:
-            raise SourceError(f'subdirectory "{subdirectory}" is not in the repository')
-        mode, kind, name = lines[0].partition(b"\t")[0].decode().split()
-        if mode == "120000":
-            raise SourceError(f'subdirectory "{subdirectory}": "{path}" is a symbolic link')
-        if kind != "tree":
-            raise SourceError(f'subdirectory "{subdirectory}": "{path}" is not a folder')
-        tree = name
-    return tree
-
-
-def _entries(client: GitClient, tree: str) -> list[tuple[str, str, str]]:
-    """The mode, object and path of each file below a tree."""
-    listed = []
-    for line in client.local("ls-tree", "-r", "-z", "--full-tree", tree).split(b"\0"):
-        if line:
-            head, _, path = line.partition(b"\t")
-            mode, _, name = head.decode().split()
-            listed.append((mode, name, os.fsdecode(path)))
-    return listed
-
-
-def _export(client: GitClient, tree: str, root: Path) -> None:
-    """Writes a tree's files as the repository has them: no filters, no line-end conversion."""
-    entries = [entry for entry in _entries(client, tree) if not is_skipped(entry[2])]
-    for mode, _, path in entries:
-        if mode == "160000":
-            raise SourceError(f"{quoted(path)} is a submodule: submodules are not fetched")
-    layout = Layout(settings.max_source_size())
-    sizes = client.sizes([name for _, name, _ in entries])
-    for (mode, _, path), size in zip(entries, sizes, strict=True):
-        if mode == "120000":
-            layout.add_link(path)
-        else:
-            layout.add_file(path, size)
-    links = {}
-    for mode, name, path in entries:
-        with client.blob(name) as content:
-            if mode == "120000":
-                links[path] = os.fsdecode(content.read())
-            else:
-                _write(content, root, path, mode == "100755")
-    _link(links, root)
-
-
-def _write(content: IO[bytes], root: Path, path: str, executable: bool) -> None:
-    chunk = content.read(_CHUNK)
-    if chunk.startswith(_LFS) and len(chunk) < 1024:
-        raise SourceError(
-            f"{quoted(path)} is a Git LFS pointer: its content is not in the repository, "
-            "and LFS is not fetched"
-        )
-    with os.fdopen(create(root, path, executable), "wb") as file:
-        while chunk:
-            file.write(chunk)
-            chunk = content.read(_CHUNK)
-
-
-def _link(links: dict[str, str], root: Path) -> None:
-    # Last: nothing is ever written through a link.
-    for path, target in links.items():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        os.symlink(target, root / path)
-    top = os.path.realpath(root)
-    for path, target in links.items():
-        real = os.path.realpath(root / path)
-        if os.path.isabs(target) or os.path.commonpath([top, real]) != top:
-            raise SourceError(f"{quoted(path)} is a link that leads outside, to {quoted(target)}")

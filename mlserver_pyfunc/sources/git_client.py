@@ -1,7 +1,6 @@
 """The git program, run through GitPython with nothing of the user's or the repository's own.
 
-No configuration but ours, no hooks, no filters, no prompts, one transport. Credentials
-reach git by its environment, and a helper that answers for one host only.
+What reaches the network has limits of time and size, and shows its progress.
 """
 
 from __future__ import annotations
@@ -12,12 +11,11 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
-from urllib.parse import urlsplit
 
 from git import Git, RemoteProgress
 from git.exc import CommandError, GitCommandNotFound
@@ -25,20 +23,13 @@ from git.exc import CommandError, GitCommandNotFound
 from .. import settings
 from ..errors import SourceError
 from .credentials import Credentials
+from .git_environment import configuration, environment
 from .git_errors import failure
 from .progress import Progress
 from .retry import retrying
 
 MINIMUM_VERSION = (2, 32)
 
-_HELPER = (
-    '!f() { test "$1" = get && printf "username=%s\\npassword=%s\\n"'
-    ' "$MLSERVER_PYFUNC_GIT_USERNAME" "$MLSERVER_PYFUNC_GIT_PASSWORD"; }; f'
-)
-_SSH = (
-    "-o BatchMode=yes -o StrictHostKeyChecking=yes -o ConnectTimeout=15 "
-    "-o ServerAliveInterval=15 -o ServerAliveCountMax=3"
-)
 _CHUNK = 2**20
 
 
@@ -61,8 +52,8 @@ class GitClient:
         self._deadline = time.monotonic() + seconds
         self._limit = seconds
         self._repository = work / "none"
-        (work / "gitconfig").write_text(_configuration(url), encoding="utf-8")
-        self._environment = _environment(url, credentials, work)
+        (work / "gitconfig").write_text(configuration(url), encoding="utf-8")
+        self._environment = environment(url, credentials, work)
 
     def init(self, name: str) -> None:
         """Turns to a new empty repository."""
@@ -276,60 +267,3 @@ def _size(folder: Path) -> int:
             except FileNotFoundError:
                 continue
     return total
-
-
-def _configuration(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme != "file":
-        return ""
-    path = parts.path.replace("\\", "\\\\").replace('"', '\\"')
-    # Nothing of the repository is run, so it may be someone else's, as mounted volumes are.
-    return f'[safe]\n\tdirectory = "{path}"\n\tdirectory = "{path.rstrip("/")}/.git"\n'
-
-
-def _environment(url: str, credentials: Credentials | None, work: Path) -> dict[str, str]:
-    parts = urlsplit(url)
-    options = {
-        "core.hooksPath": os.devnull,
-        "credential.helper": "",
-        "fetch.writeCommitGraph": "false",
-        "gc.auto": "0",
-        "http.lowSpeedLimit": "1000",
-        "http.lowSpeedTime": "30",
-        "protocol.version": "2",
-        "remote.origin.url": url,
-    }
-    environment = {
-        "GIT_ALLOW_PROTOCOL": parts.scheme,
-        "GIT_ALTERNATE_OBJECT_DIRECTORIES": "",
-        "GIT_CONFIG_GLOBAL": str(work / "gitconfig"),
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_CONFIG_PARAMETERS": "",
-        "GIT_LITERAL_PATHSPECS": "1",
-        "GIT_NAMESPACE": "",
-        "GIT_NO_LAZY_FETCH": "1",
-        "GIT_TERMINAL_PROMPT": "0",
-        "SSH_ASKPASS": "",
-        "GIT_SSH_COMMAND": f"{os.environ.get('GIT_SSH_COMMAND') or 'ssh'} {_SSH}",
-        # Traces would write what is sent, headers and all.
-        **{name: "0" for name in os.environ if name.startswith("GIT_TRACE")},
-    }
-    # One variable names the certificates for every kind of source.
-    if settings.ca_bundle():
-        environment["GIT_SSL_CAINFO"] = settings.ca_bundle() or ""
-    elif os.environ.get("SSL_CERT_FILE") and not os.environ.get("GIT_SSL_CAINFO"):
-        environment["GIT_SSL_CAINFO"] = os.environ["SSL_CERT_FILE"]
-    if credentials:
-        environment["MLSERVER_PYFUNC_GIT_USERNAME"] = credentials.username
-        environment["MLSERVER_PYFUNC_GIT_PASSWORD"] = credentials.password
-        # Of this host alone: a redirect elsewhere is not answered.
-        options[f"credential.{parts.scheme}://{parts.netloc}.helper"] = _HELPER
-    return {**environment, **_as_variables(options)}
-
-
-def _as_variables(options: Mapping[str, str]) -> dict[str, str]:
-    variables = {"GIT_CONFIG_COUNT": str(len(options))}
-    for number, (name, value) in enumerate(options.items()):
-        variables[f"GIT_CONFIG_KEY_{number}"] = name
-        variables[f"GIT_CONFIG_VALUE_{number}"] = value
-    return variables
