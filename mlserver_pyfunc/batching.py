@@ -1,7 +1,7 @@
-"""Joins requests that wait into one call of the handler, and splits its answer again.
+"""Joins requests that wait into one call of the handler: which of them, and when.
 
-Only rows are joined: every tensor has a leading -1. Requests share a call where their
-tensors, trailing shapes and parameters are equal, so that the handler cannot tell.
+Requests share a call where their tensors, trailing shapes and parameters are equal, so that
+the handler cannot tell.
 """
 
 from __future__ import annotations
@@ -12,21 +12,17 @@ from collections import deque
 from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 
-import numpy as np
-
+from . import joining
 from .context import InferenceCall
-from .contract import Contract, NamedArray
+from .contract import Contract
 from .definition import BatchDefinition, ServingDefinition
 from .errors import (
-    ContractError,
     HandlerError,
     InferenceError,
     LoadError,
     OverloadedError,
     RequestError,
-    ResponseError,
     TimeLimitError,
 )
 from .metrics import FunctionMetrics, Wait
@@ -34,8 +30,6 @@ from .runner import UNLOAD_SECONDS, Answer, Runner
 
 _LIGHT_LOAD = 10
 """After so many delays without a call, no company is expected for the next request."""
-
-_MAX_ID_CHARS = 200
 
 
 @dataclass(eq=False)
@@ -58,24 +52,6 @@ class _Group:
     @property
     def rows(self) -> int:
         return sum(member.rows for member in self.members)
-
-
-def batch_problems(contract: Contract, streams: bool, needs: frozenset[str]) -> list[str]:
-    """Lists why requests of a function cannot be joined; empty where they can."""
-    problems = [
-        f'{kind} "{spec.name}": expected a shape with a leading -1, got {list(spec.shape)}'
-        for kind, specs in (("input", contract.inputs), ("output", contract.outputs))
-        for spec in specs.values()
-        if spec.shape[:1] != (-1,)
-    ]
-    if not contract.inputs:
-        problems.append("expected an input, got none")
-    if streams:
-        problems.append("the handler streams")
-    told = sorted(needs - {"parameters"})
-    if told:
-        problems.append(f'the handler takes "{told[0]}", which is of one request')
-    return problems
 
 
 class BatchingRunner:
@@ -138,10 +114,10 @@ class BatchingRunner:
     async def load(self) -> None:
         """As `Runner.load`; fails too where calls of the handler cannot be joined."""
         await self._runner.load()
-        problems = batch_problems(self._contract, self._runner.streams, self._runner.needs)
-        if problems:
+        obstacles = joining.obstacles(self._contract, self._runner.streams, self._runner.needs)
+        if obstacles:
             await self._runner.close()
-            cause = f"serving.batch: {'; '.join(problems)}"
+            cause = f"serving.batch: {'; '.join(obstacles)}"
             raise LoadError(self._contract.model_name, "bind", cause)
         self._tells_parameters = "parameters" in self._runner.needs
 
@@ -151,7 +127,7 @@ class BatchingRunner:
         Raises:
             RequestError: With the status to answer.
         """
-        rows = self._rows(call)
+        rows = joining.rows_of(call, self._contract.model_name)
         if self._waiting >= max(self._serving.max_queue, 1):
             raise self._overloaded()
         member = _Member(call, rows, self._loop.create_future(), self._metrics.enter_queue())
@@ -241,10 +217,11 @@ class BatchingRunner:
         self._send_waiting()
 
     async def _answer(self, members: Sequence[_Member]) -> None:
-        self._metrics.count_batch(len(members), sum(member.rows for member in members))
+        sizes = [member.rows for member in members]
+        self._metrics.count_batch(len(members), sum(sizes))
         try:
-            answer = await self._runner.answer(_joined(members))
-            parts = self._split(members, answer)
+            answer = await self._runner.answer(joining.join([member.call for member in members]))
+            parts = joining.split(answer, sizes, self._contract.model_name)
         except (HandlerError, InferenceError) as error:
             if len(members) == 1:
                 _fail(members[0], error)
@@ -263,34 +240,6 @@ class BatchingRunner:
                 if not member.future.done():
                     member.future.set_result(part)
 
-    def _split(self, members: Sequence[_Member], answer: Answer) -> list[Answer]:
-        rows = sum(member.rows for member in members)
-        for named in answer.arrays:
-            if len(named.array) != rows:
-                raise ResponseError(
-                    f'output "{named.spec.name}" of model "{self._contract.model_name}": expected '
-                    f"{rows} rows, as its inputs have (serving.batch), got {len(named.array)}"
-                )
-        parts = []
-        start = 0
-        for member in members:
-            end = start + member.rows
-            arrays = [NamedArray(named.spec, named.array[start:end]) for named in answer.arrays]
-            parts.append(Answer(arrays, answer.parameters))
-            start = end
-        return parts
-
-    def _rows(self, call: InferenceCall) -> int:
-        first = next(iter(call.inputs))
-        rows = len(call.inputs[first])
-        for name, array in call.inputs.items():
-            if len(array) != rows:
-                raise ContractError(
-                    f'input "{name}" of model "{self._contract.model_name}": expected {rows} rows, '
-                    f'as "{first}" has (serving.batch), got {len(array)}'
-                )
-        return rows
-
     def _key(self, call: InferenceCall) -> Hashable:
         tensors = tuple(sorted((name, array.shape[1:]) for name, array in call.inputs.items()))
         if not self._tells_parameters:
@@ -307,19 +256,6 @@ class BatchingRunner:
             f'model "{self._contract.model_name}" is at its limit: {self._slots} batches at a '
             f"time and {self._serving.max_queue} requests waiting (serving.max_queue)"
         )
-
-
-def _joined(members: Sequence[_Member]) -> InferenceCall:
-    first = members[0].call
-    if len(members) == 1:
-        return first
-    inputs = {
-        name: np.concatenate([member.call.inputs[name] for member in members])
-        for name in first.inputs
-    }
-    ids = ",".join(member.call.id for member in members)
-    payload = SimpleNamespace(id=ids[:_MAX_ID_CHARS], parameters=first.parameters, inputs=())
-    return InferenceCall(first.context, inputs, first.specs, payload)
 
 
 def _fail(member: _Member, error: RequestError) -> None:
