@@ -17,7 +17,6 @@ import json
 import os
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -26,7 +25,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from . import settings
+from . import folder_locks, settings
 from .errors import SourceError
 from .sources.digest import tree_sha256
 from .sources.progress import logger
@@ -35,8 +34,6 @@ TREE = "tree"
 """Folder of a workspace that `obtain`'s `make` fills."""
 
 _STALE_SECONDS = 60
-_held: dict[str, int] = {}
-_guard = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -185,7 +182,7 @@ def _stored(built: Path, facts: Mapping[str, str]) -> Entry:
             if not _usable(path, digest):
                 continue
         else:
-            _hold(path)
+            folder_locks.hold(path)
         return Entry(path, digest, facts)
     raise SourceError(f"cache folder {_root()}: cannot store tree {digest}")
 
@@ -207,7 +204,7 @@ def _usable(path: Path, digest: str) -> bool:
     """Holds the tree against pruning, and checks that nothing changed it since."""
     new = False
     try:
-        new = _hold(path)
+        new = folder_locks.hold(path)
         whole = tree_sha256(path) == digest
         with suppress(OSError):
             os.utime(path)
@@ -220,54 +217,12 @@ def _usable(path: Path, digest: str) -> bool:
         if not whole:
             logger.warning("cached tree %s was changed on disk, fetching it again", path)
     if new and not whole:
-        _release(path)
+        folder_locks.release(path)
     return whole
 
 
-def _hold(path: Path) -> bool:
-    """Takes the shared lock; False if this process has it already."""
-    name = str(path)
-    with _guard:
-        while True:
-            inode = path.stat().st_ino
-            if name in _held and os.fstat(_held[name]).st_ino == inode:
-                return False
-            descriptor = os.open(path, os.O_RDONLY)
-            # File systems without locks (some NFS): pruning there goes by age alone.
-            with suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_SH)
-            if os.fstat(descriptor).st_ino == path.stat().st_ino:
-                stale = _held.pop(name, None)
-                if stale is not None:
-                    os.close(stale)
-                _held[name] = descriptor
-                return True
-            os.close(descriptor)
-
-
-def _release(path: Path) -> None:
-    with _guard:
-        descriptor = _held.pop(str(path), None)
-    if descriptor is not None:
-        os.close(descriptor)
-
-
 def _discard(path: Path) -> bool:
-    """Removes a tree unless somebody uses it."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        doomed = Path(tempfile.mkdtemp(dir=_folder("tmp")))
-        path.rename(doomed / path.name)
-        shutil.rmtree(doomed, ignore_errors=True)
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
+    return folder_locks.discard(path, _folder("tmp"))
 
 
 def _remove_stale(parent: Path) -> None:

@@ -12,7 +12,6 @@ so that no other prunes it.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -31,7 +30,7 @@ from filelock import FileLock
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from . import settings, uv
+from . import folder_locks, settings, uv
 from .definition import FunctionDefinition
 from .errors import PyFuncError
 from .installed import problem_of
@@ -39,7 +38,6 @@ from .sources.progress import logger
 
 FACTS = "pyfunc.json"
 _SCHEME = 1
-_held: dict[Path, int] = {}
 
 
 class ProvisionError(PyFuncError):
@@ -136,17 +134,8 @@ def prune(unused_seconds: float = 0) -> list[Path]:
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if not path.is_dir() or time.time() - path.stat().st_mtime < unused_seconds:
             continue
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            doomed = path.with_name(f"tmp-pruned-{path.name}-{os.getpid()}")
-            path.rename(doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+        if folder_locks.discard(path, folder):
             removed.append(path)
-        except OSError:
-            continue
-        finally:
-            os.close(descriptor)
     return removed
 
 
@@ -208,18 +197,11 @@ def _found(place: Path) -> Environment | None:
     # The base interpreter may have been removed since.
     if not python.exists():
         return None
-    _hold(place)
-    return Environment(python, facts["resolved"])
-
-
-def _hold(place: Path) -> None:
-    """Keeps an environment from being pruned while this process lives."""
+    # Kept from being pruned while this process lives.
     with suppress(OSError):
         os.utime(place)
-        if place not in _held:
-            descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
-            _held[place] = descriptor
+        folder_locks.hold(place)
+    return Environment(python, facts["resolved"])
 
 
 def _ready(definition: FunctionDefinition, model_name: str) -> Environment | None:
