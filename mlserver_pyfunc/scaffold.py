@@ -57,10 +57,6 @@ _DTYPES = {
     "uint64": "UINT64", "float16": "FP16", "float32": "FP32", "float64": "FP64",
     "object_": "BYTES", "bytes_": "BYTES", "str_": "BYTES",
 }  # fmt: skip
-_RESERVED = {
-    "request", "context", "inputs", "parameters", "headers", "event", "project", "run",
-    "self", "cls",
-}  # fmt: skip
 
 
 def starter(name: str) -> dict[str, str]:
@@ -78,6 +74,8 @@ def described(name: str, folder: Path, module: Path, function: str) -> dict[str,
     Raises:
         DefinitionError: There is no such file or function.
     """
+    from .handler.binding import RESERVED
+
     try:
         tree = ast.parse(module.read_text(encoding="utf-8"))
     except OSError as error:
@@ -102,7 +100,7 @@ def described(name: str, folder: Path, module: Path, function: str) -> dict[str,
     tensors = [
         _line(argument.arg, argument.annotation, is_optional=argument.arg in optional)
         for argument in arguments
-        if argument.arg not in _RESERVED
+        if argument.arg not in (*RESERVED, "self", "cls")
     ]
     lines += tensors or ["  []"]
     lines += ["outputs:", *_outputs(node.returns)]

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from .errors import SourceError
+from .sizes import in_bytes
 
 CACHE = "MLSERVER_PYFUNC_CACHE"
 CACHE_SIZE = "MLSERVER_PYFUNC_CACHE_SIZE"
@@ -17,7 +18,6 @@ CA_BUNDLE = "MLSERVER_PYFUNC_CA_BUNDLE"
 ENVIRONMENT = "MLSERVER_PYFUNC_ENVIRONMENT"
 
 _UNTRUSTED = "UnknownIssuer|certificate.verify.failed|self-signed certificate|unknown authority"
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def cache_folder() -> Path:
@@ -80,7 +80,7 @@ def ready_environment() -> Path | None:
 
 def _size(variable: str, default: str) -> int:
     text = os.environ.get(variable) or default
-    match = re.fullmatch(r"(\d+)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    if not match:
-        raise SourceError(f'{variable}: expected bytes, for example 500M or 10G, got "{text}"')
-    return int(match[1]) * _UNITS[match[2].upper()]
+    try:
+        return in_bytes(text)
+    except ValueError as error:
+        raise SourceError(f"{variable}: {error}") from None

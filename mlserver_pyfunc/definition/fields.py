@@ -9,6 +9,8 @@ import yaml
 from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from ..sizes import in_bytes
+
 PYTHON_VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 MAX_RANK = 32
 
@@ -46,13 +48,7 @@ def _python_version(value: Any) -> Any:
 
 
 def _size(value: Any) -> Any:
-    """Reads bytes from text, `512M` or `2 GiB`."""
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", value.strip(), re.IGNORECASE)
-    if match is None:
-        raise ValueError(f'expected bytes, for example 512M or 2G, got "{value}"')
-    return int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
+    return in_bytes(value) if isinstance(value, str) else value
 
 
 def _requirement(value: str) -> str:

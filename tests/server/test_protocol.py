@@ -181,48 +181,33 @@ def test_other_outputs_of_a_typed_request_are_sent_beside_an_fp16_one_not_asked_
     assert str(reply.outputs["fp32"].values) == "[1.5, nan, inf, -inf]"
 
 
-def test_base64_may_carry_text_too(either_server: ServerProcess) -> None:
-    body = {
-        "inputs": [
-            {
-                "name": "bytes_any",
-                "datatype": "BYTES",
-                "shape": [2],
-                "parameters": {"content_type": "base64"},
-                "data": ["dGV4dA==", ""],
-            }
-        ]
-    }
-    answer = either_server.client.post("/v2/models/echo/infer", json=body).json()
-    assert answer["outputs"][0] == {
-        "name": "bytes_any",
-        "datatype": "BYTES",
-        "shape": [2],
-        "data": ["text", ""],
-    }
-
-
-def test_a_response_with_one_element_that_is_not_text_is_base64_as_a_whole(
-    either_server: ServerProcess,
+@pytest.mark.parametrize(
+    ("sent", "answered"),
+    [
+        (["dGV4dA==", ""], {"data": ["text", ""]}),
+        (
+            ["dGV4dA==", "/w=="],
+            {"parameters": {"content_type": "base64"}, "data": ["dGV4dA==", "/w=="]},
+        ),
+    ],
+    ids=["text", "one element that is not text"],
+)
+def test_what_came_as_base64_is_answered_as_text_or_as_base64_as_a_whole(
+    sent: list[str], answered: dict[str, Any], either_server: ServerProcess
 ) -> None:
-    body = {
-        "inputs": [
-            {
-                "name": "bytes_any",
-                "datatype": "BYTES",
-                "shape": [2],
-                "parameters": {"content_type": "base64"},
-                "data": ["dGV4dA==", "/w=="],
-            }
-        ]
-    }
-    answer = either_server.client.post("/v2/models/echo/infer", json=body).json()
-    assert answer["outputs"][0] == {
+    sent_tensor = {
         "name": "bytes_any",
         "datatype": "BYTES",
         "shape": [2],
         "parameters": {"content_type": "base64"},
-        "data": ["dGV4dA==", "/w=="],
+        "data": sent,
+    }
+    answer = either_server.client.post("/v2/models/echo/infer", json={"inputs": [sent_tensor]})
+    assert answer.json()["outputs"][0] == {
+        "name": "bytes_any",
+        "datatype": "BYTES",
+        "shape": [2],
+        **answered,
     }
 
 
