@@ -66,9 +66,9 @@ def unmet_needs(definition: FunctionDefinition) -> list[str]:
         One clear line per need; empty where the function can run here.
     """
     unmet = []
-    here = _serving_version()
-    if definition.python_version not in (None, here):
-        unmet.append(f"expected Python {definition.python_version}, the server runs {here}")
+    asked = definition.python_version
+    if asked not in (None, uv.SERVING_PYTHON):
+        unmet.append(f"expected Python {asked}, the server runs {uv.SERVING_PYTHON}")
     for line in definition.requirements:
         problem = problem_of(Requirement(line))
         if problem:
@@ -87,7 +87,7 @@ def resolve(definition: FunctionDefinition) -> list[str]:
     """
     if not unmet_needs(definition) or not uv.is_installed():
         return []
-    python = uv.find_python(definition.python_version or _serving_version())
+    python = uv.find_python(definition.python_version or uv.SERVING_PYTHON)
     options = ["--quiet", "--no-header", "--no-annotate", "--python", str(python)]
     text = uv.run(["pip", "compile", *options, "-"], given="\n".join(required(definition)))
     return [line.strip() for line in text.splitlines() if line.strip()]
@@ -111,7 +111,7 @@ def provide(
     ready = _ready(definition, model_name)
     if ready:
         return ready
-    python = uv.find_python(definition.python_version or _serving_version())
+    python = uv.find_python(definition.python_version or uv.SERVING_PYTHON)
     requirements = list(resolved) or required(definition)
     key = _key(python, requirements)
     try:
@@ -251,7 +251,3 @@ def _key(python: Path, requirements: list[str]) -> str:
 
 def _folder() -> Path:
     return settings.cache_folder() / "environments"
-
-
-def _serving_version() -> str:
-    return f"{sys.version_info.major}.{sys.version_info.minor}"

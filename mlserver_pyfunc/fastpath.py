@@ -1,9 +1,9 @@
 """The seams of MLServer that are replaced for speed, and nothing else.
 
-gRPC messages to requests, responses to gRPC messages, and the routes and the body of a
-REST request. Each applies to models of ours only; every other runtime in the server gets what
-MLServer does. `install` is applied to versions of MLServer it was tested with, and not
-where `MLSERVER_PYFUNC_FASTPATH=0`.
+gRPC messages to requests, responses to gRPC messages, the routes and the body of a REST
+request, and the data plane between them. Each applies to models of ours only; every other
+runtime in the server gets what MLServer does. `install` is applied to versions of MLServer it
+was tested with, and not where `MLSERVER_PYFUNC_FASTPATH=0`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mlserver.rest import app as rest_app
 from mlserver.types import InferenceRequest, InferenceResponse, MetadataServerResponse
 from starlette.types import Receive, Scope
 
-from . import data_plane, grpc_tensors
+from . import data_plane, grpc_tensors, settings
 from .host import is_ours
 from .response import ArrayResponse
 from .rest_route import add_routes
@@ -41,7 +41,7 @@ logger = logging.getLogger("mlserver.pyfunc")
 
 def install() -> bool:
     """Replaces the seams, once; True where they are in place."""
-    if os.environ.get(SWITCH, "1").lower() in ("0", "false", "off", "no"):
+    if not settings.is_on(SWITCH):
         return False
     if mlserver.__version__ not in TESTED_VERSIONS:
         logger.info("fast path off: not tested with MLServer %s", mlserver.__version__)

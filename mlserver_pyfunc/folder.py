@@ -10,7 +10,7 @@ from typing import Any
 from .definition import FILE_NAME, FunctionDefinition, read
 from .errors import DefinitionError
 from .repository import Located, find_definition
-from .settings_files import MODEL_SETTINGS, read_settings
+from .settings_files import IMPLEMENTATION, MODEL_SETTINGS, read_settings
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def environment_model(folder: Path) -> dict[str, str]:
     opened = open_folder(folder)
     return {
         "MLSERVER_MODEL_NAME": opened.model_name,
-        "MLSERVER_MODEL_IMPLEMENTATION": "mlserver_pyfunc.PyFuncRuntime",
+        "MLSERVER_MODEL_IMPLEMENTATION": IMPLEMENTATION,
         "MLSERVER_MODEL_URI": str(folder.resolve()),
     }
 

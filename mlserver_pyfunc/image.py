@@ -88,8 +88,7 @@ def differences(before: dict[str, str], now: dict[str, str]) -> list[str]:
 
 
 def _source(source: SourceDefinition, folder: Path, held: lock.Lock) -> Any:
-    is_inline = source.code is not None or source.base64 is not None
-    if not is_inline and checked_scheme(source.source or "") not in ("", "file"):
+    if not source.is_inline and checked_scheme(source.source or "") not in ("", "file"):
         return [held.commit, held.sha256, held.tree_sha256]
     tree = sources.fetch(source, folder)
     return image_source.sha256(image_source.selected(tree, folder))

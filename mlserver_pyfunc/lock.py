@@ -207,8 +207,7 @@ def _check_definition(lock: Lock, definition: FunctionDefinition) -> None:
     source = definition.source
     given = redacted(source.source) if source.source else None
     # Inline code is named by its kind, and checked by its digest.
-    is_inline = source.code is not None or source.base64 is not None
-    if not is_inline and given != lock.source:
+    if not source.is_inline and given != lock.source:
         raise DigestError(f'{LOCK_NAME} is of source "{lock.source}", got "{given}"; {RENEW}')
     if source.subdirectory != lock.subdirectory:
         raise DigestError(

@@ -5,7 +5,6 @@ Nothing here costs anything before it is asked for.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -14,7 +13,7 @@ from mlserver.handlers import custom_handler
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse
 
-from . import host
+from . import host, settings
 from .definition import FunctionDefinition
 
 SWITCH = "MLSERVER_PYFUNC_PLAYGROUND"
@@ -127,5 +126,5 @@ async def _ours(request: Request, name: str, version: str | None) -> tuple[Any, 
 
 
 def _require_switched_on() -> None:
-    if os.environ.get(SWITCH, "1").lower() in ("0", "false", "off", "no"):
+    if not settings.is_on(SWITCH):
         raise MLServerError(f"the playground is switched off ({SWITCH})", 404)

@@ -9,8 +9,9 @@ import re
 from pathlib import Path
 
 from .errors import DefinitionError
+from .settings_files import IMPLEMENTATION, MODEL_SETTINGS
 
-_SETTINGS = json.dumps({"implementation": "mlserver_pyfunc.PyFuncRuntime"}, indent=2) + "\n"
+_SETTINGS = json.dumps({"implementation": IMPLEMENTATION}, indent=2) + "\n"
 
 _STARTER_DEFINITION = """\
 model_name: {name}
@@ -64,7 +65,7 @@ def starter(name: str) -> dict[str, str]:
     return {
         "function.yaml": _STARTER_DEFINITION.format(name=name),
         "model.py": _STARTER_CODE,
-        "model-settings.json": _SETTINGS,
+        MODEL_SETTINGS: _SETTINGS,
     }
 
 
@@ -104,7 +105,7 @@ def described(name: str, folder: Path, module: Path, function: str) -> dict[str,
     ]
     lines += tensors or ["  []"]
     lines += ["outputs:", *_outputs(node.returns)]
-    return {"function.yaml": "\n".join(lines) + "\n", "model-settings.json": _SETTINGS}
+    return {"function.yaml": "\n".join(lines) + "\n", MODEL_SETTINGS: _SETTINGS}
 
 
 def name_of(folder: Path) -> str:

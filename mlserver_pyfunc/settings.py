@@ -57,6 +57,11 @@ def python_downloads() -> bool:
     return os.environ.get(PYTHON_DOWNLOADS, "").lower() in ("1", "true", "yes", "on")
 
 
+def is_on(variable: str) -> bool:
+    """Whether a variable leaves on what is on without it."""
+    return os.environ.get(variable, "1").lower() not in ("0", "false", "off", "no")
+
+
 def ca_bundle() -> str | None:
     """A PEM file of authorities to trust in the place of the usual ones."""
     return os.environ.get(CA_BUNDLE) or None

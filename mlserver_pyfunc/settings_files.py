@@ -10,6 +10,8 @@ from .errors import DefinitionError
 
 MODEL_SETTINGS = "model-settings.json"
 SERVER_SETTINGS = "settings.json"
+IMPLEMENTATION = "mlserver_pyfunc.PyFuncRuntime"
+"""Of a model of ours, in its model-settings.json."""
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -26,6 +26,9 @@ _PIP_TO_UV = {
     "cert": "SSL_CERT_FILE",
     "trusted-host": "UV_INSECURE_HOST",
 }
+SERVING_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+"""The version of this interpreter, as definitions give versions."""
+
 _ASIDES = ("Using Python", "hint: ")
 _UV_INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL")
 
@@ -125,7 +128,7 @@ def find_python(version: str) -> Path:
 
 
 def _candidates(version: str) -> Iterator[Path]:
-    if version == f"{sys.version_info.major}.{sys.version_info.minor}":
+    if version == SERVING_PYTHON:
         yield Path(getattr(sys, "_base_executable", "") or sys.executable)
     for entry in os.get_exec_path():
         candidate = Path(entry, f"python{version}")

@@ -15,7 +15,7 @@ import yaml
 from .. import lock
 from ..definition import FILE_NAME, FunctionDefinition, SourceDefinition
 from ..folder import FunctionFolder
-from ..settings_files import MODEL_SETTINGS, SERVER_SETTINGS, read_settings
+from ..settings_files import IMPLEMENTATION, MODEL_SETTINGS, SERVER_SETTINGS, read_settings
 from ..sources import SourceTree
 from ..sources.digest import file_sha256, tree_sha256
 from ..sources.tree import Provenance
@@ -202,7 +202,7 @@ def _settings(opened: FunctionFolder) -> Mapping[str, Mapping[str, Any]]:
 
 def _model_settings(opened: FunctionFolder) -> Mapping[str, Any]:
     """model-settings.json without a name, which platforms give, and without its own paths."""
-    settings: dict[str, Any] = {"implementation": "mlserver_pyfunc.PyFuncRuntime"}
+    settings: dict[str, Any] = {"implementation": IMPLEMENTATION}
     if opened.settings_file:
         settings.update(read_settings(opened.settings_file))
     settings.pop("name", None)

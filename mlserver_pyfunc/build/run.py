@@ -80,7 +80,7 @@ def run(
     process = subprocess.Popen(command)
     ended = threading.Event()
     waiting = threading.Thread(
-        target=_await_ready, args=(f"http://{host}:{ports[REST]}", runnable, ended, when_ready)
+        target=_await_ready, args=(f"http://{host}:{ports[REST]}", ended, when_ready)
     )
     previous = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     waiting.start()
@@ -102,9 +102,7 @@ def open_playground(url: str, model_name: str) -> None:
     webbrowser.open(f"{url}/v2/models/{model_name}/playground")
 
 
-def _await_ready(
-    url: str, runnable: Runnable, ended: threading.Event, when_ready: Callable[[], None]
-) -> None:
+def _await_ready(url: str, ended: threading.Event, when_ready: Callable[[], None]) -> None:
     route = JsonRoute(url.replace("//0.0.0.0:", "//127.0.0.1:"), timeout=5)
     while not ended.wait(0.2):
         try:

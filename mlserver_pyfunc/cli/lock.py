@@ -29,7 +29,6 @@ def command(folder: Path, check: bool) -> None:
     if held is None or held.source is None:
         raise Failure(f"{located.folder}: no source in a function.lock", hint=renew)
     now = lock.current(located.definition, located.folder)
-    # Newer versions of what is required do not make a lock wrong: holding them back is its point.
     changed = [
         f"{name}: locked {getattr(held, name)}, now {getattr(now, name)}"
         for name in type(held).model_fields

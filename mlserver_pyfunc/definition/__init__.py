@@ -1,5 +1,6 @@
 """The function definition: what a function is, read from YAML, JSON or a digitalhub spec."""
 
+from .fields import PYTHON_VERSIONS
 from .models import (
     BatchDefinition,
     FunctionDefinition,
@@ -12,6 +13,7 @@ from .reading import FILE_NAME, Problem, parse, problems, read
 
 __all__ = [
     "FILE_NAME",
+    "PYTHON_VERSIONS",
     "BatchDefinition",
     "FunctionDefinition",
     "Problem",

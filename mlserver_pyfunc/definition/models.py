@@ -59,6 +59,11 @@ class SourceDefinition(_Model):
     )
     lang: Literal["python"] | None = None
 
+    @property
+    def is_inline(self) -> bool:
+        """Whether the code stands in the definition itself."""
+        return self.code is not None or self.base64 is not None
+
     @model_validator(mode="after")
     def _one_origin(self) -> SourceDefinition:
         inline = [key for key in ("code", "base64") if getattr(self, key) is not None]

@@ -169,10 +169,7 @@ def _crash(
     for line in reversed(log):
         failure = _LOAD_FAILURE.search(line)
         if failure:
-            hint = (
-                "mend the function; mlserver-pyfunc validate shows what is wrong by file and line"
-            )
-            return Trouble(f"{where}: {failure[0]}", is_lasting, log, hint)
+            return Trouble(f"{where}: {failure[0]}", is_lasting, log, _MEND)
     ended = {**(container.get("lastState") or {}), **(container.get("state") or {})}
     last = ended.get("terminated") or {}
     code = f" with exit code {last['exitCode']}" if "exitCode" in last else ""

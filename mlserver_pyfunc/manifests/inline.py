@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ..definition import SourceDefinition
+from ..settings_files import IMPLEMENTATION
 from ..sources.local import found
 from ..sources.uri import checked_scheme, redacted
 from . import names
 from .names import ManifestError
-from .workload import IMPLEMENTATION, Object, Workload
+from .workload import Object, Workload
 
 
 def config_map(workload: Workload) -> Object:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 
 from ..definition import ServingDefinition
+from ..settings_files import IMPLEMENTATION
 from . import inline, pod
 from .names import ManifestError
 from .options import Options
-from .workload import IMPLEMENTATION, MODELS_DIR, SHARED_NAME, Object, Platform, Workload
+from .workload import MODELS_DIR, SHARED_NAME, Object, Platform, Workload
 
 # Its Deployment is "NAME-predictor", and a label of the pods "isvc.NAME-predictor".
 PLATFORM = Platform("kserve", ("image", "storage", "inline"), max_name=48, shared=("storage",))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ..settings_files import IMPLEMENTATION
 from . import inline, pod
 from .names import ManifestError
-from .workload import IMPLEMENTATION, MODELS_DIR, Object, Platform, Workload
+from .workload import MODELS_DIR, Object, Platform, Workload
 
 PLATFORM = Platform("kubernetes", ("image", "storage", "inline"))
 CONTAINER = "mlserver"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ..settings_files import IMPLEMENTATION
 from . import inline, names, pod
 from .names import ManifestError
-from .workload import IMPLEMENTATION, MODELS_DIR, Object, Platform, Workload
+from .workload import MODELS_DIR, Object, Platform, Workload
 
 PLATFORM = Platform("seldon-v1", ("image", "storage", "inline"))
 PORTS = pod.Ports(http=9000, grpc=9500, metrics=8082)

@@ -15,7 +15,6 @@ from .names import ManifestError
 from .options import Options
 
 MODELS_DIR = "/mnt/models"
-IMPLEMENTATION = "mlserver_pyfunc.PyFuncRuntime"
 SHARED_NAME = "mlserver-pyfunc"
 """Of a runtime or server that any number of functions may use."""
 _PORTS = ("host", "http_port", "grpc_port", "metrics_port", "metrics_endpoint")

@@ -44,7 +44,7 @@ def fetch(source: SourceDefinition, folder: Path, pin: Pin | None = None) -> Sou
     Raises:
         SourceError: It cannot be fetched, verified or unpacked.
     """
-    if source.code is not None or source.base64 is not None:
+    if source.is_inline:
         return _fetched("inline", source, folder, pin)
     uri = source.source or ""
     with naming(uri):

@@ -14,13 +14,11 @@ from ..definition import FILE_NAME, FunctionDefinition, parse
 from ..errors import PyFuncError
 from ..own_modules import PACKAGE
 from ..repository import disagreements
-from ..settings_files import MODEL_SETTINGS, SERVER_SETTINGS, parse_settings
+from ..settings_files import IMPLEMENTATION, MODEL_SETTINGS, SERVER_SETTINGS, parse_settings
 from ..sources.digest import LOCK_NAME, DigestError
 from . import code, definition_rules
 from .document import Document
 from .findings import Finding
-
-IMPLEMENTATION = "mlserver_pyfunc.PyFuncRuntime"
 
 
 @dataclass(frozen=True)
@@ -150,11 +148,10 @@ def _source_findings(
     definition: FunctionDefinition, document: Document, folder: Path, *, fetch: bool
 ) -> Iterator[Finding]:
     source = definition.source
-    is_inline = source.code is not None or source.base64 is not None
     is_remote = "://" in (source.source or "") and not (source.source or "").startswith("file://")
     keys = definition_rules.source_keys(document)
     line = document.line([*keys, "source"])
-    if is_remote and not is_inline and not fetch:
+    if is_remote and not source.is_inline and not fetch:
         message = f'"{source.source}" is remote: add --fetch to fetch it and check its code'
         yield Finding("S302", message, document.path, line)
         return
