@@ -15,13 +15,14 @@ from mlserver import MLServer, Settings
 from mlserver.repository.factory import ModelRepositoryFactory
 from mlserver.settings import ModelSettings
 from mlserver.utils import install_uvloop_event_loop
+from pydantic import ValidationError
 
 from .errors import PyFuncError
 from .folder import environment_model
 from .own_modules import pin_package
 from .routes import CallError
 from .routes.rest import JsonRoute
-from .settings_files import SERVER_SETTINGS, read_settings
+from .settings_files import SERVER_SETTINGS, read_settings, worded
 
 LEAN = {
     "debug": False,
@@ -74,8 +75,8 @@ async def serve(options: Options) -> BaseException | None:
         Why a function could not be loaded; None after a signal.
 
     Raises:
-        DefinitionError: The folder has no model-settings.json and no definition, or its
-            settings.json is none.
+        PyFuncError: The folder has no model-settings.json and no definition, or the server's
+            settings are none.
     """
     pin_package()
     os.environ.update(environment_model(options.folder))
@@ -108,17 +109,18 @@ def _settings(options: Options) -> Settings:
         for name, value in LEAN.items()
         if name not in given and f"MLSERVER_{name.upper()}" not in os.environ
     }
-    return Settings(
-        **{
-            **lean,
-            **given,
-            "host": options.host,
-            "http_port": options.http_port,
-            "grpc_port": options.grpc_port,
-            "metrics_port": options.metrics_port,
-            "model_repository_root": str(options.folder.resolve()),
-        }
-    )
+    asked = {
+        "host": options.host,
+        "http_port": options.http_port,
+        "grpc_port": options.grpc_port,
+        "metrics_port": options.metrics_port,
+        "model_repository_root": str(options.folder.resolve()),
+    }
+    try:
+        return Settings(**{**lean, **given, **asked})
+    except ValidationError as error:
+        where = f"{file} or MLSERVER_ variables" if given else "MLSERVER_ variables"
+        raise PyFuncError(f"{where}: {worded(error)}") from None
 
 
 async def _when_ready(

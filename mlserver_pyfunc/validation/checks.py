@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,17 @@ from ..definition import FILE_NAME, FunctionDefinition, parse
 from ..errors import PyFuncError
 from ..own_modules import PACKAGE
 from ..repository import disagreements
-from ..settings_files import IMPLEMENTATION, MODEL_SETTINGS, SERVER_SETTINGS, parse_settings
+from ..settings_files import (
+    IMPLEMENTATION,
+    MODEL_SETTINGS,
+    SERVER_SETTINGS,
+    DeclaredTensor,
+    parse_settings,
+)
 from ..sources.digest import LOCK_NAME, DigestError
 from . import code, definition_rules
 from .document import Document
 from .findings import Finding
-
-
-@dataclass(frozen=True)
-class _Declared:
-    """A tensor that model-settings.json declares."""
-
-    name: str
-    datatype: str
-    shape: list[int]
 
 
 def validate(path: Path, *, fetch: bool = False) -> list[Finding]:
@@ -52,7 +48,7 @@ def _all(path: Path, *, fetch: bool) -> Iterator[Finding]:
     settings: Mapping[str, Any] = {}
     if settings_file.is_file() and (path.is_dir() or path == settings_file):
         try:
-            settings = parse_settings(settings_file.read_text(encoding="utf-8"))
+            settings = _parsed(settings_file)
         except ValueError as error:
             yield Finding("M201", str(error), settings_file, 1)
             return
@@ -80,7 +76,7 @@ def _all(path: Path, *, fetch: bool) -> Iterator[Finding]:
 def _server_settings_findings(file: Path) -> Iterator[Finding]:
     if file.is_file():
         try:
-            parse_settings(file.read_text(encoding="utf-8"))
+            _parsed(file)
         except ValueError as error:
             yield Finding("M201", str(error), file, 1)
 
@@ -138,8 +134,8 @@ def _settings_findings(
     for message in disagreements(
         definition,
         version=(settings.get("parameters") or {}).get("version"),
-        inputs=_declared(settings.get("inputs")),
-        outputs=_declared(settings.get("outputs")),
+        inputs=_declared(settings, "inputs"),
+        outputs=_declared(settings, "outputs"),
     ):
         yield Finding("M203", message, file, lines.line([message.split()[0]]))
 
@@ -173,10 +169,12 @@ def _module_of_our_name(folder: Path) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def _declared(tensors: Any) -> list[_Declared]:
-    if not isinstance(tensors, list):
-        return []
-    return [_Declared(t["name"], t["datatype"], t["shape"]) for t in tensors]
+def _parsed(file: Path) -> Mapping[str, Any]:
+    return parse_settings(file.name, file.read_text(encoding="utf-8"))
+
+
+def _declared(settings: Mapping[str, Any], kind: str) -> list[DeclaredTensor]:
+    return [DeclaredTensor.model_validate(tensor) for tensor in settings.get(kind) or ()]
 
 
 def _not_yaml(error: yaml.YAMLError, file: Path) -> Finding:

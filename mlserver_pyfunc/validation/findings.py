@@ -18,7 +18,10 @@ RULES: dict[str, tuple[Severity, str]] = {
     "D104": ("error", "the source is given in one way"),
     "D105": ("error", "tensor names are unique, those of inputs also as parameters"),
     "D106": ("error", "the function declares an output"),
-    "M201": ("error", "model-settings.json and settings.json are JSON mappings"),
+    "M201": (
+        "error",
+        "the settings files are JSON mappings, of values MLServer takes",
+    ),
     "M202": ("error", "the implementation is mlserver_pyfunc.PyFuncRuntime"),
     "M203": ("error", "model-settings.json agrees with the definition"),
     "M204": ("error", "MLServer's own batching is off"),

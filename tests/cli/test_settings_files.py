@@ -12,8 +12,16 @@ outputs: [{name: y, datatype: FP32, shape: [-1]}]
 BROKEN = {
     '{"name": ': "not JSON: ",
     "[]": "expected a mapping, got list",
-    '{"parameters": "uri"}': "parameters: expected a mapping, got str",
 }
+OF_ANOTHER_KIND = {
+    '{"parameters": "uri"}': "parameters: input should be a valid dictionary",
+    '{"parameters": {"uri": 3}}': "parameters.uri: input should be a valid string",
+    '{"parameters": {"extra": "x"}}': "parameters.extra: input should be a valid dictionary",
+    '{"name": 5}': "name: input should be a valid string",
+    '{"inputs": [{"name": "x"}]}': "inputs.0.datatype: field required; inputs.0.shape: field",
+    '{"max_batch_size": "x"}': "max_batch_size: input should be a valid integer",
+}
+PORTS = ("--port", "0", "--grpc-port", "0", "--metrics-port", "0")
 STORED = ("--storage-uri", "s3://models/f", "--image", "registry.example/f:1")
 OF_THE_MODEL = {
     "run": (["run"], ["-i", "x=1"]),
@@ -46,6 +54,11 @@ def test_a_broken_model_settings_file_is_a_function_that_cannot_be_loaded(comman
     is_refused(OF_THE_MODEL[command], text, folder / "model-settings.json")
 
 
+@pytest.mark.parametrize("text", OF_ANOTHER_KIND)
+def test_so_is_one_whose_values_are_of_another_kind_than_mlserver_takes(text, folder):
+    is_refused(OF_THE_MODEL["openapi"], text, folder / "model-settings.json")
+
+
 @pytest.mark.parametrize("text", BROKEN)
 @pytest.mark.parametrize("command", OF_THE_SERVER)
 def test_a_broken_server_settings_file_is_one_too(command, text, folder):
@@ -54,10 +67,15 @@ def test_a_broken_server_settings_file_is_one_too(command, text, folder):
 
 def test_serve_refuses_broken_server_settings_as_the_others_do(folder):
     (folder / "settings.json").write_text("[]")
-    _, err = run(
-        "serve", folder, *("--port", "0", "--grpc-port", "0", "--metrics-port", "0"), code=3
-    )
+    _, err = run("serve", folder, *PORTS, code=3)
     assert f"error: {folder / 'settings.json'}: expected a mapping, got list\n" in err
+    assert "Traceback" not in err
+
+
+def test_serve_says_which_setting_of_the_server_is_of_another_kind(folder):
+    (folder / "settings.json").write_text('{"debug": "banana"}')
+    _, err = run("serve", folder, *PORTS, code=3)
+    assert f"error: {folder / 'settings.json'} or MLSERVER_ variables: debug: input should" in err
     assert "Traceback" not in err
 
 
@@ -65,7 +83,8 @@ def is_refused(command, text, file):
     file.write_text(text)
     words, options = command
     _, err = call(*words, file.parent, *options, code=3)
-    assert f"error: {file}: {BROKEN[text]}" in err
+    said = {**BROKEN, **OF_ANOTHER_KIND}[text]
+    assert f"error: {file}: {said}" in err
     assert "next: mlserver-pyfunc validate" in err
     found, _ = call("validate", file.parent, code=1)
-    assert f"{file}:1: error M201: {BROKEN[text]}" in found
+    assert f"{file}:1: error M201: {said}" in found
