@@ -86,4 +86,5 @@ remove = finder.remove
 
 
 def is_alias(module: ModuleType) -> bool:
+    """Whether a module only stands for siblings."""
     return type(module) is _Alias

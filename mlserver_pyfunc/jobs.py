@@ -55,6 +55,7 @@ class Job:
         self._claim = threading.Lock()
 
     def claim(self) -> bool:
+        """Takes the job, to run it or to drop it; False where somebody has already."""
         return self._claim.acquire(blocking=False)
 
     def expect(self) -> None:
@@ -103,8 +104,10 @@ class Pump(Generic[T]):
                 close()
 
     async def next(self) -> T:
+        """For the event loop: asks for an item and waits for it."""
         self._wanted.put(True)
         return await self._items.get()
 
     def stop(self) -> None:
+        """Ends the demand, and with it the generator."""
         self._wanted.put(False)

@@ -28,12 +28,14 @@ def response_body(
 
 
 def listed_tensor(named: NamedArray) -> dict[str, Any]:
+    """An output with its elements as a flat list."""
     if named.spec.datatype.is_bytes:
         return text_tensor(named)
     return {**tensor_head(named), "data": tensors.to_list(named.array)}
 
 
 def text_tensor(named: NamedArray) -> dict[str, Any]:
+    """A BYTES output: as text, or all of it as base64 where any element is not text."""
     data, is_base64 = texts.to_json_bytes(named.array)
     if not is_base64:
         return {**tensor_head(named), "data": data}
@@ -41,6 +43,7 @@ def text_tensor(named: NamedArray) -> dict[str, Any]:
 
 
 def tensor_head(named: NamedArray) -> dict[str, Any]:
+    """An output without its data."""
     return {
         "name": named.spec.name,
         "shape": list(named.array.shape),

@@ -119,6 +119,7 @@ def from_base64(flat: list[Any]) -> list[Any]:
 
 
 def as_bytes(element: bytes | str) -> bytes:
+    """An element as it travels."""
     return element.encode() if isinstance(element, str) else element
 
 
@@ -132,6 +133,7 @@ def _as_all_bytes(elements: list[Any]) -> list[bytes]:
 
 
 def objects(elements: list[Any]) -> Array:
+    """A one-dimensional array of the elements as they are."""
     array = np.empty(len(elements), dtype=object)
     array[:] = elements
     return array

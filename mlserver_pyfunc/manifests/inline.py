@@ -38,6 +38,7 @@ def config_map(workload: Workload) -> Object:
 
 
 def name_of(workload: Workload) -> str:
+    """The ConfigMap's name."""
     return names.derived_label(f"{workload.name}-function")
 
 

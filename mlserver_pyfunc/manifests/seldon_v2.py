@@ -36,6 +36,7 @@ def objects(workload: Workload) -> list[Object]:
 
 
 def server_name(workload: Workload) -> str:
+    """The name of the Server that the model runs on."""
     return workload.options.runtime or SHARED_NAME
 
 

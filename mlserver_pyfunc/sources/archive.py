@@ -96,7 +96,7 @@ def unpack(path: Path, root: Path, source: SourceDefinition) -> None:
     """
     with _reading():
         opened = _zip if zipfile.is_zipfile(path) else _tar
-        _checked_head(path)
+        _check_head(path)
         members = list(opened(path, None, {}))
         prefix = _prefix([member.name for member in members], source)
         wanted = {
@@ -232,7 +232,7 @@ def _check_ratio(size: int, path: Path) -> None:
         raise SourceError(f"expected to unpack to at most {MAX_RATIO} times its size, got more")
 
 
-def _checked_head(path: Path) -> None:
+def _check_head(path: Path) -> None:
     with path.open("rb") as file:
         head = file.read(512)
     if not head:

@@ -125,6 +125,11 @@ def _with_client(
 
 
 def parsed(uri: str) -> _Remote:
+    """The repository, the ref and the login of a URI.
+
+    Raises:
+        SourceError: It is of another form, or a part of it could be taken for an option.
+    """
     url, _, ref = uri[len("git+") :].partition("#")
     plain, login = credentials.for_git(url)
     ref = unquote(ref)
