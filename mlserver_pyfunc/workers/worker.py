@@ -93,6 +93,7 @@ class Worker:
         self.worn_out: asyncio.Future[None] = loop.create_future()
         self._loaded: asyncio.Future[Handling] = loop.create_future()
         self._phase = "start"
+        self._spoke = 0.0
         self.process = WorkerProcess(
             self.launch.python, self._message, self._exited, self._log_line
         )
@@ -103,7 +104,7 @@ class Worker:
         Raises:
             LoadError: Names the phase and the cause. The process is gone.
         """
-        self.process.send(Kind.LOAD, self.launch.head)
+        self.process.send(Kind.LOAD, head=self.launch.head)
         limit = self.launch.init_timeout
         try:
             await asyncio.wait({self._loaded}, timeout=limit)
@@ -115,6 +116,11 @@ class Worker:
             self.process.kill("init", "was stopped during init")
             raise
 
+    @property
+    def spoke_lately(self) -> bool:
+        """Whether it printed a line in the last second."""
+        return time.monotonic() - self._spoke < 1
+
     def count_call(self) -> None:
         """Notes that a call ended."""
         self.served += 1
@@ -125,7 +131,7 @@ class Worker:
         """Has the process run the unload function and leave; kills it if it does not."""
         if not self._loaded.done():
             self.process.kill("unload", "was stopped")
-        self.process.send(Kind.UNLOAD, {})
+        self.process.send(Kind.UNLOAD)
         done, _ = await asyncio.wait({self.ended}, timeout=UNLOAD_SECONDS)
         if not done:
             logger.warning(
@@ -135,7 +141,7 @@ class Worker:
             await asyncio.wait({self.ended}, timeout=1)
 
     def _message(self, message: Message) -> None:
-        head = message.head
+        head = message.values
         if message.kind >= Kind.RESULT and message.kind is not Kind.LOG:
             self.on_message(self, message)
         elif message.kind is Kind.LOG:
@@ -172,6 +178,7 @@ class Worker:
         return LoadError(self.launch.model_name, self._phase, cause)
 
     def _log_line(self, line: str) -> None:
+        self._spoke = time.monotonic()
         calls = list(self.calls.values())
         self._log(20, line, calls[0].call.id if len(calls) == 1 else "")
 
