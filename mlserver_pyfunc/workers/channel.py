@@ -3,6 +3,8 @@
 The socket carries the messages; a bell, which is an eventfd, tells the server how many
 there are to read. Results of brief calls are sent one by one, so that none is lost with
 the worker, but the bell is rung for some together, so that the server wakes once for all.
+Permits are an eventfd too: of those for calls that have not begun, whoever takes one first,
+the worker or the server, has the call.
 Needs only NumPy and the standard library.
 """
 
@@ -34,14 +36,16 @@ class Channel:
 
     Args:
         connection: A `SOCK_SEQPACKET` socket, which blocks.
-        bell: Descriptor of the eventfd.
+        bell: Descriptor of the bell.
+        permits: Of the permits, which does not block.
         codec: Makes and reads messages.
     """
 
-    def __init__(self, connection: socket.socket, bell: int, codec: Codec) -> None:
+    def __init__(self, connection: socket.socket, bell: int, permits: int, codec: Codec) -> None:
         self.codec = codec
         self._connection = connection
         self._bell = bell
+        self._permits = permits
         self._received: deque[Message] = deque()
         self._sending = threading.Lock()
         self._held = 0
@@ -66,6 +70,17 @@ class Channel:
                 return None
             self._received.extend(self.codec.decode(packet))
         return self._received.popleft()
+
+    def takes(self, message: Message) -> bool:
+        """Whether a call is this worker's to run. If not, the server has taken it back."""
+        if not message.needs_permit:
+            return True
+        try:
+            os.read(self._permits, 8)
+        except BlockingIOError:
+            self.send(Kind.DROPPED, message.call)
+            return False
+        return True
 
     def send(
         self,

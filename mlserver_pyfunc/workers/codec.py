@@ -34,6 +34,7 @@ _HEADER = struct.Struct("<BBBxIIIIQ")
 _ALIGNMENT = 16
 _HEAD_IN_MEMORY = 1
 _RECURS = 2
+_NEEDS_PERMIT = 4
 _ID_CHARS = 256
 """A longer id is part of the head."""
 
@@ -75,6 +76,7 @@ class Codec:
         *,
         request_id: str = "",
         seconds: float = 0,
+        needs_permit: bool = False,
     ) -> bytes:
         """Makes a message, and writes big tensors to shared memory.
 
@@ -106,6 +108,8 @@ class Codec:
         if len(text) > HEAD_BYTES:
             text, flags = self._spill(text), _HEAD_IN_MEMORY
         microseconds = min(int(seconds * 1e6), _MOST_MICROSECONDS)
+        if needs_permit:
+            flags |= _NEEDS_PERMIT
         header = _HEADER.pack(
             VERSION, kind, flags, len(identity), len(text), len(body), microseconds, call
         )
@@ -152,7 +156,11 @@ class Codec:
                 self.writer.release(offset)
             if "region" in values:
                 body = self._reader.read(*values["region"])
-        return Message(_KINDS[kind], call, identity, head, body, microseconds / 1e6), end
+        needs_permit = bool(flags & _NEEDS_PERMIT)
+        message = Message(
+            _KINDS[kind], call, identity, head, body, microseconds / 1e6, needs_permit
+        )
+        return message, end
 
     def _new_head(self, text: bytes, flags: int) -> Head:
         values, _ = _decode_json(text.decode())

@@ -61,7 +61,7 @@ class Dispatcher:
         self._numbers = itertools.count(1)
         self._loop = asyncio.get_running_loop()
         self._deadlines = Deadlines(serving.timeout, self._expire)
-        self._ahead = Ahead(serving)
+        self._ahead = Ahead(serving, self._take_back)
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -149,6 +149,10 @@ class Dispatcher:
 
     def on_message(self, worker: Worker, message: Message) -> None:
         """Takes a worker's message about one of its calls."""
+        if message.kind is Kind.DROPPED:
+            worker.taken_back -= 1
+            self._send_waiting(worker)
+            return
         pending = worker.calls.get(message.call)
         if pending is None:
             return
@@ -202,9 +206,10 @@ class Dispatcher:
     def _free_worker(self) -> Worker | None:
         free = None
         for worker in self._workers:
-            if free is None or len(worker.calls) < len(free.calls):
+            less = free is None or len(worker.calls) < len(free.calls)
+            if less and self._ahead.has_room(worker):
                 free = worker
-        return free if free and len(free.calls) < self._ahead.room(free) else None
+        return free
 
     def _is_full(self, free: Worker | None) -> bool:
         """Whether as many calls wait as may, here or ahead."""
@@ -214,10 +219,22 @@ class Dispatcher:
         return len(self._queue) + ahead >= self._serving.max_queue
 
     def _send_waiting(self, worker: Worker) -> None:
-        while (
-            self._queue and len(worker.calls) < self._ahead.room(worker) and worker in self._workers
-        ):
+        while self._queue and worker in self._workers and self._ahead.has_room(worker):
             self._send(worker, self._queue.popleft())
+
+    def _take_back(self, worker: Worker) -> None:
+        """Gives calls that a worker has not begun to others, if any has room."""
+        others = [w for w in self._workers if w is not worker and self._ahead.has_room(w)]
+        if not others:
+            return
+        taken = worker.process.take_back()
+        worker.taken_back += taken
+        for number in list(worker.calls)[: -taken - 1 : -1]:
+            pending = worker.calls.pop(number)
+            pending.worker = None
+            self._queue.appendleft(pending)
+        for other in others:
+            self._send_waiting(other)
 
     def _send(self, worker: Worker, pending: PendingCall) -> None:
         call = pending.call
@@ -236,6 +253,7 @@ class Dispatcher:
                 Kind.CALL, pending.number, head, named,
                 request_id=call.id,
                 soon=self._ahead.may_gather(worker),
+                needs_permit=self._ahead.needs_permit(worker),
             )  # fmt: skip
         except (TypeError, ValueError, MemoryError) as error:
             del worker.calls[pending.number]

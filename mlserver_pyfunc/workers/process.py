@@ -80,6 +80,7 @@ class WorkerProcess:
         self._killed_for: Exit | None = None
         self._mark = secrets.token_hex(16)
         self._outbox: list[bytes] = []
+        self._permits_due = 0
         self.bursts = False
         self._backlog: deque[bytes] = deque()
         self._codec: Codec | None = None
@@ -105,6 +106,7 @@ class WorkerProcess:
         *,
         request_id: str = "",
         soon: bool = False,
+        needs_permit: bool = False,
     ) -> None:
         """Sends a message. To a dead process it goes nowhere.
 
@@ -115,6 +117,7 @@ class WorkerProcess:
             named: Its tensors.
             request_id: Of the inference request, of a call.
             soon: Send it with those of other requests that have come by now.
+            needs_permit: It is a call that `take_back` may take back.
 
         Raises:
             TypeError: The head holds what JSON has no form for.
@@ -123,12 +126,28 @@ class WorkerProcess:
         if self._codec is None:
             return
         self._outbox.append(
-            self._codec.encode(kind, call, head or {}, named, request_id=request_id)
+            self._codec.encode(
+                kind, call, head or {}, named, request_id=request_id, needs_permit=needs_permit
+            )
         )
+        self._permits_due += needs_permit
         if not soon:
             self._flush()
         elif len(self._outbox) == 1:
             self._loop.call_soon(self._flush)
+
+    def take_back(self) -> int:
+        """Takes back calls that need a permit and have not begun: how many, of the last sent.
+
+        The process tells of each that it has dropped, when it comes to it.
+        """
+        self._flush()
+        taken = 0
+        with suppress(BlockingIOError):
+            while self.alive:
+                os.read(self._permits, 8)
+                taken += 1
+        return taken
 
     def receive(self, most: int | None = None) -> None:
         """Takes messages that have come, also those for which the bell is not rung yet.
@@ -152,14 +171,15 @@ class WorkerProcess:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        permits = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK | os.EFD_SEMAPHORE)
         reading, writing = os.pipe2(os.O_CLOEXEC)
         opened = [theirs.detach(), writing]
         try:
             inbound, outbound = create_arena(), create_arena()
             opened += [inbound, outbound]
-            self._connection, self._bell = ours, bell
+            self._connection, self._bell, self._permits = ours, bell, permits
             self._codec = Codec(Writer(inbound), Reader(outbound))
-            passed = (opened[0], bell, inbound, outbound)
+            passed = (opened[0], bell, permits, inbound, outbound)
             process = subprocess.Popen(
                 [str(python), "-I", str(_BOOTSTRAP), *map(str, passed)],
                 stdin=subprocess.DEVNULL,
@@ -173,6 +193,7 @@ class WorkerProcess:
         except BaseException:
             ours.close()
             os.close(bell)
+            os.close(permits)
             os.close(reading)
             raise
         finally:
@@ -218,6 +239,9 @@ class WorkerProcess:
         packets = _joined(outbox) if len(outbox) > 1 else outbox
         if self._codec is None:
             return
+        if self._permits_due:
+            os.write(self._permits, self._permits_due.to_bytes(8, sys.byteorder))
+            self._permits_due = 0
         if self._backlog:
             self._backlog.extend(packets)
             return
@@ -264,6 +288,7 @@ class WorkerProcess:
         self._loop.remove_writer(self._connection)
         self._connection.close()
         os.close(self._bell)
+        os.close(self._permits)
         self._output.close()
         self._on_exit(self._killed_for or exit_)
 

@@ -52,18 +52,19 @@ class PhaseError(Exception):
         self.head = {"phase": phase, "cause": cause, "traceback": text}
 
 
-def main(connection: int, bell: int, inbound: int, outbound: int) -> None:
+def main(connection: int, bell: int, permits: int, inbound: int, outbound: int) -> None:
     """Runs a worker.
 
     Args:
         connection: Descriptor of the socket to the server.
         bell: Of the eventfd that tells the server of messages.
+        permits: Of that which holds permits for calls sent ahead.
         inbound: Of the shared memory that the server writes.
         outbound: Of the shared memory that this process writes.
     """
     _die_with(connection)
     codec = Codec(Writer(outbound), Reader(inbound))
-    channel = Channel(socket.socket(fileno=connection), bell, codec)
+    channel = Channel(socket.socket(fileno=connection), bell, permits, codec)
     _set_up_output()
     faulthandler.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -172,7 +173,7 @@ class _Program:
         """Serves one call at a time on the main thread, which saves handing it over."""
         calls = self._calls
         while (message := self._receive()).kind is not Kind.UNLOAD:
-            if message.kind is not Kind.CALL:
+            if message.kind is not Kind.CALL or not self._channel.takes(message):
                 continue
             if calls.plan.streams:
                 calls.stream(message, self._next_demand)

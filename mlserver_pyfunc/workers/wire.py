@@ -44,6 +44,7 @@ class Kind(IntEnum):
     END = 37
     ERROR = 38
     LOG = 39
+    DROPPED = 40
 
 
 class WireError(Exception):
@@ -81,6 +82,7 @@ class Message:
         head: Its JSON part.
         body: The bytes of all its tensors.
         seconds: That the handler took, of a result.
+        needs_permit: Of a call, that it may have been given to another worker since.
     """
 
     kind: Kind
@@ -89,6 +91,7 @@ class Message:
     head: Head
     body: bytes | memoryview
     seconds: float
+    needs_permit: bool
 
     @property
     def values(self) -> Mapping[str, Any]:

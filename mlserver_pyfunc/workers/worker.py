@@ -73,7 +73,8 @@ class Worker:
         launch: What it runs.
         on_message: Takes messages about calls.
         max_served: Calls after which it is worn out.
-        calls: In flight, by number.
+        calls: In flight, by number, in the order in which they were sent.
+        taken_back: How many calls it has yet to drop, that were taken back.
         served: Calls that ended.
         ended: Its exit, once the process is gone.
         worn_out: Done once it has served its calls.
@@ -84,6 +85,7 @@ class Worker:
     on_message: Callable[[Worker, Message], None]
     max_served: int | None = None
     calls: dict[int, PendingCall] = field(default_factory=dict)
+    taken_back: int = 0
     served: int = 0
     since: float = field(default_factory=time.monotonic)
 

@@ -1,9 +1,10 @@
-"""Brief calls are sent to a lone worker before it has ended those before them."""
+"""Brief calls are sent to a worker before it has ended those before them."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from mlserver_pyfunc.errors import OverloadedError, TimeLimitError, WorkerError
 from mlserver_pyfunc.function import Function
 from mlserver_pyfunc.workers import ahead
+from mlserver_pyfunc.workers.process import WorkerProcess
 
 from .functions import call, loaded
 
@@ -173,16 +175,76 @@ async def test_big_tensors_go_ahead_too(tmp_path: Path) -> None:
         assert [(a.size, a[0]) for a in answers] == [(n, 2 * n) for n in sizes]
 
 
-@pytest.mark.parametrize("serving", [{"workers": 2}, {"concurrency": 2}], ids=str)
-async def test_several_workers_or_threads_take_calls_as_they_are_free(
-    tmp_path: Path, serving: dict[str, int]
-) -> None:
-    async with subject(tmp_path, **serving) as function:
+async def test_threads_take_calls_as_they_are_free(tmp_path: Path) -> None:
+    async with subject(tmp_path, concurrency=2) as function:
         await warm_up(function)
         tasks = start(function, [0] * 50)
         await asyncio.sleep(0)
         assert on_workers(function) == 2
         await asyncio.gather(*tasks)
+
+
+async def test_calls_behind_a_long_one_are_taken_back_for_other_workers(tmp_path: Path) -> None:
+    async with subject(tmp_path, workers=2) as function:
+        await warm_up(function)
+        started = time.monotonic()
+        tasks = start(function, [2] + [0] * 50)
+        answers = await asyncio.gather(*tasks[1:])
+        assert time.monotonic() - started < 1.5
+        assert [answer.tolist() for answer in answers] == [[0, 2 * n] for n in range(1, 51)]
+        await tasks[0]
+        answers = await asyncio.gather(*start(function, [0] * 50))
+        assert [answer.tolist() for answer in answers] == [[0, 2 * n] for n in range(50)]
+        assert sorted(notes(tmp_path)[50:]) == sorted([*range(51), *range(50)]), "not once each"
+        workers = function._runner._dispatcher._workers  # type: ignore[union-attr]
+        assert [worker.taken_back for worker in workers] == [0, 0]
+
+
+async def test_a_call_past_its_limit_takes_none_with_it(tmp_path: Path) -> None:
+    async with subject(tmp_path, workers=2, timeout=1) as function:
+        await warm_up(function)
+        stuck, *others = start(function, [3] + [0] * 50)
+        answers = await asyncio.gather(*others)
+        assert [answer.tolist() for answer in answers] == [[0, 2 * n] for n in range(1, 51)]
+        with pytest.raises(TimeLimitError):
+            await stuck
+        assert sorted(notes(tmp_path)[50:]) == list(range(51))
+
+
+async def test_each_call_runs_once_whatever_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calls of uneven length, as many at a time as are sent ahead, to three workers."""
+    code = """
+import os, time
+
+def handler(x, context):
+    with open(context.init_parameters["notes"], "a") as notes:
+        print(f"{x[1]:g}", file=notes)
+    time.sleep(float(x[0]))
+    return x * 2
+"""
+    taken = []
+    take_back = WorkerProcess.take_back
+    monkeypatch.setattr(
+        WorkerProcess, "take_back", lambda self: taken.append(take_back(self)) or taken[-1]
+    )
+    parameters = {"notes": str(tmp_path / "notes")}
+    lengths = random.Random(7)
+    async with loaded(code, init_parameters=parameters, workers=3, max_queue=1000) as function:
+
+        async def client(first: int) -> None:
+            for number in range(first, first + 50):
+                length = lengths.choice([0] * 20 + [0.001, 0.003, 0.01, 0.05])
+                answer = await call(function, length, number)
+                assert answer[1] == 2 * number
+
+        await asyncio.gather(*(client(100 * n) for n in range(60)))
+        workers = function._runner._dispatcher._workers  # type: ignore[union-attr]
+        assert [len(worker.calls) for worker in workers] == [0, 0, 0]
+    assert sum(taken) > 10
+    expected = [100 * n + k for n in range(60) for k in range(50)]
+    assert sorted(notes(tmp_path)) == expected
 
 
 async def test_a_function_that_prints_has_one_call_at_a_time(

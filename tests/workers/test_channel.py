@@ -17,14 +17,16 @@ from mlserver_pyfunc.workers.wire import PACKET_BYTES, Kind
 class Server:
     """The server's end, and what it sees."""
 
-    def __init__(self, connection: socket.socket, bell: int, codec: Codec) -> None:
+    def __init__(self, connection: socket.socket, bell: int, permits: int, codec: Codec) -> None:
         self.connection = connection
         self.codec = codec
+        self.permits = permits
         self._bell = bell
 
-    def send(self, *numbers: int) -> None:
+    def send(self, *numbers: int, permit: bool = False) -> None:
         """Sends calls in one packet."""
-        self.connection.send(b"".join(self.codec.encode(Kind.CALL, n) for n in numbers))
+        calls = [self.codec.encode(Kind.CALL, n, needs_permit=permit) for n in numbers]
+        self.connection.send(b"".join(calls))
 
     def receive(self) -> list[int]:
         """Numbers of the messages that have come, whether the bell was rung or not."""
@@ -48,12 +50,13 @@ class Server:
 def ends() -> Iterator[tuple[Server, Channel]]:
     left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     there, back, bell = create_arena(), create_arena(), os.eventfd(0, os.EFD_NONBLOCK)
+    permits = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_SEMAPHORE)
     with left, right:
         yield (
-            Server(left, bell, Codec(Writer(there), Reader(back))),
-            Channel(right, bell, Codec(Writer(back), Reader(there))),
+            Server(left, bell, permits, Codec(Writer(there), Reader(back))),
+            Channel(right, bell, permits, Codec(Writer(back), Reader(there))),
         )
-    for descriptor in (there, back, bell):
+    for descriptor in (there, back, bell, permits):
         os.close(descriptor)
 
 
@@ -113,3 +116,14 @@ def test_the_end_of_the_connection_is_none(ends: tuple[Server, Channel]) -> None
     server, channel = ends
     server.connection.close()
     assert channel.receive() is None
+
+
+def test_a_call_without_its_permit_is_dropped(ends: tuple[Server, Channel]) -> None:
+    server, channel = ends
+    server.send(1)
+    server.send(2, 3, 4, permit=True)
+    os.write(server.permits, (2).to_bytes(8, sys.byteorder))
+    messages = [channel.receive() for _ in range(4)]
+    assert [channel.takes(m) for m in messages if m is not None] == [True, True, True, False]
+    [packet] = [server.connection.recv(PACKET_BYTES)]
+    assert [(m.kind, m.call) for m in server.codec.decode(packet)] == [(Kind.DROPPED, 4)]
