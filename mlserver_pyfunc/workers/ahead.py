@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from ..definition import ServingDefinition
+from ..metrics import FunctionMetrics
 from .wire import BRIEF_SECONDS
 from .worker import Handling, Worker
 
@@ -25,11 +26,18 @@ class Ahead:
 
     Args:
         serving: Workers and concurrency.
+        metrics: The function's.
         take_back: Takes back what a worker has not begun, if another can have it.
     """
 
-    def __init__(self, serving: ServingDefinition, take_back: Callable[[Worker], None]) -> None:
+    def __init__(
+        self,
+        serving: ServingDefinition,
+        metrics: FunctionMetrics,
+        take_back: Callable[[Worker], None],
+    ) -> None:
         self._serving = serving
+        self._metrics = metrics
         self._take_back = take_back
         self._loop = asyncio.get_running_loop()
         self._can = False
@@ -74,8 +82,8 @@ class Ahead:
     def look_later(self, worker: Worker) -> None:
         """Looks after the calls of a worker that has more than one.
 
-        Results that it holds back are noticed while its next call takes long, and those
-        that have not begun are taken back.
+        Results that it holds back are noticed while its next call takes long, and calls
+        that have not begun are counted and taken back.
         """
         if self._can and len(worker.calls) > 1 and worker not in self._looks:
             self._looks[worker] = next(iter(worker.calls))
@@ -86,4 +94,8 @@ class Ahead:
         worker.process.receive()
         if len(worker.calls) > 1 and next(iter(worker.calls)) == first:
             self._take_back(worker)
+        waiting = self.waiting(worker)
+        if waiting != worker.counted:
+            self._metrics.change_depth(waiting - worker.counted)
+            worker.counted = waiting
         self.look_later(worker)

@@ -61,7 +61,7 @@ class Dispatcher:
         self._numbers = itertools.count(1)
         self._loop = asyncio.get_running_loop()
         self._deadlines = Deadlines(serving.timeout, self._expire)
-        self._ahead = Ahead(serving, self._take_back)
+        self._ahead = Ahead(serving, metrics, self._take_back)
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()

@@ -74,6 +74,7 @@ class Worker:
         on_message: Takes messages about calls.
         max_served: Calls after which it is worn out.
         calls: In flight, by number, in the order in which they were sent.
+        counted: How many of its calls the metrics count as waiting.
         taken_back: How many calls it has yet to drop, that were taken back.
         served: Calls that ended.
         ended: Its exit, once the process is gone.
@@ -85,6 +86,7 @@ class Worker:
     on_message: Callable[[Worker, Message], None]
     max_served: int | None = None
     calls: dict[int, PendingCall] = field(default_factory=dict)
+    counted: int = 0
     taken_back: int = 0
     served: int = 0
     since: float = field(default_factory=time.monotonic)
