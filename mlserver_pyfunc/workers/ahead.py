@@ -13,6 +13,9 @@ from .worker import Handling, Worker
 MOST_CALLS = 32
 """That a worker has where they are brief."""
 
+MOST_BYTES = 16 * 2**20
+"""Of shared memory that such calls take."""
+
 _LOOK_SECONDS = 0.002
 """How long a result may go unnoticed where the worker's next call is not brief."""
 
@@ -62,6 +65,7 @@ class Ahead:
         return (
             self._can
             and calls < MOST_CALLS
+            and worker.process.memory_used < MOST_BYTES
             and self._typical_seconds < BRIEF_SECONDS
             # A line that it prints is taken for its only call's.
             and not worker.spoke_lately

@@ -131,7 +131,7 @@ class Calls:
                 result = self._loop.run(result).get()
             self._send_result(Kind.RESULT, number, result, started)
         except BaseException as error:
-            self._send_error(number, error)
+            self._send_error(number, error, started)
 
     def stream(self, message: Message, wants_more: Callable[[], bool]) -> None:
         """Iterates a generator, an item each time one is asked for.
@@ -240,10 +240,7 @@ class Calls:
         named = name_values(self._contract, result)
         outputs = [(item.spec, item.array) for item in self._contract.encode_outputs(named.values)]
         self._leave_if_forked()
-        seconds = 0.0
-        if started is not None:
-            seconds = time.perf_counter() - started
-            self._typical_seconds += (seconds - self._typical_seconds) / 8
+        seconds = self._took(started)
         head = {"parameters": dict(named.parameters)} if named.parameters else {}
         try:
             packet = self._channel.codec.encode(kind, number, head, outputs, seconds=seconds)
@@ -255,7 +252,15 @@ class Calls:
         is_brief = started is not None and self._typical_seconds < BRIEF_SECONDS
         self._channel.post(packet, hold=is_brief)
 
-    def _send_error(self, number: int, error: BaseException) -> None:
+    def _took(self, started: float | None) -> float:
+        """Seconds since a call was started; notes how long calls tend to take."""
+        if started is None:
+            return 0
+        seconds = time.perf_counter() - started
+        self._typical_seconds += (seconds - self._typical_seconds) / 8
+        return seconds
+
+    def _send_error(self, number: int, error: BaseException, started: float | None = None) -> None:
         self._leave_if_forked()
         if isinstance(error, RequestError):
             head = {
@@ -263,7 +268,8 @@ class Calls:
             }  # fmt: skip
         else:
             head = self._handler_error(error)
-        self._channel.send(Kind.ERROR, number, head)
+        codec = self._channel.codec
+        self._channel.post(codec.encode(Kind.ERROR, number, head, seconds=self._took(started)))
 
     def _handler_error(self, error: BaseException) -> dict[str, Any]:
         text = ""

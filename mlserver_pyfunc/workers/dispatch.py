@@ -164,8 +164,9 @@ class Dispatcher:
         del worker.calls[pending.number]
         worker.count_call()
         self._end(pending)
-        if message.kind is Kind.RESULT:
+        if message.kind is not Kind.END:
             self._ahead.note(message.seconds)
+        if message.kind is Kind.RESULT:
             self._set_answer(pending, message)
         elif message.kind is Kind.ERROR:
             pending.fail(self._error(pending, message.values))

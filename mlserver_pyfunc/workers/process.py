@@ -97,6 +97,11 @@ class WorkerProcess:
         """The last that the process printed."""
         return self._output.last_lines
 
+    @property
+    def memory_used(self) -> int:
+        """Bytes of shared memory that hold tensors for the process."""
+        return self._codec.writer.used_bytes if self._codec is not None else 0
+
     def send(
         self,
         kind: Kind,
@@ -235,10 +240,10 @@ class WorkerProcess:
     def _flush(self) -> None:
         """Sends what is in the outbox, in as few packets as it takes."""
         outbox, self._outbox = self._outbox, []
-        self.bursts = len(outbox) > 1
-        packets = _joined(outbox) if len(outbox) > 1 else outbox
-        if self._codec is None:
+        if self._codec is None or not outbox:
             return
+        self.bursts = len(outbox) > 1
+        packets = _joined(outbox) if self.bursts else outbox
         if self._permits_due:
             os.write(self._permits, self._permits_due.to_bytes(8, sys.byteorder))
             self._permits_due = 0

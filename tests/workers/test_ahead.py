@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from prometheus_client import REGISTRY
 
@@ -17,7 +18,7 @@ from mlserver_pyfunc.function import Function
 from mlserver_pyfunc.workers import ahead
 from mlserver_pyfunc.workers.process import WorkerProcess
 
-from .functions import call, loaded
+from .functions import call, loaded, request
 
 # x[0]: 1 ends the worker, 2 takes two seconds, 3 for ever, 4 raises; each call is noted.
 CODE = """
@@ -182,6 +183,18 @@ async def test_an_error_is_its_calls_alone(tmp_path: Path) -> None:
                 assert "ValueError: four" in str(answer)
             else:
                 assert answer.tolist() == [0, 2 * number]
+
+
+async def test_big_tensors_go_ahead_as_far_as_memory_goes() -> None:
+    async with loaded("def handler(x):\n    return x[:1]\n", max_queue=1000) as function:
+        for _ in range(50):
+            await call(function, 1)
+        big = np.ones(2**20, dtype=np.float32)
+        tasks = [asyncio.ensure_future(function.infer(request(x=big * n))) for n in range(20)]
+        await asyncio.sleep(0)
+        assert on_workers(function) == ahead.MOST_BYTES // big.nbytes
+        answers = await asyncio.gather(*tasks)
+        assert [answer.arrays[0].array[0] for answer in answers] == list(range(20))
 
 
 async def test_big_tensors_go_ahead_too(tmp_path: Path) -> None:
