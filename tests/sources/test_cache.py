@@ -32,10 +32,8 @@ KILLED_PROGRAM = str(Path(__file__).with_name("fetch_killed.py"))
 def start(uri: str, **options: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, PROGRAM, uri],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
         text=True,
-        **options,  # type: ignore[call-overload]
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},  # type: ignore[call-overload]
     )
 
 
@@ -50,13 +48,28 @@ def tree_of(size: int, name: str) -> cache.Entry:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["git", "archive"])
 def test_ten_processes_fetch_once(
-    kind: str, git_server: GitServer, repository: Repository, secure_file_server: FileServer
+    kind: str,
+    git_server: GitServer,
+    repository: Repository,
+    secure_file_server: FileServer,
+    tmp_path: Path,
 ) -> None:
     repository.commit({f"m{number}.py": "x" * 10_000 for number in range(50)})
     secure_file_server.files["/b.zip"] = BUNDLE
     server: GitServer | FileServer = git_server if kind == "git" else secure_file_server
     uri = f"git+{server.url}/repository#main" if kind == "git" else f"{server.url}/b.zip"
-    processes = [start(uri) for _ in range(10)]
+    log = tmp_path / "log"
+
+    def hold(request: BaseHTTPRequestHandler) -> bool:
+        """Answers when all are there: one that starts after the fetch makes its own."""
+        end = time.monotonic() + 100
+        while log.read_text().count("waiting for another process") < 9 and time.monotonic() < end:
+            time.sleep(0.05)
+        return False
+
+    secure_file_server.script = hold
+    with log.open("a") as stderr:
+        processes = [start(uri, stderr=stderr) for _ in range(10)]
     said = {process.communicate(timeout=120)[0] for process in processes}
     assert [process.returncode for process in processes] == [0] * 10
     assert len(said) == 1
