@@ -114,8 +114,13 @@ class TimeLimitError(RequestError):
     status = 504
 
 
-def bounded(message: str) -> str:
-    """Cuts a message to `MAX_MESSAGE_CHARS`, and to `MAX_HEADER_BYTES` as gRPC writes it."""
+def bounded(message: object) -> str:
+    """A message as every route can send it: of characters that UTF-8 has, cut to
+    `MAX_MESSAGE_CHARS`, and to `MAX_HEADER_BYTES` as gRPC writes it."""
+    message = message if isinstance(message, str) else _said(message)
+    if not message.isascii():
+        # Names of files that are no UTF-8 hold lone surrogates.
+        message = message.encode(errors="backslashreplace").decode()
     if len(message) > MAX_MESSAGE_CHARS:
         message = message[: MAX_MESSAGE_CHARS - 3] + "..."
     excess = _header_bytes(message) - MAX_HEADER_BYTES
@@ -126,19 +131,22 @@ def bounded(message: str) -> str:
     return message
 
 
+def _said(value: object) -> str:
+    try:
+        return str(value)
+    except BaseException:
+        return "(its message cannot be shown)"
+
+
 def _header_bytes(message: str) -> int:
     """The bytes that a gRPC header takes: those that are no printable ASCII are written %XX."""
     if message.isascii() and message.isprintable():
         return len(message)
-    encoded = message.encode(errors="replace")
+    encoded = message.encode()
     return len(encoded) + 2 * sum(not 0x20 <= byte < 0x7F for byte in encoded)
 
 
 def describe(error: BaseException) -> str:
     """Names an exception as Python's own last line does: `ValueError: bad input`."""
-    try:
-        text = str(error)
-    except BaseException:
-        text = "(its message cannot be shown)"
-    name = type(error).__name__
+    text, name = _said(error), type(error).__name__
     return f"{name}: {text}" if text else name

@@ -17,6 +17,7 @@ class TensorError(ValueError):
 
     def __init__(self, expected: str, got: str, note: str = "") -> None:
         super().__init__(f"expected {expected}, got {got}" + (f" ({note})" if note else ""))
+        self.expected, self.got = expected, got
 
 
 _SHOWN_CHARS = 40

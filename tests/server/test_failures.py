@@ -53,10 +53,16 @@ RAISED = {
     "interrupt": "KeyboardInterrupt",
     "generator exit": "GeneratorExit",
     "base exception": "Stop: enough",
+    "surrogate": "ValueError: caf\\udce9",
     "unsayable": "Unsayable: (its message cannot be shown)",
     "recursion": "RecursionError: maximum recursion depth exceeded",
 }
 UNUSABLE = {
+    "parameters:5": 'response parameters of model "{}": expected a mapping, got int',
+    "parameters:{'a': b'x'}": 'response parameters of model "{}": expected what JSON can carry: '
+    "got a value of type bytes",
+    "parameters:{'a': 2**63}": 'response parameters of model "{}": expected what JSON can carry: '
+    "got 9223372036854775808, beyond 64 bits",
     "none": 'handler of model "{}": expected a value for answer, or a dict, got None',
     "lock": 'output "answer" of model "{}": expected bytes or str, got <unlocked _thread.lock',
     "lock inside": 'output "answer" of model "{}": expected bytes or str, got <unlocked _thread',
