@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from ..datatype_names import suggestion
 from ..sizes import in_bytes
 
 PYTHON_VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 MAX_RANK = 32
+MAX_ELEMENTS = 2**40
+"""Of a declared shape, -1 being 1: no machine holds more."""
+
+_Datatype = Literal[
+    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
+    "FP16", "FP32", "FP64", "BYTES",
+]  # fmt: skip
 
 
 def parsed(value: Any) -> Any:
@@ -51,11 +60,22 @@ def _size(value: Any) -> Any:
     return in_bytes(value) if isinstance(value, str) else value
 
 
+def _version(value: Any) -> Any:
+    if isinstance(value, float):
+        # 1.10 is 1.1 by now.
+        raise ValueError(f'got the number {value}: write it in quotes, as "{value}"')
+    return _text(value)
+
+
 def _requirement(value: str) -> str:
+    if re.match(r"-|.*\.(txt|in|toml|lock|cfg)$", value):
+        what = "an option of pip" if value.startswith("-") else "a file"
+        raise ValueError(f'"{value}" is {what}, expected the packages themselves, one a line')
     try:
         Requirement(value)
     except InvalidRequirement as error:
-        raise ValueError(f'"{value}" is not a PEP 508 requirement: {error}') from None
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f'"{value}" is not a PEP 508 requirement: {reason}') from None
     return value
 
 
@@ -65,21 +85,34 @@ def _handler_path(value: str) -> str:
     return value
 
 
-def _upper(value: Any) -> Any:
-    return value.upper() if isinstance(value, str) else value
+def _datatype(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    known: tuple[str, ...] = get_args(_Datatype)
+    if value.upper() in known:
+        return value.upper()
+    meant = suggestion(value, known)
+    hint = f'did you mean "{meant}"?' if meant else f"expected one of {', '.join(known)}"
+    raise ValueError(f'unknown datatype "{value}", {hint}')
+
+
+def _shape(value: list[int]) -> list[int]:
+    if math.prod(abs(size) or 1 for size in value) > MAX_ELEMENTS:
+        raise ValueError(f"expected up to {MAX_ELEMENTS} elements, got shape {value}")
+    return value
 
 
 FROM_TEXT = BeforeValidator(parsed)
 
-DatatypeName = Annotated[
-    Literal[
-        "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
-        "FP16", "FP32", "FP64", "BYTES",
-    ],
-    BeforeValidator(_upper),
-]  # fmt: skip
-Shape = Annotated[list[Annotated[int, Field(ge=-1)]], FROM_TEXT, Field(max_length=MAX_RANK)]
+DatatypeName = Annotated[_Datatype, BeforeValidator(_datatype)]
+Shape = Annotated[
+    list[Annotated[int, Field(ge=-1)]],
+    FROM_TEXT,
+    Field(max_length=MAX_RANK),
+    AfterValidator(_shape),
+]
 Text = Annotated[str, BeforeValidator(_text)]
+Version = Annotated[str, BeforeValidator(_version), Field(min_length=1, pattern=r"^[^/\s]+$")]
 Lines = Annotated[list[str], BeforeValidator(_lines)]
 HandlerPath = Annotated[str, AfterValidator(_handler_path)]
 PythonVersion = Annotated[

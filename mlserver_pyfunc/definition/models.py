@@ -18,6 +18,7 @@ from .fields import (
     Requirements,
     Shape,
     Text,
+    Version,
 )
 
 
@@ -122,6 +123,13 @@ class ServingDefinition(_Model):
     )
     warmup: bool = Field(False, description="Call once with zeros before ready.")
 
+    @property
+    def for_processes(self) -> list[str]:
+        """Keys that are given and count in processes of the function's own alone."""
+        keys = ("workers", "idempotent", "memory_limit", "max_requests")
+        default = ServingDefinition.model_fields
+        return [key for key in keys if getattr(self, key) != default[key].default]
+
 
 class BuildDefinition(_Model):
     """What goes into the image besides the function."""
@@ -139,7 +147,7 @@ class FunctionDefinition(_Model):
     """
 
     model_name: Annotated[str, Field(min_length=1, pattern=r"^[^/\s]+$")] | None = None
-    model_version: Annotated[Text, Field(min_length=1, pattern=r"^[^/\s]+$")] | None = None
+    model_version: Version | None = None
     source: Annotated[SourceDefinition, FROM_TEXT]
     python_version: PythonVersion | None = None
     requirements: Requirements = []

@@ -74,15 +74,20 @@ def read(path: Path) -> FunctionDefinition:
     """
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return parse(value, str(path))
     except OSError as error:
         raise DefinitionError(f"{path}: {error.strerror}") from None
+    except RecursionError:
+        raise DefinitionError(f"{path}: nested too deep, or within itself") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DefinitionError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    return parse(value, str(path))
 
 
 def _unwrapped(value: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     if "spec" not in value:
+        if "kind" in value:
+            kind = value["kind"]
+            raise DefinitionError(f'{where}: spec: missing, which an object of kind "{kind}" has')
         return value
     kind = value.get("kind", "openinference")
     if kind != "openinference" or not isinstance(value["spec"], Mapping):
