@@ -8,6 +8,8 @@ from typing import Any, TypeGuard
 from mlserver.settings import ModelSettings
 
 _PROBE_ID = "id of a probe"
+_MAX_ID_CHARS = 256
+"""Of an id that is sent as a header: many proxies take 4 KiB of headers, gRPC 8."""
 
 
 class CloudEvents:
@@ -39,13 +41,13 @@ class CloudEvents:
 
     def metadata(self, request_id: str | None) -> list[tuple[str, str]]:
         """As gRPC sends them."""
-        if not _is_sendable(request_id):
+        if not is_sendable(request_id):
             return self._metadata
         return [*self._metadata, *[(key, request_id) for key in self._id_metadata_keys]]
 
     def http(self, request_id: str | None) -> list[tuple[bytes, bytes]]:
         """As ASGI sends them: a list for the caller to add to."""
-        if not _is_sendable(request_id):
+        if not is_sendable(request_id):
             return self._http.copy()
         encoded = request_id.encode()
         return [*self._http, *[(key, encoded) for key in self._id_http_keys]]
@@ -60,8 +62,8 @@ class _Probe:
         self.headers: dict[str, str] = {}
 
 
-def _is_sendable(request_id: str | None) -> TypeGuard[str]:
-    """Whether there is an id, and a header can hold it: a client may send any text."""
-    if not request_id:
+def is_sendable(request_id: str | None) -> TypeGuard[str]:
+    """Whether there is an id, and a header may hold it: a client may send any text."""
+    if not request_id or len(request_id) > _MAX_ID_CHARS:
         return False
     return request_id.isascii() and request_id.isprintable()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,12 +23,15 @@ from pydantic import (
     model_validator,
 )
 
+from .datatype_names import suggestion
 from .errors import DefinitionError
 from .names import parameter_name
 
 FILE_NAME = "function.yaml"
 PYTHON_VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 MAX_RANK = 32
+MAX_ELEMENTS = 2**40
+"""Of a declared shape, -1 being 1: no machine holds more."""
 
 DatatypeName = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
@@ -77,11 +81,22 @@ def _size(value: Any) -> Any:
     return int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
 
 
+def _version(value: Any) -> Any:
+    if isinstance(value, float):
+        # 1.10 is 1.1 by now.
+        raise ValueError(f'got the number {value}: write it in quotes, as "{value}"')
+    return _text(value)
+
+
 def _requirement(value: str) -> str:
+    if re.match(r"-|.*\.(txt|in|toml|lock|cfg)$", value):
+        what = "an option of pip" if value.startswith("-") else "a file"
+        raise ValueError(f'"{value}" is {what}, expected the packages themselves, one a line')
     try:
         Requirement(value)
     except InvalidRequirement as error:
-        raise ValueError(f'"{value}" is not a PEP 508 requirement: {error}') from None
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f'"{value}" is not a PEP 508 requirement: {reason}') from None
     return value
 
 
@@ -91,8 +106,21 @@ def _handler_path(value: str) -> str:
     return value
 
 
-def _upper(value: Any) -> Any:
-    return value.upper() if isinstance(value, str) else value
+def _datatype(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    known: tuple[str, ...] = get_args(DatatypeName)
+    if value.upper() in known:
+        return value.upper()
+    meant = suggestion(value, known)
+    hint = f'did you mean "{meant}"?' if meant else f"expected one of {', '.join(known)}"
+    raise ValueError(f'unknown datatype "{value}", {hint}')
+
+
+def _shape(value: list[int]) -> list[int]:
+    if math.prod(abs(size) or 1 for size in value) > MAX_ELEMENTS:
+        raise ValueError(f"expected up to {MAX_ELEMENTS} elements, got shape {value}")
+    return value
 
 
 HandlerPath = Annotated[str, AfterValidator(_handler_path)]
@@ -107,9 +135,12 @@ class TensorDefinition(_Model):
     """A declared input or output tensor."""
 
     name: Annotated[str, Field(min_length=1)]
-    datatype: Annotated[DatatypeName, BeforeValidator(_upper)]
+    datatype: Annotated[DatatypeName, BeforeValidator(_datatype)]
     shape: Annotated[
-        list[Annotated[int, Field(ge=-1)]], BeforeValidator(_parsed), Field(max_length=MAX_RANK)
+        list[Annotated[int, Field(ge=-1)]],
+        BeforeValidator(_parsed),
+        Field(max_length=MAX_RANK),
+        AfterValidator(_shape),
     ] = Field(description="One size per axis; -1 admits any size.")
     description: str | None = None
     content_type: Literal["str"] | None = Field(
@@ -197,6 +228,13 @@ class ServingDefinition(_Model):
     )
     warmup: bool = Field(False, description="Call once with zeros before ready.")
 
+    @property
+    def for_processes(self) -> list[str]:
+        """Keys that are given and count in processes of the function's own alone."""
+        keys = ("workers", "idempotent", "memory_limit", "max_requests")
+        default = ServingDefinition.model_fields
+        return [key for key in keys if getattr(self, key) != default[key].default]
+
 
 class BuildDefinition(_Model):
     """What goes into the image besides the function."""
@@ -214,7 +252,9 @@ class FunctionDefinition(_Model):
     """
 
     model_name: Annotated[str, Field(min_length=1, pattern=r"^[^/\s]+$")] | None = None
-    model_version: Annotated[Text, Field(min_length=1, pattern=r"^[^/\s]+$")] | None = None
+    model_version: (
+        Annotated[str, BeforeValidator(_version), Field(min_length=1, pattern=r"^[^/\s]+$")] | None
+    ) = None
     source: Annotated[SourceDefinition, BeforeValidator(_parsed)]
     python_version: (
         Annotated[
@@ -311,11 +351,13 @@ def read(path: Path) -> FunctionDefinition:
     """
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return parse(value, str(path))
     except OSError as error:
         raise DefinitionError(f"{path}: {error.strerror}") from None
+    except RecursionError:
+        raise DefinitionError(f"{path}: nested too deep, or within itself") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DefinitionError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    return parse(value, str(path))
 
 
 def json_schema() -> dict[str, Any]:
@@ -341,6 +383,9 @@ def json_schema() -> dict[str, Any]:
 
 def _unwrapped(value: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     if "spec" not in value:
+        if "kind" in value:
+            kind = value["kind"]
+            raise DefinitionError(f'{where}: spec: missing, which an object of kind "{kind}" has')
         return value
     kind = value.get("kind", "openinference")
     if kind != "openinference" or not isinstance(value["spec"], Mapping):

@@ -10,6 +10,8 @@ import sys
 MAX_MESSAGE_CHARS = 2000
 """gRPC carries messages in a header of 8 KiB at most: longer ones would be lost."""
 
+MAX_HEADER_BYTES = 3 * MAX_MESSAGE_CHARS
+
 
 class PyFuncError(Exception):
     """Any failure of ours. `str(error)` is fit for a client: no traceback, no secret."""
@@ -112,18 +114,39 @@ class TimeLimitError(RequestError):
     status = 504
 
 
-def bounded(message: str) -> str:
-    """Cuts a message to `MAX_MESSAGE_CHARS`."""
-    if len(message) <= MAX_MESSAGE_CHARS:
-        return message
-    return message[: MAX_MESSAGE_CHARS - 3] + "..."
+def bounded(message: object) -> str:
+    """A message as every route can send it: of characters that UTF-8 has, cut to
+    `MAX_MESSAGE_CHARS`, and to `MAX_HEADER_BYTES` as gRPC writes it."""
+    message = message if isinstance(message, str) else _said(message)
+    if not message.isascii():
+        # Names of files that are no UTF-8 hold lone surrogates.
+        message = message.encode(errors="backslashreplace").decode()
+    if len(message) > MAX_MESSAGE_CHARS:
+        message = message[: MAX_MESSAGE_CHARS - 3] + "..."
+    excess = _header_bytes(message) - MAX_HEADER_BYTES
+    while excess > 0:
+        # A character takes up to 12 bytes.
+        message = message[: -max(excess // 12, 1) - 3] + "..."
+        excess = _header_bytes(message) - MAX_HEADER_BYTES
+    return message
+
+
+def _said(value: object) -> str:
+    try:
+        return str(value)
+    except BaseException:
+        return "(its message cannot be shown)"
+
+
+def _header_bytes(message: str) -> int:
+    """The bytes that a gRPC header takes: those that are no printable ASCII are written %XX."""
+    if message.isascii() and message.isprintable():
+        return len(message)
+    encoded = message.encode()
+    return len(encoded) + 2 * sum(not 0x20 <= byte < 0x7F for byte in encoded)
 
 
 def describe(error: BaseException) -> str:
     """Names an exception as Python's own last line does: `ValueError: bad input`."""
-    try:
-        text = str(error)
-    except BaseException:
-        text = "(its message cannot be shown)"
-    name = type(error).__name__
+    text, name = _said(error), type(error).__name__
     return f"{name}: {text}" if text else name

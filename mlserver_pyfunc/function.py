@@ -202,6 +202,13 @@ class Function:
         if isolated:
             runner = await self._new_worker_runner(tree, context)
         else:
+            if serving.for_processes:
+                logger.warning(
+                    'function "%s" runs in the server\'s process, where serving.%s does not count: '
+                    "set serving.isolation to process",
+                    self.model_name,
+                    ", serving.".join(serving.for_processes),
+                )
             runner = InProcessRunner(self.definition, self.contract, tree, context)
         if serving.batch is None:
             return runner

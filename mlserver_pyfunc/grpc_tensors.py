@@ -15,12 +15,14 @@ from mlserver.errors import MLServerError
 from mlserver.grpc import dataplane_pb2 as pb
 from mlserver.grpc.converters import ParametersConverter
 from mlserver.types import InferenceRequest
+from pydantic import ValidationError
 
 from . import tensors, texts
 from .bare import BareModel
 from .contract import NamedArray
 from .data_plane import RequestParameters
 from .response import ArrayResponse
+from .tensor_types import shown
 from .tensors import DATATYPES, Array, Datatype, RawTensor
 
 _FIXED_WIDTH = frozenset({"FP32", "FP64"})
@@ -39,11 +41,11 @@ class WireInput:
 
     __slots__ = ("data", "datatype", "name", "parameters", "shape")
 
-    def __init__(self, tensor: Any, data: Any) -> None:
+    def __init__(self, tensor: Any, data: Any, where: str) -> None:
         self.name: str = tensor.name
         self.datatype: str = tensor.datatype
         self.shape = list(tensor.shape)
-        self.parameters = _parameters(tensor)
+        self.parameters = _parameters(tensor, "input", where)
         self.data = data
 
 
@@ -51,14 +53,14 @@ class GrpcRequest(BareModel, InferenceRequest):
     """An inference request whose tensors are still as they came."""
 
     def __init__(
-        self, message: pb.ModelInferRequest, inputs: list[WireInput], parameters: Any
+        self, message: pb.ModelInferRequest, inputs: list[WireInput], parameters: Any, where: str
     ) -> None:
         self._set_state(
             {
                 "id": message.id,
                 "parameters": parameters,
                 "inputs": inputs,
-                "outputs": [WireOutput(output) for output in message.outputs] or None,
+                "outputs": [WireOutput(output, where) for output in message.outputs] or None,
                 "_message": message,
             }
         )
@@ -73,9 +75,9 @@ class WireOutput:
 
     __slots__ = ("name", "parameters")
 
-    def __init__(self, output: Any) -> None:
+    def __init__(self, output: Any, where: str) -> None:
         self.name: str = output.name
-        self.parameters = _parameters(output)
+        self.parameters = _parameters(output, "output", where)
 
 
 def read_request(
@@ -88,16 +90,17 @@ def read_request(
         headers: Makes the request's metadata, where the host does not add it itself.
 
     Raises:
-        MLServerError: Raw contents are not one per input, or stand beside typed ones.
+        MLServerError: Raw contents are not one per input, or stand beside typed ones, or
+            those in two fields; or a parameter is not of its type.
     """
-    parameters = _parameters(message)
+    where = f'of model "{message.model_name}"'
+    parameters = _parameters(message, "request", where)
     if headers is not None:
         parameters = RequestParameters(parameters, headers)
     raw = message.raw_input_contents
     if not raw:
-        inputs = [WireInput(tensor, _read_typed(tensor)) for tensor in message.inputs]
-        return GrpcRequest(message, inputs, parameters)
-    where = f'of model "{message.model_name}"'
+        inputs = [WireInput(one, _read_typed(one, where), where) for one in message.inputs]
+        return GrpcRequest(message, inputs, parameters, where)
     if len(raw) != len(message.inputs):
         raise MLServerError(
             f"raw_input_contents {where}: expected {len(message.inputs)}, one for each input, "
@@ -109,10 +112,10 @@ def read_request(
                 f'input "{tensor.name}" {where}: expected contents or raw_input_contents, got both'
             )
     inputs = [
-        WireInput(tensor, RawTensor(buffer))
+        WireInput(tensor, RawTensor(buffer), where)
         for tensor, buffer in zip(message.inputs, raw, strict=True)
     ]
-    return GrpcRequest(message, inputs, parameters)
+    return GrpcRequest(message, inputs, parameters, where)
 
 
 def write_response(response: ArrayResponse, use_raw: bool) -> pb.ModelInferResponse:
@@ -138,18 +141,33 @@ def write_response(response: ArrayResponse, use_raw: bool) -> pb.ModelInferRespo
     return message
 
 
-def _parameters(message: Any) -> Any:
-    return ParametersConverter.to_types(message.parameters) if message.parameters else None
+def _parameters(message: Any, kind: str, where: str) -> Any:
+    if not message.parameters:
+        return None
+    try:
+        return ParametersConverter.to_types(message.parameters)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        named = kind if kind == "request" else f'{kind} "{message.name}"'
+        name, got = problem["loc"][0], shown(problem["input"])
+        raise MLServerError(
+            f'{named} {where}: parameter "{name}": {problem["msg"]}, got {got}'
+        ) from None
 
 
-def _read_typed(tensor: Any) -> Any:
+def _read_typed(tensor: Any, where: str) -> Any:
     datatype = DATATYPES.get(tensor.datatype)
     contents = tensor.contents
     fields = contents.ListFields()
     if not fields:
         return []
+    if len(fields) > 1:
+        got = ", ".join(field.name for field, _ in fields)
+        raise MLServerError(
+            f'input "{tensor.name}" {where}: expected contents in one field, got {got}'
+        )
     field, values = fields[0]
-    if datatype is None or len(fields) > 1 or field.name != datatype.contents:
+    if datatype is None or field.name != datatype.contents:
         return list(values)
     if datatype.name in _FIXED_WIDTH:
         packed = _packed(contents, len(values) * datatype.dtype.itemsize)

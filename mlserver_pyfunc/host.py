@@ -168,10 +168,10 @@ def tell_up_from_ready() -> None:
         return
 
     async def ready(self: DataPlane) -> bool:
-        return all(map(_is_up, await self._model_registry.get_models()))
+        return all(map(is_up, await self._model_registry.get_models()))
 
     async def model_ready(self: DataPlane, name: str, version: str | None = None) -> bool:
-        return _is_up(await self._model_registry.get_model(name, version))
+        return is_up(await self._model_registry.get_model(name, version))
 
     vars(model_ready)["asks_up"] = True
     setattr(DataPlane, "ready", ready)  # noqa: B010
@@ -227,7 +227,8 @@ async def _handle_worker_stop(self: Any, signum: int, frame: Any) -> None:
                 await pool.on_worker_stop(pid, status)
 
 
-def _is_up(model: MLModel) -> bool:
+def is_up(model: MLModel) -> bool:
+    """Whether a call of the model could run now."""
     return bool(model.ready and getattr(model, "up", True))
 
 

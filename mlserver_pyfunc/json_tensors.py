@@ -6,6 +6,7 @@ the check that every element is a number costs nothing more.
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -17,6 +18,12 @@ from .tensors import JsonNumbers
 
 MIN_BYTES = 4096
 """Below this, Python lists are as fast."""
+
+MAX_DEPTH = 100
+"""Of lists and objects within each other: far below what Python's own recursion takes."""
+
+KEYS = frozenset({"name", "shape", "datatype"})
+"""What an input must have beside its data."""
 
 _BUFFERS = {
     "FP16": "d",
@@ -39,15 +46,65 @@ def parse(body: bytes) -> Any:
     """Parses a request's body; numeric data of its inputs become `JsonNumbers`.
 
     Raises:
-        json.JSONDecodeError: It is not JSON.
+        json.JSONDecodeError: It is not JSON, or too deep.
     """
     if len(body) < MIN_BYTES:
-        return orjson.loads(body)
+        return parse_lists(body)
     try:
-        return _parse(body)
+        payload = _parse(body)
     except (ValueError, TypeError, KeyError, RuntimeError):
         # Not a plain request of numbers: lists tell best what is wrong with it.
-        return orjson.loads(body)
+        return parse_lists(body)
+    _check_depth(payload)
+    return payload
+
+
+def parse_lists(body: bytes | memoryview) -> Any:
+    """Parses JSON into Python's own values.
+
+    Raises:
+        json.JSONDecodeError: It is not JSON, or too deep.
+    """
+    payload = orjson.loads(body)
+    if len(body) > 2 * MAX_DEPTH and _opened(body) > MAX_DEPTH:
+        _check_depth(payload)
+    return payload
+
+
+def _opened(text: bytes | memoryview) -> int:
+    """How many lists and objects begin in a JSON text, at most."""
+    if isinstance(text, bytes) and len(text) < MIN_BYTES:
+        return text.count(b"[") + text.count(b"{")
+    # The two differ by one bit.
+    return int(np.count_nonzero((np.frombuffer(text, np.uint8) | 0x20) == ord("{")))
+
+
+def _check_depth(payload: Any) -> None:
+    level = [_without_data(payload)]
+    for _ in range(MAX_DEPTH):
+        level = [
+            item
+            for each in level
+            for item in (each.values() if type(each) is dict else each)
+            if type(item) is list or type(item) is dict
+        ]
+        if not level:
+            return
+    raise json.JSONDecodeError(f"expected up to {MAX_DEPTH} lists or objects in each other", "", 0)
+
+
+def _without_data(payload: Any) -> Any:
+    """A request but for its tensors' data, whose nesting is looked at when they are decoded."""
+    inputs = payload.get("inputs") if type(payload) is dict else None
+    if type(inputs) is not list:
+        return payload
+    heads = [
+        {key: value for key, value in tensor.items() if key != "data"}
+        if type(tensor) is dict and tensor.keys() >= KEYS
+        else tensor
+        for tensor in inputs
+    ]
+    return {**payload, "inputs": heads}
 
 
 def _parse(body: bytes) -> Any:
@@ -61,6 +118,8 @@ def _parse(body: bytes) -> Any:
         source = sources[index]
         tensor = _without(source, "data")
         data = source["data"]
+        if not tensor.keys() >= KEYS:
+            raise KeyError("an input lacks a key")
         code = _BUFFERS.get(tensor["datatype"])
         if code is None:
             tensor["data"] = _plain(data)

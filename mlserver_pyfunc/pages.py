@@ -107,7 +107,7 @@ async def _list(request: Request) -> HTMLResponse:
     _require_switched_on()
     models = await host.served_models(request.app)
     entries = [
-        playground.Entry(model.name, model.version, model.ready, isinstance(model, Pages))
+        playground.Entry(model.name, model.version, host.is_up(model), isinstance(model, Pages))
         for model in sorted(models, key=lambda model: (model.name, model.version or ""))
     ]
     page = playground.list_page(entries)

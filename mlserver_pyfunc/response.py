@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from . import tensors, texts
 from .bare import BareModel
+from .cloud_events import is_sendable
 from .contract import NamedArray, TensorSpec
 from .json_response import listed_tensor, response_body, tensor_head, text_tensor
 from .tensors import Array
@@ -146,7 +147,7 @@ class ArrayResponse(BareModel, InferenceResponse, Response):
         return [
             (key.lower().encode(), value.encode())
             for key, value in self.http_headers.items()
-            if value.isascii() and value.isprintable()
+            if is_sendable(value)
         ]
 
     def model_dump(self, *args: Any, **kwargs: Any) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import zlib
 from dataclasses import replace
 from typing import Any
 
-import orjson
 from mlserver.rest.requests import Request
 from starlette.types import Receive, Scope
 
@@ -67,8 +66,8 @@ def _parse(body: bytes, header_length: bytes) -> Any:
     Raises:
         json.JSONDecodeError: The header is not JSON of that length.
     """
-    if not header_length.isdigit() or int(header_length) > len(body):
-        got = header_length.decode("latin-1")
+    if not header_length.isdigit() or int(header_length[:20]) > len(body):
+        got = header_length[:40].decode("latin-1")
         raise json.JSONDecodeError(
             f"Inference-Header-Content-Length: expected a number up to {len(body)}, got {got!r}",
             "",
@@ -76,14 +75,16 @@ def _parse(body: bytes, header_length: bytes) -> Any:
         )
     view = memoryview(body)
     start = int(header_length)
-    payload = orjson.loads(view[:start])
+    payload = json_tensors.parse_lists(view[:start])
     last: dict[str, Any] | None = None
     for tensor in _binary_tensors(payload):
         size = tensor["parameters"]["binary_data_size"]
-        tensor["data"] = RawTensor(view[start : start + size], size)
+        data = RawTensor(view[start : start + size], size)
+        # What lacks a key is shown in the error, which must not show bytes.
+        tensor["data"] = data if tensor.keys() >= json_tensors.KEYS else []
         start = min(start + size, len(body))
         last = tensor
-    if last is not None and start < len(body):
+    if last is not None and start < len(body) and isinstance(last["data"], RawTensor):
         last["data"] = replace(last["data"], surplus=len(body) - start)
     return payload
 

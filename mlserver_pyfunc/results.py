@@ -48,10 +48,14 @@ def name_values(contract: Contract, result: Any) -> NamedValues:
     if isinstance(result, Mapping):
         outputs = result.get("outputs")
         if "outputs" not in contract.outputs and _are_protocol_tensors(outputs):
-            return NamedValues(_decoded(contract, outputs), result.get("parameters") or {})
+            return NamedValues(
+                _decoded(contract, outputs), _checked(contract, result.get("parameters"))
+            )
         return NamedValues(result)
     if hasattr(result, "outputs") and hasattr(result, "model_name"):
-        return NamedValues(_decoded(contract, result.outputs), _parameters(result))
+        return NamedValues(
+            _decoded(contract, result.outputs), _checked(contract, _parameters(result))
+        )
     if inspect.isgenerator(result) or inspect.isasyncgen(result):
         raise _unexpected(contract, "a generator")
     if isinstance(result, tuple) and len(result) == len(contract.outputs):
@@ -123,14 +127,39 @@ def _value(spec: TensorSpec, part: Mapping[str, Any]) -> Any:
     return tensors.from_list(spec.datatype, data, shape, is_base64=is_base64)
 
 
-def _parameters(response: Any) -> Mapping[str, Any]:
+def _parameters(response: Any) -> Any:
     parameters = response.parameters
-    if parameters is None:
+    return parameters.model_dump() if hasattr(parameters, "model_dump") else parameters
+
+
+def _checked(contract: Contract, parameters: Any) -> Mapping[str, Any]:
+    """A response's parameters as every route can send them: as JSON's own values."""
+    if not parameters:
         return {}
-    if isinstance(parameters, Mapping):
-        return parameters
-    dumped: Mapping[str, Any] = parameters.model_dump()
-    return dumped
+    where = f'response parameters of model "{contract.model_name}"'
+    if not isinstance(parameters, Mapping):
+        raise ResponseError(f"{where}: expected a mapping, got {type(parameters).__name__}")
+    try:
+        text = json.dumps(dict(parameters), default=_plain, ensure_ascii=False)
+        text.encode()
+        checked: dict[str, Any] = json.loads(text, parse_int=_int64)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ResponseError(f"{where}: expected what JSON can carry: {error}") from None
+    return checked
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's values as Python's own."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"got a value of type {type(value).__name__}")
+
+
+def _int64(digits: str) -> int:
+    number = int(digits)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"got {digits[:40]}, beyond 64 bits")
+    return number
 
 
 def _nuclio_body(contract: Contract, response: Response) -> Any:

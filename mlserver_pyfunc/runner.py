@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from .context import Context, InferenceCall, request_id, shown_id
 from .contract import Contract, NamedArray
 from .definition import FunctionDefinition
-from .errors import HandlerError, LoadError, RequestError, describe
+from .errors import HandlerError, LoadError, OverloadedError, RequestError, describe
 from .execution import Executor
 from .handler import BindError, CallPlan, Resolver, bind
 from .jobs import Outcome
@@ -133,7 +133,8 @@ class InProcessRunner:
 
     @property
     def accepts(self) -> bool:
-        return self.ready
+        # Also while no slot is free: MLServer would answer 400, as if the client were wrong.
+        return self._plan is not None
 
     @property
     def facts(self) -> Mapping[str, str]:
@@ -266,6 +267,11 @@ class InProcessRunner:
     def _require_plan(self) -> CallPlan:
         if self._plan is None:
             raise RequestError(f'model "{self._model_name}" is not loaded', 503)
+        if not self._executor.has_slot:
+            raise OverloadedError(
+                f'model "{self._model_name}" is at its limit: calls past their time limit '
+                "(serving.timeout) still run, on every thread that it has (serving.concurrency)"
+            )
         return self._plan
 
     def _checked(self, result: Any) -> Answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -16,13 +17,26 @@ class TensorError(ValueError):
 
     def __init__(self, expected: str, got: str, note: str = "") -> None:
         super().__init__(f"expected {expected}, got {got}" + (f" ({note})" if note else ""))
+        self.expected, self.got = expected, got
+
+
+_SHOWN_CHARS = 40
+
+# Whatever a client sends or a handler returns can be shown: huge, deep or with a broken repr.
+_REPR = reprlib.Repr()
+_REPR.maxlevel = 10
+_REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = _REPR.maxset = _SHOWN_CHARS // 3
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 4 * _SHOWN_CHARS
 
 
 def shown(value: Any) -> str:
     """A value as an error message has it: short, and named as JSON does."""
-    text = repr(value)
+    try:
+        text = _REPR.repr(value)
+    except Exception:  # more digits than Python prints
+        text = f"a value of type {type(value).__name__}"
     if value is None:
         text = "null"
     elif isinstance(value, bool):
         text = str(value).lower()
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    return text if len(text) <= _SHOWN_CHARS else f"{text[: _SHOWN_CHARS - 3]}..."

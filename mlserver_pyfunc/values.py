@@ -5,6 +5,7 @@ Needs only NumPy and the standard library.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,11 @@ def from_value(datatype: Datatype, value: Any) -> Array:
         return value
     if datatype.is_bytes:
         return texts.from_value(value)
+    # Not imported here: whoever made one has done so.
+    masked = sys.modules.get("numpy.ma")
+    if masked is not None and masked.is_masked(value):
+        note = "give them a value in the handler: .filled(...)"
+        raise TensorError("an array", "one with masked elements", note)
     array = _as_array(value)
     if array.dtype == datatype.dtype:
         return array
@@ -59,7 +65,14 @@ def _cast(datatype: Datatype, array: Array) -> Array:
 def _from_python(datatype: Datatype, array: Array, value: Any) -> Array:
     if array.dtype.kind != "O" or array.ndim:
         value = array.tolist()
-    return from_list(datatype, value, array.shape)
+    try:
+        return from_list(datatype, value, array.shape)
+    except TensorError as error:
+        if not error.got.startswith("null"):
+            raise
+        got = error.got.replace("null", "None", 1)
+        note = "return nan for no number" if datatype.dtype.kind == "f" else ""
+        raise TensorError(error.expected, got, note) from None
 
 
 def _as_array(value: Any) -> Array:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlserver_pyfunc.definition import (
+    FILE_NAME,
     FunctionDefinition,
     ServingDefinition,
     json_schema,
@@ -263,7 +264,10 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(value: Any, message:
         (_with(serving={"timeout": float("nan")}), "serving.timeout: "),
         (_with(serving={"timeout": float("inf")}), "serving.timeout: "),
         (_with(serving=3), "serving: "),
-        (_tensor(datatype="FP31"), "inputs.0.datatype: input should be 'BOOL', "),
+        (
+            _tensor(datatype="FP31"),
+            'inputs.0.datatype: unknown datatype "FP31", expected one of ',
+        ),
         (_tensor(shape=[-2]), "inputs.0.shape.0: input should be greater than or equal to -1"),
         (_tensor(shape=[1.5]), "inputs.0.shape.0: "),
         (_tensor(shape=[1] * 33), "inputs.0.shape: "),
@@ -439,3 +443,32 @@ def test_no_value_of_a_known_key_raises_anything_but_a_definition_error(
 def test_no_text_raises_anything_but_a_definition_error(text: str) -> None:
     with contextlib.suppress(DefinitionError):
         parse({**MINIMAL, "serving": text, "inputs": text, "requirements": text})
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("float32", "FP32"),
+        ("np.float64", "FP64"),
+        ("float", "FP32"),
+        ("double", "FP64"),
+        ("int", "INT64"),
+        ("str", "BYTES"),
+        ("STRING", "BYTES"),
+        ("TYPE_STRING", "BYTES"),
+        ("boolean", "BOOL"),
+        ("unit8", "UINT8"),
+        ("INT_32", "INT32"),
+    ],
+)
+def test_a_datatype_by_another_name_is_told_the_protocols(written: str, meant: str) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        parse({**MINIMAL, "outputs": [{"name": "y", "datatype": written, "shape": [1]}]})
+    said = f'outputs.0.datatype: unknown datatype "{written}", did you mean "{meant}"?'
+    assert said in str(caught.value)
+
+
+def test_a_definition_within_itself_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_text("source: &a {source: m.py, handler: f, lang: [*a]}\n")
+    with pytest.raises(DefinitionError, match="nested too deep, or within itself"):
+        read(tmp_path / FILE_NAME)

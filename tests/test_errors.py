@@ -62,6 +62,13 @@ def test_messages_are_bounded(length: int) -> None:
     assert message.endswith("...") == (length > MAX_MESSAGE_CHARS)
 
 
+def test_a_message_may_be_anything_and_is_text_that_every_route_can_send() -> None:
+    assert str(InferenceError(ValueError("bad"))) == "bad"  # type: ignore[arg-type]
+    assert str(InferenceError({"a": 1})) == "{'a': 1}"  # type: ignore[arg-type]
+    assert str(InferenceError("caf\udce9")) == "caf\\udce9"
+    assert str(InferenceError("café")) == "café"
+
+
 class _UnsayableError(Exception):
     def __str__(self) -> str:
         raise KeyboardInterrupt

@@ -426,3 +426,16 @@ async def test_provenance_is_known_once_loaded(load: Load) -> None:
     function = await load()
     assert function.provenance["source"] == "inline code"
     assert len(function.provenance["sha256"]) == 64
+
+
+@pytest.mark.parametrize("isolation", ["none", "auto"])
+async def test_keys_of_processes_are_not_ignored_without_a_word(
+    isolation: str, load: Load, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        await load(serving={"isolation": isolation, "workers": 2, "memory_limit": "1G"})
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        'function "iris" runs in the server\'s process, where serving.workers, '
+        "serving.memory_limit does not count: set serving.isolation to process"
+    )

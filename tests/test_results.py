@@ -158,3 +158,26 @@ def test_a_nuclio_response_with_an_error_status_is_that_error() -> None:
 
 def test_a_nuclio_response_that_is_not_json_is_the_handlers_error() -> None:
     assert "got a response whose body is not JSON" in _refused(ONE, Response(body="<html>"))
+
+
+def test_parameters_of_numpys_types_become_pythons() -> None:
+    output = {"name": "y", "datatype": "INT64", "shape": [1], "data": [1]}
+    given = {"score": np.float32(0.5), "ids": np.array([1, 2]), "ok": np.bool_(True)}
+    named = name_values(ONE, {"outputs": [output], "parameters": given})
+    assert named.parameters == {"score": 0.5, "ids": [1, 2], "ok": True}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ([1], "expected a mapping, got list"),
+        ({"a": {1}}, "expected what JSON can carry: got a value of type set"),
+        ({"a": -(2**63) - 1}, "got -9223372036854775809, beyond 64 bits"),
+        ({"a": "\udcff"}, "surrogates not allowed"),
+    ],
+)
+def test_parameters_that_no_route_can_send_are_refused(parameters: Any, message: str) -> None:
+    output = {"name": "y", "datatype": "INT64", "shape": [1], "data": [1]}
+    said = _refused(ONE, {"outputs": [output], "parameters": parameters})
+    assert said.startswith('response parameters of model "iris": ')
+    assert message in said

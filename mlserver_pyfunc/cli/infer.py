@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from . import headers as header_options
 from .failure import Failure
 from .inputs import HELP
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ..routes import Reply, Route, WireInput
 
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("--grpc", "by_grpc", is_flag=True, help="URL is HOST:PORT of gRPC.")
 @click.option("--binary", is_flag=True, help="REST with binary tensors.")
 @click.option("-i", "--input", "given", multiple=True, help=HELP)
+@click.option("--header", "headers_given", multiple=True, help=header_options.HELP)
 @click.option("--random", "is_random", is_flag=True, help="Random inputs that keep the contract.")
 @click.option("--stream", is_flag=True, help="Print answers as they come.")
 @click.option("--bench", type=float, metavar="SECONDS", help="Call for that long, show latencies.")
@@ -33,6 +37,7 @@ def command(
     by_grpc: bool,
     binary: bool,
     given: tuple[str, ...],
+    headers_given: tuple[str, ...],
     is_random: bool,
     stream: bool,
     bench: float | None,
@@ -42,14 +47,17 @@ def command(
 ) -> None:
     """Call the server at URL: http://HOST:PORT, that of a model, or HOST:PORT with --grpc."""
     url, model = _parts(url, model)
-    route = _route(url, timeout, by_grpc=by_grpc, binary=binary)
+    headers = header_options.parse(headers_given)
+    route = _route(url, timeout, headers, by_grpc=by_grpc, binary=binary)
     model = model or _only_model(route, by_grpc=by_grpc)
     metadata = route.metadata(model)
     inputs = _inputs(metadata, given, is_random=is_random)
     if bench is not None:
         from . import bench as benchmark
 
-        routes = [_route(url, timeout, by_grpc=by_grpc, binary=binary) for _ in range(clients)]
+        routes = [
+            _route(url, timeout, headers, by_grpc=by_grpc, binary=binary) for _ in range(clients)
+        ]
         benchmark.run(routes, model, inputs, bench, as_json=as_json)
         return
     if not as_json:
@@ -71,14 +79,16 @@ def _parts(url: str, model: str | None) -> tuple[str, str | None]:
     return base, model or rest.partition("/")[0]
 
 
-def _route(url: str, timeout: float, *, by_grpc: bool, binary: bool) -> Route:
+def _route(
+    url: str, timeout: float, headers: Mapping[str, str], *, by_grpc: bool, binary: bool
+) -> Route:
     if by_grpc:
         from ..routes.grpc import RawRoute
 
-        return RawRoute(url.removeprefix("grpc://").removeprefix("http://"), timeout)
+        return RawRoute(url.removeprefix("grpc://").removeprefix("http://"), timeout, headers)
     from ..routes.rest import BinaryRoute, JsonRoute
 
-    return BinaryRoute(url, timeout) if binary else JsonRoute(url, timeout)
+    return BinaryRoute(url, timeout, headers) if binary else JsonRoute(url, timeout, headers)
 
 
 def _only_model(route: Any, *, by_grpc: bool) -> str:

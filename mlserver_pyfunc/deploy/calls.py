@@ -26,7 +26,10 @@ def curl(definition: FunctionDefinition, model: str, address: Address) -> str:
     required = [tensor for tensor in definition.inputs if not tensor.optional]
     sizes = [math.prod(1 if size == -1 else size for size in t.shape) for t in required]
     if sum(sizes) > _READABLE:
-        return shlex.join(["mlserver-pyfunc", "infer", address.url, "-m", model, "--random"])
+        words = ["mlserver-pyfunc", "infer", address.url, "-m", model, "--random"]
+        for name, value in address.headers.items():
+            words += ["--header", f"{name}: {value}"]
+        return shlex.join(words)
     headers = {"Content-Type": "application/json", **address.headers}
     words = ["curl", "--fail-with-body", "-sS"]
     for name, value in headers.items():

@@ -27,14 +27,25 @@ class RawRoute:
     Args:
         target: `HOST:PORT`.
         timeout: Seconds to wait for an answer.
+        headers: Sent with every call, as metadata; `host` as the call's authority.
     """
 
     name = "gRPC raw"
 
-    def __init__(self, target: str, timeout: float = 60) -> None:
-        options = [
+    def __init__(
+        self, target: str, timeout: float = 60, headers: Mapping[str, str] | None = None
+    ) -> None:
+        metadata = {name.lower(): value for name, value in (headers or {}).items()}
+        options: list[tuple[str, int | str]] = [
             ("grpc.max_send_message_length", _MAX_MESSAGE),
             ("grpc.max_receive_message_length", _MAX_MESSAGE),
+        ]
+        if authority := metadata.pop("host", ""):
+            options.append(("grpc.default_authority", authority))
+        # Metadata whose names end so are bytes.
+        self._headers = [
+            (name, value.encode() if name.endswith("-bin") else value)
+            for name, value in metadata.items()
         ]
         self._channel = grpc.insecure_channel(target, options)
         self._timeout = timeout
@@ -49,9 +60,7 @@ class RawRoute:
 
     def metadata(self, model: str) -> dict[str, Any]:
         """As `Route.metadata`."""
-        answer = _call(
-            lambda: self._metadata(messages.ModelMetadataRequest(name=model), timeout=self._timeout)
-        )
+        answer = self._answer(self._metadata, messages.ModelMetadataRequest(name=model))
         described: dict[str, Any] = MessageToDict(answer, preserving_proto_field_name=True)
         for tensor in (*described.get("inputs", ()), *described.get("outputs", ())):
             tensor["shape"] = [int(size) for size in tensor.get("shape", ())]
@@ -62,20 +71,23 @@ class RawRoute:
     ) -> Reply:
         """As `Route.infer`."""
         request = self._request(model, inputs, parameters)
-        return _reply(_call(lambda: self._infer(request, timeout=self._timeout)))
+        return _reply(self._answer(self._infer, request))
 
     def stream(
         self, model: str, inputs: Sequence[WireInput], parameters: Mapping[str, Any] | None = None
     ) -> Iterator[Reply]:
         """As `Route.stream`."""
         request = self._request(model, inputs, parameters)
-        answers = self._stream(iter([request]), timeout=self._timeout)
+        answers = self._stream(iter([request]), timeout=self._timeout, metadata=self._headers)
         while (answer := _call(lambda: next(answers, None))) is not None:
             yield _reply(answer)
 
     def close(self) -> None:
         """As `Route.close`."""
         self._channel.close()
+
+    def _answer(self, call: Callable[..., Any], message: Any) -> Any:
+        return _call(lambda: call(message, timeout=self._timeout, metadata=self._headers))
 
     def _unary(self, method: str, answer: Any) -> Callable[..., Any]:
         call: Callable[..., Any] = self._channel.unary_unary(

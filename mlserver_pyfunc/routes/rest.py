@@ -24,11 +24,14 @@ class JsonRoute:
     Args:
         url: Of the server, with a path prefix where it has one.
         timeout: Seconds to wait for an answer.
+        headers: Sent with every call.
     """
 
     name = "REST JSON"
 
-    def __init__(self, url: str, timeout: float = 60) -> None:
+    def __init__(
+        self, url: str, timeout: float = 60, headers: Mapping[str, str] | None = None
+    ) -> None:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise CallError(f'"{url}": expected http://HOST:PORT')
@@ -37,6 +40,7 @@ class JsonRoute:
         self._connection = connection(parts.hostname, parts.port, timeout=timeout)
         self._prefix = parts.path.rstrip("/")
         self._url = url
+        self._headers = dict(headers or {})
 
     def metadata(self, model: str) -> dict[str, Any]:
         """As `Route.metadata`."""
@@ -89,7 +93,7 @@ class JsonRoute:
     def _send(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
     ) -> http.client.HTTPResponse:
-        headers = {"Content-Type": "application/json", **headers}
+        headers = {"Content-Type": "application/json", **self._headers, **headers}
         try:
             self._connection.request(method, self._prefix + path, body, dict(headers))
             response = self._connection.getresponse()

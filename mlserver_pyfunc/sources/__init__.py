@@ -14,7 +14,7 @@ from ..errors import SourceError
 from .tree import Pin, Provenance, SourceTree
 from .uri import checked_scheme, naming
 
-__all__ = ["Pin", "Provenance", "SourceTree", "fetch"]
+__all__ = ["Pin", "Provenance", "SourceTree", "check_form", "fetch"]
 
 _KINDS = {
     "": "local",
@@ -49,6 +49,17 @@ def fetch(source: SourceDefinition, folder: Path, pin: Pin | None = None) -> Sou
     uri = source.source or ""
     with naming(uri):
         return _fetched(_kind(uri), source, folder, pin)
+
+
+def check_form(uri: str) -> None:
+    """Looks at a source's URI alone, without asking anyone.
+
+    Raises:
+        SourceError: No source has this form.
+    """
+    with naming(uri):
+        if _kind(uri) == "remote":
+            import_module(".remote", __name__).check_form(uri)
 
 
 def _fetched(kind: str, source: SourceDefinition, folder: Path, pin: Pin | None) -> SourceTree:

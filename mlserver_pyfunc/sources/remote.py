@@ -27,27 +27,43 @@ _CLIENTS = {"http": "http_client", "https": "http_client", "s3": "s3_client"}
 def fetch(source: SourceDefinition, folder: Path, pin: Pin) -> SourceTree:
     """Gives a Python file, an unpacked archive, or the files below an S3 prefix."""
     uri = source.source or ""
+    check_form(uri)
     url = uri.split("#", 1)[0]
     # The pin is an archive's or a file's; a prefix has none.
     expected = source.sha256 or pin.sha256
-    name = unquote(re.split(r"[?#]", url)[0].rpartition("/")[2])
+    name = _name(url)
     if url.lower().startswith("zip+"):
         entry, module = _archive(source, url[len("zip+") :], expected, pin), None
     elif name.lower().endswith(ARCHIVE_SUFFIXES):
         entry, module = _archive(source, url, expected, pin), None
     elif name.endswith(".py"):
         entry, module = _file(source, url, name, expected, pin), Path(name).stem
-    elif url.lower().startswith("s3://"):
-        entry, module = _prefix(source, url, pin), None
     else:
-        raise SourceError(
-            "expected a .py file or a .zip or .tar.gz archive; "
-            "for an archive of another name write zip+https://"
-        )
+        entry, module = _prefix(source, url, pin), None
     provenance = Provenance(
         redacted(uri), sha256=entry.facts.get("sha256", pin.sha256), tree_sha256=entry.sha256
     )
     return SourceTree(entry.path, provenance, module)
+
+
+def check_form(uri: str) -> None:
+    """Looks at a URI alone.
+
+    Raises:
+        SourceError: It names neither a Python file nor an archive nor an S3 prefix.
+    """
+    url = uri.split("#", 1)[0]
+    if url.lower().startswith(("zip+", "s3://")):
+        return
+    if not _name(url).lower().endswith((*ARCHIVE_SUFFIXES, ".py")):
+        raise SourceError(
+            "expected a .py file or a .zip or .tar.gz archive; for an archive of another name "
+            "write zip+https://, for a git repository git+https://"
+        )
+
+
+def _name(url: str) -> str:
+    return unquote(re.split(r"[?#]", url)[0].rpartition("/")[2])
 
 
 def _archive(source: SourceDefinition, url: str, expected: str | None, pin: Pin) -> cache.Entry:

@@ -16,6 +16,7 @@ from ..errors import PyFuncError
 from ..folder import SETTINGS_FILE_NAME
 from ..own_modules import PACKAGE
 from ..repository import disagreements
+from ..sources import check_form
 from ..sources.digest import LOCK_NAME, DigestError
 from . import code, definition_rules
 from .document import Document
@@ -68,7 +69,11 @@ def _all(path: Path, *, fetch: bool) -> Iterator[Finding]:
     except yaml.YAMLError as error:
         yield _not_yaml(error, path if path.is_file() else folder / FILE_NAME)
         return
-    found = list(definition_rules.check(document))
+    try:
+        found = list(definition_rules.check(document))
+    except RecursionError:
+        yield Finding("D002", "nested too deep, or within itself", document.path, 1)
+        return
     yield from found
     if settings_file.is_file() and settings:
         yield from _settings_findings(settings_file, settings, document, broken=bool(found))
@@ -147,6 +152,11 @@ def _source_findings(
     keys = definition_rules.source_keys(document)
     line = document.line([*keys, "source"])
     if is_remote and not is_inline and not fetch:
+        try:
+            check_form(source.source or "")
+        except PyFuncError as error:
+            yield Finding("S301", str(error), document.path, line)
+            return
         message = f'"{source.source}" is remote: add --fetch to fetch it and check its code'
         yield Finding("S302", message, document.path, line)
         return

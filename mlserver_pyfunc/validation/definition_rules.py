@@ -11,7 +11,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from ..definition import Problem, problems
+from ..definition import FunctionDefinition, Problem, parse, problems
+from ..environment import unmet_needs
 from ..errors import DefinitionError
 from ..names import parameter_name
 from .document import Document
@@ -46,6 +47,7 @@ def check(document: Document) -> Iterator[Finding]:
         yield from _contradictions(document, keys, spec.get("requirements"))
     if not listed:
         yield from _inline_code(document, keys, spec)
+        yield from _serving(document, keys, parse(value))
 
 
 def source_keys(document: Document) -> list[str]:
@@ -124,6 +126,29 @@ def _satisfiable(specifiers: SpecifierSet) -> bool:
         except InvalidVersion:
             continue
     return False
+
+
+def _serving(
+    document: Document, keys: list[str], definition: FunctionDefinition
+) -> Iterator[Finding]:
+    serving = definition.serving
+    if serving.batch is not None:
+        for kind in ("inputs", "outputs"):
+            for index, tensor in enumerate(getattr(definition, kind)):
+                if tensor.shape[:1] != [-1]:
+                    message = (
+                        f'{kind}: "{tensor.name}": expected a shape with a leading -1, as '
+                        f"serving.batch joins requests, got {tensor.shape}"
+                    )
+                    line = document.line([*keys, kind, index])
+                    yield Finding("D107", message, document.path, line)
+    if serving.isolation == "none" or (serving.isolation == "auto" and not unmet_needs(definition)):
+        for key in serving.for_processes:
+            message = (
+                f"serving.{key}: counts in processes of the function's own, and it would run in "
+                "the server's: set serving.isolation to process"
+            )
+            yield Finding("D108", message, document.path, document.line([*keys, "serving", key]))
 
 
 def _inline_code(document: Document, keys: list[str], spec: Mapping[str, Any]) -> Iterator[Finding]:

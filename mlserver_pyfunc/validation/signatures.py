@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import inspect
 import logging
 from collections.abc import Callable, Iterator
@@ -99,7 +100,13 @@ def context_mismatches(
     )
     resolver = Resolver(_no_module, None, context)
     stub = _stub(signature)
-    vars(stub)["__qualname__"] = path.rpartition(":")[2]
+    stub.__qualname__ = path.rpartition(":")[2]
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    for name in definition.init_parameters:
+        near = difflib.get_close_matches(name, signature.parameters, n=1, cutoff=0.75)
+        if near and near[0] not in definition.init_parameters and not takes_all:
+            message = f'init_parameters: "{name}" is no parameter of "{stub.__qualname__}"'
+            yield "C408", f'{message}, did you mean "{near[0]}"?'
     try:
         resolver.call_with_context(stub)
     except BindError as error:

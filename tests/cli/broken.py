@@ -161,6 +161,34 @@ CASES = [
             "mlserver_pyfunc.py": "",
         },
     ),
+    yaml_case("within itself", FILE + "serving: &b [*b]\n", ("D002", 1)),
+    yaml_case("a datatype of NumPy's", FILE.replace("FP32", "float32", 1), ("D103", 2)),
+    yaml_case("a shape of any size", FILE.replace("[-1]", "[-1, 99999999, 99999]", 1), ("D103", 2)),
+    yaml_case("version as a number", FILE + "model_version: 1.10\n", ("D103", 4)),
+    yaml_case("digitalhub object without a spec", "kind: openinference\n" + FILE, ("D002", 1)),
+    yaml_case("a file of requirements", FILE + "requirements: requirements.txt\n", ("R501", 4)),
+    yaml_case("an option of pip", FILE + "requirements:\n  - -r base.txt\n", ("R501", 5)),
+    yaml_case(
+        "joined requests of a fixed shape",
+        FILE.replace("[-1]", "[4]", 1) + "serving: {batch: {max_size: 4}}\n",
+        ("D107", 2),
+    ),
+    yaml_case(
+        "workers in the server's process",
+        FILE + "serving:\n  isolation: none\n  workers: 4\n  memory_limit: 1G\n",
+        ("D108", 6), ("D108", 7),
+    ),
+    yaml_case("no such scheme", FILE.replace("model.py", "ftp://host/model.py"), ("S301", 1)),
+    yaml_case(
+        "a web page", FILE.replace("model.py", "https://github.com/owner/name"), ("S301", 1)
+    ),
+    code_case(
+        "a typing error in an init parameter",
+        "def f(x):\n    return x\n\ndef setup(context, weights=None):\n    pass\n",
+        ("C408", 4),
+        definition=FILE.replace("handler: f", "handler: f, init_function: setup")
+        + "init_parameters: {weigths: a}\n",
+    ),
     yaml_case("no such file", "source: {source: other.py, handler: f}\n" + TAIL, ("S301", 1)),
     yaml_case(
         "wrong digest",

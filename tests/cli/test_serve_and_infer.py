@@ -4,11 +4,12 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
@@ -100,6 +101,83 @@ def test_infer_streams():
             out, _ = run("infer", *args, "-i", "text=a b", "--stream", "--json")
             words = [json.loads(line)["outputs"][0]["data"] for line in out.splitlines()]
             assert words == [["A"], ["B"]]
+
+
+@pytest.fixture
+def heard(tmp_path):
+    """Answers with the headers of the call."""
+    (tmp_path / "function.yaml").write_text(
+        "model_name: heard\nsource: {source: m.py, handler: f}\n"
+        "inputs: [{name: word, datatype: BYTES, shape: [-1], content_type: str}]\n"
+        "outputs: [{name: said, datatype: BYTES, shape: [-1], content_type: str}]\n"
+    )
+    (tmp_path / "m.py").write_text(
+        "def f(word, headers):\n    return [str(headers.get(w)) for w in word]\n"
+    )
+    return tmp_path
+
+
+def test_infer_sends_headers_by_every_route(heard):
+    headers = ["--header", "Seldon-Model:heard", "--header", "x-note: a: b "]
+    with serving(heard) as (url, target, _):
+        for args in ([url], [url, "--binary"], [target, "--grpc", "-m", "heard"]):
+            call = [*args, *headers, "-i", 'word=["seldon-model", "x-note"]', "--json"]
+            out, _ = run("infer", *call)
+            assert json.loads(out)["outputs"][0]["data"] == ["heard", "a: b"]
+        _, err = run("infer", url, *headers, "-i", "word=a", "--bench", "0.1", "--json")
+        assert err == ""
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("Seldon-Model", 'expected NAME:VALUE, got "Seldon-Model"'),
+        ("a b: c", 'expected NAME:VALUE, got "a b"'),
+        (": c", 'expected NAME:VALUE, got ""'),
+        ("x:secret\r\ny: z", 'expected printable ASCII as the value of "x"'),
+        ("x:secret\xe9", 'expected printable ASCII as the value of "x"'),
+        ("Content-Type: text/plain", 'the call sets "Content-Type" itself'),
+        ("grpc-timeout: 1S", 'the call sets "grpc-timeout" itself'),
+    ],
+)
+def test_infer_refuses_what_is_no_header(header, message):
+    for args in (["http://127.0.0.1:1"], ["127.0.0.1:1", "--grpc", "-m", "a"]):
+        _, err = run("infer", *args, "--header", header, code=2)
+        assert message in err
+        assert "secret" not in err
+
+
+def first_bytes(answer, *args):
+    """What `infer` sends to a server that says `answer` and no more."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = "{}:{}".format(*server.getsockname())
+        command = [PROGRAM, "infer", address, "-m", "a", *args, "--timeout", "1"]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        try:
+            connection, _ = server.accept()
+            with connection:
+                connection.settimeout(20)
+                connection.sendall(answer)
+                got = b""
+                with suppress(OSError):
+                    while b"a.example.com" not in got and (piece := connection.recv(65536)):
+                        got += piece
+        finally:
+            process.kill()
+            process.wait()
+    return got
+
+
+EMPTY_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
+
+
+def test_infer_reaches_a_virtual_host_through_an_ingress():
+    rest = first_bytes(b"", "--header", "Host: a.example.com")
+    assert rest.count(b"ost: ") == 1
+    assert b"a.example.com" in rest
+    assert b"a.example.com" in first_bytes(
+        EMPTY_SETTINGS, "--grpc", "--header", "Host: a.example.com"
+    )
 
 
 def test_infer_by_grpc_never_imports_mlserver():

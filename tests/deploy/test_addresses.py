@@ -129,3 +129,5 @@ def test_tensors_too_large_to_be_written_are_made_by_our_own_client() -> None:
     definition = parse({"source": SOURCE, "inputs": tensors, "outputs": tensors})
     command = curl(definition, "big", Address("outside", "http://h", {}))
     assert command == "mlserver-pyfunc infer http://h -m big --random"
+    through_mesh = curl(definition, "big", Address("outside", "http://h", {"Seldon-Model": "big"}))
+    assert shlex.split(through_mesh)[-2:] == ["--header", "Seldon-Model: big"]

@@ -135,6 +135,8 @@ def _message(request: Request, raw: bool) -> Any:
         else:
             contents = tensor.contents or CONTENTS[tensor.datatype]
             getattr(part.contents, contents).extend(tensor.values)
+            if tensor.second_contents:
+                getattr(part.contents, tensor.second_contents).extend(tensor.values)
     for name in request.outputs:
         message.outputs.add(name=name)
     return message

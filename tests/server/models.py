@@ -68,6 +68,11 @@ def act(mode):
         raise GeneratorExit
     if what == "base exception":
         raise Stop("enough")
+    if what == "surrogate":
+        raise ValueError("caf" + chr(0xDCE9))
+    if what == "parameters":
+        tensor = {"name": "answer", "datatype": "BYTES", "shape": [1], "data": ["a"]}
+        return {"outputs": [tensor], "parameters": eval(argument)}
     if what == "unsayable":
         raise Unsayable
     if what == "stop iteration":

@@ -53,10 +53,16 @@ RAISED = {
     "interrupt": "KeyboardInterrupt",
     "generator exit": "GeneratorExit",
     "base exception": "Stop: enough",
+    "surrogate": "ValueError: caf\\udce9",
     "unsayable": "Unsayable: (its message cannot be shown)",
     "recursion": "RecursionError: maximum recursion depth exceeded",
 }
 UNUSABLE = {
+    "parameters:5": 'response parameters of model "{}": expected a mapping, got int',
+    "parameters:{'a': b'x'}": 'response parameters of model "{}": expected what JSON can carry: '
+    "got a value of type bytes",
+    "parameters:{'a': 2**63}": 'response parameters of model "{}": expected what JSON can carry: '
+    "got 9223372036854775808, beyond 64 bits",
     "none": 'handler of model "{}": expected a value for answer, or a dict, got None',
     "lock": 'output "answer" of model "{}": expected bytes or str, got <unlocked _thread.lock',
     "lock inside": 'output "answer" of model "{}": expected bytes or str, got <unlocked _thread',
@@ -194,14 +200,16 @@ def test_a_call_past_its_limit_is_answered_at_the_limit(
     )
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_model_whose_only_slot_is_held_is_not_ready_until_the_call_ends(
-    server: ServerProcess,
+    protocol: str, server: ServerProcess, grpc_call: GrpcCall
 ) -> None:
     _until_ready("hasty", server)
-    assert rest_infer(server.client, _sleep("hasty", 1.2)).status == 504
+    assert rest_infer(server.client, _sleep("hasty", 2.5)).status == 504
     assert not server.is_ready("hasty")
-    refused = rest_infer(server.client, _sleep("hasty", 0))
-    assert refused.status == 400, "MLServer's own answer for a model that is not ready"
+    refused = _send(protocol, _sleep("hasty", 0), server, grpc_call)
+    assert refused.status == (503 if protocol == "rest" else "UNAVAILABLE"), refused
+    assert "calls past their time limit (serving.timeout) still run" in refused.error
     assert server.is_ready("flaky"), "the other models are"
     _until_ready("hasty", server)
     rest_infer(server.client, _sleep("hasty", 0)).expect_ok()

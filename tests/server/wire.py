@@ -33,6 +33,7 @@ class Tensor:
     Attributes:
         raw: Sent over gRPC instead of what `values` encode to.
         contents: Field of `InferTensorContents`, sent instead of the datatype's own.
+        second_contents: Another field, which gets the values too.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Tensor:
     parameters: dict[str, Any] = field(default_factory=dict)
     raw: bytes | None = None
     contents: str | None = None
+    second_contents: str | None = None
 
     @property
     def bits(self) -> bytes:
