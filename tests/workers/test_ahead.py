@@ -20,7 +20,8 @@ from mlserver_pyfunc.workers.process import WorkerProcess
 
 from .functions import call, loaded, request
 
-# x[0]: 1 ends the worker, 2 takes two seconds, 3 for ever, 4 raises; each call is noted.
+# x[0]: 1 ends the worker, 2 takes two seconds, 3 for ever, 4 raises, 5 takes 0.3 seconds; each
+# call is noted.
 CODE = """
 import os, time
 
@@ -36,6 +37,8 @@ def handler(x, context):
         time.sleep(2)
     if x[0] == 3:
         time.sleep(3600)
+    if x[0] == 5:
+        time.sleep(0.3)
     if x[0] == 4:
         raise ValueError("four")
     return x * 2
@@ -95,6 +98,21 @@ async def test_a_death_fails_the_call_that_ran_alone(tmp_path: Path) -> None:
             else:
                 assert answer.tolist() == [0, 2 * number]
         assert sorted(notes(tmp_path)[50:]) == list(range(60)), "one did not run once"
+
+
+async def test_results_of_a_worker_that_died_with_calls_unread_are_taken(tmp_path: Path) -> None:
+    async with subject(tmp_path) as function:
+        await warm_up(function)
+        tasks = start(function, [5, 0, 0, 1])
+        await asyncio.sleep(0.05)
+        tasks += [asyncio.ensure_future(call(function, 0, n)) for n in range(4, 10)]
+        await asyncio.sleep(0.05)
+        # The server looks only when the worker is gone.
+        time.sleep(1)
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(answers.pop(3), WorkerError)
+        assert [answer[1] for answer in answers] == [2 * n for n in range(10) if n != 3]
+        assert notes(tmp_path)[50:] == list(range(10))
 
 
 async def test_an_idempotent_call_that_ends_the_worker_is_repeated_once(tmp_path: Path) -> None:
