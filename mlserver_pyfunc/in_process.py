@@ -19,7 +19,7 @@ from .jobs import Outcome
 from .loader import FunctionPackage
 from .metrics import Wait, metrics_of
 from .results import name_values
-from .runner import UNLOAD_SECONDS, Answer, logger
+from .runner import UNLOAD_SECONDS, Answer, logger, warn_of_running_calls
 from .sources import SourceTree
 
 
@@ -136,11 +136,7 @@ class InProcessRunner:
         if plan is None:
             return
         if not await self._executor.drain(UNLOAD_SECONDS):
-            logger.warning(
-                'function "%s": calls still run after %g s, unloading all the same',
-                self._model_name,
-                UNLOAD_SECONDS,
-            )
+            warn_of_running_calls(self._model_name)
         if self._unload is not None:
             with suppress(asyncio.TimeoutError):
                 outcome = await asyncio.wait_for(self._call(self._unload), UNLOAD_SECONDS)

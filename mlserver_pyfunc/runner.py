@@ -27,6 +27,15 @@ def _tag(record: logging.LogRecord) -> bool:
 logger.addFilter(_tag)
 
 
+def warn_of_running_calls(model_name: str) -> None:
+    """Tells that calls in flight were waited for in vain."""
+    logger.warning(
+        'function "%s": calls still run after %g s, unloading all the same',
+        model_name,
+        UNLOAD_SECONDS,
+    )
+
+
 @dataclass(slots=True)
 class Answer:
     """Checked outputs in declared order, and the response's own parameters."""

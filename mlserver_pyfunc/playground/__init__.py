@@ -66,8 +66,8 @@ def model_page(
         "name": name,
         "version": version,
         "streams": streams,
-        "inputs": [_tensor(tensor) for tensor in definition.inputs],
-        "outputs": [_tensor(tensor) for tensor in definition.outputs],
+        "inputs": [tensor.model_dump(exclude_none=True) for tensor in definition.inputs],
+        "outputs": [tensor.model_dump(exclude_none=True) for tensor in definition.outputs],
         "facts": _facts(definition, provenance),
     }
     up = "../../../../" if is_versioned_address else "../../"
@@ -122,11 +122,6 @@ def _headers(nonce: str) -> dict[str, str]:
         "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-store",
     }
-
-
-def _tensor(tensor: Any) -> dict[str, Any]:
-    described: dict[str, Any] = tensor.model_dump(exclude_none=True)
-    return described
 
 
 def _facts(definition: FunctionDefinition, provenance: Mapping[str, Any]) -> dict[str, Any]:

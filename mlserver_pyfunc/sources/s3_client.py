@@ -60,7 +60,10 @@ class Listing:
     """The objects below a prefix.
 
     Attributes:
+        files: The file system that they are on.
+        url: Of the prefix.
         keys: By their names below the prefix.
+        sizes: In bytes, by the same names.
         digest: Changes when any object does.
     """
 

@@ -13,7 +13,7 @@ from ..contract import Contract
 from ..definition import FunctionDefinition
 from ..errors import LoadError, RequestError
 from ..metrics import metrics_of
-from ..runner import UNLOAD_SECONDS, Answer, logger
+from ..runner import UNLOAD_SECONDS, Answer, logger, warn_of_running_calls
 from ..sources import SourceTree
 from .dispatch import Dispatcher
 from .process import Exit
@@ -168,11 +168,7 @@ class WorkerRunner:
     async def close(self) -> None:
         """As `Runner.close`. No process is left."""
         if not await self._dispatcher.drain(UNLOAD_SECONDS):
-            logger.warning(
-                'function "%s": calls still run after %g s, unloading all the same',
-                self._model_name,
-                UNLOAD_SECONDS,
-            )
+            warn_of_running_calls(self._model_name)
         self._closing = True
         self._dispatcher.refuse("it is being unloaded")
         for task in self._tasks:
