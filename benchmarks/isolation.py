@@ -3,9 +3,9 @@
     python -m benchmarks.isolation [--seconds 2] [--repeats 3] [--pytriton]
 
 In turn: throughput in process, isolated and in MLServer's own pool (W1 and W3, server and
-workers on one core, 16 clients and 4); W1 with a handler that takes 2 ms a call, whatever its
-rows, batched by us and, if asked for, by PyTriton (32 clients); a handler that computes in
-Python with one worker and with two; and batching without a server.
+workers on one core); W1 with a handler that takes 2 ms a call, whatever its rows, batched by us
+and, if asked for, by PyTriton (32 clients); a handler that computes in Python with one worker
+and with two; and batching without a server.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ from .systems import (
 )
 from .workloads import workloads
 
-CASES = (("w1", "json", 16), ("w1", "raw", 16), ("w3", "raw", 4))
+CASES = (
+    ("w1", "json", 1), ("w1", "raw", 1), ("w1", "json", 16), ("w1", "raw", 16), ("w3", "raw", 4),
+)  # fmt: skip
 BATCHING_CASES = (("w1", "json", 32), ("w1", "raw", 32))
 
 BUSY = """
@@ -133,7 +135,7 @@ def _throughput(
                         sample = measure(server, loads[name], route, clients, seconds)
                         if sample.failed:
                             raise RuntimeError(f"{server.system.name}: {sample.failed} failed")
-                        found[f"{name} {route}"][server.system.name].append(sample.rps)
+                        found[f"{name} {route} x{clients}"][server.system.name].append(sample.rps)
                         server.pause()
         finally:
             for server in servers:
@@ -212,7 +214,7 @@ def main() -> None:
     for case, systems in [*results["rps"].items(), *results["batching"].items()]:
         base = next(iter(systems.values()))
         for name, rps in systems.items():
-            print(f"{case:8}  {name:28} {rps:9.0f} requests/s  {rps / base:5.2f}")
+            print(f"{case:11}  {name:28} {rps:9.0f} requests/s  {rps / base:5.2f}")
     for name, rate in results["calls_per_second"].items():
         print(f"{name:38} {rate:9.0f} calls/s")
     if arguments.output:

@@ -90,6 +90,10 @@ class FunctionMetrics:
         self._depth.inc()
         return Wait(self._depth, self._wait)
 
+    def change_depth(self, calls: int) -> None:
+        """Notes that so many more requests wait, elsewhere than in the queue."""
+        self._depth.inc(calls)
+
     def count_batch(self, requests: int, rows: int) -> None:
         """Notes a joined call."""
         BATCH_REQUESTS.labels(*self._labels).observe(requests)

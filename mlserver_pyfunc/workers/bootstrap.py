@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Runs the worker program: `bootstrap.py SOCKET INBOUND OUTBOUND`, all descriptors."""
+    """Runs the worker program. Arguments are descriptors: SOCKET BELL PERMITS INBOUND OUTBOUND."""
     package = Path(__file__).resolve().parent.parent
     spec = spec_from_file_location(
         "mlserver_pyfunc", package / "__init__.py", submodule_search_locations=[str(package)]
@@ -22,7 +22,7 @@ def main() -> None:
     spec.loader.exec_module(module)
     from mlserver_pyfunc.workers import program
 
-    program.main(*map(int, sys.argv[1:4]))
+    program.main(*map(int, sys.argv[1:6]))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import asyncio
 import os
 import queue
 import threading
+import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
@@ -23,7 +24,9 @@ from ..errors import HandlerError, RequestError, ResponseError, describe
 from ..handler import CallPlan
 from ..jobs import Outcome
 from ..results import name_values
-from .wire import Channel, Kind, Message, read_tensors
+from .channel import Channel
+from .codec import read_tensors
+from .wire import BRIEF_SECONDS, Kind, Message
 
 TRACEBACK_CHARS = 20_000
 
@@ -65,9 +68,9 @@ class _Parameters(dict[str, Any]):
 class _Payload:
     """A request as the host has it, of which the server sends what the handler asks for."""
 
-    def __init__(self, head: Mapping[str, Any]) -> None:
-        self.id: str = head["id"]
-        self._head = head
+    def __init__(self, message: Message) -> None:
+        self.id = message.id
+        self._head = message.values
 
     @cached_property
     def parameters(self) -> _Parameters:
@@ -113,20 +116,22 @@ class Calls:
         self._loop = loop
         self._memory_note = memory_note
         self._process = os.getpid()
+        self._typical_seconds = BRIEF_SECONDS
         self._demands: dict[int, Callable[[bool], None]] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
     def answer(self, message: Message) -> None:
         """Calls a handler and sends its result or error."""
-        number = message.head["call"]
-        request_id.set(message.head["id"])
+        number = message.call
+        request_id.set(message.id)
+        started = time.perf_counter()
         try:
             result = self.plan(self._call(message))
             if hasattr(result, "__await__"):
                 result = self._loop.run(result).get()
-            self._send_result(Kind.RESULT, number, result)
+            self._send_result(Kind.RESULT, number, result, started)
         except BaseException as error:
-            self._send_error(number, error)
+            self._send_error(number, error, started)
 
     def stream(self, message: Message, wants_more: Callable[[], bool]) -> None:
         """Iterates a generator, an item each time one is asked for.
@@ -135,8 +140,8 @@ class Calls:
             message: The call.
             wants_more: Waits until the server asks for an item, or says that it is enough.
         """
-        number = message.head["call"]
-        request_id.set(message.head["id"])
+        number = message.call
+        request_id.set(message.id)
         try:
             items: Iterator[Any] = self.plan(self._call(message))
             try:
@@ -151,19 +156,19 @@ class Calls:
         except BaseException as error:
             self._send_error(number, error)
         else:
-            self._channel.send(Kind.END, {"call": number})
+            self._channel.send(Kind.END, number)
         finally:
             self._demands.pop(number, None)
 
     def new_demand(self, message: Message) -> Callable[[], bool]:
         """Makes what `stream` waits on where another thread reads the messages."""
         wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._demands[message.head["call"]] = wanted.put
+        self._demands[message.call] = wanted.put
         return wanted.get
 
     def control(self, message: Message) -> None:
         """Passes on what the server says about a call that runs."""
-        number = message.head["call"]
+        number = message.call
         if message.kind is Kind.CANCEL:
             self._loop.loop.call_soon_threadsafe(self._cancel, number)
             return
@@ -173,7 +178,7 @@ class Calls:
 
     def start_async(self, message: Message) -> None:
         """Starts a call of an async handler or generator on the loop."""
-        number, loop = message.head["call"], self._loop.loop
+        number, loop = message.call, self._loop.loop
         if self.plan.kind == "async":
             run = self._answer_async(message)
         else:
@@ -188,8 +193,8 @@ class Calls:
         loop.call_soon_threadsafe(start)
 
     async def _answer_async(self, message: Message) -> None:
-        number = message.head["call"]
-        request_id.set(message.head["id"])
+        number = message.call
+        request_id.set(message.id)
         try:
             result = await self.plan(self._call(message))
             self._send_result(Kind.RESULT, number, result)
@@ -197,8 +202,8 @@ class Calls:
             self._send_error(number, error)
 
     async def _stream_async(self, message: Message, wanted: asyncio.Queue[bool]) -> None:
-        number = message.head["call"]
-        request_id.set(message.head["id"])
+        number = message.call
+        request_id.set(message.id)
         try:
             items: AsyncIterator[Any] = self.plan(self._call(message))
             try:
@@ -213,7 +218,7 @@ class Calls:
         except BaseException as error:
             self._send_error(number, error)
         else:
-            self._channel.send(Kind.END, {"call": number})
+            self._channel.send(Kind.END, number)
         finally:
             self._demands.pop(number, None)
 
@@ -223,36 +228,48 @@ class Calls:
             task.cancel()
 
     def _call(self, message: Message) -> InferenceCall:
-        payload = _Payload(message.head)
+        payload = _Payload(message)
         inputs = read_tensors(message, self._contract.inputs)
         # The arrays alone hold the tensors now, which go back as soon as they are dropped.
-        message.body = memoryview(b"")
+        message.body = b""
         return InferenceCall(self._context, inputs, self._contract.inputs, payload)
 
-    def _send_result(self, kind: Kind, number: int, result: Any) -> None:
+    def _send_result(
+        self, kind: Kind, number: int, result: Any, started: float | None = None
+    ) -> None:
         named = name_values(self._contract, result)
         outputs = [(item.spec, item.array) for item in self._contract.encode_outputs(named.values)]
         self._leave_if_forked()
-        head: dict[str, Any] = {"call": number}
-        if named.parameters:
-            head["parameters"] = dict(named.parameters)
+        seconds = self._took(started)
+        head = {"parameters": dict(named.parameters)} if named.parameters else {}
         try:
-            packet = self._channel.encode(kind, head, outputs)
+            packet = self._channel.codec.encode(kind, number, head, outputs, seconds=seconds)
         except (TypeError, ValueError) as error:
             raise ResponseError(
                 f'response parameters of model "{self._contract.model_name}": '
                 f"expected what JSON can carry: {error}"
             ) from None
-        self._channel.send_packet(packet)
+        is_brief = started is not None and self._typical_seconds < BRIEF_SECONDS
+        self._channel.post(packet, hold=is_brief)
 
-    def _send_error(self, number: int, error: BaseException) -> None:
+    def _took(self, started: float | None) -> float:
+        """Seconds since a call was started; notes how long calls tend to take."""
+        if started is None:
+            return 0
+        seconds = time.perf_counter() - started
+        self._typical_seconds += (seconds - self._typical_seconds) / 8
+        return seconds
+
+    def _send_error(self, number: int, error: BaseException, started: float | None = None) -> None:
         self._leave_if_forked()
-        head: dict[str, Any] = {"call": number}
         if isinstance(error, RequestError):
-            head.update(error=type(error).__name__, message=str(error), status=error.status)
+            head = {
+                "error": type(error).__name__, "message": str(error), "status": error.status,
+            }  # fmt: skip
         else:
-            head.update(self._handler_error(error))
-        self._channel.send(Kind.ERROR, head)
+            head = self._handler_error(error)
+        codec = self._channel.codec
+        self._channel.post(codec.encode(Kind.ERROR, number, head, seconds=self._took(started)))
 
     def _handler_error(self, error: BaseException) -> dict[str, Any]:
         text = ""

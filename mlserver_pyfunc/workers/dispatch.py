@@ -16,9 +16,11 @@ from ..errors import OverloadedError, RequestError, ResponseError, TimeLimitErro
 from ..metrics import FunctionMetrics
 from ..runner import Answer, logger
 from ..tensors import TensorError
-from .pending import PendingCall
+from .ahead import Ahead
+from .codec import read_tensors
+from .pending import Deadlines, PendingCall
 from .process import Exit
-from .wire import Kind, Message, WireError, read_tensors
+from .wire import Kind, Message, WireError
 from .worker import Handling, Worker
 
 CANCEL_SECONDS = 1.0
@@ -58,6 +60,8 @@ class Dispatcher:
         self._queue: deque[PendingCall] = deque()
         self._numbers = itertools.count(1)
         self._loop = asyncio.get_running_loop()
+        self._deadlines = Deadlines(serving.timeout, self._expire)
+        self._ahead = Ahead(serving, metrics, self._take_back)
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -69,6 +73,8 @@ class Dispatcher:
     def add(self, worker: Worker) -> None:
         """Gives a worker calls from now on."""
         self.refusal = ""
+        assert self.handling is not None
+        self._ahead.bind(self.handling)
         self._workers.append(worker)
         self._metrics.set_workers(len(self._workers))
         self._send_waiting(worker)
@@ -94,12 +100,13 @@ class Dispatcher:
         if self.refusal:
             raise self._refused()
         worker = self._free_worker()
-        if worker is None and len(self._queue) >= self._serving.max_queue:
+        if self._is_full(worker):
             raise self._overloaded()
         pending = PendingCall(call, next(self._numbers), self._loop.create_future())
-        pending.timer = self._loop.call_later(self._serving.timeout, self._expire, pending)
+        self._deadlines.start(pending)
+        if not self._running:
+            self._idle.clear()
         self._running += 1
-        self._idle.clear()
         if worker is None:
             pending.wait = self._metrics.enter_queue()
             self._queue.append(pending)
@@ -117,8 +124,8 @@ class Dispatcher:
             raise pending.failure
         assert pending.worker is not None
         pending.future = self._loop.create_future()
-        pending.timer = self._loop.call_later(self._serving.timeout, self._expire, pending)
-        pending.worker.process.send(Kind.NEXT, {"call": pending.number})
+        self._deadlines.start(pending)
+        pending.worker.process.send(Kind.NEXT, pending.number)
 
     def leave(self, pending: PendingCall) -> None:
         """Nobody waits for a call any more. It keeps its place until it has ended."""
@@ -133,43 +140,50 @@ class Dispatcher:
         assert self.handling is not None
         waited = not pending.future.done() or pending.future.cancelled()
         if self.handling.cancels and waited:
-            worker.process.send(Kind.CANCEL, {"call": pending.number})
+            worker.process.send(Kind.CANCEL, pending.number)
         elif self.handling.streams:
-            worker.process.send(Kind.CLOSE, {"call": pending.number})
+            worker.process.send(Kind.CLOSE, pending.number)
         if self.handling.streams or self.handling.cancels:
-            pending.stop_timer()
-            pending.timer = self._loop.call_later(self._serving.timeout, self._expire, pending)
+            self._deadlines.start(pending)
         pending.future.cancel()
 
     def on_message(self, worker: Worker, message: Message) -> None:
         """Takes a worker's message about one of its calls."""
-        pending = worker.calls.get(message.head["call"])
+        if message.kind is Kind.DROPPED:
+            worker.taken_back -= 1
+            self._send_waiting(worker)
+            return
+        pending = worker.calls.get(message.call)
         if pending is None:
             return
         if message.kind is Kind.ITEM:
-            pending.stop_timer()
+            self._deadlines.stop(pending)
             pending.begun = True
             self._set_answer(pending, message)
             return
         del worker.calls[pending.number]
         worker.count_call()
         self._end(pending)
+        if message.kind is not Kind.END:
+            self._ahead.note(message.seconds)
         if message.kind is Kind.RESULT:
             self._set_answer(pending, message)
         elif message.kind is Kind.ERROR:
-            pending.fail(self._error(pending, message.head))
+            pending.fail(self._error(pending, message.values))
         elif not pending.future.done():
             pending.future.set_result(None)
-        self._send_waiting(worker)
+        if self._queue:
+            self._send_waiting(worker)
 
     def on_exit(self, worker: Worker, exit_: Exit) -> None:
         """Fails the calls of a worker that died, or has them wait for another."""
         self.remove(worker)
         calls, worker.calls = worker.calls, {}
-        for pending in calls.values():
+        for place, pending in reversed(list(enumerate(calls.values()))):
             pending.worker = None
-            if self._retries(pending):
-                pending.retried = True
+            has_begun = place < self._serving.concurrency
+            if not pending.future.done() and (not has_begun or self._retries(pending)):
+                pending.retried = pending.retried or has_begun
                 self._queue.appendleft(pending)
                 continue
             self._drop(
@@ -193,31 +207,55 @@ class Dispatcher:
     def _free_worker(self) -> Worker | None:
         free = None
         for worker in self._workers:
-            if free is None or len(worker.calls) < len(free.calls):
+            less = free is None or len(worker.calls) < len(free.calls)
+            if less and self._ahead.has_room(worker):
                 free = worker
-        return free if free and len(free.calls) < self._serving.concurrency else None
+        return free
+
+    def _is_full(self, free: Worker | None) -> bool:
+        """Whether as many calls wait as may, here or ahead."""
+        if free is not None and len(free.calls) < self._serving.concurrency:
+            return False
+        ahead = sum(map(self._ahead.waiting, self._workers))
+        return len(self._queue) + ahead >= self._serving.max_queue
 
     def _send_waiting(self, worker: Worker) -> None:
-        while (
-            self._queue
-            and len(worker.calls) < self._serving.concurrency
-            and worker in self._workers
-        ):
+        while self._queue and worker in self._workers and self._ahead.has_room(worker):
             self._send(worker, self._queue.popleft())
+
+    def _take_back(self, worker: Worker) -> None:
+        """Gives calls that a worker has not begun to others, if any has room."""
+        others = [w for w in self._workers if w is not worker and self._ahead.has_room(w)]
+        if not others:
+            return
+        taken = worker.process.take_back()
+        worker.taken_back += taken
+        for number in list(worker.calls)[: -taken - 1 : -1]:
+            pending = worker.calls.pop(number)
+            pending.worker = None
+            self._queue.appendleft(pending)
+        for other in others:
+            self._send_waiting(other)
 
     def _send(self, worker: Worker, pending: PendingCall) -> None:
         call = pending.call
         specs = self._contract.inputs
         named = [(specs[name], array) for name, array in call.inputs.items()]
-        head: dict[str, Any] = {"call": pending.number, "id": call.id}
+        head: dict[str, Any] = {}
         assert self.handling is not None
         if self.handling.needs:
             _add_needs(head, call, self.handling.needs)
         pending.end_wait()
         pending.worker = worker
         worker.calls[pending.number] = pending
+        self._ahead.look_later(worker)
         try:
-            worker.process.send(Kind.CALL, head, named)
+            worker.process.send(
+                Kind.CALL, pending.number, head, named,
+                request_id=call.id,
+                soon=self._ahead.may_gather(worker),
+                needs_permit=self._ahead.needs_permit(worker),
+            )  # fmt: skip
         except (TypeError, ValueError, MemoryError) as error:
             del worker.calls[pending.number]
             self._drop(
@@ -247,7 +285,7 @@ class Dispatcher:
             )
             return
         named = [NamedArray(self._contract.outputs[name], array) for name, array in arrays.items()]
-        pending.future.set_result(Answer(named, message.head.get("parameters", {})))
+        pending.future.set_result(Answer(named, message.values.get("parameters", {})))
 
     def _expire(self, pending: PendingCall) -> None:
         limit = f"{self._serving.timeout:g} s (serving.timeout)"
@@ -262,8 +300,8 @@ class Dispatcher:
             return
         assert self.handling is not None
         if self.handling.cancels:
-            worker.process.send(Kind.CANCEL, {"call": pending.number})
-            pending.timer = self._loop.call_later(CANCEL_SECONDS, self._kill, pending)
+            worker.process.send(Kind.CANCEL, pending.number)
+            self._loop.call_later(CANCEL_SECONDS, self._kill, pending)
             return
         self._kill(pending)
 
@@ -280,7 +318,7 @@ class Dispatcher:
         pending.fail(error)
 
     def _end(self, pending: PendingCall) -> None:
-        pending.stop_timer()
+        self._deadlines.stop(pending)
         pending.end_wait()
         self._running -= 1
         if not self._running:

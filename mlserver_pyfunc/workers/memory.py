@@ -47,13 +47,18 @@ def create_arena() -> int:
 
 
 class Writer:
-    """The writing end: gives out regions, lowest address first. Safe for threads."""
+    """The writing end: gives out regions, lowest address first. Safe for threads.
+
+    Attributes:
+        used_bytes: Size of the regions in use.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._map = mmap.mmap(descriptor, SIZE)
         self._lock = threading.Lock()
         self._free: list[tuple[int, int]] = [(0, SIZE)]
         self._used: dict[int, int] = {}
+        self.used_bytes = 0
 
     @property
     def used_regions(self) -> int:
@@ -75,6 +80,7 @@ class Writer:
                 else:
                     self._free[index] = (start + rounded, end)
                 self._used[start] = rounded
+                self.used_bytes += rounded
                 return start
         raise MemoryError(f"tensors of {size} bytes do not fit into {SIZE} bytes of shared memory")
 
@@ -88,6 +94,7 @@ class Writer:
             size = self._used.pop(offset, None)
             if size is None:
                 return
+            self.used_bytes -= size
             insort(self._free, (offset, offset + size))
             self._join(self._free.index((offset, offset + size)))
         surplus = max(offset, KEPT_BYTES)

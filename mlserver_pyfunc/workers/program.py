@@ -33,8 +33,10 @@ from ..handler import BindError, CallPlan, Resolver, bind
 from ..loader import FunctionPackage
 from ..tensors import DATATYPES
 from .calls import Calls, LoopThread
+from .channel import Channel
+from .codec import Codec
 from .memory import Reader, Writer
-from .wire import Channel, Kind, Message
+from .wire import Kind, Message
 
 LOG_CHARS = 8000
 TRACEBACK_CHARS = 20_000
@@ -50,27 +52,30 @@ class PhaseError(Exception):
         self.head = {"phase": phase, "cause": cause, "traceback": text}
 
 
-def main(connection: int, inbound: int, outbound: int) -> None:
+def main(connection: int, bell: int, permits: int, inbound: int, outbound: int) -> None:
     """Runs a worker.
 
     Args:
         connection: Descriptor of the socket to the server.
+        bell: Of the eventfd that tells the server of messages.
+        permits: Of that which holds permits for calls sent ahead.
         inbound: Of the shared memory that the server writes.
         outbound: Of the shared memory that this process writes.
     """
     _die_with(connection)
-    channel = Channel(socket.socket(fileno=connection), Writer(outbound), Reader(inbound))
+    codec = Codec(Writer(outbound), Reader(inbound))
+    channel = Channel(socket.socket(fileno=connection), bell, permits, codec)
     _set_up_output()
     faulthandler.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     message = channel.receive()
     if message is None or message.kind is not Kind.LOAD:
         return
-    program = _Program(channel, message.head)
+    program = _Program(channel, message.values)
     try:
         program.load()
     except PhaseError as failure:
-        channel.send(Kind.FAILED, failure.head)
+        channel.send(Kind.FAILED, head=failure.head)
         return
     program.serve()
     program.unload()
@@ -130,7 +135,7 @@ class _Program:
         gc.freeze()
         self._channel.send(
             Kind.LOADED,
-            {
+            head={
                 "kind": plan.kind,
                 "needs": sorted(plan.needs),
                 "python": platform.python_version(),
@@ -168,7 +173,7 @@ class _Program:
         """Serves one call at a time on the main thread, which saves handing it over."""
         calls = self._calls
         while (message := self._receive()).kind is not Kind.UNLOAD:
-            if message.kind is not Kind.CALL:
+            if message.kind is not Kind.CALL or not self._channel.takes(message):
                 continue
             if calls.plan.streams:
                 calls.stream(message, self._next_demand)
@@ -189,7 +194,7 @@ class _Program:
         return message
 
     def _phase(self, phase: str, function: Callable[[], Any]) -> Any:
-        self._channel.send(Kind.PHASE, {"phase": phase})
+        self._channel.send(Kind.PHASE, head={"phase": phase})
         try:
             return self._awaited(function())
         except BindError as error:
@@ -222,7 +227,7 @@ class _ServerLog(logging.Handler):
         try:
             text = self.format(record)[:LOG_CHARS]
             head = {"level": record.levelno, "text": text, "request": request_id.get()}
-            self._channel.send(Kind.LOG, head)
+            self._channel.send(Kind.LOG, head=head)
         except Exception:
             self.handleError(record)
 

@@ -73,7 +73,9 @@ class Worker:
         launch: What it runs.
         on_message: Takes messages about calls.
         max_served: Calls after which it is worn out.
-        calls: In flight, by number.
+        calls: In flight, by number, in the order in which they were sent.
+        counted: How many of its calls the metrics count as waiting.
+        taken_back: How many calls it has yet to drop, that were taken back.
         served: Calls that ended.
         ended: Its exit, once the process is gone.
         worn_out: Done once it has served its calls.
@@ -84,6 +86,8 @@ class Worker:
     on_message: Callable[[Worker, Message], None]
     max_served: int | None = None
     calls: dict[int, PendingCall] = field(default_factory=dict)
+    counted: int = 0
+    taken_back: int = 0
     served: int = 0
     since: float = field(default_factory=time.monotonic)
 
@@ -93,6 +97,7 @@ class Worker:
         self.worn_out: asyncio.Future[None] = loop.create_future()
         self._loaded: asyncio.Future[Handling] = loop.create_future()
         self._phase = "start"
+        self._spoke = 0.0
         self.process = WorkerProcess(
             self.launch.python, self._message, self._exited, self._log_line
         )
@@ -103,7 +108,7 @@ class Worker:
         Raises:
             LoadError: Names the phase and the cause. The process is gone.
         """
-        self.process.send(Kind.LOAD, self.launch.head)
+        self.process.send(Kind.LOAD, head=self.launch.head)
         limit = self.launch.init_timeout
         try:
             await asyncio.wait({self._loaded}, timeout=limit)
@@ -115,6 +120,11 @@ class Worker:
             self.process.kill("init", "was stopped during init")
             raise
 
+    @property
+    def spoke_lately(self) -> bool:
+        """Whether it printed a line in the last second."""
+        return time.monotonic() - self._spoke < 1
+
     def count_call(self) -> None:
         """Notes that a call ended."""
         self.served += 1
@@ -125,7 +135,7 @@ class Worker:
         """Has the process run the unload function and leave; kills it if it does not."""
         if not self._loaded.done():
             self.process.kill("unload", "was stopped")
-        self.process.send(Kind.UNLOAD, {})
+        self.process.send(Kind.UNLOAD)
         done, _ = await asyncio.wait({self.ended}, timeout=UNLOAD_SECONDS)
         if not done:
             logger.warning(
@@ -135,7 +145,7 @@ class Worker:
             await asyncio.wait({self.ended}, timeout=1)
 
     def _message(self, message: Message) -> None:
-        head = message.head
+        head = message.values
         if message.kind >= Kind.RESULT and message.kind is not Kind.LOG:
             self.on_message(self, message)
         elif message.kind is Kind.LOG:
@@ -172,6 +182,7 @@ class Worker:
         return LoadError(self.launch.model_name, self._phase, cause)
 
     def _log_line(self, line: str) -> None:
+        self._spoke = time.monotonic()
         calls = list(self.calls.values())
         self._log(20, line, calls[0].call.id if len(calls) == 1 else "")
 

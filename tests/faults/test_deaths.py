@@ -16,6 +16,7 @@ import pytest
 
 from mlserver_pyfunc.errors import HandlerError, RequestError, WorkerError
 from mlserver_pyfunc.function import Function
+from mlserver_pyfunc.workers import ahead
 from tests.workers.functions import X, Y, call, children, loaded, request
 
 from .load import Load, Tally
@@ -111,12 +112,22 @@ every_death = pytest.mark.parametrize(
 pytestmark = pytest.mark.timeout(120)
 
 
+@pytest.fixture(params=[WORKERS, 1], ids=["pool", "alone"])
+def up(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many workers there are. One alone is sent calls ahead."""
+    monkeypatch.setattr(ahead, "BRIEF_SECONDS", 1)
+    count: int = request.param
+    return count
+
+
 @contextlib.asynccontextmanager
-async def loaded_subject(plan: Path, handler: str = "handler") -> AsyncIterator[Function]:
+async def loaded_subject(
+    plan: Path, handler: str = "handler", *, up: int = WORKERS
+) -> AsyncIterator[Function]:
     async with loaded(
         CODE,
         handler,
-        workers=WORKERS,
+        workers=up,
         max_queue=256,
         timeout=15,
         init_function="setup",
@@ -147,21 +158,21 @@ def settle(load: Load, total: Tally, faults: int, dead_workers: int) -> None:
 
 
 @every_death
-async def test_mid_call(death: str, total: Tally, tmp_path: Path) -> None:
-    async with loaded_subject(tmp_path / "plan") as function, Load(function) as load:
+async def test_mid_call(death: str, total: Tally, tmp_path: Path, up: int) -> None:
+    async with loaded_subject(tmp_path / "plan", up=up) as function, Load(function) as load:
         for _ in range(3):
             with pytest.raises(WorkerError):
                 await call(function, DEEDS[death], 0)
-            await load.full_service(WORKERS, time.monotonic())
+            await load.full_service(up, time.monotonic())
             await load.calls(50)
     settle(load, total, 3, 0)
 
 
 @pytest.mark.parametrize("deed", CONTAINED)
 async def test_what_is_contained_costs_no_other_call(
-    deed: str, total: Tally, tmp_path: Path
+    deed: str, total: Tally, tmp_path: Path, up: int
 ) -> None:
-    async with loaded_subject(tmp_path / "plan") as function, Load(function) as load:
+    async with loaded_subject(tmp_path / "plan", up=up) as function, Load(function) as load:
         before = {worker.pid for worker in workers()}
         for _ in range(3):
             with pytest.raises(HandlerError):
@@ -187,9 +198,9 @@ async def test_mid_stream(death: str, total: Tally, tmp_path: Path) -> None:
 
 
 @every_death
-async def test_mid_reply_of_64_mib(death: str, total: Tally, tmp_path: Path) -> None:
+async def test_mid_reply_of_64_mib(death: str, total: Tally, tmp_path: Path, up: int) -> None:
     delays = (1, 5, 10, 20, 40)
-    async with loaded_subject(tmp_path / "plan") as function, Load(function) as load:
+    async with loaded_subject(tmp_path / "plan", up=up) as function, Load(function) as load:
         for delay in delays:
             try:
                 big = await call(function, DEEDS[death], delay)
@@ -198,7 +209,7 @@ async def test_mid_reply_of_64_mib(death: str, total: Tally, tmp_path: Path) -> 
             except WorkerError:
                 load.tally.failed["in the reply, as meant"] += 1
             await asyncio.sleep(0.1)
-            await load.full_service(WORKERS, time.monotonic())
+            await load.full_service(up, time.monotonic())
             await load.calls(30)
     del load.tally.failed["in the reply, as meant"]
     # The worker may die in the next call.
@@ -206,15 +217,15 @@ async def test_mid_reply_of_64_mib(death: str, total: Tally, tmp_path: Path) -> 
 
 
 @every_death
-async def test_during_init(death: str, total: Tally, tmp_path: Path) -> None:
+async def test_during_init(death: str, total: Tally, tmp_path: Path, up: int) -> None:
     plan = tmp_path / "plan"
-    async with loaded_subject(plan) as function, Load(function) as load:
+    async with loaded_subject(plan, up=up) as function, Load(function) as load:
         plan.write_text(str(DEEDS[death]))
         started = time.monotonic()
         workers()[0].kill()
         while plan.exists():
             await asyncio.sleep(0.005)
-        await load.full_service(WORKERS, started)
+        await load.full_service(up, started)
         await load.calls(50)
     settle(load, total, 2, 1)
 
@@ -248,6 +259,26 @@ async def test_killed_from_outside(
                 await load.pause()
         load.resume()
     settle(load, total, 2 * count, 2 * count if busy else 0)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM], ids=str)
+@pytest.mark.parametrize("busy", [True, False], ids=["busy", "idle"])
+async def test_a_lone_worker_killed_from_outside(
+    busy: bool, sent: signal.Signals, total: Tally, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ahead, "BRIEF_SECONDS", 1)
+    async with loaded_subject(tmp_path / "plan", up=1) as function, Load(function) as load:
+        for _ in range(3):
+            if not busy:
+                await load.pause()
+            started = time.monotonic()
+            workers()[0].send_signal(sent)
+            await asyncio.sleep(0.1)
+            load.resume()
+            await load.full_service(1, started)
+            await load.calls(50)
+    # Of the calls that it has, one runs: the others are not on it yet.
+    settle(load, total, 3, 3 if busy else 0)
 
 
 async def test_the_whole_pool_by_its_own_calls(total: Tally, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import resource
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -24,15 +26,14 @@ from .servers import FileServer, GitServer, Repository, reply
 from .test_http import BUNDLE, sha256, zipped
 
 PROGRAM = str(Path(__file__).with_name("fetch_once.py"))
+KILLED_PROGRAM = str(Path(__file__).with_name("fetch_killed.py"))
 
 
 def start(uri: str, **options: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, PROGRAM, uri],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
         text=True,
-        **options,  # type: ignore[call-overload]
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},  # type: ignore[call-overload]
     )
 
 
@@ -47,13 +48,28 @@ def tree_of(size: int, name: str) -> cache.Entry:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["git", "archive"])
 def test_ten_processes_fetch_once(
-    kind: str, git_server: GitServer, repository: Repository, secure_file_server: FileServer
+    kind: str,
+    git_server: GitServer,
+    repository: Repository,
+    secure_file_server: FileServer,
+    tmp_path: Path,
 ) -> None:
     repository.commit({f"m{number}.py": "x" * 10_000 for number in range(50)})
     secure_file_server.files["/b.zip"] = BUNDLE
     server: GitServer | FileServer = git_server if kind == "git" else secure_file_server
     uri = f"git+{server.url}/repository#main" if kind == "git" else f"{server.url}/b.zip"
-    processes = [start(uri) for _ in range(10)]
+    log = tmp_path / "log"
+
+    def hold(request: BaseHTTPRequestHandler) -> bool:
+        """Answers when all are there: one that starts after the fetch makes its own."""
+        end = time.monotonic() + 100
+        while log.read_text().count("waiting for another process") < 9 and time.monotonic() < end:
+            time.sleep(0.05)
+        return False
+
+    secure_file_server.script = hold
+    with log.open("a") as stderr:
+        processes = [start(uri, stderr=stderr) for _ in range(10)]
     said = {process.communicate(timeout=120)[0] for process in processes}
     assert [process.returncode for process in processes] == [0] * 10
     assert len(said) == 1
@@ -65,36 +81,24 @@ def test_ten_processes_fetch_once(
         assert len(secure_file_server.requests) == 1
 
 
-EVENTS = ("open", "os.", "subprocess.Popen", "shutil.", "tempfile.", "fcntl.", "socket.connect")
+@contextlib.contextmanager
+def killed_fetches(uri: str) -> Iterator[Callable[[int], int]]:
+    """A function that fetches in a child killed at its n-th call; gives how many it made, or 0."""
+    # An error is the warning of a fork beside threads.
+    command = [sys.executable, "-W", "error::DeprecationWarning:__main__", KILLED_PROGRAM, uri]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        asked, answers = process.stdin, process.stdout
+        assert asked is not None
+        assert answers is not None
 
+        def fetch_killed(kill_at: int) -> int:
+            print(kill_at, file=asked, flush=True)
+            return int(answers.readline())
 
-def fetch_in_a_fork(uri: str, kill_at: int) -> int:
-    """Fetches in a child that is killed at its n-th call to the system; gives how many it made.
-
-    0 is for a child that was killed.
-    """
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child:
-        os.close(writing)
-        os.waitpid(child, 0)
-        with os.fdopen(reading) as said:
-            return int(said.read() or 0)
-    count = 0
-
-    def hook(event: str, arguments: object) -> None:
-        nonlocal count
-        if event.startswith(EVENTS):
-            count += 1
-            if count == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(hook)
-    try:
-        fetch(SourceDefinition(source=uri, handler="model:predict"), Path("."))
-        os.write(writing, str(count).encode())
-    finally:
-        os._exit(0)
+        fetch_killed(0)  # Its own first fetch is over with the answer.
+        yield fetch_killed
 
 
 @pytest.mark.slow
@@ -112,20 +116,21 @@ def test_a_start_after_a_kill_at_any_call_succeeds(
     archive.write_bytes(zipped({name: text.encode() for name, text in content.items()}))
     uri = f"git+file://{repository.folder}#main" if kind == "git" else str(archive)
     expected = fetch(SourceDefinition(source=uri, handler="model:predict"), Path(".")).provenance
-    subprocess.run(["rm", "-rf", str(cache_folder)], check=True)
-    calls = fetch_in_a_fork(uri, 0)
-    assert calls > 100
     monkeypatch.setattr(cache, "_STALE_SECONDS", 0)
-    points = sorted({*range(1, calls - 5, calls // 40), *range(calls - 12, calls - 5)})
-    for point in points:
+    with killed_fetches(uri) as fetch_killed:
         subprocess.run(["rm", "-rf", str(cache_folder)], check=True)
-        assert fetch_in_a_fork(uri, point) == 0
-        for tree in cache_folder.glob("trees/*"):
-            assert tree_sha256(tree) == tree.name, "a tree is whole or absent"
-        tree = fetch(SourceDefinition(source=uri, handler="model:predict"), Path("."))
-        assert tree.provenance == expected
-        tree_of(10, "another")
-        assert not list(cache_folder.glob("tmp/*")), "what the killed one left is removed"
+        calls = fetch_killed(0)
+        assert calls > 100
+        points = sorted({*range(1, calls - 5, calls // 40), *range(calls - 12, calls - 5)})
+        for point in points:
+            subprocess.run(["rm", "-rf", str(cache_folder)], check=True)
+            assert fetch_killed(point) == 0
+            for tree in cache_folder.glob("trees/*"):
+                assert tree_sha256(tree) == tree.name, "a tree is whole or absent"
+            tree = fetch(SourceDefinition(source=uri, handler="model:predict"), Path("."))
+            assert tree.provenance == expected
+            tree_of(10, "another")
+            assert not list(cache_folder.glob("tmp/*")), "what the killed one left is removed"
 
 
 @pytest.mark.slow

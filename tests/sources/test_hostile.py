@@ -8,6 +8,7 @@ import os
 import stat
 import struct
 import tarfile
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +34,9 @@ def zip_with(*entries: Entry, change: Callable[[zipfile.ZipInfo], None] | None =
             info.filename = name
             info.external_attr = mode << 16
             info.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(info, content)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Duplicate name")
+                archive.writestr(info, content)
             if change:
                 change(info)
     return buffer.getvalue()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -75,7 +75,7 @@ def _is_marked(process: psutil.Process) -> bool:
 
 
 async def no_more_children(before: set[int]) -> list[psutil.Process]:
-    for _ in range(40):
+    for _ in range(200):
         left = [child for child in children() if child.pid not in before]
         if not left:
             return []
@@ -108,12 +108,22 @@ async def call(function: Function, *values: float, **more: Any) -> Array:
     return array
 
 
-async def until_ready(function: Function, seconds: float = 5) -> None:
-    async with asyncio.timeout(seconds) if hasattr(asyncio, "timeout") else _no_limit():
-        while not function.ready:
+async def until(condition: Callable[[], object], seconds: float = 30) -> None:
+    """Waits for what comes in a moment, or in a few seconds on a busy machine.
+
+    Raises:
+        AssertionError: It does not come.
+    """
+
+    async def poll() -> None:
+        while not condition():
             await asyncio.sleep(0.01)
 
+    try:
+        await asyncio.wait_for(poll(), seconds)
+    except asyncio.TimeoutError:
+        raise AssertionError(f"still not so after {seconds:g} s") from None
 
-@contextlib.asynccontextmanager
-async def _no_limit() -> AsyncIterator[None]:
-    yield
+
+async def until_ready(function: Function) -> None:
+    await until(lambda: function.ready)

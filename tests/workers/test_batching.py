@@ -199,9 +199,9 @@ async def test_bytes_are_joined_too(isolation: Any) -> None:
 
 
 async def test_what_waits_is_bounded_in_number_and_time(isolation: Any) -> None:
-    code = HANDLER.replace("0.1", "0.5")
+    code = HANDLER.replace("0.1", "1")
     isolation["batch"] = {"max_size": 2, "max_delay_ms": 1}
-    async with loaded(code, max_queue=4, timeout=0.8, **isolation) as function:
+    async with loaded(code, max_queue=4, timeout=1.6, **isolation) as function:
         first = asyncio.ensure_future(infer(function, 0))
         await asyncio.sleep(0.05)
         calls = [asyncio.ensure_future(infer(function, n)) for n in range(6)]

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,32 +13,41 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mlserver_pyfunc.contract import TensorSpec
-from mlserver_pyfunc.tensors import DATATYPES
+from mlserver_pyfunc.tensors import DATATYPES, Array
+from mlserver_pyfunc.workers.codec import Codec, read_tensors
 from mlserver_pyfunc.workers.memory import Reader, Writer, create_arena
 from mlserver_pyfunc.workers.wire import (
     HEAD_BYTES,
     INLINE_BYTES,
-    Channel,
+    VERSION,
+    Head,
     Kind,
+    Message,
     WireError,
-    read_tensors,
 )
 
-Pair = tuple[Channel, Channel]
+Pair = tuple[Codec, Codec]
 
 
 @pytest.fixture
 def pair() -> Iterator[Pair]:
     """Both ends of a connection."""
-    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     there, back = create_arena(), create_arena()
-    with left, right:
-        yield (
-            Channel(left, Writer(there), Reader(back)),
-            Channel(right, Writer(back), Reader(there)),
-        )
+    yield Codec(Writer(there), Reader(back)), Codec(Writer(back), Reader(there))
     os.close(there)
     os.close(back)
+
+
+def passed(
+    ours: Codec,
+    theirs: Codec,
+    kind: Kind,
+    head: Mapping[str, Any] | None = None,
+    named: Sequence[tuple[TensorSpec, Array]] = (),
+) -> Message:
+    """A message as it arrives."""
+    [message] = theirs.decode(ours.encode(kind, 1, head or {}, named))
+    return message
 
 
 def spec(datatype: str, rank: int, name: str = "x") -> TensorSpec:
@@ -49,9 +59,7 @@ def test_tensors_of_any_size_arrive(pair: Pair, size: int) -> None:
     ours, theirs = pair
     tensor = spec("FP64", 1)
     array = np.arange(size, dtype="<f8")
-    ours.send(Kind.CALL, {"call": 1}, [(tensor, array)])
-    message = theirs.receive()
-    assert message is not None
+    message = passed(ours, theirs, Kind.CALL, named=[(tensor, array)])
     read = read_tensors(message, {"x": tensor})["x"]
     np.testing.assert_array_equal(read, array)
     assert not read.flags.writeable
@@ -73,9 +81,7 @@ def test_every_datatype_arrives_bit_for_bit(pair: Pair, datatype: str, data: st.
     big = np.zeros(INLINE_BYTES, dtype="?")
     specs = {"x": spec(datatype, len(shape)), "big": spec("BOOL", 1, "big")}
     for more in ([], [(specs["big"], big)]):
-        ours.send(Kind.CALL, {"call": 1}, [(specs["x"], array), *more])
-        message = theirs.receive()
-        assert message is not None
+        message = passed(ours, theirs, Kind.CALL, named=[(specs["x"], array), *more])
         read = read_tensors(message, specs)["x"]
         assert read.dtype == kind.dtype
         assert read.shape == shape
@@ -87,72 +93,108 @@ def test_takes_arrays_that_are_not_contiguous(pair: Pair) -> None:
     ours, theirs = pair
     tensor = spec("FP32", 2)
     array = np.arange(200_000, dtype="<f4").reshape(400, 500).T[::2]
-    ours.send(Kind.CALL, {}, [(tensor, array)])
-    message = theirs.receive()
-    assert message is not None
+    message = passed(ours, theirs, Kind.CALL, named=[(tensor, array)])
     np.testing.assert_array_equal(read_tensors(message, {"x": tensor})["x"], array)
 
 
 def test_a_long_head_arrives(pair: Pair) -> None:
+    head = {"code": "x" * (10 * HEAD_BYTES)}
+    assert {**passed(*pair, Kind.LOAD, head).values, "tensors": []} == {**head, "tensors": []}
+
+
+@pytest.mark.parametrize("request_id", ["", "r-1", "\u00e9" * 100, "\ud800", "long" * 100_000])
+def test_an_id_arrives(pair: Pair, request_id: str) -> None:
     ours, theirs = pair
-    ours.send(Kind.LOAD, {"code": "x" * (10 * HEAD_BYTES)})
-    message = theirs.receive()
-    assert message is not None
-    assert message.head == {"code": "x" * (10 * HEAD_BYTES)}
+    [message] = theirs.decode(ours.encode(Kind.CALL, 1, request_id=request_id))
+    assert message.id == request_id
+
+
+def test_messages_arrive_together_in_order(pair: Pair) -> None:
+    ours, theirs = pair
+    tensor = spec("INT32", 1)
+    arrays = [np.arange(size, dtype="<i4") for size in (3, 0, 3, 1)]
+    packet = b"".join(
+        ours.encode(Kind.CALL, number, {"n": number} if number == 2 else {}, [(tensor, array)])
+        for number, array in enumerate(arrays)
+    )
+    messages = theirs.decode(packet)
+    assert [message.call for message in messages] == [0, 1, 2, 3]
+    for message, array in zip(messages, arrays, strict=True):
+        np.testing.assert_array_equal(read_tensors(message, {"x": tensor})["x"], array)
+
+
+def test_ever_new_shapes_are_not_all_kept(pair: Pair) -> None:
+    tensor = spec("UINT8", 1)
+    for size in range(1000):
+        message = passed(*pair, Kind.CALL, named=[(tensor, np.zeros(size, dtype="u1"))])
+        assert read_tensors(message, {"x": tensor})["x"].shape == (size,)
+    for codec in pair:
+        assert len(codec._texts) + len(codec._heads) <= 256
+
+
+def test_an_array_that_is_kept_keeps_its_own_bytes_alone(pair: Pair) -> None:
+    ours, theirs = pair
+    tensor = spec("FP32", 1)
+    call = ours.encode(Kind.CALL, 1, named=[(tensor, np.ones(4, dtype="<f4"))])
+    array = read_tensors(theirs.decode(call * 50)[0], {"x": tensor})["x"]
+    assert isinstance(array.base, bytes)
+    assert len(array.base) == array.nbytes
 
 
 def test_memory_goes_back_with_the_next_message(pair: Pair) -> None:
     ours, theirs = pair
     tensor = spec("UINT8", 1)
     for _ in range(5):
-        ours.send(Kind.CALL, {}, [(tensor, np.zeros(INLINE_BYTES + 1, dtype="u1"))])
-        assert theirs.receive() is not None
-        theirs.send(Kind.RESULT, {"call": 1})
-        assert ours.receive() is not None
+        passed(ours, theirs, Kind.CALL, named=[(tensor, np.zeros(INLINE_BYTES + 1, dtype="u1"))])
+        passed(theirs, ours, Kind.RESULT)
         assert ours.writer.used_regions == 0
 
 
 def test_a_head_that_json_cannot_carry_takes_no_memory(pair: Pair) -> None:
     ours, _ = pair
     tensor = spec("UINT8", 1)
+    array = np.zeros(INLINE_BYTES + 1, dtype="u1")
     with pytest.raises(TypeError):
-        ours.send(Kind.CALL, {"p": object()}, [(tensor, np.zeros(INLINE_BYTES + 1, dtype="u1"))])
+        ours.encode(Kind.CALL, 1, {"p": object()}, [(tensor, array)])
     assert ours.writer.used_regions == 0
 
 
-def test_the_end_of_the_connection_is_none(pair: Pair) -> None:
-    ours, theirs = pair
-    ours.connection.close()
-    assert theirs.receive() is None
+def packet(
+    text: bytes, *, version: int = VERSION, kind: int = Kind.CALL, flags: int = 0, size: int = -1
+) -> bytes:
+    """A packet of one message, as the layout in the module's docstring has it."""
+    size = len(text) if size < 0 else size
+    return struct.pack("<BBBxIIIIQ", version, kind, flags, 0, size, 0, 0, 1) + text
 
 
 @pytest.mark.parametrize(
-    "packet",
+    "unreadable",
     [
-        b"\x01",
-        b"\x02\x02\x00\x00\x02\x00\x00\x00{}",
-        b"\x01\xff\x00\x00\x02\x00\x00\x00{}",
-        b"\x01\x02\x00\x00\x02\x00\x00\x00[]",
-        b"\x01\x02\x00\x00\x09\x00\x00\x00nonsense!",
-        b'\x01\x02\x00\x00\x13\x00\x00\x00{"region":[-1,100]}',
-        b"\x01\x02\x01\x00\x05\x00\x00\x00[-1,1",
+        b"\x02",
+        packet(b"{}", version=1),
+        packet(b"{}", kind=255),
+        packet(b"[]"),
+        packet(b"nonsense!"),
+        packet(b"{}", size=3),
+        packet(b"[" * 10_000),
+        packet(b'{"region":[-1,100]}'),
+        packet(b"[-1,1", flags=1),
     ],
-    ids=["short", "version", "kind", "list", "not-json", "outside", "spilled"],
-)
-def test_an_unreadable_packet_is_an_error(pair: Pair, packet: bytes) -> None:
-    ours, theirs = pair
-    ours.connection.send(packet)
+    ids=[
+        "short", "version", "kind", "list", "not-json", "cut", "deep", "outside", "spilled",
+    ],
+)  # fmt: skip
+def test_an_unreadable_packet_is_an_error(pair: Pair, unreadable: bytes) -> None:
     with pytest.raises(WireError):
-        theirs.receive()
+        pair[1].decode(unreadable)
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.binary(min_size=1, max_size=200))
-def test_no_packet_raises_anything_else(pair: Pair, packet: bytes) -> None:
-    ours, theirs = pair
-    ours.connection.send(b"\x01\x02" + packet)
-    with contextlib.suppress(WireError):
-        theirs.receive()
+@given(st.binary(min_size=1, max_size=200), st.binary(max_size=60))
+def test_no_packet_raises_anything_else(pair: Pair, tail: bytes, text: bytes) -> None:
+    for unreadable in (bytes([VERSION, Kind.CALL]) + tail, packet(text), packet(text, flags=2)):
+        with contextlib.suppress(WireError):
+            pair[1].decode(unreadable)
 
 
 @pytest.mark.parametrize(
@@ -167,11 +209,8 @@ def test_no_packet_raises_anything_else(pair: Pair, packet: bytes) -> None:
     ids=["unknown", "rank", "negative", "beyond", "shifted"],
 )
 def test_a_tensor_that_is_not_as_declared_is_an_error(pair: Pair, layout: list[object]) -> None:
-    ours, theirs = pair
     tensor = spec("FP32", 1)
-    ours.send(Kind.RESULT, {"call": 1}, [(tensor, np.zeros(2, dtype="<f4"))])
-    message = theirs.receive()
-    assert message is not None
-    message.head["tensors"] = [layout]
+    message = passed(*pair, Kind.RESULT, named=[(tensor, np.zeros(2, dtype="<f4"))])
+    message.head = Head({"tensors": [layout]})
     with pytest.raises(WireError):
         read_tensors(message, {"x": tensor})

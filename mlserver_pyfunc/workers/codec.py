@@ -1,0 +1,284 @@
+"""The form of messages between the server and a worker.
+
+A message is a fixed header, the request's id, a JSON head, and the tensors' bytes where
+they are few. Those of big tensors are in shared memory, written once by the sender and
+read in place. Nothing is pickled. Messages travel in packets of a Unix socket, one or many
+in each. A packet arrives whole or not at all, so a worker that dies leaves no half message.
+
+    byte 0   version     byte 1   kind     byte 2   flags     byte 3   0
+    4-15     size of the id, of the head, of the tensors in the message
+    16-19    microseconds that the handler took, of a result
+    20-27    number of the call
+    28-      id, head, tensors; integers are little-endian
+
+Needs only NumPy and the standard library.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import tensors, texts
+from ..contract import TensorSpec
+from ..tensors import Array, RawTensor
+from .memory import Reader, Writer
+from .wire import HEAD_BYTES, INLINE_BYTES, VERSION, Head, Kind, Message, View, WireError
+
+_HEADER = struct.Struct("<BBBxIIIIQ")
+_ALIGNMENT = 16
+_HEAD_IN_MEMORY = 1
+_RECURS = 2
+_NEEDS_PERMIT = 4
+_ID_CHARS = 256
+"""A longer id is part of the head."""
+
+_KINDS = {int(kind): kind for kind in Kind}
+
+
+_UNREADABLE = (
+    LookupError, ValueError, TypeError, AttributeError, RecursionError, OverflowError,
+    struct.error,
+)  # fmt: skip
+
+_KEPT_HEADS = 256
+_MOST_MICROSECONDS = 2**32 - 1
+_NOTHING: Mapping[str, Any] = {}
+_encode_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+_decode_json = json.JSONDecoder().raw_decode
+
+
+class Codec:
+    """Makes and reads the messages of one end of a connection. Safe for threads.
+
+    Args:
+        writer: Shared memory for tensors that this end sends.
+        reader: Shared memory of the tensors that it gets.
+    """
+
+    def __init__(self, writer: Writer, reader: Reader) -> None:
+        self.writer = writer
+        self._reader = reader
+        self._texts: dict[tuple[Any, ...], bytes] = {}
+        self._heads: dict[bytes, Head] = {}
+
+    def encode(
+        self,
+        kind: Kind,
+        call: int = 0,
+        head: Mapping[str, Any] = _NOTHING,
+        named: Sequence[tuple[TensorSpec, Array]] = (),
+        *,
+        request_id: str = "",
+        seconds: float = 0,
+        needs_permit: bool = False,
+    ) -> bytes:
+        """Makes a message, and writes big tensors to shared memory.
+
+        Raises:
+            TypeError: The head holds what JSON has no form for.
+            MemoryError: The tensors do not fit into the shared memory.
+        """
+        identity = request_id.encode("utf-8", "surrogatepass")
+        fields: dict[str, Any] = {}
+        if len(identity) > _ID_CHARS:
+            fields["id"], identity = request_id, b""
+        parts, layout, end = _laid_out(named)
+        body, flags = b"", 0
+        unread = self._reader.take_unread()
+        if unread:
+            fields["unread"] = unread
+        try:
+            if end <= INLINE_BYTES:
+                body = _joined(layout, parts)
+            else:
+                fields["region"] = (self._write(layout, parts, end), end)
+            if head or fields:
+                text = _encode_json({**head, **fields, "tensors": layout}).encode()
+            else:
+                text, flags = self._known_text(layout), _RECURS
+        except BaseException:
+            self._take_back(fields)
+            raise
+        if len(text) > HEAD_BYTES:
+            text, flags = self._spill(text), _HEAD_IN_MEMORY
+        microseconds = min(int(seconds * 1e6), _MOST_MICROSECONDS)
+        if needs_permit:
+            flags |= _NEEDS_PERMIT
+        header = _HEADER.pack(
+            VERSION, kind, flags, len(identity), len(text), len(body), microseconds, call
+        )
+        return b"".join((header, identity, text, body))
+
+    def decode(self, packet: bytes) -> list[Message]:
+        """Reads the messages of a packet.
+
+        Raises:
+            WireError: It cannot be understood.
+        """
+        messages: list[Message] = []
+        start = 0
+        try:
+            while start < len(packet):
+                message, start = self._read(packet, start)
+                messages.append(message)
+        except _UNREADABLE as error:
+            raise WireError(f"unreadable message: {error}") from None
+        return messages
+
+    def _read(self, packet: bytes, start: int) -> tuple[Message, int]:
+        version, kind, flags, id_size, head_size, body_size, microseconds, call = (
+            _HEADER.unpack_from(packet, start)
+        )
+        if version != VERSION:
+            raise WireError(f"expected messages of version {VERSION}, got {version}")
+        start += _HEADER.size
+        id_end = start + id_size
+        head_end = id_end + head_size
+        end = head_end + body_size
+        if end > len(packet):
+            raise WireError(f"expected {end} bytes, got {len(packet)}")
+        identity = packet[start:id_end].decode("utf-8", "surrogatepass") if id_size else ""
+        text = packet[id_end:head_end]
+        head = self._heads.get(text) if flags & _RECURS else None
+        # A copy of the few bytes, so that an array that is kept keeps no packet.
+        body: bytes | memoryview = packet[head_end:end]
+        if head is None:
+            head = self._new_head(text, flags)
+            values = head.values
+            identity = values.get("id", identity)
+            for offset in values.get("unread", ()):
+                self.writer.release(offset)
+            if "region" in values:
+                body = self._reader.read(*values["region"])
+        needs_permit = bool(flags & _NEEDS_PERMIT)
+        message = Message(
+            _KINDS[kind], call, identity, head, body, microseconds / 1e6, needs_permit
+        )
+        return message, end
+
+    def _new_head(self, text: bytes, flags: int) -> Head:
+        values, _ = _decode_json(text.decode())
+        if flags & _HEAD_IN_MEMORY:
+            values = json.loads(bytes(self._reader.read(*values)))
+        if not isinstance(values, dict):
+            raise WireError(f"expected a JSON object, got {type(values).__name__}")
+        head = Head(values)
+        if flags & _RECURS:
+            _keep(self._heads, text, head)
+        return head
+
+    def _known_text(self, layout: tuple[_Place, ...]) -> bytes:
+        text = self._texts.get(layout)
+        if text is None:
+            text = _encode_json({"tensors": layout}).encode()
+            _keep(self._texts, layout, text)
+        return text
+
+    def _write(self, layout: tuple[_Place, ...], parts: Sequence[Array | bytes], end: int) -> int:
+        """Writes tensors to shared memory and returns where."""
+        offset = self.writer.allocate(end)
+        view = self.writer.view(offset, end)
+        for (_, shape, start, size), part in zip(layout, parts, strict=True):
+            target = view[start : start + size]
+            if isinstance(part, bytes):
+                target[:] = np.frombuffer(part, dtype=np.uint8)
+            else:
+                np.copyto(target.view(part.dtype).reshape(shape), part)
+        return offset
+
+    def _take_back(self, fields: Mapping[str, Any]) -> None:
+        """Undoes what a message that cannot be encoded has done."""
+        self._reader.return_unread(fields.get("unread", ()))
+        if "region" in fields:
+            self.writer.release(fields["region"][0])
+
+    def _spill(self, text: bytes) -> bytes:
+        offset = self.writer.allocate(len(text))
+        self.writer.view(offset, len(text))[:] = np.frombuffer(text, dtype=np.uint8)
+        return _encode_json([offset, len(text)]).encode()
+
+
+def read_tensors(message: Message, specs: Mapping[str, TensorSpec]) -> dict[str, Array]:
+    """Views a message's tensors as arrays, read-only, by name.
+
+    Args:
+        message: Holds the tensors.
+        specs: Those declared, the same for all messages of a connection.
+
+    Raises:
+        WireError: A tensor is not declared so.
+        TensorError: Its bytes do not make its shape.
+    """
+    head, body = message.head, message.body
+    if head.views is None:
+        head.views = _views(head.values.get("tensors", ()), specs)
+    arrays: dict[str, Array] = {}
+    for name, spec, shape, start, size, plain in head.views:
+        if start + size > len(body):
+            raise WireError(f'tensor "{name}" ends after its message')
+        if plain:
+            arrays[name] = np.ndarray(shape, spec.datatype.dtype, body, start)
+            continue
+        raw = RawTensor(memoryview(body)[start : start + size])
+        array = tensors.from_raw(spec.datatype, raw, shape)
+        arrays[name] = texts.as_text(array) if spec.text else array
+    return arrays
+
+
+_Place = tuple[str, tuple[int, ...], int, int]
+"""A tensor's name, shape, and start and size in bytes."""
+
+
+def _laid_out(
+    named: Sequence[tuple[TensorSpec, Array]],
+) -> tuple[list[Array | bytes], tuple[_Place, ...], int]:
+    parts: list[Array | bytes] = []
+    layout: list[_Place] = []
+    end = 0
+    for spec, array in named:
+        if spec.datatype.is_bytes:
+            part: Array | bytes = tensors.to_raw(spec.datatype, array)
+            size = len(part)
+        else:
+            part, size = array, array.nbytes
+        start = end + -end % _ALIGNMENT
+        end = start + size
+        layout.append((spec.name, array.shape, start, size))
+        parts.append(part)
+    return parts, tuple(layout), end
+
+
+def _joined(layout: Sequence[_Place], parts: Sequence[Array | bytes]) -> bytes:
+    chunks: list[bytes] = []
+    end = 0
+    for (_, _, start, size), part in zip(layout, parts, strict=True):
+        if start > end:
+            chunks.append(bytes(start - end))
+        chunks.append(part if isinstance(part, bytes) else part.tobytes())
+        end = start + size
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _views(layout: Sequence[Any], specs: Mapping[str, TensorSpec]) -> tuple[View, ...]:
+    views: list[View] = []
+    for name, shape, start, size in layout:
+        spec = specs.get(name)
+        if spec is None or not spec.admits(shape) or start < 0:
+            raise WireError(f'unexpected tensor "{name}" of shape {shape}')
+        dtype = spec.datatype.dtype
+        is_plain = dtype.kind not in "Ob" and size == math.prod(shape) * dtype.itemsize
+        views.append((name, spec, tuple(shape), start, size, is_plain))
+    return tuple(views)
+
+
+def _keep(kept: dict[Any, Any], key: object, value: object) -> None:
+    """Keeps a few: shapes that recur do so soon, and clients may send ever new ones."""
+    if len(kept) >= _KEPT_HEADS:
+        kept.clear()
+    kept[key] = value

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from mlserver_pyfunc.workers import channel as channels
+from mlserver_pyfunc.workers.channel import Channel
+from mlserver_pyfunc.workers.codec import Codec
+from mlserver_pyfunc.workers.memory import Reader, Writer, create_arena
+from mlserver_pyfunc.workers.wire import PACKET_BYTES, Kind
+
+
+class Server:
+    """The server's end, and what it sees."""
+
+    def __init__(self, connection: socket.socket, bell: int, permits: int, codec: Codec) -> None:
+        self.connection = connection
+        self.codec = codec
+        self.permits = permits
+        self._bell = bell
+
+    def send(self, *numbers: int, permit: bool = False) -> None:
+        """Sends calls in one packet."""
+        calls = [self.codec.encode(Kind.CALL, n, needs_permit=permit) for n in numbers]
+        self.connection.send(b"".join(calls))
+
+    def receive(self) -> list[int]:
+        """Numbers of the messages that have come, whether the bell was rung or not."""
+        numbers = []
+        while True:
+            try:
+                packet = self.connection.recv(PACKET_BYTES, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return numbers
+            numbers += [message.call for message in self.codec.decode(packet)]
+
+    def rung(self) -> int:
+        """For how many messages the bell was rung since it was last asked."""
+        try:
+            return int.from_bytes(os.read(self._bell, 8), sys.byteorder)
+        except BlockingIOError:
+            return 0
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[Server, Channel]]:
+    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    there, back, bell = create_arena(), create_arena(), os.eventfd(0, os.EFD_NONBLOCK)
+    permits = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_SEMAPHORE)
+    with left, right:
+        yield (
+            Server(left, bell, permits, Codec(Writer(there), Reader(back))),
+            Channel(right, bell, permits, Codec(Writer(back), Reader(there))),
+        )
+    for descriptor in (there, back, bell, permits):
+        os.close(descriptor)
+
+
+def number(channel: Channel) -> int:
+    message = channel.receive()
+    assert message is not None
+    return message.call
+
+
+def test_the_bell_is_rung_once_for_results_that_are_held(ends: tuple[Server, Channel]) -> None:
+    server, channel = ends
+    server.send(1, 2, 3)
+    for expected in (1, 2, 3):
+        assert number(channel) == expected
+        assert server.rung() == 0
+        channel.post(channel.codec.encode(Kind.RESULT, expected), hold=True)
+        assert server.receive() == [expected], "sent at once, so that it outlives the worker"
+    assert server.rung() == 3
+
+
+def test_the_bell_is_rung_before_the_worker_waits(
+    ends: tuple[Server, Channel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, channel = ends
+    server.send(1, 2)
+    number(channel)
+    channel.post(channel.codec.encode(Kind.RESULT, 1), hold=True)
+    number(channel)
+    assert server.rung() == 0
+    server.send(3)
+    number(channel)
+    assert server.rung() == 1
+
+
+def test_a_result_that_is_not_held_rings_for_those_before(ends: tuple[Server, Channel]) -> None:
+    server, channel = ends
+    server.send(1, 2, 3)
+    number(channel)
+    channel.post(channel.codec.encode(Kind.RESULT, 1), hold=True)
+    channel.send(Kind.LOG, head={"text": "x"})
+    assert server.rung() == 2
+
+
+@pytest.mark.parametrize("limit", ["HELD_SECONDS", "HELD_BYTES"])
+def test_nothing_is_held_for_long(
+    ends: tuple[Server, Channel], monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(channels, limit, 0)
+    server, channel = ends
+    server.send(1, 2)
+    number(channel)
+    channel.post(channel.codec.encode(Kind.RESULT, 1), hold=True)
+    assert server.rung() == 1
+
+
+def test_the_end_of_the_connection_is_none(ends: tuple[Server, Channel]) -> None:
+    server, channel = ends
+    server.connection.close()
+    assert channel.receive() is None
+
+
+def test_a_call_without_its_permit_is_dropped(ends: tuple[Server, Channel]) -> None:
+    server, channel = ends
+    server.send(1)
+    server.send(2, 3, 4, permit=True)
+    os.write(server.permits, (2).to_bytes(8, sys.byteorder))
+    messages = [channel.receive() for _ in range(4)]
+    assert [channel.takes(m) for m in messages if m is not None] == [True, True, True, False]
+    [packet] = [server.connection.recv(PACKET_BYTES)]
+    assert [(m.kind, m.call) for m in server.codec.decode(packet)] == [(Kind.DROPPED, 4)]
