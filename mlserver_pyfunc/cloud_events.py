@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
 
 from mlserver.settings import ModelSettings
@@ -51,6 +51,16 @@ class CloudEvents:
             return self._http.copy()
         encoded = request_id.encode()
         return [*self._http, *[(key, encoded) for key in self._id_http_keys]]
+
+
+class SendableHeaders(dict[str, str]):
+    """Headers that MLServer adds to, but for values that none can hold.
+
+    gRPC's call would not end over one, nor HTTP's connection be of use afterwards.
+    """
+
+    def update(self, headers: Mapping[str, str]) -> None:  # type: ignore[override]
+        super().update({key: value for key, value in headers.items() if is_sendable(value)})
 
 
 class _Probe:

@@ -52,7 +52,7 @@ def parse(body: bytes) -> Any:
         return parse_lists(body)
     try:
         payload = _parse(body)
-    except (ValueError, TypeError, KeyError, RuntimeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError):
         # Not a plain request of numbers: lists tell best what is wrong with it.
         return parse_lists(body)
     _check_depth(payload)

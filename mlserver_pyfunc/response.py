@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from . import tensors, texts
 from .bare import BareModel
-from .cloud_events import is_sendable
+from .cloud_events import SendableHeaders
 from .contract import NamedArray, TensorSpec
 from .json_response import listed_tensor, response_body, tensor_head, text_tensor
 from .tensors import Array
@@ -85,7 +85,7 @@ class ArrayResponse(BareModel, InferenceResponse, Response):
         parameters: Mapping[str, Any],
         binary: Container[str] = (),
     ) -> None:
-        headers: dict[str, str] = {}
+        headers = SendableHeaders()
         self._set_state(
             {
                 "model_name": model_name,
@@ -143,12 +143,7 @@ class ArrayResponse(BareModel, InferenceResponse, Response):
         await send({"type": "http.response.body", "body": chunks[-1]})
 
     def _host_headers(self) -> list[tuple[bytes, bytes]]:
-        # A request's id is among them, and may hold what a header cannot.
-        return [
-            (key.lower().encode(), value.encode())
-            for key, value in self.http_headers.items()
-            if is_sendable(value)
-        ]
+        return [(k.lower().encode(), v.encode()) for k, v in self.http_headers.items()]
 
     def model_dump(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The response as JSON has it, with lists for tensors: what server-sent events show."""

@@ -8,6 +8,8 @@ import os
 import re
 from pathlib import Path
 
+import yaml
+
 from .errors import DefinitionError
 from .settings_files import IMPLEMENTATION, MODEL_SETTINGS
 
@@ -43,6 +45,8 @@ def predict(numbers, context):
     return {"scaled": scaled, "total": scaled.sum(axis=1)}
 '''
 
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+
 _ONE = "[1]"
 _MANY = "[-1]"
 _SCALARS = {
@@ -52,6 +56,8 @@ _SCALARS = {
     "str": ("BYTES", _ONE),
     "bytes": ("BYTES", _ONE),
 }
+_LISTS = {"list", "List", "Sequence", "Iterable"}
+_STREAMS = {"Iterator", "Generator", "AsyncIterator", "AsyncGenerator"}
 _DTYPES = {
     "bool": "BOOL", "bool_": "BOOL", "int8": "INT8", "int16": "INT16", "int32": "INT32",
     "int64": "INT64", "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32",
@@ -83,15 +89,10 @@ def described(name: str, folder: Path, module: Path, function: str) -> dict[str,
         raise DefinitionError(f"{module}: {error.strerror}") from None
     except (SyntaxError, UnicodeDecodeError) as error:
         raise DefinitionError(f"{module}: not Python: {error}") from None
-    functions = {
-        node.name: node
-        for node in tree.body
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    }
+    functions = _functions(tree)
     if function not in functions:
-        raise DefinitionError(
-            f'{module}: no function "{function}", it has {", ".join(functions) or "none"}'
-        )
+        names = ", ".join(functions) or "none"
+        raise DefinitionError(f'{module}: no function "{function}", it has {names}')
     node = functions[function]
     source = Path(os.path.relpath(module.resolve(), folder.resolve()))
     lines = [f"model_name: {name}", "source:"]
@@ -113,7 +114,25 @@ def name_of(folder: Path) -> str:
     return re.sub(r"[^\w.-]+", "-", folder.resolve().name) or "function"
 
 
-def _with_default(node: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
+def _functions(tree: ast.Module) -> dict[str, _Function]:
+    """What a definition may call, by the path that it writes: methods too, and `__call__`."""
+    found: dict[str, _Function] = {}
+    for node in tree.body:
+        if isinstance(node, _Function):
+            found[node.name] = node
+        if not isinstance(node, ast.ClassDef):
+            continue
+        for method in node.body:
+            if not isinstance(method, _Function):
+                continue
+            if method.name == "__call__":
+                found[node.name] = method
+            elif not method.name.startswith("_"):
+                found[f"{node.name}.{method.name}"] = method
+    return found
+
+
+def _with_default(node: _Function) -> set[str]:
     positional = [*node.args.posonlyargs, *node.args.args]
     with_default = positional[len(positional) - len(node.args.defaults) :]
     keyword = [
@@ -125,6 +144,7 @@ def _with_default(node: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
 
 
 def _outputs(annotation: ast.expr | None) -> list[str]:
+    annotation = _meant(annotation)
     elements = _arguments(annotation) if _head(annotation) in ("tuple", "Tuple") else [annotation]
     if len(elements) == 1:
         return [_line("output", elements[0])]
@@ -134,7 +154,9 @@ def _outputs(annotation: ast.expr | None) -> list[str]:
 def _line(name: str, annotation: ast.expr | None, *, is_optional: bool = False) -> str:
     datatype, shape, is_text = _tensor(annotation)
     known = datatype is not None
-    parts = [f"name: {name}", f"datatype: {datatype or 'FP32'}", f"shape: {shape}"]
+    # YAML takes some words for true, false or null.
+    shown = name if isinstance(yaml.safe_load(name), str) else json.dumps(name)
+    parts = [f"name: {shown}", f"datatype: {datatype or 'FP32'}", f"shape: {shape}"]
     if is_text:
         parts.append("content_type: str")
     if is_optional:
@@ -145,20 +167,40 @@ def _line(name: str, annotation: ast.expr | None, *, is_optional: bool = False) 
 
 def _tensor(annotation: ast.expr | None) -> tuple[str | None, str, bool]:
     """Datatype, shape and whether elements are text; no datatype where nothing tells."""
+    annotation = _meant(annotation)
     head = _head(annotation)
-    if head == "Annotated":
-        return _tensor(_arguments(annotation)[0])
     if head in _SCALARS:
         return (*_SCALARS[head], head == "str")
     if head in ("NDArray", "ndarray"):
         names = [_head(node) for argument in _arguments(annotation) for node in _within(argument)]
         dtype = next((name for name in names if name in _DTYPES), "")
         return _DTYPES.get(dtype), _MANY, dtype == "str_"
-    if head in ("list", "List", "Sequence", "Iterable", "Iterator", "Generator", "AsyncIterator"):
-        elements = _arguments(annotation)
-        datatype, _, is_text = _tensor(elements[0] if elements else None)
-        return datatype, _MANY, is_text
+    elements = _arguments(annotation)
+    if head in _LISTS or head in _STREAMS:
+        datatype, shape, is_text = _tensor(elements[0] if elements else None)
+        if head in _STREAMS and datatype is not None:
+            return datatype, shape, is_text
+        is_nested = bool(elements) and _head(_meant(elements[0])) in _LISTS
+        return datatype, f"[-1, {shape[1:]}" if is_nested else _MANY, is_text
     return None, _MANY, False
+
+
+def _meant(node: ast.expr | None) -> ast.expr | None:
+    """An annotation without its quotes, `Annotated`, `Optional` and `| None`."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        try:
+            return _meant(ast.parse(node.value, mode="eval").body)
+        except SyntaxError:
+            return None
+    if _head(node) == "Annotated":
+        return _meant(_arguments(node)[0])
+    options: list[ast.expr] = []
+    if _head(node) in ("Optional", "Union"):
+        options = _arguments(node)
+    elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        options = [node.left, node.right]
+    something = [each for each in options if getattr(each, "value", each) is not None]
+    return _meant(something[0]) if len(something) == 1 else node
 
 
 def _within(node: ast.expr) -> list[ast.expr]:
@@ -169,8 +211,6 @@ def _head(node: ast.expr | None) -> str:
     """The last name of an annotation: `ndarray` of `np.ndarray[...]`."""
     if isinstance(node, ast.Subscript):
         return _head(node.value)
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return _head(ast.parse(node.value, mode="eval").body)
     if isinstance(node, ast.Attribute):
         return node.attr
     return node.id if isinstance(node, ast.Name) else ""

@@ -17,7 +17,10 @@ PYTHON_DOWNLOADS = "MLSERVER_PYFUNC_PYTHON_DOWNLOADS"
 CA_BUNDLE = "MLSERVER_PYFUNC_CA_BUNDLE"
 ENVIRONMENT = "MLSERVER_PYFUNC_ENVIRONMENT"
 
-_UNTRUSTED = "UnknownIssuer|certificate.verify.failed|self-signed certificate|unknown authority"
+_UNTRUSTED = (
+    "UnknownIssuer|certificate.verify.failed|self.signed certificate|local issuer certificate|"
+    "unknown authority"
+)
 
 
 def cache_folder() -> Path:
@@ -65,6 +68,24 @@ def is_on(variable: str) -> bool:
 def ca_bundle() -> str | None:
     """A PEM file of authorities to trust in the place of the usual ones."""
     return os.environ.get(CA_BUNDLE) or None
+
+
+def authorities(own: str = "") -> str | None:
+    """The PEM file of authorities that a client is to trust; None for its usual ones.
+
+    Args:
+        own: The client's own variable for it, which goes before SSL_CERT_FILE.
+
+    Raises:
+        SourceError: There is no such file.
+    """
+    for variable in (CA_BUNDLE, own, "SSL_CERT_FILE"):
+        path = os.environ.get(variable)
+        if path and not os.path.isfile(path):
+            raise SourceError(f'{variable}: no such file: "{path}"')
+        if path:
+            return path
+    return None
 
 
 def trust_hint(text: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import os
 import ssl
 import time
 import urllib.request
@@ -97,7 +96,7 @@ class _Transfer:
         except aiohttp.ClientResponseError as error:
             raise self._refusal(error) from None
         except (aiohttp.ClientSSLError, ssl.SSLError) as error:
-            raise SourceError(f"the TLS connection failed: {_text(error)}") from None
+            raise SourceError(f"the TLS connection failed: {_explained(_text(error))}") from None
         except (aiohttp.NonHttpUrlClientError, aiohttp.InvalidURL) as error:
             raise SourceError(f"not an address, or a redirect to none: {_name(error)}") from None
         except aiohttp.ClientPayloadError:
@@ -195,8 +194,7 @@ def _redirect_rule() -> aiohttp.TraceConfig:
 
 def _tls() -> ssl.SSLContext:
     # aiohttp's own context ignores changes to SSL_CERT_FILE after its import.
-    bundle = settings.ca_bundle() or os.environ.get("SSL_CERT_FILE") or None
-    return ssl.create_default_context(cafile=bundle)
+    return ssl.create_default_context(cafile=settings.authorities())
 
 
 def _proxy(url: str) -> str | None:
@@ -210,6 +208,10 @@ def _text(error: BaseException) -> str:
     cause = getattr(error, "certificate_error", error)
     reason = getattr(cause, "verify_message", None) or getattr(cause, "strerror", None)
     return str(reason or _name(error)).lower()
+
+
+def _explained(text: str) -> str:
+    return "; ".join(filter(None, (text, settings.trust_hint(text))))
 
 
 def _name(error: BaseException) -> str:

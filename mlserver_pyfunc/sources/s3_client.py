@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -148,12 +149,13 @@ def _opened(url: str) -> tuple[Any, str]:
     if endpoint:
         # Buckets as host names need a DNS that MinIO and the like seldom have.
         options["s3"] = {"addressing_style": "path"}
+    bundle = settings.authorities("AWS_CA_BUNDLE")
     files = S3FileSystem(
         key=login.username if login else None,
         secret=login.password if login else None,
         endpoint_url=endpoint,
         config_kwargs=options,
-        client_kwargs={"verify": settings.ca_bundle()} if settings.ca_bundle() else None,
+        client_kwargs={"verify": bundle} if bundle else None,
         skip_instance_cache=True,
         use_listings_cache=False,
     )
@@ -172,8 +174,12 @@ def _reading() -> Iterator[None]:
         raise SourceError(
             "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
         ) from None
-    except SSLError:
-        raise SourceError("the TLS connection failed") from None
+    except SSLError as error:
+        # The library's message has the URL.
+        found = re.search(r"certificate verify failed[\w\s:-]*", str(error))
+        reason = found[0].strip() if found else type(error).__name__
+        said = filter(None, (reason, settings.trust_hint(reason)))
+        raise SourceError(f"the TLS connection failed: {'; '.join(said)}") from None
     except EndpointConnectionError:
         raise SourceError("cannot connect to the S3 endpoint") from None
     except (BotoCoreError, HTTPClientError, TimeoutError) as error:

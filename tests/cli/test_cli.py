@@ -129,6 +129,44 @@ def test_init_reads_a_functions_annotations(tmp_path):
     assert "nothing wrong" in call("validate", tmp_path / "served")[0]
 
 
+@pytest.mark.parametrize(
+    ("annotation", "tensor"),
+    [
+        ("float | None", ("FP64", [1])),
+        ("None | int", ("INT64", [1])),
+        ("Optional[str]", ("BYTES", [1])),
+        ("Union[bytes, None]", ("BYTES", [1])),
+        ("Annotated[Optional[bool], 'x']", ("BOOL", [1])),
+        ("list[list[float]]", ("FP64", [-1, -1])),
+        ("list[list[list[int]]]", ("INT64", [-1, -1, -1])),
+        ("Sequence[np.ndarray]", ("FP32", [-1])),
+        ("'npt.NDArray[np.int8]'", ("INT8", [-1])),
+        ("'some words'", ("FP32", [-1])),
+        ("int | str", ("FP32", [-1])),
+        ("dict[str, float]", ("FP32", [-1])),
+    ],
+)
+def test_init_reads_each_kind_of_annotation(annotation, tensor, tmp_path):
+    (tmp_path / "code.py").write_text(f"def f(on: {annotation}) -> {annotation}: ...\n")
+    call("init", tmp_path / "f", "--from", tmp_path / "code.py:f")
+    read = definition.read(tmp_path / "f" / "function.yaml")
+    assert [(t.name, (t.datatype, t.shape)) for t in read.inputs] == [("on", tensor)]
+    assert [(t.datatype, t.shape) for t in read.outputs] == [tensor]
+
+
+@pytest.mark.parametrize("handler", ["Model.predict", "Model"])
+def test_init_describes_methods_and_callable_classes(handler, tmp_path):
+    (tmp_path / "code.py").write_text(
+        "class Model:\n"
+        "    def __init__(self, scale=2): self.scale = scale\n"
+        "    def predict(self, x: int) -> int: return x * self.scale\n"
+        "    def __call__(self, x: int) -> int: return x * self.scale\n"
+    )
+    call("init", tmp_path / "f", "--from", f"{tmp_path / 'code.py'}:{handler}")
+    out, _ = call("run", tmp_path / "f", "--input", "x=3", "--json")
+    assert json.loads(out)["outputs"][0]["data"] == [6]
+
+
 def test_init_from_what_is_not_there_says_so(tmp_path):
     (tmp_path / "code.py").write_text("def a(): pass\n")
     _, err = call("init", tmp_path / "x", "--from", tmp_path / "code.py:b", code=3)

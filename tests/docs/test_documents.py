@@ -23,7 +23,7 @@ from .session import Step, assert_printed, run, steps, write_models
 
 SERVED = [
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("definition", "handlers")),
+    *(ROOT / "docs" / f"{name}.md" for name in ("definition", "handlers", "migrating")),
 ]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 DOCUMENTS += [

@@ -101,19 +101,34 @@ def test_a_head_length_of_many_digits_is_refused(server: ServerProcess) -> None:
     assert "Inference-Header-Content-Length: expected a number up to 2" in reply.text
 
 
-LONG_ID = "x" * 20_000
+IDS = {"long": "x" * 20_000, "not ASCII": "naïve", "two lines": "a\r\nX-Evil: 1"}
 
 
-def test_a_long_id_comes_back_in_the_body_and_in_no_header(
-    server: ServerProcess, grpc_call: GrpcCall
+@pytest.mark.parametrize("name", IDS)
+def test_an_id_that_no_header_can_hold_comes_back_in_the_body_alone(
+    name: str, either_server: ServerProcess, grpc_call: GrpcCall
 ) -> None:
-    request = Request("strict", GOOD.inputs, id=LONG_ID)
+    request = Request("strict", GOOD.inputs, id=IDS[name])
+    items, end = grpc_call(grpc_calls.stream, either_server.grpc_address, [request], True)
+    assert end.status == "OK"
     for reply in (
-        rest_infer(server.client, request),
-        grpc_call(grpc_calls.infer, server.grpc_address, request, True),
+        rest_infer(either_server.client, request),
+        grpc_call(grpc_calls.infer, either_server.grpc_address, request, True),
+        *items,
     ):
-        assert reply.expect_ok().id == LONG_ID
-        assert max(map(len, reply.headers.values())) < 1000
+        assert reply.expect_ok().id == IDS[name]
+        assert "x-evil" not in reply.headers
+        assert max(map(len, reply.headers.values()), default=0) < 1000
+
+
+@pytest.mark.parametrize("item", [None, 5, "x", [1]])
+def test_an_input_that_is_no_object_is_told_so_in_a_large_request(
+    item: Any, server: ServerProcess
+) -> None:
+    tensor = {**X, "shape": [500, 4], "data": [1.5] * 2000}
+    reply = _post(server, {"inputs": [tensor, item]})
+    assert reply.status_code == 422, reply.text
+    assert [each["loc"] for each in reply.json()["detail"]] == [["body", "inputs", 1]]
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "\n", "\U0001f600", "%"])

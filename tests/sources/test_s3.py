@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import ssl
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
+from werkzeug.serving import make_server
 
 from mlserver_pyfunc.definition import SourceDefinition
 from mlserver_pyfunc.errors import SourceError
@@ -28,6 +32,21 @@ def endpoint() -> Iterator[str]:
     host, port = running.get_host_and_port()
     yield f"http://{host}:{port}"
     running.stop()
+
+
+@pytest.fixture(scope="module")
+def secure_endpoint(pem: Path) -> Iterator[str]:
+    """The same behind TLS, with an authority that nobody knows."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pem)
+    app = server.DomainDispatcherApplication(server.create_backend_app)
+    running = make_server("127.0.0.1", 0, app, threaded=True, ssl_context=context)
+    thread = threading.Thread(target=running.serve_forever, daemon=True)
+    thread.start()
+    yield f"https://127.0.0.1:{running.server_port}"
+    running.shutdown()
+    thread.join()
+    running.server_close()
 
 
 @pytest.fixture
@@ -141,6 +160,59 @@ def test_says_that_the_endpoint_is_not_there(s3: Any, monkeypatch: pytest.Monkey
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(SourceError, match="cannot connect to the S3 endpoint"):
         fetched("zip+s3://models/b.zip")
+
+
+TRUST = ["MLSERVER_PYFUNC_CA_BUNDLE", "SSL_CERT_FILE", "AWS_CA_BUNDLE"]
+
+
+@pytest.mark.parametrize("variable", TRUST)
+@pytest.mark.parametrize(
+    "uri", ["zip+s3://models/b.zip", "s3://models/code/model.py", "s3://models/code/"]
+)
+def test_trusts_the_authority_that_it_is_given(
+    uri: str,
+    variable: str,
+    s3: Any,
+    secure_endpoint: str,
+    pem: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # One server's objects are the other's: moto keeps them in the process.
+    put(s3, **{"b.zip": BUNDLE, "code/model.py": b"x = 1"})
+    monkeypatch.setenv("AWS_ENDPOINT_URL", secure_endpoint)
+    monkeypatch.setenv(variable, str(pem))
+    assert "model.py" in names(fetched(uri))
+
+
+def test_the_bundle_comes_before_other_authorities(
+    s3: Any, secure_endpoint: str, pem: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(s3, **{"b.zip": BUNDLE})
+    monkeypatch.setenv("AWS_ENDPOINT_URL", secure_endpoint)
+    monkeypatch.setenv("AWS_CA_BUNDLE", certifi.where())
+    monkeypatch.setenv("SSL_CERT_FILE", certifi.where())
+    monkeypatch.setenv("MLSERVER_PYFUNC_CA_BUNDLE", str(pem))
+    assert "model.py" in names(fetched("s3://models/b.zip"))
+
+
+@pytest.mark.parametrize("uri", ["zip+s3://models/b.zip", "s3://models/code/"])
+def test_trusts_no_other_authority_and_says_how_to(
+    uri: str, s3: Any, secure_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", secure_endpoint)
+    with pytest.raises(SourceError) as caught:
+        fetched(uri)
+    assert "certificate verify failed" in str(caught.value)
+    assert "give the PEM file of its authorities in MLSERVER_PYFUNC_CA_BUNDLE" in str(caught.value)
+
+
+def test_a_bundle_that_is_not_there_is_named(
+    s3: Any, secure_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", secure_endpoint)
+    monkeypatch.setenv("MLSERVER_PYFUNC_CA_BUNDLE", "/no/such/bundle.pem")
+    with pytest.raises(SourceError, match=r"MLSERVER_PYFUNC_CA_BUNDLE.*/no/such/bundle\.pem"):
+        fetched("s3://models/b.zip")
 
 
 def test_stops_at_the_size_limit(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
