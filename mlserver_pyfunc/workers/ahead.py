@@ -65,7 +65,7 @@ class Ahead:
         return (
             self._can
             and calls < MOST_CALLS
-            and worker.process.memory_used < MOST_BYTES
+            and worker.process.connection.memory_used < MOST_BYTES
             and self._typical_seconds < BRIEF_SECONDS
             # A line that it prints is taken for its only call's.
             and not worker.spoke_lately
@@ -81,7 +81,7 @@ class Ahead:
 
     def may_gather(self, worker: Worker) -> bool:
         """Whether the call that a worker was just given may be sent with others to come."""
-        return self._can and (len(worker.calls) > 1 or worker.process.bursts)
+        return self._can and (len(worker.calls) > 1 or worker.process.connection.bursts)
 
     def look_later(self, worker: Worker) -> None:
         """Looks after the calls of a worker that has more than one.
@@ -95,7 +95,7 @@ class Ahead:
 
     def _look(self, worker: Worker) -> None:
         first = self._looks.pop(worker)
-        worker.process.receive()
+        worker.process.connection.receive()
         if len(worker.calls) > 1 and next(iter(worker.calls)) == first:
             self._take_back(worker)
         waiting = self.waiting(worker)

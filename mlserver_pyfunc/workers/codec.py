@@ -255,6 +255,9 @@ def _laid_out(
 
 
 def _joined(layout: Sequence[_Place], parts: Sequence[Array | bytes]) -> bytes:
+    if len(parts) == 1:
+        part = parts[0]
+        return part if isinstance(part, bytes) else part.tobytes()
     chunks: list[bytes] = []
     end = 0
     for (_, _, start, size), part in zip(layout, parts, strict=True):
@@ -262,7 +265,7 @@ def _joined(layout: Sequence[_Place], parts: Sequence[Array | bytes]) -> bytes:
             chunks.append(bytes(start - end))
         chunks.append(part if isinstance(part, bytes) else part.tobytes())
         end = start + size
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    return b"".join(chunks)
 
 
 def _views(layout: Sequence[Any], specs: Mapping[str, TensorSpec]) -> tuple[View, ...]:

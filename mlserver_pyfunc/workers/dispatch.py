@@ -5,38 +5,21 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Mapping
-from typing import Any
 
-from .. import errors
-from ..context import InferenceCall, shown_id
-from ..contract import Contract, NamedArray
+from ..context import InferenceCall
+from ..contract import Contract
 from ..definition import ServingDefinition
 from ..errors import OverloadedError, RequestError, ResponseError, TimeLimitError, WorkerError
 from ..metrics import FunctionMetrics
-from ..runner import Answer, logger
-from ..tensors import TensorError
 from .ahead import Ahead
-from .codec import read_tensors
+from .payloads import answer_of, error_of, head_of
 from .pending import Deadlines, PendingCall
 from .process import Exit
-from .wire import Kind, Message, WireError
+from .wire import Kind, Message
 from .worker import Handling, Worker
 
 CANCEL_SECONDS = 1.0
 """How long an async handler that is cancelled may take to end."""
-
-_ERRORS = {
-    kind.__name__: kind
-    for kind in (
-        errors.InferenceError,
-        errors.ContractError,
-        errors.ResponseError,
-        errors.HandlerError,
-        errors.OverloadedError,
-        errors.TimeLimitError,
-    )
-}
 
 
 class Dispatcher:
@@ -125,7 +108,7 @@ class Dispatcher:
         assert pending.worker is not None
         pending.future = self._loop.create_future()
         self._deadlines.start(pending)
-        pending.worker.process.send(Kind.NEXT, pending.number)
+        pending.worker.process.connection.send(Kind.NEXT, pending.number)
 
     def leave(self, pending: PendingCall) -> None:
         """Nobody waits for a call any more. It keeps its place until it has ended."""
@@ -140,9 +123,9 @@ class Dispatcher:
         assert self.handling is not None
         waited = not pending.future.done() or pending.future.cancelled()
         if self.handling.cancels and waited:
-            worker.process.send(Kind.CANCEL, pending.number)
+            worker.process.connection.send(Kind.CANCEL, pending.number)
         elif self.handling.streams:
-            worker.process.send(Kind.CLOSE, pending.number)
+            worker.process.connection.send(Kind.CLOSE, pending.number)
         if self.handling.streams or self.handling.cancels:
             self._deadlines.start(pending)
         pending.future.cancel()
@@ -169,7 +152,7 @@ class Dispatcher:
         if message.kind is Kind.RESULT:
             self._set_answer(pending, message)
         elif message.kind is Kind.ERROR:
-            pending.fail(self._error(pending, message.values))
+            pending.fail(error_of(message, self._contract.model_name, pending.call.id))
         elif not pending.future.done():
             pending.future.set_result(None)
         if self._queue:
@@ -228,7 +211,7 @@ class Dispatcher:
         others = [w for w in self._workers if w is not worker and self._ahead.has_room(w)]
         if not others:
             return
-        taken = worker.process.take_back()
+        taken = worker.process.connection.take_back()
         worker.taken_back += taken
         for number in list(worker.calls)[: -taken - 1 : -1]:
             pending = worker.calls.pop(number)
@@ -241,22 +224,21 @@ class Dispatcher:
         call = pending.call
         specs = self._contract.inputs
         named = [(specs[name], array) for name, array in call.inputs.items()]
-        head: dict[str, Any] = {}
         assert self.handling is not None
-        if self.handling.needs:
-            _add_needs(head, call, self.handling.needs)
+        needs = self.handling.needs
+        head = head_of(call, needs) if needs else None
         pending.end_wait()
         pending.worker = worker
         worker.calls[pending.number] = pending
         self._ahead.look_later(worker)
         try:
-            worker.process.send(
+            worker.process.connection.send(
                 Kind.CALL, pending.number, head, named,
                 request_id=call.id,
                 soon=self._ahead.may_gather(worker),
                 needs_permit=self._ahead.needs_permit(worker),
             )  # fmt: skip
-        except (TypeError, ValueError, MemoryError) as error:
+        except (TypeError, ValueError, RecursionError, MemoryError) as error:
             del worker.calls[pending.number]
             self._drop(
                 pending,
@@ -278,14 +260,9 @@ class Dispatcher:
         if pending.future.done():
             return
         try:
-            arrays = read_tensors(message, self._contract.outputs)
-        except (WireError, TensorError) as error:
-            pending.fail(
-                ResponseError(f'answer of a worker of model "{self._contract.model_name}": {error}')
-            )
-            return
-        named = [NamedArray(self._contract.outputs[name], array) for name, array in arrays.items()]
-        pending.future.set_result(Answer(named, message.values.get("parameters", {})))
+            pending.future.set_result(answer_of(message, self._contract))
+        except ResponseError as error:
+            pending.fail(error)
 
     def _expire(self, pending: PendingCall) -> None:
         limit = f"{self._serving.timeout:g} s (serving.timeout)"
@@ -300,7 +277,7 @@ class Dispatcher:
             return
         assert self.handling is not None
         if self.handling.cancels:
-            worker.process.send(Kind.CANCEL, pending.number)
+            worker.process.connection.send(Kind.CANCEL, pending.number)
             self._loop.call_later(CANCEL_SECONDS, self._kill, pending)
             return
         self._kill(pending)
@@ -324,21 +301,6 @@ class Dispatcher:
         if not self._running:
             self._idle.set()
 
-    def _error(self, pending: PendingCall, head: Mapping[str, Any]) -> RequestError:
-        if head.get("traceback"):
-            shown = shown_id(pending.call.id)
-            request = f" (request {shown})" if shown else ""
-            logger.error(
-                'handler of model "%s" failed%s\n%s',
-                self._contract.model_name,
-                request,
-                head["traceback"],
-            )
-        kind = _ERRORS.get(head["error"], RequestError)
-        error = kind(head["message"])
-        error.status = head["status"]
-        return error
-
     def _overloaded(self) -> OverloadedError:
         serving = self._serving
         calls = serving.workers * serving.concurrency
@@ -352,17 +314,3 @@ class Dispatcher:
         return OverloadedError(
             f'model "{self._contract.model_name}" has no worker: {self.refusal}', retry_after=5
         )
-
-
-def _add_needs(head: dict[str, Any], call: InferenceCall, needs: frozenset[str]) -> None:
-    """Adds what the handler asks for besides the tensors."""
-    whole = not needs.isdisjoint(("request", "event"))
-    if whole or "parameters" in needs:
-        head["parameters"] = dict(call.parameters)
-    if "headers" in needs or "event" in needs:
-        head["headers"] = dict(call.headers)
-    if whole:
-        head["outputs"] = call.outputs
-        head["tensor_parameters"] = {
-            tensor.name: dict(tensor.parameters) for tensor in call.request.inputs
-        }

@@ -6,23 +6,16 @@ import asyncio
 import os
 import secrets
 import signal
-import socket
 import subprocess
-import sys
 import threading
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ..contract import TensorSpec
-from ..tensors import Array
-from .codec import Codec
-from .memory import Reader, Writer, create_arena
+from .connection import Connection
 from .output import OutputReader
-from .wire import PACKET_BYTES, Kind, Message, WireError
+from .wire import Message, WireError
 
 _BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 _MARK = "MLSERVER_PYFUNC_WORKER"
@@ -55,7 +48,8 @@ class WorkerProcess:
 
     Attributes:
         pid: Its number.
-        bursts: Several messages were sent together the last time.
+        alive: Its exit has not been told yet.
+        connection: To it.
 
     Args:
         python: The interpreter to start.
@@ -75,96 +69,23 @@ class WorkerProcess:
         on_line: Callable[[str], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._on_message = on_message
         self._on_exit = on_exit
         self._killed_for: Exit | None = None
         self._mark = secrets.token_hex(16)
-        self._outbox: list[bytes] = []
-        self._permits_due = 0
-        self.bursts = False
-        self._backlog: deque[bytes] = deque()
-        self._codec: Codec | None = None
-        self.pid = self._start(python, on_line)
-        self._loop.add_reader(self._bell, self._on_bell)
+        self.connection = Connection(on_message, self._stop_nonsense)
+        try:
+            self.pid = self._start(python, on_line)
+        except BaseException:
+            self.connection.abandon()
+            raise
+        self.alive = True
+        self.connection.start()
         threading.Thread(target=self._wait, name=f"pyfunc-wait-{self.pid}", daemon=True).start()
-
-    @property
-    def alive(self) -> bool:
-        return self._codec is not None
 
     @property
     def last_lines(self) -> Sequence[str]:
         """The last that the process printed."""
         return self._output.last_lines
-
-    @property
-    def memory_used(self) -> int:
-        """Bytes of shared memory that hold tensors for the process."""
-        return self._codec.writer.used_bytes if self._codec is not None else 0
-
-    def send(
-        self,
-        kind: Kind,
-        call: int = 0,
-        head: Mapping[str, Any] | None = None,
-        named: Sequence[tuple[TensorSpec, Array]] = (),
-        *,
-        request_id: str = "",
-        soon: bool = False,
-        needs_permit: bool = False,
-    ) -> None:
-        """Sends a message. To a dead process it goes nowhere.
-
-        Args:
-            kind: What it says.
-            call: Number of the call that it is about.
-            head: Its values.
-            named: Its tensors.
-            request_id: Of the inference request, of a call.
-            soon: Send it with those of other requests that have come by now.
-            needs_permit: It is a call that `take_back` may take back.
-
-        Raises:
-            TypeError: The head holds what JSON has no form for.
-            MemoryError: The tensors do not fit into the shared memory.
-        """
-        if self._codec is None:
-            return
-        self._outbox.append(
-            self._codec.encode(
-                kind, call, head or {}, named, request_id=request_id, needs_permit=needs_permit
-            )
-        )
-        self._permits_due += needs_permit
-        if not soon:
-            self._flush()
-        elif len(self._outbox) == 1:
-            self._loop.call_soon(self._flush)
-
-    def take_back(self) -> int:
-        """Takes back calls that need a permit and have not begun: how many, of the last sent.
-
-        The process tells of each that it has dropped, when it comes to it.
-        """
-        self._flush()
-        taken = 0
-        with suppress(BlockingIOError):
-            while self.alive:
-                os.read(self._permits, 8)
-                taken += 1
-        return taken
-
-    def receive(self, most: int | None = None) -> None:
-        """Takes messages that have come, also those for which the bell is not rung yet.
-
-        Args:
-            most: How many; None for all.
-        """
-        try:
-            while most != 0 and self._receive():
-                most = None if most is None else most - 1
-        except WireError as error:
-            self.kill("protocol", f"was stopped: {error}")
 
     def kill(self, reason: str, text: str) -> None:
         """Ends the process and what it started, now. `on_exit` gets the reason."""
@@ -173,37 +94,23 @@ class WorkerProcess:
             _kill_group(self.pid)
 
     def _start(self, python: Path, on_line: Callable[[str], None]) -> int:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        permits = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK | os.EFD_SEMAPHORE)
         reading, writing = os.pipe2(os.O_CLOEXEC)
-        opened = [theirs.detach(), writing]
         try:
-            inbound, outbound = create_arena(), create_arena()
-            opened += [inbound, outbound]
-            self._connection, self._bell, self._permits = ours, bell, permits
-            self._codec = Codec(Writer(inbound), Reader(outbound))
-            passed = (opened[0], bell, permits, inbound, outbound)
             process = subprocess.Popen(
-                [str(python), "-I", str(_BOOTSTRAP), *map(str, passed)],
+                [str(python), "-I", str(_BOOTSTRAP), *map(str, self.connection.passed)],
                 stdin=subprocess.DEVNULL,
                 stdout=writing,
                 stderr=writing,
-                pass_fds=passed,
+                pass_fds=self.connection.passed,
                 env=self._environment(python),
                 # A group of its own, which is killed whole and gets no Ctrl-C of the terminal's.
                 start_new_session=True,
             )
         except BaseException:
-            ours.close()
-            os.close(bell)
-            os.close(permits)
             os.close(reading)
             raise
         finally:
-            for descriptor in opened:
-                os.close(descriptor)
+            os.close(writing)
         # Waiting is done by a thread; Popen must not warn about it.
         process.returncode = 0
         self._output = OutputReader(reading, on_line)
@@ -216,58 +123,6 @@ class WorkerProcess:
         for name, value in _MALLOC.items():
             environment.setdefault(name, value)
         return environment
-
-    def _on_bell(self) -> None:
-        with suppress(BlockingIOError):
-            self.receive(int.from_bytes(os.read(self._bell, 8), sys.byteorder))
-
-    def _receive(self) -> bool:
-        """Takes one packet; False where there is none."""
-        if self._codec is None:
-            return False
-        try:
-            try:
-                packet = self._connection.recv(PACKET_BYTES)
-            except ConnectionResetError:
-                # It died before it read all. Said once; then comes what it had sent.
-                packet = self._connection.recv(PACKET_BYTES)
-        except (BlockingIOError, ConnectionError):
-            return False
-        for message in self._codec.decode(packet):
-            self._on_message(message)
-        return bool(packet)
-
-    def _flush(self) -> None:
-        """Sends what is in the outbox, in as few packets as it takes."""
-        outbox, self._outbox = self._outbox, []
-        if self._codec is None or not outbox:
-            return
-        self.bursts = len(outbox) > 1
-        packets = _joined(outbox) if self.bursts else outbox
-        if self._permits_due:
-            os.write(self._permits, self._permits_due.to_bytes(8, sys.byteorder))
-            self._permits_due = 0
-        if self._backlog:
-            self._backlog.extend(packets)
-            return
-        for number, packet in enumerate(packets):
-            try:
-                self._connection.send(packet)
-            except BlockingIOError:
-                self._backlog.extend(packets[number:])
-                self._loop.add_writer(self._connection, self._send_backlog)
-                return
-            except OSError:
-                # It is gone: its exit is reported in a moment.
-                return
-
-    def _send_backlog(self) -> None:
-        with suppress(BlockingIOError):
-            while self._backlog:
-                with suppress(BrokenPipeError, ConnectionError):
-                    self._connection.send(self._backlog[0])
-                self._backlog.popleft()
-            self._loop.remove_writer(self._connection)
 
     def _wait(self) -> None:
         """Waits for the exit: on a thread, since SIGCHLD is the host's, and as the first to
@@ -283,32 +138,15 @@ class WorkerProcess:
         _kill_marked(self._mark)
 
     def _exited(self, exit_: Exit) -> None:
-        if self._codec is None:
+        if not self.alive:
             return
-        self._loop.remove_reader(self._bell)
-        with suppress(WireError):
-            while self._receive():
-                pass
-        self._codec = None
-        self._loop.remove_writer(self._connection)
-        self._connection.close()
-        os.close(self._bell)
-        os.close(self._permits)
+        self.connection.close()
+        self.alive = False
         self._output.close()
         self._on_exit(self._killed_for or exit_)
 
-
-def _joined(messages: Sequence[bytes]) -> list[bytes]:
-    """Packs messages into packets, in order."""
-    packets: list[list[bytes]] = [[]]
-    size = 0
-    for message in messages:
-        size += len(message)
-        if size > PACKET_BYTES and packets[-1]:
-            packets.append([])
-            size = len(message)
-        packets[-1].append(message)
-    return [b"".join(packet) for packet in packets]
+    def _stop_nonsense(self, error: WireError) -> None:
+        self.kill("protocol", f"was stopped: {error}")
 
 
 def _exit(status: int) -> Exit:

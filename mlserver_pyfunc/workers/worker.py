@@ -108,7 +108,7 @@ class Worker:
         Raises:
             LoadError: Names the phase and the cause. The process is gone.
         """
-        self.process.send(Kind.LOAD, head=self.launch.head)
+        self.process.connection.send(Kind.LOAD, head=self.launch.head)
         limit = self.launch.init_timeout
         try:
             await asyncio.wait({self._loaded}, timeout=limit)
@@ -135,7 +135,7 @@ class Worker:
         """Has the process run the unload function and leave; kills it if it does not."""
         if not self._loaded.done():
             self.process.kill("unload", "was stopped")
-        self.process.send(Kind.UNLOAD)
+        self.process.connection.send(Kind.UNLOAD)
         done, _ = await asyncio.wait({self.ended}, timeout=UNLOAD_SECONDS)
         if not done:
             logger.warning(

@@ -16,7 +16,7 @@ from prometheus_client import REGISTRY
 from mlserver_pyfunc.errors import OverloadedError, TimeLimitError, WorkerError
 from mlserver_pyfunc.function import Function
 from mlserver_pyfunc.workers import ahead
-from mlserver_pyfunc.workers.process import WorkerProcess
+from mlserver_pyfunc.workers.connection import Connection
 
 from .functions import call, loaded, request
 
@@ -275,9 +275,9 @@ def handler(x, context):
     return x * 2
 """
     taken = []
-    take_back = WorkerProcess.take_back
+    take_back = Connection.take_back
     monkeypatch.setattr(
-        WorkerProcess, "take_back", lambda self: taken.append(take_back(self)) or taken[-1]
+        Connection, "take_back", lambda self: taken.append(take_back(self)) or taken[-1]
     )
     parameters = {"notes": str(tmp_path / "notes")}
     lengths = random.Random(7)

@@ -1,0 +1,229 @@
+"""The server's end of the connection to a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from ..contract import TensorSpec
+from ..tensors import Array
+from .codec import Codec
+from .memory import Reader, Writer, create_arena
+from .wire import PACKET_BYTES, Kind, Message, WireError
+
+
+class Connection:
+    """Messages to and from one worker. All methods are for the event loop's thread.
+
+    Attributes:
+        passed: Descriptors for the worker: socket, bell, permits, and the shared memory that
+            the server writes and reads. See `channel`.
+        bursts: Several messages were sent together the last time.
+
+    Args:
+        on_message: Takes each message that comes.
+        on_nonsense: Takes what is wrong with one that cannot be understood.
+
+    Raises:
+        OSError: The system has no such connections, or no more of them.
+    """
+
+    def __init__(
+        self, on_message: Callable[[Message], None], on_nonsense: Callable[[WireError], None]
+    ) -> None:
+        self._on_message = on_message
+        self._on_nonsense = on_nonsense
+        self._loop = asyncio.get_running_loop()
+        self._outbox: list[bytes] = []
+        self._permits_due = 0
+        self._backlog: deque[bytes] = deque()
+        self._is_open = True
+        self.bursts = False
+        self._make()
+
+    @property
+    def memory_used(self) -> int:
+        """Bytes of shared memory that hold tensors for the worker."""
+        return self._codec.writer.used_bytes
+
+    def start(self) -> None:
+        """Listens to the worker, which has its descriptors by now."""
+        self._close_theirs()
+        self._loop.add_reader(self._bell, self._on_bell)
+
+    def send(
+        self,
+        kind: Kind,
+        call: int = 0,
+        head: Mapping[str, Any] | None = None,
+        named: Sequence[tuple[TensorSpec, Array]] = (),
+        *,
+        request_id: str = "",
+        soon: bool = False,
+        needs_permit: bool = False,
+    ) -> None:
+        """Sends a message. To a dead worker it goes nowhere.
+
+        Args:
+            kind: What it says.
+            call: Number of the call that it is about.
+            head: Its values.
+            named: Its tensors.
+            request_id: Of the inference request, of a call.
+            soon: Send it with those of other requests that have come by now.
+            needs_permit: It is a call that `take_back` may take back.
+
+        Raises:
+            TypeError: The head holds what JSON has no form for.
+            MemoryError: The tensors do not fit into the shared memory.
+        """
+        if not self._is_open:
+            return
+        self._outbox.append(
+            self._codec.encode(
+                kind, call, head or {}, named, request_id=request_id, needs_permit=needs_permit
+            )
+        )
+        self._permits_due += needs_permit
+        if not soon:
+            self._flush()
+        elif len(self._outbox) == 1:
+            self._loop.call_soon(self._flush)
+
+    def take_back(self) -> int:
+        """Takes back calls that need a permit and have not begun: how many, of the last sent.
+
+        The worker tells of each that it has dropped, when it comes to it.
+        """
+        self._flush()
+        taken = 0
+        with suppress(BlockingIOError):
+            while self._is_open:
+                os.read(self._permits, 8)
+                taken += 1
+        return taken
+
+    def receive(self, most: int | None = None) -> None:
+        """Takes messages that have come, also those for which the bell is not rung yet.
+
+        Args:
+            most: How many; None for all.
+        """
+        try:
+            while most != 0 and self._receive():
+                most = None if most is None else most - 1
+        except WireError as error:
+            self._on_nonsense(error)
+
+    def close(self) -> None:
+        """Takes the last messages of a worker that is gone, and lets go of everything."""
+        self._loop.remove_reader(self._bell)
+        with suppress(WireError):
+            while self._receive():
+                pass
+        self._loop.remove_writer(self._socket)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Lets go of everything, where no worker could be started."""
+        self._is_open = False
+        self._close_theirs()
+        self._socket.close()
+        os.close(self._bell)
+        os.close(self._permits)
+
+    def _make(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        opened = []
+        try:
+            ours.setblocking(False)
+            opened.append(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+            opened.append(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK | os.EFD_SEMAPHORE))
+            opened.append(create_arena())
+            opened.append(create_arena())
+        except BaseException:
+            ours.close()
+            theirs.close()
+            for descriptor in opened:
+                os.close(descriptor)
+            raise
+        bell, permits, inbound, outbound = opened
+        self._socket, self._bell, self._permits = ours, bell, permits
+        self._codec = Codec(Writer(inbound), Reader(outbound))
+        self.passed = (theirs.detach(), bell, permits, inbound, outbound)
+        self._theirs = [self.passed[0], inbound, outbound]
+
+    def _close_theirs(self) -> None:
+        while self._theirs:
+            os.close(self._theirs.pop())
+
+    def _on_bell(self) -> None:
+        with suppress(BlockingIOError):
+            self.receive(int.from_bytes(os.read(self._bell, 8), sys.byteorder))
+
+    def _receive(self) -> bool:
+        """Takes one packet; False where there is none."""
+        if not self._is_open:
+            return False
+        try:
+            try:
+                packet = self._socket.recv(PACKET_BYTES)
+            except ConnectionResetError:
+                # It died before it read all. Said once; then comes what it had sent.
+                packet = self._socket.recv(PACKET_BYTES)
+        except (BlockingIOError, ConnectionError):
+            return False
+        for message in self._codec.decode(packet):
+            self._on_message(message)
+        return bool(packet)
+
+    def _flush(self) -> None:
+        """Sends what is in the outbox, in as few packets as it takes."""
+        outbox, self._outbox = self._outbox, []
+        if not outbox or not self._is_open:
+            return
+        self.bursts = len(outbox) > 1
+        packets = _joined(outbox) if self.bursts else outbox
+        if self._permits_due:
+            os.write(self._permits, self._permits_due.to_bytes(8, sys.byteorder))
+            self._permits_due = 0
+        if self._backlog:
+            self._backlog.extend(packets)
+            return
+        for number, packet in enumerate(packets):
+            try:
+                self._socket.send(packet)
+            except BlockingIOError:
+                self._backlog.extend(packets[number:])
+                self._loop.add_writer(self._socket, self._send_backlog)
+                return
+            except OSError:
+                # It is gone: its exit is reported in a moment.
+                return
+
+    def _send_backlog(self) -> None:
+        with suppress(BlockingIOError):
+            while self._backlog:
+                with suppress(BrokenPipeError, ConnectionError):
+                    self._socket.send(self._backlog[0])
+                self._backlog.popleft()
+            self._loop.remove_writer(self._socket)
+
+
+def _joined(messages: Sequence[bytes]) -> list[bytes]:
+    """Packs messages into packets, in order."""
+    packets: list[list[bytes]] = [[]]
+    size = 0
+    for message in messages:
+        size += len(message)
+        if size > PACKET_BYTES and packets[-1]:
+            packets.append([])
+            size = len(message)
+        packets[-1].append(message)
+    return [b"".join(packet) for packet in packets]
