@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import click
 
@@ -18,22 +19,35 @@ if TYPE_CHECKING:
     from ..routes import Reply, Route, WireInput
 
 
+_SECONDS = click.FloatRange(min=0, min_open=True)
+
+
 @click.command("infer")
 @click.argument("url")
 @click.option("-m", "--model", help="Its name; needless over REST where there is one model.")
+@click.option("--model-version", "version", help="Of the model; the default one if not given.")
 @click.option("--grpc", "by_grpc", is_flag=True, help="URL is HOST:PORT of gRPC.")
 @click.option("--binary", is_flag=True, help="REST with binary tensors.")
 @click.option("-i", "--input", "given", multiple=True, help=HELP)
 @click.option("--header", "headers_given", multiple=True, help=header_options.HELP)
 @click.option("--random", "is_random", is_flag=True, help="Random inputs that keep the contract.")
 @click.option("--stream", is_flag=True, help="Print answers as they come.")
-@click.option("--bench", type=float, metavar="SECONDS", help="Call for that long, show latencies.")
+@click.option(
+    "--bench", type=_SECONDS, metavar="SECONDS", help="Call for that long, show latencies."
+)
 @click.option("-c", "--clients", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait for an answer.")
+@click.option(
+    "--timeout",
+    type=_SECONDS,
+    default=60.0,
+    show_default=True,
+    help="Seconds to wait for an answer.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     url: str,
     model: str | None,
+    version: str | None,
     by_grpc: bool,
     binary: bool,
     given: tuple[str, ...],
@@ -46,9 +60,11 @@ def command(
     as_json: bool,
 ) -> None:
     """Call the server at URL: http://HOST:PORT, that of a model, or HOST:PORT with --grpc."""
-    url, model = _parts(url, model)
+    by_grpc = by_grpc or url.startswith("grpc://")
+    url, named, of_version = _parts(url)
+    model, version = model or named, version or of_version
     headers = header_options.parse(headers_given)
-    route = _route(url, timeout, headers, by_grpc=by_grpc, binary=binary)
+    route = _route(url, timeout, headers, version, by_grpc=by_grpc, binary=binary)
     model = model or _only_model(route, by_grpc=by_grpc)
     metadata = route.metadata(model)
     inputs = _inputs(metadata, given, is_random=is_random)
@@ -56,7 +72,8 @@ def command(
         from . import bench as benchmark
 
         routes = [
-            _route(url, timeout, headers, by_grpc=by_grpc, binary=binary) for _ in range(clients)
+            _route(url, timeout, headers, version, by_grpc=by_grpc, binary=binary)
+            for _ in range(clients)
         ]
         benchmark.run(routes, model, inputs, bench, as_json=as_json)
         return
@@ -71,24 +88,39 @@ def command(
         click.echo(click.style(f"{route.name}: {took:.2f} ms", dim=True), err=True)
 
 
-def _parts(url: str, model: str | None) -> tuple[str, str | None]:
-    """The server's URL, and the model's name where the URL has it."""
+def _parts(url: str) -> tuple[str, str, str]:
+    """The server's URL, and the model's name and version where the URL has them."""
     base, separator, rest = url.partition("/v2/models/")
     if not separator:
-        return url.removesuffix("/v2"), model
-    return base, model or rest.partition("/")[0]
+        return url.removesuffix("/v2"), "", ""
+    model, _, more = rest.partition("/")
+    versions, _, version = more.partition("/")
+    return (
+        base,
+        unquote(model),
+        unquote(version.partition("/")[0]) if versions == "versions" else "",
+    )
 
 
 def _route(
-    url: str, timeout: float, headers: Mapping[str, str], *, by_grpc: bool, binary: bool
+    url: str,
+    timeout: float,
+    headers: Mapping[str, str],
+    version: str,
+    *,
+    by_grpc: bool,
+    binary: bool,
 ) -> Route:
     if by_grpc:
         from ..routes.grpc import RawRoute
 
-        return RawRoute(url.removeprefix("grpc://").removeprefix("http://"), timeout, headers)
+        return RawRoute(
+            url.removeprefix("grpc://").removeprefix("http://"), timeout, headers, version
+        )
     from ..routes.rest import BinaryRoute, JsonRoute
 
-    return BinaryRoute(url, timeout, headers) if binary else JsonRoute(url, timeout, headers)
+    route = BinaryRoute if binary else JsonRoute
+    return route(url, timeout, headers, version)
 
 
 def _only_model(route: Any, *, by_grpc: bool) -> str:

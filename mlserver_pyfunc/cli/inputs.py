@@ -40,6 +40,8 @@ def parse(specs: Iterable[TensorSpec], given: Sequence[str]) -> dict[str, Array]
         name, separator, text = item.partition("=")
         if name not in by_name and len(by_name) == 1 and not (separator and name.isidentifier()):
             name, text = next(iter(by_name)), item
+        elif not separator:
+            raise click.BadParameter(f'expected NAME=VALUE, got "{item[:40]}"')
         if name not in by_name:
             expected = ", ".join(by_name) or "none"
             raise click.BadParameter(f'no input "{name}", expected {expected}')

@@ -5,6 +5,7 @@ Uses tritonclient's messages. Do not import it where MLServer is imported.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -28,13 +29,20 @@ class RawRoute:
         target: `HOST:PORT`.
         timeout: Seconds to wait for an answer.
         headers: Sent with every call, as metadata; `host` as the call's authority.
+        version: Of the model; empty for the default one.
     """
 
     name = "gRPC raw"
 
     def __init__(
-        self, target: str, timeout: float = 60, headers: Mapping[str, str] | None = None
+        self,
+        target: str,
+        timeout: float = 60,
+        headers: Mapping[str, str] | None = None,
+        version: str = "",
     ) -> None:
+        if not re.fullmatch(r".+:\d+|unix:.+", target):
+            raise CallError(f'"{target}": expected HOST:PORT')
         metadata = {name.lower(): value for name, value in (headers or {}).items()}
         options: list[tuple[str, int | str]] = [
             ("grpc.max_send_message_length", _MAX_MESSAGE),
@@ -49,6 +57,7 @@ class RawRoute:
         ]
         self._channel = grpc.insecure_channel(target, options)
         self._timeout = timeout
+        self._version = version
         self._infer = self._unary("ModelInfer", messages.ModelInferResponse)
         self._metadata = self._unary("ModelMetadata", messages.ModelMetadataResponse)
         # Triton wraps the answers of a stream in a message of its own, the protocol does not.
@@ -60,7 +69,9 @@ class RawRoute:
 
     def metadata(self, model: str) -> dict[str, Any]:
         """As `Route.metadata`."""
-        answer = self._answer(self._metadata, messages.ModelMetadataRequest(name=model))
+        answer = self._answer(
+            self._metadata, messages.ModelMetadataRequest(name=model, version=self._version)
+        )
         described: dict[str, Any] = MessageToDict(answer, preserving_proto_field_name=True)
         for tensor in (*described.get("inputs", ()), *described.get("outputs", ())):
             tensor["shape"] = [int(size) for size in tensor.get("shape", ())]
@@ -100,7 +111,7 @@ class RawRoute:
     def _request(
         self, model: str, inputs: Sequence[WireInput], parameters: Mapping[str, Any] | None
     ) -> Any:
-        request = messages.ModelInferRequest(model_name=model)
+        request = messages.ModelInferRequest(model_name=model, model_version=self._version)
         for name, value in (parameters or {}).items():
             _set_parameter(request.parameters[name], value)
         for tensor in inputs:

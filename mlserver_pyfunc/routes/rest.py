@@ -25,26 +25,36 @@ class JsonRoute:
         url: Of the server, with a path prefix where it has one.
         timeout: Seconds to wait for an answer.
         headers: Sent with every call.
+        version: Of the model; empty for the default one.
     """
 
     name = "REST JSON"
 
     def __init__(
-        self, url: str, timeout: float = 60, headers: Mapping[str, str] | None = None
+        self,
+        url: str,
+        timeout: float = 60,
+        headers: Mapping[str, str] | None = None,
+        version: str = "",
     ) -> None:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
+        try:
+            parts = urlsplit(url if "://" in url else f"http://{url}")
+            port = parts.port
+        except ValueError:
+            raise CallError(f'"{url}": expected http://HOST:PORT') from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise CallError(f'"{url}": expected http://HOST:PORT')
         is_tls = parts.scheme == "https"
         connection = http.client.HTTPSConnection if is_tls else http.client.HTTPConnection
-        self._connection = connection(parts.hostname, parts.port, timeout=timeout)
+        self._connection = connection(parts.hostname, port, timeout=timeout)
         self._prefix = parts.path.rstrip("/")
         self._url = url
         self._headers = dict(headers or {})
+        self._version = f"/versions/{quote(version, safe='')}" if version else ""
 
     def metadata(self, model: str) -> dict[str, Any]:
         """As `Route.metadata`."""
-        described: dict[str, Any] = self._json("GET", f"/v2/models/{quote(model, safe='')}")
+        described: dict[str, Any] = self._json("GET", self._path(model))
         return described
 
     def server_metadata(self) -> dict[str, Any]:
@@ -66,15 +76,14 @@ class JsonRoute:
     ) -> Reply:
         """As `Route.infer`."""
         body = orjson.dumps(_body(inputs, parameters, _json_tensor))
-        return _reply(self._json("POST", f"/v2/models/{quote(model, safe='')}/infer", body), b"")
+        return _reply(self._json("POST", f"{self._path(model)}/infer", body), b"")
 
     def stream(
         self, model: str, inputs: Sequence[WireInput], parameters: Mapping[str, Any] | None = None
     ) -> Iterator[Reply]:
         """As `Route.stream`, by server-sent events."""
         body = orjson.dumps(_body(inputs, parameters, _json_tensor))
-        path = f"/v2/models/{quote(model, safe='')}/infer_stream"
-        response = self._send("POST", path, body, {})
+        response = self._send("POST", f"{self._path(model)}/infer_stream", body, {})
         for line in response:
             if not line.startswith(b"data:"):
                 continue
@@ -87,6 +96,9 @@ class JsonRoute:
         """As `Route.close`."""
         self._connection.close()
 
+    def _path(self, model: str) -> str:
+        return f"/v2/models/{quote(model, safe='')}{self._version}"
+
     def _json(self, method: str, path: str, body: bytes | None = None) -> Any:
         return orjson.loads(self._send(method, path, body, {}).read())
 
@@ -97,6 +109,9 @@ class JsonRoute:
         try:
             self._connection.request(method, self._prefix + path, body, dict(headers))
             response = self._connection.getresponse()
+        except http.client.BadStatusLine:
+            self._connection.close()
+            raise CallError(f"{self._url} does not speak HTTP: is it the port of gRPC?") from None
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
             raise CallError(f"{self._url} does not answer: {error}") from None
@@ -124,8 +139,7 @@ class BinaryRoute(JsonRoute):
             "Content-Type": "application/octet-stream",
             _HEAD_LENGTH: str(len(head)),
         }
-        path = f"/v2/models/{quote(model, safe='')}/infer"
-        response = self._send("POST", path, head + b"".join(raws), headers)
+        response = self._send("POST", f"{self._path(model)}/infer", head + b"".join(raws), headers)
         length = response.getheader(_HEAD_LENGTH)
         received = response.read()
         end = int(length) if length else len(received)

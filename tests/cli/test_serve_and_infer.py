@@ -77,6 +77,50 @@ def test_infer_tells_the_servers_error_in_its_words(flaky):
     assert "absent not found" in err
 
 
+VERSIONED = (
+    "model_name: pair\nmodel_version: '{0}'\nsource: {{code: 'def f(): return {0}', handler: f}}\n"
+    "outputs: [{{name: y, datatype: INT8, shape: [1]}}]\n"
+)
+
+
+def test_infer_calls_the_version_that_it_is_told(tmp_path):
+    for version in ("1", "2"):
+        folder = tmp_path / version
+        folder.mkdir()
+        (folder / "function.yaml").write_text(VERSIONED.format(version))
+        settings = {"name": "pair", "implementation": "mlserver_pyfunc.PyFuncRuntime"}
+        (folder / "model-settings.json").write_text(json.dumps(settings))
+    with serving(tmp_path) as (url, target, _):
+        for version in (1, 2):
+            named = ["--model-version", version]
+            for args in (
+                [f"{url}/v2/models/pair/versions/{version}"],
+                [url, "-m", "pair", *named, "--binary"],
+                [target, "--grpc", "-m", "pair", *named],
+                [f"grpc://{target}", "-m", "pair", *named],
+            ):
+                out, _ = run("infer", *args, "--json")
+                assert json.loads(out)["outputs"][0]["data"] == [version]
+        _, err = run("infer", f"{url}/v2/models/pair/versions/3", code=1)
+        assert "pair with version 3 not found" in err
+        _, err = run("infer", f"http://{target}", "-m", "pair", code=4)
+        assert "does not speak HTTP: is it the port of gRPC?" in err
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (["http://localhost:abc"], 4, '"http://localhost:abc": expected http://HOST:PORT'),
+        (["localhost", "--grpc", "-m", "a"], 4, '"localhost": expected HOST:PORT'),
+        (["http://localhost", "--bench", "-1"], 2, "-1.0 is not in the range x>0"),
+        (["http://localhost", "--timeout", "0"], 2, "0.0 is not in the range x>0"),
+    ],
+)
+def test_infer_tells_what_is_no_address_and_no_time(args, code, message):
+    _, err = run("infer", *args, code=code)
+    assert message in err
+
+
 def test_infer_says_that_no_server_answers():
     (port,) = free_ports(1)
     for args in ([f"http://127.0.0.1:{port}"], [f"127.0.0.1:{port}", "--grpc", "-m", "a"]):
