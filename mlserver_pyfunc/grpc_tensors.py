@@ -205,7 +205,7 @@ def _decode_varints(body: memoryview, count: int) -> Array:
     ends = np.flatnonzero(octets < 0x80)
     starts = np.concatenate(([0], ends[:-1] + 1))
     lengths = ends - starts
-    values = (octets[starts] & 0x7F).astype(np.int64)
+    values: Array = (octets[starts] & 0x7F).astype(np.int64)
     for place in range(1, int(np.max(lengths)) + 1):
         longer = np.flatnonzero(lengths >= place)
         values[longer] |= (octets[starts[longer] + place] & 0x7F).astype(np.int64) << (7 * place)

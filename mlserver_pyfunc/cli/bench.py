@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import click
 import numpy as np
@@ -55,7 +56,7 @@ def run(
 
 
 def _print(
-    times: np.ndarray[tuple[int], np.dtype[np.float64]],
+    times: np.ndarray[Any, np.dtype[np.float64]],
     errors: Counter[str],
     seconds: float,
     *,
@@ -77,6 +78,7 @@ def _print(
     click.echo("  ".join(f"{name} {value:.2f} ms" for name, value in percentiles.items()))
     limit = np.percentile(times, 99.5)
     counts, edges = np.histogram(times[times <= limit], bins=BARS)
+    most = max(counts.tolist())
     for count, edge in zip(counts.tolist(), edges.tolist(), strict=False):
-        bar = "█" * round(count / counts.max() * WIDTH)
+        bar = "█" * round(count / most * WIDTH)
         click.echo(f"{edge:9.2f} ms  {bar} {count}")
