@@ -9,6 +9,7 @@ was tested with, and not where `MLSERVER_PYFUNC_FASTPATH=0`.
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import os
 import platform
@@ -34,6 +35,8 @@ from .rest_tensors import TensorRequest
 SWITCH = "MLSERVER_PYFUNC_FASTPATH"
 TESTED_VERSIONS = frozenset({"1.7.1"})
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_STOCK_COLLECTIONS = (700, 2000)
+_NEW_OBJECTS = 20_000
 BINARY_EXTENSION = "binary_tensor_data"
 
 logger = logging.getLogger("mlserver.pyfunc")
@@ -60,6 +63,7 @@ def install() -> bool:
     for owner, name, seam in seams:
         setattr(owner, name, seam(getattr(owner, name)))
     _keep_freed_memory()
+    _collect_less_often()
     return True
 
 
@@ -74,6 +78,18 @@ def _keep_freed_memory() -> None:
     mallopt = ctypes.CDLL(None).mallopt
     mallopt(_M_MMAP_THRESHOLD, 32 << 20)
     mallopt(_M_TRIM_THRESHOLD, 128 << 20)
+
+
+def _collect_less_often() -> None:
+    """Has Python look for cycles after more new objects than some requests at once are made of.
+
+    Requests that wait for a worker together are, at Python's 700 (2000 from 3.13), looked
+    through again and again while they wait, and none of it is garbage: a tenth of the time of
+    16 small ones. Limits that were set otherwise, and a collector that is off, stay as they are.
+    """
+    youngest, *older = gc.get_threshold()
+    if gc.isenabled() and youngest in _STOCK_COLLECTIONS:
+        gc.set_threshold(_NEW_OBJECTS, *older)
 
 
 class FirstRequest(TensorRequest):

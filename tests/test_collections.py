@@ -1,0 +1,44 @@
+"""How often Python looks for cycles, in a server that serves a function of ours."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import gc, json
+{before}
+from mlserver_pyfunc import PyFuncRuntime
+print(json.dumps([gc.isenabled(), *gc.get_threshold()]))
+"""
+
+
+def _thresholds(before: str, switch: str = "1") -> list[int]:
+    ran = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(before=before)],
+        capture_output=True, check=True, text=True,
+        env={"MLSERVER_PYFUNC_FASTPATH": switch},
+    )  # fmt: skip
+    found: list[int] = json.loads(ran.stdout.splitlines()[-1])
+    return found
+
+
+def test_it_is_less_often_than_pythons_own() -> None:
+    _, stock, *older = _thresholds("", switch="0")
+    assert stock in (700, 2000)
+    assert _thresholds("") == [True, 20_000, *older]
+
+
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [
+        ("gc.set_threshold(5000, 3, 3)", [True, 5000, 3, 3]),
+        ("gc.set_threshold(0)", [True, 0]),
+        ("gc.disable()", [False, 700]),
+    ],
+)
+def test_what_was_set_otherwise_stays(before: str, expected: list[int]) -> None:
+    assert _thresholds(before)[: len(expected)] == expected
