@@ -66,6 +66,7 @@ def main(connection: int, bell: int, permits: int, inbound: int, outbound: int) 
     codec = Codec(Writer(outbound), Reader(inbound))
     channel = Channel(socket.socket(fileno=connection), bell, permits, codec)
     _set_up_output()
+    _give_way()
     faulthandler.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     message = channel.receive()
@@ -252,6 +253,13 @@ def _watch(connection: int) -> None:
     poll.register(connection, 0)
     poll.poll()
     os.killpg(0, signal.SIGKILL)
+
+
+def _give_way() -> None:
+    """Has the server, which wakes this process, end what it is at first: on the same core it
+    gathers more calls meanwhile, and both are woken less often."""
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _set_up_output() -> None:
