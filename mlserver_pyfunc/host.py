@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import traceback
+import weakref
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -22,6 +23,7 @@ from mlserver.grpc.servicers import InferenceServicer
 from mlserver.handlers import DataPlane
 from mlserver.parallel.logging import logger as pool_logger
 from mlserver.parallel.registry import InferencePoolRegistry
+from mlserver.registry import SingleModelRegistry
 from mlserver.rest import errors as rest_errors
 from mlserver.rest.responses import Response
 from mlserver.settings import ModelSettings
@@ -48,6 +50,7 @@ _original_contents = converters.InferTensorContentsConverter._get_contents
 
 
 _versions: defaultdict[str, list[str | None]] = defaultdict(list)
+_mixed: dict[str, weakref.ref[SingleModelRegistry]] = {}
 # Seconds.
 _longest_call = 5.0
 
@@ -65,8 +68,40 @@ def remove_model(name: str, version: str | None) -> None:
 
 
 def is_ours(name: str) -> bool:
-    """Whether a model is served by this runtime."""
-    return name in _versions
+    """Whether all versions of a model that are loaded are served by this runtime."""
+    return name in _versions and (name not in _mixed or not _is_mixed(name))
+
+
+def tell_other_runtimes() -> None:
+    """Notes where one version of a name is served by us, and another by another runtime.
+
+    Such a name goes MLServer's own way. Idempotent.
+    """
+    stock = SingleModelRegistry._register
+    if getattr(stock, "tells_runtimes", False):
+        return
+
+    def register(self: SingleModelRegistry, model: MLModel) -> None:
+        stock(self, model)
+        if _has_others(self):
+            _mixed[self._name] = weakref.ref(self)
+
+    vars(register)["tells_runtimes"] = True
+    setattr(SingleModelRegistry, "_register", register)  # noqa: B010
+
+
+def _is_mixed(name: str) -> bool:
+    """Whether a name that was mixed still is."""
+    versions = _mixed[name]()
+    if versions is not None and _has_others(versions):
+        return True
+    del _mixed[name]
+    return False
+
+
+def _has_others(versions: SingleModelRegistry) -> bool:
+    models = [*versions._versions.values(), versions._default]
+    return any(model is not None and not hasattr(model, "served") for model in models)
 
 
 def loaded_versions(name: str) -> list[str]:

@@ -242,6 +242,7 @@ def _version(settings: ModelSettings) -> str | None:
 
 
 host.tell_versions(_version)
+host.tell_other_runtimes()
 
 
 def _metadata_tensor(tensor: TensorDefinition) -> MetadataTensor:

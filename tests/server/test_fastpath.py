@@ -15,7 +15,7 @@ import pytest
 
 from . import grpc_calls, kserve_calls
 from .conftest import GrpcCall
-from .models import MODELS, write_repository
+from .models import MODELS, write_model, write_repository
 from .process import ServerProcess, serving
 from .wire import Request, Tensor, json_request
 
@@ -60,6 +60,14 @@ def _write_stock(folder: Path) -> None:
         (folder / name).mkdir()
         text = json.dumps({"name": name, "parallel_workers": 0, **settings})
         (folder / name / "model-settings.json").write_text(text)
+    # One name, and a version of it by each runtime.
+    twice = {"code": "def handler(x):\n    return x * 2\n", "handler": "handler"}
+    tensors = [{"name": name, "datatype": "FP32", "shape": [-1, -1]} for name in "xy"]
+    definition = {"source": twice, "inputs": tensors[:1], "outputs": tensors[1:]}
+    write_model(folder / "both-2", definition, name="both", parameters={"version": "2"})
+    (folder / "both-1").mkdir()
+    stock = {"name": "both", "parameters": {"version": "1"}, **implementations["numbers"]}
+    (folder / "both-1" / "model-settings.json").write_text(json.dumps(stock))
     model = LinearRegression().fit([[0.0, 1.0], [1.0, 0.0]], [1.0, 2.0])
     joblib.dump(model, folder / "sklearn" / "model.joblib")
 
@@ -72,7 +80,7 @@ def mixed_servers(
     folder = tmp_path_factory.mktemp("mixed")
     write_repository(folder, {"echo": MODELS["echo"]})
     _write_stock(folder)
-    models = ("echo", *STOCK_MODELS)
+    models = ("echo", "both", *STOCK_MODELS)
     off = {"MLSERVER_PYFUNC_FASTPATH": "0"}
     with (
         serving(folder, tmp_path_factory.mktemp("on"), *models) as on,
@@ -87,6 +95,7 @@ FP32 = Tensor("x", "FP32", (2, 2), [1.5, -2.0, 0.25, 3.0])
 INT64 = Tensor("x", "INT64", (3,), [1, -2, 2**62])
 TEXT = Tensor("x", "BYTES", (2,), [b"open", b"inference"])
 WRONG = Tensor("x", "FP32", (2, 2), [1.5], raw=b"1234")
+MANY = Tensor("x", "FP32", (40, 50), [n / 4 for n in range(2000)])
 STOCK_REQUESTS = [
     Request("numbers", [FP32], id="a"),
     Request("numbers", [INT64], id="b"),
@@ -94,6 +103,10 @@ STOCK_REQUESTS = [
     Request("texts", [TEXT], id="d"),
     Request("sklearn", [FP32], id="e"),
     Request("absent", [FP32], id="f"),
+    Request("both", [FP32], id="g", version="1"),
+    Request("both", [MANY], id="h", version="1"),
+    Request("both", [FP32], id="i", version="2"),
+    Request("both", [FP32], id="j"),
 ]
 
 
@@ -104,7 +117,8 @@ def test_other_runtimes_answer_byte_for_byte_the_same_over_rest(
     answers = []
     for server in mixed_servers:
         body = json.dumps(json_request(request_))
-        path = f"/v2/models/{request_.model}/infer"
+        version = f"/versions/{request_.version}" if request_.version else ""
+        path = f"/v2/models/{request_.model}{version}/infer"
         response = server.client.post(
             path, content=body, headers={"Content-Type": "application/json"}
         )
