@@ -84,7 +84,7 @@ def _run(document: dict[str, Any], server: ServerProcess, examples: int) -> dict
 def test_whatever_the_document_allows_is_answered_as_it_says(server: ServerProcess) -> None:
     statuses = _run(_document(), server, examples=150)
     assert statuses[200]
-    assert statuses[400]
+    assert set(statuses) > {200}, "nothing was refused"
     assert set(statuses) <= {200, 400, *UNDOCUMENTED}
 
 
