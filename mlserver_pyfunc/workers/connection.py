@@ -40,17 +40,17 @@ class Connection:
         self._on_message = on_message
         self._on_nonsense = on_nonsense
         self._loop = asyncio.get_running_loop()
+        self._codec: Codec | None = None
         self._outbox: list[bytes] = []
         self._permits_due = 0
         self._backlog: deque[bytes] = deque()
-        self._is_open = True
         self.bursts = False
         self._make()
 
     @property
     def memory_used(self) -> int:
         """Bytes of shared memory that hold tensors for the worker."""
-        return self._codec.writer.used_bytes
+        return self._codec.writer.used_bytes if self._codec is not None else 0
 
     def start(self) -> None:
         """Listens to the worker, which has its descriptors by now."""
@@ -83,7 +83,7 @@ class Connection:
             TypeError: The head holds what JSON has no form for.
             MemoryError: The tensors do not fit into the shared memory.
         """
-        if not self._is_open:
+        if self._codec is None:
             return
         self._outbox.append(
             self._codec.encode(
@@ -104,7 +104,7 @@ class Connection:
         self._flush()
         taken = 0
         with suppress(BlockingIOError):
-            while self._is_open:
+            while self._codec is not None:
                 os.read(self._permits, 8)
                 taken += 1
         return taken
@@ -132,7 +132,8 @@ class Connection:
 
     def abandon(self) -> None:
         """Lets go of everything, where no worker could be started."""
-        self._is_open = False
+        # With the last array on it, its memory goes at once.
+        self._codec = None
         self._close_theirs()
         self._socket.close()
         os.close(self._bell)
@@ -169,7 +170,7 @@ class Connection:
 
     def _receive(self) -> bool:
         """Takes one packet; False where there is none."""
-        if not self._is_open:
+        if self._codec is None:
             return False
         try:
             try:
@@ -186,7 +187,7 @@ class Connection:
     def _flush(self) -> None:
         """Sends what is in the outbox, in as few packets as it takes."""
         outbox, self._outbox = self._outbox, []
-        if not outbox or not self._is_open:
+        if not outbox or self._codec is None:
             return
         self.bursts = len(outbox) > 1
         packets = _joined(outbox) if self.bursts else outbox
