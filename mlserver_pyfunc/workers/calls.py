@@ -241,7 +241,7 @@ class Calls:
         outputs = [(item.spec, item.array) for item in self._contract.encode_outputs(named.values)]
         self._leave_if_forked()
         seconds = self._took(started)
-        head = {"parameters": dict(named.parameters)} if named.parameters else {}
+        head = {"parameters": dict(named.parameters)} if named.parameters else None
         try:
             packet = self._channel.codec.encode(kind, number, head, outputs, seconds=seconds)
         except (TypeError, ValueError) as error:

@@ -90,7 +90,7 @@ class Channel:
         named: Sequence[tuple[TensorSpec, Array]] = (),
     ) -> None:
         """Makes and sends a message."""
-        self.post(self.codec.encode(kind, call, head or {}, named))
+        self.post(self.codec.encode(kind, call, head, named))
 
     def post(self, message: bytes, *, hold: bool = False) -> None:
         """Sends a message that the codec made.

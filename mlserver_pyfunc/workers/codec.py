@@ -48,7 +48,6 @@ _UNREADABLE = (
 
 _KEPT_HEADS = 256
 _MOST_MICROSECONDS = 2**32 - 1
-_NOTHING: Mapping[str, Any] = {}
 _encode_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _decode_json = json.JSONDecoder().raw_decode
 
@@ -71,7 +70,7 @@ class Codec:
         self,
         kind: Kind,
         call: int = 0,
-        head: Mapping[str, Any] = _NOTHING,
+        head: Mapping[str, Any] | None = None,
         named: Sequence[tuple[TensorSpec, Array]] = (),
         *,
         request_id: str = "",
@@ -99,7 +98,7 @@ class Codec:
             else:
                 fields["region"] = (self._write(layout, parts, end), end)
             if head or fields:
-                text = _encode_json({**head, **fields, "tensors": layout}).encode()
+                text = _encode_json({**(head or {}), **fields, "tensors": layout}).encode()
             else:
                 text, flags = self._known_text(layout), _RECURS
         except BaseException:

@@ -87,7 +87,7 @@ class Connection:
             return
         self._outbox.append(
             self._codec.encode(
-                kind, call, head or {}, named, request_id=request_id, needs_permit=needs_permit
+                kind, call, head, named, request_id=request_id, needs_permit=needs_permit
             )
         )
         self._permits_due += needs_permit
