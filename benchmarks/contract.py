@@ -16,9 +16,9 @@ import numpy as np
 import uvloop
 from mlserver.types import InferenceRequest
 
-from mlserver_pyfunc import tensors, texts, values
 from mlserver_pyfunc.definition import parse
 from mlserver_pyfunc.function import Function
+from mlserver_pyfunc.protocol import bytes_tensors, casting, tensors
 
 CALLS = 5000
 REPEATS = 7
@@ -83,14 +83,14 @@ def _strings() -> None:
     strings = [element.decode() for element in elements]
     shape = [len(elements)]
     bytes_ = tensors.DATATYPES["BYTES"]
-    array = values.from_value(bytes_, elements)
+    array = casting.from_value(bytes_, elements)
     raw = tensors.to_raw(bytes_, array)
     ways: dict[str, Callable[[], object]] = {
         "raw contents in": lambda: tensors.from_raw(bytes_, tensors.RawTensor(raw), shape),
         "raw contents out": lambda: tensors.to_raw(bytes_, array),
         "JSON strings in": lambda: tensors.from_list(bytes_, strings, shape),
-        "JSON strings out": lambda: texts.to_json_bytes(array),
-        "a handler's list of str, checked": lambda: values.from_value(bytes_, strings),
+        "JSON strings out": lambda: bytes_tensors.to_json_bytes(array),
+        "a handler's list of str, checked": lambda: casting.from_value(bytes_, strings),
     }
     print("a million strings of about 11 bytes, ms of CPU:")
     for name, way in ways.items():

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 
 from . import joining
 from .context import InferenceCall
-from .contract import Contract
 from .definition import BatchDefinition, ServingDefinition
 from .errors import (
     HandlerError,
@@ -26,6 +25,7 @@ from .errors import (
     TimeLimitError,
 )
 from .metrics import FunctionMetrics, Wait
+from .protocol.contract import Contract
 from .runner import UNLOAD_SECONDS, Answer, Runner
 
 _LIGHT_LOAD = 10

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from .definition import FunctionDefinition, TensorDefinition
-from .tensors import DATATYPES
+from .protocol.tensors import DATATYPES
 
 _HEAD = '''\
 """Client of the model `{name}`. Written by `mlserver-pyfunc client`; needs tritonclient."""

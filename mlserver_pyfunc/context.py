@@ -14,9 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from . import tensors, texts
-from .contract import TensorSpec
-from .tensors import Array
+from .protocol import bytes_tensors, tensors
+from .protocol.contract import TensorSpec
+from .protocol.tensors import Array
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 """Of the call that runs, for the log."""
@@ -195,7 +195,11 @@ class InferenceCall:
             body["parameters"] = dict(self.parameters)
         for tensor in self.request.inputs:
             is_bytes = tensor.datatype == "BYTES"
-            data = texts.to_json_bytes(tensor.data)[0] if is_bytes else tensors.to_list(tensor.data)
+            data = (
+                bytes_tensors.to_json_bytes(tensor.data)[0]
+                if is_bytes
+                else tensors.to_list(tensor.data)
+            )
             body["inputs"].append(
                 {
                     "name": tensor.name,

@@ -12,15 +12,15 @@ import numpy as np
 
 from . import lock
 from .context import Context, InferenceCall
-from .contract import Contract, TensorSpec
-from .definition import FunctionDefinition, TensorDefinition
+from .definition import FunctionDefinition
 from .environment import provide, unmet_needs
 from .errors import ContractError, LoadError, PyFuncError, RequestError
 from .in_process import InProcessRunner
 from .metrics import metrics_of
+from .protocol.contract import Contract, TensorSpec
+from .protocol.tensors import Array
 from .runner import Answer, Runner, logger
 from .sources import SourceTree
-from .tensors import DATATYPES, Array
 
 _CLIENT_GONE = 499
 """Status in the metrics of a request whose client did not wait for the answer."""
@@ -46,7 +46,11 @@ class Function:
         self.definition = definition
         self.model_name = model_name
         self.model_version = model_version
-        self.contract = Contract(model_name, _specs(definition.inputs), _specs(definition.outputs))
+        self.contract = Contract(
+            model_name,
+            [tensor.spec for tensor in definition.inputs],
+            [tensor.spec for tensor in definition.outputs],
+        )
         self.provenance: Mapping[str, str] = {}
         self._folder = folder
         self._metrics = metrics_of(model_name, model_version)
@@ -257,19 +261,6 @@ def _selected(answer: Answer, requested: Sequence[str]) -> Answer:
     by_name = {named.spec.name: named for named in answer.arrays}
     chosen = [by_name[name] for name in requested if name in by_name]
     return Answer(chosen, answer.parameters)
-
-
-def _specs(definitions: Sequence[TensorDefinition]) -> list[TensorSpec]:
-    return [
-        TensorSpec(
-            name=tensor.name,
-            datatype=DATATYPES[tensor.datatype],
-            shape=tuple(tensor.shape),
-            optional=tensor.optional,
-            text=tensor.content_type == "str",
-        )
-        for tensor in definitions
-    ]
 
 
 def _zeros(spec: TensorSpec) -> Array:

@@ -17,13 +17,13 @@ from mlserver.grpc.converters import ParametersConverter
 from mlserver.types import InferenceRequest
 from pydantic import ValidationError
 
-from . import tensors, texts
 from .bare import BareModel
-from .contract import NamedArray
 from .data_plane import RequestParameters
+from .protocol import bytes_tensors, tensors
+from .protocol.contract import NamedArray
+from .protocol.tensors import DATATYPES, Array, Datatype, RawTensor
+from .protocol.types import shown
 from .response import ArrayResponse
-from .tensor_types import shown
-from .tensors import DATATYPES, Array, Datatype, RawTensor
 
 _FIXED_WIDTH = frozenset({"FP32", "FP64"})
 _WIRE_DTYPES: dict[str, np.dtype[Any]] = {
@@ -251,7 +251,7 @@ def _write_typed(message: pb.ModelInferResponse, named: NamedArray, model_name: 
         return
     elements = tensors.to_list(array)
     if datatype.is_bytes:
-        elements = [texts.as_bytes(element) for element in elements]
+        elements = [bytes_tensors.as_bytes(element) for element in elements]
     getattr(output.contents, datatype.contents).extend(elements)
 
 

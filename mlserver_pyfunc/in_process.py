@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 from .context import Context, InferenceCall, request_id, shown_id
-from .contract import Contract
 from .definition import FunctionDefinition
 from .errors import HandlerError, LoadError, OverloadedError, RequestError, describe
 from .execution import Executor
@@ -18,6 +17,7 @@ from .handler import BindError, CallPlan, Resolver, bind
 from .jobs import Outcome
 from .loader import FunctionPackage
 from .metrics import Wait, metrics_of
+from .protocol.contract import Contract
 from .results import name_values
 from .runner import UNLOAD_SECONDS, Answer, logger, warn_of_running_calls
 from .sources import SourceTree

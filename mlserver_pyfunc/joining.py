@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from .context import InferenceCall
-from .contract import Contract, NamedArray
 from .errors import ContractError, ResponseError
+from .protocol.contract import Contract, NamedArray
 from .runner import Answer
 
 _MAX_ID_CHARS = 200

@@ -9,16 +9,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from . import payload as payloads
-from . import texts
-from .contract import Contract
 from .definition import FunctionDefinition
 from .folder import FunctionFolder, open_folder
 from .function import Function
-from .json_response import listed_tensor, response_body
-from .payload import Payload
+from .protocol import bytes_tensors
+from .protocol import request as payloads
+from .protocol.contract import Contract
+from .protocol.request import Payload
+from .protocol.response import listed_tensor, response_body
+from .protocol.tensors import Array
 from .runner import Answer
-from .tensors import Array
 
 T = TypeVar("T")
 _END = object()
@@ -172,7 +172,7 @@ def load(folder: str | Path) -> LocalFunction:
 def arrays_of(answer: Answer) -> dict[str, Array]:
     """The answer's arrays by output name; BYTES are `str` where the definition says so."""
     return {
-        named.spec.name: texts.as_text(named.array) if named.spec.text else named.array
+        named.spec.name: bytes_tensors.as_text(named.array) if named.spec.text else named.array
         for named in answer.arrays
     }
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from .datatypes import DATATYPES
 from .definition import FunctionDefinition, TensorDefinition
 from .openapi_schemas import Schema, ref, schemas
+from .protocol.samples import example
 
 _READABLE = 1000
 
@@ -56,13 +56,8 @@ def document(
     return described
 
 
-def example(tensors: Sequence[TensorDefinition], size: int = 1) -> list[Schema]:
-    """Protocol tensors that keep the contract; -1 axes have `size`."""
-    return [_example(tensor, size) for tensor in tensors]
-
-
 def _infer(definition: FunctionDefinition, name: str, operation: str) -> Schema:
-    answer: Schema = {"model_name": name, "outputs": example(definition.outputs)}
+    answer: Schema = {"model_name": name, "outputs": _example(definition.outputs)}
     return {
         "operationId": operation,
         "summary": f"Call {name}",
@@ -89,7 +84,7 @@ def _request_body(definition: FunctionDefinition) -> Schema:
         "content": {
             "application/json": {
                 "schema": ref("InferenceRequest"),
-                "examples": _examples({"inputs": example(required)}, required),
+                "examples": _examples({"inputs": _example(required)}, required),
             }
         },
     }
@@ -157,13 +152,5 @@ def _error(status: str) -> Schema:
     return response
 
 
-def _example(tensor: TensorDefinition, size: int) -> Schema:
-    shape = [size if axis == -1 else axis for axis in tensor.shape]
-    values = {"O": "text", "b": True, "f": 0.5}
-    value = values.get(DATATYPES[tensor.datatype].dtype.kind, 1)
-    return {
-        "name": tensor.name,
-        "datatype": tensor.datatype,
-        "shape": shape,
-        "data": [value] * math.prod(shape),
-    }
+def _example(tensors: Sequence[TensorDefinition]) -> list[Schema]:
+    return example([tensor.spec for tensor in tensors])

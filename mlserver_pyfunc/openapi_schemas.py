@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .datatypes import DATATYPES
 from .definition import FunctionDefinition, TensorDefinition
+from .protocol.datatypes import DATATYPES
 
 Schema = dict[str, Any]
 

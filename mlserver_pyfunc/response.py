@@ -18,12 +18,12 @@ from starlette.background import BackgroundTasks
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from . import tensors, texts
 from .bare import BareModel
 from .cloud_events import SendableHeaders
-from .contract import NamedArray, TensorSpec
-from .json_response import listed_tensor, response_body, tensor_head, text_tensor
-from .tensors import Array
+from .protocol import bytes_tensors, tensors
+from .protocol.contract import NamedArray, TensorSpec
+from .protocol.response import listed_tensor, response_body, tensor_head, text_tensor
+from .protocol.tensors import Array
 
 GZIP_LIMIT = 64 * 1024
 """Above this many bytes a body is marked as not to be compressed: MLServer would do that
@@ -42,7 +42,7 @@ class ArrayData:
     def __iter__(self) -> Iterator[Any]:
         elements = tensors.to_list(self.array)
         if self.spec.datatype.is_bytes:
-            return map(texts.as_bytes, elements)
+            return map(bytes_tensors.as_bytes, elements)
         return iter(elements)
 
     def __len__(self) -> int:

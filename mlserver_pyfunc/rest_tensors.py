@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope
 
 from . import json_tensors
 from .host import is_ours
-from .tensors import RawTensor
+from .protocol.tensors import RawTensor
 
 LENGTH_HEADER = b"inference-header-content-length"
 _JSON = (b"content-type", b"application/json")

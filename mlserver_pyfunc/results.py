@@ -13,11 +13,11 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from . import tensors, values
 from .context import Response
-from .contract import Contract, TensorSpec
 from .errors import InferenceError, ResponseError
-from .tensors import TensorError
+from .protocol import casting, tensors
+from .protocol.contract import Contract, TensorSpec
+from .protocol.tensors import TensorError
 
 
 @dataclass(slots=True)
@@ -116,7 +116,7 @@ def _value(spec: TensorSpec, part: Mapping[str, Any]) -> Any:
     if shape is None or data is None:
         return data
     if not isinstance(data, list):
-        return tensors.reshape(values.from_value(spec.datatype, data), shape)
+        return tensors.reshape(casting.from_value(spec.datatype, data), shape)
     parameters = part.get("parameters")
     content_type = (
         parameters.get("content_type")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .context import InferenceCall, request_id, shown_id
-from .contract import NamedArray
+from .protocol.contract import NamedArray
 
 UNLOAD_SECONDS = 10.0
 """How long calls in flight, and then the unload function, may hold up an unload."""

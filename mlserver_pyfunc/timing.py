@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .contract import Contract, NamedArray, WireTensor
 from .folder import FunctionFolder
 from .function import Function
 from .local import LocalFunction
-from .tensors import Array
+from .protocol.contract import Contract, NamedArray, WireTensor
+from .protocol.tensors import Array
 
 PHASES = ("decode", "queue", "handler", "check", "encode")
 

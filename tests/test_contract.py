@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlserver_pyfunc.contract import Contract, TensorSpec
 from mlserver_pyfunc.errors import ContractError, ResponseError
-from mlserver_pyfunc.tensors import DATATYPES, RawTensor
+from mlserver_pyfunc.protocol.contract import Contract, TensorSpec
+from mlserver_pyfunc.protocol.tensors import DATATYPES, RawTensor
 
 
 @dataclass

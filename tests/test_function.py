@@ -183,7 +183,7 @@ async def test_the_context_has_what_user_code_may_need(load: Load, tmp_path: Pat
 async def test_the_handler_gets_the_declared_datatype_read_only_where_it_views_the_wire(
     load: Load,
 ) -> None:
-    from mlserver_pyfunc.tensors import RawTensor
+    from mlserver_pyfunc.protocol.tensors import RawTensor
 
     code = "def handler(x):\n    assert x.dtype == 'int64'\n    x[0] = 5\n    return x\n"
     function = await load(code)

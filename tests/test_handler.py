@@ -11,9 +11,9 @@ import pytest
 from mlserver.types import Parameters
 
 from mlserver_pyfunc.context import Context, InferenceCall
-from mlserver_pyfunc.contract import TensorSpec
 from mlserver_pyfunc.handler import BindError, Resolver, bind
-from mlserver_pyfunc.tensors import DATATYPES
+from mlserver_pyfunc.protocol.contract import TensorSpec
+from mlserver_pyfunc.protocol.tensors import DATATYPES
 
 
 def spec(name: str, **more: bool) -> TensorSpec:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_array_equal
 
-from mlserver_pyfunc import tensors, texts, values
-from mlserver_pyfunc.tensors import DATATYPES, Array, Datatype, RawTensor, TensorError
+from mlserver_pyfunc.protocol import bytes_tensors, casting, tensors
+from mlserver_pyfunc.protocol.tensors import DATATYPES, Array, Datatype, RawTensor, TensorError
 
 NUMBERS = [name for name in DATATYPES if name != "BYTES"]
 INTEGERS = [name for name in NUMBERS if "INT" in name]
@@ -108,7 +108,7 @@ def test_json_numbers_decode_to_what_was_encoded(form: str, name: str) -> None:
 
 @given(arrays(DATATYPES["BYTES"]))
 def test_json_bytes_decode_to_what_was_encoded(array: Array) -> None:
-    data, is_base64 = texts.to_json_bytes(array)
+    data, is_base64 = bytes_tensors.to_json_bytes(array)
     data = json.loads(json.dumps(data))
     _same(tensors.from_list(DATATYPES["BYTES"], data, array.shape, is_base64=is_base64), array)
 
@@ -153,7 +153,7 @@ def test_no_bytes_raise_anything_but_a_tensor_error(
 @given(st.sampled_from(list(DATATYPES.values())), _JSON)
 def test_no_result_raises_anything_but_a_tensor_error(datatype: Datatype, value: Any) -> None:
     with contextlib.suppress(TensorError):
-        assert values.from_value(datatype, value).dtype == datatype.dtype
+        assert casting.from_value(datatype, value).dtype == datatype.dtype
 
 
 _DTYPES = [*"?bBhHiIqQefdFDU", "S3", "M8[s]", "m8[s]", "O", ">f4", ">i8"]
@@ -171,7 +171,7 @@ _DTYPES = [*"?bBhHiIqQefdFDU", "S3", "M8[s]", "m8[s]", "O", ">f4", ">i8"]
 )
 def test_no_array_raises_anything_but_a_tensor_error(datatype: Datatype, value: Array) -> None:
     with contextlib.suppress(TensorError):
-        assert values.from_value(datatype, value).dtype == datatype.dtype
+        assert casting.from_value(datatype, value).dtype == datatype.dtype
 
 
 @pytest.mark.parametrize("name", INTEGERS)
@@ -310,14 +310,14 @@ def test_text_and_binary_elements() -> None:
     bytes_ = DATATYPES["BYTES"]
     array = tensors.from_list(bytes_, ["h\u00e9", "", "a\0b"], [3])
     assert array.tolist() == ["h\u00e9".encode(), b"", b"a\0b"]
-    assert texts.as_text(array).tolist() == ["h\u00e9", "", "a\0b"]
-    assert texts.to_json_bytes(array) == (["h\u00e9", "", "a\0b"], False)
+    assert bytes_tensors.as_text(array).tolist() == ["h\u00e9", "", "a\0b"]
+    assert bytes_tensors.to_json_bytes(array) == (["h\u00e9", "", "a\0b"], False)
 
 
 def test_one_element_that_is_not_text_makes_the_tensor_base64() -> None:
     array = _objects([b"text", b"\xff"], (2,))
-    assert texts.to_json_bytes(array) == (["dGV4dA==", "/w=="], True)
-    assert "expected UTF-8 text" in _error(texts.as_text, array)
+    assert bytes_tensors.to_json_bytes(array) == (["dGV4dA==", "/w=="], True)
+    assert "expected UTF-8 text" in _error(bytes_tensors.as_text, array)
 
 
 @pytest.mark.parametrize("bad", ["!", "abc", "YWJ j", "\u00e9"])
@@ -331,7 +331,7 @@ def test_a_long_element_is_cut_in_a_message() -> None:
     assert len(message) < 200
 
 
-@pytest.mark.parametrize("decode", [tensors.from_list, lambda d, v, _: values.from_value(d, v)])
+@pytest.mark.parametrize("decode", [tensors.from_list, lambda d, v, _: casting.from_value(d, v)])
 def test_text_that_has_no_utf8_is_an_error(decode: Any) -> None:
     message = _error(decode, DATATYPES["BYTES"], ["a", "\ud800"], [2])
     assert message == "expected UTF-8 text, got '\\ud800' at index 1"
@@ -354,7 +354,7 @@ CASTS = [
 
 @pytest.mark.parametrize(("name", "value", "expected"), CASTS)
 def test_safe_and_same_kind_casts_are_made(name: str, value: Array, expected: list[Any]) -> None:
-    array = values.from_value(DATATYPES[name], value)
+    array = casting.from_value(DATATYPES[name], value)
     assert array.dtype == DATATYPES[name].dtype
     assert array.tolist() == expected
 
@@ -385,7 +385,7 @@ def test_safe_and_same_kind_casts_are_made(name: str, value: Array, expected: li
     ],
 )
 def test_a_value_of_another_kind_is_an_error(name: str, value: Any, message: str) -> None:
-    assert message in _error(values.from_value, DATATYPES[name], value)
+    assert message in _error(casting.from_value, DATATYPES[name], value)
 
 
 @pytest.mark.parametrize(
@@ -408,7 +408,7 @@ def test_a_value_of_another_kind_is_an_error(name: str, value: Any, message: str
     ],
 )
 def test_python_values_become_arrays(name: str, value: Any, expected: Any) -> None:
-    array = values.from_value(DATATYPES[name], value)
+    array = casting.from_value(DATATYPES[name], value)
     if name == "BYTES":
         got = _from_raw(DATATYPES[name], tensors.to_raw(DATATYPES[name], array), array.shape)
         assert got.tolist() == expected
@@ -419,7 +419,7 @@ def test_python_values_become_arrays(name: str, value: Any, expected: Any) -> No
 
 def test_an_array_of_the_declared_datatype_is_not_copied() -> None:
     array = np.zeros((2, 2), dtype="<f4")
-    assert values.from_value(DATATYPES["FP32"], array) is array
+    assert casting.from_value(DATATYPES["FP32"], array) is array
 
 
 def test_raw_bytes_of_an_array_that_is_not_contiguous_are_in_row_major_order() -> None:

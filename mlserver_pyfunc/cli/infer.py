@@ -136,29 +136,27 @@ def _only_model(route: Any, *, by_grpc: bool) -> str:
 def _inputs(metadata: Any, given: tuple[str, ...], *, is_random: bool) -> list[WireInput]:
     from random import Random
 
-    from ..contract import TensorSpec
-    from ..definition import TensorDefinition
+    from mlserver_pyfunc.protocol.contract import TensorSpec
+    from mlserver_pyfunc.protocol.samples import random_array
+    from mlserver_pyfunc.protocol.tensors import DATATYPES
+
     from ..routes import WireInput
-    from ..samples import random_array
-    from ..tensors import DATATYPES
     from . import inputs
 
     declared = metadata.get("inputs") or []
     specs = [
-        TensorSpec(t["name"], DATATYPES[t["datatype"]], tuple(t.get("shape") or ()))
-        for t in declared
+        TensorSpec(
+            tensor["name"],
+            DATATYPES[tensor["datatype"]],
+            tuple(tensor.get("shape") or ()),
+            text=(tensor.get("parameters") or {}).get("content_type") == "str",
+        )
+        for tensor in declared
     ]
     arrays = inputs.parse(specs, given)
     if is_random:
-        for tensor in declared:
-            parameters = tensor.get("parameters") or {}
-            definition = TensorDefinition(
-                name=tensor["name"],
-                datatype=tensor["datatype"],
-                shape=tensor.get("shape") or [],
-                content_type="str" if parameters.get("content_type") == "str" else None,
-            )
-            arrays.setdefault(tensor["name"], random_array(definition, Random()))
+        for spec in specs:
+            arrays.setdefault(spec.name, random_array(spec, Random()))
     return [WireInput(s.name, s.datatype.name, arrays[s.name]) for s in specs if s.name in arrays]
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import click
 import numpy as np
 
-from .. import tensors
-from ..contract import TensorSpec
-from ..tensors import Array, TensorError
+from mlserver_pyfunc.protocol import tensors
+from mlserver_pyfunc.protocol.contract import TensorSpec
+from mlserver_pyfunc.protocol.tensors import Array, TensorError
 
 HELP = (
     "NAME=VALUE, repeatable. VALUE is JSON or bare text; @FILE reads .npy, .csv, .json, .png, "

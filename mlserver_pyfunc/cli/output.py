@@ -14,7 +14,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from ..tensors import Array
+from mlserver_pyfunc.protocol.tensors import Array
 
 MAX_ROWS = 20
 MAX_COLUMNS = 12

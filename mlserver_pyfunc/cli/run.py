@@ -34,9 +34,10 @@ def command(
     as_json: bool,
 ) -> None:
     """Call the function in FOLDER as the server would: same loading, contract and errors."""
-    from .. import payload as payloads
+    from mlserver_pyfunc.protocol import request as payloads
+    from mlserver_pyfunc.protocol.samples import random_array
+
     from ..folder import open_folder
-    from ..samples import random_array
     from ..timing import TimedFunction
     from . import inputs
 
@@ -47,7 +48,7 @@ def command(
             arrays = inputs.parse(function.contract.inputs.values(), given)
             if is_random:
                 source = random.Random()
-                for tensor in function.definition.inputs:
+                for tensor in function.contract.inputs.values():
                     arrays.setdefault(tensor.name, random_array(tensor, source))
             request = payloads.from_values(function.contract, arrays)
         for index in range(repeat):

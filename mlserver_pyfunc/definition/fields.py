@@ -10,7 +10,8 @@ import yaml
 from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from ..datatype_names import suggestion
+from mlserver_pyfunc.protocol.names import suggestion
+
 from ..sizes import in_bytes
 
 PYTHON_VERSIONS = ("3.10", "3.11", "3.12", "3.13")

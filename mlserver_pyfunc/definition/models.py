@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ..names import parameter_name
+from mlserver_pyfunc.protocol.names import parameter_name
+
+if TYPE_CHECKING:
+    from mlserver_pyfunc.protocol.contract import TensorSpec
+
 from .fields import (
     FROM_TEXT,
     Bytes,
@@ -37,6 +41,20 @@ class TensorDefinition(_Model):
         None, description="`str`: the handler sees BYTES elements as str instead of bytes."
     )
     optional: bool = Field(False, description="A request may leave it out.")
+
+    @property
+    def spec(self) -> TensorSpec:
+        """The tensor as the contract checks it."""
+        from mlserver_pyfunc.protocol.contract import TensorSpec
+        from mlserver_pyfunc.protocol.datatypes import DATATYPES
+
+        return TensorSpec(
+            name=self.name,
+            datatype=DATATYPES[self.datatype],
+            shape=tuple(self.shape),
+            optional=self.optional,
+            text=self.content_type == "str",
+        )
 
     @model_validator(mode="after")
     def _only_bytes_are_text(self) -> TensorDefinition:

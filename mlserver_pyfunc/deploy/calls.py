@@ -8,7 +8,7 @@ import shlex
 from urllib.parse import quote
 
 from ..definition import FunctionDefinition
-from ..openapi import example
+from ..protocol.samples import example
 from .addresses import Address
 
 _READABLE = 200
@@ -34,6 +34,6 @@ def curl(definition: FunctionDefinition, model: str, address: Address) -> str:
     words = ["curl", "--fail-with-body", "-sS"]
     for name, value in headers.items():
         words += ["-H", f"{name}: {value}"]
-    body = json.dumps({"inputs": example(required)}, ensure_ascii=False)
+    body = json.dumps({"inputs": example([tensor.spec for tensor in required])}, ensure_ascii=False)
     url = f"{address.url}/v2/models/{quote(model, safe='')}/infer"
     return shlex.join([*words, "-d", body, url])

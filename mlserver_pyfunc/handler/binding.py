@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from mlserver_pyfunc.protocol.contract import TensorSpec
+from mlserver_pyfunc.protocol.names import parameter_name
+
 from ..context import InferenceCall
-from ..contract import TensorSpec
 from ..errors import BindError
-from ..names import parameter_name
 
 Kind = Literal["sync", "async", "generator", "async generator"]
 Getter = Callable[[InferenceCall], Any]

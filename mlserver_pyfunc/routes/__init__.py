@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ..tensors import Array
+from mlserver_pyfunc.protocol.tensors import Array
 
 
 class CallError(Exception):

@@ -14,8 +14,9 @@ import numpy as np
 from google.protobuf.json_format import MessageToDict
 from tritonclient.grpc import service_pb2 as messages
 
-from .. import tensors, texts
-from ..tensors import DATATYPES, Array
+from mlserver_pyfunc.protocol import bytes_tensors, tensors
+from mlserver_pyfunc.protocol.tensors import DATATYPES, Array
+
 from . import CallError, Reply, WireInput
 
 _SERVICE = "/inference.GRPCInferenceService/"
@@ -136,7 +137,7 @@ class TypedRoute(RawRoute):
             raise CallError(f"{datatype.name} has no typed field in the protocol, send it raw")
         elements = tensors.to_list(tensor.array)
         if datatype.is_bytes:
-            elements = [texts.as_bytes(element) for element in elements]
+            elements = [bytes_tensors.as_bytes(element) for element in elements]
         getattr(message.contents, datatype.contents).extend(elements)
 
 

@@ -11,8 +11,9 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 import orjson
 
-from .. import tensors, texts
-from ..tensors import DATATYPES, Array
+from mlserver_pyfunc.protocol import bytes_tensors, tensors
+from mlserver_pyfunc.protocol.tensors import DATATYPES, Array
+
 from . import CallError, Reply, WireInput
 
 _HEAD_LENGTH = "Inference-Header-Content-Length"
@@ -165,7 +166,7 @@ def _json_tensor(tensor: WireInput) -> dict[str, Any]:
     if tensor.datatype != "BYTES":
         body["data"] = tensors.to_list(tensor.array)
         return body
-    body["data"], is_base64 = texts.to_json_bytes(tensor.array)
+    body["data"], is_base64 = bytes_tensors.to_json_bytes(tensor.array)
     if is_base64:
         body["parameters"] = {"content_type": "base64"}
     return body

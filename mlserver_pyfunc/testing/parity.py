@@ -11,12 +11,13 @@ from multiprocessing import get_context
 
 import numpy as np
 
+from mlserver_pyfunc.protocol.samples import random_array
+from mlserver_pyfunc.protocol.tensors import Array
+
 from ..definition import FunctionDefinition
 from ..folder import open_folder
 from ..routes import CallError, Reply, WireInput
 from ..routes.rest import JsonRoute
-from ..samples import random_array
-from ..tensors import Array
 from .server import Server
 
 ROUTES = {
@@ -172,4 +173,4 @@ def _shown(inputs: Sequence[WireInput]) -> str:
 
 def _draw(definition: FunctionDefinition, source: random.Random) -> list[WireInput]:
     chosen = [t for t in definition.inputs if not t.optional or source.random() < 0.5]
-    return [WireInput(t.name, t.datatype, random_array(t, source)) for t in chosen]
+    return [WireInput(t.name, t.datatype, random_array(t.spec, source)) for t in chosen]

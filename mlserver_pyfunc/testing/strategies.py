@@ -11,9 +11,10 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from .. import tensors, texts
+from mlserver_pyfunc.protocol import bytes_tensors, tensors
+from mlserver_pyfunc.protocol.tensors import DATATYPES, Array
+
 from ..definition import FunctionDefinition, TensorDefinition
-from ..tensors import DATATYPES, Array
 
 MAX_SIZE = 5
 """Longest axis that is drawn where the definition admits any."""
@@ -83,7 +84,7 @@ def _json(name: str, datatype: str, array: Array) -> Body:
     body: Body = {"name": name, "datatype": datatype, "shape": list(array.shape)}
     if datatype != "BYTES":
         return {**body, "data": tensors.to_list(array)}
-    body["data"], is_base64 = texts.to_json_bytes(array)
+    body["data"], is_base64 = bytes_tensors.to_json_bytes(array)
     return {**body, "parameters": {"content_type": "base64"}} if is_base64 else body
 
 
@@ -93,7 +94,7 @@ def _arrays_of_shape(tensor: TensorDefinition, shape: tuple[int, ...]) -> st.Sea
         text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
         elements = text if tensor.content_type == "str" else st.one_of(st.binary(max_size=12), text)
         count = int(np.prod(shape, dtype=int))
-        drawn = st.lists(elements.map(texts.as_bytes), min_size=count, max_size=count)
+        drawn = st.lists(elements.map(bytes_tensors.as_bytes), min_size=count, max_size=count)
         return drawn.map(lambda items: _objects(items, shape))
     if dtype.kind == "f":
         width = cast("Literal[16, 32, 64]", dtype.itemsize * 8)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from .. import payload as payloads
+from mlserver_pyfunc.protocol import request as payloads
+from mlserver_pyfunc.protocol.samples import random_array
+
 from ..errors import PyFuncError, RequestError
 from ..folder import FunctionFolder, open_folder
 from ..local import LocalFunction
-from ..samples import random_array
 from .findings import Finding
 
 CALLS = 3
@@ -28,7 +29,7 @@ def check_deeply(path: Path) -> list[Finding]:
 def _called(folder: FunctionFolder, function: LocalFunction) -> list[Finding]:
     for call in range(CALLS):
         source = random.Random(call)
-        arrays = {t.name: random_array(t, source) for t in folder.definition.inputs}
+        arrays = {t.name: random_array(t, source) for t in function.contract.inputs.values()}
         try:
             for _ in function.infer_stream(payloads.from_values(function.contract, arrays)):
                 pass

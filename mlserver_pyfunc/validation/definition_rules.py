@@ -11,10 +11,11 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from mlserver_pyfunc.protocol.names import parameter_name
+
 from ..definition import FunctionDefinition, Problem, parse, problems
 from ..environment import unmet_needs
 from ..errors import DefinitionError
-from ..names import parameter_name
 from .document import Document
 from .findings import Finding
 

@@ -11,12 +11,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from mlserver_pyfunc.protocol.contract import TensorSpec
+from mlserver_pyfunc.protocol.names import parameter_name
+from mlserver_pyfunc.protocol.tensors import DATATYPES
+
 from ..context import Context
-from ..contract import TensorSpec
 from ..definition import FunctionDefinition
 from ..handler import BindError, Resolver, bind
-from ..names import parameter_name
-from ..tensors import DATATYPES
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 _WHOLE_REQUEST = {"inputs", "request", "event"}

@@ -18,8 +18,9 @@ from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
+from mlserver_pyfunc.protocol.contract import Contract
+
 from ..context import Context, InferenceCall, request_id, shown_id
-from ..contract import Contract
 from ..errors import HandlerError, RequestError, ResponseError, describe
 from ..handler import CallPlan
 from ..jobs import Outcome

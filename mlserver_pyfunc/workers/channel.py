@@ -19,8 +19,9 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..contract import TensorSpec
-from ..tensors import Array
+from mlserver_pyfunc.protocol.contract import TensorSpec
+from mlserver_pyfunc.protocol.tensors import Array
+
 from .codec import Codec
 from .wire import PACKET_BYTES, Kind, Message
 

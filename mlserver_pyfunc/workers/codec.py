@@ -24,9 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import tensors, texts
-from ..contract import TensorSpec
-from ..tensors import Array, RawTensor
+from mlserver_pyfunc.protocol import bytes_tensors, tensors
+from mlserver_pyfunc.protocol.contract import TensorSpec
+from mlserver_pyfunc.protocol.tensors import Array, RawTensor
+
 from .memory import Reader, Writer
 from .wire import HEAD_BYTES, INLINE_BYTES, VERSION, Head, Kind, Message, View, WireError
 
@@ -226,7 +227,7 @@ def read_tensors(message: Message, specs: Mapping[str, TensorSpec]) -> dict[str,
             continue
         raw = RawTensor(memoryview(body)[start : start + size])
         array = tensors.from_raw(spec.datatype, raw, shape)
-        arrays[name] = texts.as_text(array) if spec.text else array
+        arrays[name] = bytes_tensors.as_text(array) if spec.text else array
     return arrays
 
 

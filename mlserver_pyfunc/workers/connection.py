@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from ..contract import TensorSpec
-from ..tensors import Array
+from mlserver_pyfunc.protocol.contract import TensorSpec
+from mlserver_pyfunc.protocol.tensors import Array
+
 from .codec import Codec
 from .memory import Reader, Writer, create_arena
 from .wire import PACKET_BYTES, Kind, Message, WireError

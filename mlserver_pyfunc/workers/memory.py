@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..tensors import Array
+from mlserver_pyfunc.protocol.tensors import Array
 
 SIZE = 2**36
 """Address space of an arena. Only pages that were written take memory."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlserver_pyfunc.protocol.contract import Contract, NamedArray
+from mlserver_pyfunc.protocol.tensors import TensorError
+
 from .. import errors
 from ..context import InferenceCall, shown_id
-from ..contract import Contract, NamedArray
 from ..errors import RequestError, ResponseError
 from ..runner import Answer, logger
-from ..tensors import TensorError
 from .codec import read_tensors
 from .wire import Message, WireError
 

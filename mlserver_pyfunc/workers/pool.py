@@ -8,8 +8,9 @@ from collections.abc import AsyncGenerator, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
+from mlserver_pyfunc.protocol.contract import Contract
+
 from ..context import Context, InferenceCall
-from ..contract import Contract
 from ..definition import FunctionDefinition
 from ..errors import LoadError, RequestError
 from ..metrics import metrics_of

@@ -26,12 +26,13 @@ from typing import Any
 
 import numpy as np
 
+from mlserver_pyfunc.protocol.contract import Contract, TensorSpec
+from mlserver_pyfunc.protocol.tensors import DATATYPES
+
 from ..context import Context, request_id
-from ..contract import Contract, TensorSpec
 from ..errors import describe
 from ..handler import BindError, CallPlan, Resolver, bind
 from ..loader import FunctionPackage
-from ..tensors import DATATYPES
 from .calls import Calls, LoopThread
 from .channel import Channel
 from .codec import Codec

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from ..contract import TensorSpec
+from mlserver_pyfunc.protocol.contract import TensorSpec
 
 VERSION = 2
 PACKET_BYTES = 64 * 1024

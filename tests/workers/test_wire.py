@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mlserver_pyfunc.contract import TensorSpec
-from mlserver_pyfunc.tensors import DATATYPES, Array
+from mlserver_pyfunc.protocol.contract import TensorSpec
+from mlserver_pyfunc.protocol.tensors import DATATYPES, Array
 from mlserver_pyfunc.workers.codec import Codec, read_tensors
 from mlserver_pyfunc.workers.memory import Reader, Writer, create_arena
 from mlserver_pyfunc.workers.wire import (

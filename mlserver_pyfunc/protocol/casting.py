@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from . import texts
-from .tensor_types import Array, TensorError
+from . import bytes_tensors
 from .tensors import Datatype, from_list
+from .types import Array, TensorError
 
 
 def from_value(datatype: Datatype, value: Any) -> Array:
@@ -27,7 +27,7 @@ def from_value(datatype: Datatype, value: Any) -> Array:
     if type(value) is np.ndarray and value.dtype == datatype.dtype and not datatype.is_bytes:
         return value
     if datatype.is_bytes:
-        return texts.from_value(value)
+        return bytes_tensors.from_value(value)
     # Not imported here: whoever made one has done so.
     masked = sys.modules.get("numpy.ma")
     if masked is not None and masked.is_masked(value):

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import texts
-from .tensor_types import Array, TensorError, shown
+from . import bytes_tensors
+from .types import Array, TensorError, shown
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,9 @@ def _decode_bools(datatype: Datatype, flat: list[Any]) -> Array:
 def _decode_bytes(datatype: Datatype, flat: list[Any]) -> Array:
     types = set(map(type, flat))
     if types <= {bytes}:
-        return texts.objects(flat)
+        return bytes_tensors.objects(flat)
     if types <= {bytes, str}:
-        return texts.objects(texts.encoded(flat))
+        return bytes_tensors.objects(bytes_tensors.encoded(flat))
     index = next(i for i, element in enumerate(flat) if not isinstance(element, bytes | str))
     raise TensorError(datatype.elements, f"{shown(flat[index])} at index {index}")
 

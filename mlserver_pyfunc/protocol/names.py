@@ -1,10 +1,12 @@
-"""What the protocol's datatypes are called elsewhere: by NumPy, Python, PyTorch and Triton."""
+"""Names: handler parameters of tensors, and datatypes as other libraries call them."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 
+# What NumPy, Python, PyTorch and Triton call the protocol's datatypes.
 _ELSEWHERE = {
     "BOOLEAN": "BOOL",
     "BYTE": "UINT8",
@@ -18,6 +20,11 @@ _ELSEWHERE = {
     "TEXT": "BYTES",
     "OBJECT": "BYTES",
 }
+
+
+def parameter_name(tensor: str) -> str:
+    """The handler's parameter that gets an input: `-` and `.` become `_`."""
+    return re.sub(r"[-.]", "_", tensor)
 
 
 def suggestion(name: str, known: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import tensors, texts
+from . import bytes_tensors, tensors
 from .contract import NamedArray
 
 
@@ -36,7 +36,7 @@ def listed_tensor(named: NamedArray) -> dict[str, Any]:
 
 def text_tensor(named: NamedArray) -> dict[str, Any]:
     """A BYTES output: as text, or all of it as base64 where any element is not text."""
-    data, is_base64 = texts.to_json_bytes(named.array)
+    data, is_base64 = bytes_tensors.to_json_bytes(named.array)
     if not is_base64:
         return {**tensor_head(named), "data": data}
     return {**tensor_head(named), "parameters": {"content_type": "base64"}, "data": data}

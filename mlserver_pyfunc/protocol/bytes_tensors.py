@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .tensor_types import Array, TensorError, shown
+from .types import Array, TensorError, shown
 
 
 def split_elements(buffer: bytes | memoryview) -> list[bytes]:

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from mlserver_pyfunc.errors import ContractError, RequestError
+
 from . import tensors
 from .contract import Contract, TensorSpec
-from .errors import ContractError, RequestError
 from .tensors import DATATYPES, RawTensor
 
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from . import texts
+from . import bytes_tensors
 from .datatypes import DATATYPES as DATATYPES
 from .datatypes import Datatype as Datatype
-from .tensor_types import Array as Array
-from .tensor_types import Shape as Shape
-from .tensor_types import TensorError as TensorError
-from .tensor_types import shown
+from .types import Array as Array
+from .types import Shape as Shape
+from .types import TensorError as TensorError
+from .types import shown
 
 
 @dataclass(slots=True)
@@ -64,7 +64,7 @@ def from_list(datatype: Datatype, data: Any, shape: Shape, *, is_base64: bool = 
     if len(flat) != size:
         raise TensorError(_count(size, shape), str(len(flat)))
     if is_base64 and datatype.is_bytes:
-        flat = texts.from_base64(flat)
+        flat = bytes_tensors.from_base64(flat)
     return reshape(datatype.decode(datatype, flat), shape)
 
 
@@ -81,7 +81,7 @@ def from_raw(datatype: Datatype, raw: RawTensor, shape: Shape) -> Array:
     if raw.surplus:
         raise TensorError("the body to end with this tensor", f"{raw.surplus} bytes more")
     if datatype.is_bytes:
-        return reshape(texts.objects(texts.split_elements(buffer)), shape)
+        return reshape(bytes_tensors.objects(bytes_tensors.split_elements(buffer)), shape)
     expected = math.prod(shape) * datatype.dtype.itemsize
     if len(buffer) != expected:
         raise TensorError(
@@ -148,7 +148,7 @@ def to_list(array: Array) -> list[Any]:
 def to_raw(datatype: Datatype, array: Array) -> bytes:
     """Encodes an array as raw tensor bytes, row-major and little-endian."""
     if datatype.is_bytes:
-        return texts.join_elements(array.ravel().tolist())
+        return bytes_tensors.join_elements(array.ravel().tolist())
     return array.astype(datatype.dtype, copy=False).tobytes()
 
 

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from . import tensors, texts, values
-from .errors import ContractError, ResponseError
+from mlserver_pyfunc.errors import ContractError, ResponseError
+
+from . import bytes_tensors, casting, tensors
 from .tensors import Array, Datatype, RawTensor, TensorError
 
 
@@ -177,7 +178,7 @@ def _decode(spec: TensorSpec, wire: WireTensor) -> Array:
         array = tensors.from_raw(spec.datatype, data, shape)
     else:
         array = tensors.from_other(spec.datatype, data, shape, is_base64=_is_base64(spec, wire))
-    return texts.as_text(array) if spec.text else array
+    return bytes_tensors.as_text(array) if spec.text else array
 
 
 def _is_base64(spec: TensorSpec, wire: WireTensor) -> bool:
@@ -189,7 +190,7 @@ def _is_base64(spec: TensorSpec, wire: WireTensor) -> bool:
 
 
 def _fit(spec: TensorSpec, value: Any) -> Array:
-    array = values.from_value(spec.datatype, value)
+    array = casting.from_value(spec.datatype, value)
     if array.ndim == 0 and len(spec.shape) == 1:
         array = array.reshape(1)
     elif array.shape == (1,) and not spec.shape:

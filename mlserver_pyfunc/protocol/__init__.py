@@ -1,0 +1,1 @@
+"""The Open Inference Protocol: datatypes, tensors and the contract. Needs only NumPy."""
