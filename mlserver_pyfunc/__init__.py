@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .errors import DependencyError, InferenceError
-from .own_modules import installed_first
+from .handler.shadowing import installed_first
 
 if TYPE_CHECKING:
     from .definition import FunctionDefinition

@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from . import joining
-from .context import InferenceCall
 from .definition import BatchDefinition, ServingDefinition
 from .errors import (
     HandlerError,
@@ -24,6 +23,7 @@ from .errors import (
     RequestError,
     TimeLimitError,
 )
+from .handler.call import InferenceCall
 from .metrics import FunctionMetrics, Wait
 from .protocol.contract import Contract
 from .runner import UNLOAD_SECONDS, Answer, Runner

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from . import lock
-from .context import Context, InferenceCall
 from .definition import FunctionDefinition
 from .environment import provide, unmet_needs
 from .errors import ContractError, LoadError, PyFuncError, RequestError
+from .handler.call import InferenceCall
+from .handler.context import Context
 from .in_process import InProcessRunner
 from .metrics import metrics_of
 from .protocol.contract import Contract, TensorSpec

@@ -9,16 +9,18 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from .context import Context, InferenceCall, request_id, shown_id
 from .definition import FunctionDefinition
-from .errors import HandlerError, LoadError, OverloadedError, RequestError, describe
+from .errors import BindError, HandlerError, LoadError, OverloadedError, RequestError, describe
 from .execution import Executor
-from .handler import BindError, CallPlan, Resolver, bind
+from .handler.binding import CallPlan, bind
+from .handler.call import InferenceCall, request_id, shown_id
+from .handler.context import Context
+from .handler.loader import FunctionPackage
+from .handler.resolver import Resolver
+from .handler.results import name_values
 from .jobs import Outcome
-from .loader import FunctionPackage
 from .metrics import Wait, metrics_of
 from .protocol.contract import Contract
-from .results import name_values
 from .runner import UNLOAD_SECONDS, Answer, logger, warn_of_running_calls
 from .sources import SourceTree
 

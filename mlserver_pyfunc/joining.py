@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .context import InferenceCall
 from .errors import ContractError, ResponseError
+from .handler.call import InferenceCall
 from .protocol.contract import Contract, NamedArray
 from .runner import Answer
 

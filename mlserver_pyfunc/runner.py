@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from .context import InferenceCall, request_id, shown_id
+from .handler.call import InferenceCall, request_id, shown_id
 from .protocol.contract import NamedArray
 
 UNLOAD_SECONDS = 10.0

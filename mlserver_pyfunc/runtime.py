@@ -23,7 +23,7 @@ from .data_plane import Served
 from .definition import FunctionDefinition, TensorDefinition
 from .errors import LoadError, PyFuncError, RequestError
 from .function import Function
-from .own_modules import pin_package
+from .handler.shadowing import pin_package
 from .pages import Pages
 from .repository import Located, disagreements, explicit_name, find_definition, seldon_model
 from .response import ArrayResponse, ErrorResponse, binary_outputs

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from .errors import PyFuncError
 from .folder import environment_model
-from .own_modules import pin_package
+from .handler.shadowing import pin_package
 from .routes import CallError
 from .routes.rest import JsonRoute
 from .settings_files import SERVER_SETTINGS, read_settings, worded

@@ -21,7 +21,7 @@ from mlserver_pyfunc.errors import (
     ResponseError,
 )
 from mlserver_pyfunc.function import Function
-from mlserver_pyfunc.loader import PREFIX
+from mlserver_pyfunc.handler.loader import PREFIX
 
 GOOD = "def handler(x):\n    return x * 2\n"
 

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 from mlserver.types import Parameters
 
-from mlserver_pyfunc.context import Context, InferenceCall
-from mlserver_pyfunc.handler import BindError, Resolver, bind
+from mlserver_pyfunc.errors import BindError
+from mlserver_pyfunc.handler.binding import bind
+from mlserver_pyfunc.handler.call import InferenceCall
+from mlserver_pyfunc.handler.context import Context
+from mlserver_pyfunc.handler.resolver import Resolver
 from mlserver_pyfunc.protocol.contract import TensorSpec
 from mlserver_pyfunc.protocol.tensors import DATATYPES
 

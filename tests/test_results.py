@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlserver_pyfunc.context import Response
 from mlserver_pyfunc.errors import InferenceError, ResponseError
+from mlserver_pyfunc.handler.context import Response
+from mlserver_pyfunc.handler.results import name_values
 from mlserver_pyfunc.protocol.contract import Contract, TensorSpec
 from mlserver_pyfunc.protocol.tensors import DATATYPES
-from mlserver_pyfunc.results import name_values
 
 
 def _contract(*outputs: str, datatype: str = "INT64") -> Contract:

@@ -1,10 +1,4 @@
-"""The handler: found by its name, and bound to the tensors and names that it asks for.
+"""The user's code: imported, found, bound to tensors, called, and its result read.
 
-Needs only NumPy and the standard library.
+Needs only NumPy and the standard library, since it also runs in worker processes.
 """
-
-from ..errors import BindError
-from .binding import CallPlan, bind
-from .resolving import Resolver
-
-__all__ = ["BindError", "CallPlan", "Resolver", "bind"]

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from mlserver_pyfunc.protocol.contract import TensorSpec
 from mlserver_pyfunc.protocol.names import parameter_name
 
-from ..context import InferenceCall
 from ..errors import BindError
+from .call import InferenceCall
 
 Kind = Literal["sync", "async", "generator", "async generator"]
 Getter = Callable[[InferenceCall], Any]

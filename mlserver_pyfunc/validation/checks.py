@@ -8,10 +8,11 @@ from typing import Any
 
 import yaml
 
+from mlserver_pyfunc.handler.shadowing import PACKAGE
+
 from .. import lock
 from ..definition import FILE_NAME, FunctionDefinition, parse
 from ..errors import PyFuncError
-from ..own_modules import PACKAGE
 from ..repository import disagreements
 from ..settings_files import (
     IMPLEMENTATION,

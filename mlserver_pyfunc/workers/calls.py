@@ -18,13 +18,14 @@ from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
+from mlserver_pyfunc.handler.binding import CallPlan
+from mlserver_pyfunc.handler.call import InferenceCall, request_id, shown_id
+from mlserver_pyfunc.handler.context import Context
+from mlserver_pyfunc.handler.results import name_values
 from mlserver_pyfunc.protocol.contract import Contract
 
-from ..context import Context, InferenceCall, request_id, shown_id
 from ..errors import HandlerError, RequestError, ResponseError, describe
-from ..handler import CallPlan
 from ..jobs import Outcome
-from ..results import name_values
 from .channel import Channel
 from .codec import read_tensors
 from .wire import BRIEF_SECONDS, Kind, Message

@@ -6,9 +6,9 @@ import asyncio
 import itertools
 from collections import deque
 
+from mlserver_pyfunc.handler.call import InferenceCall
 from mlserver_pyfunc.protocol.contract import Contract
 
-from ..context import InferenceCall
 from ..definition import ServingDefinition
 from ..errors import OverloadedError, RequestError, ResponseError, TimeLimitError, WorkerError
 from ..metrics import FunctionMetrics

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlserver_pyfunc.handler.call import InferenceCall, shown_id
 from mlserver_pyfunc.protocol.contract import Contract, NamedArray
 from mlserver_pyfunc.protocol.tensors import TensorError
 
 from .. import errors
-from ..context import InferenceCall, shown_id
 from ..errors import RequestError, ResponseError
 from ..runner import Answer, logger
 from .codec import read_tensors

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..context import InferenceCall
+from mlserver_pyfunc.handler.call import InferenceCall
+
 from ..errors import RequestError
 from ..metrics import Wait
 from ..runner import Answer

@@ -8,9 +8,10 @@ from collections.abc import AsyncGenerator, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
+from mlserver_pyfunc.handler.call import InferenceCall
+from mlserver_pyfunc.handler.context import Context
 from mlserver_pyfunc.protocol.contract import Contract
 
-from ..context import Context, InferenceCall
 from ..definition import FunctionDefinition
 from ..errors import LoadError, RequestError
 from ..metrics import metrics_of

@@ -26,13 +26,16 @@ from typing import Any
 
 import numpy as np
 
+from mlserver_pyfunc.errors import BindError
+from mlserver_pyfunc.handler.binding import CallPlan, bind
+from mlserver_pyfunc.handler.call import request_id
+from mlserver_pyfunc.handler.context import Context
+from mlserver_pyfunc.handler.loader import FunctionPackage
+from mlserver_pyfunc.handler.resolver import Resolver
 from mlserver_pyfunc.protocol.contract import Contract, TensorSpec
 from mlserver_pyfunc.protocol.tensors import DATATYPES
 
-from ..context import Context, request_id
 from ..errors import describe
-from ..handler import BindError, CallPlan, Resolver, bind
-from ..loader import FunctionPackage
 from .calls import Calls, LoopThread
 from .channel import Channel
 from .codec import Codec

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..context import shown_id
+from mlserver_pyfunc.handler.call import shown_id
+
 from ..errors import LoadError
 from ..runner import logger
 from .process import Exit, WorkerProcess

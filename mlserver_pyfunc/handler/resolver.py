@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
-from ..context import Context
-from ..errors import BindError
+from mlserver_pyfunc.errors import BindError
+
+from .context import Context
 
 CONTEXT_NAMES = frozenset({"context", "ctx", "_context", "_ctx", "_"})
 """What an init or unload function may call the context, besides annotating it `Context`."""

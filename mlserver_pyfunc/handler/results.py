@@ -13,11 +13,12 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from mlserver_pyfunc.errors import InferenceError, ResponseError
+from mlserver_pyfunc.protocol import casting, tensors
+from mlserver_pyfunc.protocol.contract import Contract, TensorSpec
+from mlserver_pyfunc.protocol.tensors import TensorError
+
 from .context import Response
-from .errors import InferenceError, ResponseError
-from .protocol import casting, tensors
-from .protocol.contract import Contract, TensorSpec
-from .protocol.tensors import TensorError
 
 
 @dataclass(slots=True)

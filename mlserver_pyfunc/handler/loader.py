@@ -25,8 +25,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
-from . import aliases
-from .own_modules import PACKAGE
+from . import sibling_aliases
+from .shadowing import PACKAGE
 
 PREFIX = "_pyfunc_"
 _serial = itertools.count(1)
@@ -59,14 +59,14 @@ class FunctionPackage:
             )
         if self._finder not in sys.meta_path:
             sys.meta_path.insert(0, self._finder)
-            aliases.add(self.name, self._finder.is_sibling)
+            sibling_aliases.add(self.name, self._finder.is_sibling)
         return importlib.import_module(f"{self.name}.{module}")
 
     def close(self) -> None:
         """Forgets the modules. What still holds them, a call in flight, keeps working."""
         if self._finder in sys.meta_path:
             sys.meta_path.remove(self._finder)
-            aliases.remove(self.name)
+            sibling_aliases.remove(self.name)
         for name in [n for n in sys.modules if n == self.name or n.startswith(f"{self.name}.")]:
             del sys.modules[name]
         for filename in self._finder.inline_files:
@@ -171,14 +171,14 @@ class _TreeFinder(MetaPathFinder):
         return spec.loader is not None or not _is_installed(top)
 
 
-_OURS = Path(__file__).resolve().parent
+_OURS = Path(__file__).resolve().parents[1]
 
 
 def _is_installed(top: str) -> bool:
     # An alias stands for siblings alone, and its finder would ask here again.
     if top in sys.modules:
-        return not aliases.is_alias(sys.modules[top])
-    finders = [finder for finder in sys.meta_path if finder is not aliases.finder]
+        return not sibling_aliases.is_alias(sys.modules[top])
+    finders = [finder for finder in sys.meta_path if finder is not sibling_aliases.finder]
     try:
         return any(finder.find_spec(top, None) is not None for finder in finders)
     except (AttributeError, ImportError, ValueError):

@@ -1,4 +1,4 @@
-"""What user code is given besides tensors: the context, the request and the event.
+"""One call of the handler, and what user code may ask of it: the request and the event.
 
 Needs only NumPy and the standard library.
 """
@@ -6,17 +6,17 @@ Needs only NumPy and the standard library.
 from __future__ import annotations
 
 import datetime
-import logging
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from .protocol import bytes_tensors, tensors
-from .protocol.contract import TensorSpec
-from .protocol.tensors import Array
+from mlserver_pyfunc.protocol import bytes_tensors, tensors
+from mlserver_pyfunc.protocol.contract import TensorSpec
+from mlserver_pyfunc.protocol.tensors import Array
+
+from .context import Context
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 """Of the call that runs, for the log."""
@@ -27,59 +27,6 @@ _SHOWN_ID_CHARS = 80
 def shown_id(call_id: str) -> str:
     """A client's request id as it may stand in the log: short, and on one line."""
     return "".join(c if c.isprintable() else "?" for c in call_id[:_SHOWN_ID_CHARS])
-
-
-@dataclass(frozen=True)
-class Response:
-    """An answer in the manner of Nuclio: `context.Response(body=..., status_code=...)`.
-
-    Attributes:
-        body: The protocol's inference response, as a mapping or as JSON.
-        status_code: 400 and above answers with an error; its text is the body.
-    """
-
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: Any = None
-    content_type: str = "application/json"
-    status_code: int = 200
-
-
-class Context:
-    """Lives as long as the loaded function; takes any attribute that user code sets.
-
-    Attributes:
-        logger: Writes to the server's log.
-        model_name: As served.
-        model_version: As served; None without one.
-        definition: The function definition as a mapping.
-        source_dir: Folder of the source tree; of the definition, for inline code.
-        init_parameters: As the definition gives them.
-    """
-
-    Response = Response
-
-    def __init__(
-        self,
-        *,
-        logger: logging.Logger,
-        model_name: str,
-        model_version: str | None,
-        definition: Mapping[str, Any],
-        source_dir: Path,
-        init_parameters: Mapping[str, Any],
-    ) -> None:
-        self.logger = logger
-        self.model_name = model_name
-        self.model_version = model_version
-        self.definition = definition
-        self.source_dir = source_dir
-        self.init_parameters = init_parameters
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
-
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f'context has no "{name}": set it in the init function')
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from importlib.util import spec_from_file_location
 from types import ModuleType
 
 PACKAGE = __name__.partition(".")[0]
-_FOLDER = os.path.dirname(os.path.abspath(__file__))
+_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 @contextmanager
