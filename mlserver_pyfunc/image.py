@@ -16,7 +16,7 @@ from typing import Any
 from . import lock, sources
 from .build import source as image_source
 from .definition import FunctionDefinition, SourceDefinition
-from .settings_files import MODEL_SETTINGS, SERVER_SETTINGS
+from .definition.model_settings import MODEL_SETTINGS, SERVER_SETTINGS
 from .sources.uri import checked_scheme
 
 RECIPE = 1

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from .definition import FunctionDefinition
-from .folder import FunctionFolder, open_folder
+from .definition.folder import FunctionFolder, open_folder
 from .function import Function
 from .protocol import bytes_tensors
 from .protocol import request as payloads

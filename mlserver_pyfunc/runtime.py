@@ -21,11 +21,11 @@ from mlserver.types import (
 from . import fastpath, host
 from .data_plane import Served
 from .definition import FunctionDefinition, TensorDefinition
+from .definition.locate import Located, disagreements, explicit_name, find_definition, seldon_model
 from .errors import LoadError, PyFuncError, RequestError
 from .function import Function
 from .handler.shadowing import pin_package
 from .pages import Pages
-from .repository import Located, disagreements, explicit_name, find_definition, seldon_model
 from .response import ArrayResponse, ErrorResponse, binary_outputs
 from .runner import logger
 

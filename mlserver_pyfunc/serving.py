@@ -17,12 +17,12 @@ from mlserver.settings import ModelSettings
 from mlserver.utils import install_uvloop_event_loop
 from pydantic import ValidationError
 
+from .definition.folder import environment_model
+from .definition.model_settings import SERVER_SETTINGS, read_settings, worded
 from .errors import PyFuncError
-from .folder import environment_model
 from .handler.shadowing import pin_package
 from .routes import CallError
 from .routes.rest import JsonRoute
-from .settings_files import SERVER_SETTINGS, read_settings, worded
 
 LEAN = {
     "debug": False,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .folder import FunctionFolder
+from .definition.folder import FunctionFolder
 from .function import Function
 from .local import LocalFunction
 from .protocol.contract import Contract, NamedArray, WireTensor

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from mlserver_pyfunc.definition import parse
-from mlserver_pyfunc.errors import DefinitionError
-from mlserver_pyfunc.repository import (
+from mlserver_pyfunc.definition.locate import (
     disagreements,
     explicit_name,
     find_definition,
     seldon_model,
 )
+from mlserver_pyfunc.errors import DefinitionError
 
 
 def _definition(name: str) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from mlserver_pyfunc.definition.folder import open_folder
+
 from .. import image, lock
-from ..folder import open_folder
 from ..sources.digest import tree_sha256
 from . import context, engines
 from .names import (

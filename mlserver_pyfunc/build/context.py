@@ -12,10 +12,16 @@ from typing import Any
 
 import yaml
 
+from mlserver_pyfunc.definition.folder import FunctionFolder
+from mlserver_pyfunc.definition.model_settings import (
+    IMPLEMENTATION,
+    MODEL_SETTINGS,
+    SERVER_SETTINGS,
+    read_settings,
+)
+
 from .. import lock
 from ..definition import FILE_NAME, FunctionDefinition, SourceDefinition
-from ..folder import FunctionFolder
-from ..settings_files import IMPLEMENTATION, MODEL_SETTINGS, SERVER_SETTINGS, read_settings
 from ..sources import SourceTree
 from ..sources.digest import file_sha256, tree_sha256
 from ..sources.tree import Provenance

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlserver_pyfunc.definition.folder import open_folder
+
 from .. import image
 from ..errors import DefinitionError
-from ..folder import open_folder
 from ..routes import CallError
 from ..routes.rest import JsonRoute
 from . import engines

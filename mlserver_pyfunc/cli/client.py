@@ -16,8 +16,9 @@ def command(folder: Path, output: IO[str]) -> None:
 
     It needs NumPy and tritonclient, not this package.
     """
+    from mlserver_pyfunc.definition.folder import open_folder
+
     from ..client_module import client_module
-    from ..folder import open_folder
 
     opened = open_folder(folder)
     output.write(client_module(opened.definition, opened.model_name))

@@ -13,10 +13,11 @@ from . import manifest
 from .failure import UNREACHABLE, WRONG, Failure
 
 if TYPE_CHECKING:
+    from mlserver_pyfunc.definition.folder import FunctionFolder
+
     from ..deploy.addresses import Addresses
     from ..deploy.apply import Applied, Target
     from ..deploy.cluster import Cluster
-    from ..folder import FunctionFolder
 
 _REHEARSED = {"created": "would be created", "updated": "would be updated"}
 
@@ -59,9 +60,10 @@ def command(
     Applies what `manifest` prints, by server-side apply: run it again to update. Then tells where
     the function answers, and how to call it. Needs the `kserve` extra.
     """
+    from mlserver_pyfunc.definition.folder import open_folder
+
     from ..deploy.cluster import connect
     from ..deploy.failures import ClusterError, UnreachableError
-    from ..folder import open_folder
 
     if delete and dry_run:
         raise click.UsageError("--delete and --dry-run do not go together")

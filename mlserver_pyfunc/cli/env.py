@@ -30,8 +30,9 @@ def command(folder: Path, prune: bool, unused: float, as_json: bool) -> None:
     if prune:
         _show_removed(environment.prune(unused * 86400), as_json=as_json)
         return
+    from mlserver_pyfunc.definition.folder import open_folder
+
     from .. import lock
-    from ..folder import open_folder
 
     opened = open_folder(folder)
     held = lock.read(opened.located.folder)

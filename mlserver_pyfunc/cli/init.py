@@ -21,7 +21,7 @@ from .failure import Failure
 @click.option("--force", is_flag=True, help="Write over files that are there.")
 def command(folder: Path, origin: str | None, name: str | None, force: bool) -> None:
     """Write function.yaml, model-settings.json and, without --from, model.py into FOLDER."""
-    from .. import scaffold
+    from mlserver_pyfunc.definition import scaffold
 
     model_name = name or scaffold.name_of(folder)
     if origin is None:

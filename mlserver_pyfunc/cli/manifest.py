@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from ..repository import Located
+    from mlserver_pyfunc.definition.locate import Located
 
 PLATFORMS = ("kserve", "seldon-v1", "seldon-v2", "kubernetes")
 
@@ -128,7 +128,8 @@ _OPTIONS = [
 @click.option("-o", "--output", type=click.File("w"), default="-", help="Write it to a file.")
 def command(platform: str, folder: Path, output: IO[str], **given: Any) -> None:
     """Print the Kubernetes objects that serve the function in FOLDER."""
-    from ..folder import open_folder
+    from mlserver_pyfunc.definition.folder import open_folder
+
     from ..manifests import dump
 
     located = open_folder(folder).located

@@ -34,10 +34,10 @@ def command(
     as_json: bool,
 ) -> None:
     """Call the function in FOLDER as the server would: same loading, contract and errors."""
+    from mlserver_pyfunc.definition.folder import open_folder
     from mlserver_pyfunc.protocol import request as payloads
     from mlserver_pyfunc.protocol.samples import random_array
 
-    from ..folder import open_folder
     from ..timing import TimedFunction
     from . import inputs
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mlserver_pyfunc.definition.model_settings import MODEL_SETTINGS
+
 from ..image import Image
-from ..settings_files import MODEL_SETTINGS
 from . import names
 from .workload import Workload
 

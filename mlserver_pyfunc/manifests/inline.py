@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mlserver_pyfunc.definition.model_settings import IMPLEMENTATION
+
 from ..definition import SourceDefinition
-from ..settings_files import IMPLEMENTATION
 from ..sources.local import found
 from ..sources.uri import checked_scheme, redacted
 from . import names

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
+from mlserver_pyfunc.definition.model_settings import IMPLEMENTATION
+
 from ..definition import ServingDefinition
-from ..settings_files import IMPLEMENTATION
 from . import inline, pod
 from .names import ManifestError
 from .options import Options

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..settings_files import IMPLEMENTATION
+from mlserver_pyfunc.definition.model_settings import IMPLEMENTATION
+
 from . import inline, names, pod
 from .names import ManifestError
 from .workload import MODELS_DIR, Object, Platform, Workload

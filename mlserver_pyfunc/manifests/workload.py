@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlserver_pyfunc.definition.locate import explicit_settings
+from mlserver_pyfunc.definition.model_settings import MODEL_SETTINGS, SERVER_SETTINGS, read_settings
+
 from .. import image
 from ..definition import FunctionDefinition
-from ..repository import explicit_settings
-from ..settings_files import MODEL_SETTINGS, SERVER_SETTINGS, read_settings
 from . import names
 from .names import ManifestError
 from .options import Options

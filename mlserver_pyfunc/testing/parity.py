@@ -11,11 +11,11 @@ from multiprocessing import get_context
 
 import numpy as np
 
+from mlserver_pyfunc.definition.folder import open_folder
 from mlserver_pyfunc.protocol.samples import random_array
 from mlserver_pyfunc.protocol.tensors import Array
 
 from ..definition import FunctionDefinition
-from ..folder import open_folder
 from ..routes import CallError, Reply, WireInput
 from ..routes.rest import JsonRoute
 from .server import Server

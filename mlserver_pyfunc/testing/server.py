@@ -15,7 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ..folder import environment_model
+from mlserver_pyfunc.definition.folder import environment_model
+
 from ..routes import CallError
 from ..routes.rest import JsonRoute
 

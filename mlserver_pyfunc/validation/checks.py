@@ -8,19 +8,19 @@ from typing import Any
 
 import yaml
 
-from mlserver_pyfunc.handler.shadowing import PACKAGE
-
-from .. import lock
-from ..definition import FILE_NAME, FunctionDefinition, parse
-from ..errors import PyFuncError
-from ..repository import disagreements
-from ..settings_files import (
+from mlserver_pyfunc.definition.locate import disagreements
+from mlserver_pyfunc.definition.model_settings import (
     IMPLEMENTATION,
     MODEL_SETTINGS,
     SERVER_SETTINGS,
     DeclaredTensor,
     parse_settings,
 )
+from mlserver_pyfunc.handler.shadowing import PACKAGE
+
+from .. import lock
+from ..definition import FILE_NAME, FunctionDefinition, parse
+from ..errors import PyFuncError
 from ..sources import check_form
 from ..sources.digest import LOCK_NAME, DigestError
 from . import code, definition_rules

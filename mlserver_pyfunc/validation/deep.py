@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+from mlserver_pyfunc.definition.folder import FunctionFolder, open_folder
 from mlserver_pyfunc.protocol import request as payloads
 from mlserver_pyfunc.protocol.samples import random_array
 
 from ..errors import PyFuncError, RequestError
-from ..folder import FunctionFolder, open_folder
 from ..local import LocalFunction
 from .findings import Finding
 

@@ -14,7 +14,7 @@ import yaml
 from mlserver_pyfunc import lock
 from mlserver_pyfunc.build import context
 from mlserver_pyfunc.build.names import BuildError
-from mlserver_pyfunc.folder import open_folder
+from mlserver_pyfunc.definition.folder import open_folder
 from mlserver_pyfunc.sources.digest import DigestError
 
 from ..sources.servers import Repository

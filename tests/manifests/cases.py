@@ -7,7 +7,7 @@ from typing import Any
 
 from mlserver_pyfunc import manifests
 from mlserver_pyfunc.definition import FunctionDefinition, parse
-from mlserver_pyfunc.folder import open_folder
+from mlserver_pyfunc.definition.folder import open_folder
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"

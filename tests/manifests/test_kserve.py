@@ -10,7 +10,7 @@ import pytest
 
 from mlserver_pyfunc import manifests, sources
 from mlserver_pyfunc.definition import parse
-from mlserver_pyfunc.folder import open_folder
+from mlserver_pyfunc.definition.folder import open_folder
 from mlserver_pyfunc.manifests import ManifestError
 from mlserver_pyfunc.sources.tree import SourceTree
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .definition import FILE_NAME, FunctionDefinition, read
-from .errors import DefinitionError
-from .repository import Located, find_definition
-from .settings_files import IMPLEMENTATION, MODEL_SETTINGS, read_settings
+from mlserver_pyfunc.errors import DefinitionError
+
+from . import FILE_NAME, FunctionDefinition, read
+from .locate import Located, find_definition
+from .model_settings import IMPLEMENTATION, MODEL_SETTINGS, read_settings
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from .definition import FILE_NAME, FunctionDefinition, parse, read
-from .errors import DefinitionError
-from .settings_files import read_settings
+from mlserver_pyfunc.errors import DefinitionError
+
+from . import FILE_NAME, FunctionDefinition, parse, read
+from .model_settings import read_settings
 
 # Seldon Core v2 keeps version 3 of the model "iris" in iris_3/1, and names it iris_3.
 _SELDON_NAME = re.compile(r"(.+)_\d+")

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from .errors import DefinitionError
+from mlserver_pyfunc.errors import DefinitionError
 
 MODEL_SETTINGS = "model-settings.json"
 SERVER_SETTINGS = "settings.json"

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import yaml
 
-from .errors import DefinitionError
-from .settings_files import IMPLEMENTATION, MODEL_SETTINGS
+from mlserver_pyfunc.errors import DefinitionError
+
+from .model_settings import IMPLEMENTATION, MODEL_SETTINGS
 
 _SETTINGS = json.dumps({"implementation": IMPLEMENTATION}, indent=2) + "\n"
 
@@ -81,7 +82,7 @@ def described(name: str, folder: Path, module: Path, function: str) -> dict[str,
     Raises:
         DefinitionError: There is no such file or function.
     """
-    from .handler.binding import RESERVED
+    from mlserver_pyfunc.handler.binding import RESERVED
 
     try:
         tree = ast.parse(module.read_text(encoding="utf-8"))
