@@ -30,10 +30,11 @@ from filelock import FileLock
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from . import folder_locks, settings, uv
+from . import settings, uv
 from .definition import FunctionDefinition
 from .errors import PyFuncError
 from .installed import problem_of
+from .sources import cache_locks
 from .sources.progress import logger
 
 FACTS = "pyfunc.json"
@@ -134,7 +135,7 @@ def prune(unused_seconds: float = 0) -> list[Path]:
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if not path.is_dir() or time.time() - path.stat().st_mtime < unused_seconds:
             continue
-        if folder_locks.discard(path, folder):
+        if cache_locks.discard(path, folder):
             removed.append(path)
     return removed
 
@@ -200,7 +201,7 @@ def _found(place: Path) -> Environment | None:
     # Kept from being pruned while this process lives.
     with suppress(OSError):
         os.utime(place)
-        folder_locks.hold(place)
+        cache_locks.hold(place)
     return Environment(python, facts["resolved"])
 
 

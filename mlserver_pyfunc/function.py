@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from . import lock
 from .definition import FunctionDefinition
 from .environment import provide, unmet_needs
 from .errors import ContractError, LoadError, PyFuncError, RequestError
@@ -21,7 +20,7 @@ from .metrics import metrics_of
 from .protocol.contract import Contract, TensorSpec
 from .protocol.tensors import Array
 from .runner import Answer, Runner, logger
-from .sources import SourceTree
+from .sources import SourceTree, lock
 
 _CLIENT_GONE = 499
 """Status in the metrics of a request whose client did not wait for the answer."""

@@ -13,10 +13,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from . import lock, sources
+from . import sources
 from .build import source as image_source
 from .definition import FunctionDefinition, SourceDefinition
 from .definition.model_settings import MODEL_SETTINGS, SERVER_SETTINGS
+from .sources import lock
 from .sources.uri import checked_scheme
 
 RECIPE = 1

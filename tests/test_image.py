@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mlserver_pyfunc import image, lock
+from mlserver_pyfunc import image
 from mlserver_pyfunc.definition import FunctionDefinition, parse
+from mlserver_pyfunc.sources import lock
 
 DIGEST = "sha256:" + "a" * 64
 

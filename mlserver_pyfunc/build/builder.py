@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from mlserver_pyfunc import image
 from mlserver_pyfunc.definition.folder import open_folder
+from mlserver_pyfunc.sources import lock
 
-from .. import image, lock
 from ..sources.digest import tree_sha256
 from . import context, engines
 from .names import (

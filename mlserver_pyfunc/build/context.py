@@ -19,8 +19,8 @@ from mlserver_pyfunc.definition.model_settings import (
     SERVER_SETTINGS,
     read_settings,
 )
+from mlserver_pyfunc.sources import lock
 
-from .. import lock
 from ..definition import FILE_NAME, FunctionDefinition, SourceDefinition
 from ..sources import SourceTree
 from ..sources.digest import file_sha256, tree_sha256

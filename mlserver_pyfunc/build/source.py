@@ -9,9 +9,10 @@ from pathlib import Path
 
 from pathspec import GitIgnoreSpec
 
+from mlserver_pyfunc.sources.safe_tree import quoted
+
 from ..sources import SourceTree
 from ..sources.digest import file_sha256
-from ..sources.layout import quoted
 from .names import BuildError
 
 IGNORE_FILE = ".dockerignore"

@@ -31,8 +31,7 @@ def command(folder: Path, prune: bool, unused: float, as_json: bool) -> None:
         _show_removed(environment.prune(unused * 86400), as_json=as_json)
         return
     from mlserver_pyfunc.definition.folder import open_folder
-
-    from .. import lock
+    from mlserver_pyfunc.sources import lock
 
     opened = open_folder(folder)
     held = lock.read(opened.located.folder)

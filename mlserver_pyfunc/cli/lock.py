@@ -18,8 +18,7 @@ def command(folder: Path, check: bool) -> None:
     A lock that is there is binding: what differs from it does not load.
     """
     from mlserver_pyfunc.definition.folder import open_folder
-
-    from .. import lock
+    from mlserver_pyfunc.sources import lock
 
     located = open_folder(folder).located
     if not check:

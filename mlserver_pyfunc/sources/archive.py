@@ -19,12 +19,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
-from .. import cache, settings
+from mlserver_pyfunc import settings
+
 from ..definition import SourceDefinition
 from ..errors import SourceError
-from . import local
+from . import cache, local
 from .digest import check_sha256, file_sha256
-from .layout import Layout, checked_parts, checked_subdirectory, create, inside, is_skipped, quoted
+from .safe_tree import (
+    Layout,
+    checked_parts,
+    checked_subdirectory,
+    create,
+    inside,
+    is_skipped,
+    quoted,
+)
 from .tree import Pin, Provenance, SourceTree
 
 MAX_RATIO = 200

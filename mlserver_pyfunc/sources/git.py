@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from .. import cache, settings
+from mlserver_pyfunc import settings
+
 from ..definition import SourceDefinition
 from ..errors import SourceError
-from . import credentials
+from . import cache, credentials
 from .digest import RENEW, DigestError
 from .git_errors import UnsupportedError
 from .git_tree import entries, export, tree_of
-from .layout import checked_subdirectory, quoted
 from .progress import logger
+from .safe_tree import checked_subdirectory, quoted
 from .tree import Pin, Provenance, SourceTree
 from .uri import nearest, parts_of, redacted
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from ..errors import SourceError
-from .layout import quoted
 from .retry import TransientError
+from .safe_tree import quoted
 
 
 class UnsupportedError(SourceError):

@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING
 
 from .. import settings
 from ..errors import SourceError
-from .layout import Layout, create, is_skipped, quoted
+from .safe_tree import Layout, create, is_skipped, quoted
 
 if TYPE_CHECKING:
     from .git_client import GitClient

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 from ..definition import SourceDefinition
 from ..errors import SourceError
 from .digest import check_sha256, file_sha256
-from .layout import quoted
+from .safe_tree import quoted
 from .tree import Pin, Provenance, SourceTree
 from .uri import parts_of
 

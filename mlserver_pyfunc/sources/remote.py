@@ -10,12 +10,13 @@ from pathlib import Path
 from types import ModuleType
 from urllib.parse import unquote
 
-from .. import cache, settings
+from mlserver_pyfunc import settings
+
 from ..definition import SourceDefinition
 from ..errors import SourceError
-from . import ARCHIVE_SUFFIXES, archive
+from . import ARCHIVE_SUFFIXES, archive, cache
 from .digest import check_sha256, file_sha256
-from .layout import checked_subdirectory
+from .safe_tree import checked_subdirectory
 from .tree import Pin, Provenance, SourceTree
 from .uri import redacted, split_user
 

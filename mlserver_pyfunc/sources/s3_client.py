@@ -27,8 +27,8 @@ from s3fs import S3FileSystem
 from .. import settings
 from ..errors import SourceError
 from .credentials import for_http
-from .layout import Layout, inside, is_skipped
 from .progress import Progress
+from .safe_tree import Layout, inside, is_skipped
 from .uri import redacted
 
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "S3_ENDPOINT_URL")

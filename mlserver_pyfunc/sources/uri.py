@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from urllib.parse import SplitResult, urlsplit
 
 from ..errors import SourceError
-from .layout import printable, quoted
+from .safe_tree import printable, quoted
 
 
 def checked_scheme(uri: str) -> str:

@@ -17,8 +17,8 @@ from mlserver_pyfunc.definition.model_settings import (
     parse_settings,
 )
 from mlserver_pyfunc.handler.shadowing import PACKAGE
+from mlserver_pyfunc.sources import lock
 
-from .. import lock
 from ..definition import FILE_NAME, FunctionDefinition, parse
 from ..errors import PyFuncError
 from ..sources import check_form

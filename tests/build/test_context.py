@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from mlserver_pyfunc import lock
 from mlserver_pyfunc.build import context
 from mlserver_pyfunc.build.names import BuildError
 from mlserver_pyfunc.definition.folder import open_folder
+from mlserver_pyfunc.sources import lock
 from mlserver_pyfunc.sources.digest import DigestError
 
 from ..sources.servers import Repository

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mlserver_pyfunc import definition, image, lock
+from mlserver_pyfunc import definition, image
+from mlserver_pyfunc.sources import lock
 
 from .build import Built, build, build_fails
 from .container import HARDENED, Container

@@ -10,10 +10,11 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from mlserver_pyfunc import lock, manifests
+from mlserver_pyfunc import manifests
 from mlserver_pyfunc.cli import main, manifest
 from mlserver_pyfunc.definition import read
 from mlserver_pyfunc.manifests import ManifestError, names
+from mlserver_pyfunc.sources import lock
 
 from .cases import CASES, EXAMPLES, IMAGE, SHAPES, containers, env, function, made, objects, of, one
 

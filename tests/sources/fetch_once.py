@@ -11,9 +11,9 @@ import os
 import sys
 from pathlib import Path
 
-from mlserver_pyfunc import lock
 from mlserver_pyfunc.definition import parse
 from mlserver_pyfunc.errors import SourceError
+from mlserver_pyfunc.sources import lock
 
 
 def main() -> None:

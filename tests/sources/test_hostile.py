@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from mlserver_pyfunc.definition import SourceDefinition
 from mlserver_pyfunc.errors import SourceError
 from mlserver_pyfunc.sources import SourceTree, fetch
-from mlserver_pyfunc.sources.layout import MAX_DEPTH, MAX_ENTRIES
+from mlserver_pyfunc.sources.safe_tree import MAX_DEPTH, MAX_ENTRIES
 
 Entry = tuple[str, bytes, int]
 

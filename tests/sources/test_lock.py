@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mlserver_pyfunc import lock
 from mlserver_pyfunc.definition import FunctionDefinition, parse
 from mlserver_pyfunc.errors import SourceError
+from mlserver_pyfunc.sources import lock
 from mlserver_pyfunc.sources.digest import tree_sha256
 
 from .servers import FileServer, GitServer, Repository

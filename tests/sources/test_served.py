@@ -17,7 +17,8 @@ import httpx
 import pytest
 import yaml
 
-from mlserver_pyfunc import definition, lock
+from mlserver_pyfunc import definition
+from mlserver_pyfunc.sources import lock
 
 from ..server.process import serving
 from .servers import FileServer, GitServer, Repository

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from mlserver_pyfunc import lock, uv
+from mlserver_pyfunc import uv
 from mlserver_pyfunc.definition import FunctionDefinition, parse
 from mlserver_pyfunc.environment import provide, prune, unmet_needs
 from mlserver_pyfunc.errors import LoadError, PyFuncError
 from mlserver_pyfunc.function import Function
+from mlserver_pyfunc.sources import lock
 
 from .functions import DOUBLE, call, definition, loaded
 

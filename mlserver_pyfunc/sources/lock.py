@@ -12,12 +12,13 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from . import environment, sources
-from .definition import FunctionDefinition
-from .errors import SourceError
-from .sources.digest import LOCK_NAME, RENEW, DigestError, tree_sha256
-from .sources.tree import Pin, Provenance, SourceTree
-from .sources.uri import redacted
+from mlserver_pyfunc import environment, sources
+from mlserver_pyfunc.definition import FunctionDefinition
+from mlserver_pyfunc.errors import SourceError
+
+from .digest import LOCK_NAME, RENEW, DigestError, tree_sha256
+from .tree import Pin, Provenance, SourceTree
+from .uri import redacted
 
 _HEADER = (
     "# Written by mlserver-pyfunc and binding: docs/sources.md says how to check and renew it.\n"

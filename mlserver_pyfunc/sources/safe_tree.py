@@ -7,7 +7,8 @@ import re
 import unicodedata
 from pathlib import Path
 
-from ..errors import SourceError
+from mlserver_pyfunc.errors import SourceError
+
 from .digest import IGNORED_FOLDERS
 
 MAX_ENTRIES = 50_000

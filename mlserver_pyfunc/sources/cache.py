@@ -25,10 +25,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from . import folder_locks, settings
-from .errors import SourceError
-from .sources.digest import tree_sha256
-from .sources.progress import logger
+from mlserver_pyfunc import settings
+from mlserver_pyfunc.errors import SourceError
+
+from . import cache_locks
+from .digest import tree_sha256
+from .progress import logger
 
 TREE = "tree"
 """Folder of a workspace that `obtain`'s `make` fills."""
@@ -182,7 +184,7 @@ def _stored(built: Path, facts: Mapping[str, str]) -> Entry:
             if not _usable(path, digest):
                 continue
         else:
-            folder_locks.hold(path)
+            cache_locks.hold(path)
         return Entry(path, digest, facts)
     raise SourceError(f"cache folder {_root()}: cannot store tree {digest}")
 
@@ -204,7 +206,7 @@ def _usable(path: Path, digest: str) -> bool:
     """Holds the tree against pruning, and checks that nothing changed it since."""
     new = False
     try:
-        new = folder_locks.hold(path)
+        new = cache_locks.hold(path)
         whole = tree_sha256(path) == digest
         with suppress(OSError):
             os.utime(path)
@@ -217,12 +219,12 @@ def _usable(path: Path, digest: str) -> bool:
         if not whole:
             logger.warning("cached tree %s was changed on disk, fetching it again", path)
     if new and not whole:
-        folder_locks.release(path)
+        cache_locks.release(path)
     return whole
 
 
 def _discard(path: Path) -> bool:
-    return folder_locks.discard(path, _folder("tmp"))
+    return cache_locks.discard(path, _folder("tmp"))
 
 
 def _remove_stale(parent: Path) -> None:
