@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .definition import FunctionDefinition
-from .environment import provide, unmet_needs
+from .environments.environment import provide, unmet_needs
 from .errors import ContractError, LoadError, PyFuncError, RequestError
 from .handler.call import InferenceCall
 from .handler.context import Context

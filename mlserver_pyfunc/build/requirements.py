@@ -16,7 +16,8 @@ from tempfile import TemporaryDirectory
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from .. import environment, uv
+from mlserver_pyfunc.environments import environment, uv
+
 from ..definition import FunctionDefinition
 from . import wheel
 from .names import BuildError

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from .. import uv
+from mlserver_pyfunc.environments import uv
+
 from . import dockerfile
 from .names import BuildError, checked_secret
 

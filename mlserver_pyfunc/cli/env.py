@@ -25,7 +25,7 @@ def command(folder: Path, prune: bool, unused: float, as_json: bool) -> None:
     A function that this interpreter satisfies runs in it; any other gets one of its own, made
     once and kept in the cache. Made here, it is there when the server starts.
     """
-    from .. import environment
+    from mlserver_pyfunc.environments import environment
 
     if prune:
         _show_removed(environment.prune(unused * 86400), as_json=as_json)

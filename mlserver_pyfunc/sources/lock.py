@@ -12,8 +12,9 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mlserver_pyfunc import environment, sources
+from mlserver_pyfunc import sources
 from mlserver_pyfunc.definition import FunctionDefinition
+from mlserver_pyfunc.environments import environment
 from mlserver_pyfunc.errors import SourceError
 
 from .digest import LOCK_NAME, RENEW, DigestError, tree_sha256

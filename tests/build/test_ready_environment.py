@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mlserver_pyfunc import environment, uv
 from mlserver_pyfunc.definition import FunctionDefinition, parse
+from mlserver_pyfunc.environments import environment, uv
 from mlserver_pyfunc.errors import PyFuncError
 
 SOURCE = {"source": "model.py", "handler": "predict"}

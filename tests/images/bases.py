@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from mlserver_pyfunc import uv
+from mlserver_pyfunc.environments import uv
 
 from .storage import Storage
 

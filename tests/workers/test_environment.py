@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from mlserver_pyfunc import uv
 from mlserver_pyfunc.definition import FunctionDefinition, parse
-from mlserver_pyfunc.environment import provide, prune, unmet_needs
+from mlserver_pyfunc.environments import uv
+from mlserver_pyfunc.environments.environment import provide, prune, unmet_needs
 from mlserver_pyfunc.errors import LoadError, PyFuncError
 from mlserver_pyfunc.function import Function
 from mlserver_pyfunc.sources import lock
@@ -155,7 +155,7 @@ def test_numpy_is_there_though_nobody_asked(cache: Path) -> None:
 PROVIDE = """
 import json, logging, sys
 from mlserver_pyfunc.definition import parse
-from mlserver_pyfunc.environment import provide
+from mlserver_pyfunc.environments.environment import provide
 made = provide(parse(json.loads(sys.argv[1])), "subject")
 print(made.python, made.seconds > 0)
 """

@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from . import settings
-from .errors import PyFuncError
+from mlserver_pyfunc import settings
+from mlserver_pyfunc.errors import PyFuncError
 
 ERROR_LINES = 8
 """How much of uv's own explanation an error carries."""

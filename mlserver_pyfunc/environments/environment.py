@@ -30,12 +30,14 @@ from filelock import FileLock
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from . import settings, uv
-from .definition import FunctionDefinition
-from .errors import PyFuncError
+from mlserver_pyfunc import settings
+from mlserver_pyfunc.definition import FunctionDefinition
+from mlserver_pyfunc.errors import PyFuncError
+from mlserver_pyfunc.sources import cache_locks
+from mlserver_pyfunc.sources.progress import logger
+
+from . import uv
 from .installed import problem_of
-from .sources import cache_locks
-from .sources.progress import logger
 
 FACTS = "pyfunc.json"
 _SCHEME = 1
