@@ -71,7 +71,7 @@ def _import_seconds(repeats: int) -> float:
     """What our runtime adds to MLServer's own imports."""
     ours, host = (
         _seconds(["python", "-c", code], repeats)
-        for code in (f"{_HOST}, mlserver_pyfunc.runtime", _HOST)
+        for code in (f"{_HOST}, mlserver_pyfunc.hosts.mlserver.runtime", _HOST)
     )
     return ours - host
 

@@ -14,7 +14,7 @@ from .handler.shadowing import installed_first
 
 if TYPE_CHECKING:
     from .definition import FunctionDefinition
-    from .runtime import PyFuncRuntime
+    from .hosts.mlserver.runtime import PyFuncRuntime
 
 __version__ = "0.1.0"
 __all__ = ["FunctionDefinition", "InferenceError", "PyFuncRuntime", "__version__"]

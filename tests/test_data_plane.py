@@ -16,7 +16,7 @@ from mlserver.types import InferenceRequest
 from prometheus_client import REGISTRY
 
 from mlserver_pyfunc import PyFuncRuntime
-from mlserver_pyfunc.data_plane import RequestParameters
+from mlserver_pyfunc.hosts.mlserver.data_plane import RequestParameters
 
 FUNCTION = """\
 source: {code: "def f(x):\\n    return x\\n", handler: f}

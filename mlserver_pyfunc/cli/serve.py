@@ -45,14 +45,14 @@ def command(
     ports = [wanted or next(free) for wanted in (port, grpc_port, metrics_port)]
     if not (no_image or reload_):
         _serve_image(folder, host, ports, open_browser=open_)
-    from .. import serving
+    from mlserver_pyfunc.hosts.mlserver import dev_server
 
-    options = serving.Options(
+    options = dev_server.Options(
         folder, host, ports[0], ports[1], ports[2], reload=reload_, open_browser=open_
     )
-    serving.use_uvloop()
+    dev_server.use_uvloop()
     try:
-        failure = asyncio.run(serving.serve(options))
+        failure = asyncio.run(dev_server.serve(options))
     except KeyboardInterrupt:
         return
     if failure is not None:

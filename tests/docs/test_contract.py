@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from mlserver.grpc.utils import STATUS_CODE_MAPPING
 
-import mlserver_pyfunc.runtime  # noqa: F401  its import extends the mapping
+import mlserver_pyfunc.hosts.mlserver.runtime  # noqa: F401  its import extends the mapping
 
 from ..server.process import ServerProcess, serving
 from .conftest import ROOT

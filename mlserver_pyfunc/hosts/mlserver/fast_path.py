@@ -26,11 +26,13 @@ from mlserver.rest import app as rest_app
 from mlserver.types import InferenceRequest, InferenceResponse, MetadataServerResponse
 from starlette.types import Receive, Scope
 
-from . import data_plane, grpc_tensors, settings
-from .host import is_ours
-from .response import ArrayResponse
+from mlserver_pyfunc import settings
+
+from . import data_plane, grpc_messages
+from .patches import is_ours
+from .rest_request import TensorRequest
+from .rest_response import ArrayResponse
 from .rest_route import add_routes
-from .rest_tensors import TensorRequest
 
 SWITCH = "MLSERVER_PYFUNC_FASTPATH"
 TESTED_VERSIONS = frozenset({"1.7.1"})
@@ -107,7 +109,7 @@ def _request_seam(
     def to_types(pb_object: pb.ModelInferRequest) -> InferenceRequest:
         if not is_ours(pb_object.model_name):
             return stock(pb_object)
-        return grpc_tensors.read_request(pb_object)
+        return grpc_messages.read_request(pb_object)
 
     return to_types
 
@@ -120,7 +122,7 @@ def _headers_seam(
     ) -> InferenceRequest:
         if not data_plane.takes(servicer._data_plane, request.model_name):
             return stock(servicer, request, context)
-        return grpc_tensors.read_request(request, lambda: to_headers(context))
+        return grpc_messages.read_request(request, lambda: to_headers(context))
 
     return insert_headers
 
@@ -143,7 +145,7 @@ def _response_seam(
     def from_types(type_object: InferenceResponse, use_raw: bool = False) -> pb.ModelInferResponse:
         if not isinstance(type_object, ArrayResponse):
             return stock(type_object, use_raw=use_raw)
-        return grpc_tensors.write_response(type_object, use_raw)
+        return grpc_messages.write_response(type_object, use_raw)
 
     return from_types
 

@@ -19,8 +19,8 @@ from mlserver.types import InferenceRequest, InferenceResponse
 from mlserver.utils import generate_uuid
 
 from .cloud_events import CloudEvents
-from .host import is_ours
-from .response import ArrayResponse
+from .patches import is_ours
+from .rest_response import ArrayResponse
 
 Infer = Callable[..., Awaitable[InferenceResponse]]
 Headers = Mapping[str, str]

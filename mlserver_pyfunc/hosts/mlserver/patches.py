@@ -29,8 +29,9 @@ from mlserver.rest.responses import Response
 from mlserver.settings import ModelSettings
 from mlserver.types import Datatype
 
-from .errors import OverloadedError, RequestError
-from .response import ArrayData
+from mlserver_pyfunc.errors import OverloadedError, RequestError
+
+from .rest_response import ArrayData
 
 _GRPC_CODES = {
     401: grpc.StatusCode.UNAUTHENTICATED,

@@ -13,8 +13,10 @@ from mlserver.handlers import custom_handler
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse
 
-from . import host, settings
-from .definition import FunctionDefinition
+from mlserver_pyfunc import settings
+from mlserver_pyfunc.definition import FunctionDefinition
+
+from . import patches
 
 SWITCH = "MLSERVER_PYFUNC_PLAYGROUND"
 """Set to 0, the playground's pages answer 404."""
@@ -77,7 +79,7 @@ class Pages:
 
 
 async def _openapi(request: Request, name: str, version: str | None) -> JSONResponse:
-    from .openapi import document
+    from mlserver_pyfunc.openapi import document
 
     model, definition = await _ours(request, name, version)
     prefix = request.scope.get("root_path", "")
@@ -85,7 +87,7 @@ async def _openapi(request: Request, name: str, version: str | None) -> JSONResp
 
 
 async def _playground(request: Request, name: str, version: str | None) -> HTMLResponse:
-    from . import playground
+    from mlserver_pyfunc import playground
 
     _require_switched_on()
     model, definition = await _ours(request, name, version)
@@ -101,12 +103,12 @@ async def _playground(request: Request, name: str, version: str | None) -> HTMLR
 
 
 async def _list(request: Request) -> HTMLResponse:
-    from . import playground
+    from mlserver_pyfunc import playground
 
     _require_switched_on()
-    models = await host.served_models(request.app)
+    models = await patches.served_models(request.app)
     entries = [
-        playground.Entry(model.name, model.version, host.is_up(model), isinstance(model, Pages))
+        playground.Entry(model.name, model.version, patches.is_up(model), isinstance(model, Pages))
         for model in sorted(models, key=lambda model: (model.name, model.version or ""))
     ]
     page = playground.list_page(entries)
@@ -119,7 +121,7 @@ async def _ours(request: Request, name: str, version: str | None) -> tuple[Any, 
     Raises:
         MLServerError: There is none, or it is another runtime's: status 404.
     """
-    model: Any = await host.served_model(request.app, name, version)
+    model: Any = await patches.served_model(request.app, name, version)
     if not isinstance(model, Pages) or model.definition is None:
         raise MLServerError(f'model "{name}" is not served by mlserver-pyfunc', 404)
     return model, model.definition

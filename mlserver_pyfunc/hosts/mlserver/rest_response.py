@@ -18,12 +18,13 @@ from starlette.background import BackgroundTasks
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from .bare import BareModel
+from mlserver_pyfunc.protocol import bytes_tensors, tensors
+from mlserver_pyfunc.protocol.contract import NamedArray, TensorSpec
+from mlserver_pyfunc.protocol.response import listed_tensor, response_body, tensor_head, text_tensor
+from mlserver_pyfunc.protocol.tensors import Array
+
 from .cloud_events import SendableHeaders
-from .protocol import bytes_tensors, tensors
-from .protocol.contract import NamedArray, TensorSpec
-from .protocol.response import listed_tensor, response_body, tensor_head, text_tensor
-from .protocol.tensors import Array
+from .unvalidated_model import BareModel
 
 GZIP_LIMIT = 64 * 1024
 """Above this many bytes a body is marked as not to be compressed: MLServer would do that

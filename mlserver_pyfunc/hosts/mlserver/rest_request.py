@@ -14,9 +14,10 @@ from typing import Any
 from mlserver.rest.requests import Request
 from starlette.types import Receive, Scope
 
-from . import json_tensors
-from .host import is_ours
-from .protocol.tensors import RawTensor
+from mlserver_pyfunc.protocol.tensors import RawTensor
+
+from . import json_body
+from .patches import is_ours
 
 LENGTH_HEADER = b"inference-header-content-length"
 _JSON = (b"content-type", b"application/json")
@@ -40,7 +41,7 @@ class TensorRequest(Request):
             if self._header_length is not None:
                 self._json = _parse(body, self._header_length)
             elif self._is_ours:
-                self._json = json_tensors.parse(body)
+                self._json = json_body.parse(body)
             else:
                 self._json = await super().json()
         return self._json
@@ -75,13 +76,13 @@ def _parse(body: bytes, header_length: bytes) -> Any:
         )
     view = memoryview(body)
     start = int(header_length)
-    payload = json_tensors.parse_lists(view[:start])
+    payload = json_body.parse_lists(view[:start])
     last: dict[str, Any] | None = None
     for tensor in _binary_tensors(payload):
         size = tensor["parameters"]["binary_data_size"]
         data = RawTensor(view[start : start + size], size)
         # What lacks a key is shown in the error, which must not show bytes.
-        tensor["data"] = data if tensor.keys() >= json_tensors.KEYS else []
+        tensor["data"] = data if tensor.keys() >= json_body.KEYS else []
         start = min(start + size, len(body))
         last = tensor
     if last is not None and start < len(body) and isinstance(last["data"], RawTensor):

@@ -19,8 +19,8 @@ from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from .data_plane import RequestParameters, takes
-from .host import is_ours
-from .rest_tensors import TensorRequest
+from .patches import is_ours
+from .rest_request import TensorRequest
 
 PATHS = ("/v2/models/{model_name}/infer", "/v2/models/{model_name}/versions/{model_version}/infer")
 

@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 import simdjson
 
-from .protocol.tensors import JsonNumbers
+from mlserver_pyfunc.protocol.tensors import JsonNumbers
 
 MIN_BYTES = 4096
 """Below this, Python lists are as fast."""

@@ -18,28 +18,35 @@ from mlserver.types import (
     Parameters,
 )
 
-from . import fastpath, host
+from mlserver_pyfunc.definition import FunctionDefinition, TensorDefinition
+from mlserver_pyfunc.definition.locate import (
+    Located,
+    disagreements,
+    explicit_name,
+    find_definition,
+    seldon_model,
+)
+from mlserver_pyfunc.errors import LoadError, PyFuncError, RequestError
+from mlserver_pyfunc.function import Function
+from mlserver_pyfunc.handler.shadowing import pin_package
+from mlserver_pyfunc.runner import logger
+
+from . import fast_path, patches
 from .data_plane import Served
-from .definition import FunctionDefinition, TensorDefinition
-from .definition.locate import Located, disagreements, explicit_name, find_definition, seldon_model
-from .errors import LoadError, PyFuncError, RequestError
-from .function import Function
-from .handler.shadowing import pin_package
 from .pages import Pages
-from .response import ArrayResponse, ErrorResponse, binary_outputs
-from .runner import logger
+from .rest_response import ArrayResponse, ErrorResponse, binary_outputs
 
 PLATFORM = "mlserver_pyfunc"
 
 pin_package()
-host.extend_error_mapping()
-host.tell_up_from_ready()
-host.end_empty_streams_well()
-host.leave_our_children_alone()
-host.give_grpc_calls_time()
-host.refuse_typed_fp16()
-host.show_prints_at_once()
-fastpath.install()
+patches.extend_error_mapping()
+patches.tell_up_from_ready()
+patches.end_empty_streams_well()
+patches.leave_our_children_alone()
+patches.give_grpc_calls_time()
+patches.refuse_typed_fp16()
+patches.show_prints_at_once()
+fast_path.install()
 
 
 class PyFuncRuntime(Pages, MLModel):
@@ -52,7 +59,7 @@ class PyFuncRuntime(Pages, MLModel):
         self._function: Function | None = None
         self._shutdown: asyncio.Task[None] | None = None
         super().__init__(settings)
-        host.keep_out_of_pool(settings)
+        patches.keep_out_of_pool(settings)
         # Read here already: MLServer registers a model by its version before it loads it.
         self._located, self._unreadable = _read(settings)
         _adopt_version(settings, self._located)
@@ -98,8 +105,8 @@ class PyFuncRuntime(Pages, MLModel):
             raise MLServerError(str(error), 500) from None
         self._function = function
         self._shutdown = asyncio.get_running_loop().create_task(self._close_on_shutdown())
-        host.add_model(self.name, self.version)
-        host.expect_calls_of(located.definition.serving.timeout)
+        patches.add_model(self.name, self.version)
+        patches.expect_calls_of(located.definition.serving.timeout)
         self.inputs = [_metadata_tensor(tensor) for tensor in located.definition.inputs]
         self.outputs = [_metadata_tensor(tensor) for tensor in located.definition.outputs]
         logger.info('function "%s" loaded from %s', self.name, located.where)
@@ -114,7 +121,7 @@ class PyFuncRuntime(Pages, MLModel):
         try:
             answer = await self._loaded().infer(payload)
         except RequestError as error:
-            raise host.to_host_error(error) from None
+            raise patches.to_host_error(error) from None
         return ArrayResponse(
             self.name, self.version, answer.arrays, answer.parameters, binary_outputs(payload)
         )
@@ -134,7 +141,7 @@ class PyFuncRuntime(Pages, MLModel):
                 finally:
                     await answers.aclose()
         except RequestError as error:
-            yield ErrorResponse(self.name, host.to_host_error(error))
+            yield ErrorResponse(self.name, patches.to_host_error(error))
 
     async def unload(self) -> bool:
         """Unloads the function, after the calls in flight."""
@@ -148,7 +155,7 @@ class PyFuncRuntime(Pages, MLModel):
         parameters = dict(self._function.facts) if self._function else {}
         return MetadataModelResponse(
             name=self.name,
-            versions=host.loaded_versions(self.name),
+            versions=patches.loaded_versions(self.name),
             platform=self.settings.platform or PLATFORM,
             inputs=self.inputs,
             outputs=self.outputs,
@@ -212,7 +219,7 @@ class PyFuncRuntime(Pages, MLModel):
         function, self._function = self._function, None
         if function is None:
             return
-        host.remove_model(self.name, self.version)
+        patches.remove_model(self.name, self.version)
         await function.close()
 
 
@@ -241,8 +248,8 @@ def _version(settings: ModelSettings) -> str | None:
     return _adopt_version(settings, _read(settings)[0])
 
 
-host.tell_versions(_version)
-host.tell_other_runtimes()
+patches.tell_versions(_version)
+patches.tell_other_runtimes()
 
 
 def _metadata_tensor(tensor: TensorDefinition) -> MetadataTensor:

@@ -17,13 +17,14 @@ from mlserver.grpc.converters import ParametersConverter
 from mlserver.types import InferenceRequest
 from pydantic import ValidationError
 
-from .bare import BareModel
+from mlserver_pyfunc.protocol import bytes_tensors, tensors
+from mlserver_pyfunc.protocol.contract import NamedArray
+from mlserver_pyfunc.protocol.tensors import DATATYPES, Array, Datatype, RawTensor
+from mlserver_pyfunc.protocol.types import shown
+
 from .data_plane import RequestParameters
-from .protocol import bytes_tensors, tensors
-from .protocol.contract import NamedArray
-from .protocol.tensors import DATATYPES, Array, Datatype, RawTensor
-from .protocol.types import shown
-from .response import ArrayResponse
+from .rest_response import ArrayResponse
+from .unvalidated_model import BareModel
 
 _FIXED_WIDTH = frozenset({"FP32", "FP64"})
 _WIRE_DTYPES: dict[str, np.dtype[Any]] = {
