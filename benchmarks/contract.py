@@ -17,8 +17,8 @@ import uvloop
 from mlserver.types import InferenceRequest
 
 from mlserver_pyfunc.definition import parse
-from mlserver_pyfunc.function import Function
 from mlserver_pyfunc.protocol import bytes_tensors, casting, tensors
+from mlserver_pyfunc.serving.function import Function
 
 CALLS = 5000
 REPEATS = 7

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from mlserver_pyfunc.definition import parse
-from mlserver_pyfunc.function import Function
+from mlserver_pyfunc.serving.function import Function
 
 from .load import measure, require_h2load, verify
 from .systems import (

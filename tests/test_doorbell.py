@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 
-from mlserver_pyfunc.doorbell import Doorbell
+from mlserver_pyfunc.serving.wakeup import Doorbell
 
 
 @pytest.fixture(params=["eventfd", "queue"])

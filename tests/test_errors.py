@@ -116,15 +116,7 @@ def test_a_dependency_that_is_missing_is_named_to_whoever_imports_the_runtime(
 
 @pytest.mark.parametrize(
     "module",
-    ["errors", "protocol.contract", "handler.resolver", "handler.loader"][
-        "errors",
-        "protocol.tensors",
-        "protocol.contract",
-        "handler.resolver",
-        "handler.binding",
-        "handler.results",
-        "handler.loader",
-    ],
+    ["errors", "protocol.contract", "handler.resolver", "handler.binding", "handler.loader"],
 )
 def test_what_a_worker_imports_needs_neither_mlserver_nor_pydantic(module: str) -> None:
     code = (

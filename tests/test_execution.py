@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mlserver_pyfunc.errors import OverloadedError, TimeLimitError
-from mlserver_pyfunc.execution import Executor
+from mlserver_pyfunc.serving.executor import Executor
 
 
 @pytest.fixture

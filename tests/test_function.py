@@ -20,8 +20,8 @@ from mlserver_pyfunc.errors import (
     RequestError,
     ResponseError,
 )
-from mlserver_pyfunc.function import Function
 from mlserver_pyfunc.handler.loader import PREFIX
+from mlserver_pyfunc.serving.function import Function
 
 GOOD = "def handler(x):\n    return x * 2\n"
 

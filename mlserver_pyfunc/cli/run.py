@@ -37,8 +37,8 @@ def command(
     from mlserver_pyfunc.definition.folder import open_folder
     from mlserver_pyfunc.protocol import request as payloads
     from mlserver_pyfunc.protocol.samples import random_array
+    from mlserver_pyfunc.serving.timing import TimedFunction
 
-    from ..timing import TimedFunction
     from . import inputs
 
     with TimedFunction(open_folder(folder)) as function:
@@ -67,7 +67,8 @@ def _read(file: Any) -> Any:
 def _call(function: Any, request: Any, *, as_json: bool, quiet: bool) -> None:
     import orjson
 
-    from ..local import arrays_of
+    from mlserver_pyfunc.serving.local import arrays_of
+
     from . import output
 
     for answer in function.infer_stream(request):

@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..local import LocalFunction, load
+    from mlserver_pyfunc.serving.local import LocalFunction, load
+
     from .parity import ParityError, assert_parity
     from .server import Server, ServerError
     from .strategies import BadRequest, bad_requests_for, requests_for

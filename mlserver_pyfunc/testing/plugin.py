@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from ..local import LocalFunction
+    from mlserver_pyfunc.serving.local import LocalFunction
+
     from .server import Server
 
 
@@ -45,7 +46,7 @@ def pyfunc_folder(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope="module")
 def pyfunc_function(pyfunc_folder: Path) -> Iterator[LocalFunction]:
     """The function, loaded in this process: call it with tensors by name."""
-    from ..local import load
+    from mlserver_pyfunc.serving.local import load
 
     with load(pyfunc_folder) as function:
         yield function

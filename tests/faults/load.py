@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mlserver_pyfunc.errors import RequestError, WorkerError
-from mlserver_pyfunc.function import Function
+from mlserver_pyfunc.serving.function import Function
 from tests.workers.functions import request
 
 CLIENTS = 16

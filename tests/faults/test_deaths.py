@@ -15,8 +15,7 @@ import psutil
 import pytest
 
 from mlserver_pyfunc.errors import HandlerError, RequestError, WorkerError
-from mlserver_pyfunc.function import Function
-from mlserver_pyfunc.workers import ahead
+from mlserver_pyfunc.serving.function import Function
 from tests.workers.functions import X, Y, call, children, loaded, request
 
 from .load import Load, Tally

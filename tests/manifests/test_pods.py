@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from mlserver_pyfunc.manifests import pod
-from mlserver_pyfunc.runner import UNLOAD_SECONDS
+from mlserver_pyfunc.serving.runner import UNLOAD_SECONDS
 
 from .cases import (
     CASES,

@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 
 from mlserver_pyfunc.definition import parse
-from mlserver_pyfunc.function import Function
+from mlserver_pyfunc.serving.function import Function
 
 Array = np.ndarray[Any, Any]
 

@@ -19,7 +19,7 @@ from mlserver_pyfunc.errors import (
     ResponseError,
     TimeLimitError,
 )
-from mlserver_pyfunc.function import Function
+from mlserver_pyfunc.serving.function import Function
 
 from .functions import X, Y, loaded, request
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from mlserver_pyfunc.workers import channel as channels
-from mlserver_pyfunc.workers.channel import Channel
-from mlserver_pyfunc.workers.codec import Codec
-from mlserver_pyfunc.workers.memory import Reader, Writer, create_arena
-from mlserver_pyfunc.workers.wire import PACKET_BYTES, Kind
+from mlserver_pyfunc.serving.workers.child import channel as channels
+from mlserver_pyfunc.serving.workers.child.channel import Channel
+from mlserver_pyfunc.serving.workers.wire.codec import Codec
+from mlserver_pyfunc.serving.workers.wire.messages import PACKET_BYTES, Kind
+from mlserver_pyfunc.serving.workers.wire.shared_memory import Reader, Writer, create_arena
 
 
 class Server:

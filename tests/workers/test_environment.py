@@ -17,7 +17,7 @@ from mlserver_pyfunc.definition import FunctionDefinition, parse
 from mlserver_pyfunc.environments import uv
 from mlserver_pyfunc.environments.environment import provide, prune, unmet_needs
 from mlserver_pyfunc.errors import LoadError, PyFuncError
-from mlserver_pyfunc.function import Function
+from mlserver_pyfunc.serving.function import Function
 from mlserver_pyfunc.sources import lock
 
 from .functions import DOUBLE, call, definition, loaded

@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlserver_pyfunc.workers.memory import KEPT_BYTES, SIZE, Reader, Writer, create_arena
+from mlserver_pyfunc.serving.workers.wire.shared_memory import (
+    KEPT_BYTES,
+    SIZE,
+    Reader,
+    Writer,
+    create_arena,
+)
 
 
 @pytest.fixture

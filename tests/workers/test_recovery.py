@@ -490,7 +490,7 @@ def handler(x):
 async def test_an_unload_function_that_hangs_does_not_hold_up_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("mlserver_pyfunc.workers.worker.UNLOAD_SECONDS", 0.5)
+    monkeypatch.setattr("mlserver_pyfunc.serving.workers.worker.UNLOAD_SECONDS", 0.5)
     code = "import time\ndef close():\n    time.sleep(60)\n" + DOUBLE
     started = time.monotonic()
     async with loaded(code, unload_function="close"):

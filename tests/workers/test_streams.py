@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlserver_pyfunc.errors import HandlerError, InferenceError, TimeLimitError, WorkerError
-from mlserver_pyfunc.function import Function
+from mlserver_pyfunc.serving.function import Function
 
 from .functions import call, children, loaded, request, until, until_ready
 

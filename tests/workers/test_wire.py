@@ -14,9 +14,8 @@ from hypothesis.extra import numpy as hnp
 
 from mlserver_pyfunc.protocol.contract import TensorSpec
 from mlserver_pyfunc.protocol.tensors import DATATYPES, Array
-from mlserver_pyfunc.workers.codec import Codec, read_tensors
-from mlserver_pyfunc.workers.memory import Reader, Writer, create_arena
-from mlserver_pyfunc.workers.wire import (
+from mlserver_pyfunc.serving.workers.wire.codec import Codec, read_tensors
+from mlserver_pyfunc.serving.workers.wire.messages import (
     HEAD_BYTES,
     INLINE_BYTES,
     VERSION,
@@ -25,6 +24,7 @@ from mlserver_pyfunc.workers.wire import (
     Message,
     WireError,
 )
+from mlserver_pyfunc.serving.workers.wire.shared_memory import Reader, Writer, create_arena
 
 Pair = tuple[Codec, Codec]
 

@@ -27,9 +27,9 @@ from mlserver_pyfunc.definition.locate import (
     seldon_model,
 )
 from mlserver_pyfunc.errors import LoadError, PyFuncError, RequestError
-from mlserver_pyfunc.function import Function
 from mlserver_pyfunc.handler.shadowing import pin_package
-from mlserver_pyfunc.runner import logger
+from mlserver_pyfunc.serving.function import Function
+from mlserver_pyfunc.serving.runner import logger
 
 from . import fast_path, patches
 from .data_plane import Served

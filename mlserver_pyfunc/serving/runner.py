@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from .handler.call import InferenceCall, request_id, shown_id
-from .protocol.contract import NamedArray
+from mlserver_pyfunc.handler.call import InferenceCall, request_id, shown_id
+from mlserver_pyfunc.protocol.contract import NamedArray
 
 UNLOAD_SECONDS = 10.0
 """How long calls in flight, and then the unload function, may hold up an unload."""

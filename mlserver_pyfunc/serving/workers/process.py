@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .connection import Connection
-from .output import OutputReader
-from .wire import Message, WireError
+from .log_reader import OutputReader
+from .wire.messages import Message, WireError
 
 _BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 _MARK = "MLSERVER_PYFUNC_WORKER"

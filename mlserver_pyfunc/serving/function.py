@@ -10,17 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from .definition import FunctionDefinition
-from .environments.environment import provide, unmet_needs
-from .errors import ContractError, LoadError, PyFuncError, RequestError
-from .handler.call import InferenceCall
-from .handler.context import Context
+from mlserver_pyfunc.definition import FunctionDefinition
+from mlserver_pyfunc.environments.environment import provide, unmet_needs
+from mlserver_pyfunc.errors import ContractError, LoadError, PyFuncError, RequestError
+from mlserver_pyfunc.handler.call import InferenceCall
+from mlserver_pyfunc.handler.context import Context
+from mlserver_pyfunc.protocol.contract import Contract, TensorSpec
+from mlserver_pyfunc.protocol.tensors import Array
+from mlserver_pyfunc.sources import SourceTree, lock
+
 from .in_process import InProcessRunner
 from .metrics import metrics_of
-from .protocol.contract import Contract, TensorSpec
-from .protocol.tensors import Array
 from .runner import Answer, Runner, logger
-from .sources import SourceTree, lock
 
 _CLIENT_GONE = 499
 """Status in the metrics of a request whose client did not wait for the answer."""

@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from mlserver_pyfunc.errors import RequestError
 from mlserver_pyfunc.handler.call import InferenceCall
-
-from ..errors import RequestError
-from ..metrics import Wait
-from ..runner import Answer
+from mlserver_pyfunc.serving.metrics import Wait
+from mlserver_pyfunc.serving.runner import Answer
 
 if TYPE_CHECKING:
     from .worker import Worker

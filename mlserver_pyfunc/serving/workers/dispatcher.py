@@ -6,17 +6,23 @@ import asyncio
 import itertools
 from collections import deque
 
+from mlserver_pyfunc.definition import ServingDefinition
+from mlserver_pyfunc.errors import (
+    OverloadedError,
+    RequestError,
+    ResponseError,
+    TimeLimitError,
+    WorkerError,
+)
 from mlserver_pyfunc.handler.call import InferenceCall
 from mlserver_pyfunc.protocol.contract import Contract
+from mlserver_pyfunc.serving.metrics import FunctionMetrics
 
-from ..definition import ServingDefinition
-from ..errors import OverloadedError, RequestError, ResponseError, TimeLimitError, WorkerError
-from ..metrics import FunctionMetrics
-from .ahead import Ahead
-from .payloads import answer_of, error_of, head_of
-from .pending import Deadlines, PendingCall
+from .call_messages import answer_of, error_of, head_of
+from .pending_call import Deadlines, PendingCall
+from .prefetch import Ahead
 from .process import Exit
-from .wire import Kind, Message
+from .wire.messages import Kind, Message
 from .worker import Handling, Worker
 
 CANCEL_SECONDS = 1.0

@@ -15,9 +15,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from .doorbell import Doorbell
-from .errors import OverloadedError, TimeLimitError
-from .jobs import Job, Outcome, Pump
+from mlserver_pyfunc.errors import OverloadedError, TimeLimitError
+
+from .job import Job, Outcome, Pump
+from .wakeup import Doorbell
 
 T = TypeVar("T")
 

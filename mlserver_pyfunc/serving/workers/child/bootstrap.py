@@ -20,7 +20,7 @@ def main() -> None:
     module = module_from_spec(spec)
     sys.modules["mlserver_pyfunc"] = module
     spec.loader.exec_module(module)
-    from mlserver_pyfunc.workers import program
+    from mlserver_pyfunc.serving.workers.child import program
 
     program.main(*map(int, sys.argv[1:6]))
 

@@ -28,8 +28,8 @@ from mlserver_pyfunc.protocol import bytes_tensors, tensors
 from mlserver_pyfunc.protocol.contract import TensorSpec
 from mlserver_pyfunc.protocol.tensors import Array, RawTensor
 
-from .memory import Reader, Writer
-from .wire import HEAD_BYTES, INLINE_BYTES, VERSION, Head, Kind, Message, View, WireError
+from .messages import HEAD_BYTES, INLINE_BYTES, VERSION, Head, Kind, Message, View, WireError
+from .shared_memory import Reader, Writer
 
 _HEADER = struct.Struct("<BBBxIIIIQ")
 _ALIGNMENT = 16

@@ -18,17 +18,17 @@ from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
+from mlserver_pyfunc.errors import HandlerError, RequestError, ResponseError, describe
 from mlserver_pyfunc.handler.binding import CallPlan
 from mlserver_pyfunc.handler.call import InferenceCall, request_id, shown_id
 from mlserver_pyfunc.handler.context import Context
 from mlserver_pyfunc.handler.results import name_values
 from mlserver_pyfunc.protocol.contract import Contract
+from mlserver_pyfunc.serving.job import Outcome
+from mlserver_pyfunc.serving.workers.wire.codec import read_tensors
+from mlserver_pyfunc.serving.workers.wire.messages import BRIEF_SECONDS, Kind, Message
 
-from ..errors import HandlerError, RequestError, ResponseError, describe
-from ..jobs import Outcome
 from .channel import Channel
-from .codec import read_tensors
-from .wire import BRIEF_SECONDS, Kind, Message
 
 TRACEBACK_CHARS = 20_000
 

@@ -10,9 +10,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .errors import ContractError, ResponseError
-from .handler.call import InferenceCall
-from .protocol.contract import Contract, NamedArray
+from mlserver_pyfunc.errors import ContractError, ResponseError
+from mlserver_pyfunc.handler.call import InferenceCall
+from mlserver_pyfunc.protocol.contract import Contract, NamedArray
+
 from .runner import Answer
 
 _MAX_ID_CHARS = 200

@@ -9,15 +9,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from .definition import FunctionDefinition
-from .definition.folder import FunctionFolder, open_folder
+from mlserver_pyfunc.definition import FunctionDefinition
+from mlserver_pyfunc.definition.folder import FunctionFolder, open_folder
+from mlserver_pyfunc.protocol import bytes_tensors
+from mlserver_pyfunc.protocol import request as payloads
+from mlserver_pyfunc.protocol.contract import Contract
+from mlserver_pyfunc.protocol.request import Payload
+from mlserver_pyfunc.protocol.response import listed_tensor, response_body
+from mlserver_pyfunc.protocol.tensors import Array
+
 from .function import Function
-from .protocol import bytes_tensors
-from .protocol import request as payloads
-from .protocol.contract import Contract
-from .protocol.request import Payload
-from .protocol.response import listed_tensor, response_body
-from .protocol.tensors import Array
 from .runner import Answer
 
 T = TypeVar("T")

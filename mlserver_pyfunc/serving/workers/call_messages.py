@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlserver_pyfunc import errors
+from mlserver_pyfunc.errors import RequestError, ResponseError
 from mlserver_pyfunc.handler.call import InferenceCall, shown_id
 from mlserver_pyfunc.protocol.contract import Contract, NamedArray
 from mlserver_pyfunc.protocol.tensors import TensorError
+from mlserver_pyfunc.serving.runner import Answer, logger
 
-from .. import errors
-from ..errors import RequestError, ResponseError
-from ..runner import Answer, logger
-from .codec import read_tensors
-from .wire import Message, WireError
+from .wire.codec import read_tensors
+from .wire.messages import Message, WireError
 
 _ERRORS = {
     kind.__name__: kind

@@ -6,11 +6,12 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .definition.folder import FunctionFolder
+from mlserver_pyfunc.definition.folder import FunctionFolder
+from mlserver_pyfunc.protocol.contract import Contract, NamedArray, WireTensor
+from mlserver_pyfunc.protocol.tensors import Array
+
 from .function import Function
 from .local import LocalFunction
-from .protocol.contract import Contract, NamedArray, WireTensor
-from .protocol.tensors import Array
 
 PHASES = ("decode", "queue", "handler", "check", "encode")
 

@@ -13,9 +13,8 @@ from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from . import joining
-from .definition import BatchDefinition, ServingDefinition
-from .errors import (
+from mlserver_pyfunc.definition import BatchDefinition, ServingDefinition
+from mlserver_pyfunc.errors import (
     HandlerError,
     InferenceError,
     LoadError,
@@ -23,9 +22,11 @@ from .errors import (
     RequestError,
     TimeLimitError,
 )
-from .handler.call import InferenceCall
+from mlserver_pyfunc.handler.call import InferenceCall
+from mlserver_pyfunc.protocol.contract import Contract
+
+from . import batch
 from .metrics import FunctionMetrics, Wait
-from .protocol.contract import Contract
 from .runner import UNLOAD_SECONDS, Answer, Runner
 
 _LIGHT_LOAD = 10
@@ -114,7 +115,7 @@ class BatchingRunner:
     async def load(self) -> None:
         """As `Runner.load`; fails too where calls of the handler cannot be joined."""
         await self._runner.load()
-        obstacles = joining.obstacles(self._contract, self._runner.streams, self._runner.needs)
+        obstacles = batch.obstacles(self._contract, self._runner.streams, self._runner.needs)
         if obstacles:
             await self._runner.close()
             cause = f"serving.batch: {'; '.join(obstacles)}"
@@ -127,7 +128,7 @@ class BatchingRunner:
         Raises:
             RequestError: With the status to answer.
         """
-        rows = joining.rows_of(call, self._contract.model_name)
+        rows = batch.rows_of(call, self._contract.model_name)
         if self._waiting >= max(self._serving.max_queue, 1):
             raise self._overloaded()
         member = _Member(call, rows, self._loop.create_future(), self._metrics.enter_queue())
@@ -220,8 +221,8 @@ class BatchingRunner:
         sizes = [member.rows for member in members]
         self._metrics.count_batch(len(members), sum(sizes))
         try:
-            answer = await self._runner.answer(joining.join([member.call for member in members]))
-            parts = joining.split(answer, sizes, self._contract.model_name)
+            answer = await self._runner.answer(batch.join([member.call for member in members]))
+            parts = batch.split(answer, sizes, self._contract.model_name)
         except (HandlerError, InferenceError) as error:
             if len(members) == 1:
                 _fail(members[0], error)

@@ -21,9 +21,8 @@ from typing import Any
 
 from mlserver_pyfunc.protocol.contract import TensorSpec
 from mlserver_pyfunc.protocol.tensors import Array
-
-from .codec import Codec
-from .wire import PACKET_BYTES, Kind, Message
+from mlserver_pyfunc.serving.workers.wire.codec import Codec
+from mlserver_pyfunc.serving.workers.wire.messages import PACKET_BYTES, Kind, Message
 
 HELD_SECONDS = 500e-6
 """For how long the bell may not be rung after a message."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from ..definition import ServingDefinition
-from ..metrics import FunctionMetrics
-from .wire import BRIEF_SECONDS
+from mlserver_pyfunc.definition import ServingDefinition
+from mlserver_pyfunc.serving.metrics import FunctionMetrics
+
+from .wire.messages import BRIEF_SECONDS
 from .worker import Handling, Worker
 
 MOST_CALLS = 32

@@ -9,20 +9,28 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from .definition import FunctionDefinition
-from .errors import BindError, HandlerError, LoadError, OverloadedError, RequestError, describe
-from .execution import Executor
-from .handler.binding import CallPlan, bind
-from .handler.call import InferenceCall, request_id, shown_id
-from .handler.context import Context
-from .handler.loader import FunctionPackage
-from .handler.resolver import Resolver
-from .handler.results import name_values
-from .jobs import Outcome
+from mlserver_pyfunc.definition import FunctionDefinition
+from mlserver_pyfunc.errors import (
+    BindError,
+    HandlerError,
+    LoadError,
+    OverloadedError,
+    RequestError,
+    describe,
+)
+from mlserver_pyfunc.handler.binding import CallPlan, bind
+from mlserver_pyfunc.handler.call import InferenceCall, request_id, shown_id
+from mlserver_pyfunc.handler.context import Context
+from mlserver_pyfunc.handler.loader import FunctionPackage
+from mlserver_pyfunc.handler.resolver import Resolver
+from mlserver_pyfunc.handler.results import name_values
+from mlserver_pyfunc.protocol.contract import Contract
+from mlserver_pyfunc.sources import SourceTree
+
+from .executor import Executor
+from .job import Outcome
 from .metrics import Wait, metrics_of
-from .protocol.contract import Contract
 from .runner import UNLOAD_SECONDS, Answer, logger, warn_of_running_calls
-from .sources import SourceTree
 
 
 class InProcessRunner:

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlserver_pyfunc.errors import LoadError
 from mlserver_pyfunc.handler.call import shown_id
+from mlserver_pyfunc.serving.runner import logger
 
-from ..errors import LoadError
-from ..runner import logger
 from .process import Exit, WorkerProcess
-from .wire import Kind, Message
+from .wire.messages import Kind, Message
 
 if TYPE_CHECKING:
-    from .pending import PendingCall
+    from .pending_call import PendingCall
 
 UNLOAD_SECONDS = 10.0
 """How long the unload function and the process's end may take."""

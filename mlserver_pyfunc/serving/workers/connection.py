@@ -14,9 +14,9 @@ from typing import Any
 from mlserver_pyfunc.protocol.contract import TensorSpec
 from mlserver_pyfunc.protocol.tensors import Array
 
-from .codec import Codec
-from .memory import Reader, Writer, create_arena
-from .wire import PACKET_BYTES, Kind, Message, WireError
+from .wire.codec import Codec
+from .wire.messages import PACKET_BYTES, Kind, Message, WireError
+from .wire.shared_memory import Reader, Writer, create_arena
 
 
 class Connection:

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from mlserver_pyfunc.errors import BindError
+from mlserver_pyfunc.errors import BindError, describe
 from mlserver_pyfunc.handler.binding import CallPlan, bind
 from mlserver_pyfunc.handler.call import request_id
 from mlserver_pyfunc.handler.context import Context
@@ -34,13 +34,12 @@ from mlserver_pyfunc.handler.loader import FunctionPackage
 from mlserver_pyfunc.handler.resolver import Resolver
 from mlserver_pyfunc.protocol.contract import Contract, TensorSpec
 from mlserver_pyfunc.protocol.tensors import DATATYPES
+from mlserver_pyfunc.serving.workers.wire.codec import Codec
+from mlserver_pyfunc.serving.workers.wire.messages import Kind, Message
+from mlserver_pyfunc.serving.workers.wire.shared_memory import Reader, Writer
 
-from ..errors import describe
 from .calls import Calls, LoopThread
 from .channel import Channel
-from .codec import Codec
-from .memory import Reader, Writer
-from .wire import Kind, Message
 
 LOG_CHARS = 8000
 TRACEBACK_CHARS = 20_000

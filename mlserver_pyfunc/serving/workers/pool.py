@@ -8,18 +8,18 @@ from collections.abc import AsyncGenerator, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
+from mlserver_pyfunc.definition import FunctionDefinition
+from mlserver_pyfunc.errors import LoadError, RequestError
 from mlserver_pyfunc.handler.call import InferenceCall
 from mlserver_pyfunc.handler.context import Context
 from mlserver_pyfunc.protocol.contract import Contract
+from mlserver_pyfunc.serving.metrics import metrics_of
+from mlserver_pyfunc.serving.runner import UNLOAD_SECONDS, Answer, logger, warn_of_running_calls
+from mlserver_pyfunc.sources import SourceTree
 
-from ..definition import FunctionDefinition
-from ..errors import LoadError, RequestError
-from ..metrics import metrics_of
-from ..runner import UNLOAD_SECONDS, Answer, logger, warn_of_running_calls
-from ..sources import SourceTree
-from .dispatch import Dispatcher
+from .dispatcher import Dispatcher
 from .process import Exit
-from .wire import Message
+from .wire.messages import Message
 from .worker import Launch, Worker
 
 FIRST_DELAY = 0.1
