@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlserver_pyfunc.client import CallError
+from mlserver_pyfunc.client.rest import JsonRoute
 from mlserver_pyfunc.definition.folder import open_folder
 
 from .. import image
 from ..errors import DefinitionError
-from ..routes import CallError
-from ..routes.rest import JsonRoute
 from . import engines
 
 REST, GRPC, METRICS = 8080, 8081, 8082

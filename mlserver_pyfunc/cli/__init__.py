@@ -72,7 +72,7 @@ _CHECK = "mlserver-pyfunc validate shows what is wrong by file and line"
 
 def _call_failure(error: Exception) -> Exception:
     """A failed call to a server as a failure of ours; anything else as it is."""
-    from ..routes import CallError
+    from mlserver_pyfunc.client import CallError
 
     if not isinstance(error, CallError):
         return error

@@ -12,7 +12,7 @@ from typing import Any
 import click
 import numpy as np
 
-from ..routes import CallError, Route, WireInput
+from mlserver_pyfunc.client import CallError, Route, WireInput
 
 BARS = 14
 WIDTH = 50

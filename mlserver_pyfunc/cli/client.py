@@ -16,9 +16,8 @@ def command(folder: Path, output: IO[str]) -> None:
 
     It needs NumPy and tritonclient, not this package.
     """
+    from mlserver_pyfunc.client.typed_client import client_module
     from mlserver_pyfunc.definition.folder import open_folder
-
-    from ..client_module import client_module
 
     opened = open_folder(folder)
     output.write(client_module(opened.definition, opened.model_name))

@@ -16,7 +16,7 @@ from .inputs import HELP
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ..routes import Reply, Route, WireInput
+    from mlserver_pyfunc.client import Reply, Route, WireInput
 
 
 _SECONDS = click.FloatRange(min=0, min_open=True)
@@ -112,12 +112,12 @@ def _route(
     binary: bool,
 ) -> Route:
     if by_grpc:
-        from ..routes.grpc import RawRoute
+        from mlserver_pyfunc.client.grpc import RawRoute
 
         return RawRoute(
             url.removeprefix("grpc://").removeprefix("http://"), timeout, headers, version
         )
-    from ..routes.rest import BinaryRoute, JsonRoute
+    from mlserver_pyfunc.client.rest import BinaryRoute, JsonRoute
 
     route = BinaryRoute if binary else JsonRoute
     return route(url, timeout, headers, version)
@@ -136,11 +136,11 @@ def _only_model(route: Any, *, by_grpc: bool) -> str:
 def _inputs(metadata: Any, given: tuple[str, ...], *, is_random: bool) -> list[WireInput]:
     from random import Random
 
+    from mlserver_pyfunc.client import WireInput
     from mlserver_pyfunc.protocol.contract import TensorSpec
     from mlserver_pyfunc.protocol.samples import random_array
     from mlserver_pyfunc.protocol.tensors import DATATYPES
 
-    from ..routes import WireInput
     from . import inputs
 
     declared = metadata.get("inputs") or []

@@ -15,9 +15,8 @@ import click
 @click.option("-o", "--output", type=click.File("w"), default="-", help="Write it to a file.")
 def command(folder: Path, server: str, output: IO[str]) -> None:
     """Print the OpenAPI 3.1 document of the function in FOLDER."""
+    from mlserver_pyfunc.client.openapi import document
     from mlserver_pyfunc.definition.folder import open_folder
-
-    from ..openapi import document
 
     opened = open_folder(folder)
     described = document(opened.definition, opened.model_name, opened.model_version, server)

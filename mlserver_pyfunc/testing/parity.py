@@ -11,13 +11,13 @@ from multiprocessing import get_context
 
 import numpy as np
 
+from mlserver_pyfunc.client import CallError, Reply, WireInput
+from mlserver_pyfunc.client.rest import JsonRoute
 from mlserver_pyfunc.definition.folder import open_folder
 from mlserver_pyfunc.protocol.samples import random_array
 from mlserver_pyfunc.protocol.tensors import Array
 
 from ..definition import FunctionDefinition
-from ..routes import CallError, Reply, WireInput
-from ..routes.rest import JsonRoute
 from .server import Server
 
 ROUTES = {
@@ -111,7 +111,7 @@ def _send_all(
     name: str, address: str, model: str, requests: Sequence[Sequence[WireInput]]
 ) -> list[Answer]:
     module, attribute = ROUTES[name]
-    route = getattr(import_module(f"mlserver_pyfunc.routes.{module}"), attribute)(address)
+    route = getattr(import_module(f"mlserver_pyfunc.client.{module}"), attribute)(address)
     answers: list[Answer] = []
     for inputs in requests:
         try:

@@ -15,10 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from mlserver_pyfunc.client import CallError
+from mlserver_pyfunc.client.rest import JsonRoute
 from mlserver_pyfunc.definition.folder import environment_model
-
-from ..routes import CallError
-from ..routes.rest import JsonRoute
 
 START_SECONDS = 120.0
 STOP_SECONDS = 15.0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlserver_pyfunc.client_module import client_module
+from mlserver_pyfunc.client.typed_client import client_module
 from mlserver_pyfunc.definition import parse, read
 from mlserver_pyfunc.testing import Server
 

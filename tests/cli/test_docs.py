@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from mlserver_pyfunc.cli.reference import reference
-from mlserver_pyfunc.routes import CallError
-from mlserver_pyfunc.routes.rest import JsonRoute
+from mlserver_pyfunc.client import CallError
+from mlserver_pyfunc.client.rest import JsonRoute
 from mlserver_pyfunc.testing.server import free_ports
 
 DOCS = Path(__file__).parents[2] / "docs"

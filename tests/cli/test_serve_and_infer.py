@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 import numpy as np
 import pytest
 
-from mlserver_pyfunc.routes import CallError, WireInput
-from mlserver_pyfunc.routes.rest import JsonRoute
+from mlserver_pyfunc.client import CallError, WireInput
+from mlserver_pyfunc.client.rest import JsonRoute
 from mlserver_pyfunc.testing.server import free_ports
 
 from .test_cli import FUNCTIONS, PROGRAM, run
@@ -226,7 +226,7 @@ def test_infer_reaches_a_virtual_host_through_an_ingress():
 
 def test_infer_by_grpc_never_imports_mlserver():
     program = (
-        "import sys, mlserver_pyfunc.routes.grpc, mlserver_pyfunc.cli.infer, "
+        "import sys, mlserver_pyfunc.client.grpc, mlserver_pyfunc.cli.infer, "
         "mlserver_pyfunc.cli.inputs, mlserver_pyfunc.cli.output, mlserver_pyfunc.protocol.samples;"
         "sys.exit('mlserver' in sys.modules)"
     )

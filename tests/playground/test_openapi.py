@@ -15,8 +15,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from mlserver_pyfunc.client.openapi import document, example
 from mlserver_pyfunc.definition import read
-from mlserver_pyfunc.openapi import document, example
 from mlserver_pyfunc.testing import Server, bad_requests_for, load, requests_for
 
 FUNCTIONS = Path(__file__).parents[1]

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mlserver_pyfunc.client import CallError, Reply, WireInput
+from mlserver_pyfunc.client.rest import JsonRoute
 from mlserver_pyfunc.definition import read
-from mlserver_pyfunc.routes import CallError, Reply, WireInput
-from mlserver_pyfunc.routes.rest import JsonRoute
 from mlserver_pyfunc.testing import ParityError, Server, ServerError, assert_parity
 from mlserver_pyfunc.testing import parity as parity_module
 

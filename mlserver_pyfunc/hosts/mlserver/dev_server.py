@@ -17,12 +17,12 @@ from mlserver.settings import ModelSettings
 from mlserver.utils import install_uvloop_event_loop
 from pydantic import ValidationError
 
+from mlserver_pyfunc.client import CallError
+from mlserver_pyfunc.client.rest import JsonRoute
 from mlserver_pyfunc.definition.folder import environment_model
 from mlserver_pyfunc.definition.model_settings import SERVER_SETTINGS, read_settings, worded
 from mlserver_pyfunc.errors import PyFuncError
 from mlserver_pyfunc.handler.shadowing import pin_package
-from mlserver_pyfunc.routes import CallError
-from mlserver_pyfunc.routes.rest import JsonRoute
 
 LEAN = {
     "debug": False,

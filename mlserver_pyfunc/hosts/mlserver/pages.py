@@ -79,7 +79,7 @@ class Pages:
 
 
 async def _openapi(request: Request, name: str, version: str | None) -> JSONResponse:
-    from mlserver_pyfunc.openapi import document
+    from mlserver_pyfunc.client.openapi import document
 
     model, definition = await _ours(request, name, version)
     prefix = request.scope.get("root_path", "")
@@ -87,7 +87,7 @@ async def _openapi(request: Request, name: str, version: str | None) -> JSONResp
 
 
 async def _playground(request: Request, name: str, version: str | None) -> HTMLResponse:
-    from mlserver_pyfunc import playground
+    from mlserver_pyfunc.client import playground
 
     _require_switched_on()
     model, definition = await _ours(request, name, version)
@@ -103,7 +103,7 @@ async def _playground(request: Request, name: str, version: str | None) -> HTMLR
 
 
 async def _list(request: Request) -> HTMLResponse:
-    from mlserver_pyfunc import playground
+    from mlserver_pyfunc.client import playground
 
     _require_switched_on()
     models = await patches.served_models(request.app)

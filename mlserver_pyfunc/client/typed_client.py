@@ -6,8 +6,8 @@ import keyword
 import re
 from collections.abc import Sequence
 
-from .definition import FunctionDefinition, TensorDefinition
-from .protocol.tensors import DATATYPES
+from mlserver_pyfunc.definition import FunctionDefinition, TensorDefinition
+from mlserver_pyfunc.protocol.tensors import DATATYPES
 
 _HEAD = '''\
 """Client of the model `{name}`. Written by `mlserver-pyfunc client`; needs tritonclient."""

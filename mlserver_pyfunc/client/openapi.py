@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from .definition import FunctionDefinition, TensorDefinition
+from mlserver_pyfunc.definition import FunctionDefinition, TensorDefinition
+from mlserver_pyfunc.protocol.samples import example
+
 from .openapi_schemas import Schema, ref, schemas
-from .protocol.samples import example
 
 _READABLE = 1000
 

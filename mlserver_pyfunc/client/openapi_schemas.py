@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .definition import FunctionDefinition, TensorDefinition
-from .protocol.datatypes import DATATYPES
+from mlserver_pyfunc.definition import FunctionDefinition, TensorDefinition
+from mlserver_pyfunc.protocol.datatypes import DATATYPES
 
 Schema = dict[str, Any]
 

@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import quote
 
-from ..definition import FunctionDefinition
+from mlserver_pyfunc.definition import FunctionDefinition
 
 _SCRIPTS = ("dom.js", "inputs.js", "answer.js", "snippets.js", "page.js")
 
