@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mlserver_pyfunc import image
 from mlserver_pyfunc.definition import FunctionDefinition, parse
+from mlserver_pyfunc.deployment.image import record
 from mlserver_pyfunc.sources import lock
 
 DIGEST = "sha256:" + "a" * 64
@@ -30,30 +30,30 @@ def record(folder: Path, digest: str | None = None) -> None:
     made = lock.ImageRecord(
         name="registry.example:5000/iris:1",
         digest=digest,
-        inputs=image.inputs(definition(), folder),
+        inputs=record.inputs(definition(), folder),
     )
     lock.record_image(made, folder)
 
 
 def test_a_function_without_a_build_has_no_image(folder: Path) -> None:
-    assert image.recorded(definition(), folder) is None
+    assert record.recorded(definition(), folder) is None
 
 
 def test_the_image_built_last_is_current_while_nothing_changes(folder: Path) -> None:
     record(folder)
-    assert image.recorded(definition(), folder) == image.Image("registry.example:5000/iris:1")
+    assert record.recorded(definition(), folder) == record.Image("registry.example:5000/iris:1")
 
 
 def test_an_image_that_was_pushed_is_named_by_its_digest(folder: Path) -> None:
     record(folder, DIGEST)
-    found = image.recorded(definition(), folder)
+    found = record.recorded(definition(), folder)
     assert found is not None
     assert found.reference == f"registry.example:5000/iris@{DIGEST}"
 
 
 def test_the_image_that_a_definition_names_is_taken_as_it_is(folder: Path) -> None:
     record(folder)
-    assert image.recorded(definition(image="iris:2"), folder) == image.Image("iris:2")
+    assert record.recorded(definition(image="iris:2"), folder) == record.Image("iris:2")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_changed_definition_makes_it_stale(
     folder: Path, keys: dict[str, object], changed: str
 ) -> None:
     record(folder)
-    found = image.recorded(definition(**keys), folder)
+    found = record.recorded(definition(**keys), folder)
     assert found is not None
     assert found.stale
     assert found.why == f"{changed} changed since it was built"
@@ -83,7 +83,7 @@ def test_a_changed_definition_makes_it_stale(
 def test_a_changed_file_makes_it_stale(folder: Path, name: str, changed: str) -> None:
     record(folder)
     (folder / name).write_text("{}")
-    found = image.recorded(definition(), folder)
+    found = record.recorded(definition(), folder)
     assert found is not None
     assert found.why == f"{changed} changed since it was built"
 
@@ -103,5 +103,7 @@ def test_a_renewed_lock_keeps_the_record(folder: Path) -> None:
 
 
 def test_it_is_known_without_mlserver() -> None:
-    code = "import sys, mlserver_pyfunc.image; sys.exit('mlserver' in sys.modules)"
+    code = (
+        "import sys, mlserver_pyfunc.deployment.image.record; sys.exit('mlserver' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -67,9 +67,10 @@ def command(
     """
     import os
 
+    from mlserver_pyfunc.deployment.image import builder
+    from mlserver_pyfunc.deployment.names import BuildError
+
     from .. import settings
-    from ..build import builder
-    from ..build.names import BuildError
 
     if ca_bundle:
         os.environ[settings.CA_BUNDLE] = str(ca_bundle.resolve())

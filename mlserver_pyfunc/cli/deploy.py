@@ -14,10 +14,9 @@ from .failure import UNREACHABLE, WRONG, Failure
 
 if TYPE_CHECKING:
     from mlserver_pyfunc.definition.folder import FunctionFolder
-
-    from ..deploy.addresses import Addresses
-    from ..deploy.apply import Applied, Target
-    from ..deploy.cluster import Cluster
+    from mlserver_pyfunc.deployment.cluster.addresses import Addresses
+    from mlserver_pyfunc.deployment.cluster.api import Cluster
+    from mlserver_pyfunc.deployment.cluster.apply import Applied, Target
 
 _REHEARSED = {"created": "would be created", "updated": "would be updated"}
 
@@ -61,9 +60,8 @@ def command(
     the function answers, and how to call it. Needs the `kserve` extra.
     """
     from mlserver_pyfunc.definition.folder import open_folder
-
-    from ..deploy.cluster import connect
-    from ..deploy.failures import ClusterError, UnreachableError
+    from mlserver_pyfunc.deployment.cluster.api import connect
+    from mlserver_pyfunc.deployment.cluster.errors import ClusterError, UnreachableError
 
     if delete and dry_run:
         raise click.UsageError("--delete and --dry-run do not go together")
@@ -96,10 +94,11 @@ def _deploy(
     *,
     force: bool,
 ) -> None:
-    from ..deploy.addresses import addresses
-    from ..deploy.apply import apply, targets
-    from ..deploy.prune import prune
-    from ..deploy.waiting import until_ready
+    from mlserver_pyfunc.deployment.cluster.addresses import addresses
+    from mlserver_pyfunc.deployment.cluster.apply import apply, targets
+    from mlserver_pyfunc.deployment.cluster.prune import prune
+    from mlserver_pyfunc.deployment.cluster.waiting import until_ready
+
     from .progress import Progress
 
     wanted = targets(cluster, objects)
@@ -119,7 +118,7 @@ def _deploy(
 
 
 def _rehearse(cluster: Cluster, objects: Iterable[dict[str, Any]], *, force: bool) -> None:
-    from ..deploy.apply import apply, targets
+    from mlserver_pyfunc.deployment.cluster.apply import apply, targets
 
     for one in apply(cluster, targets(cluster, objects), force=force, dry_run=True):
         _tell(one.target, _REHEARSED.get(one.change, one.change))
@@ -133,9 +132,10 @@ def _delete(
     *,
     force: bool,
 ) -> None:
-    from ..deploy.apply import delete, targets
-    from ..deploy.prune import prune
-    from ..deploy.waiting import until_gone
+    from mlserver_pyfunc.deployment.cluster.apply import delete, targets
+    from mlserver_pyfunc.deployment.cluster.prune import prune
+    from mlserver_pyfunc.deployment.cluster.waiting import until_gone
+
     from .progress import Progress
 
     unwanted = targets(cluster, objects)
@@ -163,7 +163,7 @@ def _tell(target: Target, change: str) -> None:
 
 
 def _show(found: Addresses, opened: FunctionFolder) -> None:
-    from ..deploy.calls import curl
+    from mlserver_pyfunc.deployment.cluster.example_call import curl
 
     click.echo(f"\n{opened.model_name} is ready")
     for address in found.rest:

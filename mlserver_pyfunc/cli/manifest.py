@@ -129,8 +129,7 @@ _OPTIONS = [
 def command(platform: str, folder: Path, output: IO[str], **given: Any) -> None:
     """Print the Kubernetes objects that serve the function in FOLDER."""
     from mlserver_pyfunc.definition.folder import open_folder
-
-    from ..manifests import dump
+    from mlserver_pyfunc.deployment.manifests import dump
 
     located = open_folder(folder).located
     warn(platform, located, given)
@@ -139,7 +138,7 @@ def command(platform: str, folder: Path, output: IO[str], **given: Any) -> None:
 
 def objects(platform: str, located: Located, given: dict[str, Any]) -> list[dict[str, Any]]:
     """The objects of a function, by the options as given."""
-    from .. import manifests
+    from mlserver_pyfunc.deployment import manifests
 
     asked = manifests.parse(read_options(given))
     return manifests.objects(platform, located.definition, located.folder, asked)
@@ -147,7 +146,7 @@ def objects(platform: str, located: Located, given: dict[str, Any]) -> list[dict
 
 def warn(platform: str, located: Located, given: dict[str, Any]) -> None:
     """Tells what is worth knowing before a function's objects are applied."""
-    from .. import manifests
+    from mlserver_pyfunc.deployment import manifests
 
     asked = manifests.parse(read_options(given))
     for warning in manifests.warnings(platform, located.definition, located.folder, asked):

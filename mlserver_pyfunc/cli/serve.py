@@ -62,12 +62,12 @@ def command(
 
 def _serve_image(folder: Path, host: str, ports: list[int], *, open_browser: bool) -> None:
     """Runs the function's image and ends the command with it; returns where there is none."""
-    from ..build import run
+    from mlserver_pyfunc.deployment.image import container
 
     def tell(line: str) -> None:
         click.echo(line, err=True)
 
-    runnable = run.find(folder, tell)
+    runnable = container.find(folder, tell)
     if runnable is None:
         return
     url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{ports[0]}"
@@ -75,8 +75,8 @@ def _serve_image(folder: Path, host: str, ports: list[int], *, open_browser: boo
     def when_ready() -> None:
         tell(f"serving {runnable.model_name}, try {url}/v2/models/{runnable.model_name}/playground")
         if open_browser:
-            run.open_playground(url, runnable.model_name)
+            container.open_playground(url, runnable.model_name)
 
     tell(f"running image {runnable.reference} by {runnable.engine.name}")
-    published = dict(zip((run.REST, run.GRPC, run.METRICS), ports, strict=True))
-    raise SystemExit(run.run(runnable, published, host, when_ready))
+    published = dict(zip((container.REST, container.GRPC, container.METRICS), ports, strict=True))
+    raise SystemExit(container.run(runnable, published, host, when_ready))

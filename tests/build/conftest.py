@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mlserver_pyfunc.build import wheel
+from mlserver_pyfunc.deployment.image import wheel
 
 from .fakes import DIGEST, ID, PROGRAM, Put
 

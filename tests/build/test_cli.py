@@ -141,16 +141,16 @@ def test_serve_runs_the_image_that_was_built(folder: Path, put: Put, calls: Path
 
 
 def test_serve_says_that_an_image_is_stale_or_elsewhere(folder: Path, put: Put) -> None:
-    from mlserver_pyfunc.build import run
+    from mlserver_pyfunc.deployment.image import container
 
     put("podman")
     assert ran("build", folder, "-t", "echo").exit_code == 0
     told: list[str] = []
-    assert run.find(folder, told.append) is not None
+    assert container.find(folder, told.append) is not None
     put("podman", {"image inspect": (1, "")})
-    assert run.find(folder, told.append) is None
+    assert container.find(folder, told.append) is None
     (folder / "model.py").write_text("changed = 1")
-    assert run.find(folder, told.append) is None
+    assert container.find(folder, told.append) is None
     assert told == [
         "image echo:latest is not on this machine: serving from source",
         "image echo:latest is stale (source changed since it was built): serving from source; "
@@ -159,5 +159,7 @@ def test_serve_says_that_an_image_is_stale_or_elsewhere(folder: Path, put: Put) 
 
 
 def test_building_needs_no_mlserver() -> None:
-    code = "import sys, mlserver_pyfunc.build.builder; sys.exit('mlserver' in sys.modules)"
+    code = (
+        "import sys, mlserver_pyfunc.deployment.image.builder; sys.exit('mlserver' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from mlserver_pyfunc.build import context
-from mlserver_pyfunc.build.names import BuildError
 from mlserver_pyfunc.definition.folder import open_folder
+from mlserver_pyfunc.deployment.image import build_context
+from mlserver_pyfunc.deployment.names import BuildError
 from mlserver_pyfunc.sources import lock
 from mlserver_pyfunc.sources.digest import DigestError
 
@@ -43,7 +43,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def made(folder: Path, target: Path, **options: Any) -> Path:
-    context.write(open_folder(folder), target, context.Options(**options))
+    build_context.write(open_folder(folder), target, build_context.Options(**options))
     return target
 
 

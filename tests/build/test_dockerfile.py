@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from mlserver_pyfunc.build import dockerfile
-from mlserver_pyfunc.build.dockerfile import Recipe, render
-from mlserver_pyfunc.build.names import BuildError
+from mlserver_pyfunc.deployment.image import dockerfile
+from mlserver_pyfunc.deployment.image.dockerfile import Recipe, render
+from mlserver_pyfunc.deployment.names import BuildError
 
 from ..docs.conftest import ROOT
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from mlserver_pyfunc.build import engines
-from mlserver_pyfunc.build.engines import Request
-from mlserver_pyfunc.build.names import BuildError
+from mlserver_pyfunc.deployment.image import engines
+from mlserver_pyfunc.deployment.image.engines import Request
+from mlserver_pyfunc.deployment.names import BuildError
 
 from .fakes import DIGEST, ID, Put
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlserver_pyfunc.build.names import (
+from mlserver_pyfunc.deployment.names import (
     BuildError,
     checked_argument,
     checked_base,

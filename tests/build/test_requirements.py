@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from mlserver_pyfunc.build import requirements
-from mlserver_pyfunc.build.names import BuildError
-from mlserver_pyfunc.build.requirements import Installed, is_hashed
 from mlserver_pyfunc.definition import parse
+from mlserver_pyfunc.deployment.image import requirements
+from mlserver_pyfunc.deployment.image.requirements import Installed, is_hashed
+from mlserver_pyfunc.deployment.names import BuildError
 from mlserver_pyfunc.errors import PyFuncError
 
 pytestmark = pytest.mark.usefixtures("packages")

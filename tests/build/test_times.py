@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlserver_pyfunc.build.builder import Options, write_context
+from mlserver_pyfunc.deployment.image.builder import Options, write_context
 
 from .conftest import WriteFunction
 

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from mlserver_pyfunc.cli import main
-from mlserver_pyfunc.deploy import waiting
+from mlserver_pyfunc.deployment.cluster import waiting
 
 from ..manifests.schemas import CRDS
 from .fake_api import FakeCluster

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
-from mlserver_pyfunc.deploy.apply import apply, targets
-from mlserver_pyfunc.deploy.cluster import connect
-from mlserver_pyfunc.deploy.failures import ClusterError
+from mlserver_pyfunc.deployment.cluster.api import connect
+from mlserver_pyfunc.deployment.cluster.apply import apply, targets
+from mlserver_pyfunc.deployment.cluster.errors import ClusterError
 
 from ..manifests.cases import CASES, made
 from .conftest import IMAGE, IRIS, PROGRAM, Said

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mlserver_pyfunc.deploy.apply import FIELD_MANAGER
+from mlserver_pyfunc.deployment.cluster.apply import FIELD_MANAGER
 
 from ..cli.test_docs import on_a_terminal
 from . import stories

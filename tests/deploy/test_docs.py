@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mlserver_pyfunc.deploy import failures
+from mlserver_pyfunc.deployment.cluster import errors
 
 from ..cli.test_docs import looks_like, steps
 from ..docs.markdown import blocks
@@ -77,7 +77,7 @@ def test_the_role_is_one() -> None:
     assert not schemas._core_problems(role)
 
 
-ASKED = failures.Asked("patch", "deployments.apps", 'Deployment "iris"', "models", "https://c")
+ASKED = errors.Asked("patch", "deployments.apps", 'Deployment "iris"', "models", "https://c")
 CONFLICT = {
     "reason": "FieldManagerConflict",
     "message": 'conflict with "kubectl" using apps/v1',
@@ -90,21 +90,21 @@ INVALID = {"field": "spec.replicas", "message": "must be a number"}
     ("error", "phrase"),
     [
         (
-            failures.missing_kind("serving.kserve.io/v1beta1", "InferenceService"),
+            errors.missing_kind("serving.kserve.io/v1beta1", "InferenceService"),
             "the cluster has no InferenceService of",
         ),
-        (failures.refused(401, {}, ASKED), "does not accept these credentials (401)"),
+        (errors.refused(401, {}, ASKED), "does not accept these credentials (401)"),
         (
-            failures.refused(404, {"message": 'namespaces "models" not found'}, ASKED),
+            errors.refused(404, {"message": 'namespaces "models" not found'}, ASKED),
             'the cluster has no namespace "',
         ),
-        (failures.refused(409, {"details": {"causes": [CONFLICT]}}, ASKED), '" manages '),
+        (errors.refused(409, {"details": {"causes": [CONFLICT]}}, ASKED), '" manages '),
         (
-            failures.refused(422, {"details": {"causes": [INVALID]}}, ASKED),
+            errors.refused(422, {"details": {"causes": [INVALID]}}, ASKED),
             "the cluster refused it: ",
         ),
     ],
 )
-def test_the_table_has_the_messages_of_the_code(error: failures.ClusterError, phrase: str) -> None:
+def test_the_table_has_the_messages_of_the_code(error: errors.ClusterError, phrase: str) -> None:
     assert phrase in str(error)
     assert phrase in DOCUMENT.read_text()

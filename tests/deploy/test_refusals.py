@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from mlserver_pyfunc.deploy.cluster import connect
-from mlserver_pyfunc.deploy.failures import ClusterError
+from mlserver_pyfunc.deployment.cluster.api import connect
+from mlserver_pyfunc.deployment.cluster.errors import ClusterError
 from mlserver_pyfunc.testing.server import free_ports
 
 from ..sources.servers import certificate
@@ -127,7 +127,7 @@ def test_a_conflict_names_the_manager_and_the_field(cli: Cli, cluster: FakeClust
 
 
 def test_an_object_that_is_not_valid_names_the_field(cli: Cli) -> None:
-    from mlserver_pyfunc.deploy.apply import apply, targets
+    from mlserver_pyfunc.deployment.cluster.apply import apply, targets
 
     cluster = connect(cli.kubeconfig)
     broken = {

@@ -8,8 +8,8 @@ from importlib import metadata
 import pytest
 from packaging.specifiers import SpecifierSet
 
-from mlserver_pyfunc.build.requirements import DEFAULT_PYTHON, SERVER_PYTHONS
 from mlserver_pyfunc.definition import PYTHON_VERSIONS
+from mlserver_pyfunc.deployment.image.requirements import DEFAULT_PYTHON, SERVER_PYTHONS
 
 from .conftest import ROOT
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mlserver_pyfunc import definition, image
+from mlserver_pyfunc import definition
+from mlserver_pyfunc.deployment.image import record
 from mlserver_pyfunc.sources import lock
 
 from .build import Built, build, build_fails
@@ -57,7 +58,7 @@ def test_is_recorded_in_the_lock(engine: Engine, built: Built) -> None:
     assert held.image.name == built.tag
     identity = engine.inspect(built.tag)["Id"].removeprefix("sha256:")
     assert held.image.id == f"sha256:{identity}"
-    found = image.recorded(definition.read(built.folder / "function.yaml"), built.folder)
+    found = record.recorded(definition.read(built.folder / "function.yaml"), built.folder)
     assert found is not None
     assert (found.reference, found.stale, found.why) == (built.tag, False, "")
 
@@ -107,7 +108,7 @@ def test_a_record_is_stale_once_the_source_changes(builder: Engine, tmp_path: Pa
     build(builder, CASES[0], folder)
     path = folder / "function.yaml"
     path.write_text(path.read_text().replace("x * 2", "x * 7"))
-    found = image.recorded(definition.read(path), folder)
+    found = record.recorded(definition.read(path), folder)
     assert found is not None
     assert found.stale
     assert "definition" in found.why

@@ -7,7 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from mlserver_pyfunc import definition, image
+from mlserver_pyfunc import definition
+from mlserver_pyfunc.deployment.image import record
 
 from .build import run
 from .engines import Engine
@@ -33,7 +34,7 @@ def test_the_lock_has_the_digest_by_which_the_registry_knows_the_image(
             headers={"Accept": "application/vnd.docker.distribution.manifest.v2+json"},
         )
         digest = manifest.headers["Docker-Content-Digest"]
-    found = image.recorded(definition.read(folder / "function.yaml"), folder)
+    found = record.recorded(definition.read(folder / "function.yaml"), folder)
     assert found is not None
     assert found.reference == f"{host}/team/inline@{digest}"
     assert not found.stale

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mlserver_pyfunc import manifests
 from mlserver_pyfunc.definition import FunctionDefinition, parse
 from mlserver_pyfunc.definition.folder import open_folder
+from mlserver_pyfunc.deployment import manifests
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"

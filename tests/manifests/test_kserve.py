@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from mlserver_pyfunc import manifests, sources
+from mlserver_pyfunc import sources
 from mlserver_pyfunc.definition import parse
 from mlserver_pyfunc.definition.folder import open_folder
-from mlserver_pyfunc.manifests import ManifestError
+from mlserver_pyfunc.deployment import manifests
+from mlserver_pyfunc.deployment.manifests import ManifestError
 from mlserver_pyfunc.sources.tree import SourceTree
 
 from .cases import EXAMPLES, containers, env, function, made, objects, of, one

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mlserver_pyfunc.manifests import ManifestError
+from mlserver_pyfunc.deployment.manifests import ManifestError
 
 from .cases import containers, env, made, objects, one
 

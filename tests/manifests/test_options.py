@@ -10,10 +10,10 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from mlserver_pyfunc import manifests
 from mlserver_pyfunc.cli import main, manifest
 from mlserver_pyfunc.definition import read
-from mlserver_pyfunc.manifests import ManifestError, names
+from mlserver_pyfunc.deployment import manifests
+from mlserver_pyfunc.deployment.manifests import ManifestError, names
 from mlserver_pyfunc.sources import lock
 
 from .cases import CASES, EXAMPLES, IMAGE, SHAPES, containers, env, function, made, objects, of, one
@@ -120,7 +120,7 @@ def test_without_an_image_it_says_how_to_get_one() -> None:
 
 def built(folder: Path, **record: Any) -> None:
     """Leaves a lock as a build does."""
-    from mlserver_pyfunc import image
+    from mlserver_pyfunc.deployment.image import record
 
     (folder / "function.yaml").write_text(
         "model_name: m\nsource: {source: m.py, handler: f}\n"
@@ -129,7 +129,7 @@ def built(folder: Path, **record: Any) -> None:
     )
     (folder / "m.py").write_text(CODE)
     definition = read(folder / "function.yaml")
-    made_of = image.inputs(definition, folder)
+    made_of = record.inputs(definition, folder)
     text = yaml.safe_dump(
         {"version": 1, "image": {"name": "registry.example.com/m:1", "inputs": made_of, **record}}
     )

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from mlserver_pyfunc.manifests import pod
+from mlserver_pyfunc.deployment.manifests import pod
 from mlserver_pyfunc.serving.runner import UNLOAD_SECONDS
 
 from .cases import (

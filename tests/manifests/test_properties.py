@@ -12,8 +12,8 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from mlserver_pyfunc import manifests
 from mlserver_pyfunc.definition import FunctionDefinition, parse
+from mlserver_pyfunc.deployment import manifests
 
 from . import schemas
 from .cases import SHAPES, containers, env, of, pods

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from ..build.dockerfile import SETTINGS
+from mlserver_pyfunc.deployment.image.dockerfile import SETTINGS
+
 from . import names
 from .names import ManifestError
 from .options import Options, Volume

@@ -13,10 +13,9 @@ from pathlib import Path
 from mlserver_pyfunc.client import CallError
 from mlserver_pyfunc.client.rest import JsonRoute
 from mlserver_pyfunc.definition.folder import open_folder
+from mlserver_pyfunc.errors import DefinitionError
 
-from .. import image
-from ..errors import DefinitionError
-from . import engines
+from . import engines, record
 
 REST, GRPC, METRICS = 8080, 8081, 8082
 """The ports of a container."""
@@ -46,7 +45,7 @@ def find(folder: Path, tell: Callable[[str], None]) -> Runnable | None:
     except DefinitionError:
         # A folder of several functions, or a broken one: the server says which.
         return None
-    found = image.recorded(opened.definition, opened.located.folder)
+    found = record.recorded(opened.definition, opened.located.folder)
     if found is None:
         return None
     if found.stale:

@@ -9,8 +9,8 @@ import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from .. import settings
-from .names import BuildError
+from mlserver_pyfunc import settings
+from mlserver_pyfunc.deployment.names import BuildError
 
 LAST_LINES = 12
 """How much of an engine's own words a failure carries."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from .api import Cluster, Object
 from .apply import Applied, Target, changed_at
-from .cluster import Cluster, Object
-from .failures import ClusterError
+from .errors import ClusterError
 
 # Kinds that options bring and take away; where they stay, they go on acting.
 _KINDS = {

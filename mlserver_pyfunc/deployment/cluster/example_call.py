@@ -7,8 +7,9 @@ import math
 import shlex
 from urllib.parse import quote
 
-from ..definition import FunctionDefinition
-from ..protocol.samples import example
+from mlserver_pyfunc.definition import FunctionDefinition
+from mlserver_pyfunc.protocol.samples import example
+
 from .addresses import Address
 
 _READABLE = 200

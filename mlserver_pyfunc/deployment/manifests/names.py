@@ -6,8 +6,8 @@ import hashlib
 import re
 from collections.abc import Mapping
 
-from ..build.names import BuildError, checked_base, is_variable
-from ..errors import PyFuncError
+from mlserver_pyfunc.deployment.names import BuildError, checked_base, is_variable
+from mlserver_pyfunc.errors import PyFuncError
 
 MAX_LABEL = 63
 MAX_ENV_BYTES = 128 * 1024

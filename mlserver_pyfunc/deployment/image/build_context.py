@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from mlserver_pyfunc.definition import FILE_NAME, FunctionDefinition, SourceDefinition
 from mlserver_pyfunc.definition.folder import FunctionFolder
 from mlserver_pyfunc.definition.model_settings import (
     IMPLEMENTATION,
@@ -19,16 +20,14 @@ from mlserver_pyfunc.definition.model_settings import (
     SERVER_SETTINGS,
     read_settings,
 )
-from mlserver_pyfunc.sources import lock
+from mlserver_pyfunc.deployment.names import BuildError, checked_base
+from mlserver_pyfunc.sources import SourceTree, lock
+from mlserver_pyfunc.sources.digest import file_sha256, tree_sha256
+from mlserver_pyfunc.sources.tree import Provenance
+from mlserver_pyfunc.sources.uri import checked_scheme
 
-from ..definition import FILE_NAME, FunctionDefinition, SourceDefinition
-from ..sources import SourceTree
-from ..sources.digest import file_sha256, tree_sha256
-from ..sources.tree import Provenance
-from ..sources.uri import checked_scheme
-from . import dockerfile, requirements, source, wheel
+from . import dockerfile, requirements, source_files, wheel
 from .dockerfile import Recipe
-from .names import BuildError, checked_base
 
 SOURCE = "source"
 _PORTS = ("host", "http_port", "grpc_port", "metrics_port", "model_repository_root")
@@ -76,7 +75,7 @@ def write(opened: FunctionFolder, target: Path, options: Options) -> None:
     held = lock.read(folder) or lock.Lock()
     installed = requirements.resolve(definition, held.resolved or (), options.platforms)
     target.mkdir(parents=True, exist_ok=True)
-    _copy(source.selected(tree, folder), target / SOURCE)
+    _copy(source_files.selected(tree, folder), target / SOURCE)
     inside = _inside(definition, tree)
     _write_function(inside, tree, settings, target)
     (target / "server.txt").write_text(installed.server, encoding="utf-8")
@@ -227,7 +226,7 @@ def _copy(files: Mapping[str, Path | bytes], target: Path) -> None:
     target.mkdir()
     if not files:
         raise BuildError(
-            f"the source has no file that goes into an image: see {source.IGNORE_FILE}"
+            f"the source has no file that goes into an image: see {source_files.IGNORE_FILE}"
         )
     for name, content in files.items():
         path = target / name

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .names import BuildError, is_variable
+from mlserver_pyfunc.deployment.names import BuildError, is_variable
 
 FUNCTION = "/opt/function"
 SERVER = "/opt/mlserver"

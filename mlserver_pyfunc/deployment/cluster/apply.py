@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .cluster import Cluster, Object, Resource
-from .failures import ClusterError
+from .api import Cluster, Object, Resource
+from .errors import ClusterError
 
 FIELD_MANAGER = "mlserver-pyfunc"
 

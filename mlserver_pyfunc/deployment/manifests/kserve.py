@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
+from mlserver_pyfunc.definition import ServingDefinition
 from mlserver_pyfunc.definition.model_settings import IMPLEMENTATION
 
-from ..definition import ServingDefinition
 from . import inline, pod
 from .names import ManifestError
 from .options import Options

@@ -8,19 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from mlserver_pyfunc import image
 from mlserver_pyfunc.definition.folder import open_folder
-from mlserver_pyfunc.sources import lock
-
-from ..sources.digest import tree_sha256
-from . import context, engines
-from .names import (
+from mlserver_pyfunc.deployment.image import record
+from mlserver_pyfunc.deployment.names import (
     BuildError,
     checked_argument,
     checked_image,
     checked_platforms,
     checked_secret,
 )
+from mlserver_pyfunc.sources import lock
+from mlserver_pyfunc.sources.digest import tree_sha256
+
+from . import build_context, engines
 from .secrets import files
 
 
@@ -48,7 +48,7 @@ class Options:
     arguments: Sequence[str] = ()
     secrets: Sequence[str] = ()
     ca_bundle: Path | None = None
-    server_image: str = field(default=context.Options.server_image)
+    server_image: str = field(default=build_context.Options.server_image)
     extra: Sequence[str] = ()
     mounts: bool = True
 
@@ -85,8 +85,8 @@ def build(folder: Path, name: str, options: Options) -> Result:
         files(options.secrets, options.ca_bundle, with_indexes=engine.mounts) as secrets,
     ):
         target = Path(work, "context")
-        made_of = image.inputs(opened.definition, opened.located.folder)
-        context.write(opened, target, _context_options(options, secrets, engine.mounts))
+        made_of = record.inputs(opened.definition, opened.located.folder)
+        build_context.write(opened, target, _context_options(options, secrets, engine.mounts))
         # BuildKit looks for files that it has in contexts before by the name of the folder, and
         # with SOURCE_DATE_EPOCH all have one time.
         target = target.rename(Path(work, tree_sha256(target)))
@@ -117,18 +117,20 @@ def write_context(folder: Path, target: Path, options: Options) -> None:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise BuildError(f"{target}: expected an empty folder, or none")
     with files(options.secrets, options.ca_bundle, with_indexes=False) as secrets:
-        context.write(
+        build_context.write(
             open_folder(folder), target, _context_options(options, secrets, options.mounts)
         )
 
 
-def _context_options(options: Options, secrets: Sequence[str], mounts: bool) -> context.Options:
+def _context_options(
+    options: Options, secrets: Sequence[str], mounts: bool
+) -> build_context.Options:
     if secrets and not mounts:
         raise BuildError(
             "secrets and a CA bundle need mounts, which neither --portable nor docker's old "
             "builder has: install docker's buildx plugin, podman or buildah"
         )
-    return context.Options(
+    return build_context.Options(
         platforms=checked_platforms(options.platforms) if options.platforms else None,
         server_image=options.server_image,
         arguments=[checked_argument(argument) for argument in options.arguments],

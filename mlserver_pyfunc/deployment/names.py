@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 
-from ..errors import PyFuncError
+from mlserver_pyfunc.errors import PyFuncError
 
 _HOST = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)"
 _DOMAIN = rf"(?:{_HOST}(?:\.{_HOST})*(?::[0-9]+)?|\[[0-9a-fA-F:]+\](?::[0-9]+)?)"

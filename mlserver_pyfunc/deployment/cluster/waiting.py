@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from . import pods, readiness
+from .api import Cluster, Object
 from .apply import Applied, Target, changed_at
-from .cluster import Cluster, Object
-from .failures import ClusterError, UnreachableError
+from .errors import ClusterError, UnreachableError
 from .readiness import State
 
 SETTLE_SECONDS = 3.0

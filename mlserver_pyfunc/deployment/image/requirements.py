@@ -16,11 +16,11 @@ from tempfile import TemporaryDirectory
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from mlserver_pyfunc.definition import FunctionDefinition
+from mlserver_pyfunc.deployment.names import BuildError
 from mlserver_pyfunc.environments import environment, uv
 
-from ..definition import FunctionDefinition
 from . import wheel
-from .names import BuildError
 
 SERVER_PYTHONS = ("3.10", "3.11", "3.12")
 DEFAULT_PYTHON = "3.12"

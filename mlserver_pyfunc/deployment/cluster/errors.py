@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import PyFuncError
+from mlserver_pyfunc.errors import PyFuncError
 
 Json = Mapping[str, Any]
 

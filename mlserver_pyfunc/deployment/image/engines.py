@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .names import BuildError
-from .process import run
+from mlserver_pyfunc.deployment.names import BuildError
+
+from .engine_output import run
 
 NAMES = ("docker", "podman", "buildah")
 _ANSWER_SECONDS = 20

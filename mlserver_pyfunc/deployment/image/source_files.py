@@ -9,11 +9,10 @@ from pathlib import Path
 
 from pathspec import GitIgnoreSpec
 
+from mlserver_pyfunc.deployment.names import BuildError
+from mlserver_pyfunc.sources import SourceTree
+from mlserver_pyfunc.sources.digest import file_sha256
 from mlserver_pyfunc.sources.safe_tree import quoted
-
-from ..sources import SourceTree
-from ..sources.digest import file_sha256
-from .names import BuildError
 
 IGNORE_FILE = ".dockerignore"
 

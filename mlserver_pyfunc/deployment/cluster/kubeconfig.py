@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from .failures import ClusterError
+from .errors import ClusterError
 
 DEFAULT_PATH = "~/.kube/config"
 DEFAULT_NAMESPACE = "default"

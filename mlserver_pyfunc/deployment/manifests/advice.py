@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mlserver_pyfunc.definition.model_settings import MODEL_SETTINGS
+from mlserver_pyfunc.deployment.image.record import Image
 
-from ..image import Image
 from . import names
 from .workload import Workload
 

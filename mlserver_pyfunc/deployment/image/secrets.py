@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from mlserver_pyfunc.deployment.names import BuildError, checked_secret
 from mlserver_pyfunc.environments import uv
 
 from . import dockerfile
-from .names import BuildError, checked_secret
 
 
 @contextmanager

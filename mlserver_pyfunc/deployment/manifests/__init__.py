@@ -9,12 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..definition import FunctionDefinition
+from mlserver_pyfunc.definition import FunctionDefinition
+
 from . import advice, kserve, kubernetes, seldon_v1, seldon_v2
 from .names import ManifestError
 from .options import Options, parse
-from .text import dump
 from .workload import Object, Platform, Workload, plan
+from .yaml_text import dump
 
 __all__ = ["PLATFORMS", "ManifestError", "Options", "dump", "objects", "parse", "warnings"]
 

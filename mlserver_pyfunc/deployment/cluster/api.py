@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 
 import tenacity
 
-from .failures import Asked, ClusterError, UnreachableError, missing_kind, refused
+from .errors import Asked, ClusterError, UnreachableError, missing_kind, refused
 
 Object = dict[str, Any]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .cluster import Cluster, Object
-from .failures import ClusterError
+from .api import Cluster, Object
+from .errors import ClusterError
 
 LOG_LINES = 15
 

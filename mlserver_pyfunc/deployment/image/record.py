@@ -13,12 +13,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from . import sources
-from .build import source as image_source
-from .definition import FunctionDefinition, SourceDefinition
-from .definition.model_settings import MODEL_SETTINGS, SERVER_SETTINGS
-from .sources import lock
-from .sources.uri import checked_scheme
+from mlserver_pyfunc import sources
+from mlserver_pyfunc.definition import FunctionDefinition, SourceDefinition
+from mlserver_pyfunc.definition.model_settings import MODEL_SETTINGS, SERVER_SETTINGS
+from mlserver_pyfunc.sources import lock
+from mlserver_pyfunc.sources.uri import checked_scheme
+
+from . import source_files as image_source
 
 RECIPE = 1
 """Changes with what the build makes of equal inputs."""

@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mlserver_pyfunc.definition import SourceDefinition
 from mlserver_pyfunc.definition.model_settings import IMPLEMENTATION
+from mlserver_pyfunc.sources.local import found
+from mlserver_pyfunc.sources.uri import checked_scheme, redacted
 
-from ..definition import SourceDefinition
-from ..sources.local import found
-from ..sources.uri import checked_scheme, redacted
 from . import names
 from .names import ManifestError
 from .workload import Object, Workload

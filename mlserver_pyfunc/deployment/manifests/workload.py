@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlserver_pyfunc.definition import FunctionDefinition
 from mlserver_pyfunc.definition.locate import explicit_settings
 from mlserver_pyfunc.definition.model_settings import MODEL_SETTINGS, SERVER_SETTINGS, read_settings
+from mlserver_pyfunc.deployment.image import record
 
-from .. import image
-from ..definition import FunctionDefinition
 from . import names
 from .names import ManifestError
 from .options import Options
@@ -76,7 +76,7 @@ class Workload:
     explicit_name: str | None
     version: str | None
     shape: str
-    image: image.Image | None
+    image: record.Image | None
 
     @property
     def storage_uri(self) -> str:
@@ -170,9 +170,9 @@ def _shape(platform: Platform, options: Options) -> str:
 
 def _image(
     platform: Platform, definition: FunctionDefinition, folder: Path, options: Options, shape: str
-) -> image.Image | None:
+) -> record.Image | None:
     if options.image:
-        return image.Image(options.image)
+        return record.Image(options.image)
     if shape in platform.shared and not options.with_runtime:
         return None
     if shape != "image":
@@ -180,7 +180,7 @@ def _image(
             f"--shape {shape}: expected --image with the runtime's own image, got none; the "
             "Dockerfile in mlserver-pyfunc's repository makes it"
         )
-    found = image.recorded(definition, folder)
+    found = record.recorded(definition, folder)
     if found is None:
         raise ManifestError(
             f"{folder}: expected an image, got none in options, function.yaml and function.lock; "
