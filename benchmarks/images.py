@@ -26,10 +26,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.images import bases
-from tests.images.container import HARDENED
-from tests.images.engines import Engine
-from tests.images.storage import Storage, what_is_missing
+from tests.deployment.engines import bases
+from tests.deployment.engines.container import HARDENED
+from tests.deployment.engines.engines import Engine
+from tests.deployment.engines.storage import Storage, what_is_missing
 
 ROOT = Path(__file__).resolve().parent.parent
 IRIS = ROOT / "examples" / "iris"

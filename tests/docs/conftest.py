@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ..server.process import ServerProcess, serving
+from tests.hosts.mlserver.process import ServerProcess, serving
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mlserver_pyfunc.testing.server import free_ports
-from tests.dockerfile import parse
+from tests.deployment.image.dockerfile import parse
 
 from .conftest import ROOT
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from ..server.process import ServerProcess
+from tests.hosts.mlserver.process import ServerProcess
+
 from .conftest import ROOT, Serve
 from .markdown import blocks
 from .session import assert_printed, run, steps

@@ -19,8 +19,8 @@ import yaml
 
 from mlserver_pyfunc import definition
 from mlserver_pyfunc.sources import lock
+from tests.hosts.mlserver.process import serving
 
-from ..server.process import serving
 from .servers import FileServer, GitServer, Repository
 from .test_s3 import endpoint, s3  # noqa: F401 - fixtures
 
@@ -146,7 +146,7 @@ def test_a_ref_that_moved_under_a_lock_stops_the_load(
     folder = _write(models, "moved", {"source": f"git+file://{repository.folder}#main"})
     lock.write(definition.read(folder / "function.yaml"), folder)
     repository.commit({"model.py": CODE + "\n# changed\n"})
-    from ..server.process import ServerProcess
+    from tests.hosts.mlserver.process import ServerProcess
 
     env = {"MLSERVER_PYFUNC_CACHE": os.environ["MLSERVER_PYFUNC_CACHE"]}
     server = ServerProcess(models, tmp_path, env)

@@ -1,0 +1,71 @@
+"""A real headless Chromium, and the models it is shown."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mlserver_pyfunc.testing import Server
+
+ROOT = Path(__file__).parents[3]
+ARTIFACTS = ROOT / ".artifacts"
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+]
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    binary = shutil.which("chromium") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if not binary or not driver:
+        pytest.skip("needs Chromium and its driver: apt install chromium chromium-driver")
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install")
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(driver))
+    driver.set_page_load_timeout(30)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="session")
+def axe():
+    """axe-core's script, from npm."""
+    script = Path(os.environ.get("AXE_CORE") or ARTIFACTS / "npm/node_modules/axe-core/axe.min.js")
+    if not script.is_file():
+        npm = shutil.which("npm")
+        if not npm:
+            pytest.skip("needs axe-core: npm, or AXE_CORE=path of axe.min.js")
+        command = [npm, "install", "--silent", "--prefix", ARTIFACTS / "npm", "axe-core@4"]
+        done = subprocess.run(command, capture_output=True, check=False, timeout=120)
+        if done.returncode:
+            pytest.skip(f"needs axe-core, npm says: {done.stderr.decode()[-200:]}")
+    return script.read_text()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The functions of this folder and the iris example, in one repository."""
+    models = tmp_path_factory.mktemp("models")
+    for folder in (*(Path(__file__).parent / "functions").iterdir(), ROOT / "examples/iris"):
+        shutil.copytree(folder, models / folder.name)
+    with Server(models, env={"MLSERVER_DEBUG": "false"}) as server:
+        yield server

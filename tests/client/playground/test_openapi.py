@@ -1,0 +1,107 @@
+"""The OpenAPI document is valid, is the contract's, and is true of the running server."""
+
+import json
+import urllib.request
+from pathlib import Path
+
+import jsonschema
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from mlserver_pyfunc.client.openapi import document, example
+from mlserver_pyfunc.definition import read
+from mlserver_pyfunc.testing import Server, bad_requests_for, load, requests_for
+
+FUNCTIONS = Path(__file__).parents[2]
+FOLDERS = [
+    FUNCTIONS / "testing/functions/echo",
+    FUNCTIONS / "testing/functions/shout",
+    FUNCTIONS / "testing/functions/flaky",
+    FUNCTIONS / "playground/functions/gallery",
+    FUNCTIONS.parent / "examples/iris",
+]
+ECHO = read(FUNCTIONS / "testing/functions/echo/function.yaml")
+quick = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def validator(described, name):
+    schema = {"$ref": f"#/components/schemas/{name}", "components": described["components"]}
+    return jsonschema.Draft202012Validator(schema)
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_the_document_is_valid_openapi(folder):
+    described = document(read(folder / "function.yaml"), "a/b c", "1", "/prefix")
+    OpenAPIV31SpecValidator(described).validate()
+    assert "/v2/models/a%2Fb%20c/infer" in described["paths"]
+    assert "/v2/models/a%2Fb%20c/versions/1/infer" in described["paths"]
+    assert described["servers"] == [{"url": "/prefix"}]
+    json.dumps(described)
+
+
+@quick
+@given(requests_for(ECHO))
+def test_every_request_that_keeps_the_contract_is_in_the_schema(body):
+    validator(document(ECHO, "echo"), "InferenceRequest").validate(body)
+
+
+BEYOND_THE_SCHEMA = {
+    "element count",  # an open axis: JSON Schema cannot multiply
+    "duplicate",
+    "requested outputs",
+}
+
+
+@settings(quick, max_examples=80)
+@given(bad_requests_for(ECHO))
+def test_requests_that_break_it_are_not(bad):
+    if bad.rule in BEYOND_THE_SCHEMA:
+        return
+    with pytest.raises(jsonschema.ValidationError):
+        validator(document(ECHO, "echo"), "InferenceRequest").validate(bad.body)
+
+
+def test_the_examples_are_answered_and_the_answers_are_in_the_schema():
+    for folder in (FOLDERS[0], FOLDERS[2], FOLDERS[4]):
+        definition = read(folder / "function.yaml")
+        with load(folder) as function:
+            body = {"inputs": example(definition.inputs)}
+            answer = function.request(body)
+        del answer["id"]
+        validator(document(definition, "m"), "InferenceResponse").validate(answer)
+
+
+@pytest.mark.server
+def test_the_running_server_keeps_its_own_document():
+    """Generated calls, good and bad: no error of ours, and every answer as documented."""
+    with Server(FOLDERS[0]) as server:
+        url = f"{server.url}/v2/models/echo/openapi.json"
+        described = json.load(urllib.request.urlopen(url))
+        assert described == document(ECHO, "echo")
+        schema = schemathesis.openapi.from_url(url)
+        checks = [
+            schemathesis.checks.not_a_server_error,
+            response_schema_conformance,
+            content_type_conformance,
+            status_code_conformance,
+        ]
+        statuses = set()
+        for result in schema.get_all_operations():
+            operation = result.ok()
+
+            @settings(quick, max_examples=12)
+            @given(case=operation.as_strategy())
+            def call(case):
+                response = case.call(base_url=server.url)
+                statuses.add(response.status_code)
+                case.validate_response(response, checks=checks)
+
+            call()
+    assert statuses >= {200, 400}

@@ -1,0 +1,34 @@
+"""A smoke test of the benchmark suite: it starts, verifies, times and reports."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.slow
+@pytest.mark.server
+@pytest.mark.timeout(900)
+def test_the_suite_times_every_workload_over_every_route(tmp_path: Path) -> None:
+    if shutil.which("h2load") is None:
+        pytest.skip("h2load is not there: apt-get install nghttp2-client")
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--output", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "left out" not in done.stdout
+    results = json.loads((tmp_path / "results.json").read_text())
+    timed = {
+        (case["workload"], case["route"]) for case in results["cases"] if case["system"] == "pyfunc"
+    }
+    routes = ("json", "binary", "typed", "raw")
+    assert timed == {(workload, route) for workload in ("w1", "w2", "w3", "w4") for route in routes}
+    assert all(case["failed"] == 0 for case in results["cases"])
+    assert (tmp_path / "results.md").read_text().startswith("Measured on")
+    assert (tmp_path / "results.png").stat().st_size > 10_000
