@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["FunctionDefinition", "InferenceError", "PyFuncRuntime", "__version__"]
 
-_LAZY = {"FunctionDefinition": "definition", "PyFuncRuntime": "runtime"}
+_LAZY = {"FunctionDefinition": "definition", "PyFuncRuntime": "hosts.mlserver.runtime"}
 
 
 def __getattr__(name: str) -> Any:

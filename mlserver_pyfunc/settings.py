@@ -1,4 +1,4 @@
-"""Limits and folders that the environment sets."""
+"""The MLSERVER_PYFUNC_* variables, and amounts of bytes as people write them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 from .errors import SourceError
-from .sizes import in_bytes
 
 CACHE = "MLSERVER_PYFUNC_CACHE"
 CACHE_SIZE = "MLSERVER_PYFUNC_CACHE_SIZE"
@@ -21,6 +20,18 @@ _UNTRUSTED = (
     "UnknownIssuer|certificate.verify.failed|self.signed certificate|local issuer certificate|"
     "unknown authority"
 )
+
+
+def in_bytes(text: str) -> int:
+    """Reads bytes, `512M` or `1.5 GiB`; each unit is 1024 of the one below.
+
+    Raises:
+        ValueError: The text is no such amount.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise ValueError(f'expected bytes, for example 512M or 10G, got "{text}"')
+    return int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
 
 
 def cache_folder() -> Path:

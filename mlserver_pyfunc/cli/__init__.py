@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from ..errors import DefinitionError, LoadError, PyFuncError, RequestError
+from mlserver_pyfunc.errors import DefinitionError, LoadError, PyFuncError, RequestError
+
 from .failure import LOAD_FAILED, UNREACHABLE, Failure
 
 COMMANDS = {

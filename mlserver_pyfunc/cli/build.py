@@ -67,10 +67,9 @@ def command(
     """
     import os
 
+    from mlserver_pyfunc import settings
     from mlserver_pyfunc.deployment.image import builder
     from mlserver_pyfunc.deployment.names import BuildError
-
-    from .. import settings
 
     if ca_bundle:
         os.environ[settings.CA_BUNDLE] = str(ca_bundle.resolve())

@@ -12,6 +12,6 @@ import click
 @click.option("-o", "--output", type=click.File("w"), default="-", help="Write it to a file.")
 def command(output: IO[str]) -> None:
     """Print the JSON Schema by which editors check and complete function.yaml."""
-    from ..definition import json_schema
+    from mlserver_pyfunc.definition import json_schema
 
     output.write(json.dumps(json_schema(), indent=2) + "\n")

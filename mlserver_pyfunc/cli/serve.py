@@ -39,7 +39,7 @@ def command(
     """
     import asyncio
 
-    from ..testing.server import free_ports
+    from mlserver_pyfunc.testing.server import free_ports
 
     free = iter(free_ports(3))
     ports = [wanted or next(free) for wanted in (port, grpc_port, metrics_port)]

@@ -24,8 +24,8 @@ def command(
 
     Exits with 1 where there is an error.
     """
-    from ..validation import RULES, validate
-    from ..validation.deep import check_deeply
+    from mlserver_pyfunc.validation import RULES, validate
+    from mlserver_pyfunc.validation.deep import check_deeply
 
     if rules:
         for rule, (severity, holds) in RULES.items():

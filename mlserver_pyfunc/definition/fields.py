@@ -11,8 +11,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from mlserver_pyfunc.protocol.names import suggestion
-
-from ..sizes import in_bytes
+from mlserver_pyfunc.settings import in_bytes
 
 PYTHON_VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 MAX_RANK = 32

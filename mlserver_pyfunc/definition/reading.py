@@ -12,7 +12,8 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from ..errors import DefinitionError
+from mlserver_pyfunc.errors import DefinitionError
+
 from .fields import parsed
 from .models import FunctionDefinition
 

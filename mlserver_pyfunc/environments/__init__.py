@@ -1,0 +1,1 @@
+"""From `python_version` and `requirements` to an interpreter that satisfies them."""

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from mlserver_pyfunc.errors import BindError
 from mlserver_pyfunc.protocol.contract import TensorSpec
 from mlserver_pyfunc.protocol.names import parameter_name
 
-from ..errors import BindError
 from .call import InferenceCall
 
 Kind = Literal["sync", "async", "generator", "async generator"]

@@ -1,0 +1,1 @@
+"""Servers that call a function: one package each."""

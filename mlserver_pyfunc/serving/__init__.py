@@ -1,0 +1,1 @@
+"""A loaded function: its queue, time limits, batching, metrics and worker processes."""

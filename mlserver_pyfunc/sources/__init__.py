@@ -9,8 +9,9 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
-from ..definition import SourceDefinition
-from ..errors import SourceError
+from mlserver_pyfunc.definition import SourceDefinition
+from mlserver_pyfunc.errors import SourceError
+
 from .tree import Pin, Provenance, SourceTree
 from .uri import checked_scheme, naming
 

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import IO, cast
 
 from mlserver_pyfunc import settings
+from mlserver_pyfunc.definition import SourceDefinition
+from mlserver_pyfunc.errors import SourceError
 
-from ..definition import SourceDefinition
-from ..errors import SourceError
 from . import cache, local
 from .digest import check_sha256, file_sha256
 from .safe_tree import (

@@ -7,7 +7,8 @@ import unicodedata
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-from ..errors import SourceError
+from mlserver_pyfunc.errors import SourceError
+
 from .uri import parts_of, split_user
 
 DEFAULT_USERNAME = "oauth2"

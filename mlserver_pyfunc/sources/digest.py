@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import SourceError
+from mlserver_pyfunc.errors import SourceError
 
 IGNORED_FOLDERS = frozenset({"__pycache__", ".git"})
 LOCK_NAME = "function.lock"

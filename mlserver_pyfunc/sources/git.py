@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from mlserver_pyfunc import settings
+from mlserver_pyfunc.definition import SourceDefinition
+from mlserver_pyfunc.errors import SourceError
 
-from ..definition import SourceDefinition
-from ..errors import SourceError
 from . import cache, credentials
 from .digest import RENEW, DigestError
 from .git_errors import UnsupportedError

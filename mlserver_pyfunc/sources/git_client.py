@@ -20,8 +20,9 @@ from typing import IO, Any, BinaryIO, cast
 from git import Git, RemoteProgress
 from git.exc import CommandError, GitCommandNotFound
 
-from .. import settings
-from ..errors import SourceError
+from mlserver_pyfunc import settings
+from mlserver_pyfunc.errors import SourceError
+
 from .credentials import Credentials
 from .git_environment import configuration, environment
 from .git_errors import failure

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from .. import settings
+from mlserver_pyfunc import settings
+
 from .credentials import Credentials
 
 _HELPER = (

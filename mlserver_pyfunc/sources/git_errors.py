@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from ..errors import SourceError
+from mlserver_pyfunc.errors import SourceError
+
 from .retry import TransientError
 from .safe_tree import quoted
 

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from .. import settings
-from ..errors import SourceError
+from mlserver_pyfunc import settings
+from mlserver_pyfunc.errors import SourceError
+
 from .safe_tree import Layout, create, is_skipped, quoted
 
 if TYPE_CHECKING:

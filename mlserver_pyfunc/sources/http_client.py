@@ -16,8 +16,9 @@ import aiohttp
 from fsspec.exceptions import FSTimeoutError
 from fsspec.implementations.http import HTTPFileSystem
 
-from .. import settings
-from ..errors import SourceError
+from mlserver_pyfunc import settings
+from mlserver_pyfunc.errors import SourceError
+
 from .credentials import Credentials, for_http
 from .progress import Progress
 from .retry import TransientError, retrying

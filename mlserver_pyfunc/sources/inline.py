@@ -7,8 +7,9 @@ import binascii
 import hashlib
 from pathlib import Path
 
-from ..definition import SourceDefinition
-from ..errors import SourceError
+from mlserver_pyfunc.definition import SourceDefinition
+from mlserver_pyfunc.errors import SourceError
+
 from .tree import Pin, Provenance, SourceTree
 
 DEFAULT_MODULE = "function"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import unquote
 
-from ..definition import SourceDefinition
-from ..errors import SourceError
+from mlserver_pyfunc.definition import SourceDefinition
+from mlserver_pyfunc.errors import SourceError
+
 from .digest import check_sha256, file_sha256
 from .safe_tree import quoted
 from .tree import Pin, Provenance, SourceTree

@@ -11,9 +11,9 @@ from types import ModuleType
 from urllib.parse import unquote
 
 from mlserver_pyfunc import settings
+from mlserver_pyfunc.definition import SourceDefinition
+from mlserver_pyfunc.errors import SourceError
 
-from ..definition import SourceDefinition
-from ..errors import SourceError
 from . import ARCHIVE_SUFFIXES, archive, cache
 from .digest import check_sha256, file_sha256
 from .safe_tree import checked_subdirectory

@@ -6,7 +6,7 @@ import time
 
 import tenacity
 
-from ..errors import SourceError
+from mlserver_pyfunc.errors import SourceError
 
 ATTEMPTS = 4
 

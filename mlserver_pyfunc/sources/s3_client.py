@@ -24,8 +24,9 @@ from botocore.exceptions import (
 from fsspec.callbacks import Callback
 from s3fs import S3FileSystem
 
-from .. import settings
-from ..errors import SourceError
+from mlserver_pyfunc import settings
+from mlserver_pyfunc.errors import SourceError
+
 from .credentials import for_http
 from .progress import Progress
 from .safe_tree import Layout, inside, is_skipped

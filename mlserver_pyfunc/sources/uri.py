@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import SplitResult, urlsplit
 
-from ..errors import SourceError
+from mlserver_pyfunc.errors import SourceError
+
 from .safe_tree import printable, quoted
 
 

@@ -29,13 +29,13 @@ __all__ = [
 
 _LAZY = {
     "BadRequest": ".strategies",
-    "LocalFunction": "..local",
+    "LocalFunction": "mlserver_pyfunc.serving.local",
     "ParityError": ".parity",
     "Server": ".server",
     "ServerError": ".server",
     "assert_parity": ".parity",
     "bad_requests_for": ".strategies",
-    "load": "..local",
+    "load": "mlserver_pyfunc.serving.local",
     "requests_for": ".strategies",
 }
 

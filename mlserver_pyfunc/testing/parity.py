@@ -13,11 +13,11 @@ import numpy as np
 
 from mlserver_pyfunc.client import CallError, Reply, WireInput
 from mlserver_pyfunc.client.rest import JsonRoute
+from mlserver_pyfunc.definition import FunctionDefinition
 from mlserver_pyfunc.definition.folder import open_folder
 from mlserver_pyfunc.protocol.samples import random_array
 from mlserver_pyfunc.protocol.tensors import Array
 
-from ..definition import FunctionDefinition
 from .server import Server
 
 ROUTES = {

@@ -11,10 +11,9 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from mlserver_pyfunc.definition import FunctionDefinition, TensorDefinition
 from mlserver_pyfunc.protocol import bytes_tensors, tensors
 from mlserver_pyfunc.protocol.tensors import DATATYPES, Array
-
-from ..definition import FunctionDefinition, TensorDefinition
 
 MAX_SIZE = 5
 """Longest axis that is drawn where the definition admits any."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from mlserver_pyfunc.definition import FILE_NAME, FunctionDefinition, parse
 from mlserver_pyfunc.definition.locate import disagreements
 from mlserver_pyfunc.definition.model_settings import (
     IMPLEMENTATION,
@@ -16,13 +17,11 @@ from mlserver_pyfunc.definition.model_settings import (
     DeclaredTensor,
     parse_settings,
 )
+from mlserver_pyfunc.errors import PyFuncError
 from mlserver_pyfunc.handler.shadowing import PACKAGE
-from mlserver_pyfunc.sources import lock
+from mlserver_pyfunc.sources import check_form, lock
+from mlserver_pyfunc.sources.digest import LOCK_NAME, DigestError
 
-from ..definition import FILE_NAME, FunctionDefinition, parse
-from ..errors import PyFuncError
-from ..sources import check_form
-from ..sources.digest import LOCK_NAME, DigestError
 from . import code, definition_rules
 from .document import Document
 from .findings import Finding

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..definition import FunctionDefinition
-from ..sources import SourceTree
+from mlserver_pyfunc.definition import FunctionDefinition
+from mlserver_pyfunc.sources import SourceTree
+
 from .document import Document
 from .findings import Finding
 from .signatures import FunctionNode, context_mismatches, handler_mismatches, signature_of

@@ -6,11 +6,11 @@ import random
 from pathlib import Path
 
 from mlserver_pyfunc.definition.folder import FunctionFolder, open_folder
+from mlserver_pyfunc.errors import PyFuncError, RequestError
 from mlserver_pyfunc.protocol import request as payloads
 from mlserver_pyfunc.protocol.samples import random_array
 from mlserver_pyfunc.serving.local import LocalFunction
 
-from ..errors import PyFuncError, RequestError
 from .findings import Finding
 
 CALLS = 3

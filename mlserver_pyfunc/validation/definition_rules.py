@@ -11,11 +11,11 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from mlserver_pyfunc.definition import FunctionDefinition, Problem, parse, problems
 from mlserver_pyfunc.environments.environment import unmet_needs
+from mlserver_pyfunc.errors import DefinitionError
 from mlserver_pyfunc.protocol.names import parameter_name
 
-from ..definition import FunctionDefinition, Problem, parse, problems
-from ..errors import DefinitionError
 from .document import Document
 from .findings import Finding
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from mlserver_pyfunc.definition import FunctionDefinition
 from mlserver_pyfunc.errors import BindError
 from mlserver_pyfunc.handler.binding import bind
 from mlserver_pyfunc.handler.context import Context
@@ -18,8 +19,6 @@ from mlserver_pyfunc.handler.resolver import Resolver
 from mlserver_pyfunc.protocol.contract import TensorSpec
 from mlserver_pyfunc.protocol.names import parameter_name
 from mlserver_pyfunc.protocol.tensors import DATATYPES
-
-from ..definition import FunctionDefinition
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 _WHOLE_REQUEST = {"inputs", "request", "event"}

@@ -102,9 +102,9 @@ def build(folder: Path, name: str, options: Options) -> Result:
             extra=options.extra,
         )
         built = engine.build(request, Path(work))
-    record = lock.ImageRecord(name=name, digest=built.digest, id=built.id, inputs=made_of)
-    lock.record_image(record, opened.located.folder)
-    return Result(record, engine.name)
+    made = lock.ImageRecord(name=name, digest=built.digest, id=built.id, inputs=made_of)
+    lock.record_image(made, opened.located.folder)
+    return Result(made, engine.name)
 
 
 def write_context(folder: Path, target: Path, options: Options) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 DISTRIBUTION = "mlserver-pyfunc"
-_PACKAGE = Path(__file__).resolve().parent.parent
+_PACKAGE = Path(__file__).resolve().parents[2]
 _WHEEL = (
     "Wheel-Version: 1.0\nGenerator: mlserver-pyfunc\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 )

@@ -1,0 +1,1 @@
+"""MLServer as the host. Only this package imports mlserver."""

@@ -17,7 +17,7 @@ from .connection import Connection
 from .log_reader import OutputReader
 from .wire.messages import Message, WireError
 
-_BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
+_BOOTSTRAP = Path(__file__).parent / "child" / "bootstrap.py"
 _MARK = "MLSERVER_PYFUNC_WORKER"
 """Environment variable by which processes that a worker left behind are found."""
 

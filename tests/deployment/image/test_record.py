@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def record(folder: Path, digest: str | None = None) -> None:
+def write_record(folder: Path, digest: str | None = None) -> None:
     made = lock.ImageRecord(
         name="registry.example:5000/iris:1",
         digest=digest,
@@ -40,19 +40,19 @@ def test_a_function_without_a_build_has_no_image(folder: Path) -> None:
 
 
 def test_the_image_built_last_is_current_while_nothing_changes(folder: Path) -> None:
-    record(folder)
+    write_record(folder)
     assert record.recorded(definition(), folder) == record.Image("registry.example:5000/iris:1")
 
 
 def test_an_image_that_was_pushed_is_named_by_its_digest(folder: Path) -> None:
-    record(folder, DIGEST)
+    write_record(folder, DIGEST)
     found = record.recorded(definition(), folder)
     assert found is not None
     assert found.reference == f"registry.example:5000/iris@{DIGEST}"
 
 
 def test_the_image_that_a_definition_names_is_taken_as_it_is(folder: Path) -> None:
-    record(folder)
+    write_record(folder)
     assert record.recorded(definition(image="iris:2"), folder) == record.Image("iris:2")
 
 
@@ -69,7 +69,7 @@ def test_the_image_that_a_definition_names_is_taken_as_it_is(folder: Path) -> No
 def test_a_changed_definition_makes_it_stale(
     folder: Path, keys: dict[str, object], changed: str
 ) -> None:
-    record(folder)
+    write_record(folder)
     found = record.recorded(definition(**keys), folder)
     assert found is not None
     assert found.stale
@@ -81,7 +81,7 @@ def test_a_changed_definition_makes_it_stale(
     [("model.py", "source"), ("settings.json", "settings"), ("weights.bin", "source")],
 )
 def test_a_changed_file_makes_it_stale(folder: Path, name: str, changed: str) -> None:
-    record(folder)
+    write_record(folder)
     (folder / name).write_text("{}")
     found = record.recorded(definition(), folder)
     assert found is not None
@@ -89,13 +89,13 @@ def test_a_changed_file_makes_it_stale(folder: Path, name: str, changed: str) ->
 
 
 def test_a_record_without_a_pinned_source_binds_nothing(folder: Path) -> None:
-    record(folder)
+    write_record(folder)
     (folder / "model.py").write_text("y = 1")
     assert lock.fetch_locked(definition(), folder).module == "model"
 
 
 def test_a_renewed_lock_keeps_the_record(folder: Path) -> None:
-    record(folder)
+    write_record(folder)
     path = lock.write(definition(), folder)
     held = yaml.safe_load(path.read_text())
     assert held["source"] == "model.py"

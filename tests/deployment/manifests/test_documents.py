@@ -31,7 +31,7 @@ COMMANDS = [
     (path, arguments) for path in [*DOCUMENTS, MANIFESTS] for arguments in manifest_commands(path)
 ]
 STEPS = [(path, step) for path in DOCUMENTS for step in steps(path)]
-# What wants a cluster: tests/deployment/cluster and tests/deployment/platforms have stand-ins for one.
+# What wants a cluster: the tests beside these, of cluster and platforms, have stand-ins for one.
 CLUSTER = ("kubectl apply -f ", "kubectl wait ", "kubectl port-forward ")
 
 

@@ -48,7 +48,7 @@ def handler(x, context):
 @pytest.fixture(autouse=True)
 def all_calls_are_brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the machine's load; a worker holds its results all the same only if they are."""
-    monkeypatch.setattr(ahead, "BRIEF_SECONDS", 3600)
+    monkeypatch.setattr(prefetch, "BRIEF_SECONDS", 3600)
 
 
 def subject(tmp_path: Path, **serving: Any) -> Any:

@@ -1,0 +1,1 @@
+"""The worker process, under the function's own interpreter. Needs only NumPy."""
