@@ -28,7 +28,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_holds_the_package_its_schema_and_its_licence(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    assert {"mlserver_pyfunc/py.typed", "mlserver_pyfunc/serving/function.schema.json"} <= names
+    assert {"mlserver_pyfunc/py.typed", "mlserver_pyfunc/function.schema.json"} <= names
     assert any(name.endswith("/licenses/LICENSE") for name in names)
     tops = {name.partition("/")[0] for name in names}
     assert len(tops) == 2, f"expected the package and its metadata, got {sorted(tops)}"

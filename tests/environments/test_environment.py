@@ -16,6 +16,7 @@ import pytest
 from mlserver_pyfunc.definition import FunctionDefinition, parse
 from mlserver_pyfunc.environments import uv
 from mlserver_pyfunc.environments.environment import provide, prune, unmet_needs
+from mlserver_pyfunc.environments.uv import find_uv
 from mlserver_pyfunc.errors import LoadError, PyFuncError
 from mlserver_pyfunc.serving.function import Function
 from mlserver_pyfunc.sources import lock
@@ -30,7 +31,9 @@ SMALL = ["numpy", "iniconfig==2.0.0"]
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache of ours; uv keeps what it has downloaded before."""
-    downloads = subprocess.run(["uv", "cache", "dir"], capture_output=True, text=True, check=True)
+    downloads = subprocess.run(
+        [find_uv(), "cache", "dir"], capture_output=True, text=True, check=True
+    )
     monkeypatch.setenv("UV_CACHE_DIR", downloads.stdout.strip())
     monkeypatch.setenv("MLSERVER_PYFUNC_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"

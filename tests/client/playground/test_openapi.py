@@ -15,8 +15,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from mlserver_pyfunc.client.openapi import document, example
+from mlserver_pyfunc.client.openapi import document
 from mlserver_pyfunc.definition import read
+from mlserver_pyfunc.protocol.samples import example
 from mlserver_pyfunc.testing import Server, bad_requests_for, load, requests_for
 
 FUNCTIONS = Path(__file__).parents[2]
@@ -24,7 +25,7 @@ FOLDERS = [
     FUNCTIONS / "testing/functions/echo",
     FUNCTIONS / "testing/functions/shout",
     FUNCTIONS / "testing/functions/flaky",
-    FUNCTIONS / "playground/functions/gallery",
+    FUNCTIONS / "client/playground/functions/gallery",
     FUNCTIONS.parent / "examples/iris",
 ]
 ECHO = read(FUNCTIONS / "testing/functions/echo/function.yaml")
@@ -72,7 +73,7 @@ def test_the_examples_are_answered_and_the_answers_are_in_the_schema():
     for folder in (FOLDERS[0], FOLDERS[2], FOLDERS[4]):
         definition = read(folder / "function.yaml")
         with load(folder) as function:
-            body = {"inputs": example(definition.inputs)}
+            body = {"inputs": example([tensor.spec for tensor in definition.inputs])}
             answer = function.request(body)
         del answer["id"]
         validator(document(definition, "m"), "InferenceResponse").validate(answer)

@@ -232,7 +232,7 @@ def test_the_wheel_is_this_package(write_function: WriteFunction, tmp_path: Path
         found = archive.namelist()
         entry_points = next(name for name in found if name.endswith("entry_points.txt"))
         assert "mlserver-pyfunc = mlserver_pyfunc.cli:main" in archive.read(entry_points).decode()
-    assert "mlserver_pyfunc/serving/function.schema.json" in found
+    assert "mlserver_pyfunc/function.schema.json" in found
     assert not [name for name in found if "__pycache__" in name]
 
 

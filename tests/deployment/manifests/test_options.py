@@ -118,7 +118,7 @@ def test_without_an_image_it_says_how_to_get_one() -> None:
     assert "expected --image with the runtime's own image" in err
 
 
-def built(folder: Path, **record: Any) -> None:
+def built(folder: Path, **more: Any) -> None:
     """Leaves a lock as a build does."""
     from mlserver_pyfunc.deployment.image import record
 
@@ -131,7 +131,7 @@ def built(folder: Path, **record: Any) -> None:
     definition = read(folder / "function.yaml")
     made_of = record.inputs(definition, folder)
     text = yaml.safe_dump(
-        {"version": 1, "image": {"name": "registry.example.com/m:1", "inputs": made_of, **record}}
+        {"version": 1, "image": {"name": "registry.example.com/m:1", "inputs": made_of, **more}}
     )
     (folder / lock.LOCK_NAME).write_text(text)
 

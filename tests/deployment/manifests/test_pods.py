@@ -227,7 +227,7 @@ def test_a_value_of_the_definition_is_not_expanded_by_kubernetes() -> None:
 
 def test_mlserver_is_not_imported() -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom mlserver_pyfunc import manifests\n"
+        "import sys\nfrom pathlib import Path\nfrom mlserver_pyfunc.deployment import manifests\n"
         "from mlserver_pyfunc.definition.folder import open_folder\n"
         f"opened = open_folder({str(IRIS)!r})\n"
         "options = manifests.parse({'image': 'a:1', 'shape': 'inline'})\n"

@@ -17,6 +17,8 @@ import httpx
 import psutil
 import pytest
 
+from mlserver_pyfunc.environments.uv import find_uv
+
 from . import grpc_calls
 from .conftest import GrpcCall
 from .models import ECHO, STREAMS, inline, tensor, tensor_name, write_model, write_repository
@@ -114,7 +116,9 @@ def models() -> dict[str, dict[str, Any]]:
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Variables for an empty cache of ours; uv keeps what it has downloaded before."""
-    downloads = subprocess.run(["uv", "cache", "dir"], capture_output=True, text=True, check=True)
+    downloads = subprocess.run(
+        [find_uv(), "cache", "dir"], capture_output=True, text=True, check=True
+    )
     return {
         "MLSERVER_PYFUNC_CACHE": str(tmp_path_factory.mktemp("cache")),
         "UV_CACHE_DIR": downloads.stdout.strip(),

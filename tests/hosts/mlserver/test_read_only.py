@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from mlserver_pyfunc.environments.uv import find_uv
+
 from .models import inline, tensor, write_repository
 from .process import ServerProcess, serving
 from .wire import Request, Tensor, rest_infer
@@ -66,7 +68,9 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
     models["apart"] = {**inline(CODE, "where", tensors), "python_version": OTHER}
     write_repository(tmp_path / "models", models)
     cache = {"MLSERVER_PYFUNC_CACHE": str(tmp_path / "cache")}
-    downloads = subprocess.run(["uv", "cache", "dir"], capture_output=True, text=True, check=True)
+    downloads = subprocess.run(
+        [find_uv(), "cache", "dir"], capture_output=True, text=True, check=True
+    )
     subprocess.run(
         [Path(sys.executable).with_name("mlserver-pyfunc"), "env", tmp_path / "models" / "apart"],
         env={**os.environ, **cache, "UV_CACHE_DIR": downloads.stdout.strip()},
