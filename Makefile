@@ -42,6 +42,8 @@ lint: setup
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 	$(bin)/mypy
+	$(bin)/lint-imports --no-cache
+	$(bin)/lint-imports --no-cache
 
 bench: setup
 	$(bin)/python -m benchmarks $(ARGS)

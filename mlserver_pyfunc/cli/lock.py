@@ -18,11 +18,13 @@ def command(folder: Path, check: bool) -> None:
     A lock that is there is binding: what differs from it does not load.
     """
     from mlserver_pyfunc.definition.folder import open_folder
+    from mlserver_pyfunc.environments.environment import resolve
     from mlserver_pyfunc.sources import lock
 
     located = open_folder(folder).located
     if not check:
-        click.echo(f"wrote {lock.write(located.definition, located.folder)}")
+        resolved = resolve(located.definition)
+        click.echo(f"wrote {lock.write(located.definition, located.folder, resolved)}")
         return
     held = lock.read(located.folder)
     renew = f"mlserver-pyfunc lock {folder} writes it"

@@ -5,6 +5,7 @@ It stands beside the definition. `docs/sources.md` says how to recompute what is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mlserver_pyfunc import sources
 from mlserver_pyfunc.definition import FunctionDefinition
-from mlserver_pyfunc.environments import environment
 from mlserver_pyfunc.errors import SourceError
 
 from .digest import LOCK_NAME, RENEW, DigestError, tree_sha256
@@ -152,20 +152,23 @@ def current(definition: FunctionDefinition, folder: Path) -> Lock:
     )
 
 
-def write(definition: FunctionDefinition, folder: Path) -> Path:
+def write(definition: FunctionDefinition, folder: Path, resolved: Sequence[str] = ()) -> Path:
     """Fetches a function's source as it is now, whatever a lock says, and locks it.
 
     A record of an image is kept: it tells itself whether the image is stale.
+
+    Args:
+        definition: The function.
+        folder: The definition's folder.
+        resolved: Exact versions of an environment of the function's own, if it has one.
 
     Returns:
         The lock's path. It is replaced whole.
 
     Raises:
         SourceError: The source cannot be fetched, or the folder cannot be written to.
-        PyFuncError: The requirements contradict each other.
     """
-    resolved = environment.resolve(definition) or None
-    renewed = current(definition, folder).model_copy(update={"resolved": resolved})
+    renewed = current(definition, folder).model_copy(update={"resolved": list(resolved) or None})
     return write_to(renewed.model_copy(update={"image": _recorded_image(folder)}), folder)
 
 

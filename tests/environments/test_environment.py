@@ -15,7 +15,7 @@ import pytest
 
 from mlserver_pyfunc.definition import FunctionDefinition, parse
 from mlserver_pyfunc.environments import uv
-from mlserver_pyfunc.environments.environment import provide, prune, unmet_needs
+from mlserver_pyfunc.environments.environment import provide, prune, resolve, unmet_needs
 from mlserver_pyfunc.environments.uv import find_uv
 from mlserver_pyfunc.errors import LoadError, PyFuncError
 from mlserver_pyfunc.serving.function import Function
@@ -332,7 +332,7 @@ async def test_a_lock_keeps_the_versions_that_were_resolved(tmp_path: Path) -> N
     folder = tmp_path / "function"
     folder.mkdir()
     subject = needs(OTHER, "numpy", "iniconfig<2.1")
-    path = lock.write(subject, folder)
+    path = lock.write(subject, folder, resolve(subject))
     locked = lock.read(folder)
     assert locked is not None
     assert locked.resolved is not None
@@ -350,7 +350,8 @@ async def test_a_lock_keeps_the_versions_that_were_resolved(tmp_path: Path) -> N
 
 
 def test_what_runs_on_the_serving_interpreter_locks_no_versions(tmp_path: Path) -> None:
-    lock.write(needs(None, "numpy"), tmp_path)
+    subject = needs(None, "numpy")
+    lock.write(subject, tmp_path, resolve(subject))
     locked = lock.read(tmp_path)
     assert locked is not None
     assert locked.resolved is None
