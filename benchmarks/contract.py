@@ -1,5 +1,6 @@
-"""What the contract's checks and the dispatch to the handler cost a request of W1, and what
-a million short strings cost on their way in and out.
+"""Measures the cost of contract checks and handler dispatch, and of a million short strings.
+
+W1 requests; the strings are measured on their way in and out.
 
 python -m benchmarks.contract
 """
