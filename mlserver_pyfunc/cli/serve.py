@@ -6,15 +6,17 @@ from pathlib import Path
 
 import click
 
+from mlserver_pyfunc.deployment.server_settings import PORTS
+
 from .failure import LOAD_FAILED, Failure
 
 
 @click.command("serve")
 @click.argument("folder", type=click.Path(exists=True, path_type=Path), default=".")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8080, show_default=True, help="Of REST; 0 for a free one.")
-@click.option("--grpc-port", default=8081, show_default=True, help="0 for a free one.")
-@click.option("--metrics-port", default=8082, show_default=True, help="0 for a free one.")
+@click.option("--port", default=PORTS.http, show_default=True, help="Of REST; 0 for a free one.")
+@click.option("--grpc-port", default=PORTS.grpc, show_default=True, help="0 for a free one.")
+@click.option("--metrics-port", default=PORTS.metrics, show_default=True, help="0 for a free one.")
 @click.option("--reload", "reload_", is_flag=True, help="Reload functions when a file changes.")
 @click.option("--no-image", is_flag=True, help="Serve from source, whatever image was built.")
 @click.option("--open", "open_", is_flag=True, help="Open the playground in the browser.")
@@ -78,5 +80,5 @@ def _serve_image(folder: Path, host: str, ports: list[int], *, open_browser: boo
             container.open_playground(url, runnable.model_name)
 
     tell(f"running image {runnable.reference} by {runnable.engine.name}")
-    published = dict(zip((container.REST, container.GRPC, container.METRICS), ports, strict=True))
+    published = dict(zip(vars(PORTS).values(), ports, strict=True))
     raise SystemExit(container.run(runnable, published, host, when_ready))

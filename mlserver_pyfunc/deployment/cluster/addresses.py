@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from mlserver_pyfunc.deployment.server_settings import PORTS
+
 Object = Mapping[str, Any]
 
-FORWARDED_PORT = 8080
+FORWARDED_PORT = PORTS.http
 
 
 @dataclass(frozen=True)

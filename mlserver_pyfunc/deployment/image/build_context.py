@@ -21,6 +21,7 @@ from mlserver_pyfunc.definition.model_settings import (
     read_settings,
 )
 from mlserver_pyfunc.deployment.names import BuildError, checked_base
+from mlserver_pyfunc.deployment.server_settings import CONTAINER_VARIABLES
 from mlserver_pyfunc.sources import SourceTree, lock
 from mlserver_pyfunc.sources.digest import file_sha256, tree_sha256
 from mlserver_pyfunc.sources.tree import Provenance
@@ -112,7 +113,7 @@ def _recipe(
         wheel=package,
         instructions=definition.build.instructions,
         env=definition.build.env,
-        settings={**dockerfile.SETTINGS, "MLSERVER_MODEL_NAME": opened.model_name},
+        settings={**CONTAINER_VARIABLES, "MLSERVER_MODEL_NAME": opened.model_name},
         labels=_labels(opened, tree),
         arguments=options.arguments,
         secrets=options.secrets,

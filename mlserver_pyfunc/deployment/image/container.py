@@ -13,12 +13,10 @@ from pathlib import Path
 from mlserver_pyfunc.client import CallError
 from mlserver_pyfunc.client.rest import JsonRoute
 from mlserver_pyfunc.definition.folder import open_folder
+from mlserver_pyfunc.deployment.server_settings import PORTS
 from mlserver_pyfunc.errors import DefinitionError
 
 from . import engines, record
-
-REST, GRPC, METRICS = 8080, 8081, 8082
-"""The ports of a container."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def run(
     process = subprocess.Popen(command)
     ended = threading.Event()
     waiting = threading.Thread(
-        target=_await_ready, args=(f"http://{host}:{ports[REST]}", ended, when_ready)
+        target=_await_ready, args=(f"http://{host}:{ports[PORTS.http]}", ended, when_ready)
     )
     previous = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     waiting.start()

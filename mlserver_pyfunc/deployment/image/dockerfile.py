@@ -24,19 +24,6 @@ CA_SECRET = "ca-bundle"
 APT_SECRET = "apt-ca"
 _SECRETS = "/run/secrets"
 
-# Only /tmp is written to, so the root file system may be read-only.
-SETTINGS = {
-    "PYTHONUNBUFFERED": "1",
-    "HOME": "/tmp",
-    "USER": "mlserver",
-    "MLSERVER_ENVIRONMENTS_DIR": "/tmp/mlserver/envs",
-    "MLSERVER_METRICS_DIR": "/tmp/mlserver/metrics",
-    "MLSERVER_PYFUNC_CACHE": "/tmp/mlserver-pyfunc",
-    "MLSERVER_PARALLEL_WORKERS": "0",
-    "MLSERVER_DEBUG": "false",
-    "MLSERVER_GZIP_ENABLED": "false",
-    "MLSERVER_GRPC_MAX_MESSAGE_LENGTH": "268435456",
-}
 HEALTHCHECK = (
     "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + "
     "os.environ.get('MLSERVER_HTTP_PORT', '8080') + '/v2/health/ready', timeout=4)"

@@ -6,6 +6,7 @@ import math
 
 from mlserver_pyfunc.definition import ServingDefinition
 from mlserver_pyfunc.definition.model_settings import IMPLEMENTATION
+from mlserver_pyfunc.deployment.server_settings import METRICS_PATH, PORTS
 
 from . import inline, pod
 from .names import ManifestError
@@ -176,12 +177,12 @@ def _ports(options: Options) -> list[Object]:
         return pod.ports()
     # Knative opens one port, and takes its protocol from the port's name.
     if options.protocol == "grpc":
-        return [{"name": "h2c", "containerPort": pod.PORTS.grpc, "protocol": "TCP"}]
-    return [{"name": "http1", "containerPort": pod.PORTS.http, "protocol": "TCP"}]
+        return [{"name": "h2c", "containerPort": PORTS.grpc, "protocol": "TCP"}]
+    return [{"name": "http1", "containerPort": PORTS.http, "protocol": "TCP"}]
 
 
 def _probes(seconds: float, model_name: str) -> Object:
-    return pod.probes(seconds, model_name, pod.PORTS.http)
+    return pod.probes(seconds, model_name, PORTS.http)
 
 
 def _lifecycle(options: Options) -> Object:
@@ -191,8 +192,8 @@ def _lifecycle(options: Options) -> Object:
 
 def _metrics(options: Options) -> dict[str, str]:
     ours = {
-        "prometheus.kserve.io/port": str(pod.PORTS.metrics),
-        "prometheus.kserve.io/path": pod.METRICS_PATH,
+        "prometheus.kserve.io/port": str(PORTS.metrics),
+        "prometheus.kserve.io/path": METRICS_PATH,
     }
     return {**pod.scraped(), **ours} if options.mode == "standard" else ours
 

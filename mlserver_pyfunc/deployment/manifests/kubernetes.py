@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mlserver_pyfunc.definition.model_settings import IMPLEMENTATION
+from mlserver_pyfunc.deployment.server_settings import PORTS
 
 from . import inline, pod
 from .names import ManifestError
@@ -122,7 +123,7 @@ def _service(workload: Workload) -> Object:
                 {"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"},
                 {
                     "name": "grpc",
-                    "port": pod.PORTS.grpc,
+                    "port": PORTS.grpc,
                     "targetPort": "grpc",
                     "protocol": "TCP",
                     "appProtocol": "kubernetes.io/h2c",

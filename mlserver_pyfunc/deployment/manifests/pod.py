@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from urllib.parse import quote
 
-from mlserver_pyfunc.deployment.image.dockerfile import SETTINGS
+from mlserver_pyfunc.deployment.server_settings import (
+    CONTAINER_VARIABLES,
+    METRICS_PATH,
+    PORTS,
+    Ports,
+)
 
 from . import names
 from .names import ManifestError
@@ -24,41 +28,22 @@ _SPARE_SECONDS = 10
 FETCH_SECONDS = 600
 """What fetching a source and making an environment may take, before the function is loaded."""
 _PERIOD = 5
-METRICS_PATH = "/metrics"
 
 TEMPLATE_NAME = "{{.Name}}"
 """What KServe replaces by the InferenceService's name, in the container of a runtime."""
 
 
-@dataclass(frozen=True)
-class Ports:
-    """Where the server listens."""
-
-    http: int = 8080
-    grpc: int = 8081
-    metrics: int = 8082
-
-
-PORTS = Ports()
-
 # What images of ours have too: another image may not.
 _SETTINGS = {
     name: value
-    for name, value in SETTINGS.items()
+    for name, value in CONTAINER_VARIABLES.items()
     if name == "HOME" or name.startswith("MLSERVER_")
 }
 
 
 def settings(ports: Ports | None = PORTS) -> dict[str, str]:
     """The server's own variables; without ports where the platform sets them."""
-    if ports is None:
-        return dict(_SETTINGS)
-    return {
-        "MLSERVER_HTTP_PORT": str(ports.http),
-        "MLSERVER_GRPC_PORT": str(ports.grpc),
-        "MLSERVER_METRICS_PORT": str(ports.metrics),
-        **_SETTINGS,
-    }
+    return {**(ports.variables() if ports else {}), **_SETTINGS}
 
 
 def function_env(workload: Workload) -> dict[str, str]:

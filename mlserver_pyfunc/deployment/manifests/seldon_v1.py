@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from mlserver_pyfunc.definition.model_settings import IMPLEMENTATION
+from mlserver_pyfunc.deployment.server_settings import Ports
 
 from . import inline, names, pod
 from .names import ManifestError
 from .workload import MODELS_DIR, Object, Platform, Workload
 
 PLATFORM = Platform("seldon-v1", ("image", "storage", "inline"))
-PORTS = pod.Ports(http=9000, grpc=9500, metrics=8082)
+PORTS = Ports(http=9000, grpc=9500, metrics=8082)
 """The ports that Seldon tells the server by its own variables."""
 PREDICTOR = "default"
 

@@ -21,15 +21,9 @@ from mlserver_pyfunc.client import CallError
 from mlserver_pyfunc.client.rest import JsonRoute
 from mlserver_pyfunc.definition.folder import environment_model
 from mlserver_pyfunc.definition.model_settings import SERVER_SETTINGS, read_settings, worded
+from mlserver_pyfunc.deployment.server_settings import LEAN
 from mlserver_pyfunc.errors import PyFuncError
 from mlserver_pyfunc.handler.shadowing import pin_package
-
-LEAN = {
-    "debug": False,
-    "gzip_enabled": False,
-    "parallel_workers": 0,
-    "grpc_max_message_length": 2**31 - 1,
-}
 
 logger = logging.getLogger("mlserver.pyfunc")
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from mlserver_pyfunc.deployment.image import dockerfile
 from mlserver_pyfunc.deployment.image.dockerfile import Recipe, render
 from mlserver_pyfunc.deployment.names import BuildError
+from mlserver_pyfunc.deployment.server_settings import CONTAINER_VARIABLES
 from tests.docs.conftest import ROOT
 
 HADOLINT = Path(sys.executable).with_name("hadolint")
@@ -31,7 +31,7 @@ def recipe(**keys: Any) -> Recipe:
         "requirements": False,
         "hashed": True,
         "wheel": "mlserver_pyfunc-1-py3-none-any.whl",
-        "settings": dockerfile.SETTINGS,
+        "settings": CONTAINER_VARIABLES,
     }
     return Recipe(**{**given, **keys})
 
@@ -168,7 +168,7 @@ def test_the_stock_image_is_set_up_alike() -> None:
     stock = dict(pair.split("=", 1) for pair in variables.replace("\\\n", " ").split())
     assert stock.pop("PATH") == "/opt/mlserver/bin:$PATH"
     assert stock.pop("MLSERVER_MODELS_DIR") == "/mnt/models"
-    assert stock == dict(dockerfile.SETTINGS)
+    assert stock == dict(CONTAINER_VARIABLES)
     built = render(recipe())
     for kind in ("USER 1000", "WORKDIR", "EXPOSE", "HEALTHCHECK", "    CMD", "CMD", "ENTRYPOINT"):
         pattern = rf"^{kind}.*$"

@@ -1,0 +1,54 @@
+"""The server's ports and lean settings, once for all places where the server runs.
+
+`serve`, the image that `build` makes, the stock `Dockerfile` and the manifests take them from here;
+a test compares the `Dockerfile`, which is a file of its own. docs/performance.md says what each
+setting saves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+METRICS_PATH = "/metrics"
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The ports that the server listens on, in a container and on a developer's machine."""
+
+    http: int = 8080
+    grpc: int = 8081
+    metrics: int = 8082
+
+    def variables(self) -> dict[str, str]:
+        """Returns the ports as environment variables of MLServer."""
+        return {f"MLSERVER_{name.upper()}_PORT": str(port) for name, port in vars(self).items()}
+
+
+PORTS = Ports()
+
+LEAN: Mapping[str, int] = {
+    "parallel_workers": 0,
+    "debug": False,
+    "gzip_enabled": False,
+    # 256 MiB. gRPC refuses messages over 4 MiB by default. A much higher limit, such as gRPC's
+    # largest of 2 GiB, would let one client's message take all the memory of a container.
+    "grpc_max_message_length": 268435456,
+}
+"""MLServer's settings by name. Settings and variables of the user win over them."""
+
+LEAN_VARIABLES = {f"MLSERVER_{name.upper()}": str(value).lower() for name, value in LEAN.items()}
+"""The lean settings as environment variables of MLServer."""
+
+CONTAINER_VARIABLES = {
+    "PYTHONUNBUFFERED": "1",
+    # Only /tmp is written to, so the root file system may be read-only.
+    "HOME": "/tmp",
+    "USER": "mlserver",
+    "MLSERVER_ENVIRONMENTS_DIR": "/tmp/mlserver/envs",
+    "MLSERVER_METRICS_DIR": "/tmp/mlserver/metrics",
+    "MLSERVER_PYFUNC_CACHE": "/tmp/mlserver-pyfunc",
+    **LEAN_VARIABLES,
+}
+"""The environment variables of every image: the stock one, and those of functions."""
