@@ -12,40 +12,40 @@ from typing import Any
 import click
 import numpy as np
 
-from mlserver_pyfunc.client import CallError, Route, WireInput
+from mlserver_pyfunc.client import CallError, Client, InferInput
 
 BARS = 14
 WIDTH = 50
 
 
 def run(
-    routes: Sequence[Route],
+    clients: Sequence[Client],
     model: str,
-    inputs: Sequence[WireInput],
+    inputs: Sequence[InferInput],
     seconds: float,
     *,
     as_json: bool,
 ) -> None:
-    """Calls by each route in a thread of its own, and prints a histogram of latencies.
+    """Calls by each client in a thread of its own, and prints a histogram of latencies.
 
     Raises:
         click.exceptions.Exit: With 1 where a call failed.
     """
     times: list[float] = []
     errors: Counter[str] = Counter()
-    routes[0].infer(model, inputs)
+    clients[0].infer(model, inputs)
     deadline = time.perf_counter() + seconds
 
-    def work(route: Route) -> None:
+    def work(client: Client) -> None:
         while (started := time.perf_counter()) < deadline:
             try:
-                route.infer(model, inputs)
+                client.infer(model, inputs)
             except CallError as error:
                 errors[str(error)] += 1
             else:
                 times.append(time.perf_counter() - started)
 
-    threads = [threading.Thread(target=work, args=(route,)) for route in routes]
+    threads = [threading.Thread(target=work, args=(client,)) for client in clients]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -1,4 +1,4 @@
-"""`infer`: call a running server by REST or gRPC. Never imports MLServer (see `routes.grpc`)."""
+"""`infer`: call a running server by REST or gRPC. Never imports MLServer (see `client.grpc`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .inputs import HELP
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mlserver_pyfunc.client import Reply, Route, WireInput
+    from mlserver_pyfunc.client import Client, InferInput, InferResult
 
 
 _SECONDS = click.FloatRange(min=0, min_open=True)
@@ -64,28 +64,28 @@ def command(
     url, named, of_version = _parts(url)
     model, version = model or named, version or of_version
     headers = header_options.parse(headers_given)
-    route = _route(url, timeout, headers, version, by_grpc=by_grpc, binary=binary)
-    model = model or _only_model(route, by_grpc=by_grpc)
-    metadata = route.metadata(model)
+    client = _client(url, timeout, headers, version, by_grpc=by_grpc, binary=binary)
+    model = model or _only_model(client, by_grpc=by_grpc)
+    metadata = client.metadata(model)
     inputs = _inputs(metadata, given, is_random=is_random)
     if bench is not None:
         from . import bench as benchmark
 
-        routes = [
-            _route(url, timeout, headers, version, by_grpc=by_grpc, binary=binary)
+        callers = [
+            _client(url, timeout, headers, version, by_grpc=by_grpc, binary=binary)
             for _ in range(clients)
         ]
-        benchmark.run(routes, model, inputs, bench, as_json=as_json)
+        benchmark.run(callers, model, inputs, bench, as_json=as_json)
         return
     if not as_json:
         _show_contract(model, metadata)
     started = time.perf_counter()
-    replies = route.stream(model, inputs) if stream else iter([route.infer(model, inputs)])
-    for reply in replies:
-        _show(reply, as_json=as_json)
+    results = client.stream(model, inputs) if stream else iter([client.infer(model, inputs)])
+    for result in results:
+        _show(result, as_json=as_json)
     took = (time.perf_counter() - started) * 1000
     if not as_json:
-        click.echo(click.style(f"{route.name}: {took:.2f} ms", dim=True), err=True)
+        click.echo(click.style(f"{client.name}: {took:.2f} ms", dim=True), err=True)
 
 
 def _parts(url: str) -> tuple[str, str, str]:
@@ -102,7 +102,7 @@ def _parts(url: str) -> tuple[str, str, str]:
     )
 
 
-def _route(
+def _client(
     url: str,
     timeout: float,
     headers: Mapping[str, str],
@@ -110,33 +110,33 @@ def _route(
     *,
     by_grpc: bool,
     binary: bool,
-) -> Route:
+) -> Client:
     if by_grpc:
-        from mlserver_pyfunc.client.grpc import RawRoute
+        from mlserver_pyfunc.client.grpc import GrpcClient
 
-        return RawRoute(
+        return GrpcClient(
             url.removeprefix("grpc://").removeprefix("http://"), timeout, headers, version
         )
-    from mlserver_pyfunc.client.rest import BinaryRoute, JsonRoute
+    from mlserver_pyfunc.client.rest import BinaryRestClient, RestClient
 
-    route = BinaryRoute if binary else JsonRoute
-    return route(url, timeout, headers, version)
+    client = BinaryRestClient if binary else RestClient
+    return client(url, timeout, headers, version)
 
 
-def _only_model(route: Any, *, by_grpc: bool) -> str:
+def _only_model(client: Any, *, by_grpc: bool) -> str:
     hint = "name one by --model"
     if by_grpc:
         raise Failure("which model?", hint=hint)
-    names = sorted({model["name"] for model in route.models()})
+    names = sorted({model["name"] for model in client.models()})
     if len(names) != 1:
         raise Failure(f"the server has {', '.join(names) or 'no models'}", hint=hint)
     return str(names[0])
 
 
-def _inputs(metadata: Any, given: tuple[str, ...], *, is_random: bool) -> list[WireInput]:
+def _inputs(metadata: Any, given: tuple[str, ...], *, is_random: bool) -> list[InferInput]:
     from random import Random
 
-    from mlserver_pyfunc.client import WireInput
+    from mlserver_pyfunc.client import InferInput
     from mlserver_pyfunc.protocol.contract import TensorSpec
     from mlserver_pyfunc.protocol.samples import random_array
     from mlserver_pyfunc.protocol.tensors import DATATYPES
@@ -157,7 +157,7 @@ def _inputs(metadata: Any, given: tuple[str, ...], *, is_random: bool) -> list[W
     if is_random:
         for spec in specs:
             arrays.setdefault(spec.name, random_array(spec, Random()))
-    return [WireInput(s.name, s.datatype.name, arrays[s.name]) for s in specs if s.name in arrays]
+    return [InferInput(s.name, s.datatype.name, arrays[s.name]) for s in specs if s.name in arrays]
 
 
 def _show_contract(model: str, metadata: Any) -> None:
@@ -168,19 +168,19 @@ def _show_contract(model: str, metadata: Any) -> None:
     click.echo()
 
 
-def _show(reply: Reply, *, as_json: bool) -> None:
+def _show(result: InferResult, *, as_json: bool) -> None:
     from . import output
 
     if not as_json:
-        output.arrays(reply.outputs)
+        output.arrays(result.outputs)
         return
     outputs = [
         {
             "name": name,
-            "datatype": reply.datatypes[name],
+            "datatype": result.datatypes[name],
             "shape": list(array.shape),
             "data": output.plain(array),
         }
-        for name, array in reply.outputs.items()
+        for name, array in result.outputs.items()
     ]
-    click.echo(json.dumps({"outputs": outputs, "parameters": dict(reply.parameters)}))
+    click.echo(json.dumps({"outputs": outputs, "parameters": dict(result.parameters)}))

@@ -25,7 +25,7 @@ class CallError(Exception):
 
 
 @dataclass(frozen=True)
-class WireInput:
+class InferInput:
     """A tensor to send; BYTES arrays hold `bytes` or `str`."""
 
     name: str
@@ -34,7 +34,7 @@ class WireInput:
 
 
 @dataclass(frozen=True)
-class Reply:
+class InferResult:
     """What the server sent: arrays by output name, their datatypes, the rest of the answer."""
 
     outputs: dict[str, Array]
@@ -42,7 +42,7 @@ class Reply:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Route(Protocol):
+class Client(Protocol):
     """One way to a server: REST JSON, REST binary, gRPC typed or gRPC raw."""
 
     name: str
@@ -55,8 +55,8 @@ class Route(Protocol):
         """
 
     def infer(
-        self, model: str, inputs: Sequence[WireInput], parameters: Mapping[str, Any] | None = None
-    ) -> Reply:
+        self, model: str, inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None = None
+    ) -> InferResult:
         """Sends one request.
 
         Raises:
@@ -64,8 +64,8 @@ class Route(Protocol):
         """
 
     def stream(
-        self, model: str, inputs: Sequence[WireInput], parameters: Mapping[str, Any] | None = None
-    ) -> Iterator[Reply]:
+        self, model: str, inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None = None
+    ) -> Iterator[InferResult]:
         """Sends one request and gives its answers as they come.
 
         Raises:

@@ -17,13 +17,13 @@ from tritonclient.grpc import service_pb2 as messages
 from mlserver_pyfunc.protocol import bytes_tensors, tensors
 from mlserver_pyfunc.protocol.tensors import DATATYPES, Array
 
-from . import CallError, Reply, WireInput
+from . import CallError, InferInput, InferResult
 
 _SERVICE = "/inference.GRPCInferenceService/"
 _MAX_MESSAGE = 2**31 - 1
 
 
-class RawRoute:
+class GrpcClient:
     """gRPC with tensors as raw bytes.
 
     Args:
@@ -69,7 +69,7 @@ class RawRoute:
         )
 
     def metadata(self, model: str) -> dict[str, Any]:
-        """As `Route.metadata`."""
+        """As `Client.metadata`."""
         answer = self._answer(
             self._metadata, messages.ModelMetadataRequest(name=model, version=self._version)
         )
@@ -79,23 +79,23 @@ class RawRoute:
         return described
 
     def infer(
-        self, model: str, inputs: Sequence[WireInput], parameters: Mapping[str, Any] | None = None
-    ) -> Reply:
-        """As `Route.infer`."""
+        self, model: str, inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None = None
+    ) -> InferResult:
+        """As `Client.infer`."""
         request = self._request(model, inputs, parameters)
-        return _reply(self._answer(self._infer, request))
+        return _result(self._answer(self._infer, request))
 
     def stream(
-        self, model: str, inputs: Sequence[WireInput], parameters: Mapping[str, Any] | None = None
-    ) -> Iterator[Reply]:
-        """As `Route.stream`."""
+        self, model: str, inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None = None
+    ) -> Iterator[InferResult]:
+        """As `Client.stream`."""
         request = self._request(model, inputs, parameters)
         answers = self._stream(iter([request]), timeout=self._timeout, metadata=self._headers)
         while (answer := _call(lambda: next(answers, None))) is not None:
-            yield _reply(answer)
+            yield _result(answer)
 
     def close(self) -> None:
-        """As `Route.close`."""
+        """As `Client.close`."""
         self._channel.close()
 
     def _answer(self, call: Callable[..., Any], message: Any) -> Any:
@@ -110,7 +110,7 @@ class RawRoute:
         return call
 
     def _request(
-        self, model: str, inputs: Sequence[WireInput], parameters: Mapping[str, Any] | None
+        self, model: str, inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None
     ) -> Any:
         request = messages.ModelInferRequest(model_name=model, model_version=self._version)
         for name, value in (parameters or {}).items():
@@ -122,16 +122,16 @@ class RawRoute:
             self._fill(request, message, tensor)
         return request
 
-    def _fill(self, request: Any, message: Any, tensor: WireInput) -> None:
+    def _fill(self, request: Any, message: Any, tensor: InferInput) -> None:
         request.raw_input_contents.append(tensors.to_raw(DATATYPES[tensor.datatype], tensor.array))
 
 
-class TypedRoute(RawRoute):
+class TypedGrpcClient(GrpcClient):
     """gRPC with tensors in typed fields, which FP16 has none of."""
 
     name = "gRPC typed"
 
-    def _fill(self, request: Any, message: Any, tensor: WireInput) -> None:
+    def _fill(self, request: Any, message: Any, tensor: InferInput) -> None:
         datatype = DATATYPES[tensor.datatype]
         if datatype.contents is None:
             raise CallError(f"{datatype.name} has no typed field in the protocol, send it raw")
@@ -148,7 +148,7 @@ def _call(call: Callable[[], Any]) -> Any:
         raise CallError(error.details() or str(error.code()), error.code().name) from None
 
 
-def _reply(answer: Any) -> Reply:
+def _result(answer: Any) -> InferResult:
     outputs: dict[str, Array] = {}
     for index, tensor in enumerate(answer.outputs):
         datatype = DATATYPES[tensor.datatype]
@@ -165,7 +165,7 @@ def _reply(answer: Any) -> Reply:
         outputs[tensor.name] = array.reshape(shape)
     datatypes = {tensor.name: tensor.datatype for tensor in answer.outputs}
     parameters = {name: _parameter(value) for name, value in answer.parameters.items()}
-    return Reply(outputs, datatypes, parameters)
+    return InferResult(outputs, datatypes, parameters)
 
 
 def _set_parameter(message: Any, value: Any) -> None:

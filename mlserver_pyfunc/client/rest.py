@@ -14,12 +14,12 @@ import orjson
 from mlserver_pyfunc.protocol import bytes_tensors, tensors
 from mlserver_pyfunc.protocol.tensors import DATATYPES, Array
 
-from . import CallError, Reply, WireInput
+from . import CallError, InferInput, InferResult
 
 _HEAD_LENGTH = "Inference-Header-Content-Length"
 
 
-class JsonRoute:
+class RestClient:
     """REST with tensors as JSON lists.
 
     Args:
@@ -54,7 +54,7 @@ class JsonRoute:
         self._version = f"/versions/{quote(version, safe='')}" if version else ""
 
     def metadata(self, model: str) -> dict[str, Any]:
-        """As `Route.metadata`."""
+        """As `Client.metadata`."""
         described: dict[str, Any] = self._json("GET", self._path(model))
         return described
 
@@ -73,16 +73,16 @@ class JsonRoute:
         self._send("POST", f"/v2/repository/models/{quote(model, safe='')}/load", b"", {}).read()
 
     def infer(
-        self, model: str, inputs: Sequence[WireInput], parameters: Mapping[str, Any] | None = None
-    ) -> Reply:
-        """As `Route.infer`."""
+        self, model: str, inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None = None
+    ) -> InferResult:
+        """As `Client.infer`."""
         body = orjson.dumps(_body(inputs, parameters, _json_tensor))
-        return _reply(self._json("POST", f"{self._path(model)}/infer", body), b"")
+        return _result(self._json("POST", f"{self._path(model)}/infer", body), b"")
 
     def stream(
-        self, model: str, inputs: Sequence[WireInput], parameters: Mapping[str, Any] | None = None
-    ) -> Iterator[Reply]:
-        """As `Route.stream`, by server-sent events."""
+        self, model: str, inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None = None
+    ) -> Iterator[InferResult]:
+        """As `Client.stream`, by server-sent events."""
         body = orjson.dumps(_body(inputs, parameters, _json_tensor))
         response = self._send("POST", f"{self._path(model)}/infer_stream", body, {})
         for line in response:
@@ -91,10 +91,10 @@ class JsonRoute:
             event = orjson.loads(line[5:])
             if "error" in event:
                 raise CallError(event["error"], response.status)
-            yield _reply(event, b"")
+            yield _result(event, b"")
 
     def close(self) -> None:
-        """As `Route.close`."""
+        """As `Client.close`."""
         self._connection.close()
 
     def _path(self, model: str) -> str:
@@ -121,15 +121,15 @@ class JsonRoute:
         return response
 
 
-class BinaryRoute(JsonRoute):
+class BinaryRestClient(RestClient):
     """REST with tensors as binary data, both ways."""
 
     name = "REST binary"
 
     def infer(
-        self, model: str, inputs: Sequence[WireInput], parameters: Mapping[str, Any] | None = None
-    ) -> Reply:
-        """As `Route.infer`."""
+        self, model: str, inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None = None
+    ) -> InferResult:
+        """As `Client.infer`."""
         raws = [tensors.to_raw(DATATYPES[tensor.datatype], tensor.array) for tensor in inputs]
         asked = {**(parameters or {}), "binary_data_output": True}
         body = _body(inputs, asked, _binary_tensor)
@@ -144,11 +144,11 @@ class BinaryRoute(JsonRoute):
         length = response.getheader(_HEAD_LENGTH)
         received = response.read()
         end = int(length) if length else len(received)
-        return _reply(orjson.loads(received[:end]), received[end:])
+        return _result(orjson.loads(received[:end]), received[end:])
 
 
 def _body(
-    inputs: Sequence[WireInput], parameters: Mapping[str, Any] | None, tensor: Any
+    inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None, tensor: Any
 ) -> dict[str, Any]:
     body: dict[str, Any] = {"inputs": [tensor(item) for item in inputs]}
     if parameters:
@@ -156,12 +156,12 @@ def _body(
     return body
 
 
-def _binary_tensor(tensor: WireInput) -> dict[str, Any]:
+def _binary_tensor(tensor: InferInput) -> dict[str, Any]:
     shape = list(tensor.array.shape)
     return {"name": tensor.name, "datatype": tensor.datatype, "shape": shape}
 
 
-def _json_tensor(tensor: WireInput) -> dict[str, Any]:
+def _json_tensor(tensor: InferInput) -> dict[str, Any]:
     body = _binary_tensor(tensor)
     if tensor.datatype != "BYTES":
         body["data"] = tensors.to_list(tensor.array)
@@ -172,7 +172,7 @@ def _json_tensor(tensor: WireInput) -> dict[str, Any]:
     return body
 
 
-def _reply(body: Mapping[str, Any], binary: bytes) -> Reply:
+def _result(body: Mapping[str, Any], binary: bytes) -> InferResult:
     outputs: dict[str, Array] = {}
     position = 0
     for tensor in body["outputs"]:
@@ -186,7 +186,7 @@ def _reply(body: Mapping[str, Any], binary: bytes) -> Reply:
             DATATYPES[tensor["datatype"]], tensors.RawTensor(raw), tensor["shape"]
         )
     datatypes = {tensor["name"]: tensor["datatype"] for tensor in body["outputs"]}
-    return Reply(outputs, datatypes, body.get("parameters") or {})
+    return InferResult(outputs, datatypes, body.get("parameters") or {})
 
 
 def _from_json(tensor: Mapping[str, Any]) -> Array:

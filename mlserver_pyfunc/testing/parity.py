@@ -11,8 +11,8 @@ from multiprocessing import get_context
 
 import numpy as np
 
-from mlserver_pyfunc.client import CallError, Reply, WireInput
-from mlserver_pyfunc.client.rest import JsonRoute
+from mlserver_pyfunc.client import CallError, InferInput, InferResult
+from mlserver_pyfunc.client.rest import RestClient
 from mlserver_pyfunc.definition import FunctionDefinition
 from mlserver_pyfunc.definition.folder import open_folder
 from mlserver_pyfunc.protocol.samples import random_array
@@ -20,11 +20,11 @@ from mlserver_pyfunc.protocol.tensors import Array
 
 from .server import Server
 
-ROUTES = {
-    "REST JSON": ("rest", "JsonRoute"),
-    "REST binary": ("rest", "BinaryRoute"),
-    "gRPC typed": ("grpc", "TypedRoute"),
-    "gRPC raw": ("grpc", "RawRoute"),
+CLIENTS = {
+    "REST JSON": ("rest", "RestClient"),
+    "REST binary": ("rest", "BinaryRestClient"),
+    "gRPC typed": ("grpc", "TypedGrpcClient"),
+    "gRPC raw": ("grpc", "GrpcClient"),
 }
 
 
@@ -54,7 +54,7 @@ class Failure:
     message: str
 
 
-Answer = Reply | Failure
+Answer = InferResult | Failure
 
 
 def assert_parity(
@@ -86,7 +86,7 @@ def assert_parity(
         definition, model = definition or folder.definition, model or folder.model_name
     drawn = [_draw(definition, random.Random(seed + i)) for i in range(requests)]
     skipped = _unavailable(server, definition)
-    routes = [name for name in ROUTES if name not in skipped]
+    routes = [name for name in CLIENTS if name not in skipped]
     # gRPC clients cannot live in a process that may have imported MLServer.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         answers = {
@@ -108,26 +108,26 @@ def assert_parity(
 
 
 def _send_all(
-    name: str, address: str, model: str, requests: Sequence[Sequence[WireInput]]
+    name: str, address: str, model: str, requests: Sequence[Sequence[InferInput]]
 ) -> list[Answer]:
-    module, attribute = ROUTES[name]
-    route = getattr(import_module(f"mlserver_pyfunc.client.{module}"), attribute)(address)
+    module, attribute = CLIENTS[name]
+    client = getattr(import_module(f"mlserver_pyfunc.client.{module}"), attribute)(address)
     answers: list[Answer] = []
     for inputs in requests:
         try:
-            answers.append(route.infer(model, inputs))
+            answers.append(client.infer(model, inputs))
         except CallError as error:
             answers.append(Failure(str(error)))
-    route.close()
+    client.close()
     return answers
 
 
 def _unavailable(server: Server, definition: FunctionDefinition) -> dict[str, str]:
     skipped = {}
-    route = JsonRoute(server.url)
-    if "binary_tensor_data" not in route.server_metadata().get("extensions", []):
+    client = RestClient(server.url)
+    if "binary_tensor_data" not in client.server_metadata().get("extensions", []):
         skipped["REST binary"] = "the server does not offer the binary tensor extension"
-    route.close()
+    client.close()
     if any(t.datatype == "FP16" for t in (*definition.inputs, *definition.outputs)):
         skipped["gRPC typed"] = "FP16 has no typed field"
     return skipped
@@ -167,10 +167,10 @@ def _worded(answer: Answer) -> str:
     return f'error "{answer.message}"' if isinstance(answer, Failure) else "a result"
 
 
-def _shown(inputs: Sequence[WireInput]) -> str:
+def _shown(inputs: Sequence[InferInput]) -> str:
     return ", ".join(f"{item.name}={item.array.tolist()}" for item in inputs)[:500]
 
 
-def _draw(definition: FunctionDefinition, source: random.Random) -> list[WireInput]:
+def _draw(definition: FunctionDefinition, source: random.Random) -> list[InferInput]:
     chosen = [t for t in definition.inputs if not t.optional or source.random() < 0.5]
-    return [WireInput(t.name, t.datatype, random_array(t.spec, source)) for t in chosen]
+    return [InferInput(t.name, t.datatype, random_array(t.spec, source)) for t in chosen]

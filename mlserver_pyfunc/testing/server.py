@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from mlserver_pyfunc.client import CallError
-from mlserver_pyfunc.client.rest import JsonRoute
+from mlserver_pyfunc.client.rest import RestClient
 from mlserver_pyfunc.definition.folder import environment_model
 
 START_SECONDS = 120.0
@@ -115,27 +115,27 @@ class Server:
         return process.returncode
 
     def _wait_until_ready(self) -> None:
-        route = JsonRoute(self.url, timeout=5)
+        client = RestClient(self.url, timeout=5)
         deadline = time.monotonic() + START_SECONDS
         try:
             while time.monotonic() < deadline:
                 assert self._process is not None
                 if self._process.poll() is not None:
                     raise ServerError(f"the server left while it started:\n{self._last_lines()}")
-                models = self._index(route)
+                models = self._index(client)
                 if models and all(model["state"] == "READY" for model in models):
                     self.models = sorted({model["name"] for model in models})
                     return
                 time.sleep(0.05)
         finally:
-            route.close()
+            client.close()
         raise ServerError(
             f"the server was not ready after {START_SECONDS:g} s:\n{self._last_lines()}"
         )
 
-    def _index(self, route: JsonRoute) -> list[dict[str, Any]]:
+    def _index(self, client: RestClient) -> list[dict[str, Any]]:
         try:
-            return route.models()
+            return client.models()
         except CallError:
             return []
 

@@ -13,7 +13,7 @@ import pytest
 
 from mlserver_pyfunc.cli.reference import reference
 from mlserver_pyfunc.client import CallError
-from mlserver_pyfunc.client.rest import JsonRoute
+from mlserver_pyfunc.client.rest import RestClient
 from mlserver_pyfunc.testing.server import free_ports
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -95,7 +95,7 @@ def wait_for(url):
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
-            if any(model["state"] == "READY" for model in JsonRoute(url).models()):
+            if any(model["state"] == "READY" for model in RestClient(url).models()):
                 return
         except CallError:
             pass

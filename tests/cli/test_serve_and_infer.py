@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 import numpy as np
 import pytest
 
-from mlserver_pyfunc.client import CallError, WireInput
-from mlserver_pyfunc.client.rest import JsonRoute
+from mlserver_pyfunc.client import CallError, InferInput
+from mlserver_pyfunc.client.rest import RestClient
 from mlserver_pyfunc.testing.server import free_ports
 
 from .test_cli import FUNCTIONS, PROGRAM, run
@@ -269,20 +269,20 @@ def versions(tmp_path):
     return tmp_path
 
 
-def call(route):
-    reply = route.infer("versions", [WireInput("x", "INT32", np.array([1], np.int32))])
-    return int(reply.outputs["y"][0])
+def call(client):
+    result = client.infer("versions", [InferInput("x", "INT32", np.array([1], np.int32))])
+    return int(result.outputs["y"][0])
 
 
 def test_reload_keeps_the_old_code_where_the_new_has_a_fault(versions):
     with serving(versions, "--reload") as (url, _, lines):
-        route = JsonRoute(url)
-        assert call(route) == 0
+        client = RestClient(url)
+        assert call(client) == 0
         (versions / "m.py").write_text("def f(x:\n")
         wait_for(lambda: any("goes on serving" in line for line in lines))
-        assert call(route) == 0
+        assert call(client) == 0
         write(versions, 2)
-        wait_for(lambda: call(route) == 2)
+        wait_for(lambda: call(client) == 2)
 
 
 EDITS = int(os.environ.get("PYFUNC_TEST_EDITS", "6"))
@@ -293,10 +293,10 @@ def test_reload_under_load_loses_no_request(versions):
     answers, errors, done = [], [], threading.Event()
 
     def load(url):
-        route = JsonRoute(url)
+        client = RestClient(url)
         while not done.is_set():
             try:
-                answers.append((time.monotonic(), call(route)))
+                answers.append((time.monotonic(), call(client)))
             except CallError as error:
                 errors.append(str(error))
 
@@ -304,7 +304,7 @@ def test_reload_under_load_loses_no_request(versions):
         threads = [threading.Thread(target=load, args=(url,)) for _ in range(4)]
         for thread in threads:
             thread.start()
-        probe = JsonRoute(url)
+        probe = RestClient(url)
         try:
             for version in range(1, EDITS + 1):
                 write(versions, version)

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlserver_pyfunc.client import CallError, Reply, WireInput
-from mlserver_pyfunc.client.rest import JsonRoute
+from mlserver_pyfunc.client import CallError, InferInput, InferResult
+from mlserver_pyfunc.client.rest import RestClient
 from mlserver_pyfunc.definition import read
 from mlserver_pyfunc.testing import ParityError, Server, ServerError, assert_parity
 from mlserver_pyfunc.testing import parity as parity_module
@@ -24,12 +24,12 @@ def test_the_plugin_serves_the_marked_folder(pyfunc_function, pyfunc_server):
 
 def test_every_route_gives_equal_answers(pyfunc_server):
     report = assert_parity(pyfunc_server, requests=15)
-    assert report.routes == list(parity_module.ROUTES)
+    assert report.routes == list(parity_module.CLIENTS)
     assert report.skipped == {}
 
 
 def test_the_server_and_the_harness_answer_alike(pyfunc_function, pyfunc_server):
-    route = JsonRoute(pyfunc_server.url)
+    client = RestClient(pyfunc_server.url)
     sent = {
         "bool": np.array([True]),
         "uint8": np.ones((2, 2), np.uint8),
@@ -41,9 +41,9 @@ def test_the_server_and_the_harness_answer_alike(pyfunc_function, pyfunc_server)
         "blob": np.array([b"\xff", b""], object),
     }
     datatypes = {t.name: t.datatype for t in pyfunc_function.definition.inputs}
-    reply = route.infer("echo", [WireInput(n, datatypes[n], a) for n, a in sent.items()])
+    result = client.infer("echo", [InferInput(n, datatypes[n], a) for n, a in sent.items()])
     local = pyfunc_function(sent)
-    for name, array in reply.outputs.items():
+    for name, array in result.outputs.items():
         ours = [e.encode() if isinstance(e, str) else e for e in local[name].ravel().tolist()]
         assert array.ravel().tolist() == ours, name
 
@@ -57,7 +57,7 @@ def test_the_server_and_the_harness_answer_alike(pyfunc_function, pyfunc_server)
     ],
 )
 def test_a_difference_is_told(one, other, says):
-    left, right = (Reply({"y": array}, {"y": "FP64"}) for array in (one, other))
+    left, right = (InferResult({"y": array}, {"y": "FP64"}) for array in (one, other))
     difference = parity_module._difference(left, right, is_json=False)
     assert difference.startswith('output "y"')
     assert re.search(says, difference)
@@ -65,8 +65,8 @@ def test_a_difference_is_told(one, other, says):
 
 def test_infinity_over_json_is_null_and_no_difference():
     json, raw = (
-        Reply({"y": np.array([np.nan])}, {"y": "FP64"}),
-        Reply({"y": np.array([np.inf])}, {"y": "FP64"}),
+        InferResult({"y": np.array([np.nan])}, {"y": "FP64"}),
+        InferResult({"y": np.array([np.inf])}, {"y": "FP64"}),
     )
     assert not parity_module._difference(json, raw, is_json=True)
     assert parity_module._difference(json, raw, is_json=False)
@@ -88,7 +88,9 @@ def test_errors_are_compared_too():
         report = assert_parity(server, read(FUNCTIONS / "flaky" / "function.yaml"), requests=5)
         assert report.requests == 5
         with pytest.raises(CallError, match="seven") as raised:
-            JsonRoute(server.url).infer("flaky", [WireInput("x", "INT32", np.array([7], np.int32))])
+            RestClient(server.url).infer(
+                "flaky", [InferInput("x", "INT32", np.array([7], np.int32))]
+            )
         assert raised.value.status == 500
 
 
@@ -106,8 +108,8 @@ def test_a_stopped_server_leaves_no_process():
     with Server(FUNCTIONS / "shout") as server:
         pid = server.pid
         parts = list(
-            JsonRoute(server.url).stream(
-                "shout", [WireInput("text", "BYTES", np.array(["a b"], object))]
+            RestClient(server.url).stream(
+                "shout", [InferInput("text", "BYTES", np.array(["a b"], object))]
             )
         )
     assert [part.outputs["word"].tolist() for part in parts] == [[b"A"], [b"B"]]

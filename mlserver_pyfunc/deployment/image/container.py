@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlserver_pyfunc.client import CallError
-from mlserver_pyfunc.client.rest import JsonRoute
+from mlserver_pyfunc.client.rest import RestClient
 from mlserver_pyfunc.definition.folder import open_folder
 from mlserver_pyfunc.deployment.server_settings import PORTS
 from mlserver_pyfunc.errors import DefinitionError
@@ -101,13 +101,13 @@ def open_playground(url: str, model_name: str) -> None:
 
 
 def _await_ready(url: str, ended: threading.Event, when_ready: Callable[[], None]) -> None:
-    route = JsonRoute(url.replace("//0.0.0.0:", "//127.0.0.1:"), timeout=5)
+    client = RestClient(url.replace("//0.0.0.0:", "//127.0.0.1:"), timeout=5)
     while not ended.wait(0.2):
         try:
-            if any(model["state"] == "READY" for model in route.models()):
+            if any(model["state"] == "READY" for model in client.models()):
                 when_ready()
                 return
         except (CallError, OSError):
             continue
         finally:
-            route.close()
+            client.close()

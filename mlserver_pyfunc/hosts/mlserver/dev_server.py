@@ -18,7 +18,7 @@ from mlserver.utils import install_uvloop_event_loop
 from pydantic import ValidationError
 
 from mlserver_pyfunc.client import CallError
-from mlserver_pyfunc.client.rest import JsonRoute
+from mlserver_pyfunc.client.rest import RestClient
 from mlserver_pyfunc.definition.folder import environment_model
 from mlserver_pyfunc.definition.model_settings import SERVER_SETTINGS, read_settings, worded
 from mlserver_pyfunc.deployment.server_settings import LEAN
@@ -136,13 +136,13 @@ async def _when_ready(
 
 
 def _are_ready(url: str, names: list[str]) -> bool:
-    route = JsonRoute(url, timeout=5)
+    client = RestClient(url, timeout=5)
     try:
-        ready = {model["name"] for model in route.models() if model["state"] == "READY"}
+        ready = {model["name"] for model in client.models() if model["state"] == "READY"}
     except CallError:
         return False
     finally:
-        route.close()
+        client.close()
     return ready.issuperset(names)
 
 
@@ -155,10 +155,10 @@ async def _watch(folder: Path, changed: asyncio.Queue[str]) -> None:
 
 def _reload(url: str, name: str) -> None:
     """Asks the server itself, by its repository API, which loses no request in flight."""
-    route = JsonRoute(url, timeout=600)
+    client = RestClient(url, timeout=600)
     try:
-        route.load(name)
+        client.load(name)
     except CallError as error:
         logger.error("%s; the code from before goes on serving", error)
     finally:
-        route.close()
+        client.close()
