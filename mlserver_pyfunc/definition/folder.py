@@ -1,16 +1,12 @@
-"""A function's folder, read as MLServer reads it: for whatever works without a server."""
+"""A function's folder, read as MLServer reads it, for commands that work without a server."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from mlserver_pyfunc.errors import DefinitionError
-
-from . import FILE_NAME, FunctionDefinition, read
-from .locate import Located, find_definition
+from . import FunctionDefinition
+from .locate import Located, place_of, read_place
 from .model_settings import IMPLEMENTATION, MODEL_SETTINGS, read_settings
 
 
@@ -20,9 +16,9 @@ class FunctionFolder:
 
     Attributes:
         located: The definition and where it was found.
-        model_name: Of model-settings.json, else the definition's, else the folder's.
-        model_version: Likewise; None without one.
-        settings_file: model-settings.json; None where there is none.
+        model_name: Name in model-settings.json, else in the definition, else of the folder.
+        model_version: Version in model-settings.json, else in the definition, else None.
+        settings_file: Path of model-settings.json; None if there is none.
     """
 
     located: Located
@@ -32,7 +28,14 @@ class FunctionFolder:
 
     @property
     def definition(self) -> FunctionDefinition:
+        """The definition."""
         return self.located.definition
+
+
+def settings_file_of(path: Path) -> Path | None:
+    """Returns the model-settings.json of a folder, or the file itself if it is one."""
+    file = path / MODEL_SETTINGS if path.is_dir() else path
+    return file if file.name == MODEL_SETTINGS and file.is_file() else None
 
 
 def open_folder(path: str | Path) -> FunctionFolder:
@@ -42,22 +45,17 @@ def open_folder(path: str | Path) -> FunctionFolder:
         DefinitionError: There is no definition, or it is not valid.
     """
     path = Path(path)
-    if path.is_file() and path.name != MODEL_SETTINGS:
-        return _named(Located(read(path), path.parent, str(path)), {}, None)
-    folder = path.parent if path.is_file() else path
-    if not folder.is_dir():
-        raise DefinitionError(f"{path}: no such folder, expected one that holds {FILE_NAME}")
-    settings_file = folder / MODEL_SETTINGS
-    if not settings_file.is_file():
-        return _named(find_definition(None, str(folder.resolve()), None), {}, None)
-    settings = read_settings(settings_file)
-    parameters = settings.get("parameters") or {}
-    located = find_definition(settings_file, parameters.get("uri"), parameters.get("extra"))
-    return _named(located, settings, settings_file)
+    settings_file = settings_file_of(path)
+    settings = read_settings(settings_file) if settings_file else {}
+    located = read_place(place_of(path, settings_file, settings))
+    definition = located.definition
+    name = settings.get("name") or definition.model_name or located.folder.resolve().name
+    version = (settings.get("parameters") or {}).get("version") or definition.model_version
+    return FunctionFolder(located, name, version, settings_file)
 
 
 def environment_model(folder: Path) -> dict[str, str]:
-    """Settings by which MLServer serves a folder that has no model-settings.json."""
+    """Returns the variables by which MLServer serves a folder without a model-settings.json."""
     if any(folder.rglob(MODEL_SETTINGS)):
         return {}
     opened = open_folder(folder)
@@ -66,12 +64,3 @@ def environment_model(folder: Path) -> dict[str, str]:
         "MLSERVER_MODEL_IMPLEMENTATION": IMPLEMENTATION,
         "MLSERVER_MODEL_URI": str(folder.resolve()),
     }
-
-
-def _named(
-    located: Located, settings: Mapping[str, Any], settings_file: Path | None
-) -> FunctionFolder:
-    definition = located.definition
-    name = settings.get("name") or definition.model_name or located.folder.resolve().name
-    version = (settings.get("parameters") or {}).get("version") or definition.model_version
-    return FunctionFolder(located, name, version, settings_file)

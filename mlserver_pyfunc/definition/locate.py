@@ -1,10 +1,9 @@
-"""Where a model's function definition is, and whether its settings agree with it."""
+"""The one search for a model's definition: of the server, of `open_folder` and of `validate`."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,47 @@ from urllib.parse import unquote, urlsplit
 from mlserver_pyfunc.errors import DefinitionError
 
 from . import FILE_NAME, FunctionDefinition, parse, read
-from .model_settings import read_settings
 
-# Seldon Core v2 keeps version 3 of the model "iris" in iris_3/1, and names it iris_3.
-_SELDON_NAME = re.compile(r"(.+)_\d+")
-_SELDON_VERSION = "1"
+_INLINE = "parameters.extra.function"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a definition is, before it is read: a file, or inline in model-settings.json.
+
+    Attributes:
+        folder: Folder that the definition's relative paths start from.
+        file: The definition's file, which may be missing; None for an inline definition.
+        inline: Value of `parameters.extra.function`: a mapping, or its JSON text.
+    """
+
+    folder: Path
+    file: Path | None = None
+    inline: Any = None
+
+    def inline_value(self) -> Any:
+        """Returns the inline definition, which is parsed if it is JSON text.
+
+        Raises:
+            DefinitionError: The text is not JSON.
+        """
+        if not isinstance(self.inline, str):
+            return self.inline
+        try:
+            return json.loads(self.inline)
+        except (ValueError, RecursionError) as error:
+            raise DefinitionError(f"{_INLINE}: not JSON: {error}") from None
 
 
 @dataclass(frozen=True)
 class Located:
-    """A definition, the folder its relative paths start from, and where it was found."""
+    """A definition and where it was found.
+
+    Attributes:
+        definition: The definition.
+        folder: Folder that its relative paths start from.
+        where: Path of its file, or the key of model-settings.json that holds it.
+    """
 
     definition: FunctionDefinition
     folder: Path
@@ -30,110 +60,93 @@ class Located:
 
 
 def find_definition(settings_file: Path | None, uri: str | None, extra: Any) -> Located:
-    """Finds a model's definition, in this order: `extra.function`; function.yaml beside
-    model-settings.json; function.yaml under `parameters.uri`.
+    """Finds and reads a model's definition.
 
     Args:
-        settings_file: model-settings.json; None for a model defined by environment.
+        settings_file: model-settings.json; None for a model defined by environment variables.
         uri: `parameters.uri`.
         extra: `parameters.extra`.
 
     Raises:
-        DefinitionError: There is none, or it is not valid.
+        DefinitionError: There is no definition, or it is not valid.
+    """
+    return read_place(find_place(settings_file, uri, extra))
+
+
+def find_place(settings_file: Path | None, uri: str | None, extra: Any) -> Place:
+    """Finds where a model's definition is.
+
+    The first of these wins: `extra.function`, which is taken even if it is wrong;
+    function.yaml beside model-settings.json; function.yaml in the folder of `parameters.uri`.
+
+    Args:
+        settings_file: model-settings.json; None for a model defined by environment variables.
+        uri: `parameters.uri`.
+        extra: `parameters.extra`.
+
+    Raises:
+        DefinitionError: There is no definition in any of these places.
     """
     beside = settings_file.parent if settings_file else None
     under = _uri_folder(uri, beside)
     folder = beside or under or Path.cwd()
     inline = extra.get("function") if isinstance(extra, Mapping) else None
+    if isinstance(inline, str) and not inline.lstrip().startswith("{"):
+        path = folder / inline
+        return _file(path / FILE_NAME if path.is_dir() else path)
     if inline is not None:
-        return _inline(inline, folder)
+        return Place(folder, inline=inline)
     candidates = [path / FILE_NAME for path in (beside, under) if path is not None]
     for path in candidates:
         if path.is_file():
-            return Located(read(path), path.parent, str(path))
-    looked = ", ".join(["parameters.extra.function", *map(str, dict.fromkeys(candidates))])
+            return _file(path)
+    looked = ", ".join([_INLINE, *map(str, dict.fromkeys(candidates))])
     raise DefinitionError(f"no function definition found, looked for {looked}")
 
 
-def disagreements(
-    definition: FunctionDefinition,
-    *,
-    version: str | None,
-    inputs: Sequence[Any],
-    outputs: Sequence[Any],
-) -> list[str]:
-    """Compares a definition with what model-settings.json says too; empty where they agree."""
-    found = []
-    if version and definition.model_version and version != definition.model_version:
-        found.append(
-            f'model_version is "{definition.model_version}", '
-            f'but model-settings.json says "{version}"'
-        )
-    for kind, declared in (("inputs", inputs), ("outputs", outputs)):
-        ours = [_tensor(tensor) for tensor in getattr(definition, kind)]
-        theirs = [_tensor(tensor) for tensor in declared]
-        if ours and theirs and ours != theirs:
-            found.append(
-                f"{kind} are {_listed(ours)}, but model-settings.json says {_listed(theirs)}"
-            )
-    return found
+def place_of(path: Path, settings_file: Path | None, settings: Mapping[str, Any]) -> Place:
+    """Finds the definition of a folder, or of a definition file itself, as the server finds it.
 
+    Args:
+        path: The folder or file.
+        settings_file: The folder's model-settings.json; None without one.
+        settings: Content of model-settings.json.
 
-def explicit_name(settings_file: Path | None) -> str | None:
-    """The `name` that model-settings.json itself gives, which MLServer fills in otherwise."""
-    return explicit_settings(settings_file).get("name") or None
-
-
-def explicit_settings(settings_file: Path | None) -> Mapping[str, Any]:
-    """What model-settings.json itself says; nothing where it cannot be read."""
-    if settings_file is None:
-        return {}
-    try:
-        return read_settings(settings_file)
-    except DefinitionError:
-        return {}
-
-
-def seldon_model(settings_file: Path | None, name: str) -> str | None:
-    """The Seldon Core v2 Model that a model-settings.json was rewritten for; None for others.
-
-    Its name and version are the platform's count, not the user's.
+    Raises:
+        DefinitionError: There is no definition.
     """
-    match = _SELDON_NAME.fullmatch(name)
-    if settings_file is None or match is None:
-        return None
-    folder = settings_file.parent
-    return match[1] if (folder.parent.name, folder.name) == (name, _SELDON_VERSION) else None
+    if settings_file is not None:
+        parameters = settings.get("parameters") or {}
+        return find_place(settings_file, parameters.get("uri"), parameters.get("extra"))
+    if not path.exists():
+        raise DefinitionError(f"{path}: no such folder, expected one that holds {FILE_NAME}")
+    return _file(path) if path.is_file() else find_place(None, str(path.resolve()), None)
 
 
-def _inline(value: Any, folder: Path) -> Located:
-    where = "parameters.extra.function"
-    if isinstance(value, str) and not value.lstrip().startswith("{"):
-        path = folder / value
-        path = path / FILE_NAME if path.is_dir() else path
-        return Located(read(path), path.parent, str(path))
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError as error:
-            raise DefinitionError(f"{where}: not JSON: {error}") from None
-    return Located(parse(value, where), folder, where)
+def read_place(place: Place) -> Located:
+    """Reads the definition that is at a place.
+
+    Raises:
+        DefinitionError: The definition cannot be read, or is not valid.
+    """
+    if place.file is not None:
+        return Located(read(place.file), place.folder, str(place.file))
+    return Located(parse(place.inline_value(), _INLINE), place.folder, _INLINE)
+
+
+def _file(path: Path) -> Place:
+    return Place(path.parent, path)
 
 
 def _uri_folder(uri: str | None, beside: Path | None) -> Path | None:
+    """Returns the folder that `parameters.uri` names; None if it is not on this machine."""
     if not uri:
         return None
-    parts = urlsplit(uri)
-    if parts.scheme not in ("", "file"):
-        return None
-    path = (beside or Path.cwd()) / unquote(parts.path)
+    # Only a URL has escapes, a query and a fragment: a plain path may hold "%", "?" and "#".
+    if ":" in uri.partition("/")[0]:
+        parts = urlsplit(uri)
+        if parts.scheme != "file":
+            return None
+        uri = unquote(parts.path)
+    path = (beside or Path.cwd()) / uri
     return path if path.is_dir() else path.parent
-
-
-def _tensor(tensor: Any) -> tuple[str, str, tuple[int, ...]]:
-    datatype = getattr(tensor.datatype, "value", tensor.datatype)
-    return tensor.name, datatype, tuple(tensor.shape)
-
-
-def _listed(tensors: Sequence[tuple[str, str, tuple[int, ...]]]) -> str:
-    return ", ".join(f"{name} {datatype} {list(shape)}" for name, datatype, shape in tensors)

@@ -1,19 +1,28 @@
-"""MLServer's settings files: model-settings.json of a model and settings.json of a server."""
+"""MLServer's settings files: a model's model-settings.json and a server's settings.json."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
 from mlserver_pyfunc.errors import DefinitionError
 
+if TYPE_CHECKING:
+    from .models import FunctionDefinition
+
 MODEL_SETTINGS = "model-settings.json"
 SERVER_SETTINGS = "settings.json"
 IMPLEMENTATION = "mlserver_pyfunc.PyFuncRuntime"
-"""Of a model of ours, in its model-settings.json."""
+"""Value of `implementation` in the model-settings.json of a function."""
+
+# Seldon Core v2 writes version 3 of the model "iris" to the folder iris_3/1 and names it iris_3.
+_SELDON_NAME = re.compile(r"(.+)_\d+")
+_SELDON_VERSION = "1"
 
 
 class DeclaredTensor(BaseModel):
@@ -31,7 +40,7 @@ class _Parameters(BaseModel):
 
 
 class _ModelSettings(BaseModel):
-    """Of what model-settings.json may say, what is read without MLServer."""
+    """The keys of model-settings.json that are read without MLServer."""
 
     name: str | None = None
     implementation: str | None = None
@@ -42,10 +51,10 @@ class _ModelSettings(BaseModel):
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """What a settings file says.
+    """Reads a settings file.
 
     Raises:
-        DefinitionError: It cannot be read, or `parse_settings` refuses it.
+        DefinitionError: The file cannot be read, or `parse_settings` refuses it.
     """
     try:
         return parse_settings(path.name, path.read_text(encoding="utf-8"))
@@ -56,14 +65,14 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def parse_settings(name: str, text: str) -> dict[str, Any]:
-    """What the text of a settings file says.
+    """Parses the text of a settings file.
 
     Args:
-        name: The file's.
-        text: Its content.
+        name: Name of the file.
+        text: Content of the file.
 
     Raises:
-        ValueError: It is not a JSON mapping, or a value is of another kind than MLServer takes.
+        ValueError: The text is not a JSON mapping, or a value has a type that MLServer refuses.
     """
     try:
         settings = json.loads(text)
@@ -80,8 +89,88 @@ def parse_settings(name: str, text: str) -> dict[str, Any]:
 
 
 def worded(error: ValidationError) -> str:
-    """What is wrong with settings, by their keys."""
+    """Describes what is wrong with settings, key by key."""
     return "; ".join(
         f"{'.'.join(map(str, problem['loc']))}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
         for problem in error.errors(include_url=False, include_input=False)
     )
+
+
+def explicit_settings(settings_file: Path | None) -> Mapping[str, Any]:
+    """Returns the content of model-settings.json, without the values that MLServer fills in.
+
+    Empty if there is no such file, or it cannot be read.
+    """
+    if settings_file is None:
+        return {}
+    try:
+        return read_settings(settings_file)
+    except DefinitionError:
+        return {}
+
+
+def explicit_name(settings_file: Path | None) -> str | None:
+    """Returns the `name` in model-settings.json; None if MLServer would fill it in."""
+    return explicit_settings(settings_file).get("name") or None
+
+
+def seldon_model(settings_file: Path | None, name: str) -> str | None:
+    """Returns the Seldon Core v2 Model that a model-settings.json was rewritten for.
+
+    Seldon replaces the user's name and version by its own count of versions.
+
+    Args:
+        settings_file: model-settings.json; None for a model defined by environment variables.
+        name: Name that model-settings.json gives.
+
+    Returns:
+        Name of the Model; None if the folder is not one that Seldon wrote.
+    """
+    match = _SELDON_NAME.fullmatch(name)
+    if settings_file is None or match is None:
+        return None
+    folder = settings_file.parent
+    return match[1] if (folder.parent.name, folder.name) == (name, _SELDON_VERSION) else None
+
+
+def disagreements(
+    definition: FunctionDefinition,
+    *,
+    version: str | None,
+    inputs: Sequence[Any],
+    outputs: Sequence[Any],
+) -> list[str]:
+    """Compares a definition with what model-settings.json gives too.
+
+    Args:
+        definition: The definition.
+        version: `parameters.version`.
+        inputs: Tensors of `inputs`.
+        outputs: Tensors of `outputs`.
+
+    Returns:
+        One message per difference; empty if they agree.
+    """
+    found = []
+    if version and definition.model_version and version != definition.model_version:
+        found.append(
+            f'model_version is "{definition.model_version}", '
+            f'but model-settings.json says "{version}"'
+        )
+    for kind, declared in (("inputs", inputs), ("outputs", outputs)):
+        ours = [_tensor(tensor) for tensor in getattr(definition, kind)]
+        theirs = [_tensor(tensor) for tensor in declared]
+        if ours and theirs and ours != theirs:
+            found.append(
+                f"{kind} are {_listed(ours)}, but model-settings.json says {_listed(theirs)}"
+            )
+    return found
+
+
+def _tensor(tensor: Any) -> tuple[str, str, tuple[int, ...]]:
+    datatype = getattr(tensor.datatype, "value", tensor.datatype)
+    return tensor.name, datatype, tuple(tensor.shape)
+
+
+def _listed(tensors: Sequence[tuple[str, str, tuple[int, ...]]]) -> str:
+    return ", ".join(f"{name} {datatype} {list(shape)}" for name, datatype, shape in tensors)

@@ -8,16 +8,17 @@ from typing import Any
 
 import yaml
 
-from mlserver_pyfunc.definition import FILE_NAME, FunctionDefinition, parse
-from mlserver_pyfunc.definition.locate import disagreements
+from mlserver_pyfunc.definition import FunctionDefinition, parse
+from mlserver_pyfunc.definition.folder import settings_file_of
+from mlserver_pyfunc.definition.locate import Place, place_of
 from mlserver_pyfunc.definition.model_settings import (
     IMPLEMENTATION,
-    MODEL_SETTINGS,
     SERVER_SETTINGS,
     DeclaredTensor,
+    disagreements,
     parse_settings,
 )
-from mlserver_pyfunc.errors import PyFuncError
+from mlserver_pyfunc.errors import DefinitionError, PyFuncError
 from mlserver_pyfunc.handler.shadowing import PACKAGE
 from mlserver_pyfunc.sources import check_form, lock
 from mlserver_pyfunc.sources.digest import LOCK_NAME, DigestError
@@ -28,90 +29,72 @@ from .findings import Finding
 
 
 def validate(path: Path, *, fetch: bool = False) -> list[Finding]:
-    """Checks a function's folder, or its definition file. Runs none of its code.
+    """Checks a function's folder, or its definition file, without running the function's code.
 
     Args:
         path: The folder or file.
-        fetch: Fetch a remote source too, and check it.
+        fetch: Fetch a remote source too, and check its code.
 
     Returns:
-        Findings by file and line; empty where nothing is wrong.
+        Findings sorted by file and line; empty if nothing is wrong.
     """
     findings = list(_all(path, fetch=fetch))
     return sorted(set(findings), key=lambda f: (str(f.file), f.line, f.rule, f.message))
 
 
 def _all(path: Path, *, fetch: bool) -> Iterator[Finding]:
-    folder = path if path.is_dir() else path.parent
-    if path.is_dir():
-        yield from _server_settings_findings(folder / SERVER_SETTINGS)
-    settings_file = folder / MODEL_SETTINGS
     settings: Mapping[str, Any] = {}
-    if settings_file.is_file() and (path.is_dir() or path == settings_file):
+    settings_file = settings_file_of(path)
+    for file in (path / SERVER_SETTINGS, settings_file):
+        if file is None or not file.is_file():
+            continue
         try:
-            settings = _parsed(settings_file)
+            settings = parse_settings(file.name, file.read_text(encoding="utf-8"))
         except ValueError as error:
-            yield Finding("M201", str(error), settings_file, 1)
-            return
-    if settings and (hiding := _module_of_our_name(folder)):
+            yield Finding("M201", str(error), file, 1)
+            if file == settings_file:
+                return
+    if settings_file and (hiding := _module_of_our_name(settings_file.parent)):
         message = f'MLServer would import "{hiding.name}" here in place of the runtime: rename it'
         yield Finding("M205", message, hiding, 1)
     try:
-        document = _document(path, folder, settings_file, settings)
-    except (OSError, UnicodeDecodeError) as error:
-        yield Finding("D001", _reason(error), path, 1)
+        place = place_of(path, settings_file, settings if settings_file else {})
+    except DefinitionError as error:
+        yield Finding("D001", f"{error}: write one by mlserver-pyfunc init", path, 1)
         return
-    except yaml.YAMLError as error:
-        yield _not_yaml(error, path if path.is_file() else folder / FILE_NAME)
-        return
+    file = place.file or settings_file or path
     try:
+        document = _document(place, file)
         found = list(definition_rules.check(document))
+    except (OSError, UnicodeDecodeError) as error:
+        yield Finding("D001", _reason(error), file, 1)
+        return
+    except (yaml.YAMLError, DefinitionError) as error:
+        yield _not_yaml(error, file)
+        return
     except RecursionError:
-        yield Finding("D002", "nested too deep, or within itself", document.path, 1)
+        yield Finding("D002", "nested too deep, or within itself", file, 1)
         return
     yield from found
-    if settings_file.is_file() and settings:
+    if settings_file:
         yield from _settings_findings(settings_file, settings, document, broken=bool(found))
     if any(finding.severity == "error" for finding in found):
         return
     definition = parse(document.value())
-    yield from _source_findings(definition, document, document.path.parent, fetch=fetch)
+    yield from _source_findings(definition, document, place.folder, fetch=fetch)
 
 
-def _server_settings_findings(file: Path) -> Iterator[Finding]:
-    if file.is_file():
-        try:
-            _parsed(file)
-        except ValueError as error:
-            yield Finding("M201", str(error), file, 1)
+def _document(place: Place, file: Path) -> Document:
+    """Reads the text of a definition, from its own file or from model-settings.json.
 
-
-def _document(
-    path: Path, folder: Path, settings_file: Path, settings: Mapping[str, Any]
-) -> Document:
-    """The definition's text, found as the server finds it."""
-    if path.is_file() and path != settings_file:
-        return Document(path, path.read_text(encoding="utf-8"))
-    parameters = settings.get("parameters") or {}
-    extra = parameters.get("extra")
-    inline = extra.get("function") if isinstance(extra, Mapping) else None
-    if isinstance(inline, Mapping):
-        text = settings_file.read_text(encoding="utf-8")
-        return Document(settings_file, text, ("parameters", "extra", "function"))
-    if isinstance(inline, str) and inline.lstrip().startswith("{"):
-        return Document(settings_file, inline)
-    beside = folder / inline if isinstance(inline, str) else folder
-    places = [beside]
-    if isinstance(parameters.get("uri"), str):
-        places.append(folder / parameters["uri"])
-    for place in places:
-        file = place / FILE_NAME if place.is_dir() else place
-        if file.is_file() and file.suffix in (".yaml", ".yml", ".json"):
-            return Document(file, file.read_text(encoding="utf-8"))
-    raise FileNotFoundError(
-        f"no {FILE_NAME} here, and no parameters.extra.function in {MODEL_SETTINGS}: "
-        "write one by mlserver-pyfunc init"
-    )
+    Raises:
+        DefinitionError: An inline definition is not JSON.
+    """
+    if isinstance(place.inline, str):
+        place.inline_value()
+        return Document(file, place.inline)
+    keys = () if place.inline is None else ("parameters", "extra", "function")
+    return Document(file, file.read_text(encoding="utf-8"), keys)
 
 
 def _settings_findings(
@@ -179,15 +162,13 @@ def _module_of_our_name(folder: Path) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def _parsed(file: Path) -> Mapping[str, Any]:
-    return parse_settings(file.name, file.read_text(encoding="utf-8"))
-
-
 def _declared(settings: Mapping[str, Any], kind: str) -> list[DeclaredTensor]:
     return [DeclaredTensor.model_validate(tensor) for tensor in settings.get(kind) or ()]
 
 
-def _not_yaml(error: yaml.YAMLError, file: Path) -> Finding:
+def _not_yaml(error: yaml.YAMLError | DefinitionError, file: Path) -> Finding:
+    if isinstance(error, DefinitionError):
+        return Finding("D002", str(error), file, 1)
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or "cannot be read"
     return Finding("D002", f"not YAML: {problem}", file, mark.line + 1 if mark else 1)

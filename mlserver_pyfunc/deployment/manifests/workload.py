@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from mlserver_pyfunc.definition import FunctionDefinition
-from mlserver_pyfunc.definition.locate import explicit_settings
-from mlserver_pyfunc.definition.model_settings import MODEL_SETTINGS, SERVER_SETTINGS, read_settings
+from mlserver_pyfunc.definition.model_settings import (
+    MODEL_SETTINGS,
+    SERVER_SETTINGS,
+    explicit_settings,
+    read_settings,
+)
 from mlserver_pyfunc.deployment.image import record
 
 from . import names

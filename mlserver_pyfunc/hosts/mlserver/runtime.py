@@ -19,11 +19,10 @@ from mlserver.types import (
 )
 
 from mlserver_pyfunc.definition import FunctionDefinition, TensorDefinition
-from mlserver_pyfunc.definition.locate import (
-    Located,
+from mlserver_pyfunc.definition.locate import Located, find_definition
+from mlserver_pyfunc.definition.model_settings import (
     disagreements,
     explicit_name,
-    find_definition,
     seldon_model,
 )
 from mlserver_pyfunc.errors import LoadError, PyFuncError, RequestError
