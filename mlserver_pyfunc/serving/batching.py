@@ -97,30 +97,32 @@ class BatchingRunner:
         return self._runner.ready
 
     @property
-    def accepts(self) -> bool:
-        return self._runner.accepts
+    def accepts_calls(self) -> bool:
+        return self._runner.accepts_calls
 
     @property
-    def facts(self) -> Mapping[str, str]:
-        return self._runner.facts
+    def metadata(self) -> Mapping[str, str]:
+        return self._runner.metadata
 
     @property
     def streams(self) -> bool:
         return self._runner.streams
 
     @property
-    def needs(self) -> frozenset[str]:
-        return self._runner.needs
+    def required_fields(self) -> frozenset[str]:
+        return self._runner.required_fields
 
     async def load(self) -> None:
         """As `Runner.load`; fails too where calls of the handler cannot be joined."""
         await self._runner.load()
-        obstacles = batch.obstacles(self._contract, self._runner.streams, self._runner.needs)
+        obstacles = batch.obstacles(
+            self._contract, self._runner.streams, self._runner.required_fields
+        )
         if obstacles:
             await self._runner.close()
             cause = f"serving.batch: {'; '.join(obstacles)}"
             raise LoadError(self._contract.model_name, "bind", cause)
-        self._tells_parameters = "parameters" in self._runner.needs
+        self._tells_parameters = "parameters" in self._runner.required_fields
 
     async def answer(self, call: InferenceCall) -> Answer:
         """Answers a call, alone or together with others.

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 
 from mlserver_pyfunc.errors import OverloadedError, TimeLimitError
 
-from .job import Job, Outcome, Pump
-from .wakeup import Doorbell
+from .job import GeneratorBridge, Job, Outcome
+from .wakeup import WakeupSemaphore
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ class Executor:
         self._idle.set()
         self._slots = asyncio.Semaphore(concurrency)
         self._jobs: deque[Job | None] = deque()
-        self._doorbell = Doorbell()
+        self._wakeup = WakeupSemaphore()
         self._threads: list[threading.Thread] = []
         self._typical_seconds = BRIEF_SECONDS
 
@@ -130,7 +130,7 @@ class Executor:
             OverloadedError: Too many calls wait.
             TimeLimitError: An item took too long.
         """
-        pump = Pump(function, asyncio.get_running_loop())
+        pump = GeneratorBridge(function, asyncio.get_running_loop())
         job = Job(pump.run)
         job.expect()
         self._submit(job)
@@ -195,7 +195,7 @@ class Executor:
         """Ends the threads, once they have done what is queued."""
         for _ in self._threads:
             self._jobs.append(None)
-            self._doorbell.ring()
+            self._wakeup.release()
         self._threads = []
 
     def _admit(self) -> None:
@@ -223,7 +223,7 @@ class Executor:
         if not self._threads:
             self._start_threads()
         self._jobs.append(job)
-        self._doorbell.ring()
+        self._wakeup.release()
 
     def _expire(self, job: Job) -> None:
         if job.future.done():
@@ -296,7 +296,7 @@ class Executor:
 
     def _next_job(self) -> Job | None:
         """For the threads: waits for the next job; None where there is none to come."""
-        self._doorbell.wait()
+        self._wakeup.acquire()
         return self._jobs.popleft()
 
     def _finish(self, job: Job) -> None:

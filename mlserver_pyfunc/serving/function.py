@@ -69,14 +69,14 @@ class Function:
         return self._runner is not None and self._runner.streams
 
     @property
-    def accepts(self) -> bool:
+    def accepts_calls(self) -> bool:
         """Whether a call is taken, if only to wait for a worker."""
-        return self._runner is not None and self._runner.accepts
+        return self._runner is not None and self._runner.accepts_calls
 
     @property
-    def facts(self) -> Mapping[str, str]:
+    def metadata(self) -> Mapping[str, str]:
         """Where the code came from and how it runs, for the model's metadata."""
-        return {**self.provenance, **(self._runner.facts if self._runner else {})}
+        return {**self.provenance, **(self._runner.metadata if self._runner else {})}
 
     async def load(self) -> None:
         """Fetches, imports, initialises, binds and warms up.

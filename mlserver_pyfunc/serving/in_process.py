@@ -69,12 +69,12 @@ class InProcessRunner:
         return self._plan is not None and self._executor.has_slot
 
     @property
-    def accepts(self) -> bool:
+    def accepts_calls(self) -> bool:
         # Also while no slot is free: MLServer would answer 400, as if the client were wrong.
         return self._plan is not None
 
     @property
-    def facts(self) -> Mapping[str, str]:
+    def metadata(self) -> Mapping[str, str]:
         return {"isolation": "none"}
 
     @property
@@ -82,7 +82,7 @@ class InProcessRunner:
         return self._plan is not None and self._plan.streams
 
     @property
-    def needs(self) -> frozenset[str]:
+    def required_fields(self) -> frozenset[str]:
         return self._plan.needs if self._plan is not None else frozenset()
 
     async def load(self) -> None:

@@ -77,7 +77,7 @@ class Job:
         return self.done.acquire(blocking=False)
 
 
-class Pump(Generic[T]):
+class GeneratorBridge(Generic[T]):
     """Hands the items of a generator on a thread to the event loop, one by one on demand."""
 
     def __init__(

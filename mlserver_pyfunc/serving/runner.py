@@ -52,11 +52,11 @@ class Runner(Protocol):
         """Whether a call could run now."""
 
     @property
-    def accepts(self) -> bool:
+    def accepts_calls(self) -> bool:
         """Whether a call is taken, if only to wait."""
 
     @property
-    def facts(self) -> Mapping[str, str]:
+    def metadata(self) -> Mapping[str, str]:
         """How the function runs, for the model's metadata."""
 
     @property
@@ -64,7 +64,7 @@ class Runner(Protocol):
         """Whether the handler is a generator."""
 
     @property
-    def needs(self) -> frozenset[str]:
+    def required_fields(self) -> frozenset[str]:
         """As `CallPlan.needs`."""
 
     async def load(self) -> None:

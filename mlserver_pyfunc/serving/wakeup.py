@@ -10,7 +10,7 @@ import weakref
 _ONE = (1).to_bytes(8, sys.byteorder)
 
 
-class Doorbell:
+class WakeupSemaphore:
     """Counts rings until they are heard. Each ring ends one `wait`, of one thread.
 
     On Linux it is an eventfd: writing to it lets go of the GIL, so a thread that wakes can
@@ -23,19 +23,19 @@ class Doorbell:
         if hasattr(os, "eventfd"):
             self._fd = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_CLOEXEC)
             weakref.finalize(self, os.close, self._fd).atexit = False
-        self._rings: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._permits: queue.SimpleQueue[None] = queue.SimpleQueue()
 
-    def ring(self) -> None:
+    def release(self) -> None:
         """Lets one waiting thread go on, or the next to wait."""
         if self._fd >= 0:
             os.write(self._fd, _ONE)
         else:
-            self._rings.put(None)
+            self._permits.put(None)
 
-    def wait(self) -> None:
+    def acquire(self) -> None:
         """Blocks until a ring."""
         if self._fd >= 0:
             # Not eventfd_read, which a signal (a SIGCONT, say) ends with an error.
             os.read(self._fd, len(_ONE))
         else:
-            self._rings.get()
+            self._permits.get()

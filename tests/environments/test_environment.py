@@ -120,10 +120,10 @@ def test_an_extra_asks_for_its_own_requirements(requirement: str, unmet: str | N
 
 async def test_auto_takes_the_serving_interpreter_where_it_will_do() -> None:
     async with loaded(DOUBLE, isolation="auto", requirements=["numpy>=1.20"]) as function:
-        assert function.facts["isolation"] == "none"
+        assert function.metadata["isolation"] == "none"
     async with loaded(DOUBLE, isolation="auto", python_version=OTHER) as function:
-        assert function.facts["isolation"] == "process"
-        assert function.facts["python"].startswith(OTHER)
+        assert function.metadata["isolation"] == "process"
+        assert function.metadata["python"].startswith(OTHER)
         assert (await call(function, 2)).tolist() == [4]
 
 
@@ -341,7 +341,7 @@ async def test_a_lock_keeps_the_versions_that_were_resolved(tmp_path: Path) -> N
     function = Function(subject, folder, "subject")
     await function.load()
     try:
-        assert function.facts["isolation"] == "process"
+        assert function.metadata["isolation"] == "process"
     finally:
         await function.close()
     (made,) = environments(tmp_path / "cache")

@@ -10,46 +10,46 @@ from collections import Counter
 
 import pytest
 
-from mlserver_pyfunc.serving.wakeup import Doorbell
+from mlserver_pyfunc.serving.wakeup import WakeupSemaphore
 
 
 @pytest.fixture(params=["eventfd", "queue"])
-def doorbell(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Doorbell:
+def wakeup(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> WakeupSemaphore:
     if request.param == "queue":
         monkeypatch.delattr(os, "eventfd")
-    return Doorbell()
+    return WakeupSemaphore()
 
 
-def test_each_ring_ends_one_wait_of_one_thread(doorbell: Doorbell) -> None:
+def test_each_ring_ends_one_wait_of_one_thread(wakeup: WakeupSemaphore) -> None:
     heard: Counter[int] = Counter()
 
     def listen(number: int) -> None:
         for _ in range(50):
-            doorbell.wait()
+            wakeup.acquire()
             heard[number] += 1
 
     threads = [threading.Thread(target=listen, args=(number,), daemon=True) for number in range(4)]
     for thread in threads:
         thread.start()
     for _ in range(199):
-        doorbell.ring()
+        wakeup.release()
     deadline = time.monotonic() + 10
     while heard.total() < 199:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     time.sleep(0.05)
     assert heard.total() == 199
-    doorbell.ring()
+    wakeup.release()
     for thread in threads:
         thread.join(10)
         assert not thread.is_alive()
 
 
-def test_a_signal_does_not_end_a_wait(doorbell: Doorbell) -> None:
+def test_a_signal_does_not_end_a_wait(wakeup: WakeupSemaphore) -> None:
     heard = threading.Event()
 
     def listen() -> None:
-        doorbell.wait()
+        wakeup.acquire()
         heard.set()
 
     thread = threading.Thread(target=listen, daemon=True)
@@ -63,16 +63,16 @@ def test_a_signal_does_not_end_a_wait(doorbell: Doorbell) -> None:
         time.sleep(0.05)
         assert thread.is_alive()
         assert not heard.is_set()
-        doorbell.ring()
+        wakeup.release()
         assert heard.wait(10)
     finally:
         signal.signal(signal.SIGUSR1, before)
 
 
 def test_leaves_no_descriptor_behind() -> None:
-    doorbell = Doorbell()
-    descriptor = doorbell._fd
+    wakeup = WakeupSemaphore()
+    descriptor = wakeup._fd
     os.fstat(descriptor)
-    del doorbell
+    del wakeup
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(descriptor)

@@ -66,7 +66,7 @@ class PyFuncRuntime(Pages, MLModel):
     @property
     def ready(self) -> bool:
         """Whether requests are taken: MLServer refuses them where it is false."""
-        return self._ready and self._function is not None and self._function.accepts
+        return self._ready and self._function is not None and self._function.accepts_calls
 
     @ready.setter
     def ready(self, value: bool) -> None:
@@ -78,7 +78,7 @@ class PyFuncRuntime(Pages, MLModel):
 
     @property
     def provenance(self) -> Mapping[str, str]:
-        return self._function.facts if self._function else {}
+        return self._function.metadata if self._function else {}
 
     @property
     def streams(self) -> bool:
@@ -151,7 +151,7 @@ class PyFuncRuntime(Pages, MLModel):
 
     async def metadata(self) -> MetadataModelResponse:
         """The contract, the versions that are loaded and where the code came from."""
-        parameters = dict(self._function.facts) if self._function else {}
+        parameters = dict(self._function.metadata) if self._function else {}
         return MetadataModelResponse(
             name=self.name,
             versions=patches.loaded_versions(self.name),

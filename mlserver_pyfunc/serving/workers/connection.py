@@ -23,27 +23,27 @@ class Connection:
     """Messages to and from one worker. All methods are for the event loop's thread.
 
     Attributes:
-        passed: Descriptors for the worker: socket, bell, permits, and the shared memory that
+        passed: Descriptors for the worker: socket, wakeup, tokens, and the shared memory that
             the server writes and reads. See `channel`.
         bursts: Several messages were sent together the last time.
 
     Args:
         on_message: Takes each message that comes.
-        on_nonsense: Takes what is wrong with one that cannot be understood.
+        on_protocol_error: Takes what is wrong with one that cannot be understood.
 
     Raises:
         OSError: The system has no such connections, or no more of them.
     """
 
     def __init__(
-        self, on_message: Callable[[Message], None], on_nonsense: Callable[[WireError], None]
+        self, on_message: Callable[[Message], None], on_protocol_error: Callable[[WireError], None]
     ) -> None:
         self._on_message = on_message
-        self._on_nonsense = on_nonsense
+        self._on_protocol_error = on_protocol_error
         self._loop = asyncio.get_running_loop()
         self._codec: Codec | None = None
         self._outbox: list[bytes] = []
-        self._permits_due = 0
+        self._tokens_due = 0
         self._backlog: deque[bytes] = deque()
         self.bursts = False
         self._make()
@@ -56,7 +56,7 @@ class Connection:
     def start(self) -> None:
         """Listens to the worker, which has its descriptors by now."""
         self._close_theirs()
-        self._loop.add_reader(self._bell, self._on_bell)
+        self._loop.add_reader(self._wakeup, self._on_wakeup)
 
     def send(
         self,
@@ -66,8 +66,8 @@ class Connection:
         named: Sequence[tuple[TensorSpec, Array]] = (),
         *,
         request_id: str = "",
-        soon: bool = False,
-        needs_permit: bool = False,
+        coalesce: bool = False,
+        needs_token: bool = False,
     ) -> None:
         """Sends a message. To a dead worker it goes nowhere.
 
@@ -78,7 +78,7 @@ class Connection:
             named: Its tensors.
             request_id: Of the inference request, of a call.
             soon: Send it with those of other requests that have come by now.
-            needs_permit: It is a call that `take_back` may take back.
+            needs_token: It is a call that `take_back` may take back.
 
         Raises:
             TypeError: The head holds what JSON has no form for.
@@ -88,11 +88,11 @@ class Connection:
             return
         self._outbox.append(
             self._codec.encode(
-                kind, call, head, named, request_id=request_id, needs_permit=needs_permit
+                kind, call, head, named, request_id=request_id, needs_token=needs_token
             )
         )
-        self._permits_due += needs_permit
-        if not soon:
+        self._tokens_due += needs_token
+        if not coalesce:
             self._flush()
         elif len(self._outbox) == 1:
             self._loop.call_soon(self._flush)
@@ -106,12 +106,12 @@ class Connection:
         taken = 0
         with suppress(BlockingIOError):
             while self._codec is not None:
-                os.read(self._permits, 8)
+                os.read(self._tokens, 8)
                 taken += 1
         return taken
 
     def receive(self, most: int | None = None) -> None:
-        """Takes messages that have come, also those for which the bell is not rung yet.
+        """Takes messages that have come, also those for which the wakeup is not rung yet.
 
         Args:
             most: How many; None for all.
@@ -120,11 +120,11 @@ class Connection:
             while most != 0 and self._receive():
                 most = None if most is None else most - 1
         except WireError as error:
-            self._on_nonsense(error)
+            self._on_protocol_error(error)
 
     def close(self) -> None:
         """Takes the last messages of a worker that is gone, and lets go of everything."""
-        self._loop.remove_reader(self._bell)
+        self._loop.remove_reader(self._wakeup)
         with suppress(WireError):
             while self._receive():
                 pass
@@ -137,8 +137,8 @@ class Connection:
         self._codec = None
         self._close_theirs()
         self._socket.close()
-        os.close(self._bell)
-        os.close(self._permits)
+        os.close(self._wakeup)
+        os.close(self._tokens)
 
     def _make(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -155,19 +155,19 @@ class Connection:
             for descriptor in opened:
                 os.close(descriptor)
             raise
-        bell, permits, inbound, outbound = opened
-        self._socket, self._bell, self._permits = ours, bell, permits
+        wakeup, tokens, inbound, outbound = opened
+        self._socket, self._wakeup, self._tokens = ours, wakeup, tokens
         self._codec = Codec(Writer(inbound), Reader(outbound))
-        self.passed = (theirs.detach(), bell, permits, inbound, outbound)
+        self.passed = (theirs.detach(), wakeup, tokens, inbound, outbound)
         self._theirs = [self.passed[0], inbound, outbound]
 
     def _close_theirs(self) -> None:
         while self._theirs:
             os.close(self._theirs.pop())
 
-    def _on_bell(self) -> None:
+    def _on_wakeup(self) -> None:
         with suppress(BlockingIOError):
-            self.receive(int.from_bytes(os.read(self._bell, 8), sys.byteorder))
+            self.receive(int.from_bytes(os.read(self._wakeup, 8), sys.byteorder))
 
     def _receive(self) -> bool:
         """Takes one packet; False where there is none."""
@@ -192,9 +192,9 @@ class Connection:
             return
         self.bursts = len(outbox) > 1
         packets = _joined(outbox) if self.bursts else outbox
-        if self._permits_due:
-            os.write(self._permits, self._permits_due.to_bytes(8, sys.byteorder))
-            self._permits_due = 0
+        if self._tokens_due:
+            os.write(self._tokens, self._tokens_due.to_bytes(8, sys.byteorder))
+            self._tokens_due = 0
         if self._backlog:
             self._backlog.extend(packets)
             return

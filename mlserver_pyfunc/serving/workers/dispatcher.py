@@ -20,10 +20,10 @@ from mlserver_pyfunc.serving.metrics import FunctionMetrics
 
 from .call_messages import answer_of, error_of, head_of
 from .pending_call import Deadlines, PendingCall
-from .prefetch import Ahead
+from .prefetch import Prefetch
 from .process import Exit
 from .wire.messages import Kind, Message
-from .worker import Handling, Worker
+from .worker import HandlerInfo, Worker
 
 CANCEL_SECONDS = 1.0
 """How long an async handler that is cancelled may take to end."""
@@ -41,7 +41,7 @@ class Dispatcher:
     def __init__(
         self, contract: Contract, serving: ServingDefinition, metrics: FunctionMetrics
     ) -> None:
-        self.handling: Handling | None = None
+        self.handler_info: HandlerInfo | None = None
         self.refusal = ""
         self._contract = contract
         self._serving = serving
@@ -51,20 +51,20 @@ class Dispatcher:
         self._numbers = itertools.count(1)
         self._loop = asyncio.get_running_loop()
         self._deadlines = Deadlines(serving.timeout, self._expire)
-        self._ahead = Ahead(serving, metrics, self._take_back)
+        self._prefetch = Prefetch(serving, metrics, self._take_back)
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
     @property
-    def workers_up(self) -> int:
+    def available_workers(self) -> int:
         return len(self._workers)
 
     def add(self, worker: Worker) -> None:
         """Gives a worker calls from now on."""
         self.refusal = ""
-        assert self.handling is not None
-        self._ahead.bind(self.handling)
+        assert self.handler_info is not None
+        self._prefetch.bind(self.handler_info)
         self._workers.append(worker)
         self._metrics.set_workers(len(self._workers))
         self._send_waiting(worker)
@@ -127,13 +127,13 @@ class Dispatcher:
             return
         if pending.number not in worker.calls:
             return
-        assert self.handling is not None
+        assert self.handler_info is not None
         waited = not pending.future.done() or pending.future.cancelled()
-        if self.handling.cancels and waited:
+        if self.handler_info.cancels and waited:
             worker.process.connection.send(Kind.CANCEL, pending.number)
-        elif self.handling.streams:
+        elif self.handler_info.streams:
             worker.process.connection.send(Kind.CLOSE, pending.number)
-        if self.handling.streams or self.handling.cancels:
+        if self.handler_info.streams or self.handler_info.cancels:
             self._deadlines.start(pending)
         pending.future.cancel()
 
@@ -155,7 +155,7 @@ class Dispatcher:
         worker.count_call()
         self._end(pending)
         if message.kind is not Kind.END:
-            self._ahead.note(message.seconds)
+            self._prefetch.note(message.seconds)
         if message.kind is Kind.RESULT:
             self._set_answer(pending, message)
         elif message.kind is Kind.ERROR:
@@ -198,7 +198,7 @@ class Dispatcher:
         free = None
         for worker in self._workers:
             less = free is None or len(worker.calls) < len(free.calls)
-            if less and self._ahead.has_room(worker):
+            if less and self._prefetch.has_room(worker):
                 free = worker
         return free
 
@@ -206,16 +206,16 @@ class Dispatcher:
         """Whether as many calls wait as may, here or ahead."""
         if free is not None and len(free.calls) < self._serving.concurrency:
             return False
-        ahead = sum(map(self._ahead.waiting, self._workers))
+        ahead = sum(map(self._prefetch.waiting, self._workers))
         return len(self._queue) + ahead >= self._serving.max_queue
 
     def _send_waiting(self, worker: Worker) -> None:
-        while self._queue and worker in self._workers and self._ahead.has_room(worker):
+        while self._queue and worker in self._workers and self._prefetch.has_room(worker):
             self._send(worker, self._queue.popleft())
 
     def _take_back(self, worker: Worker) -> None:
         """Gives calls that a worker has not begun to others, if any has room."""
-        others = [w for w in self._workers if w is not worker and self._ahead.has_room(w)]
+        others = [w for w in self._workers if w is not worker and self._prefetch.has_room(w)]
         if not others:
             return
         taken = worker.process.connection.take_back()
@@ -231,19 +231,19 @@ class Dispatcher:
         call = pending.call
         specs = self._contract.inputs
         named = [(specs[name], array) for name, array in call.inputs.items()]
-        assert self.handling is not None
-        needs = self.handling.needs
+        assert self.handler_info is not None
+        needs = self.handler_info.needs
         head = head_of(call, needs) if needs else None
         pending.end_wait()
         pending.worker = worker
         worker.calls[pending.number] = pending
-        self._ahead.look_later(worker)
+        self._prefetch.check_later(worker)
         try:
             worker.process.connection.send(
                 Kind.CALL, pending.number, head, named,
                 request_id=call.id,
-                soon=self._ahead.may_gather(worker),
-                needs_permit=self._ahead.needs_permit(worker),
+                coalesce=self._prefetch.may_coalesce(worker),
+                needs_token=self._prefetch.needs_token(worker),
             )  # fmt: skip
         except (TypeError, ValueError, RecursionError, MemoryError) as error:
             del worker.calls[pending.number]
@@ -282,8 +282,8 @@ class Dispatcher:
             self._queue.remove(pending)
             self._end(pending)
             return
-        assert self.handling is not None
-        if self.handling.cancels:
+        assert self.handler_info is not None
+        if self.handler_info.cancels:
             worker.process.connection.send(Kind.CANCEL, pending.number)
             self._loop.call_later(CANCEL_SECONDS, self._kill, pending)
             return

@@ -20,7 +20,7 @@ from mlserver_pyfunc.sources import SourceTree
 from .dispatcher import Dispatcher
 from .process import Exit
 from .wire.messages import Message
-from .worker import Launch, Worker
+from .worker import Worker, WorkerConfig
 
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 30.0
@@ -83,7 +83,7 @@ class WorkerRunner:
     ) -> None:
         self._serving = definition.serving
         self._model_name = contract.model_name
-        self._launch = Launch(
+        self._config = WorkerConfig(
             contract.model_name, python, _load_head(tree, context), self._serving.init_timeout
         )
         self._metrics = metrics_of(context.model_name, context.model_version)
@@ -96,32 +96,32 @@ class WorkerRunner:
 
     @property
     def ready(self) -> bool:
-        return self._dispatcher.workers_up > 0
+        return self._dispatcher.available_workers > 0
 
     @property
-    def accepts(self) -> bool:
+    def accepts_calls(self) -> bool:
         # In a crash loop too: requests are told the reason, which MLServer would not.
         return not self._closing
 
     @property
     def streams(self) -> bool:
-        return self._dispatcher.handling is not None and self._dispatcher.handling.streams
+        return self._dispatcher.handler_info is not None and self._dispatcher.handler_info.streams
 
     @property
-    def needs(self) -> frozenset[str]:
-        handling = self._dispatcher.handling
-        return handling.needs if handling is not None else frozenset()
+    def required_fields(self) -> frozenset[str]:
+        handler_info = self._dispatcher.handler_info
+        return handler_info.needs if handler_info is not None else frozenset()
 
     @property
-    def facts(self) -> Mapping[str, str]:
+    def metadata(self) -> Mapping[str, str]:
         """How the function runs, for the model's metadata."""
-        handling = self._dispatcher.handling
+        handler_info = self._dispatcher.handler_info
         facts = {
             "isolation": "process",
-            "workers": f"{self._dispatcher.workers_up} of {len(self._slots)} up",
+            "workers": f"{self._dispatcher.available_workers} of {len(self._slots)} up",
         }
-        if handling is not None:
-            facts |= {"python": handling.python, "numpy": handling.numpy}
+        if handler_info is not None:
+            facts |= {"python": handler_info.python, "numpy": handler_info.numpy}
         if self._last_exit:
             facts["last_exit"] = self._last_exit
         if self._dispatcher.refusal:
@@ -185,7 +185,7 @@ class WorkerRunner:
                 await asyncio.sleep(slot.delay)
                 await self._restart(slot)
                 continue
-            either: set[asyncio.Future[Any]] = {worker.ended, worker.worn_out}
+            either: set[asyncio.Future[Any]] = {worker.ended, worker.max_requests_reached}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if worker.ended.done():
                 continue
@@ -210,18 +210,18 @@ class WorkerRunner:
 
     async def _start(self, slot: _Slot) -> None:
         try:
-            worker = Worker(slot.index, self._launch, self._on_message, self._max_served(slot))
+            worker = Worker(slot.index, self._config, self._on_message, self._max_requests(slot))
         except OSError as error:
             raise LoadError(
                 self._model_name, "start", f"cannot start a worker process: {error}"
             ) from None
         self._alive.add(worker)
         worker.ended.add_done_callback(lambda _: self._alive.discard(worker))
-        self._dispatcher.handling = await worker.load()
+        self._dispatcher.handler_info = await worker.load()
         slot.worker = worker
         worker.ended.add_done_callback(lambda ended: self._on_exit(slot, worker, ended.result()))
 
-    def _max_served(self, slot: _Slot) -> int | None:
+    def _max_requests(self, slot: _Slot) -> int | None:
         limit = self._serving.max_requests
         if limit is None:
             return None
@@ -261,7 +261,7 @@ class WorkerRunner:
         self._note_crash_loop()
 
     def _note_crash_loop(self) -> None:
-        if self._dispatcher.workers_up or any(s.failures < CRASH_LOOP for s in self._slots):
+        if self._dispatcher.available_workers or any(s.failures < CRASH_LOOP for s in self._slots):
             return
         slot = max(self._slots, key=lambda slot: slot.failures)
         self._dispatcher.refuse(f"{slot.reason}, {slot.failures} times in a row")

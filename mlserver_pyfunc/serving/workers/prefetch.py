@@ -9,19 +9,19 @@ from mlserver_pyfunc.definition import ServingDefinition
 from mlserver_pyfunc.serving.metrics import FunctionMetrics
 
 from .wire.messages import BRIEF_SECONDS
-from .worker import Handling, Worker
+from .worker import HandlerInfo, Worker
 
-MOST_CALLS = 32
+MAX_CALLS = 32
 """That a worker has where they are brief."""
 
-MOST_BYTES = 16 * 2**20
+MAX_BYTES = 16 * 2**20
 """Of shared memory that such calls take."""
 
-_LOOK_SECONDS = 0.002
+_CHECK_SECONDS = 0.002
 """How long a result may go unnoticed where the worker's next call is not brief."""
 
 
-class Ahead:
+class Prefetch:
     """Brief calls wait in the workers in place of the queue.
 
     One after another a worker takes them without a word from the server, and both are woken
@@ -46,11 +46,11 @@ class Ahead:
         self._loop = asyncio.get_running_loop()
         self._can = False
         self._typical_seconds = BRIEF_SECONDS
-        self._looks: dict[Worker, int] = {}
+        self._checks: dict[Worker, int] = {}
 
-    def bind(self, handling: Handling) -> None:
+    def bind(self, handler_info: HandlerInfo) -> None:
         """Notes what kind of handler it is."""
-        self._can = self._serving.concurrency == 1 and handling.kind == "sync"
+        self._can = self._serving.concurrency == 1 and handler_info.kind == "sync"
 
     def note(self, seconds: float) -> None:
         """Notes how long a handler took."""
@@ -65,37 +65,37 @@ class Ahead:
             return True
         return (
             self._can
-            and calls < MOST_CALLS
-            and worker.process.connection.memory_used < MOST_BYTES
+            and calls < MAX_CALLS
+            and worker.process.connection.memory_used < MAX_BYTES
             and self._typical_seconds < BRIEF_SECONDS
             # A line that it prints is taken for its only call's.
-            and not worker.spoke_lately
+            and not worker.logged_recently
         )
 
     def waiting(self, worker: Worker) -> int:
         """How many of a worker's calls have not begun."""
         return max(len(worker.calls) - self._serving.concurrency, 0)
 
-    def needs_permit(self, worker: Worker) -> bool:
+    def needs_token(self, worker: Worker) -> bool:
         """Whether the call that a worker was just given may be taken back."""
         return len(worker.calls) > self._serving.concurrency and self._serving.workers > 1
 
-    def may_gather(self, worker: Worker) -> bool:
+    def may_coalesce(self, worker: Worker) -> bool:
         """Whether the call that a worker was just given may be sent with others to come."""
         return self._can and (len(worker.calls) > 1 or worker.process.connection.bursts)
 
-    def look_later(self, worker: Worker) -> None:
+    def check_later(self, worker: Worker) -> None:
         """Looks after the calls of a worker that has more than one.
 
         Results that it holds back are noticed while its next call takes long, and calls
         that have not begun are counted and taken back.
         """
-        if self._can and len(worker.calls) > 1 and worker not in self._looks:
-            self._looks[worker] = next(iter(worker.calls))
-            self._loop.call_later(_LOOK_SECONDS, self._look, worker)
+        if self._can and len(worker.calls) > 1 and worker not in self._checks:
+            self._checks[worker] = next(iter(worker.calls))
+            self._loop.call_later(_CHECK_SECONDS, self._check, worker)
 
-    def _look(self, worker: Worker) -> None:
-        first = self._looks.pop(worker)
+    def _check(self, worker: Worker) -> None:
+        first = self._checks.pop(worker)
         worker.process.connection.receive()
         if len(worker.calls) > 1 and next(iter(worker.calls)) == first:
             self._take_back(worker)
@@ -103,4 +103,4 @@ class Ahead:
         if waiting != worker.counted:
             self._metrics.change_depth(waiting - worker.counted)
             worker.counted = waiting
-        self.look_later(worker)
+        self.check_later(worker)

@@ -72,7 +72,7 @@ class WorkerProcess:
         self._on_exit = on_exit
         self._killed_for: Exit | None = None
         self._mark = secrets.token_hex(16)
-        self.connection = Connection(on_message, self._stop_nonsense)
+        self.connection = Connection(on_message, self._on_protocol_error)
         try:
             self.pid = self._start(python, on_line)
         except BaseException:
@@ -145,7 +145,7 @@ class WorkerProcess:
         self._output.close()
         self._on_exit(self._killed_for or exit_)
 
-    def _stop_nonsense(self, error: WireError) -> None:
+    def _on_protocol_error(self, error: WireError) -> None:
         self.kill("protocol", f"was stopped: {error}")
 
 

@@ -24,7 +24,7 @@ UNLOAD_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Launch:
+class WorkerConfig:
     """What every worker of a function is started with.
 
     Attributes:
@@ -41,7 +41,7 @@ class Launch:
 
 
 @dataclass(frozen=True)
-class Handling:
+class HandlerInfo:
     """What a loaded worker says about its handler.
 
     Attributes:
@@ -71,21 +71,21 @@ class Worker:
 
     Attributes:
         index: Its place in the pool, for logs.
-        launch: What it runs.
+        config: What it runs.
         on_message: Takes messages about calls.
-        max_served: Calls after which it is worn out.
+        max_requests: Calls after which it is worn out.
         calls: In flight, by number, in the order in which they were sent.
         counted: How many of its calls the metrics count as waiting.
         taken_back: How many calls it has yet to drop, that were taken back.
         served: Calls that ended.
         ended: Its exit, once the process is gone.
-        worn_out: Done once it has served its calls.
+        max_requests_reached: Done once it has served its calls.
     """
 
     index: int
-    launch: Launch
+    config: WorkerConfig
     on_message: Callable[[Worker, Message], None]
-    max_served: int | None = None
+    max_requests: int | None = None
     calls: dict[int, PendingCall] = field(default_factory=dict)
     counted: int = 0
     taken_back: int = 0
@@ -95,22 +95,22 @@ class Worker:
     def __post_init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[Exit] = loop.create_future()
-        self.worn_out: asyncio.Future[None] = loop.create_future()
-        self._loaded: asyncio.Future[Handling] = loop.create_future()
+        self.max_requests_reached: asyncio.Future[None] = loop.create_future()
+        self._loaded: asyncio.Future[HandlerInfo] = loop.create_future()
         self._phase = "start"
-        self._spoke = 0.0
+        self._logged_at = 0.0
         self.process = WorkerProcess(
-            self.launch.python, self._message, self._exited, self._log_line
+            self.config.python, self._message, self._exited, self._log_line
         )
 
-    async def load(self) -> Handling:
+    async def load(self) -> HandlerInfo:
         """Has the process load the function.
 
         Raises:
             LoadError: Names the phase and the cause. The process is gone.
         """
-        self.process.connection.send(Kind.LOAD, head=self.launch.head)
-        limit = self.launch.init_timeout
+        self.process.connection.send(Kind.LOAD, head=self.config.head)
+        limit = self.config.init_timeout
         try:
             await asyncio.wait({self._loaded}, timeout=limit)
             if not self._loaded.done():
@@ -122,15 +122,15 @@ class Worker:
             raise
 
     @property
-    def spoke_lately(self) -> bool:
+    def logged_recently(self) -> bool:
         """Whether it printed a line in the last second."""
-        return time.monotonic() - self._spoke < 1
+        return time.monotonic() - self._logged_at < 1
 
     def count_call(self) -> None:
         """Notes that a call ended."""
         self.served += 1
-        if self.served == self.max_served:
-            self.worn_out.set_result(None)
+        if self.served == self.max_requests:
+            self.max_requests_reached.set_result(None)
 
     async def unload(self) -> None:
         """Has the process run the unload function and leave; kills it if it does not."""
@@ -157,7 +157,7 @@ class Worker:
             return
         elif message.kind is Kind.LOADED:
             needs = frozenset(head["needs"])
-            self._loaded.set_result(Handling(head["kind"], needs, head["python"], head["numpy"]))
+            self._loaded.set_result(HandlerInfo(head["kind"], needs, head["python"], head["numpy"]))
         elif message.kind is Kind.FAILED:
             self._phase = head["phase"]
             if head["traceback"]:
@@ -180,10 +180,10 @@ class Worker:
         return f"; it said: {said[-500:]}" if said else ""
 
     def _failure(self, cause: str) -> LoadError:
-        return LoadError(self.launch.model_name, self._phase, cause)
+        return LoadError(self.config.model_name, self._phase, cause)
 
     def _log_line(self, line: str) -> None:
-        self._spoke = time.monotonic()
+        self._logged_at = time.monotonic()
         calls = list(self.calls.values())
         self._log(20, line, calls[0].call.id if len(calls) == 1 else "")
 
@@ -192,4 +192,4 @@ class Worker:
         logger.log(level, "[%s%s] %s", self._name(), tag, text)
 
     def _name(self) -> str:
-        return f"{self.launch.model_name} worker {self.index}"
+        return f"{self.config.model_name} worker {self.index}"

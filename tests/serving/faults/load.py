@@ -98,8 +98,8 @@ class Load:
     async def full_service(self, workers: int, since: float) -> None:
         """Waits until all workers are up again."""
         up = f"{workers} of {workers} up"
-        while self._function.facts["workers"] != up:
-            assert time.monotonic() - since < HANG_SECONDS, self._function.facts
+        while self._function.metadata["workers"] != up:
+            assert time.monotonic() - since < HANG_SECONDS, self._function.metadata
             await asyncio.sleep(0.005)
         self.tally.slowest_recovery = max(self.tally.slowest_recovery, time.monotonic() - since)
 

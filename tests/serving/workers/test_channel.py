@@ -17,19 +17,19 @@ from mlserver_pyfunc.serving.workers.wire.shared_memory import Reader, Writer, c
 class Server:
     """The server's end, and what it sees."""
 
-    def __init__(self, connection: socket.socket, bell: int, permits: int, codec: Codec) -> None:
+    def __init__(self, connection: socket.socket, wakeup: int, tokens: int, codec: Codec) -> None:
         self.connection = connection
         self.codec = codec
-        self.permits = permits
-        self._bell = bell
+        self.tokens = tokens
+        self._wakeup = wakeup
 
     def send(self, *numbers: int, permit: bool = False) -> None:
         """Sends calls in one packet."""
-        calls = [self.codec.encode(Kind.CALL, n, needs_permit=permit) for n in numbers]
+        calls = [self.codec.encode(Kind.CALL, n, needs_token=permit) for n in numbers]
         self.connection.send(b"".join(calls))
 
     def receive(self) -> list[int]:
-        """Numbers of the messages that have come, whether the bell was rung or not."""
+        """Numbers of the messages that have come, whether the wakeup was rung or not."""
         numbers = []
         while True:
             try:
@@ -39,9 +39,9 @@ class Server:
             numbers += [message.call for message in self.codec.decode(packet)]
 
     def rung(self) -> int:
-        """For how many messages the bell was rung since it was last asked."""
+        """For how many messages the wakeup was rung since it was last asked."""
         try:
-            return int.from_bytes(os.read(self._bell, 8), sys.byteorder)
+            return int.from_bytes(os.read(self._wakeup, 8), sys.byteorder)
         except BlockingIOError:
             return 0
 
@@ -49,14 +49,14 @@ class Server:
 @pytest.fixture
 def ends() -> Iterator[tuple[Server, Channel]]:
     left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    there, back, bell = create_arena(), create_arena(), os.eventfd(0, os.EFD_NONBLOCK)
-    permits = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_SEMAPHORE)
+    there, back, wakeup = create_arena(), create_arena(), os.eventfd(0, os.EFD_NONBLOCK)
+    tokens = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_SEMAPHORE)
     with left, right:
         yield (
-            Server(left, bell, permits, Codec(Writer(there), Reader(back))),
-            Channel(right, bell, permits, Codec(Writer(back), Reader(there))),
+            Server(left, wakeup, tokens, Codec(Writer(there), Reader(back))),
+            Channel(right, wakeup, tokens, Codec(Writer(back), Reader(there))),
         )
-    for descriptor in (there, back, bell, permits):
+    for descriptor in (there, back, wakeup, tokens):
         os.close(descriptor)
 
 
@@ -72,7 +72,7 @@ def test_the_bell_is_rung_once_for_results_that_are_held(ends: tuple[Server, Cha
     for expected in (1, 2, 3):
         assert number(channel) == expected
         assert server.rung() == 0
-        channel.post(channel.codec.encode(Kind.RESULT, expected), hold=True)
+        channel.post(channel.codec.encode(Kind.RESULT, expected), coalesce=True)
         assert server.receive() == [expected], "sent at once, so that it outlives the worker"
     assert server.rung() == 3
 
@@ -83,7 +83,7 @@ def test_the_bell_is_rung_before_the_worker_waits(
     server, channel = ends
     server.send(1, 2)
     number(channel)
-    channel.post(channel.codec.encode(Kind.RESULT, 1), hold=True)
+    channel.post(channel.codec.encode(Kind.RESULT, 1), coalesce=True)
     number(channel)
     assert server.rung() == 0
     server.send(3)
@@ -95,12 +95,12 @@ def test_a_result_that_is_not_held_rings_for_those_before(ends: tuple[Server, Ch
     server, channel = ends
     server.send(1, 2, 3)
     number(channel)
-    channel.post(channel.codec.encode(Kind.RESULT, 1), hold=True)
+    channel.post(channel.codec.encode(Kind.RESULT, 1), coalesce=True)
     channel.send(Kind.LOG, head={"text": "x"})
     assert server.rung() == 2
 
 
-@pytest.mark.parametrize("limit", ["HELD_SECONDS", "HELD_BYTES"])
+@pytest.mark.parametrize("limit", ["COALESCE_SECONDS", "COALESCE_BYTES"])
 def test_nothing_is_held_for_long(
     ends: tuple[Server, Channel], monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
@@ -108,7 +108,7 @@ def test_nothing_is_held_for_long(
     server, channel = ends
     server.send(1, 2)
     number(channel)
-    channel.post(channel.codec.encode(Kind.RESULT, 1), hold=True)
+    channel.post(channel.codec.encode(Kind.RESULT, 1), coalesce=True)
     assert server.rung() == 1
 
 
@@ -122,7 +122,7 @@ def test_a_call_without_its_permit_is_dropped(ends: tuple[Server, Channel]) -> N
     server, channel = ends
     server.send(1)
     server.send(2, 3, 4, permit=True)
-    os.write(server.permits, (2).to_bytes(8, sys.byteorder))
+    os.write(server.tokens, (2).to_bytes(8, sys.byteorder))
     messages = [channel.receive() for _ in range(4)]
     assert [channel.takes(m) for m in messages if m is not None] == [True, True, True, False]
     [packet] = [server.connection.recv(PACKET_BYTES)]

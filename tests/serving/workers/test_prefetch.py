@@ -81,7 +81,7 @@ async def test_answers_go_to_their_calls_in_order(tmp_path: Path) -> None:
         await warm_up(function)
         tasks = start(function, [0] * 200)
         await asyncio.sleep(0)
-        assert on_workers(function) == prefetch.MOST_CALLS
+        assert on_workers(function) == prefetch.MAX_CALLS
         answers = await asyncio.gather(*tasks)
         assert [answer.tolist() for answer in answers] == [[0, 2 * n] for n in range(200)]
         assert notes(tmp_path)[50:] == list(range(200))
@@ -210,7 +210,7 @@ async def test_big_tensors_go_ahead_as_far_as_memory_goes() -> None:
         big = np.ones(2**20, dtype=np.float32)
         tasks = [asyncio.ensure_future(function.infer(request(x=big * n))) for n in range(20)]
         await asyncio.sleep(0)
-        assert on_workers(function) == prefetch.MOST_BYTES // big.nbytes
+        assert on_workers(function) == prefetch.MAX_BYTES // big.nbytes
         answers = await asyncio.gather(*tasks)
         assert [answer.arrays[0].array[0] for answer in answers] == list(range(20))
 

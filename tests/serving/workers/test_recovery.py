@@ -82,7 +82,7 @@ async def test_a_death_fails_its_call_at_once_and_the_worker_is_replaced(deed: i
         assert time.monotonic() - started < 5, "told long before the time limit"
         assert raised.value.status == 500
         assert not function.ready
-        assert function.accepts
+        assert function.accepts_calls
         assert (await call(function, 0, 4)).tolist() == [0, 8]
         assert function.ready
 
@@ -167,9 +167,9 @@ async def test_a_call_past_its_limit_is_stopped_and_no_other_notices() -> None:
             await late
         assert 0.9 < time.monotonic() - started < 5
         await until(
-            lambda: "last_exit" in function.facts and function.facts["workers"] == "2 of 2 up"
+            lambda: "last_exit" in function.metadata and function.metadata["workers"] == "2 of 2 up"
         )
-        assert "another call passed its limit" in function.facts["last_exit"]
+        assert "another call passed its limit" in function.metadata["last_exit"]
 
 
 async def test_calls_beside_a_call_past_its_limit_fail_and_say_why() -> None:
@@ -241,12 +241,12 @@ def handler(x):
         with pytest.raises(OverloadedError, match=r"no worker: .* exited with code 9, 3 times"):
             await call(function, 1)
         assert not function.ready
-        assert "init: the worker exited with code 9" in function.facts["crash_loop"]
-        assert function.facts["workers"] == "0 of 1 up"
+        assert "init: the worker exited with code 9" in function.metadata["crash_loop"]
+        assert function.metadata["workers"] == "0 of 1 up"
         broken.unlink()
         await until_ready(function)
         assert (await call(function, 1)).tolist() == [1]
-        assert "crash_loop" not in function.facts
+        assert "crash_loop" not in function.metadata
 
 
 async def test_a_worker_is_replaced_after_its_share_of_calls() -> None:
@@ -263,7 +263,7 @@ async def test_a_worker_is_replaced_after_its_share_of_calls() -> None:
         assert len(seen) >= 4, "workers were not replaced"
         assert function.ready
         await until(lambda: len(children()) == 2)
-        assert "last_exit" not in function.facts, "a worn out worker is no failure"
+        assert "last_exit" not in function.metadata, "a worn out worker is no failure"
 
 
 async def test_memory_over_the_limit_is_a_clear_error() -> None:
@@ -423,9 +423,9 @@ import os, sys, time
 
 def handler(x):
     if x[0]:
-        connection, bell = map(int, sys.argv[1:3])
+        connection, wakeup = map(int, sys.argv[1:3])
         os.write(connection, b"what?")
-        os.write(bell, (1).to_bytes(8, sys.byteorder))
+        os.write(wakeup, (1).to_bytes(8, sys.byteorder))
         time.sleep(9)
     return x
 """

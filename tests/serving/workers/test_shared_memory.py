@@ -45,11 +45,11 @@ def test_a_region_is_unread_once_its_last_array_is_gone(arena: int) -> None:
     corner = array[:1, :1]
     del array
     gc.collect()
-    assert reader.take_unread() == []
+    assert reader.take_released() == []
     del corner
     gc.collect()
-    assert reader.take_unread() == [offset]
-    assert reader.take_unread() == []
+    assert reader.take_released() == [offset]
+    assert reader.take_released() == []
 
 
 @pytest.mark.parametrize(("offset", "size"), [(-1, 4), (SIZE, 1), (SIZE - 4, 8), (0, SIZE + 1)])

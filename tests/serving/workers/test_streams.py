@@ -197,11 +197,11 @@ async def test_an_async_handler_past_its_limit_is_cancelled_and_its_worker_lives
             await call(function, 30)
         await other
         await until(mark.exists)
-        assert "last_exit" not in function.facts
+        assert "last_exit" not in function.metadata
         # One that does not let itself be cancelled is stopped with its worker.
         with pytest.raises(TimeLimitError):
             await call(function, -1)
-        await until(lambda: "passed its limit" in function.facts.get("last_exit", ""))
+        await until(lambda: "passed its limit" in function.metadata.get("last_exit", ""))
         await until_ready(function)
         await call(function, 0)
 

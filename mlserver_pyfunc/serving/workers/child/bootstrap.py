@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Runs the worker program. Arguments are descriptors: SOCKET BELL PERMITS INBOUND OUTBOUND."""
+    """Runs the worker program. Arguments are descriptors: SOCKET WAKEUP TOKENS INBOUND OUTBOUND."""
     package = Path(__file__).resolve().parents[3]
     spec = spec_from_file_location(
         "mlserver_pyfunc", package / "__init__.py", submodule_search_locations=[str(package)]

@@ -252,7 +252,7 @@ class Calls:
                 f"expected what JSON can carry: {error}"
             ) from None
         is_brief = started is not None and self._typical_seconds < BRIEF_SECONDS
-        self._channel.post(packet, hold=is_brief)
+        self._channel.post(packet, coalesce=is_brief)
 
     def _took(self, started: float | None) -> float:
         """Seconds since a call was started; notes how long calls tend to take."""

@@ -1,8 +1,8 @@
 """A worker's end of the connection to the server.
 
-The socket carries the messages; a bell, which is an eventfd, tells the server how many
+The socket carries the messages; a wakeup, which is an eventfd, tells the server how many
 there are to read. Results of brief calls are sent one by one, so that none is lost with
-the worker, but the bell is rung for some together, so that the server wakes once for all.
+the worker, but the wakeup is rung for some together, so that the server wakes once for all.
 Permits are an eventfd too: of those for calls that have not begun, whoever takes one first,
 the worker or the server, has the call.
 Needs only NumPy and the standard library.
@@ -24,10 +24,10 @@ from mlserver_pyfunc.protocol.tensors import Array
 from mlserver_pyfunc.serving.workers.wire.codec import Codec
 from mlserver_pyfunc.serving.workers.wire.messages import PACKET_BYTES, Kind, Message
 
-HELD_SECONDS = 500e-6
-"""For how long the bell may not be rung after a message."""
+COALESCE_SECONDS = 500e-6
+"""For how long the wakeup may not be rung after a message."""
 
-HELD_BYTES = 64 * 1024
+COALESCE_BYTES = 64 * 1024
 """How much may be sent before: less than the socket's buffer takes."""
 
 
@@ -36,21 +36,21 @@ class Channel:
 
     Args:
         connection: A `SOCK_SEQPACKET` socket, which blocks.
-        bell: Descriptor of the bell.
-        permits: Of the permits, which does not block.
+        wakeup: Descriptor of the wakeup.
+        tokens: Of the tokens, which does not block.
         codec: Makes and reads messages.
     """
 
-    def __init__(self, connection: socket.socket, bell: int, permits: int, codec: Codec) -> None:
+    def __init__(self, connection: socket.socket, wakeup: int, tokens: int, codec: Codec) -> None:
         self.codec = codec
         self._connection = connection
-        self._bell = bell
-        self._permits = permits
+        self._wakeup = wakeup
+        self._tokens = tokens
         self._received: deque[Message] = deque()
         self._sending = threading.Lock()
-        self._held = 0
-        self._held_bytes = 0
-        self._held_since = 0.0
+        self._unannounced = 0
+        self._unannounced_bytes = 0
+        self._unannounced_since = 0.0
 
     def receive(self) -> Message | None:
         """Waits for the next message; None where the server is gone.
@@ -59,7 +59,7 @@ class Channel:
             WireError: It cannot be understood.
         """
         while not self._received:
-            if self._held:
+            if self._unannounced:
                 with self._sending:
                     self._ring()
             try:
@@ -73,10 +73,10 @@ class Channel:
 
     def takes(self, message: Message) -> bool:
         """Whether a call is this worker's to run. If not, the server has taken it back."""
-        if not message.needs_permit:
+        if not message.needs_token:
             return True
         try:
-            os.read(self._permits, 8)
+            os.read(self._tokens, 8)
         except BlockingIOError:
             self.send(Kind.DROPPED, message.call)
             return False
@@ -92,28 +92,28 @@ class Channel:
         """Makes and sends a message."""
         self.post(self.codec.encode(kind, call, head, named))
 
-    def post(self, message: bytes, *, hold: bool = False) -> None:
+    def post(self, message: bytes, *, coalesce: bool = False) -> None:
         """Sends a message that the codec made.
 
         Args:
             message: To send.
-            hold: The bell need not be rung while other messages wait to be received.
+            coalesce: The wakeup need not be rung while other messages wait to be received.
         """
         with self._sending:
             self._connection.send(message)
-            if not self._held:
-                self._held_since = time.perf_counter()
-            self._held += 1
-            self._held_bytes += len(message)
+            if not self._unannounced:
+                self._unannounced_since = time.perf_counter()
+            self._unannounced += 1
+            self._unannounced_bytes += len(message)
             if (
-                hold
+                coalesce
                 and self._received
-                and self._held_bytes < HELD_BYTES
-                and time.perf_counter() - self._held_since < HELD_SECONDS
+                and self._unannounced_bytes < COALESCE_BYTES
+                and time.perf_counter() - self._unannounced_since < COALESCE_SECONDS
             ):
                 return
             self._ring()
 
     def _ring(self) -> None:
-        os.write(self._bell, self._held.to_bytes(8, sys.byteorder))
-        self._held = self._held_bytes = 0
+        os.write(self._wakeup, self._unannounced.to_bytes(8, sys.byteorder))
+        self._unannounced = self._unannounced_bytes = 0

@@ -55,19 +55,19 @@ class PhaseError(Exception):
         self.head = {"phase": phase, "cause": cause, "traceback": text}
 
 
-def main(connection: int, bell: int, permits: int, inbound: int, outbound: int) -> None:
+def main(connection: int, wakeup: int, tokens: int, inbound: int, outbound: int) -> None:
     """Runs a worker.
 
     Args:
         connection: Descriptor of the socket to the server.
-        bell: Of the eventfd that tells the server of messages.
-        permits: Of that which holds permits for calls sent ahead.
+        wakeup: Of the eventfd that tells the server of messages.
+        tokens: Of that which holds tokens for calls sent ahead.
         inbound: Of the shared memory that the server writes.
         outbound: Of the shared memory that this process writes.
     """
     _die_with(connection)
     codec = Codec(Writer(outbound), Reader(inbound))
-    channel = Channel(socket.socket(fileno=connection), bell, permits, codec)
+    channel = Channel(socket.socket(fileno=connection), wakeup, tokens, codec)
     _set_up_output()
     _give_way()
     faulthandler.enable()

@@ -35,7 +35,7 @@ _HEADER = struct.Struct("<BBBxIIIIQ")
 _ALIGNMENT = 16
 _HEAD_IN_MEMORY = 1
 _RECURS = 2
-_NEEDS_PERMIT = 4
+_NEEDS_TOKEN = 4
 _ID_CHARS = 256
 """A longer id is part of the head."""
 
@@ -76,7 +76,7 @@ class Codec:
         *,
         request_id: str = "",
         seconds: float = 0,
-        needs_permit: bool = False,
+        needs_token: bool = False,
     ) -> bytes:
         """Makes a message, and writes big tensors to shared memory.
 
@@ -90,9 +90,9 @@ class Codec:
             fields["id"], identity = request_id, b""
         parts, layout, end = _laid_out(named)
         body, flags = b"", 0
-        unread = self._reader.take_unread()
-        if unread:
-            fields["unread"] = unread
+        released = self._reader.take_released()
+        if released:
+            fields["released"] = released
         try:
             if end <= INLINE_BYTES:
                 body = _joined(layout, parts)
@@ -108,8 +108,8 @@ class Codec:
         if len(text) > HEAD_BYTES:
             text, flags = self._spill(text), _HEAD_IN_MEMORY
         microseconds = min(int(seconds * 1e6), _MOST_MICROSECONDS)
-        if needs_permit:
-            flags |= _NEEDS_PERMIT
+        if needs_token:
+            flags |= _NEEDS_TOKEN
         header = _HEADER.pack(
             VERSION, kind, flags, len(identity), len(text), len(body), microseconds, call
         )
@@ -152,14 +152,12 @@ class Codec:
             head = self._new_head(text, flags)
             values = head.values
             identity = values.get("id", identity)
-            for offset in values.get("unread", ()):
+            for offset in values.get("released", ()):
                 self.writer.release(offset)
             if "region" in values:
                 body = self._reader.read(*values["region"])
-        needs_permit = bool(flags & _NEEDS_PERMIT)
-        message = Message(
-            _KINDS[kind], call, identity, head, body, microseconds / 1e6, needs_permit
-        )
+        needs_token = bool(flags & _NEEDS_TOKEN)
+        message = Message(_KINDS[kind], call, identity, head, body, microseconds / 1e6, needs_token)
         return message, end
 
     def _new_head(self, text: bytes, flags: int) -> Head:
@@ -194,7 +192,7 @@ class Codec:
 
     def _take_back(self, fields: Mapping[str, Any]) -> None:
         """Undoes what a message that cannot be encoded has done."""
-        self._reader.return_unread(fields.get("unread", ()))
+        self._reader.restore_released(fields.get("released", ()))
         if "region" in fields:
             self.writer.release(fields["region"][0])
 

@@ -82,7 +82,7 @@ class Message:
         head: Its JSON part.
         body: The bytes of all its tensors.
         seconds: That the handler took, of a result.
-        needs_permit: Of a call, that it may have been given to another worker since.
+        needs_token: Of a call, that it may have been given to another worker since.
     """
 
     kind: Kind
@@ -91,7 +91,7 @@ class Message:
     head: Head
     body: bytes | memoryview
     seconds: float
-    needs_permit: bool
+    needs_token: bool
 
     @property
     def values(self) -> Mapping[str, Any]:

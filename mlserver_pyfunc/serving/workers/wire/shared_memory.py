@@ -115,7 +115,7 @@ class Reader:
     def __init__(self, descriptor: int) -> None:
         self._map = mmap.mmap(descriptor, SIZE, prot=mmap.PROT_READ)
         self._address = np.frombuffer(self._map, dtype=np.uint8).ctypes.data
-        self._unread: deque[int] = deque()
+        self._released: deque[int] = deque()
 
     def read(self, offset: int, size: int) -> memoryview:
         """The bytes of a region, read-only. It stays as it is while anything holds them.
@@ -127,17 +127,17 @@ class Reader:
             raise ValueError(f"region of {size} bytes at {offset} is outside the shared memory")
         return np.asarray(_Lease(self, offset, size)).data
 
-    def take_unread(self) -> list[int]:
+    def take_released(self) -> list[int]:
         """Offsets of the regions that nobody reads any more, each one once."""
-        unread = self._unread
+        released = self._released
         taken = []
-        while unread:
-            taken.append(unread.popleft())
+        while released:
+            taken.append(released.popleft())
         return taken
 
-    def return_unread(self, offsets: Iterable[int]) -> None:
+    def restore_released(self, offsets: Iterable[int]) -> None:
         """Has offsets taken again, after they could not be sent."""
-        self._unread.extend(offsets)
+        self._released.extend(offsets)
 
 
 class _Lease:
@@ -157,4 +157,4 @@ class _Lease:
 
     def __del__(self) -> None:
         # May run in any thread, at any time: it only notes the offset.
-        self._reader._unread.append(self._offset)
+        self._reader._released.append(self._offset)
