@@ -22,7 +22,7 @@ _UNTRUSTED = (
 )
 
 
-def in_bytes(text: str) -> int:
+def parse_bytes(text: str) -> int:
     """Reads bytes, `512M` or `1.5 GiB`; each unit is 1024 of the one below.
 
     Raises:
@@ -71,7 +71,7 @@ def python_downloads() -> bool:
     return os.environ.get(PYTHON_DOWNLOADS, "").lower() in ("1", "true", "yes", "on")
 
 
-def is_on(variable: str) -> bool:
+def is_enabled(variable: str) -> bool:
     """Whether a variable leaves on what is on without it."""
     return os.environ.get(variable, "1").lower() not in ("0", "false", "off", "no")
 
@@ -81,7 +81,7 @@ def ca_bundle() -> str | None:
     return os.environ.get(CA_BUNDLE) or None
 
 
-def authorities(own: str = "") -> str | None:
+def ca_file(own: str = "") -> str | None:
     """The PEM file of authorities that a client is to trust; None for its usual ones.
 
     Args:
@@ -118,6 +118,6 @@ def ready_environment() -> Path | None:
 def _size(variable: str, default: str) -> int:
     text = os.environ.get(variable) or default
     try:
-        return in_bytes(text)
+        return parse_bytes(text)
     except ValueError as error:
         raise SourceError(f"{variable}: {error}") from None

@@ -137,7 +137,7 @@ class TypedGrpcClient(GrpcClient):
             raise CallError(f"{datatype.name} has no typed field in the protocol, send it raw")
         elements = tensors.to_list(tensor.array)
         if datatype.is_bytes:
-            elements = [bytes_tensors.as_bytes(element) for element in elements]
+            elements = [bytes_tensors.encode_element(element) for element in elements]
         getattr(message.contents, datatype.contents).extend(elements)
 
 

@@ -37,7 +37,7 @@ from mlserver_pyfunc.sources import cache_locks
 from mlserver_pyfunc.sources.progress import logger
 
 from . import uv
-from .installed import problem_of
+from .installed import find_problem
 
 FACTS = "pyfunc.json"
 _SCHEME = 1
@@ -73,7 +73,7 @@ def unmet_needs(definition: FunctionDefinition) -> list[str]:
     if asked not in (None, uv.SERVING_PYTHON):
         unmet.append(f"expected Python {asked}, the server runs {uv.SERVING_PYTHON}")
     for line in definition.requirements:
-        problem = problem_of(Requirement(line))
+        problem = find_problem(Requirement(line))
         if problem:
             unmet.append(problem)
     return unmet

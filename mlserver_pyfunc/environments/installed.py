@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 
-def problem_of(requirement: Requirement) -> str | None:
+def find_problem(requirement: Requirement) -> str | None:
     """What a requirement lacks here, its extras and theirs included; None where nothing.
 
     Args:

@@ -97,7 +97,7 @@ def run(
                 line = raw.decode(errors="replace").rstrip()
                 lines.append(line)
                 if on_line is not None and line.strip():
-                    on_line(without_passwords(line))
+                    on_line(hide_passwords(line))
         output.seek(0)
         if process.returncode:
             raise UvError(_explanation(lines))
@@ -230,11 +230,11 @@ def _explanation(told: Sequence[str]) -> str:
     """uv's words on one line, without its drawing."""
     lines = (re.sub(r"^[^\w'\"(<]+", "", line).strip() for line in told)
     said = [line for line in lines if line and not line.startswith(_ASIDES)]
-    text = without_passwords(" ".join(said[-ERROR_LINES:])) or "uv failed without a word"
+    text = hide_passwords(" ".join(said[-ERROR_LINES:])) or "uv failed without a word"
     hint = settings.trust_hint(text)
     return f"{text}; {hint}" if hint else text
 
 
-def without_passwords(text: str) -> str:
+def hide_passwords(text: str) -> str:
     """Hides credentials in URLs."""
     return re.sub(r"(\w+://)[^/@\s]+@", r"\1***@", text)
