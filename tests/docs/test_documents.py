@@ -25,7 +25,7 @@ SERVED = [
     ROOT / "README.md",
     *(ROOT / "docs" / f"{name}.md" for name in ("definition", "handlers", "migrating")),
 ]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 DOCUMENTS += [
     ROOT / "model-settings" / "README.md",
     *sorted((ROOT / "examples").glob("*/README.md")),
@@ -35,6 +35,7 @@ TYPED_ELSEWHERE = {
     "git clone https://github.com/mlserver-pyfunc/mlserver-pyfunc": "the tests' own clone",
     "cd mlserver-pyfunc": "the same",
     "make demo": "test_demo.py",
+    "make test": "the run of these tests",
     "pip install mlserver-pyfunc": "test_wheel.py",
     "mlserver start tall": "the server of this file's tests",
 }
