@@ -1,4 +1,4 @@
-"""Asks the digitalhub example for the scores of three reviews, over REST and over gRPC."""
+"""Sends three reviews to the digitalhub example, over REST and over gRPC."""
 
 import argparse
 

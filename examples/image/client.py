@@ -1,4 +1,4 @@
-"""Sends a picture, a file's or one drawn here, over REST and over gRPC."""
+"""Sends a picture from a file, or one drawn here, over REST and over gRPC."""
 
 import argparse
 import base64
@@ -15,7 +15,7 @@ WIDTH = 32
 
 
 def ask_rest(url, picture):
-    """JSON has no bytes: they go as base64, and a parameter of the tensor says so."""
+    """JSON has no bytes: they are sent as base64, and a parameter of the tensor says so."""
     image = {"name": "image", "shape": [1], "datatype": "BYTES"}
     image["data"] = [base64.b64encode(picture).decode()]
     image["parameters"] = {"content_type": "base64"}

@@ -1,4 +1,4 @@
-"""Resizes a picture and tells its mean colour."""
+"""Resizes a picture and computes its mean colour."""
 
 import io
 
@@ -9,7 +9,7 @@ from mlserver_pyfunc import InferenceError
 
 
 def resize(image, context, width=None):
-    """`image` is an array of one `bytes`; `width`, where the request has it, of one int32."""
+    """`image` is an array of one `bytes`. `width` is an array of one int32, or None."""
     picture = opened(image[0], context.init_parameters["max_pixels"])
     columns = 64 if width is None else int(width[0])
     if not 1 <= columns <= 4096:

@@ -1,4 +1,4 @@
-"""Asks the iris example for two flowers, over REST and over gRPC."""
+"""Sends two flowers to the iris example, over REST and over gRPC."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""Tells iris species from the measures of their flowers."""
+"""Classifies irises by the sizes of their flowers."""
 
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression

@@ -1,4 +1,4 @@
-"""Asks each of the three functions once, over REST and over gRPC."""
+"""Calls each of the three functions once, over REST and over gRPC."""
 
 import argparse
 

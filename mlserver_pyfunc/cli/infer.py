@@ -112,10 +112,8 @@ def _client(
     binary: bool,
 ) -> Client:
     if by_grpc:
-        try:
-            from mlserver_pyfunc.client.grpc import GrpcClient
-        except ImportError as error:
-            raise Failure(str(error)) from None
+        from mlserver_pyfunc.client.grpc import GrpcClient
+
         return GrpcClient(
             url.removeprefix("grpc://").removeprefix("http://"), timeout, headers, version
         )

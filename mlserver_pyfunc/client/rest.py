@@ -1,4 +1,4 @@
-"""Calls a server by REST: tensors are JSON lists, or binary data behind a JSON header."""
+"""REST: tensors as JSON, or as binary data behind a JSON head."""
 
 from __future__ import annotations
 
@@ -16,22 +16,17 @@ from mlserver_pyfunc.protocol.tensors import DATATYPES, Array
 
 from . import CallError, InferInput, InferResult
 
-_HEADER_LENGTH = "Inference-Header-Content-Length"
+_HEAD_LENGTH = "Inference-Header-Content-Length"
 
 
 class RestClient:
-    """Calls a server by REST, with tensors as JSON lists.
-
-    It keeps one connection open. One thread at a time may use it.
+    """REST with tensors as JSON lists.
 
     Args:
-        url: URL of the server, with its path prefix if it has one.
+        url: Of the server, with a path prefix where it has one.
         timeout: Seconds to wait for an answer.
-        headers: Headers to send with every call.
-        version: Version of the model; empty for the default one.
-
-    Raises:
-        CallError: The URL is not of the form http://HOST:PORT.
+        headers: Sent with every call.
+        version: Of the model; empty for the default one.
     """
 
     name = "REST JSON"
@@ -59,35 +54,35 @@ class RestClient:
         self._version = f"/versions/{quote(version, safe='')}" if version else ""
 
     def metadata(self, model: str) -> dict[str, Any]:
-        """Implements `Client.metadata`."""
+        """As `Client.metadata`."""
         described: dict[str, Any] = self._json("GET", self._path(model))
         return described
 
     def server_metadata(self) -> dict[str, Any]:
-        """Fetches the metadata of the server."""
+        """The server's own metadata."""
         described: dict[str, Any] = self._json("GET", "/v2")
         return described
 
     def models(self) -> list[dict[str, Any]]:
-        """Fetches the index of the model repository: name and state of each model."""
+        """The repository's index."""
         models: list[dict[str, Any]] = self._json("POST", "/v2/repository/index", b"{}")
         return models
 
     def load(self, model: str) -> None:
-        """Loads a model of the repository, or reloads it."""
+        """Loads a model of the repository, or loads it anew."""
         self._send("POST", f"/v2/repository/models/{quote(model, safe='')}/load", b"", {}).read()
 
     def infer(
         self, model: str, inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None = None
     ) -> InferResult:
-        """Implements `Client.infer`."""
+        """As `Client.infer`."""
         body = orjson.dumps(_body(inputs, parameters, _json_tensor))
         return _result(self._json("POST", f"{self._path(model)}/infer", body), b"")
 
     def stream(
         self, model: str, inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None = None
     ) -> Iterator[InferResult]:
-        """Implements `Client.stream` by server-sent events."""
+        """As `Client.stream`, by server-sent events."""
         body = orjson.dumps(_body(inputs, parameters, _json_tensor))
         response = self._send("POST", f"{self._path(model)}/infer_stream", body, {})
         for line in response:
@@ -99,7 +94,7 @@ class RestClient:
             yield _result(event, b"")
 
     def close(self) -> None:
-        """Closes the connection."""
+        """As `Client.close`."""
         self._connection.close()
 
     def _path(self, model: str) -> str:
@@ -127,28 +122,28 @@ class RestClient:
 
 
 class BinaryRestClient(RestClient):
-    """Calls a server by REST, with tensors as binary data in the request and the response.
-
-    Follows the binary tensor data extension of the protocol. Streams stay JSON.
-    """
+    """REST with tensors as binary data, both ways."""
 
     name = "REST binary"
 
     def infer(
         self, model: str, inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None = None
     ) -> InferResult:
-        """Implements `Client.infer`."""
+        """As `Client.infer`."""
         raws = [tensors.to_raw(DATATYPES[tensor.datatype], tensor.array) for tensor in inputs]
-        parameters = {**(parameters or {}), "binary_data_output": True}
-        body = _body(inputs, parameters, _tensor_head)
+        asked = {**(parameters or {}), "binary_data_output": True}
+        body = _body(inputs, asked, _binary_tensor)
         for tensor, raw in zip(body["inputs"], raws, strict=True):
             tensor["parameters"] = {"binary_data_size": len(raw)}
-        header = orjson.dumps(body)
-        headers = {"Content-Type": "application/octet-stream", _HEADER_LENGTH: str(len(header))}
-        content = header + b"".join(raws)
-        response = self._send("POST", f"{self._path(model)}/infer", content, headers)
+        head = orjson.dumps(body)
+        headers = {
+            "Content-Type": "application/octet-stream",
+            _HEAD_LENGTH: str(len(head)),
+        }
+        response = self._send("POST", f"{self._path(model)}/infer", head + b"".join(raws), headers)
+        length = response.getheader(_HEAD_LENGTH)
         received = response.read()
-        end = int(response.getheader(_HEADER_LENGTH) or len(received))
+        end = int(length) if length else len(received)
         return _result(orjson.loads(received[:end]), received[end:])
 
 
@@ -161,13 +156,13 @@ def _body(
     return body
 
 
-def _tensor_head(tensor: InferInput) -> dict[str, Any]:
+def _binary_tensor(tensor: InferInput) -> dict[str, Any]:
     shape = list(tensor.array.shape)
     return {"name": tensor.name, "datatype": tensor.datatype, "shape": shape}
 
 
 def _json_tensor(tensor: InferInput) -> dict[str, Any]:
-    body = _tensor_head(tensor)
+    body = _binary_tensor(tensor)
     if tensor.datatype != "BYTES":
         body["data"] = tensors.to_list(tensor.array)
         return body
@@ -185,10 +180,11 @@ def _result(body: Mapping[str, Any], binary: bytes) -> InferResult:
         if size is None:
             outputs[tensor["name"]] = _from_json(tensor)
             continue
-        raw = tensors.RawTensor(binary[position : position + size])
+        raw = binary[position : position + size]
         position += size
-        datatype = DATATYPES[tensor["datatype"]]
-        outputs[tensor["name"]] = tensors.from_raw(datatype, raw, tensor["shape"])
+        outputs[tensor["name"]] = tensors.from_raw(
+            DATATYPES[tensor["datatype"]], tensors.RawTensor(raw), tensor["shape"]
+        )
     datatypes = {tensor["name"]: tensor["datatype"] for tensor in body["outputs"]}
     return InferResult(outputs, datatypes, body.get("parameters") or {})
 

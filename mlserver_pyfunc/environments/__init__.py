@@ -1,1 +1,1 @@
-"""Interpreters for functions: from `python_version` and `requirements` to an environment."""
+"""From `python_version` and `requirements` to an interpreter that satisfies them."""

@@ -195,7 +195,7 @@ def _redirect_rule() -> aiohttp.TraceConfig:
 
 def _tls() -> ssl.SSLContext:
     # aiohttp's own context ignores changes to SSL_CERT_FILE after its import.
-    return ssl.create_default_context(cafile=settings.ca_file())
+    return ssl.create_default_context(cafile=settings.authorities())
 
 
 def _proxy(url: str) -> str | None:

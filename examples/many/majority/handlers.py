@@ -1,10 +1,10 @@
 class Vote:
-    """Made once, at load, with the definition's init_parameters."""
+    """One instance is made at load, with the definition's init_parameters."""
 
     def __init__(self, share):
         self.share = share
 
     def predict(self, votes):
-        from rules import carried  # found here too: beside this file, not beside another's
+        from rules import carried  # the rules.py of this folder, not of another function
 
         return carried(votes, self.share)

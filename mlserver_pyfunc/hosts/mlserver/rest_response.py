@@ -20,12 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from mlserver_pyfunc.protocol import bytes_tensors, tensors
 from mlserver_pyfunc.protocol.contract import NamedArray, TensorSpec
-from mlserver_pyfunc.protocol.response import (
-    bytes_output,
-    json_output,
-    output_head,
-    response_body,
-)
+from mlserver_pyfunc.protocol.response import listed_tensor, response_body, tensor_head, text_tensor
 from mlserver_pyfunc.protocol.tensors import Array
 
 from .cloud_events import SendableHeaders
@@ -48,7 +43,7 @@ class ArrayData:
     def __iter__(self) -> Iterator[Any]:
         elements = tensors.to_list(self.array)
         if self.spec.datatype.is_bytes:
-            return map(bytes_tensors.encode_element, elements)
+            return map(bytes_tensors.as_bytes, elements)
         return iter(elements)
 
     def __len__(self) -> int:
@@ -153,7 +148,7 @@ class ArrayResponse(BareModel, InferenceResponse, Response):
 
     def model_dump(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The response as JSON has it, with lists for tensors: what server-sent events show."""
-        return self._as_json(json_output)
+        return self._as_json(listed_tensor)
 
     def model_dump_json(self, *args: Any, **kwargs: Any) -> str:
         """As `model_dump`, in JSON text."""
@@ -221,7 +216,7 @@ def _http_tensor(
     if spec.name in names:
         binary.append(tensors.to_raw(spec.datatype, array))
         parameters = {"binary_data_size": len(binary[-1])}
-        return {**output_head(named), "parameters": parameters}
+        return {**tensor_head(named), "parameters": parameters}
     if spec.datatype.is_bytes:
-        return bytes_output(named)
-    return {**output_head(named), "data": np.ascontiguousarray(array.ravel())}
+        return text_tensor(named)
+    return {**tensor_head(named), "data": np.ascontiguousarray(array.ravel())}

@@ -141,7 +141,7 @@ class _Program:
             Kind.LOADED,
             head={
                 "kind": plan.kind,
-                "needs": sorted(plan.required_fields),
+                "needs": sorted(plan.needs),
                 "python": platform.python_version(),
                 "numpy": np.__version__,
             },
