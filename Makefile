@@ -43,7 +43,6 @@ lint: setup
 	$(bin)/ruff format --check .
 	$(bin)/mypy
 	$(bin)/lint-imports --no-cache
-	$(bin)/lint-imports --no-cache
 
 bench: setup
 	$(bin)/python -m benchmarks $(ARGS)

@@ -1,9 +1,59 @@
+"""What holds for all tests: needs of the machine, and which tests are heavy."""
+
 from __future__ import annotations
 
+import os
+import pwd
+from unittest import mock
+
+import pytest
 from hypothesis import HealthCheck, settings
+
+from mlserver_pyfunc.definition import PYTHON_VERSIONS
+from mlserver_pyfunc.environments import uv
+
+
+def _add_pythons_to_path() -> None:
+    """Adds the interpreters of the user's own home to PATH.
+
+    Problem: a test, or the whole run, may have a HOME of its own, and pyenv and uv keep their
+    interpreters in the home folder. Passing PYENV_ROOT and UV_PYTHON_INSTALL_DIR on does not help
+    where a test clears the environment. All programs look in PATH.
+    """
+    with mock.patch.dict(os.environ, HOME=pwd.getpwuid(os.getuid()).pw_dir):
+        folders = os.environ["PATH"].split(os.pathsep)
+        for version in PYTHON_VERSIONS:
+            try:
+                folders.append(str(uv.find_python(version).parent))
+            except uv.UvError:
+                continue
+    os.environ["PATH"] = os.pathsep.join(dict.fromkeys(folders))
+
+
+_add_pythons_to_path()
+
+from . import needs  # noqa: E402  finds interpreters as it is imported
 
 # A shared machine is slow now and then: that is no failure of what is under test.
 settings.register_profile(
     "default", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("default")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("needs"):
+        needs.require(*mark.args)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reasons = [
+        str(report.longrepr[2]).removeprefix("Skipped: ")
+        for report in terminalreporter.stats.get("skipped", [])
+    ]
+    lines = needs.summary(reasons)
+    if lines:
+        terminalreporter.section("not tested on this machine")
+        for line in lines:
+            terminalreporter.write_line(line)

@@ -15,8 +15,8 @@ from PIL import Image
 
 from mlserver_pyfunc import definition
 from mlserver_pyfunc.cli import COMMANDS, main
+from tests.places import FUNCTIONS
 
-FUNCTIONS = Path(__file__).parents[1] / "testing" / "functions"
 PROGRAM = str(Path(sys.executable).with_name("mlserver-pyfunc"))
 
 
@@ -300,7 +300,6 @@ def test_env_says_that_the_serving_interpreter_will_do(hello):
 
 
 def test_env_makes_what_the_function_needs_and_prunes_it(tmp_path, monkeypatch):
-    pytest.importorskip("uv", reason="needs uv")
     monkeypatch.setenv("MLSERVER_PYFUNC_CACHE", str(tmp_path / "cache"))
     (tmp_path / "function.yaml").write_text(
         "source: {code: 'def f(): return 1', handler: f}\nrequirements: [iniconfig==1.1.1]\n"

@@ -3,7 +3,6 @@
 import os
 import pty
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -15,8 +14,7 @@ from mlserver_pyfunc.cli.reference import reference
 from mlserver_pyfunc.client import CallError
 from mlserver_pyfunc.client.rest import RestClient
 from mlserver_pyfunc.testing.server import free_ports
-
-DOCS = Path(__file__).parents[2] / "docs"
+from tests.places import DOCS
 
 
 def test_the_reference_is_the_commands_own():
@@ -63,12 +61,11 @@ def looks_like(shown, pattern):
 
 
 @pytest.mark.server
+@pytest.mark.needs("curl")
 def test_the_quick_start_replays(tmp_path):
     rest, grpc, metrics = free_ports(3)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     env = {**os.environ, "PATH": path, "COLUMNS": "120", "TERM": "xterm", "NO_COLOR": "1"}
-    if not shutil.which("curl"):
-        pytest.skip("needs curl")
     servers = []
     try:
         for command, expected in steps((DOCS / "quickstart.md").read_text()):

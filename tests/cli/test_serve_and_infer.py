@@ -17,8 +17,9 @@ import pytest
 from mlserver_pyfunc.client import CallError, InferInput
 from mlserver_pyfunc.client.rest import RestClient
 from mlserver_pyfunc.testing.server import free_ports
+from tests.places import FUNCTIONS
 
-from .test_cli import FUNCTIONS, PROGRAM, run
+from .test_cli import PROGRAM, run
 
 pytestmark = pytest.mark.server
 

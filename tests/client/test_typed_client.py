@@ -2,15 +2,14 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from mlserver_pyfunc.client.typed_client import client_module
 from mlserver_pyfunc.definition import parse, read
 from mlserver_pyfunc.testing import Server
+from tests.places import FUNCTIONS
 
-FUNCTIONS = Path(__file__).parents[1] / "testing" / "functions"
 ODD = {
     "source": {"code": "def f(): pass", "handler": "f"},
     "inputs": [
@@ -26,7 +25,6 @@ NO_INPUTS = {**ODD, "inputs": []}
 
 
 def test_it_is_clean_under_strict_mypy(tmp_path):
-    pytest.importorskip("mypy")
     definitions = {
         "echo": read(FUNCTIONS / "echo/function.yaml"),
         "odd_names": parse(ODD),

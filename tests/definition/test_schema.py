@@ -15,8 +15,8 @@ import yaml
 
 from mlserver_pyfunc import definition
 from mlserver_pyfunc.errors import DefinitionError
+from tests.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = json.loads(
     resources.files("mlserver_pyfunc").joinpath("function.schema.json").read_text()
 )

@@ -11,7 +11,7 @@ from mlserver_pyfunc.deployment.image.dockerfile import Recipe, render
 from mlserver_pyfunc.deployment.manifests import pod
 from mlserver_pyfunc.deployment.server_settings import CONTAINER_VARIABLES, LEAN, PORTS
 from mlserver_pyfunc.hosts.mlserver import dev_server
-from tests.docs.conftest import ROOT
+from tests.places import ROOT
 
 GRPC_LIMIT = "MLSERVER_GRPC_MAX_MESSAGE_LENGTH"
 

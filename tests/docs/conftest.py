@@ -11,8 +11,6 @@ import pytest
 
 from tests.hosts.mlserver.process import ServerProcess, serving
 
-ROOT = Path(__file__).resolve().parents[2]
-
 Serve = Callable[..., ServerProcess]
 
 

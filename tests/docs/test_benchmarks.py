@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.places import ROOT
 
 
 @pytest.mark.slow
 @pytest.mark.server
 @pytest.mark.timeout(900)
+@pytest.mark.needs("h2load")
 def test_the_suite_times_every_workload_over_every_route(tmp_path: Path) -> None:
-    if shutil.which("h2load") is None:
-        pytest.skip("h2load is not there: apt-get install nghttp2-client")
     command = [sys.executable, "-m", "benchmarks", "--quick", "--output", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -17,8 +17,8 @@ from mlserver.grpc.utils import STATUS_CODE_MAPPING
 
 import mlserver_pyfunc.hosts.mlserver.runtime  # noqa: F401  its import extends the mapping
 from tests.hosts.mlserver.process import ServerProcess, serving
+from tests.places import ROOT
 
-from .conftest import ROOT
 from .markdown import tables
 from .session import assert_printed, run, steps, write_models
 

@@ -13,8 +13,7 @@ import pytest
 
 from mlserver_pyfunc.testing.server import free_ports
 from tests.deployment.image.dockerfile import parse
-
-from .conftest import ROOT
+from tests.places import ROOT
 
 DOCKERFILE = ROOT / "Dockerfile"
 TEXT = DOCKERFILE.read_text()

@@ -16,8 +16,8 @@ from pydantic_core import PydanticUndefined
 from mlserver_pyfunc import definition
 from mlserver_pyfunc.definition import FunctionDefinition
 from tests.hosts.mlserver.process import ServerProcess, serving
+from tests.places import ROOT
 
-from .conftest import ROOT
 from .markdown import blocks, tables
 from .session import Step, assert_printed, run, steps, write_models
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT, Serve
+from tests.places import ROOT
+
+from .conftest import Serve
 
 pytestmark = pytest.mark.server
 

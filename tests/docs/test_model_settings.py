@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from tests.hosts.mlserver.process import ServerProcess
+from tests.places import ROOT
 
-from .conftest import ROOT, Serve
+from .conftest import Serve
 from .markdown import blocks
 from .session import assert_printed, run, steps
 

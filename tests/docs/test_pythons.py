@@ -10,8 +10,7 @@ from packaging.specifiers import SpecifierSet
 
 from mlserver_pyfunc.definition import PYTHON_VERSIONS
 from mlserver_pyfunc.deployment.image.requirements import DEFAULT_PYTHON, SERVER_PYTHONS
-
-from .conftest import ROOT
+from tests.places import ROOT
 
 ABOUT = metadata.metadata("mlserver-pyfunc")
 LIST = " or ".join([", ".join(SERVER_PYTHONS[:-1]), SERVER_PYTHONS[-1]])

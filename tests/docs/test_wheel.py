@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT, Serve
+from mlserver_pyfunc.environments.uv import find_uv
+from tests.places import ROOT
+
+from .conftest import Serve
 from .test_examples import ANSWERS, run_client
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    command = ["uv", "build", "--wheel", "--quiet", "--out-dir", str(folder), str(ROOT)]
-    if not has_uv():
-        command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder)]
-        command.append(str(ROOT))
+    command = [find_uv(), "build", "--wheel", "--quiet", "--out-dir", str(folder), str(ROOT)]
     subprocess.run(command, check=True)
     (path,) = folder.glob("*.whl")
     return path
@@ -42,9 +42,7 @@ def test_serves_an_example_from_an_environment_of_its_own(
     python = tmp_path / "venv" / "bin" / "python"
     packages = [str(wheel), "scikit-learn"]
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
-    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    if has_uv():
-        install = ["uv", "pip", "install", "--quiet", "--python", str(python)]
+    install = [find_uv(), "pip", "install", "--quiet", "--python", str(python)]
     subprocess.run([*install, *packages], check=True)
     where = subprocess.run(
         [python, "-c", "import mlserver_pyfunc; print(mlserver_pyfunc.__file__)"],
@@ -57,10 +55,3 @@ def test_serves_an_example_from_an_environment_of_its_own(
     server = serve(ROOT / "examples" / "iris", "iris", python=str(python))
     client = run_client("iris", server.rest_address, server.grpc_address)
     assert [line[6:] for line in client.stdout.splitlines()] == ANSWERS["iris"] * 2
-
-
-def has_uv() -> bool:
-    try:
-        return subprocess.run(["uv", "--version"], capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:
-        return False

@@ -20,10 +20,10 @@ from mlserver_pyfunc.environments.uv import find_uv
 from mlserver_pyfunc.errors import LoadError, PyFuncError
 from mlserver_pyfunc.serving.function import Function
 from mlserver_pyfunc.sources import lock
+from tests.needs import HERE, OTHER
 from tests.serving.workers.functions import DOUBLE, call, definition, loaded
 
-HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
-OTHER = "3.13" if HERE != "3.13" else "3.12"
+needs_other = pytest.mark.needs(f"Python {OTHER}")
 
 SMALL = ["numpy", "iniconfig==2.0.0"]
 
@@ -118,6 +118,7 @@ def test_an_extra_asks_for_its_own_requirements(requirement: str, unmet: str | N
     assert unmet is None or unmet in found[0]
 
 
+@needs_other
 async def test_auto_takes_the_serving_interpreter_where_it_will_do() -> None:
     async with loaded(DOUBLE, isolation="auto", requirements=["numpy>=1.20"]) as function:
         assert function.metadata["isolation"] == "none"
@@ -136,6 +137,7 @@ async def test_none_with_unmet_needs_is_a_load_error_that_lists_them() -> None:
         assert part in str(raised.value)
 
 
+@needs_other
 def test_equal_needs_share_an_environment_that_is_made_once(cache: Path) -> None:
     first = provide(needs(OTHER, *SMALL), "a")
     again = provide(needs(OTHER, *reversed(SMALL)), "b")
@@ -146,6 +148,7 @@ def test_equal_needs_share_an_environment_that_is_made_once(cache: Path) -> None
     assert len(environments(cache)) == 1
 
 
+@needs_other
 def test_numpy_is_there_though_nobody_asked(cache: Path) -> None:
     made = provide(needs(OTHER), "a")
     assert set(made.resolved) == {"numpy"}
@@ -175,6 +178,7 @@ def start_providing(requirements: list[str], **env: str) -> subprocess.Popen[str
     )
 
 
+@needs_other
 def test_of_many_processes_one_makes_it(cache: Path) -> None:
     processes = [start_providing(SMALL) for _ in range(4)]
     said = [process.communicate(timeout=120) for process in processes]
@@ -184,6 +188,7 @@ def test_of_many_processes_one_makes_it(cache: Path) -> None:
     assert sum(built == "True" for _, built in made) == 1
 
 
+@needs_other
 @pytest.mark.parametrize("seconds", [0.3, 0.8, 1.2])
 def test_one_killed_half_way_leaves_nothing_half(seconds: float, cache: Path) -> None:
     process = start_providing(SMALL)
@@ -196,6 +201,7 @@ def test_one_killed_half_way_leaves_nothing_half(seconds: float, cache: Path) ->
     subprocess.run([made.python, "-I", "-c", code], check=True)
 
 
+@needs_other
 def test_without_a_home_and_on_a_read_only_root(cache: Path, tmp_path: Path) -> None:
     process = start_providing(
         SMALL, HOME="/nonexistent", XDG_CACHE_HOME="/nonexistent", UV_CACHE_DIR=str(cache / "uv")
@@ -205,6 +211,7 @@ def test_without_a_home_and_on_a_read_only_root(cache: Path, tmp_path: Path) -> 
     assert out.startswith(str(cache))
 
 
+@needs_other
 def test_a_cache_that_cannot_be_written_is_a_clear_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,6 +221,7 @@ def test_a_cache_that_cannot_be_written_is_a_clear_error(
         provide(needs(OTHER, *SMALL), "a")
 
 
+@needs_other
 @pytest.mark.parametrize(
     ("requirements", "said"),
     [
@@ -233,6 +241,7 @@ async def test_errors_carry_uvs_explanation_and_name_the_function(
     assert environments(cache) == []
 
 
+@needs_other
 def test_no_network_is_told(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     monkeypatch.setenv("UV_DEFAULT_INDEX", "http://me:secret@127.0.0.1:9/simple")
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
@@ -250,6 +259,7 @@ def test_a_python_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch, cac
         provide(needs(OTHER), "a")
 
 
+@needs_other
 def test_only_what_nobody_uses_is_pruned(cache: Path) -> None:
     made = provide(needs(OTHER, *SMALL), "a")
     other = start_providing(["numpy", "iniconfig==1.1.1"])
@@ -263,6 +273,7 @@ def test_only_what_nobody_uses_is_pruned(cache: Path) -> None:
     assert len(environments(cache)) == 1
 
 
+@needs_other
 def test_a_broken_environment_is_made_anew(cache: Path) -> None:
     made = provide(needs(OTHER, *SMALL), "a")
     made.python.unlink()
@@ -328,6 +339,7 @@ def test_keys_of_serving_are_checked(given: dict[str, Any]) -> None:
         needs(**given)
 
 
+@needs_other
 async def test_a_lock_keeps_the_versions_that_were_resolved(tmp_path: Path) -> None:
     folder = tmp_path / "function"
     folder.mkdir()

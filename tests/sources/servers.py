@@ -13,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from tests.needs import require
+
 GIT_ENVIRONMENT = {
     "PATH": os.environ["PATH"],
     "GIT_AUTHOR_NAME": "a",
@@ -66,6 +68,7 @@ class Repository:
 
 def certificate(folder: Path) -> Path:
     """A self-signed certificate for loopback, with its key in the same file."""
+    require("openssl")
     path = folder / "server.pem"
     subprocess.run(
         [

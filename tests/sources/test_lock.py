@@ -14,6 +14,7 @@ from mlserver_pyfunc.definition import FunctionDefinition, parse
 from mlserver_pyfunc.errors import SourceError
 from mlserver_pyfunc.sources import lock
 from mlserver_pyfunc.sources.digest import tree_sha256
+from tests.places import DOCS
 
 from .servers import FileServer, GitServer, Repository
 from .test_http import BUNDLE, sha256, zipped
@@ -249,7 +250,7 @@ def test_the_digest_tells_a_link_from_a_file_with_its_target(tmp_path: Path) -> 
 
 
 def test_the_documented_recipes_give_the_digest(repository: Repository, tmp_path: Path) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "sources.md").read_text()
+    page = (DOCS / "sources.md").read_text()
     section = page.partition("### The digest of a tree")[2]
     shell = section.partition("```sh\n")[2].partition("```")[0]
     program = section.partition("```python\n")[2].partition("```")[0]

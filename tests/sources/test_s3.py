@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import certifi
 import pytest
+from moto import server
 from werkzeug.serving import make_server
 
 from mlserver_pyfunc.definition import SourceDefinition
@@ -19,9 +21,6 @@ from mlserver_pyfunc.sources import SourceTree, fetch
 
 from .test_credentials import SECRET, check_no_trace
 from .test_http import BUNDLE, sha256
-
-boto3 = pytest.importorskip("boto3")
-server = pytest.importorskip("moto.server")
 
 
 @pytest.fixture(scope="module")

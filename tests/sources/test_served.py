@@ -20,13 +20,13 @@ import yaml
 from mlserver_pyfunc import definition
 from mlserver_pyfunc.sources import lock
 from tests.hosts.mlserver.process import serving
+from tests.places import IRIS
 
 from .servers import FileServer, GitServer, Repository
 from .test_s3 import endpoint, s3  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.server
 
-IRIS = Path(__file__).parents[2] / "examples" / "iris"
 CODE = (IRIS / "model.py").read_text()
 REQUEST = {
     "inputs": [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -16,14 +15,11 @@ import pytest
 from mlserver_pyfunc.definition import SourceDefinition
 from mlserver_pyfunc.errors import SourceError
 from mlserver_pyfunc.sources import SourceTree, fetch
+from tests.needs import find
 
 from .servers import Repository
 
-SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-
-pytestmark = pytest.mark.skipif(
-    SSHD is None, reason="sshd is not installed (Debian: apt-get install openssh-server)"
-)
+pytestmark = pytest.mark.needs("sshd")
 
 
 def key(path: Path) -> Path:
@@ -47,7 +43,9 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]
     )
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)
-    server = subprocess.Popen([str(SSHD), "-D", "-e", "-f", str(config)], stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        [str(find("sshd")), "-D", "-e", "-f", str(config)], stderr=subprocess.DEVNULL
+    )
     for _ in range(100):
         with socket.socket() as attempt:
             if attempt.connect_ex(("127.0.0.1", port)) == 0:

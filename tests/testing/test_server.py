@@ -2,7 +2,6 @@
 
 import os
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +11,9 @@ from mlserver_pyfunc.client.rest import RestClient
 from mlserver_pyfunc.definition import read
 from mlserver_pyfunc.testing import ParityError, Server, ServerError, assert_parity
 from mlserver_pyfunc.testing import parity as parity_module
+from tests.places import FUNCTIONS
 
 pytestmark = [pytest.mark.server, pytest.mark.pyfunc("tests/testing/functions/echo")]
-FUNCTIONS = Path(__file__).parent / "functions"
 
 
 def test_the_plugin_serves_the_marked_folder(pyfunc_function, pyfunc_server):

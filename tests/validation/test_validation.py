@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mlserver_pyfunc.validation import RULES, validate
+from tests.places import EXAMPLES
 
 from .broken import CASES, FILE, INLINE, TAIL, Broken, code_case
 
@@ -90,8 +91,7 @@ def test_the_corpus_is_of_forty_and_more_and_knows_every_static_rule():
 
 
 def test_the_examples_have_no_findings():
-    examples = Path(__file__).parents[2] / "examples"
-    for definition in examples.rglob("function.yaml"):
+    for definition in EXAMPLES.rglob("function.yaml"):
         assert validate(definition.parent) == [], definition
 
 
@@ -120,7 +120,6 @@ def test_a_definition_file_can_be_named_itself(tmp_path):
 
 
 def test_code_in_an_archive_is_checked_too(tmp_path):
-    pytest.importorskip("mlserver_pyfunc.sources.archive")
     with zipfile.ZipFile(tmp_path / "code.zip", "w") as archive:
         archive.writestr("model.py", "def g(x): return x\n")
     text = FILE.replace("model.py, handler: f", "code.zip, handler: 'model:f'")

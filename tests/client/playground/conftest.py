@@ -8,10 +8,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
 
 from mlserver_pyfunc.testing import Server
+from tests.needs import find, require
+from tests.places import IRIS, ROOT
 
-ROOT = Path(__file__).parents[3]
 ARTIFACTS = ROOT / ".artifacts"
 FLAGS = [
     "--headless",
@@ -28,13 +31,8 @@ FLAGS = [
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory):
-    binary = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not binary or not driver:
-        pytest.skip("needs Chromium and its driver: apt install chromium chromium-driver")
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install")
-    from selenium.webdriver.chrome.service import Service
-
+    require("Chromium")
+    binary, driver = find("chromium", "google-chrome"), find("chromedriver")
     options = webdriver.ChromeOptions()
     options.binary_location = binary
     for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
@@ -51,13 +49,9 @@ def axe():
     """axe-core's script, from npm."""
     script = Path(os.environ.get("AXE_CORE") or ARTIFACTS / "npm/node_modules/axe-core/axe.min.js")
     if not script.is_file():
-        npm = shutil.which("npm")
-        if not npm:
-            pytest.skip("needs axe-core: npm, or AXE_CORE=path of axe.min.js")
-        command = [npm, "install", "--silent", "--prefix", ARTIFACTS / "npm", "axe-core@4"]
-        done = subprocess.run(command, capture_output=True, check=False, timeout=120)
-        if done.returncode:
-            pytest.skip(f"needs axe-core, npm says: {done.stderr.decode()[-200:]}")
+        require("axe-core")
+        command = ["npm", "install", "--silent", "--prefix", ARTIFACTS / "npm", "axe-core@4"]
+        subprocess.run(command, check=True)
     return script.read_text()
 
 
@@ -65,7 +59,7 @@ def axe():
 def server(tmp_path_factory):
     """The functions of this folder and the iris example, in one repository."""
     models = tmp_path_factory.mktemp("models")
-    for folder in (*(Path(__file__).parent / "functions").iterdir(), ROOT / "examples/iris"):
+    for folder in (*(Path(__file__).parent / "functions").iterdir(), IRIS):
         shutil.copytree(folder, models / folder.name)
     with Server(models, env={"MLSERVER_DEBUG": "false"}) as server:
         yield server

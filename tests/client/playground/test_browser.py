@@ -12,13 +12,11 @@ from urllib.request import Request, urlopen
 
 import pytest
 from PIL import Image
-
-from .conftest import ARTIFACTS
-
-pytest.importorskip("selenium", reason="needs selenium: pip install selenium")
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
+
+from .conftest import ARTIFACTS
 
 pytestmark = [pytest.mark.browser, pytest.mark.server]
 

@@ -19,16 +19,16 @@ from mlserver_pyfunc.client.openapi import document
 from mlserver_pyfunc.definition import read
 from mlserver_pyfunc.protocol.samples import example
 from mlserver_pyfunc.testing import Server, bad_requests_for, load, requests_for
+from tests.places import FUNCTIONS, IRIS
 
-FUNCTIONS = Path(__file__).parents[2]
 FOLDERS = [
-    FUNCTIONS / "testing/functions/echo",
-    FUNCTIONS / "testing/functions/shout",
-    FUNCTIONS / "testing/functions/flaky",
-    FUNCTIONS / "client/playground/functions/gallery",
-    FUNCTIONS.parent / "examples/iris",
+    FUNCTIONS / "echo",
+    FUNCTIONS / "shout",
+    FUNCTIONS / "flaky",
+    Path(__file__).with_name("functions") / "gallery",
+    IRIS,
 ]
-ECHO = read(FUNCTIONS / "testing/functions/echo/function.yaml")
+ECHO = read(FUNCTIONS / "echo/function.yaml")
 quick = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 
 

@@ -15,12 +15,12 @@ from click.testing import CliRunner
 
 from mlserver_pyfunc.cli import main
 from mlserver_pyfunc.deployment.cluster import waiting
-from tests.deployment.manifests.schemas import CRDS
+from tests.needs import require
+from tests.places import IRIS
 
 from .fake_api import FakeCluster
 from .fake_server import Served, kubeconfig
 
-IRIS = Path(__file__).parents[3] / "examples" / "iris"
 PROGRAM = str(Path(sys.executable).with_name("mlserver-pyfunc"))
 IMAGE = "registry.example.com/iris:1"
 
@@ -32,8 +32,7 @@ def cluster() -> FakeCluster:
 
 @pytest.fixture
 def served(cluster: FakeCluster) -> Iterator[Served]:
-    if not CRDS.is_dir():
-        pytest.skip(f"needs the CRD schemas of KServe and Seldon, looked in {CRDS}")
+    require("CRD schemas")
     with Served(cluster) as found:
         yield found
 

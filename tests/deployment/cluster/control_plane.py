@@ -14,7 +14,7 @@ from ssl import create_default_context
 from typing import Any
 
 from mlserver_pyfunc.testing.server import free_ports
-from tests.deployment.manifests.schemas import CRDS
+from tests.places import CRDS
 
 from .fake_server import kubeconfig
 

@@ -19,11 +19,11 @@ from mlserver_pyfunc.deployment.cluster.api import connect
 from mlserver_pyfunc.deployment.cluster.apply import apply, targets
 from mlserver_pyfunc.deployment.cluster.errors import ClusterError
 from tests.deployment.manifests.cases import CASES, made
+from tests.places import DOCS, EXAMPLES, IRIS
 
-from .conftest import IMAGE, IRIS, PROGRAM, Said
+from .conftest import IMAGE, PROGRAM, Said
 from .control_plane import ControlPlane, control_plane
 
-ROOT = Path(__file__).parents[3]
 KSERVE = "/apis/serving.kserve.io/v1beta1/namespaces/default/inferenceservices/iris"
 # Kubernetes 1.20 does not have them: they came with 1.23 and 1.21.
 TOO_NEW = {("autoscaling/v2", "HorizontalPodAutoscaler"), ("policy/v1", "PodDisruptionBudget")}
@@ -98,7 +98,7 @@ def _made() -> Iterator[list[Object]]:
 
 
 def _examples() -> Iterator[list[Object]]:
-    for file in sorted((ROOT / "examples" / "kubernetes").rglob("*.yaml")):
+    for file in sorted((EXAMPLES / "kubernetes").rglob("*.yaml")):
         yield [found for found in yaml.safe_load_all(file.read_text()) if found]
 
 
@@ -238,7 +238,7 @@ _PLATFORMS: Mapping[str, tuple[str, ...]] = {
 def _documented_role() -> str:
     from tests.docs.markdown import blocks
 
-    found = blocks(ROOT / "docs" / "deploy.md")
+    found = blocks(DOCS / "deploy.md")
     return next(block.text for block in found if "kind: Role" in block.text)
 
 

@@ -10,6 +10,7 @@ import jsonschema
 import kubernetes_validate
 
 from tests.deployment.manifests import schemas as crds
+from tests.places import CRDS
 
 KUBERNETES_VERSION = "1.31"
 
@@ -20,7 +21,7 @@ Problem = tuple[str, str]
 @functools.cache
 def custom_kinds() -> dict[tuple[str, str], bool]:
     """Whether objects of a kind have a namespace, by apiVersion and kind."""
-    found = [json.loads(file.read_text()) for file in crds.CRDS.glob("*.json")]
+    found = [json.loads(file.read_text()) for file in CRDS.glob("*.json")]
     return {
         (f"{crd['group']}/{crd['version']}", crd["kind"]): crd["scope"] == "Namespaced"
         for crd in found

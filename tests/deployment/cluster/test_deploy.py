@@ -14,9 +14,10 @@ import pytest
 
 from mlserver_pyfunc.deployment.cluster.apply import FIELD_MANAGER
 from tests.cli.test_docs import on_a_terminal
+from tests.places import IRIS
 
 from . import stories
-from .conftest import IMAGE, IRIS, PROGRAM, Cli
+from .conftest import IMAGE, PROGRAM, Cli
 from .fake_api import FakeCluster
 from .fake_server import Served, kubeconfig
 

@@ -14,12 +14,13 @@ import yaml
 from mlserver_pyfunc.deployment.cluster import errors
 from tests.cli.test_docs import looks_like, steps
 from tests.docs.markdown import blocks
+from tests.places import DOCS, IRIS
 
 from . import schemas, stories
-from .conftest import IRIS, Cli
+from .conftest import Cli
 from .fake_api import FakeCluster, Object
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "deploy.md"
+DOCUMENT = DOCS / "deploy.md"
 POD = "iris-predictor-7d9f-abcde"
 CONTAINER = "kserve-container"
 

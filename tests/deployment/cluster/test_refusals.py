@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import ssl
 import subprocess
 import sys
@@ -186,8 +185,6 @@ def test_the_client_that_is_not_installed_is_named(cli: Cli) -> None:
 
 
 def test_a_cluster_whose_certificate_is_not_trusted(cli: Cli, tmp_path: Path) -> None:
-    if not shutil.which("openssl"):
-        pytest.skip("needs openssl, to make a certificate")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate(tmp_path))
     with Served(FakeCluster(), context) as served:

@@ -17,9 +17,7 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from mlserver_pyfunc.environments import uv
+from tests.needs import prefix_of, require
 
 from .storage import Storage
 
@@ -41,8 +39,6 @@ def name_of(version: str) -> str:
 def make_debian(storage: Storage, cache: Path) -> None:
     """Makes the system that all bases stand on."""
     codename = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
-    if platform.freedesktop_os_release().get("ID") != "debian":
-        pytest.skip("base images are made of this machine's Debian: it runs another system")
     root = cache / f"{codename}-{len(PACKAGES)}.tar"
     if not root.is_file():
         part = root.with_suffix(".part.tar")
@@ -93,15 +89,8 @@ def _has(storage: Storage, name: str) -> bool:
 
 
 def _add_python(storage: Storage, version: str, system: str, *names: str) -> None:
-    try:
-        python = uv.find_python(version)
-    except uv.UvError as error:
-        pytest.skip(f"a base image of Python {version} needs one here: {error}")
-    code = "import sys; print(sys.base_prefix)"
-    found = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=True)
-    prefix = Path(found.stdout.strip())
-    if prefix == Path("/usr"):
-        pytest.skip(f"Python {version} of this machine is spread over /usr: it cannot be copied")
+    require(f"Python {version} in a folder")
+    prefix = prefix_of(version)
     context = storage.root / f"python-{version}"
     context.mkdir()
     with tarfile.open(context / "python.tar", "w") as archive:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.needs import require
+from tests.places import ROOT
+
 from . import bases
 from .engines import ENGINES, Engine
-from .storage import Storage, what_is_missing
+from .storage import Storage
 
-ROOT = Path(__file__).parents[3]
 STOCK = "localhost/pyfunc-tests/stock"
 
 
@@ -25,9 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def storage(pytestconfig: pytest.Config) -> Iterator[Storage]:
-    missing = what_is_missing()
-    if missing:
-        pytest.skip(f"images cannot be built here: {missing}")
+    require("image builds")
     storage = Storage(Path(tempfile.mkdtemp(prefix="pyfunc-containers-", dir="/var/tmp")))
     try:
         assert pytestconfig.cache is not None

@@ -22,9 +22,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.places import ROOT
+
 from .storage import mount_memory, unmount
 
-ROOT = Path(__file__).parents[3]
 START_SECONDS = 60
 _BRIDGE = Path("/sys/class/net/docker0")
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import pytest
 
 from tests.hosts.mlserver.process import free_ports
+from tests.needs import require
 
 _CONFIG = """\
 version: 0.1
@@ -26,8 +25,7 @@ http: {{addr: "127.0.0.1:{port}"}}
 @contextlib.contextmanager
 def registry(work: Path) -> Iterator[str]:
     """A running registry's `HOST:PORT`."""
-    if shutil.which("docker-registry") is None:
-        pytest.skip("not installed: docker-registry")
+    require("docker-registry")
     (port,) = free_ports(1)
     config = work / "registry.yml"
     config.write_text(_CONFIG.format(work=work, port=port))

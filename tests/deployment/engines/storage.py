@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 _ENOUGH_MEMORY = 12 * 2**30
-TOOLS = ("podman", "buildah", "runc", "mmdebstrap", "nsenter")
 
 _STORAGE = """\
 [storage]
@@ -27,16 +26,6 @@ runtime = "runc"
 cgroup_manager = "cgroupfs"
 events_logger = "none"
 """
-
-
-def what_is_missing() -> str | None:
-    """Why containers cannot be run here, in a few words; None where they can."""
-    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
-    if missing:
-        return f"not installed: {', '.join(missing)}"
-    if os.geteuid():
-        return "expected root: the calls are made from inside the containers' networks"
-    return None
 
 
 class Storage:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.places import ROOT
 from tests.sources.servers import git
 
 from .build import Built, build
@@ -85,7 +86,7 @@ def test_only_what_the_function_needs_is_beside_it(unpacked: Unpacked) -> None:
 
 def test_no_path_of_the_machine_that_built_it_is_in_it(unpacked: Unpacked) -> None:
     assert _files_with(unpacked, str(unpacked.built.folder)) == []
-    assert _files_with(unpacked, str(Path(__file__).parents[3])) == []
+    assert _files_with(unpacked, str(ROOT)) == []
 
 
 def test_no_tool_nor_cache_of_the_build_is_in_it(unpacked: Unpacked) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from .conftest import ROOT
+from tests.places import ROOT
+
 from .container import HARDENED, Container
 from .engines import Engine
 

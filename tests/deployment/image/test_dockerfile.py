@@ -15,7 +15,7 @@ import pytest
 from mlserver_pyfunc.deployment.image.dockerfile import Recipe, render
 from mlserver_pyfunc.deployment.names import BuildError
 from mlserver_pyfunc.deployment.server_settings import CONTAINER_VARIABLES
-from tests.docs.conftest import ROOT
+from tests.places import ROOT
 
 HADOLINT = Path(sys.executable).with_name("hadolint")
 STOCK = (ROOT / "Dockerfile").read_text()

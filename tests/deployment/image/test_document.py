@@ -13,8 +13,8 @@ from click.testing import CliRunner
 
 from mlserver_pyfunc.cli import main
 from mlserver_pyfunc.definition import parse
-from tests.docs.conftest import ROOT
 from tests.docs.markdown import Block, blocks
+from tests.places import ROOT
 
 from .conftest import write_wheel
 from .fakes import Put

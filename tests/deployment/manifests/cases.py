@@ -8,9 +8,8 @@ from typing import Any
 from mlserver_pyfunc.definition import FunctionDefinition, parse
 from mlserver_pyfunc.definition.folder import open_folder
 from mlserver_pyfunc.deployment import manifests
+from tests.places import IRIS
 
-ROOT = Path(__file__).parents[3]
-EXAMPLES = ROOT / "examples"
 IMAGE = "registry.example.com/team/iris:1"
 
 SHAPES: dict[tuple[str, str], dict[str, Any]] = {
@@ -100,7 +99,7 @@ def made(platform: str, shape: str, case: str = "plain") -> list[dict[str, Any]]
 
 
 def objects(platform: str, shape: str, **given: Any) -> list[dict[str, Any]]:
-    opened = open_folder(EXAMPLES / "iris")
+    opened = open_folder(IRIS)
     return of(opened.definition, opened.located.folder, platform, shape, **given)
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 import jsonschema
-import pytest
 
-CRDS = Path(os.environ.get("CRD_SCHEMAS", Path(__file__).parents[4] / "shared" / "crds"))
+from tests.needs import require
+from tests.places import CRDS
+
 PRESERVE = "x-kubernetes-preserve-unknown-fields"
 
 
@@ -29,8 +28,7 @@ def knows(found: dict[str, Any]) -> bool:
 
 @functools.cache
 def _schemas() -> dict[tuple[str, str], tuple[jsonschema.Draft202012Validator, Any]]:
-    if not CRDS.is_dir():
-        pytest.skip(f"needs the CRD schemas of KServe and Seldon, looked in {CRDS}")
+    require("CRD schemas")
     found = {}
     for path in CRDS.glob("*.json"):
         crd = json.loads(path.read_text())

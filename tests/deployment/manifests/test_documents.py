@@ -17,9 +17,9 @@ from mlserver_pyfunc.cli import main
 from tests.docs.markdown import blocks
 from tests.docs.session import Step, assert_printed, run, steps
 from tests.hosts.mlserver.process import ServerProcess, serving
+from tests.places import EXAMPLES, ROOT
 
 from . import schemas
-from .cases import EXAMPLES, ROOT
 
 sys.path.insert(0, str(ROOT / "docs"))
 from generate import MANIFESTS, manifest_commands

@@ -14,10 +14,10 @@ from mlserver_pyfunc.definition.folder import open_folder
 from mlserver_pyfunc.deployment import manifests
 from mlserver_pyfunc.deployment.manifests import ManifestError
 from mlserver_pyfunc.sources.tree import SourceTree
+from tests.places import EXAMPLES, IRIS
 
-from .cases import EXAMPLES, containers, env, function, made, objects, of, one
+from .cases import containers, env, function, made, objects, of, one
 
-IRIS = EXAMPLES / "iris"
 CONTAINERS = [("image", "plain"), ("inline", "plain"), ("inline", "everything")]
 
 

@@ -15,10 +15,10 @@ from mlserver_pyfunc.definition import read
 from mlserver_pyfunc.deployment import manifests
 from mlserver_pyfunc.deployment.manifests import ManifestError, names
 from mlserver_pyfunc.sources import lock
+from tests.places import IRIS
 
-from .cases import CASES, EXAMPLES, IMAGE, SHAPES, containers, env, function, made, objects, of, one
+from .cases import CASES, IMAGE, SHAPES, containers, env, function, made, objects, of, one
 
-IRIS = EXAMPLES / "iris"
 CODE = "def f(x):\n    return x\n"
 
 

@@ -11,12 +11,11 @@ import pytest
 
 from mlserver_pyfunc.deployment.manifests import pod
 from mlserver_pyfunc.serving.runner import UNLOAD_SECONDS
+from tests.places import IRIS, ROOT
 
 from .cases import (
     CASES,
-    EXAMPLES,
     IMAGE,
-    ROOT,
     SHAPES,
     containers,
     env,
@@ -27,8 +26,6 @@ from .cases import (
     pods,
     strings,
 )
-
-IRIS = EXAMPLES / "iris"
 
 # A predictor that a runtime completes names an image and ports there.
 STORED = ("kserve", "storage")

@@ -12,10 +12,10 @@ from mlserver_pyfunc.definition import parse
 from mlserver_pyfunc.definition.folder import open_folder
 from mlserver_pyfunc.deployment import manifests
 from mlserver_pyfunc.deployment.manifests import ManifestError
+from tests.places import IRIS
 
-from .cases import EXAMPLES, containers, env, function, made, objects, of, one
+from .cases import containers, env, function, made, objects, of, one
 
-IRIS = EXAMPLES / "iris"
 V1_SHAPES = ["image", "storage", "inline"]
 # Seldon 1 appends these to a container whatever it has.
 APPENDED = {"MLSERVER_MODEL_NAME"}

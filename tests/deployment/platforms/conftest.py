@@ -1,23 +1,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.deployment.image.dockerfile import parse
+from tests.needs import require
+from tests.places import ROOT
 
 from .cluster import Cluster, Object, StoredImage
 from .deployments import built_image
 from .kubelet import Pod
-from .network import ROOT
 from .validation import check
-
-TOOLS = ("unshare", "nsenter", "setpriv", "mount", "pivot_root", "ip")
 
 Run = Callable[[Cluster, Object], Pod]
 Images = Callable[[str], StoredImage]
@@ -31,23 +27,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.server)
 
 
-@pytest.fixture(scope="session")
-def namespaces() -> None:
-    """Skips where pods cannot be simulated."""
-    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
-    if missing:
-        pytest.skip(f"pods are simulated with {', '.join(missing)}, which this machine lacks")
-    if os.geteuid() != 0:
-        pytest.skip("pods are simulated in namespaces, which takes root")
-    probe = ["unshare", "--mount", "--net", "--pid", "--ipc", "--uts", "--fork", "true"]
-    tried = subprocess.run(probe, capture_output=True, text=True, check=False)
-    if tried.returncode:
-        pytest.skip(f"no namespaces can be made here: {tried.stderr.strip()}")
-
-
 @pytest.fixture
-def run_pod(namespaces: None, tmp_path: Path) -> Iterator[Run]:
+def run_pod(tmp_path: Path) -> Iterator[Run]:
     """Starts pods under a kubelet; nothing of them is left after the test."""
+    require("pods")
     with contextlib.ExitStack() as stack:
 
         def run(cluster: Cluster, pod: Object) -> Pod:

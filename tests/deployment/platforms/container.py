@@ -14,8 +14,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.places import ROOT
+
 from .cluster import Cluster, Object, expand, make_volume, variables
-from .network import ROOT, Network
+from .network import Network
 
 IP = "10.244.0.5"
 START_SECONDS = 10

@@ -9,12 +9,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, TypeVar
+
+from tests.places import ROOT
 
 Result = TypeVar("Result")
 
-ROOT = Path(__file__).resolve().parents[3]
 NEW_NETWORK = 0x40000000
 
 

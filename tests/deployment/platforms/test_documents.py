@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.places import ROOT
+
 from . import seldon_v2
 from .cluster import Cluster, Object, StoredImage
 from .deployments import IMAGE, MODEL, deploy, printed
 from .functions import write_folder
-from .network import ROOT
 
 ROW = re.compile(r"^\| `([a-z0-9-]+)` \| `(/v2.*?)` \| `(/v2.*?)` \| `(.*?)` \|$", re.MULTILINE)
 ROWS = ROW.findall((ROOT / "docs" / "operations.md").read_text())

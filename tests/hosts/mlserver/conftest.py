@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,14 +10,11 @@ from typing import Any
 
 import pytest
 
+from tests.places import PROTOCOL
+
 from . import grpc_calls
 from .models import MODELS, write_repository
 from .process import ServerProcess, serving
-
-# Where the protocol's own proto and OpenAPI document are.
-PROTOCOL = Path(
-    os.environ.get("OPEN_INFERENCE_PROTOCOL", Path(__file__).parents[4] / "shared" / "protocol")
-)
 
 GrpcCall = Callable[..., Any]
 
@@ -60,18 +56,20 @@ def either_server(request: pytest.FixtureRequest) -> ServerProcess:
 
 @pytest.fixture(scope="session")
 def grpc_call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcCall]:
-    """Calls a function of `grpc_calls` in the processes that have the protocol's stubs."""
+    """Calls a function of `grpc_calls` in processes that have the protocol's stubs.
+
+    They are made of the protocol's own proto. If that is not there, Triton's stubs take its place.
+    """
     proto = PROTOCOL / "open_inference_grpc.proto"
-    if not proto.is_file():
-        pytest.skip(f"the protocol's proto is not there: {proto}")
     stubs = tmp_path_factory.mktemp("stubs")
-    subprocess.run(
-        [
-            sys.executable, "-m", "grpc_tools.protoc", f"-I{proto.parent}",
-            f"--python_out={stubs}", f"--grpc_python_out={stubs}", proto.name,
-        ],
-        check=True,
-    )  # fmt: skip
+    if proto.is_file():
+        subprocess.run(
+            [
+                sys.executable, "-m", "grpc_tools.protoc", f"-I{proto.parent}",
+                f"--python_out={stubs}", f"--grpc_python_out={stubs}", proto.name,
+            ],
+            check=True,
+        )  # fmt: skip
     with _pool(2, grpc_calls.use_stubs, str(stubs)) as pool:
         yield lambda function, *args, **kwargs: pool.submit(function, *args, **kwargs).result(120)
 

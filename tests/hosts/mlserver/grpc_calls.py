@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from . import mixture
@@ -18,8 +19,18 @@ _METHOD = "/inference.GRPCInferenceService/"
 
 
 def use_stubs(folder: str) -> None:
-    """Prepares the process for the calls below."""
-    sys.path.insert(0, folder)
+    """Prepares the process for the calls below.
+
+    Args:
+        folder: Holds the stubs; if it is empty, Triton's stubs are used.
+    """
+    if any(Path(folder).iterdir()):
+        sys.path.insert(0, folder)
+        return
+    from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+    sys.modules["open_inference_grpc_pb2"] = service_pb2
+    sys.modules["open_inference_grpc_pb2_grpc"] = service_pb2_grpc
 
 
 def infer(address: str, request: Request, raw: bool) -> Reply:

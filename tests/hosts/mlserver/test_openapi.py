@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +16,9 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
 )
 
-from .conftest import PROTOCOL
+from tests.needs import require
+from tests.places import PROTOCOL
+
 from .models import MODELS
 from .process import ServerProcess
 
@@ -30,10 +31,8 @@ UNDOCUMENTED = {422}
 
 
 def _document() -> dict[str, Any]:
-    path: Path = PROTOCOL / "open_inference_rest.yaml"
-    if not path.is_file():
-        pytest.skip(f"the protocol's OpenAPI document is not there: {path}")
-    document: dict[str, Any] = yaml.safe_load(path.read_text())
+    require("OpenAPI of the protocol")
+    document: dict[str, Any] = yaml.safe_load((PROTOCOL / "open_inference_rest.yaml").read_text())
     document["paths"] = {
         path.replace("${MODEL_NAME}", MODEL).replace("${MODEL_VERSION}", VERSION): {
             key: value for key, value in item.items() if key != "parameters"

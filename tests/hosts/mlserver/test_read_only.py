@@ -11,13 +11,11 @@ from pathlib import Path
 import pytest
 
 from mlserver_pyfunc.environments.uv import find_uv
+from tests.needs import HERE, OTHER, require
 
 from .models import inline, tensor, write_repository
 from .process import ServerProcess, serving
 from .wire import Request, Tensor, rest_infer
-
-HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
-OTHER = "3.12" if HERE != "3.12" else "3.11"
 
 # In mounts of its own: $0 is read-only but for $0/writable, and so is the root.
 MOUNT = """
@@ -54,12 +52,7 @@ def prefix(folder: Path) -> list[str]:
 def server(tmp_path: Path) -> Iterator[ServerProcess]:
     """A function in process, and an isolated one whose environment is there already."""
     (tmp_path / "writable").mkdir()
-    try:
-        tried = subprocess.run([*prefix(tmp_path), "true"], capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip("there is no unshare on this machine")
-    if tried.returncode:
-        pytest.skip(f"no mounts of its own can be made here: {tried.stderr.strip()}")
+    require("mounts", f"Python {OTHER}")
     tensors = {
         "inputs": [tensor("folder", "BYTES", [1], content_type="str")],
         "outputs": [tensor("python", "BYTES", [1])],
