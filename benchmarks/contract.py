@@ -1,8 +1,8 @@
-"""Measures the cost of contract checks and handler dispatch, and of a million short strings.
+"""Measures the CPU time of contract checks, of calling a handler, and of a million short strings.
 
-W1 requests; the strings are measured on their way in and out.
+    python -m benchmarks.contract
 
-python -m benchmarks.contract
+Checks and calls are those of W1 requests. Strings are decoded and encoded.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A virtual environment for each system, made once under .bench/."""
+"""Makes a virtual environment for each system, once, in .bench/."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ REQUIREMENTS = {
     "bentoml": ["bentoml==1.4.39", "numpy>=1.26,<3"],
 }
 
-# PyTriton's backend loads libpython itself, which an interpreter must have as a shared library.
+# Systems whose backend loads libpython: their interpreter must have it as a shared library.
 SHARED_LIBPYTHON = ("pytriton",)
 
 
 def python(name: str) -> Path:
-    """The interpreter of a system's environment, which is made where it is absent."""
+    """Returns the interpreter of a system's environment; makes the environment if it is missing."""
     folder = HOME / name
     done = folder / ".complete"
-    # Ours has what pyproject.toml says now.
+    # Our own environment is made again after a change of pyproject.toml.
     newest = (ROOT / "pyproject.toml").stat().st_mtime if name == "server" else 0
     if not done.exists() or done.stat().st_mtime < newest:
         shutil.rmtree(folder, ignore_errors=True)
@@ -47,7 +47,7 @@ def python(name: str) -> Path:
 
 
 def _interpreter(name: str) -> str:
-    """This interpreter, or for some the system's, which has a shared library."""
+    """Returns this interpreter; or the operating system's, if a shared libpython is needed."""
     system = "/usr/bin/python3"
     if name not in SHARED_LIBPYTHON or not Path(system).exists():
         return sys.executable

@@ -1,4 +1,4 @@
-"""What a server costs before and beyond its requests: imports, time to ready, memory."""
+"""Measures what a server costs besides its requests: imports, time to ready, memory."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ _HOST = "import mlserver.cli.main, mlserver.server, mlserver.rest.app, mlserver.
 
 
 def footprint(folder: Path, repeats: int) -> dict[str, Any]:
-    """Measures ours beside the hand-written runtime, and peak memory beside the floor too.
+    """Compares our server with the hand-written runtime, and its peak memory with bare gRPC too.
 
     Args:
-        folder: For the servers' files.
-        repeats: Of what is timed; medians are given.
+        folder: Folder for the servers' files.
+        repeats: Number of timed runs; results are medians.
 
     Returns:
-        By system, seconds to ready and resident MB when idle; seconds that our import and
-        `--help` take; by system and route, the peak of W3 above idle, in MB, and the body's.
+        For each system, the seconds to ready and the resident MB when idle; the seconds that our
+        import and `--help` take; for each system and route, the peak of W3 above idle and the
+        size of the body, in MB.
     """
     return {
         "start": {name: _start(name, folder, repeats) for name in COMPARED},
@@ -68,7 +69,7 @@ def _w3_memory(name: str, folder: Path) -> dict[str, dict[str, float]]:
 
 
 def _import_seconds(repeats: int) -> float:
-    """What our runtime adds to MLServer's own imports."""
+    """Measures what our runtime adds to the time of MLServer's own imports, in seconds."""
     ours, host = (
         _seconds(["python", "-c", code], repeats)
         for code in (f"{_HOST}, mlserver_pyfunc.hosts.mlserver.runtime", _HOST)
@@ -77,7 +78,7 @@ def _import_seconds(repeats: int) -> float:
 
 
 def _seconds(command: list[str], repeats: int) -> float:
-    """A command's wall time, in the servers' environment, after one run to warm up."""
+    """Measures a command's wall time in the servers' environment, after one run to warm up."""
     program = str(environments.python("server").with_name(command[0]))
     times = []
     for _ in range(repeats + 1):

@@ -1,10 +1,10 @@
-"""Time from start to fetched of a git source, against plain `git clone`, in one run.
+"""Measures how long it takes to fetch a git source, compared with plain `git clone`.
 
     python benchmarks/git_sources.py [--runs 5]
 
-A repository of 1,000 commits and 50 MB is made and served by `git http-backend` over HTTPS on
-loopback. Each figure is the median of the runs; each run fetches in a process of its own and
-takes the cases in turn. "fetch" is the call alone; "start" has Python and the imports in it.
+The script makes a repository of 1,000 commits and 50 MB. `git http-backend` serves it over HTTPS
+on the loopback device. Each run takes all cases in turn and fetches in a new process. A figure is
+the median of the runs: "fetch" is the call only, "start" includes Python and the imports.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ print(time.perf_counter() - start)
 
 
 def make_repository(folder: Path) -> None:
-    """Each commit replaces one file by new noise: 50 MB of history, 20 MB of files."""
+    """Makes a repository whose commits each replace one file: 50 MB of history, 20 MB of files."""
     noise = random.Random(0)
     subprocess.run(["git", "init", "--quiet", "--bare", folder], check=True, env=GIT_ENVIRONMENT)
     lines = []
@@ -69,7 +69,7 @@ def make_repository(folder: Path) -> None:
 
 
 def fetch(uri: str, environment: dict[str, str]) -> tuple[float, float]:
-    """Seconds of the call, and of the whole process."""
+    """Fetches in a new process; returns the seconds of the call and of the whole process."""
     started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, uri],

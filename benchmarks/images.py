@@ -1,15 +1,15 @@
-"""Images of one function, ours and as others layer theirs: size, build and start, side by side.
+"""Compares images of one function, ours and those of other tools: size, build and start.
 
     python -m benchmarks.images [--starts 3] [--only ours,mlserver,digitalhub]
 
-All on the same `python:3.12-slim`, made on the spot, built by podman; needs root, podman,
-buildah, runc and mmdebstrap. A rebuild is one after a change of the source alone; ready is
-counted from `podman run` to the model's own readiness, with no network and a read-only root.
+podman builds all images on the same `python:3.12-slim`, which is made here. Needs root, podman,
+buildah, runc and mmdebstrap. A rebuild follows a change of the source only. The time to ready is
+from `podman run` until the model is ready, without a network and with a read-only root.
 
-The function is examples/iris. MLServer's image is the recipe of `mlserver dockerfile` upon an
-image made as MLServer's own is, with this base in the place of UBI with Conda, and without its
-other runtimes; digitalhub's is its published layers for Python 3.12 without the `processor`,
-a program that has to be had from its registry, so that it cannot be started here.
+The function is examples/iris. MLServer's image follows the recipe of `mlserver dockerfile`. Its
+base image is made like MLServer's own, but on `python:3.12-slim` instead of UBI with Conda, and
+without the other runtimes. digitalhub's image has the published layers for Python 3.12, but not
+the program `processor`, which only its registry has; so this image cannot be started here.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ COPY . /shared
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of an image; sizes in bytes, times in seconds."""
+    """The figures of an image: sizes in bytes, times in seconds."""
 
     name: str
     size: int
@@ -116,7 +116,7 @@ class Row:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.images", description=__doc__)
-    parser.add_argument("--starts", type=int, default=3, help="of each image; the median counts")
+    parser.add_argument("--starts", type=int, default=3, help="starts of each image")
     parser.add_argument("--only", default="ours,mlserver,digitalhub")
     parser.add_argument("--output", type=Path, help="a Markdown file to write the table to")
     arguments = parser.parse_args()

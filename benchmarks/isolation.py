@@ -1,11 +1,15 @@
-"""What processes of their own cost and give, measured side by side.
+"""Measures what worker processes and batching cost, and what they gain.
 
     python -m benchmarks.isolation [--seconds 2] [--repeats 3] [--pytriton]
 
-In turn: throughput in process, isolated and in MLServer's own pool (W1 and W3, server and
-workers on one core); W1 with a handler that takes 2 ms a call, whatever its rows, batched by us
-and, if asked for, by PyTriton (32 clients); a handler that computes in Python with one worker
-and with two; and batching without a server.
+Measures in turns:
+
+- requests of W1 and W3 in the server's process, in workers and in MLServer's own pool, with server
+  and workers on one core;
+- requests of W1 from 32 clients, to a handler that takes 2 ms for any number of rows, batched by us
+  and, with `--pytriton`, by PyTriton;
+- calls of a handler that computes in Python, with one worker and with two;
+- batched calls without a server.
 """
 
 from __future__ import annotations
@@ -196,7 +200,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--pytriton", action="store_true", help="beside its batcher, too")
+    parser.add_argument("--pytriton", action="store_true", help="measure PyTriton's batcher too")
     parser.add_argument("--output", type=Path, help="also write the figures there, as JSON")
     arguments = parser.parse_args()
     require_h2load()

@@ -1,4 +1,4 @@
-"""Load by h2load, a compiled generator that speaks HTTP/1.1 and, for gRPC, HTTP/2."""
+"""Makes load with h2load, a compiled generator for HTTP/1.1 and, for gRPC, HTTP/2."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Sample:
     """One timed run.
 
     Attributes:
-        requests: Answered with success.
-        failed: Not answered with success.
-        rps: Requests per second.
-        p50_ms: Median latency.
-        p99_ms: 99th percentile of latency.
-        cpu_us: CPU of the server's processes per request.
+        requests: Number of requests that succeeded.
+        failed: Number of requests that failed.
+        rps: Successful requests per second.
+        p50_ms: Median latency in milliseconds.
+        p99_ms: 99th percentile of the latency in milliseconds.
+        cpu_us: CPU time of the server's processes per request, in microseconds.
     """
 
     requests: int
@@ -45,13 +45,13 @@ class Sample:
 
 
 def require_h2load() -> None:
-    """Raises SystemExit with what to do where h2load is absent."""
+    """Raises SystemExit, which says what to install, if h2load or taskset is missing."""
     if shutil.which("h2load") is None or shutil.which("taskset") is None:
         raise SystemExit("h2load and taskset are needed: apt-get install nghttp2-client util-linux")
 
 
 def verify(server: Server, workload: Workload, route: str) -> None:
-    """Sends one request and checks its answer's value."""
+    """Sends one request and checks the value of its answer."""
     sent = request(workload, route)
     if sent.is_grpc:
         sizes = ("grpc.max_receive_message_length", "grpc.max_send_message_length")
@@ -71,7 +71,7 @@ def verify(server: Server, workload: Workload, route: str) -> None:
 
 
 def measure(server: Server, workload: Workload, route: str, clients: int, seconds: float) -> Sample:
-    """Loads a server with as many requests as fill some seconds, after a warm-up."""
+    """Warms a server up, and then sends as many requests as take the given seconds."""
     sent = request(workload, route)
     with tempfile.TemporaryDirectory() as folder:
         count = 2 * clients

@@ -1,9 +1,9 @@
-"""Where a request's CPU goes, by part of the process: needs Linux's perf.
+"""Shows which parts of a server use a request's CPU time. Needs Linux's perf.
 
     python -m benchmarks.profile w1 raw --clients 32 --systems pyfunc,bare-grpc
 
-Samples each server while it is under load, and multiplies each part's share of the samples by
-the CPU that a request took.
+perf samples each server under load. The CPU time of a part is its share of the samples, multiplied
+by the CPU time of a request.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def _profile(name: str, arguments: argparse.Namespace) -> Counter[str]:
-    """Microseconds of CPU a request, by part."""
+    """Returns the microseconds of CPU of a request, by part."""
     from .load import measure, verify
     from .systems import SYSTEMS, Server
     from .workloads import workloads

@@ -1,4 +1,4 @@
-"""Results as Markdown tables, with the targets met or missed, and as a plot."""
+"""Writes results as Markdown tables, with the targets met or missed, and as a plot."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PEERS = (
     "bare-grpc",
 )  # fmt: skip
 
-# (against, workload, route, clients, figure, ratio that ours must reach)
+# (other system, workload, route, clients, figure, smallest ratio of our figure to the other's)
 TARGETS = (
     *(("numpy-lean", w, r, c, "rps", 1.0)
       for w in ("w1", "w4") for r in ("json", "typed", "raw") for c in (1, 8, 32)),

@@ -1,4 +1,4 @@
-"""Starts the systems, verifies them, and times them in turn, repetition by repetition."""
+"""Starts the systems, checks their answers, and measures them in turns."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Case = tuple[str, str, int]
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Runs what the arguments say and writes the results."""
+    """Runs the suite with the arguments of the command line, and writes the results."""
     require_h2load()
     names = arguments.systems.split(",") if arguments.systems else list(SYSTEMS)
     seconds, repeats = arguments.seconds, arguments.repeats

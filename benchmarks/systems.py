@@ -1,4 +1,4 @@
-"""The systems under test: how each is started and what it can do."""
+"""The systems that are measured: how each is started, and its routes and models."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ ALL = ("w1", "w2", "w3", "w4")
 
 @dataclass(frozen=True)
 class System:
-    """A system under test.
+    """A system that is measured.
 
     Attributes:
-        name: In results.
+        name: Name in the results.
         environment: Key of `environments.REQUIREMENTS`.
-        command: Builds its command from (interpreter, working folder, ports).
-        routes: What it speaks.
-        models: Workloads it serves.
-        variables: Added to its environment.
+        command: Builds the command from the interpreter, the working folder and the ports.
+        routes: Routes that it has.
+        models: Workloads that it serves.
+        variables: Environment variables besides the usual ones.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Ports:
 
 
 class Server:
-    """A running system, in a session of its own on its own core. Stopped while not in use."""
+    """A running system, in its own session on its own core. Paused while others are measured."""
 
     def __init__(self, system: System, folder: Path) -> None:
         self.system = system
@@ -107,11 +107,11 @@ class Server:
             return []
 
     def cpu_seconds(self) -> float:
-        """CPU used so far by all its processes."""
+        """Returns the CPU seconds that all its processes have used."""
         return sum(sum(process.cpu_times()[:2]) for process in self.processes())
 
     def memory(self, line: str) -> int:
-        """Bytes by a line of /proc/PID/status, `VmRSS` or `VmHWM`, over all its processes."""
+        """Returns the bytes of all its processes by a line of /proc/PID/status, such as VmRSS."""
         total = 0
         for process in self.processes():
             status = Path(f"/proc/{process.pid}/status").read_text()

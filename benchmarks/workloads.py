@@ -1,7 +1,11 @@
-"""The workloads and what each sends over each route, as bytes ready for a load generator.
+"""The workloads, and the bytes that a load generator sends for each over each route.
 
-W1 FP32 [1, 4] to [1, 4]; W2 FP32 [1, 150528] to [1, 1000]; W3 FP32 [8, 131072] to the
-same; W4 BYTES [1] to upper case.
+| | input | output |
+|---|---|---|
+| W1 | FP32 [1, 4] | FP32 [1, 4] |
+| W2 | FP32 [1, 150528] | FP32 [1, 1000] |
+| W3 | FP32 [8, 131072] | FP32 [8, 131072] |
+| W4 | BYTES [1] | BYTES [1], in upper case |
 """
 
 from __future__ import annotations
@@ -20,12 +24,12 @@ GRPC_PATH = "/inference.GRPCInferenceService/ModelInfer"
 
 @dataclass(frozen=True)
 class Workload:
-    """A model's input and the output it must give.
+    """The input of a model, and the output that it must give.
 
     Attributes:
-        name: Also the model's.
-        values: Sent as tensor `x`.
-        expected: Must come back as tensor `y`.
+        name: Name of the workload and of its model.
+        values: Values of the input `x`.
+        expected: Values that the output `y` must have.
     """
 
     name: str
@@ -39,7 +43,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Request:
-    """One HTTP request: path, headers and body. gRPC is a framed message over HTTP/2."""
+    """One HTTP request. A gRPC call is a request over HTTP/2 whose body is a framed message."""
 
     path: str
     headers: dict[str, str]
@@ -63,12 +67,12 @@ def workloads() -> dict[str, Workload]:
 
 
 def request(workload: Workload, route: str) -> Request:
-    """What a client sends for a workload over a route."""
+    """Makes the request that a client sends for a workload over a route."""
     return {"json": _json, "binary": _binary, "typed": _typed, "raw": _raw}[route](workload)
 
 
 def check(workload: Workload, route: str, headers: dict[str, str], body: bytes) -> None:
-    """Raises AssertionError where a response does not hold the expected tensor."""
+    """Raises AssertionError if a response does not have the expected tensor."""
     values = _decode_grpc(body) if route in ("typed", "raw") else _decode_rest(headers, body)
     if workload.datatype == "BYTES":
         assert values == list(workload.expected), (workload.name, route, values)

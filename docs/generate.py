@@ -1,4 +1,4 @@
-"""Writes the files that are generated from the code: `make docs`."""
+"""Writes the files that are made from the code: `make docs`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def schema_text() -> str:
 
 
 def manifest_commands(document: Path) -> list[list[str]]:
-    """The arguments of each `mlserver-pyfunc manifest` command that a document shows."""
+    """Returns the arguments of each `mlserver-pyfunc manifest` command that a page shows."""
     text = document.read_text().replace("\\\n", " ")
     lines = re.findall(r"^(?:\$ )?mlserver-pyfunc (manifest .*)$", text, re.MULTILINE)
     return [shlex.split(line, comments=True) for line in lines]

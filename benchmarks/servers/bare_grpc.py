@@ -1,4 +1,4 @@
-"""The floor over gRPC: grpc.aio and NumPy on MLServer's own messages, no checks."""
+"""The fastest possible server over gRPC: grpc.aio, NumPy and MLServer's messages, no checks."""
 
 import argparse
 import asyncio

@@ -1,4 +1,4 @@
-"""The floor over REST: uvicorn, orjson and NumPy, no framework, no checks."""
+"""The fastest possible server over REST: uvicorn, orjson and NumPy, no framework, no checks."""
 
 import argparse
 

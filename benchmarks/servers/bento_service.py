@@ -1,4 +1,4 @@
-"""W1 on BentoML: its own protocol, shaped as the Open Inference Protocol's JSON."""
+"""W1 on BentoML, over its own protocol with the JSON of the Open Inference Protocol."""
 
 import bentoml
 import numpy as np

@@ -1,4 +1,4 @@
-"""The workloads as handlers of ours."""
+"""The workloads as handlers of mlserver-pyfunc."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""The workloads as KServe custom models."""
+"""The workloads as custom models of KServe."""
 
 import uuid
 
@@ -36,6 +36,6 @@ def _upper(text):
 
 
 if __name__ == "__main__":
-    # KServe reads --http_port and --grpc_port itself.
+    # KServe itself reads --http_port and --grpc_port.
     server = ModelServer(workers=1, access_log_format=None, enable_docs_url=False)
     server.start([Workload(name) for name in ("w1", "w2", "w3", "w4")])

@@ -1,4 +1,4 @@
-"""W1 on LitServe: its own protocol, shaped as the Open Inference Protocol's JSON."""
+"""W1 on LitServe, over its own protocol with the JSON of the Open Inference Protocol."""
 
 import argparse
 

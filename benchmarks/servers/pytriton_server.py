@@ -1,4 +1,4 @@
-"""The workloads bound to PyTriton, with or without its dynamic batcher."""
+"""The workloads on PyTriton, with or without its dynamic batcher."""
 
 import argparse
 import time
@@ -41,7 +41,7 @@ if __name__ == "__main__":
     parser.add_argument("--grpc", type=int)
     parser.add_argument("--metrics", type=int)
     parser.add_argument("--batcher", action="store_true")
-    parser.add_argument("--call-ms", type=float, default=0, help="what each call costs more")
+    parser.add_argument("--call-ms", type=float, default=0, help="extra milliseconds per call")
     args = parser.parse_args()
     config = TritonConfig(
         http_port=args.http, grpc_port=args.grpc, metrics_port=args.metrics, log_verbose=0
