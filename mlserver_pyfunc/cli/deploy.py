@@ -57,11 +57,11 @@ def command(
     """Put the function in FOLDER on a Kubernetes cluster, and wait until it serves.
 
     Applies what `manifest` prints, by server-side apply: run it again to update. Then tells where
-    the function answers, and how to call it. Needs the `kserve` extra.
+    the function answers, and how to call it. Needs the `deploy` extra.
     """
     from mlserver_pyfunc.definition.folder import open_folder
-    from mlserver_pyfunc.deployment.cluster.api import connect
     from mlserver_pyfunc.deployment.cluster.errors import ClusterError, UnreachableError
+    from mlserver_pyfunc.deployment.cluster.kubeconfig import connect
 
     if delete and dry_run:
         raise click.UsageError("--delete and --dry-run do not go together")

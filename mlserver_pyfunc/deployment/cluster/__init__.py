@@ -1,4 +1,5 @@
-"""Puts Kubernetes objects on a cluster, waits for them, and removes them.
+"""Applies Kubernetes objects to a cluster, waits for them, and removes them.
 
-Never imports mlserver; the Kubernetes client is imported only when a cluster is connected to.
+`kubeconfig.connect` comes first: it tells how to install the Kubernetes client, which the other
+modules import.
 """

@@ -1,4 +1,4 @@
-"""Where a deployed function answers, told from the objects as the cluster has them."""
+"""Where a deployed function answers, found from its objects on the cluster."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ FORWARDED_PORT = PORTS.http
 
 @dataclass(frozen=True)
 class Address:
-    """A URL of REST.
+    """A URL for calls by REST.
 
     Attributes:
-        where: From where it can be reached.
-        url: Without `/v2`.
-        headers: That a call needs besides.
+        where: Place from which the URL can be reached.
+        url: The URL without `/v2`.
+        headers: Headers that a call must carry.
     """
 
     where: str
@@ -34,11 +34,11 @@ class Addresses:
     """Where a function answers.
 
     Attributes:
-        model: Its name there.
-        rest: URLs, those that reach furthest first.
-        grpc: `HOST:PORT`, reachable in the cluster; empty where that is not known.
-        forward: The `kubectl` command that makes it answer on this machine; empty without one.
-        forwarded: What it then answers as.
+        model: Name of the model in URLs.
+        rest: URLs, the one that can be reached from furthest away first.
+        grpc: `HOST:PORT` inside the cluster; empty if not known.
+        forward: `kubectl` command that forwards a port of this machine; empty if none works.
+        forwarded: Address on this machine while that command runs.
     """
 
     model: str
@@ -49,11 +49,11 @@ class Addresses:
 
 
 def addresses(live: Mapping[str, Object], model: str) -> Addresses:
-    """Tells where a function answers.
+    """Finds where a function answers.
 
     Args:
-        live: Its objects as the cluster has them.
-        model: Its name, where the platform gives it no other.
+        live: Objects of the function on the cluster.
+        model: Name of the model, unless the platform gives it another.
     """
     for kind, find in _FINDERS.items():
         for each in live.values():
@@ -74,7 +74,8 @@ def _inference_service(live: Object, model: str) -> Addresses:
     found.append(Address("in the cluster", _base(inside), {}))
     predictor = (status.get("components") or {}).get("predictor") or {}
     grpc = predictor.get("grpcUrl") or ""
-    # A ready service has this Service beneath it in both modes; Knative's cannot be forwarded to.
+    # KServe makes this Service in both modes, but kubectl cannot forward to Knative's, which has
+    # no selector.
     is_knative = "latestReadyRevision" in predictor
     forward = "" if is_knative else _forward(f"service/{name}-predictor", namespace, 80)
     return Addresses(model, found, urlsplit(grpc).netloc or grpc, forward, _forwarded(forward))
@@ -122,7 +123,7 @@ def _service(live: Object, model: str) -> Addresses:
     return Addresses(model, found, f"{host}:{grpc}" if grpc else "", forward, _forwarded(forward))
 
 
-# The first kind that a function has tells.
+# By kind; the first kind that the function has is used.
 _FINDERS: Mapping[str, Callable[[Object, str], Addresses]] = {
     "InferenceService": _inference_service,
     "SeldonDeployment": _seldon_deployment,
@@ -136,7 +137,7 @@ def _is_inside(url: str) -> bool:
 
 
 def _base(url: str) -> str:
-    """Without the path: some platforms give the URL of a call."""
+    """Returns a URL without its path: some platforms give the URL of a call."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
 

@@ -1,238 +1,221 @@
-"""A connection to a cluster: requests, retries and what its API offers."""
+"""A connection to a cluster: Kubernetes' own dynamic client, with retries and clear errors.
+
+This module imports the Kubernetes client: `kubeconfig.connect` imports it only when a cluster is
+needed.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from ssl import SSLError
 from typing import Any
-from urllib.parse import quote, urlencode
 
 import tenacity
+from kubernetes.client import ApiClient, ApiException
+from kubernetes.dynamic import DynamicClient
+from kubernetes.dynamic.exceptions import ResourceNotFoundError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    NameResolutionError,
+    ProtocolError,
+    ReadTimeoutError,
+)
 
-from .errors import Asked, ClusterError, UnreachableError, missing_kind, refused
+from .errors import ApiCall, ClusterError, UnreachableError, missing_kind, refused
 
 Object = dict[str, Any]
+Resource = Any
+"""A kind as the cluster serves it: a `kubernetes.dynamic.Resource`."""
 
+FIELD_MANAGER = "mlserver-pyfunc"
+"""Manager of the fields that this package applies."""
 ATTEMPTS = 4
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
 
-_VERBS = {"GET": "get", "PATCH": "patch", "DELETE": "delete"}
+# The dynamic client keeps what it discovers in a file, by default /tmp/osrcp-<hash of the URL>.json
+# for every user of the machine. Its name can be guessed, so another user could place a file there
+# that sends our requests elsewhere, and it would stay behind. None cannot be passed (it means the
+# default), and an empty file makes the client log an error. A path below a device never exists and
+# cannot be written; the client ignores the failed write (kubernetes/dynamic/discovery.py).
+_NO_CACHE_FILE = os.path.join(os.devnull, "none")
 
 
-@dataclass(frozen=True)
-class Resource:
-    """A kind, as the cluster's API serves it."""
-
-    api_version: str
-    kind: str
-    plural: str
-    is_namespaced: bool
-
-    @property
-    def qualified(self) -> str:
-        """`inferenceservices.serving.kserve.io`, as RBAC and kubectl write it."""
-        group = self.api_version.rpartition("/")[0]
-        return f"{self.plural}.{group}" if group else self.plural
-
-    def path(self, namespace: str, name: str = "") -> str:
-        """Of the collection, or of one object."""
-        parts = [_group_path(self.api_version)]
-        if self.is_namespaced:
-            parts += ["namespaces", quote(namespace, safe="")]
-        parts.append(self.plural)
-        if name:
-            parts.append(quote(name, safe=""))
-        return "/".join(parts)
-
-
-class Cluster:
-    """A cluster, and the namespace that objects without one go to.
+class Cluster(DynamicClient):  # type: ignore[misc]
+    """A cluster, and the namespace for objects that name none.
 
     Args:
-        client: A `kubernetes.client.ApiClient` that repeats nothing by itself.
-        namespace: For objects that name none.
+        client: The connection. It must not repeat requests by itself.
+        namespace: Namespace for objects that name none.
+
+    Raises:
+        ClusterError: The cluster does not answer, or refuses the credentials.
     """
 
-    def __init__(self, client: Any, namespace: str) -> None:
-        self._client = client
-        self._resources: dict[tuple[str, str], Resource] = {}
+    def __init__(self, client: ApiClient, namespace: str) -> None:
         self.namespace = namespace
         self.server = str(client.configuration.host)
+        super().__init__(client, cache_file=_NO_CACHE_FILE)
 
     def close(self) -> None:
-        """Closes its connections."""
-        self._client.close()
+        """Closes the connections."""
+        self.client.close()
 
     def resource(self, api_version: str, kind: str) -> Resource:
-        """How the cluster serves a kind.
+        """Returns how the cluster serves a kind.
 
         Raises:
-            ClusterError: It does not.
+            ClusterError: The cluster does not have the kind.
         """
-        if (api_version, kind) not in self._resources:
-            self._discover(api_version, kind)
-        found = self._resources.get((api_version, kind))
-        if found is None:
-            raise missing_kind(api_version, kind)
-        return found
-
-    def get(self, resource: Resource, name: str, namespace: str = "") -> Object | None:
-        """An object; None where there is none."""
+        # Without the prefix, the client asks every group that has a version "v1".
+        prefix = "apis" if "/" in api_version else "api"
         try:
-            return self._object_request("GET", resource, name, namespace)
+            return self.resources.get(prefix=prefix, api_version=api_version, kind=kind)
+        except ResourceNotFoundError:
+            raise missing_kind(api_version, kind) from None
+        except ClusterError as error:
+            if error.status == 404:
+                raise missing_kind(api_version, kind) from None
+            raise
+
+    def find(self, resource: Resource, name: str, namespace: str) -> Object | None:
+        """Returns an object, or None if there is none of that name."""
+        call = self._call("get", resource, name, namespace)
+        try:
+            return self._object(self.get(resource, name, namespace, call=call))
         except ClusterError as error:
             if error.status == 404:
                 return None
             raise
 
-    def list(self, resource: Resource, namespace: str, query: Mapping[str, str]) -> list[Object]:
-        """Objects of a namespace, or of all where it is empty and the kind has one."""
-        path = resource.path(namespace)
-        if resource.is_namespaced and not namespace:
-            path = f"{_group_path(resource.api_version)}/{resource.plural}"
-        asked = Asked("list", resource.qualified, resource.kind, namespace, self.server)
-        found = json.loads(self._request("GET", path, asked, query=query))
-        return list(found.get("items") or ())
+    def find_all(self, resource: Resource, namespace: str, **selectors: str) -> list[Object]:
+        """Returns the objects of a namespace, or of all namespaces if it is empty.
 
-    def patch(
-        self, resource: Resource, body: Object, namespace: str, query: Mapping[str, str]
+        Args:
+            resource: Kind of the objects.
+            namespace: Namespace to look in.
+            selectors: `label_selector` or `field_selector`.
+        """
+        call = ApiCall("list", full_name(resource), resource.kind, namespace, self.server)
+        found = self.get(resource, namespace=namespace, call=call, **selectors)
+        return list(self._object(found)["items"])
+
+    def apply(
+        self, resource: Resource, wanted: Object, namespace: str, *, force: bool, dry_run: bool
     ) -> Object:
-        """Server-side apply of an object; returns it as it is now."""
-        name = body["metadata"]["name"]
-        return self._object_request("PATCH", resource, name, namespace, query=query, body=body)
+        """Applies an object on the server's side, and returns it as it is now."""
+        return self._object(
+            self.server_side_apply(
+                resource,
+                wanted,
+                namespace=namespace,
+                force_conflicts=str(force).lower(),
+                field_manager=FIELD_MANAGER,
+                dry_run="All" if dry_run else None,
+                query_params=[("fieldValidation", "Strict")],
+                call=self._call("patch", resource, wanted["metadata"]["name"], namespace),
+            )
+        )
 
-    def delete(self, resource: Resource, name: str, namespace: str, propagation: str) -> bool:
-        """Deletes an object; False where there was none."""
-        options = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": propagation}
+    def remove(self, resource: Resource, name: str, namespace: str, propagation: str) -> None:
+        """Deletes an object; does nothing if there is none.
+
+        Args:
+            resource: Kind of the object.
+            name: Name of the object.
+            namespace: Namespace of the object.
+            propagation: `Foreground` or `Background`.
+        """
+        call = self._call("delete", resource, name, namespace)
         try:
-            self._object_request("DELETE", resource, name, namespace, body=options)
+            self.delete(resource, name, namespace, propagation_policy=propagation, call=call)
         except ClusterError as error:
-            if error.status == 404:
-                return False
-            raise
-        return True
+            if error.status != 404:
+                raise
 
-    def log(self, pod: str, namespace: str, query: Mapping[str, str]) -> str:
-        """The log of a container of a pod."""
-        path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(pod, safe='')}/log"
-        asked = Asked("get", "pods/log", f'the log of pod "{pod}"', namespace, self.server)
-        return self._request("GET", path, asked, query=query).decode(errors="replace")
+    def log(self, pod: str, namespace: str, **query: object) -> str:
+        """Returns the log of a container of a pod.
 
-    def _object_request(
-        self,
-        method: str,
-        resource: Resource,
-        name: str,
-        namespace: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: Object | None = None,
-    ) -> Object:
-        where = (namespace or self.namespace) if resource.is_namespaced else ""
-        what = f'{resource.kind} "{name}"'
-        asked = Asked(_VERBS[method], resource.qualified, what, where, self.server)
-        answer = self._request(method, resource.path(where, name), asked, query=query, body=body)
-        found: Object = json.loads(answer)
-        return found
+        Args:
+            pod: Name of the pod.
+            namespace: Namespace of the pod.
+            query: Parameters of the API, such as `container` and `tailLines`.
+        """
+        path = self.resource("v1", "Pod").path(pod, namespace) + "/log"
+        call = ApiCall("get", "pods/log", f'the log of pod "{pod}"', namespace, self.server)
+        # As bytes: the client would parse a log that happens to be JSON.
+        answer = self.request(
+            "get", path, query_params=[*query.items()], serialize=False, call=call
+        )
+        return str(answer.data.decode(errors="replace"))
 
-    def _discover(self, api_version: str, kind: str) -> None:
-        asked = Asked("get", "", f"the API {api_version}", "", self.server)
-        try:
-            listed = json.loads(self._request("GET", _group_path(api_version), asked))
-        except ClusterError as error:
-            if error.status == 404:
-                raise missing_kind(api_version, kind) from None
-            raise
-        for entry in listed.get("resources") or ():
-            # Such as `deployments/status`.
-            if "/" not in entry["name"]:
-                key = (api_version, entry["kind"])
-                self._resources[key] = Resource(*key, entry["name"], entry["namespaced"])
-
-    def _request(
+    def request(
         self,
         method: str,
         path: str,
-        asked: Asked,
+        body: Any = None,
         *,
-        query: Mapping[str, str] | None = None,
-        body: Object | None = None,
-    ) -> bytes:
-        """Sends a request, again where that may help: all that are sent here may be repeated."""
+        call: ApiCall | None = None,
+        **params: Any,
+    ) -> Any:
+        """Sends a request, and repeats it after a transient failure.
+
+        The dynamic client sends everything through this method, discovery too. Every request of
+        this package may be repeated.
+
+        Args:
+            method: HTTP method.
+            path: Path of the API.
+            body: The object to send.
+            call: Names the request in errors; None for a request of discovery.
+            params: Passed on to the dynamic client.
+
+        Raises:
+            ClusterError: The cluster refuses the request, or does not answer.
+        """
+        call = call or ApiCall("get", "", f"the API {path.strip('/')}", "", self.server)
         attempts = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(_may_pass),
+            retry=tenacity.retry_if_exception(_is_transient),
             stop=tenacity.stop_after_attempt(ATTEMPTS),
             wait=_pause,
             reraise=True,
         )
-        return attempts(self._send, method, path, asked, query or {}, body)
+        return attempts(self._send, call, method, path, body, params)
 
     def _send(
-        self, method: str, path: str, asked: Asked, query: Mapping[str, str], body: Object | None
-    ) -> bytes:
-        """Sends a request once, past the client's own calls: those lose the cause of TLS errors."""
-        from urllib3 import Timeout
-        from urllib3.exceptions import HTTPError
-
-        headers = {"Accept": "application/json, */*", **self._client.default_headers}
-        if body is not None:
-            headers["Content-Type"] = _CONTENT_TYPES[method]
-        self._client.update_params_for_auth(headers, [], ["BearerToken"])
+        self, call: ApiCall, method: str, path: str, body: Any, params: dict[str, Any]
+    ) -> Any:
+        timeout = (CONNECT_SECONDS, READ_SECONDS)
         try:
-            answer = self._client.rest_client.pool_manager.request(
-                method,
-                f"{self.server}{path}" + (f"?{urlencode(query)}" if query else ""),
-                body=None if body is None else json.dumps(body),
-                headers=headers,
-                timeout=Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
-            )
-        except HTTPError as error:
-            raise _unreachable(self.server, error) from None
-        if not 200 <= answer.status < 300:
-            raise _refusal(answer, asked)
-        data: bytes = answer.data
-        return data
+            return super().request(method, path, body, _request_timeout=timeout, **params)
+        # AttributeError: see _transport_error.
+        except (ApiException, HTTPError, AttributeError) as error:
+            if isinstance(error, ApiException) and error.status:
+                raise _refusal(error, call) from None
+            failed = _transport_error(error)
+            if failed is None:
+                raise
+            raise _unreachable(self.server, failed) from None
+
+    def _call(self, verb: str, resource: Resource, name: str, namespace: str) -> ApiCall:
+        where = namespace if resource.namespaced else ""
+        return ApiCall(verb, full_name(resource), f'{resource.kind} "{name}"', where, self.server)
+
+    @staticmethod
+    def _object(answer: Any) -> Object:
+        found: Object = answer.to_dict()
+        return found
 
 
-_CONTENT_TYPES = {"PATCH": "application/apply-patch+yaml", "DELETE": "application/json"}
+def full_name(resource: Resource) -> str:
+    """Returns `inferenceservices.serving.kserve.io`, as RBAC and kubectl write a kind."""
+    return f"{resource.name}.{resource.group}" if resource.group else str(resource.name)
 
 
-def connect(kubeconfig: Path | None = None, context: str | None = None) -> Cluster:
-    """Connects as kubectl would: by a kubeconfig, or by a pod's own service account.
-
-    Args:
-        kubeconfig: In place of $KUBECONFIG and ~/.kube/config.
-        context: In place of the current one.
-
-    Raises:
-        ClusterError: The client is not installed, or there is no configuration to connect by.
-    """
-    try:
-        from kubernetes import client
-    except ImportError:
-        raise ClusterError(
-            "the Kubernetes client is not installed", 'pip install "mlserver-pyfunc[kserve]"'
-        ) from None
-    from .kubeconfig import configure
-
-    configuration = client.Configuration()
-    # Requests are repeated here, by what the answer says.
-    configuration.retries = False
-    namespace = configure(configuration, kubeconfig, context)
-    return Cluster(client.ApiClient(configuration), namespace)
-
-
-def _group_path(api_version: str) -> str:
-    return f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
-
-
-def _may_pass(error: BaseException) -> bool:
-    return isinstance(error, ClusterError) and error.may_pass
+def _is_transient(error: BaseException) -> bool:
+    return isinstance(error, ClusterError) and error.is_transient
 
 
 _growing = tenacity.wait_random_exponential(multiplier=0.25, max=8)
@@ -240,35 +223,44 @@ _growing = tenacity.wait_random_exponential(multiplier=0.25, max=8)
 
 def _pause(state: tenacity.RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
-    asked_for = error.retry_after if isinstance(error, ClusterError) else 0.0
-    return max(asked_for, _growing(state))
+    requested = error.retry_after if isinstance(error, ClusterError) else 0.0
+    return max(requested, _growing(state))
 
 
-def _refusal(answer: Any, asked: Asked) -> ClusterError:
+def _refusal(error: ApiException, call: ApiCall) -> ClusterError:
     try:
-        body = json.loads(answer.data)
+        body = json.loads(error.body)
     except ValueError:
         body = None
-    after = str(answer.headers.get("Retry-After") or "")
-    found = body if isinstance(body, dict) else {}
-    return refused(answer.status, found, asked, float(after) if after.isdigit() else 0)
+    after = str((error.headers or {}).get("Retry-After") or "")
+    status = body if isinstance(body, dict) else {}
+    return refused(error.status, status, call, float(after) if after.isdigit() else 0)
 
 
-def _unreachable(server: str, error: Exception) -> UnreachableError:
-    from urllib3.exceptions import ProtocolError, ReadTimeoutError
+def _transport_error(error: BaseException | None) -> HTTPError | None:
+    """Finds the error of the connection behind an error of the client.
 
+    The generated client turns a TLS error into an `ApiException` of status 0 whose text is all
+    that is left of it, and then fails with an AttributeError, because that exception has no body
+    to decode (kubernetes/client/api_client.py, `e.body.decode`). The error that we want to name is
+    still in the chain of contexts.
+    """
+    while error is not None and not isinstance(error, HTTPError):
+        error = error.__context__
+    return error
+
+
+def _unreachable(server: str, error: HTTPError) -> UnreachableError:
     return UnreachableError(
         f"the cluster at {server} does not answer: {_cause(error)}",
         "is it up, and is it the one you mean? --context and --kubeconfig choose another",
-        # It was connected before it failed.
-        may_pass=isinstance(error, ProtocolError | ReadTimeoutError),
+        # These two come after a connection was made.
+        is_transient=isinstance(error, ProtocolError | ReadTimeoutError),
     )
 
 
-def _cause(error: Exception) -> str:
-    """`Connection refused` and the like, without the client's object addresses."""
-    from urllib3.exceptions import ConnectTimeoutError, NameResolutionError
-
+def _cause(error: HTTPError) -> str:
+    """Returns `Connection refused` and the like, without the addresses of Python objects."""
     if isinstance(error, NameResolutionError):
         return "its name has no address"
     if isinstance(error, ConnectTimeoutError) and not error.__cause__:

@@ -6,14 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .api import Cluster, Object, Resource
+from .api import FIELD_MANAGER, Cluster, Object, Resource, full_name
 from .errors import ClusterError
-
-FIELD_MANAGER = "mlserver-pyfunc"
 
 Change = Literal["created", "updated", "unchanged", "deleted", "absent", "kept"]
 
-# What others refer to comes first; removal runs the other way.
+# Objects that others refer to come first. Removal runs in reverse order.
 _ORDER = (
     "Namespace",
     "ServiceAccount",
@@ -33,8 +31,8 @@ class Target:
     """An object to apply or delete, and how the cluster serves its kind.
 
     Attributes:
-        wanted: As the manifest has it, with its namespace.
-        resource: Of its kind.
+        wanted: The object of the manifest, with its namespace.
+        resource: How the cluster serves the kind.
     """
 
     wanted: Object
@@ -42,25 +40,28 @@ class Target:
 
     @property
     def kind(self) -> str:
-        return self.resource.kind
+        """Kind of the object."""
+        return str(self.wanted["kind"])
 
     @property
     def name(self) -> str:
+        """Name of the object."""
         return str(self.wanted["metadata"]["name"])
 
     @property
     def namespace(self) -> str:
-        """Empty where the kind has none."""
+        """Namespace of the object; empty if the kind has none."""
         return str(self.wanted["metadata"].get("namespace", ""))
 
     @property
     def title(self) -> str:
+        """`KIND/NAME`, as progress shows the object."""
         return f"{self.kind}/{self.name}"
 
 
 @dataclass(frozen=True)
 class Applied:
-    """An object as it is on the cluster after a change."""
+    """An object as it is on the cluster after a change, and what the change was."""
 
     target: Target
     live: Object
@@ -68,16 +69,16 @@ class Applied:
 
 
 def targets(cluster: Cluster, objects: Iterable[Mapping[str, Any]]) -> list[Target]:
-    """Objects in the order to apply them in, each with its namespace.
+    """Sorts objects into the order to apply them, and gives each its namespace.
 
     Raises:
-        ClusterError: The cluster lacks a kind, or cannot be asked.
+        ClusterError: The cluster does not have a kind, or does not answer.
     """
     found = []
     for wanted in objects:
         resource = cluster.resource(wanted["apiVersion"], wanted["kind"])
         metadata = dict(wanted["metadata"])
-        if resource.is_namespaced:
+        if resource.namespaced:
             metadata.setdefault("namespace", cluster.namespace)
         else:
             metadata.pop("namespace", None)
@@ -88,20 +89,20 @@ def targets(cluster: Cluster, objects: Iterable[Mapping[str, Any]]) -> list[Targ
 def apply(
     cluster: Cluster, wanted: Sequence[Target], *, force: bool, dry_run: bool
 ) -> Iterator[Applied]:
-    """Applies objects in order; nothing is changed where the cluster refuses any of them.
+    """Applies objects in order. Changes nothing if the cluster refuses any of them.
 
     Args:
-        cluster: To apply them on.
-        wanted: As `targets` gives them.
+        cluster: Where to apply the objects.
+        wanted: Result of `targets`.
         force: Take over fields that others manage.
-        dry_run: Let the cluster check them, and change nothing.
+        dry_run: Let the cluster check the objects, and change nothing.
 
     Raises:
-        ClusterError: The cluster refuses one.
+        ClusterError: The cluster refuses an object.
     """
     checked = [_checked(cluster, target, force=force) for target in wanted]
     for target, (before, rehearsed) in zip(wanted, checked, strict=True):
-        live = rehearsed if dry_run else _patch(cluster, target, force=force)
+        live = rehearsed if dry_run else _patch(cluster, target, force=force, dry_run=False)
         yield Applied(target, live, _change(before, live))
 
 
@@ -111,20 +112,20 @@ def delete(
     """Deletes objects, the last applied first.
 
     Args:
-        cluster: To delete them from.
-        unwanted: As `targets` gives them.
-        force: Also those that were not applied by us.
-        wait: Keep each until what belongs to it is gone.
+        cluster: Where to delete the objects.
+        unwanted: Result of `targets`.
+        force: Delete also objects that this package did not apply.
+        wait: Let the cluster keep each object until its dependents are gone.
 
     Raises:
-        ClusterError: The cluster refuses, or an object is another's.
+        ClusterError: The cluster refuses, or an object was made by somebody else.
     """
     found = [(target, _existing(cluster, target)) for target in reversed(unwanted)]
     for target, live in found:
         if live is not None and not force and _applied_entry(live) is None:
             raise ClusterError(
                 f'{target.kind} "{target.name}" was not made by this command',
-                f"delete it yourself by kubectl delete {target.resource.qualified} {target.name}, "
+                f"delete it yourself by kubectl delete {full_name(target.resource)} {target.name}, "
                 "or by --force-conflicts",
             )
     for target, live in found:
@@ -132,7 +133,7 @@ def delete(
 
 
 def changed_at(live: Mapping[str, Any]) -> str:
-    """When our apply last changed an object; empty where that is not told."""
+    """Returns when our apply last changed an object; empty if the object does not say."""
     entry = _applied_entry(live)
     return str(entry.get("time", "")) if entry else ""
 
@@ -142,7 +143,7 @@ def _rank(target: Target) -> int:
 
 
 def _checked(cluster: Cluster, target: Target, *, force: bool) -> tuple[Object | None, Object]:
-    """An object as it was, and as it would be."""
+    """Returns an object as it is now (None if absent), and as it would be."""
     before = _existing(cluster, target)
     if before and before["metadata"].get("deletionTimestamp"):
         raise ClusterError(
@@ -151,25 +152,21 @@ def _checked(cluster: Cluster, target: Target, *, force: bool) -> tuple[Object |
     try:
         return before, _patch(cluster, target, force=force, dry_run=True)
     except ClusterError as error:
-        # A webhook that cannot rehearse says so; the apply itself will tell.
+        # Admission webhooks with side effects cannot be asked in a dry run. The cluster then
+        # refuses the dry run, not the object: only the apply itself can tell.
         if error.status == 400 and "does not support dry run" in str(error):
             return before, target.wanted
         raise
 
 
 def _existing(cluster: Cluster, target: Target) -> Object | None:
-    return cluster.get(target.resource, target.name, target.namespace)
+    return cluster.find(target.resource, target.name, target.namespace)
 
 
-def _patch(cluster: Cluster, target: Target, *, force: bool, dry_run: bool = False) -> Object:
-    query = {
-        "fieldManager": FIELD_MANAGER,
-        "force": "true" if force else "false",
-        "fieldValidation": "Strict",
-    }
-    if dry_run:
-        query["dryRun"] = "All"
-    return cluster.patch(target.resource, target.wanted, target.namespace, query)
+def _patch(cluster: Cluster, target: Target, *, force: bool, dry_run: bool) -> Object:
+    return cluster.apply(
+        target.resource, target.wanted, target.namespace, force=force, dry_run=dry_run
+    )
 
 
 def _change(before: Object | None, live: Object) -> Change:
@@ -180,7 +177,7 @@ def _change(before: Object | None, live: Object) -> Change:
 
 
 def _content(live: Object) -> Object:
-    """Without what the cluster writes by itself: a rehearsal has no new resourceVersion."""
+    """Removes what the cluster itself writes: a dry run gives no new resourceVersion."""
     metadata = live["metadata"]
     kept = {key: metadata.get(key) for key in ("labels", "annotations", "ownerReferences")}
     rest = {key: value for key, value in live.items() if key not in ("metadata", "status")}
@@ -192,20 +189,20 @@ def _delete(cluster: Cluster, target: Target, live: Object | None, propagation: 
         return Applied(target, target.wanted, "absent")
     if _is_used(cluster, target):
         return Applied(target, live, "kept")
-    cluster.delete(target.resource, target.name, target.namespace, propagation)
+    cluster.remove(target.resource, target.name, target.namespace, propagation)
     return Applied(target, live, "deleted")
 
 
 def _is_used(cluster: Cluster, target: Target) -> bool:
-    """Whether other services run on a runtime or server, which others may share."""
+    """Tells whether other services run on a shared runtime or server."""
     if target.kind in ("ClusterServingRuntime", "ServingRuntime"):
         services = cluster.resource("serving.kserve.io/v1beta1", "InferenceService")
-        users = cluster.list(services, target.namespace, {})
-        return any(_runtime(user) == target.name for user in users if not _is_going(user))
+        users = cluster.find_all(services, target.namespace)
+        return any(_runtime(user) == target.name for user in users if not _is_ending(user))
     if target.kind == "Server":
         models = cluster.resource(target.wanted["apiVersion"], "Model")
-        users = cluster.list(models, target.namespace, {})
-        return any(_serves(target.wanted, user) for user in users if not _is_going(user))
+        users = cluster.find_all(models, target.namespace)
+        return any(_serves(target.wanted, user) for user in users if not _is_ending(user))
     return False
 
 
@@ -216,7 +213,7 @@ def _runtime(service: Object) -> str | None:
 
 
 def _serves(server: Object, model: Object) -> bool:
-    """Whether a model is meant for a server: by name, or by a capability of its own."""
+    """Tells whether a model asks for a server, by its name or by one of its capabilities."""
     named = model["spec"].get("server")
     if named:
         return bool(named == server["metadata"]["name"])
@@ -224,7 +221,7 @@ def _serves(server: Object, model: Object) -> bool:
     return bool(own & set(model["spec"].get("requirements") or ()))
 
 
-def _is_going(live: Object) -> bool:
+def _is_ending(live: Object) -> bool:
     return bool(live["metadata"].get("deletionTimestamp"))
 
 

@@ -1,4 +1,4 @@
-"""Commands that call a deployed function with values that its contract admits."""
+"""Example commands that call a deployed function, with values that fit its contract."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from mlserver_pyfunc.protocol.samples import example
 from .addresses import Address
 
 _READABLE = 200
-"""Elements, beyond which nobody reads a command."""
+"""Number of elements up to which a command is short enough to read."""
 
 
 def curl(definition: FunctionDefinition, model: str, address: Address) -> str:
-    """A `curl` command; `mlserver-pyfunc infer` where the tensors are too large to be written.
+    """Returns a `curl` command, or `mlserver-pyfunc infer` if the tensors are too large to write.
 
     Args:
-        definition: Declares the tensors.
-        model: Its name, as served.
-        address: Where.
+        definition: Definition of the function, which declares the tensors.
+        model: Name under which the function is served.
+        address: Address to call.
     """
     required = [tensor for tensor in definition.inputs if not tensor.optional]
     sizes = [math.prod(1 if size == -1 else size for size in t.shape) for t in required]

@@ -1,15 +1,18 @@
-"""Where a cluster is and who asks: kubeconfig files, or a pod's own service account."""
+"""Connects as kubectl would: by kubeconfig files, or by a pod's own service account."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from .errors import ClusterError
+
+if TYPE_CHECKING:
+    from .api import Cluster
 
 DEFAULT_PATH = "~/.kube/config"
 DEFAULT_NAMESPACE = "default"
@@ -17,17 +20,34 @@ DEFAULT_NAMESPACE = "default"
 _POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
-def configure(configuration: Any, kubeconfig: Path | None, context: str | None) -> str:
-    """Fills a client's configuration; returns the namespace to use.
+def connect(kubeconfig: Path | None = None, context: str | None = None) -> Cluster:
+    """Connects to a cluster.
 
     Args:
-        configuration: A `kubernetes.client.Configuration`.
-        kubeconfig: In place of $KUBECONFIG and ~/.kube/config.
-        context: In place of the current one.
+        kubeconfig: File to use instead of $KUBECONFIG and ~/.kube/config.
+        context: Context to use instead of the current one.
 
     Raises:
-        ClusterError: There is none, or it cannot be used.
+        ClusterError: The Kubernetes client is not installed, there is no usable configuration, or
+            the cluster does not answer.
     """
+    try:
+        from kubernetes import client
+    except ImportError:
+        raise ClusterError(
+            "the Kubernetes client is not installed", 'pip install "mlserver-pyfunc[deploy]"'
+        ) from None
+    from .api import Cluster
+
+    configuration = client.Configuration()
+    # Cluster.request repeats requests: urllib3 does not know which answers are transient.
+    configuration.retries = False
+    namespace = _configure(configuration, kubeconfig, context)
+    return Cluster(client.ApiClient(configuration), namespace)
+
+
+def _configure(configuration: Any, kubeconfig: Path | None, context: str | None) -> str:
+    """Fills a `kubernetes.client.Configuration`, and returns the namespace to use."""
     location = str(kubeconfig or os.environ.get("KUBECONFIG") or DEFAULT_PATH)
     files = [Path(part).expanduser() for part in location.split(os.pathsep) if part]
     if not any(file.is_file() for file in files):
@@ -65,9 +85,10 @@ _UNUSABLE = (yaml.YAMLError, AttributeError, KeyError, OSError, TypeError, Value
 
 
 def _contexts(files: Sequence[Path]) -> tuple[dict[str, dict[str, Any]], str]:
-    """The contexts and the name of the current one: the first file that has it wins.
+    """Returns the contexts by name, and the name of the current one. The first file wins.
 
-    The client's own list fails where the current one is not among them.
+    `kubernetes.config.list_kube_config_contexts` fails if the current context is not in the list,
+    even if the user chose another one.
     """
     by_name: dict[str, dict[str, Any]] = {}
     current = ""
@@ -95,15 +116,15 @@ def _in_cluster(configuration: Any) -> str:
 
 
 def _unusable(location: str, error: Exception) -> ClusterError:
-    said = " ".join(str(error).split())
+    reported = " ".join(str(error).split())
     return ClusterError(
-        f"kubeconfig {location} cannot be used: {said}",
+        f"kubeconfig {location} cannot be used: {reported}",
         "kubectl config view shows what kubectl makes of it",
     )
 
 
 def _silence_warnings() -> None:
-    """Whoever wrote insecure-skip-tls-verify need not be told at every request."""
+    """Silences urllib3: whoever wrote insecure-skip-tls-verify needs no warning per request."""
     import urllib3
 
     urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)

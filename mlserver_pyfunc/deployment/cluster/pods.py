@@ -1,4 +1,4 @@
-"""Why an object's pods do not run: their own reasons, events and last log lines."""
+"""Why the pods of an object do not run: from their states, their events and their logs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ LOG_LINES = 15
 
 _LOAD_FAILURE = re.compile(r'function "[^"]*" failed to load: .*')
 
-# Waiting reasons that no patience mends; an image's first failure is none of them.
+# Reasons of waiting that do not go away by themselves. ErrImagePull, the first failure to pull an
+# image, may go away.
 _LASTING = {
     "ImagePullBackOff": "its image cannot be pulled",
     "InvalidImageName": "its image's name is not valid",
@@ -24,7 +25,7 @@ _LASTING = {
     "RunContainerError": "it cannot be started",
     "CrashLoopBackOff": "it ends again and again",
 }
-# What a label of a pod says about the version of its template.
+# Labels that identify the version of a pod's template.
 _REVISIONS = (
     "serving.knative.dev/revision",
     "pod-template-hash",
@@ -33,13 +34,13 @@ _REVISIONS = (
 
 
 @dataclass(frozen=True)
-class Trouble:
+class PodProblem:
     """What keeps a pod from running.
 
     Attributes:
-        cause: One line, with the pod's own message.
-        is_lasting: Waiting longer does not help.
-        log: The last lines that the container wrote.
+        cause: One line, with the message of the pod itself.
+        is_lasting: Whether waiting longer does not help.
+        log: Last lines that the container wrote.
         hint: What to do next.
     """
 
@@ -50,7 +51,7 @@ class Trouble:
 
 
 def selector(live: Mapping[str, Any]) -> str:
-    """Labels that an object's pods carry; empty where it has none."""
+    """Returns the label selector of an object's pods; empty if the object has no pods."""
     name = live["metadata"]["name"]
     kind = live["kind"]
     if kind == "Deployment":
@@ -67,29 +68,29 @@ _LABELS = {
 }
 
 
-def trouble(cluster: Cluster, live: Mapping[str, Any], since: str = "") -> Trouble | None:
-    """The worst that befell an object's newest pods; None where nothing did.
+def find_problem(cluster: Cluster, live: Mapping[str, Any], since: str = "") -> PodProblem | None:
+    """Returns the worst problem of an object's newest pods; None if they have none.
 
     Args:
-        cluster: Where they run.
+        cluster: Where the pods run.
         live: The object.
-        since: Pods made before cannot be in lasting trouble, as an apply at that time may have
-            replaced them.
+        since: Time of the last apply. A problem of an older pod is never lasting, because the
+            apply may replace that pod.
 
     Raises:
-        ClusterError: The cluster cannot be asked, or does not allow it.
+        ClusterError: The cluster does not answer, or does not allow the request.
     """
     chosen = selector(live)
     if not chosen:
         return None
     namespace = live["metadata"]["namespace"]
-    pods = cluster.list(cluster.resource("v1", "Pod"), namespace, {"labelSelector": chosen})
-    found = [one for pod in _newest(pods) for one in _troubles(cluster, pod, since)]
+    pods = cluster.find_all(cluster.resource("v1", "Pod"), namespace, label_selector=chosen)
+    found = [one for pod in _newest(pods) for one in _problems(cluster, pod, since)]
     return max(found, key=lambda one: one.is_lasting, default=None)
 
 
 def _newest(pods: Sequence[Object]) -> list[Object]:
-    """Those of the newest version of the template."""
+    """Returns the pods of the newest version of the template."""
     if not pods:
         return []
     last = max(pods, key=_created)
@@ -105,32 +106,32 @@ def _revision(pod: Object) -> str:
     return next((labels[name] for name in _REVISIONS if name in labels), "")
 
 
-def _troubles(cluster: Cluster, pod: Object, since: str) -> Iterator[Trouble]:
+def _problems(cluster: Cluster, pod: Object, since: str) -> Iterator[PodProblem]:
     status = pod.get("status") or {}
     name = pod["metadata"]["name"]
     for condition in status.get("conditions") or ():
         if condition.get("reason") == "Unschedulable":
-            said = condition.get("message", "no node takes it")
-            yield Trouble(f'pod "{name}" has no node: {said}', False, (), _UNSCHEDULABLE)
+            message = condition.get("message", "no node takes it")
+            yield PodProblem(f'pod "{name}" has no node: {message}', False, (), _UNSCHEDULABLE)
     containers = (
         *(status.get("initContainerStatuses") or ()),
         *(status.get("containerStatuses") or ()),
     )
     is_new = _created(pod) >= since
     for container in containers:
-        found = _container_trouble(cluster, pod, container, is_new=is_new)
+        found = _container_problem(cluster, pod, container, is_new=is_new)
         if found:
             yield found
     if status.get("phase") == "Failed" and status.get("message"):
-        yield Trouble(f'pod "{name}" failed: {status["message"]}', False)
+        yield PodProblem(f'pod "{name}" failed: {status["message"]}', False)
 
 
 _UNSCHEDULABLE = "ask for less by --cpu, --memory or --gpus, or give the cluster a node that fits"
 
 
-def _container_trouble(
+def _container_problem(
     cluster: Cluster, pod: Object, container: Object, *, is_new: bool
-) -> Trouble | None:
+) -> PodProblem | None:
     found = container.get("state") or {}
     waiting = found.get("waiting") or {}
     reason = waiting.get("reason", "")
@@ -138,17 +139,17 @@ def _container_trouble(
     if reason == "CrashLoopBackOff":
         return _crash(cluster, pod, container, where, is_lasting=is_new)
     if reason in _LASTING:
-        said = _event(cluster, pod) or waiting.get("message", "")
-        cause = f"{where}: {_LASTING[reason]} ({reason}): {said}"
-        return Trouble(cause, is_new, (), _HINTS.get(reason, ""))
+        message = _event(cluster, pod) or waiting.get("message", "")
+        cause = f"{where}: {_LASTING[reason]} ({reason}): {message}"
+        return PodProblem(cause, is_new, (), _HINTS.get(reason, ""))
     if reason == "ErrImagePull":
-        return Trouble(f"{where}: {reason}: {waiting.get('message', '')}", False)
+        return PodProblem(f"{where}: {reason}: {waiting.get('message', '')}", False)
     ended = found.get("terminated") or {}
     if ended and (ended.get("exitCode") or ended.get("reason") == "OOMKilled"):
         return _crash(cluster, pod, container, where, is_lasting=False)
     if "running" in found and not container.get("ready", True):
-        said = _event(cluster, pod)
-        return Trouble(f"{where} is not ready: {said}", False) if said else None
+        message = _event(cluster, pod)
+        return PodProblem(f"{where} is not ready: {message}", False) if message else None
     return None
 
 
@@ -164,29 +165,29 @@ _MEND = "mend the function; mlserver-pyfunc validate shows what is wrong by file
 
 def _crash(
     cluster: Cluster, pod: Object, container: Object, where: str, *, is_lasting: bool
-) -> Trouble:
+) -> PodProblem:
     log = _log(cluster, pod, container)
     for line in reversed(log):
         failure = _LOAD_FAILURE.search(line)
         if failure:
-            return Trouble(f"{where}: {failure[0]}", is_lasting, log, _MEND)
+            return PodProblem(f"{where}: {failure[0]}", is_lasting, log, _MEND)
     ended = {**(container.get("lastState") or {}), **(container.get("state") or {})}
     last = ended.get("terminated") or {}
     code = f" with exit code {last['exitCode']}" if "exitCode" in last else ""
     if last.get("reason") == "OOMKilled":
-        return Trouble(f"{where} ran out of memory{code}", is_lasting, log, "raise --memory")
-    said = f": {last['message'].strip()}" if last.get("message") else ""
-    return Trouble(f"{where} ended{code}{said}", is_lasting, log)
+        return PodProblem(f"{where} ran out of memory{code}", is_lasting, log, "raise --memory")
+    message = f": {last['message'].strip()}" if last.get("message") else ""
+    return PodProblem(f"{where} ended{code}{message}", is_lasting, log)
 
 
 def _log(cluster: Cluster, pod: Object, container: Object) -> list[str]:
-    """Of the run that ended: the one before, where the container was started again."""
+    """Returns the last lines of the run that ended: the previous one if there was a restart."""
     metadata = pod["metadata"]
-    query = {"container": container["name"], "tailLines": str(4 * LOG_LINES)}
-    runs = ({"previous": "true"}, {}) if container.get("restartCount") else ({},)
+    query = {"container": container["name"], "tailLines": 4 * LOG_LINES}
+    runs: Sequence[Object] = ({"previous": "true"}, {}) if container.get("restartCount") else ({},)
     for run in runs:
         try:
-            text = cluster.log(metadata["name"], metadata["namespace"], {**query, **run})
+            text = cluster.log(metadata["name"], metadata["namespace"], **query, **run)
         except ClusterError:
             continue
         lines = [line.rstrip() for line in text.splitlines() if line.strip()]
@@ -196,16 +197,17 @@ def _log(cluster: Cluster, pod: Object, container: Object) -> list[str]:
 
 
 def _event(cluster: Cluster, pod: Object) -> str:
-    """What the last warning about a pod said; empty without one, or without the right."""
+    """Returns the last warning about a pod; empty if there is none, or no right to list events."""
     metadata = pod["metadata"]
-    query = {"fieldSelector": f"involvedObject.name={metadata['name']},type=Warning"}
+    selector = f"involvedObject.name={metadata['name']},type=Warning"
     try:
-        events = cluster.list(cluster.resource("v1", "Event"), metadata["namespace"], query)
+        resource = cluster.resource("v1", "Event")
+        events = cluster.find_all(resource, metadata["namespace"], field_selector=selector)
     except ClusterError:
         return ""
-    # `Error: ImagePullBackOff` and its like repeat what the status says.
-    telling = [event for event in events if not _repeats(str(event.get("message", "")))]
-    last = max(telling, key=_seen, default={})
+    # `Error: ImagePullBackOff` and the like only repeat what the status says.
+    useful = [event for event in events if not _repeats(str(event.get("message", "")))]
+    last = max(useful, key=_seen, default={})
     return " ".join(str(last.get("message", "")).split())
 
 

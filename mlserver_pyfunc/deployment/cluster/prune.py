@@ -1,4 +1,4 @@
-"""What an earlier deployment of the same function left behind."""
+"""Removal of what an earlier deployment of the same function left behind."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .api import Cluster, Object
 from .apply import Applied, Target, changed_at
 from .errors import ClusterError
 
-# Kinds that options bring and take away; where they stay, they go on acting.
+# Kinds that depend on options. An autoscaler, for one, would go on acting if it stayed.
 _KINDS = {
     "kubernetes": (
         ("autoscaling/v2", "HorizontalPodAutoscaler"),
@@ -20,12 +20,12 @@ _LABELS = ("app.kubernetes.io/name", "app.kubernetes.io/managed-by")
 
 
 def prune(cluster: Cluster, platform: str, applied: Sequence[Target]) -> Iterator[Applied]:
-    """Deletes objects of ours that carry the function's labels and are no longer asked for.
+    """Deletes objects that we applied, that carry the function's labels, and are not wanted now.
 
     Args:
-        cluster: Where they are.
-        platform: Of the deployment.
-        applied: What it consists of now.
+        cluster: Where the objects are.
+        platform: Platform of the deployment.
+        applied: Objects that the deployment consists of now.
 
     Raises:
         ClusterError: The cluster does not answer.
@@ -37,23 +37,24 @@ def prune(cluster: Cluster, platform: str, applied: Sequence[Target]) -> Iterato
     labels = applied[0].wanted["metadata"].get("labels") or {}
     if not all(name in labels for name in _LABELS):
         return
-    query = {"labelSelector": ",".join(f"{name}={labels[name]}" for name in _LABELS)}
+    selector = ",".join(f"{name}={labels[name]}" for name in _LABELS)
     kept = {target.title for target in applied}
     for api_version, kind in kinds:
-        for live in _listed(cluster, api_version, kind, namespace, query):
-            target = Target({**live, "kind": kind}, cluster.resource(api_version, kind))
+        for live in _listed(cluster, api_version, kind, namespace, selector):
+            target = Target(live, cluster.resource(api_version, kind))
             if target.title not in kept and changed_at(live):
-                cluster.delete(target.resource, target.name, namespace, "Background")
+                cluster.remove(target.resource, target.name, namespace, "Background")
                 yield Applied(target, target.wanted, "deleted")
 
 
 def _listed(
-    cluster: Cluster, api_version: str, kind: str, namespace: str, query: dict[str, str]
+    cluster: Cluster, api_version: str, kind: str, namespace: str, selector: str
 ) -> list[Object]:
     try:
-        return cluster.list(cluster.resource(api_version, kind), namespace, query)
+        resource = cluster.resource(api_version, kind)
+        return cluster.find_all(resource, namespace, label_selector=selector)
     except ClusterError as error:
-        # What the cluster does not have, or may not be listed, was not made by us either.
+        # Objects of a kind that does not exist, or that we may not list, were not made by us.
         if error.status in (403, 404):
             return []
         raise

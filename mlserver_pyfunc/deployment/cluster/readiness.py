@@ -1,4 +1,4 @@
-"""Whether an object does what it is for, told from its status, by kind."""
+"""Whether an object is ready, judged from its status by rules for each kind."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Object = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class State:
-    """How far an object is.
+    """How far an object is on its way to serve.
 
     Attributes:
-        is_ready: It serves.
-        text: For a progress line.
+        is_ready: Whether it serves.
+        text: Text of a progress line.
         failure: Why it will not become ready by itself; empty while it may.
     """
 
@@ -28,13 +28,13 @@ READY = State(True, "ready")
 
 
 def state(live: Object) -> State:
-    """The state of an object; kinds that have none are ready when they are there."""
+    """Returns the state of an object. A kind without rules is ready once it exists."""
     judge = _JUDGES.get(live["kind"])
     return judge(live) if judge else READY
 
 
 def _deployment(live: Object) -> State:
-    """By the rules of `kubectl rollout status`."""
+    """Judges a Deployment by the rules of `kubectl rollout status`."""
     status = live.get("status") or {}
     if status.get("observedGeneration", 0) < live["metadata"].get("generation", 0):
         return State(False, "waiting for its controller")
@@ -42,8 +42,8 @@ def _deployment(live: Object) -> State:
     for kind, wrong in (("ReplicaFailure", "True"), ("Progressing", "False")):
         condition = conditions.get(kind, {})
         if condition.get("status") == wrong:
-            said = _said(condition)
-            return State(False, said, said)
+            message = _message(condition)
+            return State(False, message, message)
     wanted = live["spec"].get("replicas", 1)
     updated = status.get("updatedReplicas", 0)
     available = status.get("availableReplicas", 0)
@@ -69,13 +69,13 @@ def _stateful_set(live: Object) -> State:
 
 
 def _inference_service(live: Object) -> State:
-    """Its `observedGeneration` is a child's, so it tells nothing here."""
+    """Judges an InferenceService. Its `observedGeneration` is that of a child, so it is no help."""
     status = live.get("status") or {}
     model = status.get("modelStatus") or {}
     if model.get("transitionStatus") in ("BlockedByFailedLoad", "InvalidSpec"):
         failed = model.get("lastFailureInfo") or {}
-        said = _said(failed) or model["transitionStatus"]
-        return State(False, said, said)
+        message = _message(failed) or model["transitionStatus"]
+        return State(False, message, message)
     predictor = (status.get("components") or {}).get("predictor") or {}
     created, ready = predictor.get("latestCreatedRevision"), predictor.get("latestReadyRevision")
     if created and created != ready:
@@ -89,8 +89,8 @@ def _seldon_deployment(live: Object) -> State:
     if found == "Available":
         return READY
     if found == "Failed":
-        said = status.get("description") or "Failed, it does not say why"
-        return State(False, said, said)
+        message = status.get("description") or "Failed, it does not say why"
+        return State(False, message, message)
     return State(False, found or "waiting for its controller")
 
 
@@ -99,23 +99,23 @@ def _seldon_model(live: Object) -> State:
     if judged.is_ready:
         return judged
     for condition in _unmet(live):
-        # ScheduleFailed passes as soon as the server is up.
+        # ScheduleFailed goes away as soon as the server is up.
         if condition.get("reason") in ("ModelFailed", "LoadFailed"):
-            return State(False, judged.text, _said(condition))
+            return State(False, judged.text, _message(condition))
     return judged
 
 
 def _conditions(live: Object) -> State:
-    """Ready where the condition `Ready` is true; else what the first unmet one says."""
+    """Judges by the condition `Ready`; the first condition that is not met gives the text."""
     found = {entry["type"]: entry for entry in _all_conditions(live)}
     if found.get("Ready", {}).get("status") == "True":
         return READY
     for condition in _unmet(live):
         if condition["type"] != "Ready":
-            said = _said(condition)
-            return State(False, f"{condition['type']}: {said}" if said else condition["type"])
-    said = _said(found.get("Ready", {}))
-    return State(False, said or "waiting for its controller")
+            message = _message(condition)
+            text = f"{condition['type']}: {message}" if message else condition["type"]
+            return State(False, text)
+    return State(False, _message(found.get("Ready", {})) or "waiting for its controller")
 
 
 def _unmet(live: Object) -> Iterator[Object]:
@@ -128,7 +128,7 @@ def _all_conditions(live: Object) -> list[Object]:
     return list((live.get("status") or {}).get("conditions") or ())
 
 
-def _said(condition: Object) -> str:
+def _message(condition: Object) -> str:
     parts = (condition.get("reason"), condition.get("message"))
     return ": ".join(part for part in parts if part)
 

@@ -1,4 +1,4 @@
-"""Waiting until objects serve, or until it is clear that they will not."""
+"""Waits until objects serve, or until it is clear that they will not."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from . import pods, readiness
-from .api import Cluster, Object
+from .api import Cluster, Object, full_name
 from .apply import Applied, Target, changed_at
 from .errors import ClusterError, UnreachableError
 from .readiness import State
 
 SETTLE_SECONDS = 3.0
-"""A controller may take so long to see a change: until then a status may be of what was before."""
+"""Time that a controller may take to see a change. Until then, the status may be the old one."""
 
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 2.0
 
 Show = Callable[[Target, str], None]
-"""Takes an object and what it is doing now."""
+"""Called with an object and the text of its progress line."""
 
 
 class NotReadyError(ClusterError):
     """What was applied does not serve.
 
     Attributes:
-        log: The last lines of the container that is to blame.
+        log: Last lines of the container that failed.
     """
 
     def __init__(self, message: str, hint: str = "", log: Sequence[str] = ()) -> None:
@@ -43,7 +43,7 @@ class _Watched:
     live: Object = field(default_factory=dict)
     state: State = field(default=State(False, "applied"))
     failing_since: float | None = None
-    trouble: pods.Trouble | None = None
+    problem: pods.PodProblem | None = None
 
     @property
     def target(self) -> Target:
@@ -53,20 +53,20 @@ class _Watched:
 def until_ready(
     cluster: Cluster, applied: Sequence[Applied], seconds: float, show: Show
 ) -> dict[str, Object]:
-    """Waits for objects to serve.
+    """Waits until objects serve.
 
     Args:
-        cluster: Where they are.
-        applied: As `apply` gives them.
-        seconds: To wait at most.
-        show: Told of every object's progress.
+        cluster: Where the objects are.
+        applied: Results of `apply`.
+        seconds: Time limit of the wait.
+        show: Called with the progress of each object.
 
     Returns:
         The objects as they are when ready, by `Target.title`.
 
     Raises:
-        NotReadyError: One will not become ready, or the time is over.
-        ClusterError: The cluster cannot be asked any more.
+        NotReadyError: An object will not become ready, or the time limit was reached.
+        ClusterError: The cluster no longer answers.
     """
     start = time.monotonic()
     watched = [_Watched(one, start + _settling(one)) for one in applied]
@@ -83,23 +83,23 @@ def until_ready(
 
 
 def until_gone(cluster: Cluster, deleted: Sequence[Applied], seconds: float, show: Show) -> None:
-    """Waits for deleted objects, and what belongs to them, to be gone.
+    """Waits until deleted objects and their dependents are gone.
 
     Raises:
-        NotReadyError: The time is over.
+        NotReadyError: The time limit was reached.
     """
     deadline = time.monotonic() + seconds
     for one in deleted:
         target = one.target
-        while (live := cluster.get(target.resource, target.name, target.namespace)) is not None:
-            # Deleted and made anew by somebody else.
+        while (live := cluster.find(target.resource, target.name, target.namespace)) is not None:
+            # Somebody else created a new object of that name.
             if live["metadata"].get("uid") != one.live["metadata"].get("uid"):
                 break
             show(target, "ending")
             if time.monotonic() > deadline:
-                held = ", ".join(live["metadata"].get("finalizers") or ()) or "nothing"
+                holders = ", ".join(live["metadata"].get("finalizers") or ()) or "nothing"
                 raise NotReadyError(
-                    f"{target.title} is still there after {seconds:g} s, held by {held}",
+                    f"{target.title} is still there after {seconds:g} s, held by {holders}",
                     "the controller of that finalizer has to let it go: is it running?",
                 )
             time.sleep(_FIRST_PAUSE)
@@ -107,20 +107,20 @@ def until_gone(cluster: Cluster, deleted: Sequence[Applied], seconds: float, sho
 
 
 def _settling(applied: Applied) -> float:
-    """Only an object that was there before can have a status that is out of date."""
+    """Returns how long a status may be out of date: only if the object existed before."""
     return SETTLE_SECONDS if applied.change == "updated" else 0.0
 
 
 def _look(cluster: Cluster, watched: Sequence[_Watched], show: Show) -> ClusterError | None:
-    """Looks at every object once; an error that may pass is given back."""
+    """Looks at every object once. Returns a transient error, raises any other."""
     for one in watched:
-        # What no controller acts on stays ready.
+        # A ready object stays ready once the status cannot be the old one.
         if one.state.is_ready and time.monotonic() > one.settles_at:
             continue
         try:
             _update(cluster, one)
         except ClusterError as error:
-            if not _may_pass(error):
+            if not _is_transient(error):
                 raise
             return error
         _fail_early(one)
@@ -130,7 +130,7 @@ def _look(cluster: Cluster, watched: Sequence[_Watched], show: Show) -> ClusterE
 
 def _update(cluster: Cluster, one: _Watched) -> None:
     target = one.target
-    live = cluster.get(target.resource, target.name, target.namespace)
+    live = cluster.find(target.resource, target.name, target.namespace)
     if live is None:
         raise NotReadyError(f"{target.title} was deleted by somebody else")
     one.live = live
@@ -142,10 +142,11 @@ def _update(cluster: Cluster, one: _Watched) -> None:
         one.failing_since = None
     elif one.failing_since is None:
         one.failing_since = now
-    one.trouble = None if one.state.is_ready else _trouble(cluster, live)
+    one.problem = None if one.state.is_ready else _problem(cluster, live)
 
 
-# What a controller makes of an object, whose roll-out its own status may hide.
+# Objects that a controller makes for an object of a kind. KServe and Seldon call an object ready
+# while its old pods still serve and the new ones start. The status of the object beneath shows it.
 _BENEATH = {
     "InferenceService": ("apps/v1", "Deployment"),
     "SeldonDeployment": ("apps/v1", "Deployment"),
@@ -155,34 +156,28 @@ _BENEATH = {
 
 
 def _state(cluster: Cluster, live: Object) -> State:
-    """An object's own state; where it says ready, that of what is beneath it too."""
+    """Returns an object's own state, or if that is ready, the state of the object beneath it."""
     own = readiness.state(live)
     beneath = _BENEATH.get(live["kind"])
     if not own.is_ready or beneath is None:
         return own
-    query = {"labelSelector": pods.selector(live)}
+    query = {"label_selector": pods.selector(live)}
     if live["kind"] == "Server":
-        # Its set of pods has its name, and not the label that its pods carry.
-        query = {"fieldSelector": f"metadata.name={live['metadata']['name']}"}
+        # Its StatefulSet has its name, but not the label that its pods carry.
+        query = {"field_selector": f"metadata.name={live['metadata']['name']}"}
     try:
-        resource = cluster.resource(*beneath)
-        found = cluster.list(resource, live["metadata"]["namespace"], query)
+        found = cluster.find_all(cluster.resource(*beneath), live["metadata"]["namespace"], **query)
     except ClusterError as error:
-        # Without the right to look there, the object's own word has to do.
+        # Without the right to list those objects, only the object's own state is known.
         if error.status == 403:
             return own
         raise
-    for entry in found:
-        # A list's entries come without their kind.
-        judged = readiness.state({**entry, "kind": resource.kind})
-        if not judged.is_ready:
-            return judged
-    return own
+    return next((judged for judged in map(readiness.state, found) if not judged.is_ready), own)
 
 
-def _trouble(cluster: Cluster, live: Object) -> pods.Trouble | None:
+def _problem(cluster: Cluster, live: Object) -> pods.PodProblem | None:
     try:
-        return pods.trouble(cluster, live, changed_at(live))
+        return pods.find_problem(cluster, live, changed_at(live))
     except ClusterError as error:
         if error.status == 403:
             return None
@@ -190,33 +185,32 @@ def _trouble(cluster: Cluster, live: Object) -> pods.Trouble | None:
 
 
 def _fail_early(one: _Watched) -> None:
-    if one.trouble and one.trouble.is_lasting:
-        raise NotReadyError(
-            f"{one.target.title}: {one.trouble.cause}", one.trouble.hint, one.trouble.log
-        )
-    # Controllers fail and try again: only what stays is meant.
+    problem = one.problem
+    if problem and problem.is_lasting:
+        raise NotReadyError(f"{one.target.title}: {problem.cause}", problem.hint, problem.log)
+    # Controllers fail and try again, so a failure counts only if it stays.
     now = time.monotonic()
     if one.failing_since is not None and now - one.failing_since >= SETTLE_SECONDS:
-        raise _blamed(one, one.state.failure)
+        raise _not_ready(one, one.state.failure)
 
 
 def _late(watched: Sequence[_Watched], seconds: float) -> NotReadyError:
     one = next(one for one in watched if not one.state.is_ready)
-    return _blamed(one, f"not ready after {seconds:g} s: {one.state.text}")
+    return _not_ready(one, f"not ready after {seconds:g} s: {one.state.text}")
 
 
-def _blamed(one: _Watched, said: str) -> NotReadyError:
-    trouble = one.trouble
-    if trouble is None:
-        namespace = one.target.namespace
-        hint = f"kubectl describe {one.target.resource.qualified} {one.target.name} -n {namespace}"
-        return NotReadyError(f"{one.target.title}: {said}", hint)
-    return NotReadyError(f"{one.target.title}: {said}; {trouble.cause}", trouble.hint, trouble.log)
+def _not_ready(one: _Watched, message: str) -> NotReadyError:
+    problem, target = one.problem, one.target
+    if problem is None:
+        kind = full_name(target.resource)
+        hint = f"kubectl describe {kind} {target.name} -n {target.namespace}"
+        return NotReadyError(f"{target.title}: {message}", hint)
+    return NotReadyError(f"{target.title}: {message}; {problem.cause}", problem.hint, problem.log)
 
 
 def _line(one: _Watched) -> str:
-    return f"{one.state.text} ({one.trouble.cause})" if one.trouble else one.state.text
+    return f"{one.state.text} ({one.problem.cause})" if one.problem else one.state.text
 
 
-def _may_pass(error: ClusterError) -> bool:
-    return error.may_pass or isinstance(error, UnreachableError)
+def _is_transient(error: ClusterError) -> bool:
+    return error.is_transient or isinstance(error, UnreachableError)

@@ -125,6 +125,10 @@ class FakeCluster:
         )
         if self.is_unauthorized:
             raise RefusalError(401, "Unauthorized", "Unauthorized")
+        if path == ["version"]:
+            return 200, {"major": "1", "minor": "31", "gitVersion": "v1.31.0"}
+        if path == ["apis"]:
+            return 200, self._groups()
         if not rest:
             return 200, self._discovered(api_version)
         namespace = ""
@@ -141,13 +145,30 @@ class FakeCluster:
             assert body is not None
             return self._apply(key, body, query)
         if not name:
-            return 200, {"kind": f"{kind}List", "items": list(self._listed(kind, namespace, query))}
+            items = list(self._listed(kind, namespace, query))
+            return 200, {"kind": f"{kind}List", "apiVersion": api_version, "items": items}
         self._tell(key)
         if key not in self.objects:
             raise RefusalError(404, "NotFound", f'{rest[0]} "{name}" not found', name=name)
         if method == "DELETE":
             return 200, self._delete(key)
         return 200, self.objects[key]
+
+    def _groups(self) -> Object:
+        versions = {
+            version
+            for version, kind, _, _ in self.kinds()
+            if "/" in version and kind not in self.absent
+        }
+        found: dict[str, list[Object]] = {}
+        for each in sorted(versions):
+            group, _, version = each.partition("/")
+            found.setdefault(group, []).append({"groupVersion": each, "version": version})
+        groups = [
+            {"name": name, "versions": entries, "preferredVersion": entries[-1]}
+            for name, entries in found.items()
+        ]
+        return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
 
     def _discovered(self, api_version: str) -> Object:
         entries = [

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
-from mlserver_pyfunc.deployment.cluster.api import connect
 from mlserver_pyfunc.deployment.cluster.apply import apply, targets
 from mlserver_pyfunc.deployment.cluster.errors import ClusterError
+from mlserver_pyfunc.deployment.cluster.kubeconfig import connect
 from tests.deployment.manifests.cases import CASES, made
 from tests.places import DOCS, EXAMPLES, IRIS
 

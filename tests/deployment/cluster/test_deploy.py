@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mlserver_pyfunc.deployment.cluster.apply import FIELD_MANAGER
+from mlserver_pyfunc.deployment.cluster.api import FIELD_MANAGER
 from tests.cli.test_docs import on_a_terminal
 from tests.places import IRIS
 

@@ -78,7 +78,7 @@ def test_the_role_is_one() -> None:
     assert not schemas._core_problems(role)
 
 
-ASKED = errors.Asked("patch", "deployments.apps", 'Deployment "iris"', "models", "https://c")
+CALL = errors.ApiCall("patch", "deployments.apps", 'Deployment "iris"', "models", "https://c")
 CONFLICT = {
     "reason": "FieldManagerConflict",
     "message": 'conflict with "kubectl" using apps/v1',
@@ -94,14 +94,14 @@ INVALID = {"field": "spec.replicas", "message": "must be a number"}
             errors.missing_kind("serving.kserve.io/v1beta1", "InferenceService"),
             "the cluster has no InferenceService of",
         ),
-        (errors.refused(401, {}, ASKED), "does not accept these credentials (401)"),
+        (errors.refused(401, {}, CALL), "does not accept these credentials (401)"),
         (
-            errors.refused(404, {"message": 'namespaces "models" not found'}, ASKED),
+            errors.refused(404, {"message": 'namespaces "models" not found'}, CALL),
             'the cluster has no namespace "',
         ),
-        (errors.refused(409, {"details": {"causes": [CONFLICT]}}, ASKED), '" manages '),
+        (errors.refused(409, {"details": {"causes": [CONFLICT]}}, CALL), '" manages '),
         (
-            errors.refused(422, {"details": {"causes": [INVALID]}}, ASKED),
+            errors.refused(422, {"details": {"causes": [INVALID]}}, CALL),
             "the cluster refused it: ",
         ),
     ],

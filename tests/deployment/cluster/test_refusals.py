@@ -6,12 +6,13 @@ import json
 import ssl
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from mlserver_pyfunc.deployment.cluster.api import connect
 from mlserver_pyfunc.deployment.cluster.errors import ClusterError
+from mlserver_pyfunc.deployment.cluster.kubeconfig import connect
 from mlserver_pyfunc.testing.server import free_ports
 from tests.sources.servers import certificate
 
@@ -171,6 +172,33 @@ def test_a_failure_that_stays_is_told(cli: Cli, cluster: FakeCluster) -> None:
     assert len(cluster.requests) == 4
 
 
+def test_discovery_that_fails_is_not_taken_for_a_kind_that_is_missing(
+    cli: Cli, cluster: FakeCluster
+) -> None:
+    """The dynamic client itself takes an answer of 503 for an API group with no kinds."""
+    connection = connect(cli.kubeconfig)
+    try:
+        cluster.hiccups = [503] * 4
+        with pytest.raises(ClusterError, match=r"cannot answer now \(503\)"):
+            connection.resource("apps/v1", "Deployment")
+        assert connection.resource("apps/v1", "Deployment").name == "deployments"
+    finally:
+        connection.close()
+
+
+def test_connecting_leaves_no_file_behind(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The dynamic client keeps what it discovers in the folder of temporary files by default."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    connection = connect(cli.kubeconfig)
+    connection.resource("apps/v1", "Deployment")
+    connection.close()
+    assert not list(folder.iterdir())
+
+
 def test_the_client_that_is_not_installed_is_named(cli: Cli) -> None:
     program = (
         "import sys; sys.modules['kubernetes'] = None; import mlserver_pyfunc.cli as c;"
@@ -180,7 +208,7 @@ def test_the_client_that_is_not_installed_is_named(cli: Cli) -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert 'pip install "mlserver-pyfunc[kserve]"' in done.stderr
+    assert 'pip install "mlserver-pyfunc[deploy]"' in done.stderr
     assert "Traceback" not in done.stderr
 
 
