@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from .conftest import ROOT
+from tests.places import ROOT
 
 PACKAGE = ROOT / "mlserver_pyfunc"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
