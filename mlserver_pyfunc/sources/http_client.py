@@ -1,32 +1,33 @@
-"""Downloads over HTTP, through fsspec: resumed after failures, bounded, never downgraded."""
+"""Downloads over HTTP: resumed after failures, limited in size and time, never downgraded."""
 
 from __future__ import annotations
 
-import asyncio
-import base64
+import logging
+import netrc
+import os
+import socket
 import ssl
+import threading
 import time
-import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import IO, Any
-from urllib.parse import urlsplit
 
-import aiohttp
-from fsspec.exceptions import FSTimeoutError
-from fsspec.implementations.http import HTTPFileSystem
+import httpx
 
 from mlserver_pyfunc import settings
 from mlserver_pyfunc.errors import SourceError
 
-from .credentials import Credentials, for_http
-from .progress import Progress
+from .credentials import for_http
+from .progress import Progress, logger
 from .retry import TransientError, retrying
 from .uri import parts_of, redacted
 
-_CHUNK = 2**18
 _CONNECT_SECONDS = 15
 _READ_SECONDS = 30
+_MAX_REDIRECTS = 10
 _TRANSIENT_STATUSES = (408, 425, 429, 500, 502, 503, 504)
 _MEANINGS = {
     401: "authentication needed or failed: put the login into .netrc or the URL",
@@ -40,9 +41,9 @@ def download(url: str, path: Path, deadline: float) -> None:
     """Downloads a file.
 
     Args:
-        url: May hold a login.
-        path: Written to; need not exist.
-        deadline: Of the monotonic clock.
+        url: Address, which may hold a login.
+        path: File to write; need not exist.
+        deadline: Time on the monotonic clock at which the download is given up.
 
     Raises:
         SourceError: The server refuses, fails for good, or sends too much.
@@ -50,171 +51,221 @@ def download(url: str, path: Path, deadline: float) -> None:
     plain, login = for_http(url)
     if not parts_of(plain).hostname:
         raise SourceError("has no host")
-    with path.open("wb") as file, Progress(f"fetching {redacted(url)}") as progress:
-        transfer = _Transfer(plain, login, file, progress, deadline)
+    auth = httpx.BasicAuth(login.username, login.password) if login else None
+    what = f"fetching {redacted(url)}"
+    with path.open("wb") as file, Progress(what) as progress, _unlogged(), _client() as client:
+        transfer = _Transfer(client, plain, auth, file, progress, deadline)
         retrying(deadline)(transfer.attempt)
 
 
+@dataclass
 class _Transfer:
-    """One file on its way: what has come stays when the connection breaks."""
+    """The transfer of one file, which keeps what was received when the connection breaks.
 
-    def __init__(
-        self,
-        url: str,
-        login: Credentials | None,
-        file: IO[bytes],
-        progress: Progress,
-        deadline: float,
-    ) -> None:
-        self._url = url
-        self._file = file
-        self._progress = progress
-        self._deadline = deadline
-        self._limit = settings.max_source_size()
-        self._validator = ""
-        self._headers = {"Accept-Encoding": "identity"}
-        self._options: dict[str, Any] = {"ssl": _tls()}
-        client: dict[str, Any] = {
-            # Some servers call a .tar.gz a compressed tar: the digest is of the bytes sent.
-            "auto_decompress": False,
-            "trace_configs": [_redirect_rule()],
-            # Reads .netrc and the proxy variables.
-            "trust_env": login is None,
-        }
-        if login:
-            text = f"{login.username}:{login.password}".encode()
-            self._headers["Authorization"] = "Basic " + base64.b64encode(text).decode()
-            self._options["proxy"] = _proxy(url)
-        self._files = HTTPFileSystem(
-            client_kwargs=client, encoded="%" in url, skip_instance_cache=True
-        )
+    Attributes:
+        client: Client of this transfer alone.
+        url: Address without a login.
+        login: Login from the address; None to look up each host in .netrc.
+        file: File that is written.
+        progress: Display of the number of bytes received.
+        deadline: Time on the monotonic clock at which the transfer is given up.
+        limit: Size limit of the file in bytes.
+        validator: ETag or date that names the version of what was received; may be empty.
+        began: Whether this attempt has received the status and headers of the file.
+        connection: Network stream of httpcore that was opened last.
+    """
+
+    client: httpx.Client
+    url: str
+    login: httpx.Auth | None
+    file: IO[bytes]
+    progress: Progress
+    deadline: float
+    limit: int = field(default_factory=settings.max_source_size)
+    validator: str = ""
+    began: bool = False
+    connection: Any = None
 
     def attempt(self) -> None:
-        try:
-            self._receive()
-        except FileNotFoundError:
-            raise SourceError("not found (404)") from None
-        except aiohttp.ClientResponseError as error:
-            raise self._refusal(error) from None
-        except (aiohttp.ClientSSLError, ssl.SSLError) as error:
-            raise SourceError(f"the TLS connection failed: {_explained(_text(error))}") from None
-        except (aiohttp.NonHttpUrlClientError, aiohttp.InvalidURL) as error:
-            raise SourceError(f"not an address, or a redirect to none: {_name(error)}") from None
-        except aiohttp.ClientPayloadError:
-            raise TransientError("truncated: the connection broke before the end") from None
-        except aiohttp.ClientConnectorDNSError:
-            raise TransientError(f'unknown host "{urlsplit(self._url).hostname}"') from None
-        except (TimeoutError, asyncio.TimeoutError, FSTimeoutError):
-            self._check_time()
-            raise TransientError("the connection timed out") from None
-        except aiohttp.ClientConnectorError as error:
-            raise TransientError(f"cannot connect: {_text(error.os_error)}") from None
-        except (aiohttp.ClientError, ConnectionError) as error:
-            raise TransientError(f"the connection broke: {_name(error)}") from None
+        """Receives the file, or what is missing of it.
 
-    def _receive(self) -> None:
-        headers = dict(self._headers)
-        # Without a validator, the rest might be of another version.
-        if self._file.tell() and self._validator:
-            headers["Range"] = f"bytes={self._file.tell()}-"
-            headers["If-Range"] = self._validator
-        timeout = aiohttp.ClientTimeout(
-            total=max(0.01, self._deadline - time.monotonic()),
-            sock_connect=_CONNECT_SECONDS,
-            sock_read=_READ_SECONDS,
-        )
-        # A size keeps fsspec from asking for it first.
-        stream = self._files.open(
-            self._url, block_size=0, size=1, headers=headers, timeout=timeout, **self._options
-        )
+        Raises:
+            TransientError: Another attempt may succeed.
+            SourceError: No other attempt will.
+        """
+        self.began = False
+        remaining = max(0.01, self.deadline - time.monotonic())
+        # httpx limits single reads, not the whole: a server that sends a byte of a header now
+        # and then is never late. So a timer shuts the connection down, which ends the read.
+        timer = threading.Timer(remaining, self._give_up)
+        timer.daemon = True
+        timer.start()
         try:
-            self._begin(stream.r)
-            while chunk := stream.read(_CHUNK):
-                self._file.write(chunk)
-                self._progress.add(len(chunk))
-                if self._file.tell() > self._limit:
-                    raise SourceError(f"expected at most {self._limit} bytes, got more")
-                self._check_time()
+            self._receive(httpx.Timeout(_READ_SECONDS, connect=min(_CONNECT_SECONDS, remaining)))
+        except (httpx.InvalidURL, httpx.TransportError) as error:
+            self._check_time()
+            raise self._failure(error) from None
         finally:
-            stream.close()
-        self._file.flush()
+            timer.cancel()
+
+    def _receive(self, timeout: httpx.Timeout) -> None:
+        headers = {}
+        # Without a validator, the rest might be of another version.
+        if self.file.tell() and self.validator:
+            headers = {"Range": f"bytes={self.file.tell()}-", "If-Range": self.validator}
+        request = self.client.build_request(
+            "GET", self.url, headers=headers, timeout=timeout, extensions={"trace": self._trace}
+        )
+        response = self._answer(request)
+        try:
+            self._begin(response)
+            # The bytes as they were sent: some servers call a .tar.gz a compressed tar, and the
+            # digest is of the .tar.gz.
+            for chunk in response.iter_raw():
+                self.file.write(chunk)
+                self.progress.add(len(chunk))
+                if self.file.tell() > self.limit:
+                    raise SourceError(f"expected at most {self.limit} bytes, got more")
+        finally:
+            response.close()
+        # Without a length, the end that the timer makes looks like the end of the file.
+        self._check_time()
+        self.file.flush()
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        """Sends a request and follows redirects.
+
+        httpx follows redirects too, but it reads their bodies into memory without a limit,
+        follows them from https to http, and does not look up other hosts in .netrc. It removes
+        the login from a request that it redirects to another host, which is kept here.
+        """
+        of_host = None if self.login else _netrc_login()
+        auth = self.login or of_host
+        for _ in range(_MAX_REDIRECTS + 1):
+            response = self.client.send(request, stream=True, auth=auth)
+            if response.next_request is None:
+                return response
+            response.close()
+            # httpx accepts more than this: ports above 65535, for example, which wrap around.
+            parts_of(response.headers["Location"])
+            scheme, target = request.url.scheme, response.next_request.url.scheme
+            if target not in ("https", scheme):
+                raise SourceError(f"redirects from {scheme} to {target}: not followed")
+            request, auth = response.next_request, of_host
+        raise SourceError("too many redirects")
+
+    def _begin(self, response: httpx.Response) -> None:
+        if not response.is_success:
+            raise self._refusal(response.status_code)
+        at, headers = self.file.tell(), response.headers
+        if response.status_code != 206:
+            at = 0
+        elif not headers.get("Content-Range", "").startswith(f"bytes {at}-"):
+            raise TransientError("the server sent another part of the file")
+        self.began = True
+        self.file.seek(at)
+        self.file.truncate()
+        self.progress.reach(at)
+        tag = headers.get("ETag", "")
+        strong = "" if tag.startswith("W/") else tag
+        self.validator = strong or headers.get("Last-Modified", "")
+        if "Content-Length" in headers:
+            self.progress.total = at + int(headers["Content-Length"])
+            if self.progress.total > self.limit:
+                raise SourceError(f"expected at most {self.limit} bytes, got {self.progress.total}")
+
+    def _refusal(self, status: int) -> SourceError:
+        if status == 416:
+            self.validator = ""
+            return TransientError("the server refused to resume (416)")
+        if status in _TRANSIENT_STATUSES:
+            return TransientError(f"the server failed ({status})")
+        return SourceError(f"{_MEANINGS.get(status, 'the server refused')} ({status})")
+
+    def _failure(self, error: Exception) -> SourceError:
+        """Says what an error of httpx means. Its own words may hold the URL with its query."""
+        chain: list[BaseException] = [error]
+        while deeper := chain[-1].__cause__ or chain[-1].__context__:
+            chain.append(deeper)
+        cause = chain[-1]
+        if any(isinstance(each, httpx.InvalidURL) for each in chain):
+            return SourceError("not an address, or a redirect to none")
+        if isinstance(error, httpx.ProxyError) and str(error)[:3].isdigit():
+            return self._refusal(int(str(error)[:3]))
+        if isinstance(error, httpx.TimeoutException):
+            return TransientError("the connection timed out")
+        if self.began:
+            return TransientError("truncated: the connection broke before the end")
+        if isinstance(cause, ssl.SSLError):
+            reason = "; ".join(filter(None, (_text(cause), settings.trust_hint(_text(cause)))))
+            return SourceError(f"the TLS connection failed: {reason}")
+        if isinstance(error, httpx.ConnectError) and isinstance(cause, socket.gaierror):
+            return TransientError(f'unknown host "{error.request.url.host}"')
+        if isinstance(error, httpx.ConnectError):
+            return TransientError(f"cannot connect: {_text(cause)}")
+        return TransientError(f"the connection broke: {type(error).__name__}")
+
+    def _trace(self, event: str, info: dict[str, Any]) -> None:
+        """Remembers the connection, which httpx shows before the answer only to a trace."""
+        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+            self.connection = info["return_value"]
+
+    def _give_up(self) -> None:
+        self.deadline = 0
+        # Not `SSLSocket.shutdown`, which takes the TLS state away from the thread that reads.
+        with suppress(OSError, AttributeError):
+            socket.socket.shutdown(self.connection.get_extra_info("socket"), socket.SHUT_RDWR)
 
     def _check_time(self) -> None:
-        if time.monotonic() >= self._deadline:
+        if time.monotonic() >= self.deadline:
             raise SourceError(f"expected to be fetched in {settings.fetch_timeout():g} s, gave up")
 
-    def _begin(self, response: aiohttp.ClientResponse) -> None:
-        resumed = response.headers.get("Content-Range", "").startswith(
-            f"bytes {self._file.tell()}-"
+
+def _client() -> httpx.Client:
+    try:
+        return httpx.Client(
+            # httpx's own context trusts certifi's authorities, not the system's.
+            verify=ssl.create_default_context(cafile=settings.authorities()),
+            headers={"Accept-Encoding": "identity"},
+            limits=httpx.Limits(max_keepalive_connections=0),
         )
-        if response.status != 206 or not resumed:
-            if response.status == 206:
-                raise TransientError("the server sent another part of the file")
-            self._file.seek(0)
-            self._file.truncate()
-            self._progress.reach(0)
-        tag = response.headers.get("ETag", "")
-        strong = "" if tag.startswith("W/") else tag
-        self._validator = strong or response.headers.get("Last-Modified", "")
-        if response.content_length is not None:
-            self._progress.total = self._file.tell() + response.content_length
-            if self._progress.total > self._limit:
-                raise SourceError(
-                    f"expected at most {self._limit} bytes, got {self._progress.total}"
-                )
-
-    def _refusal(self, error: aiohttp.ClientResponseError) -> SourceError:
-        if isinstance(error, aiohttp.TooManyRedirects):
-            return SourceError("too many redirects")
-        if error.status == 416:
-            self._validator = ""
-            return TransientError("the server refused to resume (416)")
-        if error.status in _TRANSIENT_STATUSES:
-            return TransientError(f"the server failed ({error.status})")
-        meaning = _MEANINGS.get(error.status, "the server refused")
-        return SourceError(f"{meaning} ({error.status})")
+    except ValueError:
+        raise SourceError(
+            "expected http, https or socks5 proxies, got a proxy of another kind"
+        ) from None
 
 
-def _redirect_rule() -> aiohttp.TraceConfig:
-    async def check(
-        session: aiohttp.ClientSession,
-        context: SimpleNamespace,
-        parameters: aiohttp.TraceRequestRedirectParams,
-    ) -> None:
-        target = parameters.response.headers.get("Location", "")
-        scheme = urlsplit(target).scheme.lower()
-        if scheme and scheme not in ("https", parameters.response.url.scheme):
-            raise SourceError(
-                f"redirects from {parameters.response.url.scheme} to {scheme}: not followed"
-            )
-
-    rule = aiohttp.TraceConfig()
-    rule.on_request_redirect.append(check)
-    return rule
-
-
-def _tls() -> ssl.SSLContext:
-    # aiohttp's own context ignores changes to SSL_CERT_FILE after its import.
-    return ssl.create_default_context(cafile=settings.authorities())
-
-
-def _proxy(url: str) -> str | None:
-    parts = urlsplit(url)
-    if urllib.request.proxy_bypass(parts.hostname or ""):
+def _netrc_login() -> httpx.Auth | None:
+    """Returns the logins of .netrc, each of which httpx gives to its host only."""
+    try:
+        return httpx.NetRCAuth(os.environ.get("NETRC"))
+    except OSError:
         return None
-    return urllib.request.getproxies().get(parts.scheme)
+    except netrc.NetrcParseError:
+        # The error's own words may hold a part of a login.
+        logger.warning("ignored .netrc: it cannot be parsed, or other users may read it")
+        return None
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Drops what httpx and httpcore log in this thread.
+
+    They log the URL of each request with its query, which signs the request for some servers,
+    and the headers of answers. The level of their loggers belongs to the user's own requests.
+    """
+    thread = threading.get_ident()
+
+    def is_of_another(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    with ExitStack() as stack:
+        for name in ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.proxy"):
+            logging.getLogger(name).addFilter(is_of_another)
+            stack.callback(logging.getLogger(name).removeFilter, is_of_another)
+        yield
 
 
 def _text(error: BaseException) -> str:
-    cause = getattr(error, "certificate_error", error)
-    reason = getattr(cause, "verify_message", None) or getattr(cause, "strerror", None)
-    return str(reason or _name(error)).lower()
-
-
-def _explained(text: str) -> str:
-    return "; ".join(filter(None, (text, settings.trust_hint(text))))
-
-
-def _name(error: BaseException) -> str:
-    # Messages of the library may hold the URL with its query.
-    return type(error).__name__
+    reason = getattr(error, "verify_message", None) or getattr(error, "strerror", None)
+    return str(reason or type(error).__name__).lower()

@@ -1,4 +1,4 @@
-"""A file, an archive or a prefix over HTTP or S3, by fsspec (the extra `remote`)."""
+"""A file, an archive or a prefix over HTTP or S3, by the clients of the extra `remote`."""
 
 from __future__ import annotations
 

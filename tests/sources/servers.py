@@ -99,7 +99,7 @@ class Server:
                 self.close_connection = True
                 answer(self)
 
-            do_POST = do_HEAD = do_GET  # noqa: N815
+            do_POST = do_HEAD = do_CONNECT = do_GET  # noqa: N815
 
             def log_message(self, *arguments: Any) -> None:
                 pass

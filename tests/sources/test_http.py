@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import time
@@ -85,7 +86,7 @@ def test_rejects_a_digest_that_differs(file_server: FileServer, cache_folder: Pa
     assert not list(cache_folder.glob("t*/*"))
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 451])
+@pytest.mark.parametrize("status", [304, 400, 401, 403, 404, 410, 451])
 def test_does_not_try_again_when_it_is_refused(status: int, file_server: FileServer) -> None:
     file_server.script = lambda request: not reply(request, status, b"no")
     with pytest.raises(SourceError, match=rf"\({status}\)"):
@@ -191,6 +192,16 @@ def test_does_not_follow_a_redirect_to_a_file(target: str, file_server: FileServ
         fetched(f"{file_server.url}/start.zip")
 
 
+@pytest.mark.parametrize(
+    "target", ["http://[", "http://127.0.0.1:99999/b.zip", "http://127.0.0.1:x/"]
+)
+def test_does_not_follow_a_redirect_to_no_address(target: str, file_server: FileServer) -> None:
+    file_server.script = redirecting(target)
+    with pytest.raises(SourceError, match=r"not an address, or a redirect to none|not a URL"):
+        fetched(f"{file_server.url}/start.zip")
+    assert len(file_server.requests) == 1
+
+
 def test_gives_up_on_redirects_without_end(file_server: FileServer) -> None:
     file_server.script = redirecting("/start.zip")
     with pytest.raises(SourceError, match="too many redirects"):
@@ -239,6 +250,45 @@ def test_stops_when_nothing_comes(file_server: FileServer, monkeypatch: pytest.M
     with pytest.raises(SourceError, match="expected to be fetched in 1 s, gave up"):
         fetched(f"{file_server.url}/b.zip")
     assert time.monotonic() - started < 4
+
+
+@pytest.mark.parametrize("start", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 100 Continue\r\n"])
+def test_stops_while_headers_drip(
+    start: bytes, file_server: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLSERVER_PYFUNC_FETCH_TIMEOUT", "0.5")
+
+    def drip(request: BaseHTTPRequestHandler) -> bool:
+        request.wfile.write(start)
+        for _ in range(60):
+            request.wfile.write(b"x")
+            time.sleep(0.1)
+        return True
+
+    file_server.script = drip
+    started = time.monotonic()
+    with pytest.raises(SourceError, match=r"expected to be fetched in 0.5 s, gave up"):
+        fetched(f"{file_server.url}/b.zip")
+    assert time.monotonic() - started < 4
+
+
+def test_does_not_read_the_page_that_redirects(file_server: FileServer) -> None:
+    file_server.files["/b.zip"] = BUNDLE
+    sent = []
+
+    def endless(request: BaseHTTPRequestHandler) -> bool:
+        if not request.path.startswith("/start"):
+            return False
+        request.send_response(302)
+        request.send_header("Location", "/b.zip")
+        request.end_headers()
+        with contextlib.suppress(OSError):
+            sent.extend(request.wfile.write(bytes(2**16)) for _ in range(4096))
+        return True
+
+    file_server.script = endless
+    assert fetched(f"{file_server.url}/start.zip").provenance.sha256 == sha256(BUNDLE)
+    assert sum(sent) < 2**27
 
 
 @pytest.mark.parametrize("says_length", [True, False])
@@ -319,6 +369,67 @@ def test_logs_in_with_netrc(file_server: FileServer, tmp_path: Path) -> None:
     assert file_server.requests[0][2]["authorization"] == "Basic YW5uOnBAc3M="
 
 
+def test_logs_in_to_each_host_by_the_netrc_that_a_variable_names(
+    file_server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "logins").write_text("machine two.invalid login ann password p@ss\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "logins"))
+    monkeypatch.setenv("http_proxy", file_server.url)
+
+    def script(request: BaseHTTPRequestHandler) -> bool:
+        if "one.invalid" in request.path:
+            reply(request, 302, b"", {"Location": "http://two.invalid/b.zip"})
+        else:
+            reply(request, 200, BUNDLE)
+        return True
+
+    file_server.script = script
+    fetched("http://one.invalid/b.zip")
+    given = [headers.get("authorization") for _, _, headers in file_server.requests]
+    assert given == [None, "Basic YW5uOnBAc3M="]
+
+
+@pytest.mark.parametrize("text", ["machine 127.0.0.1 login ann passwort s3cret", "s3cret"])
+def test_a_netrc_that_is_broken_is_ignored(
+    text: str, file_server: FileServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "home" / ".netrc").write_text(text)
+    file_server.files["/b.zip"] = BUNDLE
+    fetched(f"{file_server.url}/b.zip")
+    assert "authorization" not in file_server.requests[0][2]
+    assert "s3cret" not in caplog.text
+
+
+@pytest.mark.parametrize("login", ["", "ann:pass@"])
+def test_goes_through_a_proxy(
+    login: str, file_server: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file_server.script = lambda request: not reply(request, 200, BUNDLE)
+    monkeypatch.setenv("http_proxy", file_server.url)
+    assert fetched(f"http://{login}far.invalid/b.zip").provenance.sha256 == sha256(BUNDLE)
+    assert file_server.requests[0][:2] == ("GET", "http://far.invalid/b.zip")
+    monkeypatch.setenv("no_proxy", "far.invalid")
+    with pytest.raises(SourceError, match=r'unknown host "far\.invalid"'):
+        fetched(f"http://{login}far.invalid/c.zip")
+
+
+@pytest.mark.parametrize(("status", "attempts"), [(407, 1), (503, 4)])
+def test_a_proxy_may_refuse(
+    status: int, attempts: int, file_server: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file_server.script = lambda request: not reply(request, status, b"")
+    monkeypatch.setenv("https_proxy", file_server.url)
+    with pytest.raises(SourceError, match=rf"\({status}\)"):
+        fetched("https://far.invalid/b.zip")
+    assert len(file_server.requests) == attempts
+
+
+def test_a_proxy_of_another_kind_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("all_proxy", "gopher://127.0.0.1:1")
+    with pytest.raises(SourceError, match="a proxy of another kind"):
+        fetched("https://far.invalid/b.zip")
+
+
 def test_does_not_give_a_login_to_another_host(
     file_server: FileServer, secure_file_server: FileServer
 ) -> None:
@@ -334,7 +445,7 @@ def test_does_not_give_a_login_to_another_host(
 def test_says_how_to_install_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    monkeypatch.setitem(sys.modules, "fsspec.implementations.http", None)
+    monkeypatch.setitem(sys.modules, "httpx", None)
     monkeypatch.delitem(sys.modules, "mlserver_pyfunc.sources.http_client", raising=False)
     with pytest.raises(SourceError, match=r"pip install 'mlserver-pyfunc\[remote\]'"):
         fetched("https://example.com/b.zip")
