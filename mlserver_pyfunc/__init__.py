@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .errors import DependencyError, InferenceError
-from .handler.shadowing import installed_first
+from .handler.shadowing import prefer_installed
 
 if TYPE_CHECKING:
     from .definition import FunctionDefinition
@@ -26,7 +26,7 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        with installed_first():
+        with prefer_installed():
             module = import_module(f".{_LAZY[name]}", __name__)
     except ImportError as error:
         # MLServer takes an ImportError from here for "no such implementation".

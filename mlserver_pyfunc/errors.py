@@ -43,7 +43,7 @@ class LoadError(PyFuncError):
     """A function did not become ready. Names the function, the phase and the cause."""
 
     def __init__(self, model_name: str, phase: str, cause: str) -> None:
-        super().__init__(bounded(f'function "{model_name}" failed to load: {phase}: {cause}'))
+        super().__init__(safe_message(f'function "{model_name}" failed to load: {phase}: {cause}'))
         self.model_name = model_name
         self.phase = phase
 
@@ -54,7 +54,7 @@ class RequestError(PyFuncError):
     status = 500
 
     def __init__(self, message: str, status: int | None = None) -> None:
-        super().__init__(bounded(message))
+        super().__init__(safe_message(message))
         if status is not None:
             self.status = status
 
@@ -118,7 +118,7 @@ class TimeLimitError(RequestError):
     status = 504
 
 
-def bounded(message: object) -> str:
+def safe_message(message: object) -> str:
     """A message as every route can send it: of characters that UTF-8 has, cut to
     `MAX_MESSAGE_CHARS`, and to `MAX_HEADER_BYTES` as gRPC writes it."""
     message = message if isinstance(message, str) else _said(message)

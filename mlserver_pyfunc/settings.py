@@ -1,4 +1,4 @@
-"""The MLSERVER_PYFUNC_* variables, and amounts of bytes as people write them."""
+"""The MLSERVER_PYFUNC_* environment variables, and sizes in bytes as people write them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ PYTHON_DOWNLOADS = "MLSERVER_PYFUNC_PYTHON_DOWNLOADS"
 CA_BUNDLE = "MLSERVER_PYFUNC_CA_BUNDLE"
 ENVIRONMENT = "MLSERVER_PYFUNC_ENVIRONMENT"
 
+# How uv, git, OpenSSL and the build programs report a certificate that they do not trust.
 _UNTRUSTED = (
     "UnknownIssuer|certificate.verify.failed|self.signed certificate|local issuer certificate|"
     "unknown authority"
 )
 
 
-def in_bytes(text: str) -> int:
-    """Reads bytes, `512M` or `1.5 GiB`; each unit is 1024 of the one below.
+def parse_bytes(text: str) -> int:
+    """Parses a size in bytes such as `65536`, `512M` or `1.5 GiB`; K is 1024 bytes.
 
     Raises:
-        ValueError: The text is no such amount.
+        ValueError: The text is not a size.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", text.strip(), re.IGNORECASE)
     if match is None:
@@ -35,7 +36,7 @@ def in_bytes(text: str) -> int:
 
 
 def cache_folder() -> Path:
-    """Where fetched sources are kept."""
+    """Returns the folder of fetched sources and environments."""
     folder = os.environ.get(CACHE)
     if folder:
         return Path(folder).absolute()
@@ -45,17 +46,17 @@ def cache_folder() -> Path:
 
 
 def cache_size() -> int:
-    """Bytes beyond which the cache drops what was not used for longest."""
+    """Returns the size in bytes above which the cache drops the least recently used entries."""
     return _size(CACHE_SIZE, "10G")
 
 
 def max_source_size() -> int:
-    """Bytes that one source may have, fetched or unpacked."""
+    """Returns the maximum size in bytes of one source, both fetched and unpacked."""
     return _size(MAX_SOURCE_SIZE, "4G")
 
 
 def fetch_timeout() -> float:
-    """Seconds that one fetch may take."""
+    """Returns the time limit of one fetch in seconds."""
     text = os.environ.get(FETCH_TIMEOUT) or "600"
     try:
         seconds = float(text)
@@ -67,28 +68,28 @@ def fetch_timeout() -> float:
 
 
 def python_downloads() -> bool:
-    """Whether a Python that this machine has not may be downloaded."""
+    """Returns whether a Python that this machine lacks may be downloaded."""
     return os.environ.get(PYTHON_DOWNLOADS, "").lower() in ("1", "true", "yes", "on")
 
 
-def is_on(variable: str) -> bool:
-    """Whether a variable leaves on what is on without it."""
+def is_enabled(variable: str) -> bool:
+    """Returns whether a feature that is on by default is left on by its variable."""
     return os.environ.get(variable, "1").lower() not in ("0", "false", "off", "no")
 
 
 def ca_bundle() -> str | None:
-    """A PEM file of authorities to trust in the place of the usual ones."""
+    """Returns the PEM file of certificate authorities that replaces the default ones."""
     return os.environ.get(CA_BUNDLE) or None
 
 
-def authorities(own: str = "") -> str | None:
-    """The PEM file of authorities that a client is to trust; None for its usual ones.
+def ca_file(own: str = "") -> str | None:
+    """Returns the PEM file of certificate authorities for a client; None for its default ones.
 
     Args:
-        own: The client's own variable for it, which goes before SSL_CERT_FILE.
+        own: The client's own variable for this file. It takes precedence over SSL_CERT_FILE.
 
     Raises:
-        SourceError: There is no such file.
+        SourceError: The file does not exist.
     """
     for variable in (CA_BUNDLE, own, "SSL_CERT_FILE"):
         path = os.environ.get(variable)
@@ -100,7 +101,7 @@ def authorities(own: str = "") -> str | None:
 
 
 def trust_hint(text: str) -> str:
-    """What to do next where a program's words tell of an authority that it does not trust."""
+    """Returns the next step if a program's output reports an untrusted certificate, else ""."""
     if not re.search(_UNTRUSTED, text, re.IGNORECASE):
         return ""
     return (
@@ -109,8 +110,8 @@ def trust_hint(text: str) -> str:
     )
 
 
-def ready_environment() -> Path | None:
-    """An environment that an image brings along."""
+def shipped_environment() -> Path | None:
+    """Returns the folder of the environment that an image contains, if any."""
     folder = os.environ.get(ENVIRONMENT)
     return Path(folder) if folder else None
 
@@ -118,6 +119,6 @@ def ready_environment() -> Path | None:
 def _size(variable: str, default: str) -> int:
     text = os.environ.get(variable) or default
     try:
-        return in_bytes(text)
+        return parse_bytes(text)
     except ValueError as error:
         raise SourceError(f"{variable}: {error}") from None

@@ -112,8 +112,10 @@ def _client(
     binary: bool,
 ) -> Client:
     if by_grpc:
-        from mlserver_pyfunc.client.grpc import GrpcClient
-
+        try:
+            from mlserver_pyfunc.client.grpc import GrpcClient
+        except ImportError as error:
+            raise Failure(str(error)) from None
         return GrpcClient(
             url.removeprefix("grpc://").removeprefix("http://"), timeout, headers, version
         )

@@ -35,7 +35,7 @@ def command(
 ) -> None:
     """Call the function in FOLDER as the server would: same loading, contract and errors."""
     from mlserver_pyfunc.definition.folder import open_folder
-    from mlserver_pyfunc.protocol import request as payloads
+    from mlserver_pyfunc.protocol.request import InferenceRequest
     from mlserver_pyfunc.protocol.samples import random_array
     from mlserver_pyfunc.serving.timing import TimedFunction
 
@@ -43,14 +43,14 @@ def command(
 
     with TimedFunction(open_folder(folder)) as function:
         if request_file is not None:
-            request = payloads.from_json(_read(request_file))
+            request = InferenceRequest.from_json(_read(request_file))
         else:
             arrays = inputs.parse(function.contract.inputs.values(), given)
             if is_random:
                 source = random.Random()
                 for tensor in function.contract.inputs.values():
                     arrays.setdefault(tensor.name, random_array(tensor, source))
-            request = payloads.from_values(function.contract, arrays)
+            request = InferenceRequest.from_values(function.contract, arrays)
         for index in range(repeat):
             _call(function, request, as_json=as_json, quiet=index < repeat - 1)
         if not as_json:

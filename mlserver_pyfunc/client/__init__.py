@@ -1,6 +1,7 @@
-"""The protocol from the client's side: arrays to a running server and back.
+"""The caller's side of the protocol: sends arrays to a running server and reads its answers.
 
-Nothing here imports MLServer, whose gRPC stubs and a client's cannot share a process.
+No module of this package imports MLServer: its gRPC stubs and those of a client register the
+same messages, so that one process cannot hold both.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from mlserver_pyfunc.protocol.tensors import Array
 
 
 class CallError(Exception):
-    """The server answered with an error, or not at all.
+    """The server answered with an error, or did not answer.
 
     Attributes:
-        status: HTTP status or gRPC code name; None where no answer came.
+        status: HTTP status, or name of the gRPC status code; None if no answer came.
     """
 
     def __init__(self, message: str, status: int | str | None = None) -> None:
@@ -26,7 +27,7 @@ class CallError(Exception):
 
 @dataclass(frozen=True)
 class InferInput:
-    """A tensor to send; BYTES arrays hold `bytes` or `str`."""
+    """An input tensor to send. The array of a BYTES tensor holds `bytes` or `str`."""
 
     name: str
     datatype: str
@@ -35,7 +36,13 @@ class InferInput:
 
 @dataclass(frozen=True)
 class InferResult:
-    """What the server sent: arrays by output name, their datatypes, the rest of the answer."""
+    """An answer of the server.
+
+    Attributes:
+        outputs: Arrays by output name.
+        datatypes: Datatypes by output name.
+        parameters: Parameters of the response.
+    """
 
     outputs: dict[str, Array]
     datatypes: dict[str, str]
@@ -43,33 +50,47 @@ class InferResult:
 
 
 class Client(Protocol):
-    """One way to a server: REST JSON, REST binary, gRPC typed or gRPC raw."""
+    """A connection to one server: REST with JSON or binary tensors, gRPC with typed or raw ones.
+
+    Attributes:
+        name: How it calls the server, in words.
+    """
 
     name: str
 
     def metadata(self, model: str) -> dict[str, Any]:
-        """The model's metadata, as REST has it.
+        """Fetches the metadata of a model, in the form that REST gives it.
 
         Raises:
-            CallError: The server does not answer, or with an error.
+            CallError: The server answers with an error, or does not answer.
         """
 
     def infer(
         self, model: str, inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None = None
     ) -> InferResult:
-        """Sends one request.
+        """Sends one request and returns its answer.
+
+        Args:
+            model: Name of the model, as served.
+            inputs: The input tensors.
+            parameters: Parameters of the request.
 
         Raises:
-            CallError: The server does not answer, or with an error.
+            CallError: The server answers with an error, or does not answer.
         """
 
     def stream(
         self, model: str, inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None = None
     ) -> Iterator[InferResult]:
-        """Sends one request and gives its answers as they come.
+        """Sends one request and yields each of its answers as it arrives.
+
+        Args:
+            model: Name of the model, as served.
+            inputs: The input tensors.
+            parameters: Parameters of the request.
 
         Raises:
-            CallError: The server does not answer, or with an error.
+            CallError: The server answers with an error, or does not answer.
         """
 
     def close(self) -> None:

@@ -1,6 +1,11 @@
-"""gRPC: tensors in typed fields, or as raw bytes.
+"""Calls a server by gRPC: tensors are raw bytes, or lists in typed fields.
 
-Uses tritonclient's messages. Do not import it where MLServer is imported.
+Importing this module raises ImportError if tritonclient is not installed.
+
+Do not import it in a process that imports MLServer. tritonclient and MLServer both register the
+messages of the package `inference`, and protobuf has one registry per process, so that the second
+import fails: "duplicate symbol 'inference.ServerLiveRequest'". `infer` therefore never imports
+MLServer, and the test kit runs its clients in a process of their own.
 """
 
 from __future__ import annotations
@@ -12,25 +17,34 @@ from typing import Any
 import grpc
 import numpy as np
 from google.protobuf.json_format import MessageToDict
-from tritonclient.grpc import service_pb2 as messages
 
 from mlserver_pyfunc.protocol import bytes_tensors, tensors
 from mlserver_pyfunc.protocol.tensors import DATATYPES, Array
 
 from . import CallError, InferInput, InferResult
 
+try:
+    from tritonclient.grpc import service_pb2 as messages
+except ImportError as error:
+    raise ImportError(
+        f"calls by gRPC need tritonclient ({error}): pip install 'mlserver-pyfunc[client]'"
+    ) from None
+
 _SERVICE = "/inference.GRPCInferenceService/"
 _MAX_MESSAGE = 2**31 - 1
 
 
 class GrpcClient:
-    """gRPC with tensors as raw bytes.
+    """Calls a server by gRPC, with tensors as raw bytes.
 
     Args:
-        target: `HOST:PORT`.
+        target: Address of the server, `HOST:PORT` or `unix:PATH`.
         timeout: Seconds to wait for an answer.
-        headers: Sent with every call, as metadata; `host` as the call's authority.
-        version: Of the model; empty for the default one.
+        headers: Metadata to send with every call. `host` is sent as the authority instead.
+        version: Version of the model; empty for the default one.
+
+    Raises:
+        CallError: The target is not of that form.
     """
 
     name = "gRPC raw"
@@ -51,7 +65,7 @@ class GrpcClient:
         ]
         if authority := metadata.pop("host", ""):
             options.append(("grpc.default_authority", authority))
-        # Metadata whose names end so are bytes.
+        # gRPC takes bytes as the value of metadata if the name ends in -bin, else text.
         self._headers = [
             (name, value.encode() if name.endswith("-bin") else value)
             for name, value in metadata.items()
@@ -59,17 +73,15 @@ class GrpcClient:
         self._channel = grpc.insecure_channel(target, options)
         self._timeout = timeout
         self._version = version
-        self._infer = self._unary("ModelInfer", messages.ModelInferResponse)
-        self._metadata = self._unary("ModelMetadata", messages.ModelMetadataResponse)
-        # Triton wraps the answers of a stream in a message of its own, the protocol does not.
-        self._stream = self._channel.stream_stream(
-            f"{_SERVICE}ModelStreamInfer",
-            request_serializer=lambda message: message.SerializeToString(),
-            response_deserializer=messages.ModelInferResponse.FromString,
-        )
+        unary, stream = self._channel.unary_unary, self._channel.stream_stream
+        self._infer = _method(unary, "ModelInfer", messages.ModelInferResponse)
+        self._metadata = _method(unary, "ModelMetadata", messages.ModelMetadataResponse)
+        # tritonclient's own stream reads ModelStreamInferResponse, in which Triton wraps each
+        # answer. The protocol has no such message: MLServer sends ModelInferResponse.
+        self._stream = _method(stream, "ModelStreamInfer", messages.ModelInferResponse)
 
     def metadata(self, model: str) -> dict[str, Any]:
-        """As `Client.metadata`."""
+        """Implements `Client.metadata`."""
         answer = self._answer(
             self._metadata, messages.ModelMetadataRequest(name=model, version=self._version)
         )
@@ -81,33 +93,25 @@ class GrpcClient:
     def infer(
         self, model: str, inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None = None
     ) -> InferResult:
-        """As `Client.infer`."""
+        """Implements `Client.infer`."""
         request = self._request(model, inputs, parameters)
         return _result(self._answer(self._infer, request))
 
     def stream(
         self, model: str, inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None = None
     ) -> Iterator[InferResult]:
-        """As `Client.stream`."""
+        """Implements `Client.stream`."""
         request = self._request(model, inputs, parameters)
         answers = self._stream(iter([request]), timeout=self._timeout, metadata=self._headers)
         while (answer := _call(lambda: next(answers, None))) is not None:
             yield _result(answer)
 
     def close(self) -> None:
-        """As `Client.close`."""
+        """Closes the connection."""
         self._channel.close()
 
     def _answer(self, call: Callable[..., Any], message: Any) -> Any:
         return _call(lambda: call(message, timeout=self._timeout, metadata=self._headers))
-
-    def _unary(self, method: str, answer: Any) -> Callable[..., Any]:
-        call: Callable[..., Any] = self._channel.unary_unary(
-            f"{_SERVICE}{method}",
-            request_serializer=lambda message: message.SerializeToString(),
-            response_deserializer=answer.FromString,
-        )
-        return call
 
     def _request(
         self, model: str, inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None
@@ -127,7 +131,7 @@ class GrpcClient:
 
 
 class TypedGrpcClient(GrpcClient):
-    """gRPC with tensors in typed fields, which FP16 has none of."""
+    """Calls a server by gRPC, with tensors in typed fields. FP16 has no such field."""
 
     name = "gRPC typed"
 
@@ -137,8 +141,17 @@ class TypedGrpcClient(GrpcClient):
             raise CallError(f"{datatype.name} has no typed field in the protocol, send it raw")
         elements = tensors.to_list(tensor.array)
         if datatype.is_bytes:
-            elements = [bytes_tensors.as_bytes(element) for element in elements]
+            elements = [bytes_tensors.encode_element(element) for element in elements]
         getattr(message.contents, datatype.contents).extend(elements)
+
+
+def _method(kind: Callable[..., Any], name: str, answer: Any) -> Callable[..., Any]:
+    method: Callable[..., Any] = kind(
+        f"{_SERVICE}{name}",
+        request_serializer=lambda message: message.SerializeToString(),
+        response_deserializer=answer.FromString,
+    )
+    return method
 
 
 def _call(call: Callable[[], Any]) -> Any:

@@ -1,4 +1,4 @@
-"""REST: tensors as JSON, or as binary data behind a JSON head."""
+"""Calls a server by REST: tensors are JSON lists, or binary data behind a JSON header."""
 
 from __future__ import annotations
 
@@ -16,17 +16,22 @@ from mlserver_pyfunc.protocol.tensors import DATATYPES, Array
 
 from . import CallError, InferInput, InferResult
 
-_HEAD_LENGTH = "Inference-Header-Content-Length"
+_HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
 class RestClient:
-    """REST with tensors as JSON lists.
+    """Calls a server by REST, with tensors as JSON lists.
+
+    It keeps one connection open. One thread at a time may use it.
 
     Args:
-        url: Of the server, with a path prefix where it has one.
+        url: URL of the server, with its path prefix if it has one.
         timeout: Seconds to wait for an answer.
-        headers: Sent with every call.
-        version: Of the model; empty for the default one.
+        headers: Headers to send with every call.
+        version: Version of the model; empty for the default one.
+
+    Raises:
+        CallError: The URL is not of the form http://HOST:PORT.
     """
 
     name = "REST JSON"
@@ -54,35 +59,35 @@ class RestClient:
         self._version = f"/versions/{quote(version, safe='')}" if version else ""
 
     def metadata(self, model: str) -> dict[str, Any]:
-        """As `Client.metadata`."""
+        """Implements `Client.metadata`."""
         described: dict[str, Any] = self._json("GET", self._path(model))
         return described
 
     def server_metadata(self) -> dict[str, Any]:
-        """The server's own metadata."""
+        """Fetches the metadata of the server."""
         described: dict[str, Any] = self._json("GET", "/v2")
         return described
 
     def models(self) -> list[dict[str, Any]]:
-        """The repository's index."""
+        """Fetches the index of the model repository: name and state of each model."""
         models: list[dict[str, Any]] = self._json("POST", "/v2/repository/index", b"{}")
         return models
 
     def load(self, model: str) -> None:
-        """Loads a model of the repository, or loads it anew."""
+        """Loads a model of the repository, or reloads it."""
         self._send("POST", f"/v2/repository/models/{quote(model, safe='')}/load", b"", {}).read()
 
     def infer(
         self, model: str, inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None = None
     ) -> InferResult:
-        """As `Client.infer`."""
+        """Implements `Client.infer`."""
         body = orjson.dumps(_body(inputs, parameters, _json_tensor))
         return _result(self._json("POST", f"{self._path(model)}/infer", body), b"")
 
     def stream(
         self, model: str, inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None = None
     ) -> Iterator[InferResult]:
-        """As `Client.stream`, by server-sent events."""
+        """Implements `Client.stream` by server-sent events."""
         body = orjson.dumps(_body(inputs, parameters, _json_tensor))
         response = self._send("POST", f"{self._path(model)}/infer_stream", body, {})
         for line in response:
@@ -94,7 +99,7 @@ class RestClient:
             yield _result(event, b"")
 
     def close(self) -> None:
-        """As `Client.close`."""
+        """Closes the connection."""
         self._connection.close()
 
     def _path(self, model: str) -> str:
@@ -122,28 +127,28 @@ class RestClient:
 
 
 class BinaryRestClient(RestClient):
-    """REST with tensors as binary data, both ways."""
+    """Calls a server by REST, with tensors as binary data in the request and the response.
+
+    Follows the binary tensor data extension of the protocol. Streams stay JSON.
+    """
 
     name = "REST binary"
 
     def infer(
         self, model: str, inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None = None
     ) -> InferResult:
-        """As `Client.infer`."""
+        """Implements `Client.infer`."""
         raws = [tensors.to_raw(DATATYPES[tensor.datatype], tensor.array) for tensor in inputs]
-        asked = {**(parameters or {}), "binary_data_output": True}
-        body = _body(inputs, asked, _binary_tensor)
+        parameters = {**(parameters or {}), "binary_data_output": True}
+        body = _body(inputs, parameters, _tensor_head)
         for tensor, raw in zip(body["inputs"], raws, strict=True):
             tensor["parameters"] = {"binary_data_size": len(raw)}
-        head = orjson.dumps(body)
-        headers = {
-            "Content-Type": "application/octet-stream",
-            _HEAD_LENGTH: str(len(head)),
-        }
-        response = self._send("POST", f"{self._path(model)}/infer", head + b"".join(raws), headers)
-        length = response.getheader(_HEAD_LENGTH)
+        header = orjson.dumps(body)
+        headers = {"Content-Type": "application/octet-stream", _HEADER_LENGTH: str(len(header))}
+        content = header + b"".join(raws)
+        response = self._send("POST", f"{self._path(model)}/infer", content, headers)
         received = response.read()
-        end = int(length) if length else len(received)
+        end = int(response.getheader(_HEADER_LENGTH) or len(received))
         return _result(orjson.loads(received[:end]), received[end:])
 
 
@@ -156,13 +161,13 @@ def _body(
     return body
 
 
-def _binary_tensor(tensor: InferInput) -> dict[str, Any]:
+def _tensor_head(tensor: InferInput) -> dict[str, Any]:
     shape = list(tensor.array.shape)
     return {"name": tensor.name, "datatype": tensor.datatype, "shape": shape}
 
 
 def _json_tensor(tensor: InferInput) -> dict[str, Any]:
-    body = _binary_tensor(tensor)
+    body = _tensor_head(tensor)
     if tensor.datatype != "BYTES":
         body["data"] = tensors.to_list(tensor.array)
         return body
@@ -180,11 +185,10 @@ def _result(body: Mapping[str, Any], binary: bytes) -> InferResult:
         if size is None:
             outputs[tensor["name"]] = _from_json(tensor)
             continue
-        raw = binary[position : position + size]
+        raw = tensors.RawTensor(binary[position : position + size])
         position += size
-        outputs[tensor["name"]] = tensors.from_raw(
-            DATATYPES[tensor["datatype"]], tensors.RawTensor(raw), tensor["shape"]
-        )
+        datatype = DATATYPES[tensor["datatype"]]
+        outputs[tensor["name"]] = tensors.from_raw(datatype, raw, tensor["shape"])
     datatypes = {tensor["name"]: tensor["datatype"] for tensor in body["outputs"]}
     return InferResult(outputs, datatypes, body.get("parameters") or {})
 

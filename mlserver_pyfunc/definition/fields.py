@@ -10,8 +10,8 @@ import yaml
 from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from mlserver_pyfunc.protocol.names import suggestion
-from mlserver_pyfunc.settings import in_bytes
+from mlserver_pyfunc.protocol.names import suggest_datatype
+from mlserver_pyfunc.settings import parse_bytes
 
 PYTHON_VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 MAX_RANK = 32
@@ -57,7 +57,7 @@ def _python_version(value: Any) -> Any:
 
 
 def _size(value: Any) -> Any:
-    return in_bytes(value) if isinstance(value, str) else value
+    return parse_bytes(value) if isinstance(value, str) else value
 
 
 def _version(value: Any) -> Any:
@@ -91,7 +91,7 @@ def _datatype(value: Any) -> Any:
     known: tuple[str, ...] = get_args(_Datatype)
     if value.upper() in known:
         return value.upper()
-    meant = suggestion(value, known)
+    meant = suggest_datatype(value, known)
     hint = f'did you mean "{meant}"?' if meant else f"expected one of {', '.join(known)}"
     raise ValueError(f'unknown datatype "{value}", {hint}')
 

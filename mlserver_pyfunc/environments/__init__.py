@@ -1,1 +1,1 @@
-"""From `python_version` and `requirements` to an interpreter that satisfies them."""
+"""Interpreters for functions: from `python_version` and `requirements` to an environment."""

@@ -1,13 +1,14 @@
-"""From `python_version` and `requirements` to an interpreter that has them.
+"""Provides an interpreter that has a definition's Python version and requirements.
 
-An environment is made once by uv, in the cache, under a lock, and moved into place whole:
+uv makes each environment once, in the cache, under a lock. It is renamed into place when it
+is complete, so that nobody sees a half-made one:
 
-    environments/<key>/            the virtual environment, its facts in `pyfunc.json`
-    environments/<key>.lock        held while it is made
-    environments/tmp-<random>/     one at work
+    environments/<key>/            the virtual environment, with its metadata in `pyfunc.json`
+    environments/<key>.lock        locked while the environment is made
+    environments/tmp-<random>/     an environment in the making
 
-Functions with equal needs share it. A process holds a shared lock on each that it uses,
-so that no other prunes it.
+Functions with the same needs share an environment. A process keeps a shared lock on each
+environment that it uses, so that no other process prunes it.
 """
 
 from __future__ import annotations
@@ -37,9 +38,11 @@ from mlserver_pyfunc.sources import cache_locks
 from mlserver_pyfunc.sources.progress import logger
 
 from . import uv
-from .installed import problem_of
+from .installed import find_problem
 
-FACTS = "pyfunc.json"
+METADATA_FILE = "pyfunc.json"
+
+# Part of every key: raise it when environments are made differently.
 _SCHEME = 1
 
 
@@ -52,9 +55,9 @@ class Environment:
     """An interpreter for a function.
 
     Attributes:
-        python: Its path.
-        resolved: Installed versions by name; empty for the serving interpreter.
-        seconds: What it took to make it; 0 where it was there.
+        python: Path of the interpreter.
+        resolved: Installed versions by package name; empty for the serving interpreter.
+        seconds: Time that making it took; 0 if it existed.
     """
 
     python: Path
@@ -63,62 +66,62 @@ class Environment:
 
 
 def unmet_needs(definition: FunctionDefinition) -> list[str]:
-    """Lists what the definition asks for and this interpreter is not or has not.
+    """Lists what a definition needs and the serving interpreter does not have.
 
     Returns:
-        One clear line per need; empty where the function can run here.
+        One sentence per need; empty if the function can run in this interpreter.
     """
     unmet = []
-    asked = definition.python_version
-    if asked not in (None, uv.SERVING_PYTHON):
-        unmet.append(f"expected Python {asked}, the server runs {uv.SERVING_PYTHON}")
+    expected = definition.python_version
+    if expected not in (None, uv.SERVING_PYTHON):
+        unmet.append(f"expected Python {expected}, the server runs {uv.SERVING_PYTHON}")
     for line in definition.requirements:
-        problem = problem_of(Requirement(line))
+        problem = find_problem(Requirement(line))
         if problem:
             unmet.append(problem)
     return unmet
 
 
 def resolve(definition: FunctionDefinition) -> list[str]:
-    """Finds the exact versions that a definition's environment gets, without making it.
+    """Resolves the exact versions of a definition's environment, without making it.
 
     Returns:
-        `name==version` lines; empty where the serving interpreter will do, or uv is absent.
+        `name==version` lines; empty if the serving interpreter is enough or uv is absent.
 
     Raises:
-        PyFuncError: There are none; carries uv's explanation.
+        PyFuncError: The requirements cannot be resolved. The message is uv's explanation.
     """
     if not unmet_needs(definition) or not uv.is_installed():
         return []
     python = uv.find_python(definition.python_version or uv.SERVING_PYTHON)
     options = ["--quiet", "--no-header", "--no-annotate", "--python", str(python)]
-    text = uv.run(["pip", "compile", *options, "-"], given="\n".join(required(definition)))
+    lines = "\n".join(requirements_with_numpy(definition))
+    text = uv.run(["pip", "compile", *options, "-"], stdin=lines)
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def provide(
     definition: FunctionDefinition, model_name: str, resolved: Sequence[str] = ()
 ) -> Environment:
-    """Gives an interpreter that satisfies a definition: the serving one where it does.
+    """Returns an interpreter that meets a definition's needs; makes one if necessary.
 
     Args:
-        definition: What is needed.
-        model_name: For the log.
-        resolved: Exact versions to install, from a lock; else as the requirements say.
+        definition: Definition with the needs.
+        model_name: Name for the log.
+        resolved: Exact versions to install, from a lock; empty to resolve the requirements.
 
     Raises:
-        PyFuncError: None can be made; carries uv's explanation.
+        PyFuncError: No such environment can be made. The message is uv's explanation.
     """
     if not unmet_needs(definition):
         return Environment(Path(sys.executable))
-    ready = _ready(definition, model_name)
-    if ready:
-        return ready
+    shipped = _shipped(definition, model_name)
+    if shipped:
+        return shipped
     python = uv.find_python(definition.python_version or uv.SERVING_PYTHON)
-    requirements = list(resolved) or required(definition)
-    key = _key(python, requirements)
+    requirements = list(resolved) or requirements_with_numpy(definition)
     try:
-        return _provided(key, python, requirements, model_name)
+        return _provide(python, requirements, model_name)
     except OSError as error:
         raise ProvisionError(
             f"cache folder {settings.cache_folder()}: {(error.strerror or str(error)).lower()}; "
@@ -127,62 +130,72 @@ def provide(
 
 
 def prune(unused_seconds: float = 0) -> list[Path]:
-    """Removes environments that no process uses, and none has for so long.
+    """Removes environments that no process uses or has used recently.
+
+    Args:
+        unused_seconds: Minimum time in seconds since an environment's last use.
 
     Returns:
-        What was removed.
+        The removed folders.
     """
     removed = []
-    folder = _folder()
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+    root = _root()
+    for path in sorted(root.iterdir()) if root.is_dir() else []:
         if not path.is_dir() or time.time() - path.stat().st_mtime < unused_seconds:
             continue
-        if cache_locks.discard(path, folder):
+        if cache_locks.discard(path, root):
             removed.append(path)
     return removed
 
 
-def _provided(key: str, python: Path, requirements: list[str], name: str) -> Environment:
-    place = _folder() / key
-    found = _found(place)
+def requirements_with_numpy(definition: FunctionDefinition) -> list[str]:
+    """Returns a definition's requirements, and NumPy, which every worker imports."""
+    lines = list(definition.requirements)
+    names = {canonicalize_name(Requirement(line).name) for line in lines}
+    return lines if "numpy" in names else [*lines, "numpy"]
+
+
+def _provide(python: Path, requirements: list[str], model_name: str) -> Environment:
+    folder = _root() / _key(python, requirements)
+    found = _find(folder)
     if found:
         return found
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(place.with_suffix(".lock")):
-        found = _found(place)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        # Another process may have made it while this one waited for the lock.
+        found = _find(folder)
         if found:
             return found
         started = time.monotonic()
-        version = uv.release_of(python)
         logger.info(
             'function "%s": making an environment of Python %s with %s',
-            name,
-            version,
+            model_name,
+            uv.release_of(python),
             ", ".join(requirements),
         )
-        _make(place, python, requirements)
+        _make(folder, python, requirements)
         seconds = time.monotonic() - started
-        logger.info('function "%s": environment made in %.1f s', name, seconds)
-    found = _found(place)
+        logger.info('function "%s": environment made in %.1f s', model_name, seconds)
+    found = _find(folder)
     assert found is not None
     return Environment(found.python, found.resolved, seconds)
 
 
-def _make(place: Path, python: Path, requirements: list[str]) -> None:
-    work = Path(tempfile.mkdtemp(prefix="tmp-", dir=place.parent))
+def _make(folder: Path, python: Path, requirements: list[str]) -> None:
+    work = Path(tempfile.mkdtemp(prefix="tmp-", dir=folder.parent))
     try:
         built = work / "environment"
         uv.run(["venv", "--quiet", "--relocatable", "--no-project", "-p", str(python), str(built)])
         interpreter = str(built / "bin" / "python")
-        given = "\n".join(requirements)
-        uv.run(["pip", "install", "--python", interpreter, "-r", "-"], given=given, on_line=_log)
+        lines = "\n".join(requirements)
+        uv.run(["pip", "install", "--python", interpreter, "-r", "-"], stdin=lines, on_line=_log)
         listed = json.loads(uv.run(["pip", "list", "--python", interpreter, "--format", "json"]))
         resolved = {item["name"]: item["version"] for item in listed}
-        facts = {"python": str(python), "requirements": requirements, "resolved": resolved}
-        (built / FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8")
-        if place.exists():
-            shutil.rmtree(place)
-        built.rename(place)
+        metadata = {"python": str(python), "requirements": requirements, "resolved": resolved}
+        (built / METADATA_FILE).write_text(json.dumps(metadata, indent=1), encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        built.rename(folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -191,57 +204,50 @@ def _log(line: str) -> None:
     logger.info("uv: %s", line)
 
 
-def _found(place: Path) -> Environment | None:
+def _find(folder: Path) -> Environment | None:
     try:
-        facts = json.loads((place / FACTS).read_text(encoding="utf-8"))
+        metadata = json.loads((folder / METADATA_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    python = place / "bin" / "python"
-    # The base interpreter may have been removed since.
+    python = folder / "bin" / "python"
+    # This is a link to the base interpreter, which may have been removed since.
     if not python.exists():
         return None
-    # Kept from being pruned while this process lives.
+    # Protects it from `prune` as long as this process lives. A read-only cache needs neither.
     with suppress(OSError):
-        os.utime(place)
-        cache_locks.hold(place)
-    return Environment(python, facts["resolved"])
+        os.utime(folder)
+        cache_locks.hold(folder)
+    return Environment(python, metadata["resolved"])
 
 
-def _ready(definition: FunctionDefinition, model_name: str) -> Environment | None:
-    """The environment that an image brings along, if it was made for such a definition."""
-    place = settings.ready_environment()
-    if place is None:
+def _shipped(definition: FunctionDefinition, model_name: str) -> Environment | None:
+    """Returns the environment that the image contains, if it was made for these needs."""
+    folder = settings.shipped_environment()
+    if folder is None:
         return None
     try:
-        facts = json.loads((place / FACTS).read_text(encoding="utf-8"))
+        metadata = json.loads((folder / METADATA_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ProvisionError(f"{settings.ENVIRONMENT}: {place / FACTS}: {error}") from None
-    asked = definition.python_version or facts["python_version"]
-    needed = required(definition)
-    if asked == facts["python_version"] and sorted(needed) == sorted(facts["requirements"]):
-        return Environment(place / "bin" / "python")
+        raise ProvisionError(f"{settings.ENVIRONMENT}: {folder / METADATA_FILE}: {error}") from None
+    expected = definition.python_version or metadata["python_version"]
+    needed = requirements_with_numpy(definition)
+    same_python = expected == metadata["python_version"]
+    if same_python and sorted(needed) == sorted(metadata["requirements"]):
+        return Environment(folder / "bin" / "python")
     logger.warning(
         'function "%s": the image has an environment of Python %s with %s, but Python %s with %s '
         "is asked for: making another",
         model_name,
-        facts["python_version"],
-        ", ".join(facts["requirements"]),
-        asked,
+        metadata["python_version"],
+        ", ".join(metadata["requirements"]),
+        expected,
         ", ".join(needed),
     )
     return None
 
 
-def required(definition: FunctionDefinition) -> list[str]:
-    """What a definition's environment gets: its requirements, and NumPy, without which no
-    worker runs."""
-    lines = list(definition.requirements)
-    names = {canonicalize_name(Requirement(line).name) for line in lines}
-    return lines if "numpy" in names else [*lines, "numpy"]
-
-
 def _key(python: Path, requirements: list[str]) -> str:
-    needs = [
+    identity = [
         _SCHEME,
         str(python.resolve()),
         uv.release_of(python),
@@ -249,8 +255,8 @@ def _key(python: Path, requirements: list[str]) -> str:
         platform.libc_ver(),
         sorted(requirements),
     ]
-    return hashlib.sha256(json.dumps(needs).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
 
 
-def _folder() -> Path:
+def _root() -> Path:
     return settings.cache_folder() / "environments"

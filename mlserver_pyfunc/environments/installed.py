@@ -1,4 +1,4 @@
-"""Whether this interpreter has what a requirement asks for."""
+"""Compares a requirement with what this interpreter has installed."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 
-def problem_of(requirement: Requirement) -> str | None:
-    """What a requirement lacks here, its extras and theirs included; None where nothing.
+def find_problem(requirement: Requirement) -> str | None:
+    """Returns the first reason why a requirement is not met, or None if it is met.
 
-    Args:
-        requirement: One whose marker does not hold here lacks nothing.
+    Extras are checked too, and the extras of their requirements. A requirement whose marker
+    excludes this interpreter is met.
     """
     if requirement.marker is not None and not requirement.marker.evaluate():
         return None
@@ -30,20 +30,20 @@ def _problems(requirement: Requirement, seen: set[tuple[str, str]]) -> Iterator[
         yield f'expected "{requirement}", installed is {found.version}'
         return
     for extra in sorted(requirement.extras):
-        # Extras may name each other.
+        # Two extras may require each other.
         key = (canonicalize_name(requirement.name), canonicalize_name(extra))
         if key in seen:
             continue
         seen.add(key)
         if key[1] not in map(canonicalize_name, found.metadata.get_all("Provides-Extra") or ()):
             yield f'"{requirement}": installed {requirement.name} {found.version} has no such extra'
-        for needed in _needed_by(found, extra):
+        for needed in _requirements_of(found, extra):
             for problem in _problems(needed, seen):
                 yield f'"{requirement}" needs more: {problem}'
 
 
-def _needed_by(distribution: metadata.Distribution, extra: str) -> Iterator[Requirement]:
-    """What an extra adds to its distribution's own requirements, without markers."""
+def _requirements_of(distribution: metadata.Distribution, extra: str) -> Iterator[Requirement]:
+    """Yields what an extra requires in addition to the distribution, markers removed."""
     for line in distribution.requires or ():
         requirement = Requirement(line)
         marker, requirement.marker = requirement.marker, None

@@ -1,8 +1,7 @@
-"""What we ask of uv, which finds interpreters and installs packages into environments."""
+"""Runs uv, which finds interpreters and installs packages into environments."""
 
 from __future__ import annotations
 
-import configparser
 import os
 import re
 import shutil
@@ -16,32 +15,27 @@ from tempfile import TemporaryFile
 from mlserver_pyfunc import settings
 from mlserver_pyfunc.errors import PyFuncError
 
+from .package_indexes import uv_variables
+
 ERROR_LINES = 8
-"""How much of uv's own explanation an error carries."""
+"""Number of lines of uv's own explanation that an error carries."""
 
-_PIP_TO_UV = {
-    "index-url": "UV_DEFAULT_INDEX",
-    "extra-index-url": "UV_INDEX",
-    "find-links": "UV_FIND_LINKS",
-    "cert": "SSL_CERT_FILE",
-    "trusted-host": "UV_INSECURE_HOST",
-}
 SERVING_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-"""The version of this interpreter, as definitions give versions."""
+"""Version of this interpreter in the form that definitions use, such as `3.12`."""
 
-_ASIDES = ("Using Python", "hint: ")
-_UV_INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL")
+# Lines of uv that do not explain a failure.
+_NOTICES = ("Using Python", "hint: ")
 
 
 class UvError(PyFuncError):
-    """uv failed; carries its own explanation."""
+    """uv failed. The message is uv's own explanation."""
 
 
 def find_uv() -> str:
-    """The path of uv.
+    """Returns the path of uv.
 
     Raises:
-        UvError: There is none.
+        UvError: uv is not installed.
     """
     try:
         from uv import find_uv_bin
@@ -56,7 +50,7 @@ def find_uv() -> str:
 
 
 def is_installed() -> bool:
-    """Whether there is a uv to run."""
+    """Returns whether uv is installed."""
     try:
         find_uv()
     except UvError:
@@ -65,24 +59,24 @@ def is_installed() -> bool:
 
 
 def run(
-    arguments: Sequence[str], *, given: str = "", on_line: Callable[[str], None] | None = None
+    arguments: Sequence[str], *, stdin: str = "", on_line: Callable[[str], None] | None = None
 ) -> str:
     """Runs uv.
 
     Args:
-        arguments: After `uv`.
-        given: Its standard input.
-        on_line: Takes each line in which it tells what it does, as it comes.
+        arguments: Command line after `uv`.
+        stdin: Text for standard input.
+        on_line: Called with each line of standard error as it arrives, passwords hidden.
 
     Returns:
-        Its standard output.
+        The standard output.
 
     Raises:
-        UvError: It failed.
+        UvError: uv failed or cannot be run.
     """
     command = [find_uv(), "--no-progress", "--color", "never", *arguments]
     with TemporaryFile() as output, TemporaryFile() as source:
-        source.write(given.encode())
+        source.write(stdin.encode())
         source.seek(0)
         try:
             process = subprocess.Popen(
@@ -92,12 +86,12 @@ def run(
             raise UvError(f"uv cannot be run: {error}") from None
         assert process.stderr is not None
         lines = []
-        with process, process.stderr as told:
-            for raw in told:
+        with process, process.stderr as stderr:
+            for raw in stderr:
                 line = raw.decode(errors="replace").rstrip()
                 lines.append(line)
                 if on_line is not None and line.strip():
-                    on_line(without_passwords(line))
+                    on_line(hide_passwords(line))
         output.seek(0)
         if process.returncode:
             raise UvError(_explanation(lines))
@@ -105,13 +99,13 @@ def run(
 
 
 def find_python(version: str) -> Path:
-    """An interpreter of a version such as `3.12` on this machine.
+    """Finds an interpreter of a version such as `3.12` on this machine.
 
-    Looks at the serving one, PATH, pyenv and uv's own; downloads one only where
-    `MLSERVER_PYFUNC_PYTHON_DOWNLOADS` or uv's own setting allows it.
+    Looks at the serving interpreter, PATH, pyenv and uv's own interpreters. Downloads one
+    only if `MLSERVER_PYFUNC_PYTHON_DOWNLOADS` or uv's own setting allows it.
 
     Raises:
-        UvError: There is none.
+        UvError: No interpreter was found.
     """
     for candidate in _candidates(version):
         if release_of(candidate).rpartition(".")[0] == version:
@@ -132,7 +126,7 @@ def _candidates(version: str) -> Iterator[Path]:
         yield Path(getattr(sys, "_base_executable", "") or sys.executable)
     for entry in os.get_exec_path():
         candidate = Path(entry, f"python{version}")
-        # A shim answers for whatever version is chosen where it runs.
+        # pyenv's shims start whichever version is selected in the current folder.
         if candidate.is_file() and candidate.parent.name != "shims":
             yield candidate
     root = Path(os.environ.get("PYENV_ROOT") or Path("~/.pyenv").expanduser())
@@ -147,7 +141,7 @@ def _release(folder: Path) -> tuple[int, ...]:
 
 @cache
 def release_of(python: Path) -> str:
-    """The full version of an interpreter, `3.12.1`; empty where it does not run."""
+    """Returns an interpreter's full version, such as `3.12.1`; empty if it does not run."""
     code = "import sys, ssl, venv; print('%d.%d.%d' % sys.version_info[:3])"
     try:
         done = subprocess.run(
@@ -168,73 +162,18 @@ def _environment() -> dict[str, str]:
         environment["SSL_CERT_FILE"] = bundle
     if os.environ.get(settings.CACHE):
         environment.setdefault("UV_CACHE_DIR", str(settings.cache_folder() / "uv"))
-    if not any(name in environment for name in _UV_INDEX_VARIABLES):
-        found = _pip_settings()
-        for name, value in found.items():
-            environment.setdefault(_PIP_TO_UV[name], value)
-        if "extra-index-url" in found:
-            # To pip all indexes are one; uv would look no further than the first that knows a name.
-            environment.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")
-    return environment
+    return {**uv_variables(), **environment}
 
 
-def indexes() -> tuple[str | None, list[str]]:
-    """The package indexes that uv and pip are set to on this machine: the first, and others."""
-    environment = _environment()
-    first = environment.get("UV_DEFAULT_INDEX") or environment.get("UV_INDEX_URL")
-    text = f"{environment.get('UV_INDEX', '')} {environment.get('UV_EXTRA_INDEX_URL', '')}"
-    # An index may have a name in front, `name=https://...`.
-    others = [re.sub(r"^[\w.-]+=", "", entry) for entry in text.split()]
-    return first, others
-
-
-def _pip_settings() -> dict[str, str]:
-    """What pip's environment variables and files say about indexes, in uv's spelling."""
-    found: dict[str, str] = {}
-    for path in _pip_files():
-        parser = configparser.ConfigParser(interpolation=None)
-        try:
-            parser.read(path, encoding="utf-8")
-        except (configparser.Error, OSError, UnicodeDecodeError):
-            continue
-        for section in ("global", "install"):
-            if parser.has_section(section):
-                found.update((k, v) for k, v in parser.items(section) if k in _PIP_TO_UV)
-    for name in _PIP_TO_UV:
-        value = os.environ.get(f"PIP_{name.upper().replace('-', '_')}")
-        if value:
-            found[name] = value
-    return {name: _separated(name, value) for name, value in found.items() if value.strip()}
-
-
-def _separated(name: str, value: str) -> str:
-    # uv reads find-links by commas, the others by spaces.
-    return ("," if name == "find-links" else " ").join(value.split())
-
-
-def _pip_files() -> Iterator[Path]:
-    chosen = os.environ.get("PIP_CONFIG_FILE")
-    if chosen == os.devnull:
-        return
-    for folder in (os.environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(os.pathsep):
-        yield Path(folder, "pip", "pip.conf")
-    yield Path("/etc/pip.conf")
-    home = Path(os.path.expanduser("~"))
-    yield home / ".pip" / "pip.conf"
-    yield Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config", "pip", "pip.conf")
-    if chosen:
-        yield Path(chosen)
-
-
-def _explanation(told: Sequence[str]) -> str:
-    """uv's words on one line, without its drawing."""
-    lines = (re.sub(r"^[^\w'\"(<]+", "", line).strip() for line in told)
-    said = [line for line in lines if line and not line.startswith(_ASIDES)]
-    text = without_passwords(" ".join(said[-ERROR_LINES:])) or "uv failed without a word"
+def _explanation(stderr: Sequence[str]) -> str:
+    """Joins the last lines of uv's standard error, without its line drawing."""
+    lines = (re.sub(r"^[^\w'\"(<]+", "", line).strip() for line in stderr)
+    reported = [line for line in lines if line and not line.startswith(_NOTICES)]
+    text = hide_passwords(" ".join(reported[-ERROR_LINES:])) or "uv failed without a word"
     hint = settings.trust_hint(text)
     return f"{text}; {hint}" if hint else text
 
 
-def without_passwords(text: str) -> str:
-    """Hides credentials in URLs."""
+def hide_passwords(text: str) -> str:
+    """Replaces the credentials in URLs by asterisks."""
     return re.sub(r"(\w+://)[^/@\s]+@", r"\1***@", text)

@@ -53,7 +53,7 @@ class CallPlan:
         return self.kind in ("generator", "async generator")
 
     @property
-    def needs(self) -> frozenset[str]:
+    def required_fields(self) -> frozenset[str]:
         """Which parts of the request the handler asks for besides its tensors."""
         getters = [*self.positional, *(getter for _, getter, _ in self.keywords)]
         parts = ("request", "parameters", "headers", "event")

@@ -14,6 +14,7 @@ from typing import Any
 
 from mlserver_pyfunc.protocol import bytes_tensors, tensors
 from mlserver_pyfunc.protocol.contract import TensorSpec
+from mlserver_pyfunc.protocol.request import RequestInput
 from mlserver_pyfunc.protocol.tensors import Array
 
 from .context import Context
@@ -24,29 +25,18 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 _SHOWN_ID_CHARS = 80
 
 
-def shown_id(call_id: str) -> str:
+def printable_id(call_id: str) -> str:
     """A client's request id as it may stand in the log: short, and on one line."""
     return "".join(c if c.isprintable() else "?" for c in call_id[:_SHOWN_ID_CHARS])
 
 
 @dataclass(frozen=True)
-class RequestTensor:
-    """An input as the protocol has it, with `data` an array of `shape`."""
-
-    name: str
-    shape: list[int]
-    datatype: str
-    data: Array
-    parameters: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Request:
+class DecodedRequest:
     """An inference request as the protocol has it."""
 
     id: str
     parameters: Mapping[str, Any]
-    inputs: list[RequestTensor]
+    inputs: list[RequestInput]
     outputs: list[str]
 
 
@@ -116,14 +106,14 @@ class InferenceCall:
         return [output.name for output in getattr(self._payload, "outputs", None) or ()]
 
     @cached_property
-    def request(self) -> Request:
+    def request(self) -> DecodedRequest:
         tensors_sent = getattr(self._payload, "inputs", ())
         parameters = {tensor.name: _mapping(tensor.parameters) for tensor in tensors_sent}
-        return Request(
+        return DecodedRequest(
             id=self.id,
             parameters=self.parameters,
             inputs=[
-                RequestTensor(
+                RequestInput(
                     name=name,
                     shape=list(array.shape),
                     datatype=self.specs[name].datatype.name,

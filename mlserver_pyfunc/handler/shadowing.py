@@ -21,7 +21,7 @@ _FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 @contextmanager
-def installed_first() -> Iterator[None]:
+def prefer_installed() -> Iterator[None]:
     """Has imports look into folders of models last, and into MLServer's "." too."""
     before = list(sys.path)
     of_models = [entry for entry in before if _is_of_models(entry)]

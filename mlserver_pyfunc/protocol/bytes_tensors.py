@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .types import Array, TensorError, shown
+from .types import Array, TensorError, short_repr_at
 
 
 def split_elements(buffer: bytes | memoryview) -> list[bytes]:
@@ -62,10 +62,10 @@ def to_json_bytes(array: Array) -> tuple[list[str], bool]:
     try:
         return [e if isinstance(e, str) else e.decode() for e in elements], False
     except UnicodeDecodeError:
-        return [base64.b64encode(as_bytes(element)).decode() for element in elements], True
+        return [base64.b64encode(encode_element(element)).decode() for element in elements], True
 
 
-def as_text(array: Array) -> Array:
+def decode_text(array: Array) -> Array:
     """Decodes a BYTES array to `str` elements.
 
     Raises:
@@ -73,7 +73,7 @@ def as_text(array: Array) -> Array:
     """
     elements = array.ravel().tolist()
     try:
-        return objects([element.decode() for element in elements]).reshape(array.shape)
+        return object_array([element.decode() for element in elements]).reshape(array.shape)
     except UnicodeDecodeError as error:
         raise TensorError("UTF-8 text", f"bytes that are not ({error.reason})") from None
 
@@ -85,23 +85,23 @@ def from_value(value: Any) -> Array:
         TensorError: An element is neither, or is text that UTF-8 cannot say.
     """
     if isinstance(value, bytes | str):
-        return objects(encoded([value])).reshape(())
+        return object_array(encode_elements([value])).reshape(())
     array = value if isinstance(value, np.ndarray) else _as_objects(value)
     elements = array.ravel().tolist()
     if not {bytes, str}.issuperset(map(type, elements)):
         for index, element in enumerate(elements):
             if not isinstance(element, bytes | str):
-                raise TensorError("bytes or str", f"{shown(element)} at index {index}")
-    return objects(encoded(elements)).reshape(array.shape)
+                raise TensorError("bytes or str", short_repr_at(element, index))
+    return object_array(encode_elements(elements)).reshape(array.shape)
 
 
-def encoded(elements: list[Any]) -> list[bytes]:
+def encode_elements(elements: list[Any]) -> list[bytes]:
     """Encodes text; refuses a lone surrogate, which UTF-8 cannot say and no route send."""
     try:
         return _as_all_bytes(elements)
     except UnicodeEncodeError as error:
         index = elements.index(error.object)
-        raise TensorError("UTF-8 text", f"{shown(error.object)} at index {index}") from None
+        raise TensorError("UTF-8 text", short_repr_at(error.object, index)) from None
 
 
 def from_base64(flat: list[Any]) -> list[Any]:
@@ -114,11 +114,11 @@ def from_base64(flat: list[Any]) -> list[Any]:
         try:
             decoded.append(base64.b64decode(element, validate=True))
         except (binascii.Error, ValueError):
-            raise TensorError("base64 strings", f"{shown(element)} at index {index}") from None
+            raise TensorError("base64 strings", short_repr_at(element, index)) from None
     return decoded
 
 
-def as_bytes(element: bytes | str) -> bytes:
+def encode_element(element: bytes | str) -> bytes:
     """An element as it travels."""
     return element.encode() if isinstance(element, str) else element
 
@@ -129,10 +129,10 @@ def _as_all_bytes(elements: list[Any]) -> list[bytes]:
         return elements
     if types == {str}:
         return [element.encode() for element in elements]
-    return [as_bytes(element) for element in elements]
+    return [encode_element(element) for element in elements]
 
 
-def objects(elements: list[Any]) -> Array:
+def object_array(elements: list[Any]) -> Array:
     """A one-dimensional array of the elements as they are."""
     array = np.empty(len(elements), dtype=object)
     array[:] = elements

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from mlserver_pyfunc.errors import ContractError, ResponseError
 
 from . import bytes_tensors, casting, tensors
 from .tensors import Array, Datatype, RawTensor, TensorError
+
+if TYPE_CHECKING:
+    from .request import RequestInput
 
 
 @dataclass(frozen=True)
@@ -44,16 +47,6 @@ class TensorSpec:
         return True
 
 
-class WireTensor(Protocol):
-    """An input tensor as the host hands it over."""
-
-    name: str
-    datatype: str
-    shape: Sequence[int]
-    data: Any
-    parameters: Any
-
-
 @dataclass(slots=True)
 class NamedArray:
     """An output tensor, checked: `array` has the datatype and shape that `spec` declares."""
@@ -79,7 +72,7 @@ class Contract:
         self.outputs = {spec.name: spec for spec in outputs}
         self._required = [spec.name for spec in inputs if not spec.optional]
 
-    def decode_inputs(self, wire_tensors: Iterable[WireTensor]) -> dict[str, Array]:
+    def decode_inputs(self, request_inputs: Iterable[RequestInput]) -> dict[str, Array]:
         """Checks a request's tensors and decodes them.
 
         Returns:
@@ -89,18 +82,18 @@ class Contract:
             ContractError: A tensor is unknown, missing, duplicate or breaks its declaration.
         """
         arrays: dict[str, Array] = {}
-        for wire in wire_tensors:
-            spec = self.inputs.get(wire.name)
+        for tensor in request_inputs:
+            spec = self.inputs.get(tensor.name)
             if spec is None:
-                raise self._unknown("input", wire.name, self.inputs)
-            if wire.name in arrays:
+                raise self._unknown("input", tensor.name, self.inputs)
+            if tensor.name in arrays:
                 raise ContractError(
-                    f"{self._where('input', wire.name)}: expected once, got it twice"
+                    f"{self._where('input', tensor.name)}: expected once, got it twice"
                 )
             try:
-                arrays[wire.name] = _decode(spec, wire)
+                arrays[tensor.name] = _decode(spec, tensor)
             except TensorError as error:
-                raise ContractError(f"{self._where('input', wire.name)}: {error}") from None
+                raise ContractError(f"{self._where('input', tensor.name)}: {error}") from None
         for name in self._required:
             if name not in arrays:
                 raise ContractError(
@@ -164,28 +157,28 @@ class Contract:
         return ContractError(f"{self._where(kind, name)}: unknown, expected {_names(known)}")
 
 
-def _decode(spec: TensorSpec, wire: WireTensor) -> Array:
-    if wire.datatype != spec.datatype.name:
-        raise TensorError(f"datatype {spec.datatype.name}", str(wire.datatype))
-    shape = wire.shape
+def _decode(spec: TensorSpec, tensor: RequestInput) -> Array:
+    if tensor.datatype != spec.datatype.name:
+        raise TensorError(f"datatype {spec.datatype.name}", str(tensor.datatype))
+    shape = tensor.shape
     if not spec.admits(shape):
         note = "a size is 0 or more" if min(shape, default=0) < 0 else ""
         raise TensorError(f"shape {list(spec.shape)}", str(list(shape)), note)
-    data = getattr(wire.data, "root", wire.data)
+    data = getattr(tensor.data, "root", tensor.data)
     if type(data) is list:
-        array = tensors.from_list(spec.datatype, data, shape, is_base64=_is_base64(spec, wire))
+        array = tensors.from_list(spec.datatype, data, shape, is_base64=_is_base64(spec, tensor))
     elif isinstance(data, RawTensor):
         array = tensors.from_raw(spec.datatype, data, shape)
     else:
-        array = tensors.from_other(spec.datatype, data, shape, is_base64=_is_base64(spec, wire))
-    return bytes_tensors.as_text(array) if spec.text else array
+        array = tensors.from_other(spec.datatype, data, shape, is_base64=_is_base64(spec, tensor))
+    return bytes_tensors.decode_text(array) if spec.text else array
 
 
-def _is_base64(spec: TensorSpec, wire: WireTensor) -> bool:
+def _is_base64(spec: TensorSpec, tensor: RequestInput) -> bool:
     return (
         spec.datatype.is_bytes
-        and wire.parameters is not None
-        and getattr(wire.parameters, "content_type", None) == "base64"
+        and tensor.parameters is not None
+        and getattr(tensor.parameters, "content_type", None) == "base64"
     )
 
 

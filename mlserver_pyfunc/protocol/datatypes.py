@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import bytes_tensors
-from .types import Array, TensorError, shown
+from .types import Array, TensorError, short_repr_at
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,12 @@ def _decode_slowly(datatype: Datatype, flat: list[Any]) -> Array:
         kinds = int if whole else (int, float)
         if isinstance(number, bool) or not isinstance(number, kinds):
             raise TensorError(
-                datatype.elements, f"{shown(element)} at index {index}", _hint(datatype, element)
+                datatype.elements, short_repr_at(element, index), _hint(datatype, element)
             )
         try:
             struct.pack(f"<{code}", number)
         except (struct.error, OverflowError):
-            raise TensorError(datatype.elements, f"{shown(element)} at index {index}") from None
+            raise TensorError(datatype.elements, short_repr_at(element, index)) from None
         numbers.append(number)
     return np.frombuffer(
         bytearray(struct.pack(f"<{len(flat)}{code}", *numbers)), dtype=datatype.dtype
@@ -96,18 +96,18 @@ def _hint(datatype: Datatype, element: Any) -> str:
 def _decode_bools(datatype: Datatype, flat: list[Any]) -> Array:
     if set(map(type, flat)) - {bool}:
         index = next(i for i, element in enumerate(flat) if type(element) is not bool)
-        raise TensorError(datatype.elements, f"{shown(flat[index])} at index {index}")
+        raise TensorError(datatype.elements, short_repr_at(flat[index], index))
     return np.frombuffer(bytearray(flat), dtype=bool)
 
 
 def _decode_bytes(datatype: Datatype, flat: list[Any]) -> Array:
     types = set(map(type, flat))
     if types <= {bytes}:
-        return bytes_tensors.objects(flat)
+        return bytes_tensors.object_array(flat)
     if types <= {bytes, str}:
-        return bytes_tensors.objects(bytes_tensors.encoded(flat))
+        return bytes_tensors.object_array(bytes_tensors.encode_elements(flat))
     index = next(i for i, element in enumerate(flat) if not isinstance(element, bytes | str))
-    raise TensorError(datatype.elements, f"{shown(flat[index])} at index {index}")
+    raise TensorError(datatype.elements, short_repr_at(flat[index], index))
 
 
 def _integer(name: str, dtype: str, code: str, contents: str) -> Datatype:

@@ -27,7 +27,7 @@ def parameter_name(tensor: str) -> str:
     return re.sub(r"[-.]", "_", tensor)
 
 
-def suggestion(name: str, known: Sequence[str]) -> str:
+def suggest_datatype(name: str, known: Sequence[str]) -> str:
     """The datatype that another name may mean; empty where none does.
 
     Args:

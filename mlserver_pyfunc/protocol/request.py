@@ -1,6 +1,8 @@
 """An inference request as plain data, made from Python values or from JSON.
 
-What MLServer hands the runtime has the same attributes, so a function cannot tell.
+Follows the Open Inference Protocol v2, "Inference Request JSON Object". The classes have the
+names and attributes of MLServer's own types (`mlserver.types`), so that a function serves
+either of them. Nothing here imports MLServer.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from .tensors import DATATYPES, RawTensor
 
 
 class Parameters(dict[str, Any]):
-    """Parameters whose values are also attributes; one that was not given is None."""
+    """Parameters that can also be read as attributes; a missing one reads as None."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -28,102 +30,119 @@ class Parameters(dict[str, Any]):
 
 
 @dataclass(frozen=True)
-class InputTensor:
-    """A tensor on its way in: `data` is a list, flat or nested, or a `RawTensor`."""
+class RequestInput:
+    """An input tensor of a request.
+
+    Attributes:
+        name: Name of the input.
+        datatype: Datatype in the protocol's spelling, such as `FP32`.
+        shape: One size per axis.
+        data: A flat or nested list, a `RawTensor`, or an array. Handlers always get an array.
+        parameters: Parameters of this tensor, such as `content_type`.
+    """
 
     name: str
     datatype: str
     shape: Sequence[int]
     data: Any
-    parameters: Parameters = field(default_factory=Parameters)
+    parameters: Mapping[str, Any] = field(default_factory=Parameters)
 
 
 @dataclass(frozen=True)
-class OutputName:
-    """An output that a request asks for."""
+class RequestOutput:
+    """An output tensor that a request asks for."""
 
     name: str
 
 
 @dataclass(frozen=True)
-class Payload:
-    """An inference request."""
+class InferenceRequest:
+    """An inference request.
 
-    inputs: Sequence[InputTensor]
-    outputs: Sequence[OutputName] = ()
+    Attributes:
+        inputs: Input tensors.
+        outputs: Requested outputs; empty to request all.
+        parameters: Parameters of the request.
+        id: Identifier that the client chose; empty if it chose none.
+    """
+
+    inputs: Sequence[RequestInput]
+    outputs: Sequence[RequestOutput] = ()
     parameters: Parameters = field(default_factory=Parameters)
     id: str = ""
 
+    @classmethod
+    def from_values(
+        cls,
+        contract: Contract,
+        values: Mapping[str, Any],
+        *,
+        outputs: Iterable[str] = (),
+        parameters: Mapping[str, Any] | None = None,
+    ) -> InferenceRequest:
+        """Makes a request from Python values.
 
-def from_values(
-    contract: Contract,
-    values: Mapping[str, Any],
-    *,
-    outputs: Iterable[str] = (),
-    parameters: Mapping[str, Any] | None = None,
-) -> Payload:
-    """Makes a request of Python values.
+        Args:
+            contract: Contract that declares the inputs.
+            values: Values by input name. A NumPy array keeps its own datatype. Lists and
+                scalars are sent as JSON would carry them.
+            outputs: Names of the requested outputs; empty to request all.
+            parameters: Parameters of the request.
 
-    Args:
-        contract: Names the inputs.
-        values: By input name. A NumPy array travels as it is, with the datatype it has;
-            lists and scalars as JSON would carry them.
-        outputs: Names of the outputs to ask for; none for all.
-        parameters: The request's own.
+        Raises:
+            ContractError: The protocol has no datatype for a value.
+        """
+        inputs = [_request_input(contract, name, value) for name, value in values.items()]
+        requested = [RequestOutput(name) for name in outputs]
+        return cls(inputs, requested, Parameters(parameters or {}))
 
-    Raises:
-        ContractError: A value has no form in the protocol.
-    """
-    inputs = [_tensor(contract, name, value) for name, value in values.items()]
-    asked = [OutputName(name) for name in outputs]
-    return Payload(inputs, asked, Parameters(parameters or {}))
+    @classmethod
+    def from_json(cls, body: Any) -> InferenceRequest:
+        """Makes a request from the protocol's JSON body, already parsed.
 
-
-def from_json(body: Any) -> Payload:
-    """Makes a request of the protocol's JSON body.
-
-    Raises:
-        RequestError: It is not one: status 422, as MLServer answers.
-    """
-    try:
-        inputs = [
-            InputTensor(
-                name=tensor["name"],
-                datatype=tensor["datatype"],
-                shape=list(tensor["shape"]),
-                data=tensor["data"],
-                parameters=Parameters(tensor.get("parameters") or {}),
-            )
-            for tensor in body["inputs"]
-        ]
-        outputs = [OutputName(output["name"]) for output in body.get("outputs") or ()]
-        parameters = Parameters(body.get("parameters") or {})
-    except KeyError as error:
-        raise RequestError(f"request: {error.args[0]} is missing", 422) from None
-    except (TypeError, ValueError, AttributeError):
-        raise RequestError('request: expected {"inputs": [{name, shape, ...}]}', 422) from None
-    return Payload(inputs, outputs, parameters, str(body.get("id") or ""))
+        Raises:
+            RequestError: The body is not an inference request. Its status is 422, the one
+                that MLServer uses.
+        """
+        try:
+            inputs = [
+                RequestInput(
+                    name=tensor["name"],
+                    datatype=tensor["datatype"],
+                    shape=list(tensor["shape"]),
+                    data=tensor["data"],
+                    parameters=Parameters(tensor.get("parameters") or {}),
+                )
+                for tensor in body["inputs"]
+            ]
+            outputs = [RequestOutput(output["name"]) for output in body.get("outputs") or ()]
+            parameters = Parameters(body.get("parameters") or {})
+        except KeyError as error:
+            raise RequestError(f"request: {error.args[0]} is missing", 422) from None
+        except (TypeError, ValueError, AttributeError):
+            raise RequestError('request: expected {"inputs": [{name, shape, ...}]}', 422) from None
+        return cls(inputs, outputs, parameters, str(body.get("id") or ""))
 
 
-def _tensor(contract: Contract, name: str, value: Any) -> InputTensor:
+def _request_input(contract: Contract, name: str, value: Any) -> RequestInput:
     spec = contract.inputs.get(name)
     if isinstance(value, list | tuple | int | float | bool | str | bytes) or value is None:
         return _from_python(spec, name, value)
     return _from_array(contract, name, np.asarray(value))
 
 
-def _from_python(spec: TensorSpec | None, name: str, value: Any) -> InputTensor:
+def _from_python(spec: TensorSpec | None, name: str, value: Any) -> RequestInput:
     data = _as_lists(value)
     shape = _shape(data)
-    # A scalar is the one element of a tensor of rank 1, unless rank 0 is declared.
+    # A scalar becomes a tensor of shape [1], unless shape [] is declared.
     if not shape and not (spec is not None and spec.shape == ()):
         data, shape = [data], [1]
-    return InputTensor(name, spec.datatype.name if spec else "BYTES", shape, data)
+    return RequestInput(name, spec.datatype.name if spec else "BYTES", shape, data)
 
 
-def _from_array(contract: Contract, name: str, array: tensors.Array) -> InputTensor:
+def _from_array(contract: Contract, name: str, array: tensors.Array) -> RequestInput:
     if array.dtype.kind in "OSU":
-        return InputTensor(name, "BYTES", list(array.shape), array.ravel().tolist())
+        return RequestInput(name, "BYTES", list(array.shape), array.ravel().tolist())
     datatype = _BY_DTYPE.get(array.dtype.newbyteorder("<"))
     if datatype is None:
         raise ContractError(
@@ -131,7 +150,7 @@ def _from_array(contract: Contract, name: str, array: tensors.Array) -> InputTen
             f"datatype, got {array.dtype}"
         )
     raw = RawTensor(tensors.to_raw(datatype, array))
-    return InputTensor(name, datatype.name, list(array.shape), raw)
+    return RequestInput(name, datatype.name, list(array.shape), raw)
 
 
 def _as_lists(value: Any) -> Any:

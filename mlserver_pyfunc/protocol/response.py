@@ -27,22 +27,22 @@ def response_body(
     return body
 
 
-def listed_tensor(named: NamedArray) -> dict[str, Any]:
+def json_output(named: NamedArray) -> dict[str, Any]:
     """An output with its elements as a flat list."""
     if named.spec.datatype.is_bytes:
-        return text_tensor(named)
-    return {**tensor_head(named), "data": tensors.to_list(named.array)}
+        return bytes_output(named)
+    return {**output_head(named), "data": tensors.to_list(named.array)}
 
 
-def text_tensor(named: NamedArray) -> dict[str, Any]:
+def bytes_output(named: NamedArray) -> dict[str, Any]:
     """A BYTES output: as text, or all of it as base64 where any element is not text."""
     data, is_base64 = bytes_tensors.to_json_bytes(named.array)
     if not is_base64:
-        return {**tensor_head(named), "data": data}
-    return {**tensor_head(named), "parameters": {"content_type": "base64"}, "data": data}
+        return {**output_head(named), "data": data}
+    return {**output_head(named), "parameters": {"content_type": "base64"}, "data": data}
 
 
-def tensor_head(named: NamedArray) -> dict[str, Any]:
+def output_head(named: NamedArray) -> dict[str, Any]:
     """An output without its data."""
     return {
         "name": named.spec.name,

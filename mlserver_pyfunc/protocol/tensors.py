@@ -19,7 +19,7 @@ from .datatypes import Datatype as Datatype
 from .types import Array as Array
 from .types import Shape as Shape
 from .types import TensorError as TensorError
-from .types import shown
+from .types import short_repr
 
 
 @dataclass(slots=True)
@@ -81,7 +81,7 @@ def from_raw(datatype: Datatype, raw: RawTensor, shape: Shape) -> Array:
     if raw.surplus:
         raise TensorError("the body to end with this tensor", f"{raw.surplus} bytes more")
     if datatype.is_bytes:
-        return reshape(bytes_tensors.objects(bytes_tensors.split_elements(buffer)), shape)
+        return reshape(bytes_tensors.object_array(bytes_tensors.split_elements(buffer)), shape)
     expected = math.prod(shape) * datatype.dtype.itemsize
     if len(buffer) != expected:
         raise TensorError(
@@ -156,7 +156,7 @@ def _flatten(data: Any, shape: Shape) -> list[Any]:
     if not isinstance(data, list):
         if len(shape) == 0 and not isinstance(data, dict):
             return [data]
-        raise TensorError(f"a list of elements for shape {list(shape)}", shown(data))
+        raise TensorError(f"a list of elements for shape {list(shape)}", short_repr(data))
     if not data or not isinstance(data[0], list):
         return data
     level = data
@@ -178,7 +178,7 @@ def _next_level(level: list[Any], shape: Shape, axis: int) -> list[Any]:
     for row in rows:
         if not isinstance(row, list):
             raise TensorError(
-                f"nested lists of shape {list(shape)}", f"{shown(row)} on axis {axis - 1}"
+                f"nested lists of shape {list(shape)}", f"{short_repr(row)} on axis {axis - 1}"
             )
     return rows
 

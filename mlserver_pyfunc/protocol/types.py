@@ -29,7 +29,7 @@ _REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = _REPR.maxset = _SHOWN_CHARS // 
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 4 * _SHOWN_CHARS
 
 
-def shown(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """A value as an error message has it: short, and named as JSON does."""
     try:
         text = _REPR.repr(value)
@@ -40,3 +40,8 @@ def shown(value: Any) -> str:
     elif isinstance(value, bool):
         text = str(value).lower()
     return text if len(text) <= _SHOWN_CHARS else f"{text[: _SHOWN_CHARS - 3]}..."
+
+
+def short_repr_at(element: Any, index: int) -> str:
+    """Formats a tensor's element and its position for an error message."""
+    return f"{short_repr(element)} at index {index}"

@@ -25,7 +25,7 @@ def obstacles(contract: Contract, streams: bool, needs: frozenset[str]) -> list[
     Args:
         contract: The function's.
         streams: Whether its handler does.
-        needs: As `CallPlan.needs`.
+        needs: As `CallPlan.required_fields`.
     """
     found = [
         f'{kind} "{spec.name}": expected a shape with a leading -1, got {list(spec.shape)}'

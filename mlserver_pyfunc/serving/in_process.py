@@ -19,7 +19,7 @@ from mlserver_pyfunc.errors import (
     describe,
 )
 from mlserver_pyfunc.handler.binding import CallPlan, bind
-from mlserver_pyfunc.handler.call import InferenceCall, request_id, shown_id
+from mlserver_pyfunc.handler.call import InferenceCall, printable_id, request_id
 from mlserver_pyfunc.handler.context import Context
 from mlserver_pyfunc.handler.loader import FunctionPackage
 from mlserver_pyfunc.handler.resolver import Resolver
@@ -83,7 +83,7 @@ class InProcessRunner:
 
     @property
     def required_fields(self) -> frozenset[str]:
-        return self._plan.needs if self._plan is not None else frozenset()
+        return self._plan.required_fields if self._plan is not None else frozenset()
 
     async def load(self) -> None:
         """As `Runner.load`. The traceback of user code is in the log."""
@@ -223,7 +223,7 @@ class InProcessRunner:
             return outcome.value
         if isinstance(error, RequestError):
             raise error
-        shown = shown_id(call.id)
+        shown = printable_id(call.id)
         request = f" (request {shown})" if shown else ""
         logger.error('handler of model "%s" failed%s', self._model_name, request, exc_info=error)
         raise HandlerError(

@@ -12,10 +12,9 @@ from typing import Any, TypeVar
 from mlserver_pyfunc.definition import FunctionDefinition
 from mlserver_pyfunc.definition.folder import FunctionFolder, open_folder
 from mlserver_pyfunc.protocol import bytes_tensors
-from mlserver_pyfunc.protocol import request as payloads
 from mlserver_pyfunc.protocol.contract import Contract
-from mlserver_pyfunc.protocol.request import Payload
-from mlserver_pyfunc.protocol.response import listed_tensor, response_body
+from mlserver_pyfunc.protocol.request import InferenceRequest
+from mlserver_pyfunc.protocol.response import json_output, response_body
 from mlserver_pyfunc.protocol.tensors import Array
 
 from .function import Function
@@ -75,13 +74,13 @@ class LocalFunction:
         Raises:
             RequestError: What a client would get, with its status.
         """
-        return arrays_of(self.infer(self._payload(inputs, named)))
+        return arrays_of(self.infer(self._request(inputs, named)))
 
     def stream(
         self, inputs: Mapping[str, Any] | None = None, /, **named: Any
     ) -> Iterator[dict[str, Array]]:
         """Calls the function and gives its answers one by one; otherwise as a call."""
-        for answer in self.infer_stream(self._payload(inputs, named)):
+        for answer in self.infer_stream(self._request(inputs, named)):
             yield arrays_of(answer)
 
     def request(self, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,7 +89,7 @@ class LocalFunction:
         Raises:
             RequestError: What a client would get, with its status.
         """
-        request = payloads.from_json(body)
+        request = InferenceRequest.from_json(body)
         return self.response(self.infer(request), request.id)
 
     def response(self, answer: Answer, request_id: str = "") -> dict[str, Any]:
@@ -100,10 +99,10 @@ class LocalFunction:
             self.folder.model_version,
             request_id or None,
             answer.parameters,
-            [listed_tensor(named) for named in answer.arrays],
+            [json_output(named) for named in answer.arrays],
         )
 
-    def infer(self, request: Payload) -> Answer:
+    def infer(self, request: InferenceRequest) -> Answer:
         """Answers a request.
 
         Raises:
@@ -111,7 +110,7 @@ class LocalFunction:
         """
         return self._wait(self.function.infer(request))
 
-    def infer_stream(self, request: Payload) -> Iterator[Answer]:
+    def infer_stream(self, request: InferenceRequest) -> Iterator[Answer]:
         """Answers a request item by item.
 
         Raises:
@@ -148,8 +147,10 @@ class LocalFunction:
         located = folder.located
         return Function(located.definition, located.folder, folder.model_name, folder.model_version)
 
-    def _payload(self, inputs: Mapping[str, Any] | None, named: Mapping[str, Any]) -> Payload:
-        return payloads.from_values(self.contract, {**(inputs or {}), **named})
+    def _request(
+        self, inputs: Mapping[str, Any] | None, named: Mapping[str, Any]
+    ) -> InferenceRequest:
+        return InferenceRequest.from_values(self.contract, {**(inputs or {}), **named})
 
     def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
@@ -173,7 +174,7 @@ def load(folder: str | Path) -> LocalFunction:
 def arrays_of(answer: Answer) -> dict[str, Array]:
     """The answer's arrays by output name; BYTES are `str` where the definition says so."""
     return {
-        named.spec.name: bytes_tensors.as_text(named.array) if named.spec.text else named.array
+        named.spec.name: bytes_tensors.decode_text(named.array) if named.spec.text else named.array
         for named in answer.arrays
     }
 

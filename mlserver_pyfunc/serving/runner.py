@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from mlserver_pyfunc.handler.call import InferenceCall, request_id, shown_id
+from mlserver_pyfunc.handler.call import InferenceCall, printable_id, request_id
 from mlserver_pyfunc.protocol.contract import NamedArray
 
 UNLOAD_SECONDS = 10.0
@@ -18,7 +18,7 @@ logger = logging.getLogger("mlserver.pyfunc")
 
 def _tag(record: logging.LogRecord) -> bool:
     """Puts the request's id before what is logged in its call."""
-    shown = shown_id(request_id.get())
+    shown = printable_id(request_id.get())
     if shown and shown not in record.getMessage():
         record.msg = f"[request {shown.replace('%', '%%') if record.args else shown}] {record.msg}"
     return True
@@ -65,7 +65,7 @@ class Runner(Protocol):
 
     @property
     def required_fields(self) -> frozenset[str]:
-        """As `CallPlan.needs`."""
+        """As `CallPlan.required_fields`."""
 
     async def load(self) -> None:
         """Imports, initialises and binds.

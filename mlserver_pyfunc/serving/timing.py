@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mlserver_pyfunc.definition.folder import FunctionFolder
-from mlserver_pyfunc.protocol.contract import Contract, NamedArray, WireTensor
+from mlserver_pyfunc.protocol.contract import Contract, NamedArray
+from mlserver_pyfunc.protocol.request import RequestInput
 from mlserver_pyfunc.protocol.tensors import Array
 
 from .function import Function
@@ -68,9 +69,9 @@ class _TimedContract(Contract):
         self._sent = _Inputs()
         self._decoded = 0.0
 
-    def decode_inputs(self, wire_tensors: Iterable[WireTensor]) -> dict[str, Array]:
+    def decode_inputs(self, request_inputs: Iterable[RequestInput]) -> dict[str, Array]:
         started = time.perf_counter()
-        self._sent = _Inputs(super().decode_inputs(wire_tensors))
+        self._sent = _Inputs(super().decode_inputs(request_inputs))
         self._decoded = time.perf_counter()
         self._timed.add("decode", self._decoded - started)
         return self._sent

@@ -225,7 +225,7 @@ def _client() -> httpx.Client:
     try:
         return httpx.Client(
             # httpx's own context trusts certifi's authorities, not the system's.
-            verify=ssl.create_default_context(cafile=settings.authorities()),
+            verify=ssl.create_default_context(cafile=settings.ca_file()),
             headers={"Accept-Encoding": "identity"},
             limits=httpx.Limits(max_keepalive_connections=0),
         )

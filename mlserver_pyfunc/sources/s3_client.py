@@ -150,7 +150,7 @@ def _opened(url: str) -> tuple[Any, str]:
     if endpoint:
         # Buckets as host names need a DNS that MinIO and the like seldom have.
         options["s3"] = {"addressing_style": "path"}
-    bundle = settings.authorities("AWS_CA_BUNDLE")
+    bundle = settings.ca_file("AWS_CA_BUNDLE")
     files = S3FileSystem(
         key=login.username if login else None,
         secret=login.password if login else None,

@@ -1,4 +1,4 @@
-"""The same requests by every route of the protocol: the answers must be equal."""
+"""Sends the same requests by every route of the protocol: the answers must be equal."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ CLIENTS = {
     "gRPC typed": ("grpc", "TypedGrpcClient"),
     "gRPC raw": ("grpc", "GrpcClient"),
 }
+"""Module and class of the client of each route. All answers are compared to those of the last."""
 
 
 class ParityError(AssertionError):
@@ -34,12 +35,12 @@ class ParityError(AssertionError):
 
 @dataclass(frozen=True)
 class ParityReport:
-    """What was compared.
+    """What `assert_parity` compared.
 
     Attributes:
-        routes: Names of the routes that were used.
-        requests: How many requests each was sent.
-        skipped: Why a route was left out, by its name.
+        routes: Names of the routes that were compared.
+        requests: Number of requests that were sent by each route.
+        skipped: Reasons by the names of the routes that were left out.
     """
 
     routes: list[str]
@@ -49,7 +50,7 @@ class ParityReport:
 
 @dataclass(frozen=True)
 class Failure:
-    """An error that a route answered."""
+    """An error that the server answered."""
 
     message: str
 
@@ -68,18 +69,25 @@ def assert_parity(
     """Sends generated requests by REST JSON, REST binary, gRPC typed and gRPC raw.
 
     Args:
-        server: A running one.
-        definition: The model's; None to read it from the server's folder.
-        model: Its name; None for the definition's folder's.
-        requests: How many to generate.
-        seed: Of the generator.
+        server: A running server.
+        definition: Definition of the model; by default the one in the server's folder.
+        model: Name of the model; by default the one in the server's folder.
+        requests: Number of requests to generate.
+        seed: Seed of the random generator.
 
     Returns:
-        Which routes were compared. A route without a form for the contract (FP16 in typed
-        gRPC fields) or one the server does not offer is left out, and says so.
+        Which routes were compared. A route is left out if it has no form for the contract (FP16
+        in typed gRPC fields) or if the server does not offer it; `skipped` says why.
 
     Raises:
-        ParityError: Names the route, the output and the request.
+        ParityError: Two routes answered differently. Names the route, the output and the request.
+        ImportError: tritonclient, which calls by gRPC need, is not installed.
+
+    Example:
+        >>> from mlserver_pyfunc.testing import Server, assert_parity
+        >>> with Server("hello") as server:  # doctest: +SKIP
+        ...     assert_parity(server, requests=5).skipped
+        {}
     """
     if definition is None or model is None:
         folder = open_folder(server.folder)
@@ -87,14 +95,16 @@ def assert_parity(
     drawn = [_draw(definition, random.Random(seed + i)) for i in range(requests)]
     skipped = _unavailable(server, definition)
     routes = [name for name in CLIENTS if name not in skipped]
-    # gRPC clients cannot live in a process that may have imported MLServer.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        answers = {
-            name: pool.submit(
-                _send_all, name, server.grpc_target if "gRPC" in name else server.url, model, drawn
-            ).result()
-            for name in routes
-        }
+    try:
+        # gRPC clients cannot run in a process that may have imported MLServer: see client.grpc.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            answers = {
+                name: pool.submit(_send_all, name, _address(server, name), model, drawn).result()
+                for name in routes
+            }
+    except ImportError as error:
+        # The traceback of the other process says no more than the message.
+        raise ImportError(str(error)) from None
     reference = routes[-1]
     for name in routes[:-1]:
         for index, (ours, theirs) in enumerate(zip(answers[name], answers[reference], strict=True)):
@@ -107,10 +117,14 @@ def assert_parity(
     return ParityReport(routes, requests, skipped)
 
 
+def _address(server: Server, route: str) -> str:
+    return server.grpc_target if "gRPC" in route else server.url
+
+
 def _send_all(
-    name: str, address: str, model: str, requests: Sequence[Sequence[InferInput]]
+    route: str, address: str, model: str, requests: Sequence[Sequence[InferInput]]
 ) -> list[Answer]:
-    module, attribute = CLIENTS[name]
+    module, attribute = CLIENTS[route]
     client = getattr(import_module(f"mlserver_pyfunc.client.{module}"), attribute)(address)
     answers: list[Answer] = []
     for inputs in requests:

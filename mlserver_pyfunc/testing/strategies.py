@@ -93,7 +93,7 @@ def _arrays_of_shape(tensor: TensorDefinition, shape: tuple[int, ...]) -> st.Sea
         text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
         elements = text if tensor.content_type == "str" else st.one_of(st.binary(max_size=12), text)
         count = int(np.prod(shape, dtype=int))
-        drawn = st.lists(elements.map(bytes_tensors.as_bytes), min_size=count, max_size=count)
+        drawn = st.lists(elements.map(bytes_tensors.encode_element), min_size=count, max_size=count)
         return drawn.map(lambda items: _objects(items, shape))
     if dtype.kind == "f":
         width = cast("Literal[16, 32, 64]", dtype.itemsize * 8)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlserver_pyfunc.definition.folder import FunctionFolder, open_folder
 from mlserver_pyfunc.errors import PyFuncError, RequestError
-from mlserver_pyfunc.protocol import request as payloads
+from mlserver_pyfunc.protocol.request import InferenceRequest
 from mlserver_pyfunc.protocol.samples import random_array
 from mlserver_pyfunc.serving.local import LocalFunction
 
@@ -31,7 +31,8 @@ def _called(folder: FunctionFolder, function: LocalFunction) -> list[Finding]:
         source = random.Random(call)
         arrays = {t.name: random_array(t, source) for t in function.contract.inputs.values()}
         try:
-            for _ in function.infer_stream(payloads.from_values(function.contract, arrays)):
+            request = InferenceRequest.from_values(function.contract, arrays)
+            for _ in function.infer_stream(request):
                 pass
         except RequestError as error:
             # A status below 500 is an answer: random values may well make no sense to it.

@@ -39,6 +39,10 @@ def test_it_is_clean_under_strict_mypy(tmp_path):
     assert done.returncode == 0, done.stdout
 
 
+def test_a_function_without_inputs_has_no_section_of_arguments():
+    assert "Args:" not in client_module(parse(NO_INPUTS), "m").partition("def predict")[2]
+
+
 CALLER = """
 import asyncio, sys
 import numpy as np

@@ -310,14 +310,14 @@ def test_text_and_binary_elements() -> None:
     bytes_ = DATATYPES["BYTES"]
     array = tensors.from_list(bytes_, ["h\u00e9", "", "a\0b"], [3])
     assert array.tolist() == ["h\u00e9".encode(), b"", b"a\0b"]
-    assert bytes_tensors.as_text(array).tolist() == ["h\u00e9", "", "a\0b"]
+    assert bytes_tensors.decode_text(array).tolist() == ["h\u00e9", "", "a\0b"]
     assert bytes_tensors.to_json_bytes(array) == (["h\u00e9", "", "a\0b"], False)
 
 
 def test_one_element_that_is_not_text_makes_the_tensor_base64() -> None:
     array = _objects([b"text", b"\xff"], (2,))
     assert bytes_tensors.to_json_bytes(array) == (["dGV4dA==", "/w=="], True)
-    assert "expected UTF-8 text" in _error(bytes_tensors.as_text, array)
+    assert "expected UTF-8 text" in _error(bytes_tensors.decode_text, array)
 
 
 @pytest.mark.parametrize("bad", ["!", "abc", "YWJ j", "\u00e9"])

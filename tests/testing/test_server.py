@@ -1,11 +1,13 @@
-"""A real server for tests, and the same answers by every route of it."""
+"""A real server for tests, which answers alike by every route."""
 
+import doctest
 import os
 import re
 
 import numpy as np
 import pytest
 
+from mlserver_pyfunc.cli import main
 from mlserver_pyfunc.client import CallError, InferInput, InferResult
 from mlserver_pyfunc.client.rest import RestClient
 from mlserver_pyfunc.definition import read
@@ -69,6 +71,15 @@ def test_infinity_over_json_is_null_and_no_difference():
     )
     assert not parity_module._difference(json, raw, is_json=True)
     assert parity_module._difference(json, raw, is_json=False)
+
+
+def test_the_example_in_the_docstring_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main(["init", "hello"], standalone_mode=False)
+    text = assert_parity.__doc__.replace("  # doctest: +SKIP", "")
+    example = doctest.DocTestParser().get_doctest(text, {}, "assert_parity", None, None)
+    result = doctest.DocTestRunner().run(example)
+    assert (result.attempted, result.failed) == (2, 0)
 
 
 def test_routes_that_answer_differently_fail_the_assertion(tmp_path):

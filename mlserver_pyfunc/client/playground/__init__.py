@@ -1,18 +1,18 @@
-"""The playground: pages that are whole in themselves, made when they are asked for."""
+"""The playground: a page per model, and a list of the models.
+
+A page refers to nothing outside itself, and is made when it is requested.
+"""
 
 from __future__ import annotations
 
-import html
-import json
-import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
-from urllib.parse import quote
 
+from mlserver_pyfunc.client.templates import render
 from mlserver_pyfunc.definition import FunctionDefinition
 
 _SCRIPTS = ("dom.js", "inputs.js", "answer.js", "snippets.js", "page.js")
@@ -31,10 +31,10 @@ class Entry:
     """A model of the list.
 
     Attributes:
-        name: As served.
-        version: As served; None without one.
-        is_ready: Whether a call could run now.
-        has_page: Whether it has a playground: other runtimes' models have none.
+        name: Name of the model, as served.
+        version: Version of the model, as served; None if it has none.
+        is_ready: Whether the model accepts calls now.
+        has_page: Whether the model has a playground. Models of other runtimes have none.
     """
 
     name: str
@@ -52,61 +52,42 @@ def model_page(
     streams: bool,
     is_versioned_address: bool = False,
 ) -> Page:
-    """The page of one model.
+    """Makes the page of one model.
 
     Args:
-        definition: Declares the tensors and the limits.
-        name: As served.
-        version: As served; None without one.
-        provenance: Where its code came from.
-        streams: Whether its handler is a generator.
-        is_versioned_address: The page is asked for by version, two folders further down.
+        definition: The function's definition, which declares the tensors and the limits.
+        name: Name of the model, as served.
+        version: Version of the model, as served; None if it has none.
+        provenance: Where the code came from: source, commit and digest by their names.
+        streams: Whether the handler is a generator.
+        is_versioned_address: Whether the address of the page names the version. Such an
+            address is two folders deeper.
     """
-    facts = {
+    model = {
         "name": name,
         "version": version,
         "streams": streams,
         "inputs": [tensor.model_dump(exclude_none=True) for tensor in definition.inputs],
         "outputs": [tensor.model_dump(exclude_none=True) for tensor in definition.outputs],
-        "facts": _facts(definition, provenance),
+        "details": _details(definition, provenance),
     }
-    up = "../../../../" if is_versioned_address else "../../"
     return _page(
-        "page.html",
-        title=html.escape(name),
-        models=f"{up}playground",
-        metadata=f"../{quote(version if is_versioned_address and version else name, safe='')}",
+        "page.html.jinja",
+        root="../../../../" if is_versioned_address else "../../",
+        metadata=version if is_versioned_address and version else name,
         script="\n".join(_asset(script) for script in _SCRIPTS),
-        # A "</script>" in a description must not end the block that it stands in.
-        facts=json.dumps(facts).replace("<", "\\u003c"),
+        model=model,
     )
 
 
 def list_page(entries: Sequence[Entry]) -> Page:
-    """The list of the server's models."""
-    items = "".join(_item(entry) for entry in entries)
-    return _page("list.html", items=items or "<li>No model is loaded.</li>")
+    """Makes the list of the server's models."""
+    return _page("list.html.jinja", models=entries)
 
 
-def _item(entry: Entry) -> str:
-    name = html.escape(entry.name)
-    if entry.has_page:
-        path = f"models/{quote(entry.name, safe='')}"
-        if entry.version:
-            path += f"/versions/{quote(entry.version, safe='')}"
-        name = f'<a href="{path}/playground">{name}</a>'
-    version = ""
-    if entry.version:
-        version = f'<span class="badge">version {html.escape(entry.version)}</span> '
-    kind, state = ("good", "ready") if entry.is_ready else ("bad", "not ready")
-    return f'<li>{name} {version}<span class="badge {kind}">{state}</span></li>'
-
-
-def _page(template: str, **values: str) -> Page:
+def _page(template: str, **values: Any) -> Page:
     nonce = secrets.token_urlsafe(16)
-    values = {"style": _asset("page.css"), "nonce": nonce, **values}
-    # In one pass, so that what is put in is never looked through.
-    body = re.sub(r"@(\w+)@", lambda match: values[match[1]], _asset(template))
+    body = render(f"playground/{template}", nonce=nonce, style=_asset("page.css"), **values)
     return Page(body, _headers(nonce))
 
 
@@ -124,7 +105,7 @@ def _headers(nonce: str) -> dict[str, str]:
     }
 
 
-def _facts(definition: FunctionDefinition, provenance: Mapping[str, Any]) -> dict[str, Any]:
+def _details(definition: FunctionDefinition, provenance: Mapping[str, Any]) -> dict[str, Any]:
     serving = definition.serving
     return {
         "calls at a time": serving.concurrency,

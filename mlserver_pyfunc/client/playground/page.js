@@ -19,7 +19,7 @@ function showContract() {
   const heads = ["", "tensor", "datatype", "shape", "description"].map((text) => text ? make("th", { scope: "col" }, text) : make("td"));
   $("contract").className = "plain";
   $("contract").append(make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...rows));
-  $("facts").append(...Object.entries(model.facts).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, String(value))]));
+  $("details").append(...Object.entries(model.details).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, String(value))]));
 }
 
 async function showReadiness() {

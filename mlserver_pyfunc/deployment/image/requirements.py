@@ -78,7 +78,7 @@ def resolve(
             f"environment of Python {python if python in SERVER_PYTHONS else DEFAULT_PYTHON}"
         )
     server_python = python if python in SERVER_PYTHONS else DEFAULT_PYTHON
-    needed = environment.required(definition)
+    needed = environment.requirements_with_numpy(definition)
     return Installed(
         python=python,
         server_python=server_python,
@@ -132,7 +132,7 @@ def _compile(lines: Sequence[str], constraints: Sequence[str], python: str, plat
             *("--constraints", str(held)),
             *_platform_options(platforms),
         ]
-        return uv.run(["pip", "compile", *options, "-"], given="\n".join(lines))
+        return uv.run(["pip", "compile", *options, "-"], stdin="\n".join(lines))
 
 
 def _here() -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mlserver_pyfunc.deployment.names import BuildError, checked_secret
-from mlserver_pyfunc.environments import uv
+from mlserver_pyfunc.environments.package_indexes import configured_indexes
 
 from . import dockerfile
 
@@ -60,7 +60,7 @@ def _trust(ca_bundle: Path) -> dict[str, str]:
 
 def _indexes() -> dict[str, str]:
     """Configuration of uv and of pip; nothing where only the public index is used."""
-    first, others = uv.indexes()
+    first, others = configured_indexes()
     first = first if first and _is_remote(first) else None
     others = [index for index in others if _is_remote(index)]
     if not first and not others:

@@ -46,7 +46,7 @@ logger = logging.getLogger("mlserver.pyfunc")
 
 def install() -> bool:
     """Replaces the seams, once; True where they are in place."""
-    if not settings.is_on(SWITCH):
+    if not settings.is_enabled(SWITCH):
         return False
     if mlserver.__version__ not in TESTED_VERSIONS:
         logger.info("fast path off: not tested with MLServer %s", mlserver.__version__)

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from mlserver_pyfunc.protocol import bytes_tensors, tensors
 from mlserver_pyfunc.protocol.contract import NamedArray
 from mlserver_pyfunc.protocol.tensors import DATATYPES, Array, Datatype, RawTensor
-from mlserver_pyfunc.protocol.types import shown
+from mlserver_pyfunc.protocol.types import short_repr
 
 from .data_plane import RequestParameters
 from .rest_response import ArrayResponse
@@ -150,7 +150,7 @@ def _parameters(message: Any, kind: str, where: str) -> Any:
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         named = kind if kind == "request" else f'{kind} "{message.name}"'
-        name, got = problem["loc"][0], shown(problem["input"])
+        name, got = problem["loc"][0], short_repr(problem["input"])
         raise MLServerError(
             f'{named} {where}: parameter "{name}": {problem["msg"]}, got {got}'
         ) from None
@@ -252,7 +252,7 @@ def _write_typed(message: pb.ModelInferResponse, named: NamedArray, model_name: 
         return
     elements = tensors.to_list(array)
     if datatype.is_bytes:
-        elements = [bytes_tensors.as_bytes(element) for element in elements]
+        elements = [bytes_tensors.encode_element(element) for element in elements]
     getattr(output.contents, datatype.contents).extend(elements)
 
 

@@ -128,5 +128,5 @@ async def _ours(request: Request, name: str, version: str | None) -> tuple[Any, 
 
 
 def _require_switched_on() -> None:
-    if not settings.is_on(SWITCH):
+    if not settings.is_enabled(SWITCH):
         raise MLServerError(f"the playground is switched off ({SWITCH})", 404)

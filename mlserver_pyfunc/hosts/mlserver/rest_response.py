@@ -20,7 +20,12 @@ from starlette.types import Receive, Scope, Send
 
 from mlserver_pyfunc.protocol import bytes_tensors, tensors
 from mlserver_pyfunc.protocol.contract import NamedArray, TensorSpec
-from mlserver_pyfunc.protocol.response import listed_tensor, response_body, tensor_head, text_tensor
+from mlserver_pyfunc.protocol.response import (
+    bytes_output,
+    json_output,
+    output_head,
+    response_body,
+)
 from mlserver_pyfunc.protocol.tensors import Array
 
 from .cloud_events import SendableHeaders
@@ -43,7 +48,7 @@ class ArrayData:
     def __iter__(self) -> Iterator[Any]:
         elements = tensors.to_list(self.array)
         if self.spec.datatype.is_bytes:
-            return map(bytes_tensors.as_bytes, elements)
+            return map(bytes_tensors.encode_element, elements)
         return iter(elements)
 
     def __len__(self) -> int:
@@ -148,7 +153,7 @@ class ArrayResponse(BareModel, InferenceResponse, Response):
 
     def model_dump(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The response as JSON has it, with lists for tensors: what server-sent events show."""
-        return self._as_json(listed_tensor)
+        return self._as_json(json_output)
 
     def model_dump_json(self, *args: Any, **kwargs: Any) -> str:
         """As `model_dump`, in JSON text."""
@@ -216,7 +221,7 @@ def _http_tensor(
     if spec.name in names:
         binary.append(tensors.to_raw(spec.datatype, array))
         parameters = {"binary_data_size": len(binary[-1])}
-        return {**tensor_head(named), "parameters": parameters}
+        return {**output_head(named), "parameters": parameters}
     if spec.datatype.is_bytes:
-        return text_tensor(named)
-    return {**tensor_head(named), "data": np.ascontiguousarray(array.ravel())}
+        return bytes_output(named)
+    return {**output_head(named), "data": np.ascontiguousarray(array.ravel())}

@@ -6,7 +6,7 @@ from typing import Any
 
 from mlserver_pyfunc import errors
 from mlserver_pyfunc.errors import RequestError, ResponseError
-from mlserver_pyfunc.handler.call import InferenceCall, shown_id
+from mlserver_pyfunc.handler.call import InferenceCall, printable_id
 from mlserver_pyfunc.protocol.contract import Contract, NamedArray
 from mlserver_pyfunc.protocol.tensors import TensorError
 from mlserver_pyfunc.serving.runner import Answer, logger
@@ -32,7 +32,7 @@ def head_of(call: InferenceCall, needs: frozenset[str]) -> dict[str, Any]:
 
     Args:
         call: To be sent.
-        needs: As `CallPlan.needs`.
+        needs: As `CallPlan.required_fields`.
     """
     head: dict[str, Any] = {}
     whole = not needs.isdisjoint(("request", "event"))
@@ -68,7 +68,7 @@ def error_of(message: Message, model_name: str, request_id: str) -> RequestError
     """Reads the error of a call, and logs user code's traceback."""
     values = message.values
     if values.get("traceback"):
-        shown = shown_id(request_id)
+        shown = printable_id(request_id)
         request = f" (request {shown})" if shown else ""
         logger.error('handler of model "%s" failed%s\n%s', model_name, request, values["traceback"])
     kind = _ERRORS.get(values["error"], RequestError)

@@ -232,7 +232,7 @@ class Dispatcher:
         specs = self._contract.inputs
         named = [(specs[name], array) for name, array in call.inputs.items()]
         assert self.handler_info is not None
-        needs = self.handler_info.needs
+        needs = self.handler_info.required_fields
         head = head_of(call, needs) if needs else None
         pending.end_wait()
         pending.worker = worker

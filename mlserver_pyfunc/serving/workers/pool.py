@@ -110,7 +110,7 @@ class WorkerRunner:
     @property
     def required_fields(self) -> frozenset[str]:
         handler_info = self._dispatcher.handler_info
-        return handler_info.needs if handler_info is not None else frozenset()
+        return handler_info.required_fields if handler_info is not None else frozenset()
 
     @property
     def metadata(self) -> Mapping[str, str]:

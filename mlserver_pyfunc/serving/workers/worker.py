@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlserver_pyfunc.errors import LoadError
-from mlserver_pyfunc.handler.call import shown_id
+from mlserver_pyfunc.handler.call import printable_id
 from mlserver_pyfunc.serving.runner import logger
 
 from .process import Exit, WorkerProcess
@@ -46,13 +46,13 @@ class HandlerInfo:
 
     Attributes:
         kind: As `handler.Kind`.
-        needs: What to send besides the tensors.
+        required_fields: What to send besides the tensors.
         python: Version of the worker's interpreter.
         numpy: Version of its NumPy.
     """
 
     kind: str
-    needs: frozenset[str]
+    required_fields: frozenset[str]
     python: str
     numpy: str
 
@@ -188,7 +188,7 @@ class Worker:
         self._log(20, line, calls[0].call.id if len(calls) == 1 else "")
 
     def _log(self, level: int, text: str, request: str) -> None:
-        tag = f" request {shown_id(request)}" if request else ""
+        tag = f" request {printable_id(request)}" if request else ""
         logger.log(level, "[%s%s] %s", self._name(), tag, text)
 
     def _name(self) -> str:

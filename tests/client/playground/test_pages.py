@@ -56,9 +56,9 @@ def test_the_page_tells_contract_origin_and_limits(server):
         "picture", "frame", "weights", "flags", "id", "steps",
     ]  # fmt: skip
     assert model["inputs"][0]["description"] == "a PNG or JPEG file </script><b>"
-    assert model["facts"]["time limit"] == "60 s"
-    assert model["facts"]["source"] == "model.py"
-    assert "sha256" in model["facts"]
+    assert model["details"]["time limit"] == "60 s"
+    assert model["details"]["source"] == "model.py"
+    assert "sha256" in model["details"]
 
 
 def test_the_list_links_every_version(server):

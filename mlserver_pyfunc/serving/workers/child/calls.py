@@ -20,7 +20,7 @@ from typing import Any
 
 from mlserver_pyfunc.errors import HandlerError, RequestError, ResponseError, describe
 from mlserver_pyfunc.handler.binding import CallPlan
-from mlserver_pyfunc.handler.call import InferenceCall, request_id, shown_id
+from mlserver_pyfunc.handler.call import InferenceCall, printable_id, request_id
 from mlserver_pyfunc.handler.context import Context
 from mlserver_pyfunc.handler.results import name_values
 from mlserver_pyfunc.protocol.contract import Contract
@@ -278,7 +278,7 @@ class Calls:
         with suppress(BaseException):
             text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         note = self._memory_note if isinstance(error, MemoryError) else ""
-        shown = shown_id(request_id.get())
+        shown = printable_id(request_id.get())
         request = f" (request {shown})" if shown else ""
         said = f"{describe(error)}{note}{request}"
         raised = HandlerError(f'handler of model "{self._contract.model_name}" raised {said}')

@@ -141,7 +141,7 @@ class _Program:
             Kind.LOADED,
             head={
                 "kind": plan.kind,
-                "needs": sorted(plan.needs),
+                "needs": sorted(plan.required_fields),
                 "python": platform.python_version(),
                 "numpy": np.__version__,
             },

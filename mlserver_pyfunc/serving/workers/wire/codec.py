@@ -225,7 +225,7 @@ def read_tensors(message: Message, specs: Mapping[str, TensorSpec]) -> dict[str,
             continue
         raw = RawTensor(memoryview(body)[start : start + size])
         array = tensors.from_raw(spec.datatype, raw, shape)
-        arrays[name] = bytes_tensors.as_text(array) if spec.text else array
+        arrays[name] = bytes_tensors.decode_text(array) if spec.text else array
     return arrays
 
 
