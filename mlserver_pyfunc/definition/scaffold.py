@@ -1,4 +1,4 @@
-"""The files a function starts from, new or read off code that is there."""
+"""The files that `init` writes: a new function, or the definition of a function that exists."""
 
 from __future__ import annotations
 
@@ -7,44 +7,13 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from mlserver_pyfunc.errors import DefinitionError
 
 from .model_settings import IMPLEMENTATION, MODEL_SETTINGS
-
-_SETTINGS = json.dumps({"implementation": IMPLEMENTATION}, indent=2) + "\n"
-
-_STARTER_DEFINITION = """\
-model_name: {name}
-source:
-  source: model.py
-  handler: predict
-  init_function: init
-init_parameters:
-  scale: 2.0
-inputs:
-  - {{name: numbers, datatype: FP32, shape: [-1, 4], description: rows of four numbers}}
-outputs:
-  - {{name: scaled, datatype: FP32, shape: [-1, 4]}}
-  - {{name: total, datatype: FP32, shape: [-1], description: the sum of each row}}
-"""
-
-_STARTER_CODE = '''\
-"""Scales rows of numbers and adds them up."""
-
-
-def init(context, scale):
-    """Runs once, when the model is loaded: load weights here."""
-    context.scale = scale
-
-
-def predict(numbers, context):
-    """Runs once per inference request. `numbers` is a float32 array of shape [n, 4]."""
-    scaled = numbers * context.scale
-    return {"scaled": scaled, "total": scaled.sum(axis=1)}
-'''
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -68,16 +37,26 @@ _DTYPES = {
 
 
 def starter(name: str) -> dict[str, str]:
-    """A function that works, by file name."""
+    """Returns the files of a new function that works, by file name.
+
+    Args:
+        name: Name of the model.
+    """
     return {
-        "function.yaml": _STARTER_DEFINITION.format(name=name),
-        "model.py": _STARTER_CODE,
-        MODEL_SETTINGS: _SETTINGS,
+        "function.yaml": _rendered("starter.yaml", name=name),
+        "model.py": _rendered("starter.py"),
+        MODEL_SETTINGS: _rendered(MODEL_SETTINGS, implementation=IMPLEMENTATION),
     }
 
 
 def described(name: str, folder: Path, module: Path, function: str) -> dict[str, str]:
-    """A definition of a function that is there, by file name. Its code is not run.
+    """Returns a definition of a function that exists, by file name, without running its code.
+
+    Args:
+        name: Name of the model.
+        folder: Folder that the definition will be written to.
+        module: File of the function.
+        function: Name of the function, `Class.method`, or a class that has `__call__`.
 
     Raises:
         DefinitionError: There is no such file or function.
@@ -96,27 +75,43 @@ def described(name: str, folder: Path, module: Path, function: str) -> dict[str,
         raise DefinitionError(f'{module}: no function "{function}", it has {names}')
     node = functions[function]
     source = Path(os.path.relpath(module.resolve(), folder.resolve()))
-    lines = [f"model_name: {name}", "source:"]
-    lines += [f"  source: {json.dumps(source.as_posix())}", f"  handler: {function}", "inputs:"]
     arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
     optional = _with_default(node)
-    tensors = [
-        _line(argument.arg, argument.annotation, is_optional=argument.arg in optional)
-        for argument in arguments
-        if argument.arg not in (*RESERVED, "self", "cls")
-    ]
-    lines += tensors or ["  []"]
-    lines += ["outputs:", *_outputs(node.returns)]
-    return {"function.yaml": "\n".join(lines) + "\n", MODEL_SETTINGS: _SETTINGS}
+    definition = _rendered(
+        "described.yaml",
+        name=name,
+        source=json.dumps(source.as_posix()),
+        handler=function,
+        inputs=[
+            _declared(argument.arg, argument.annotation, is_optional=argument.arg in optional)
+            for argument in arguments
+            if argument.arg not in (*RESERVED, "self", "cls")
+        ],
+        outputs=_outputs(node.returns),
+    )
+    settings = _rendered(MODEL_SETTINGS, implementation=IMPLEMENTATION)
+    return {"function.yaml": definition, MODEL_SETTINGS: settings}
 
 
 def name_of(folder: Path) -> str:
-    """A model name made of a folder's."""
+    """Makes a model name from the name of a folder."""
     return re.sub(r"[^\w.-]+", "-", folder.resolve().name) or "function"
 
 
+def _rendered(template: str, **values: Any) -> str:
+    from jinja2 import Environment, PackageLoader
+
+    environment = Environment(
+        loader=PackageLoader("mlserver_pyfunc.definition"),
+        keep_trailing_newline=True,
+        lstrip_blocks=True,
+        trim_blocks=True,
+    )
+    return environment.get_template(f"{template}.jinja").render(values)
+
+
 def _functions(tree: ast.Module) -> dict[str, _Function]:
-    """What a definition may call, by the path that it writes: methods too, and `__call__`."""
+    """Returns the functions that a definition may call, by the path that it gives for them."""
     found: dict[str, _Function] = {}
     for node in tree.body:
         if isinstance(node, _Function):
@@ -144,30 +139,30 @@ def _with_default(node: _Function) -> set[str]:
     return {argument.arg for argument in (*with_default, *keyword)}
 
 
-def _outputs(annotation: ast.expr | None) -> list[str]:
+def _outputs(annotation: ast.expr | None) -> list[dict[str, Any]]:
     annotation = _meant(annotation)
     elements = _arguments(annotation) if _head(annotation) in ("tuple", "Tuple") else [annotation]
     if len(elements) == 1:
-        return [_line("output", elements[0])]
-    return [_line(f"output_{index}", each) for index, each in enumerate(elements)]
+        return [_declared("output", elements[0])]
+    return [_declared(f"output_{index}", each) for index, each in enumerate(elements)]
 
 
-def _line(name: str, annotation: ast.expr | None, *, is_optional: bool = False) -> str:
+def _declared(
+    name: str, annotation: ast.expr | None, *, is_optional: bool = False
+) -> dict[str, Any]:
     datatype, shape, is_text = _tensor(annotation)
-    known = datatype is not None
-    # YAML takes some words for true, false or null.
-    shown = name if isinstance(yaml.safe_load(name), str) else json.dumps(name)
-    parts = [f"name: {shown}", f"datatype: {datatype or 'FP32'}", f"shape: {shape}"]
-    if is_text:
-        parts.append("content_type: str")
-    if is_optional:
-        parts.append("optional: true")
-    line = f"  - {{{', '.join(parts)}}}"
-    return line if known else f"{line}  # a guess: nothing is annotated that says more"
+    return {
+        # YAML reads some words as true, false or null.
+        "name": name if isinstance(yaml.safe_load(name), str) else json.dumps(name),
+        "datatype": datatype,
+        "shape": shape,
+        "is_text": is_text,
+        "is_optional": is_optional,
+    }
 
 
 def _tensor(annotation: ast.expr | None) -> tuple[str | None, str, bool]:
-    """Datatype, shape and whether elements are text; no datatype where nothing tells."""
+    """Returns datatype, shape and whether elements are text; no datatype if nothing tells it."""
     annotation = _meant(annotation)
     head = _head(annotation)
     if head in _SCALARS:
@@ -187,7 +182,7 @@ def _tensor(annotation: ast.expr | None) -> tuple[str | None, str, bool]:
 
 
 def _meant(node: ast.expr | None) -> ast.expr | None:
-    """An annotation without its quotes, `Annotated`, `Optional` and `| None`."""
+    """Strips an annotation of its quotes, `Annotated`, `Optional` and `| None`."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         try:
             return _meant(ast.parse(node.value, mode="eval").body)
@@ -209,7 +204,7 @@ def _within(node: ast.expr) -> list[ast.expr]:
 
 
 def _head(node: ast.expr | None) -> str:
-    """The last name of an annotation: `ndarray` of `np.ndarray[...]`."""
+    """Returns the last name of an annotation: `ndarray` of `np.ndarray[...]`."""
     if isinstance(node, ast.Subscript):
         return _head(node.value)
     if isinstance(node, ast.Attribute):

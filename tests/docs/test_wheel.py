@@ -29,6 +29,9 @@ def test_holds_the_package_its_schema_and_its_licence(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     assert {"mlserver_pyfunc/py.typed", "mlserver_pyfunc/function.schema.json"} <= names
+    templates = {str(path.relative_to(ROOT)) for path in ROOT.glob("mlserver_pyfunc/**/*.jinja")}
+    assert templates
+    assert templates <= names
     assert any(name.endswith("/licenses/LICENSE") for name in names)
     tops = {name.partition("/")[0] for name in names}
     assert len(tops) == 2, f"expected the package and its metadata, got {sorted(tops)}"
