@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +16,10 @@ from tests.places import ROOT
 
 PACKAGE = ROOT / "mlserver_pyfunc"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
+GUIDE = ROOT / "CONTRIBUTING.md"
 PAGES = [
     ARCHITECTURE,
-    ROOT / "CONTRIBUTING.md",
+    GUIDE,
     ROOT / "SECURITY.md",
     *sorted((ROOT / "docs" / "design").glob("*.md")),
 ]
@@ -72,6 +75,15 @@ def test_every_make_target_that_a_page_names_is_in_the_makefile(page: str) -> No
     named = re.findall(r"(?:^|`)make ([a-z-]+)", (ROOT / page).read_text(), re.MULTILINE)
     assert named
     assert set(named) <= set(targets)
+
+
+def test_the_guide_names_tests_that_exist() -> None:
+    commands = re.findall(r"^make test ARGS='?([^'\n]+)", GUIDE.read_text(), re.MULTILINE)
+    assert commands
+    for arguments in commands:
+        command = [sys.executable, "-m", "pytest", "--collect-only", "-q", *arguments.split()]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
 
 
 def test_the_commit_hooks_run_what_make_lint_runs() -> None:
