@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,6 +94,16 @@ def test_links_lead_somewhere(path: Path) -> None:
         assert target.exists(), f"{link}: no such file"
         if anchor:
             assert anchor in anchors(target), f"{link}: no such heading"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_names_of_the_package_can_be_imported(path: Path) -> None:
+    text = path.read_text()
+    names = re.findall(r"\bmlserver_pyfunc(?:\.[a-zA-Z]\w*)+", text)
+    for module, imported in re.findall(r"from (mlserver_pyfunc[\w.]*) import ([\w, ]+)", text):
+        names += [f"{module}.{name.strip()}" for name in imported.split(",")]
+    for name in names:
+        pkgutil.resolve_name(name)
 
 
 def test_definition_lists_every_key_with_its_default() -> None:
