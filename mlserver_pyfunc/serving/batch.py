@@ -1,6 +1,6 @@
-"""Calls joined into one, row by row, and its answer split again.
+"""Joins the rows of several calls into one batch, and splits its answer again.
 
-Only rows are joined: every tensor has a leading -1.
+Rows are entries on the first axis. Every tensor must declare -1 there.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from .runner import Answer
 _MAX_ID_CHARS = 200
 
 
-def obstacles(contract: Contract, streams: bool, needs: frozenset[str]) -> list[str]:
-    """Lists why calls of a function cannot be joined; empty where they can.
+def obstacles(contract: Contract, streams: bool, required_fields: frozenset[str]) -> list[str]:
+    """Lists why calls of a function cannot be batched; empty if they can.
 
     Args:
-        contract: The function's.
-        streams: Whether its handler does.
-        needs: As `CallPlan.required_fields`.
+        contract: Contract of the function.
+        streams: Whether the handler is a generator.
+        required_fields: Fields of the request that the handler takes.
     """
     found = [
         f'{kind} "{spec.name}": expected a shape with a leading -1, got {list(spec.shape)}'
@@ -37,17 +37,17 @@ def obstacles(contract: Contract, streams: bool, needs: frozenset[str]) -> list[
         found.append("expected an input, got none")
     if streams:
         found.append("the handler streams")
-    told = sorted(needs - {"parameters"})
-    if told:
-        found.append(f'the handler takes "{told[0]}", which is of one request')
+    single = sorted(required_fields - {"parameters"})
+    if single:
+        found.append(f'the handler takes "{single[0]}", which is of one request')
     return found
 
 
 def rows_of(call: InferenceCall, model_name: str) -> int:
-    """How many rows a call has.
+    """Counts the rows of a call.
 
     Raises:
-        ContractError: Not the same in each input.
+        ContractError: The inputs do not all have the same number of rows.
     """
     first = next(iter(call.inputs))
     rows = len(call.inputs[first])
@@ -61,26 +61,30 @@ def rows_of(call: InferenceCall, model_name: str) -> int:
 
 
 def join(calls: Sequence[InferenceCall]) -> InferenceCall:
-    """Joins calls of equal trailing shapes; their ids are listed in its own."""
+    """Joins calls into one. Its request id lists the ids of theirs.
+
+    Args:
+        calls: Calls with the same inputs, whose shapes differ in the rows only.
+    """
     first = calls[0]
     if len(calls) == 1:
         return first
     inputs = {name: np.concatenate([call.inputs[name] for call in calls]) for name in first.inputs}
     ids = ",".join(call.id for call in calls)
-    payload = SimpleNamespace(id=ids[:_MAX_ID_CHARS], parameters=first.parameters, inputs=())
-    return InferenceCall(first.context, inputs, first.specs, payload)
+    request = SimpleNamespace(id=ids[:_MAX_ID_CHARS], parameters=first.parameters, inputs=())
+    return InferenceCall(first.context, inputs, first.specs, request)
 
 
 def split(answer: Answer, sizes: Sequence[int], model_name: str) -> list[Answer]:
-    """Gives each of the calls that were joined its rows of the answer.
+    """Splits the answer of a batch into the answers of its calls.
 
     Args:
-        answer: To the joined call.
-        sizes: Rows of each call, in the order in which they were joined.
-        model_name: Named in errors.
+        answer: Answer of the batch.
+        sizes: Number of rows of each call, in the order of `join`.
+        model_name: Name of the model, for errors.
 
     Raises:
-        ResponseError: An output has another number of rows than the inputs.
+        ResponseError: An output has a different number of rows than the inputs.
     """
     rows = sum(sizes)
     for named in answer.arrays:

@@ -1,7 +1,7 @@
-"""Joins requests that wait into one call of the handler: which of them, and when.
+"""Collects waiting requests into batches, and decides when a batch runs.
 
-Requests share a call where their tensors, trailing shapes and parameters are equal, so that
-the handler cannot tell.
+Requests share a batch only if the handler cannot tell them apart: they have the same tensors,
+the same shapes but for the rows, and the same parameters. `batch.py` joins and splits tensors.
 """
 
 from __future__ import annotations
@@ -20,22 +20,21 @@ from mlserver_pyfunc.errors import (
     LoadError,
     OverloadedError,
     RequestError,
-    TimeLimitError,
 )
 from mlserver_pyfunc.handler.call import InferenceCall
 from mlserver_pyfunc.protocol.contract import Contract
 
-from . import batch
+from . import batch, limits
 from .metrics import FunctionMetrics, Wait
-from .runner import UNLOAD_SECONDS, Answer, Runner
+from .runner import Answer, Runner
 
 _LIGHT_LOAD = 10
-"""After so many delays without a call, no company is expected for the next request."""
+"""After that many times `max_delay_ms` without a batch, the next request does not wait."""
 
 
 @dataclass(eq=False)
 class _Member:
-    """A request on its way into a batch."""
+    """One request of a batch."""
 
     call: InferenceCall
     rows: int
@@ -45,7 +44,7 @@ class _Member:
 
 @dataclass(eq=False)
 class _Group:
-    """Requests that wait and may be joined."""
+    """Requests that wait and may share a batch."""
 
     members: list[_Member] = field(default_factory=list)
     timer: asyncio.TimerHandle | None = None
@@ -56,15 +55,15 @@ class _Group:
 
 
 class BatchingRunner:
-    """Joins the calls of another runner. All methods are for the event loop's thread.
+    """Batches the calls of another runner. All methods are for the event loop's thread.
 
     Args:
-        runner: Runs the joined calls.
-        contract: Names the model in errors.
-        serving: Time and queue limits.
-        batch: How calls are joined.
-        slots: Batches that may run at a time.
-        metrics: The function's.
+        runner: Runner of the batches.
+        contract: Contract of the function; names the model in errors.
+        serving: Limits of the function's calls.
+        batch: Largest batch and longest delay.
+        slots: Number of batches that may run at a time.
+        metrics: Metrics of the function.
     """
 
     def __init__(
@@ -83,37 +82,46 @@ class BatchingRunner:
         self._max_delay = batch.max_delay_ms / 1000
         self._slots = slots
         self._metrics = metrics
-        self._tells_parameters = False
+        self._takes_parameters = False
         self._groups: dict[Hashable, _Group] = {}
         self._full: deque[_Group] = deque()
         self._waiting = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._expected = 1
-        self._last = 0.0
+        self._last_sent = 0.0
         self._loop = asyncio.get_running_loop()
 
     @property
     def ready(self) -> bool:
+        """Whether a call could run now."""
         return self._runner.ready
 
     @property
     def accepts_calls(self) -> bool:
+        """Whether a call is accepted, even if it has to wait."""
         return self._runner.accepts_calls
 
     @property
     def metadata(self) -> Mapping[str, str]:
+        """How the function runs, for the model's metadata."""
         return self._runner.metadata
 
     @property
     def streams(self) -> bool:
+        """Whether the handler is a generator."""
         return self._runner.streams
 
     @property
     def required_fields(self) -> frozenset[str]:
+        """Fields of the request that the handler takes."""
         return self._runner.required_fields
 
     async def load(self) -> None:
-        """As `Runner.load`; fails too where calls of the handler cannot be joined."""
+        """Loads the function, as `Runner.load` describes.
+
+        Raises:
+            LoadError: Loading failed, or calls of the handler cannot be batched.
+        """
         await self._runner.load()
         obstacles = batch.obstacles(
             self._contract, self._runner.streams, self._runner.required_fields
@@ -122,17 +130,17 @@ class BatchingRunner:
             await self._runner.close()
             cause = f"serving.batch: {'; '.join(obstacles)}"
             raise LoadError(self._contract.model_name, "bind", cause)
-        self._tells_parameters = "parameters" in self._runner.required_fields
+        self._takes_parameters = "parameters" in self._runner.required_fields
 
     async def answer(self, call: InferenceCall) -> Answer:
-        """Answers a call, alone or together with others.
+        """Answers a call, alone or in a batch.
 
         Raises:
             RequestError: With the status to answer.
         """
         rows = batch.rows_of(call, self._contract.model_name)
         if self._waiting >= max(self._serving.max_queue, 1):
-            raise self._overloaded()
+            raise self._queue_full()
         member = _Member(call, rows, self._loop.create_future(), self._metrics.enter_queue())
         limit = self._loop.call_later(self._serving.timeout, self._expire, member)
         self._join(member)
@@ -143,13 +151,13 @@ class BatchingRunner:
             limit.cancel()
 
     def items(self, call: InferenceCall) -> AsyncGenerator[Answer, None]:
-        """As `Runner.items`: what streams is not joined."""
+        """Calls a handler that streams. Such calls are not batched."""
         return self._runner.items(call)
 
     async def close(self) -> None:
-        """As `Runner.close`, once the requests that wait are answered."""
+        """Answers the requests that wait, then closes the runner."""
         with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._drain(), UNLOAD_SECONDS)
+            await asyncio.wait_for(self._drain(), limits.UNLOAD_SECONDS)
         await self._runner.close()
 
     async def _drain(self) -> None:
@@ -162,27 +170,31 @@ class BatchingRunner:
         key = self._key(member.call)
         group = self._groups.get(key)
         if group is not None and group.rows + member.rows > self._max_size:
-            self._seal(key)
+            self._close_group(key)
             group = None
         if group is None:
             group = self._groups[key] = _Group()
         group.members.append(member)
         self._waiting += 1
         if group.rows >= self._max_size or self._expects_no_more(group):
-            self._seal(key)
+            self._close_group(key)
         elif group.timer is None:
             group.timer = self._loop.call_later(self._max_delay, self._due, key)
 
     def _expects_no_more(self, group: _Group) -> bool:
-        """Whether to wait for company is no use: a call could run, and none is expected."""
+        """Whether a batch could run now and no more requests are expected to join it.
+
+        As many requests are expected as the last batch had, because clients that wait for an
+        answer send their next request together.
+        """
         if len(self._tasks) >= self._slots:
             return False
-        if time.monotonic() - self._last > _LIGHT_LOAD * self._max_delay:
+        if time.monotonic() - self._last_sent > _LIGHT_LOAD * self._max_delay:
             self._expected = 1
         return len(group.members) >= self._expected
 
-    def _seal(self, key: Hashable) -> None:
-        """Lets no more requests into a group, which runs as soon as it can."""
+    def _close_group(self, key: Hashable) -> None:
+        """Closes a group to more requests. It runs as soon as a slot is free."""
         group = self._groups.pop(key)
         if group.timer is not None:
             group.timer.cancel()
@@ -190,9 +202,9 @@ class BatchingRunner:
         self._send_waiting()
 
     def _due(self, key: Hashable) -> None:
-        """Has a group run if it can. If it cannot, it may as well grow until then."""
+        """Runs a group whose delay is over. If no slot is free, it may grow until one is."""
         if len(self._tasks) < self._slots:
-            self._seal(key)
+            self._close_group(key)
 
     def _send_waiting(self) -> None:
         while len(self._tasks) < self._slots and (self._full or self._groups):
@@ -205,7 +217,7 @@ class BatchingRunner:
             group.timer.cancel()
         self._waiting -= len(group.members)
         self._expected = len(group.members)
-        self._last = time.monotonic()
+        self._last_sent = time.monotonic()
         for member in group.members:
             member.wait.end()
         members = [member for member in group.members if not member.future.done()]
@@ -213,9 +225,9 @@ class BatchingRunner:
             return
         task = self._loop.create_task(self._answer(members))
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._on_batch_end)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _on_batch_end(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._send_waiting()
 
@@ -229,7 +241,7 @@ class BatchingRunner:
             if len(members) == 1:
                 _fail(members[0], error)
                 return
-            # One of them may be to blame, and fails alone.
+            # One request may have caused the error: each runs again alone.
             await asyncio.gather(*(self._answer([member]) for member in members))
         except RequestError as error:
             for member in members:
@@ -245,20 +257,16 @@ class BatchingRunner:
 
     def _key(self, call: InferenceCall) -> Hashable:
         tensors = tuple(sorted((name, array.shape[1:]) for name, array in call.inputs.items()))
-        if not self._tells_parameters:
+        if not self._takes_parameters:
             return tensors
         return tensors, repr(sorted(call.parameters.items()))
 
     def _expire(self, member: _Member) -> None:
-        limit = f"{self._serving.timeout:g} s (serving.timeout)"
-        name = self._contract.model_name
-        _fail(member, TimeLimitError(f'call of model "{name}" passed its time limit of {limit}'))
+        _fail(member, limits.over_time_limit(self._contract.model_name, self._serving.timeout))
 
-    def _overloaded(self) -> OverloadedError:
-        return OverloadedError(
-            f'model "{self._contract.model_name}" is at its limit: {self._slots} batches at a '
-            f"time and {self._serving.max_queue} requests waiting (serving.max_queue)"
-        )
+    def _queue_full(self) -> OverloadedError:
+        running, waiting = f"{self._slots} batches at a time", f"{self._serving.max_queue} requests"
+        return limits.queue_full(self._contract.model_name, running, waiting)
 
 
 def _fail(member: _Member, error: RequestError) -> None:

@@ -1,8 +1,8 @@
-"""Runs a function's calls: some at a time, some waiting, each within its time limit.
+"""Runs a function's calls in the server's process, with limits on concurrency, queue and time.
 
-A handler that is not async runs on a thread of the function's own, never on the event
-loop, so health and metadata answer while it works. With `concurrency: 1` that is one and
-the same thread from init to unload.
+A handler that is not async runs on a thread of the function's own, never on the event loop, so
+health and metadata requests are answered while it works. With `concurrency: 1` the same thread
+runs everything from the init function to the unload function.
 """
 
 from __future__ import annotations
@@ -15,74 +15,70 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from mlserver_pyfunc.errors import OverloadedError, TimeLimitError
+from mlserver_pyfunc.errors import TimeLimitError
+from mlserver_pyfunc.handler.outcome import Outcome, outcome_of
 
-from .job import GeneratorBridge, Job, Outcome
+from . import limits
+from .job import GeneratorBridge, Job
 from .wakeup import WakeupSemaphore
+from .workers.wire.durations import BRIEF_SECONDS, TypicalDuration
 
 T = TypeVar("T")
 
-BRIEF_SECONDS = 100e-6
-"""For how long the event loop may wait for a call that tends to be shorter. Handing the
-result back through the loop would cost more CPU than such a call itself."""
-
 
 class Executor:
-    """Runs calls on the event loop's behalf. All methods are for the event loop's thread.
+    """Runs calls on threads or on the event loop. All methods are for the event loop's thread.
+
+    Attributes:
+        active: Count of the calls that wait or run.
 
     Args:
-        model_name: Named in errors and in thread names.
-        concurrency: Calls at a time.
-        max_queue: Calls that may wait.
-        timeout: Seconds a call may take, waiting included; for a stream, each item.
+        model_name: Name of the model, for errors and thread names.
+        concurrency: Number of calls that may run at a time.
+        max_queue: Number of calls that may wait.
+        timeout: Time limit of a call in seconds, waiting included; for a stream, of each item.
     """
 
     def __init__(self, model_name: str, concurrency: int, max_queue: int, timeout: float) -> None:
+        self.active = limits.ActiveCalls()
         self._model_name = model_name
         self._concurrency = concurrency
         self._max_queue = max_queue
         self._timeout = timeout
-        self._admitted = 0
         self._overdue = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
         self._slots = asyncio.Semaphore(concurrency)
         self._jobs: deque[Job | None] = deque()
         self._wakeup = WakeupSemaphore()
         self._threads: list[threading.Thread] = []
-        self._typical_seconds = BRIEF_SECONDS
-
-    @property
-    def _is_brief(self) -> bool:
-        """Whether calls tend to end in less time than waking the event loop takes."""
-        return self._typical_seconds < BRIEF_SECONDS / 2
+        self._typical = TypicalDuration()
 
     @property
     def is_full(self) -> bool:
         """Whether the next call has to wait."""
-        return self._admitted >= self._concurrency
+        return self.active.count >= self._concurrency
 
     @property
     def has_slot(self) -> bool:
-        """Whether a call could run: not every slot is held by a call past its limit."""
+        """Whether a call could run: some slot is free of calls that passed their time limit."""
         return self._overdue < self._concurrency
 
     async def run(self, function: Callable[[], T], *, limited: bool = True) -> Outcome[T]:
         """Calls a function on a thread.
 
         Args:
-            function: Takes nothing.
-            limited: Hold it to the time limit.
+            function: Takes no arguments.
+            limited: Whether the time limit applies.
 
         Raises:
-            OverloadedError: Too many calls wait.
-            TimeLimitError: The limit passed. The call, if it has begun, keeps its slot
-                until it ends.
+            OverloadedError: The queue is full.
+            TimeLimitError: The time limit passed. A call that has begun keeps its slot until
+                it ends.
         """
-        alone = not self._admitted
+        # A wait blocks the event loop, so it must be short, and no other call may need the loop.
+        waits = not self.active.count and self._typical.seconds < BRIEF_SECONDS / 2
         job = Job(function)
         self._submit(job)
-        if job.wait_briefly(BRIEF_SECONDS if alone and self._is_brief else 0):
+        if job.wait_briefly(BRIEF_SECONDS if waits else 0):
             self._end(job)
             return job.outcome
         timer = job.loop.call_later(self._timeout, self._expire, job) if limited else None
@@ -97,15 +93,15 @@ class Executor:
                 timer.cancel()
 
     async def run_async(self, function: Callable[[], Awaitable[T]]) -> Outcome[T]:
-        """Awaits a coroutine on the event loop; cancels it at the time limit.
+        """Awaits a coroutine on the event loop, and cancels it at the time limit.
 
         Raises:
-            OverloadedError: Too many calls wait.
-            TimeLimitError: The limit passed.
+            OverloadedError: The queue is full.
+            TimeLimitError: The time limit passed.
         """
         self._admit()
         task = asyncio.ensure_future(self._in_slot(function))
-        task.add_done_callback(lambda _: self._release())
+        task.add_done_callback(lambda _: self.active.remove())
         try:
             done, _ = await asyncio.wait({task}, timeout=self._timeout)
         except asyncio.CancelledError:
@@ -121,22 +117,22 @@ class Executor:
         return task.result()
 
     async def stream(self, function: Callable[[], Iterator[T]]) -> AsyncGenerator[Outcome[T], None]:
-        """Iterates a generator on a thread, an item each time one is asked for.
+        """Iterates a generator on a thread. The generator makes an item when one is requested.
 
         Yields:
-            Its items; last, where it raises, its error.
+            The generator's items; last, if it raises, its error.
 
         Raises:
-            OverloadedError: Too many calls wait.
-            TimeLimitError: An item took too long.
+            OverloadedError: The queue is full.
+            TimeLimitError: An item took longer than the time limit.
         """
-        pump = GeneratorBridge(function, asyncio.get_running_loop())
-        job = Job(pump.run)
-        job.expect()
+        bridge = GeneratorBridge(function, asyncio.get_running_loop())
+        job = Job(bridge.run)
+        job.request_wakeup()
         self._submit(job)
         try:
             while True:
-                item = asyncio.ensure_future(pump.next())
+                item = asyncio.ensure_future(bridge.next())
                 waited: set[asyncio.Future[Any]] = {item, job.future}
                 await asyncio.wait(
                     waited, timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED
@@ -152,20 +148,20 @@ class Executor:
                     yield Outcome(error=outcome.error)
                 return
         finally:
-            pump.stop()
+            bridge.stop()
             self._abandon(job)
 
     async def stream_async(
         self, function: Callable[[], AsyncIterator[T]]
     ) -> AsyncGenerator[Outcome[T], None]:
-        """Iterates an async generator on the event loop, in a slot; else as `stream`."""
+        """Iterates an async generator on the event loop; otherwise like `stream`."""
         self._admit()
         try:
             async with self._slot():
                 items = function()
                 try:
                     while True:
-                        task = asyncio.ensure_future(_next(items))
+                        task = asyncio.ensure_future(outcome_of(items.__anext__))
                         try:
                             done, _ = await asyncio.wait({task}, timeout=self._timeout)
                         finally:
@@ -179,44 +175,26 @@ class Executor:
                         if outcome.error is not None:
                             return
                 finally:
-                    await _close(items)
+                    if (close := getattr(items, "aclose", None)) is not None:
+                        await outcome_of(close)
         finally:
-            self._release()
-
-    async def drain(self, seconds: float) -> bool:
-        """Waits for calls to end; False where some still run after that time."""
-        try:
-            await asyncio.wait_for(self._idle.wait(), seconds)
-        except asyncio.TimeoutError:
-            return False
-        return True
+            self.active.remove()
 
     def close(self) -> None:
-        """Ends the threads, once they have done what is queued."""
+        """Ends the threads after they have run the jobs in the queue."""
         for _ in self._threads:
             self._jobs.append(None)
             self._wakeup.release()
         self._threads = []
 
     def _admit(self) -> None:
-        if self._admitted >= self._concurrency + self._max_queue:
-            raise OverloadedError(
-                f'model "{self._model_name}" is at its limit: {self._concurrency} calls at a '
-                f"time (serving.concurrency) and {self._max_queue} waiting (serving.max_queue)"
-            )
-        self._admitted += 1
-        self._idle.clear()
-
-    def _release(self) -> None:
-        self._admitted -= 1
-        if not self._admitted:
-            self._idle.set()
+        if self.active.count >= self._concurrency + self._max_queue:
+            running = f"{self._concurrency} calls at a time (serving.concurrency)"
+            raise limits.queue_full(self._model_name, running, f"{self._max_queue}")
+        self.active.add()
 
     def _time_limit(self) -> TimeLimitError:
-        return TimeLimitError(
-            f'call of model "{self._model_name}" passed its time limit of '
-            f"{self._timeout:g} s (serving.timeout)"
-        )
+        return limits.over_time_limit(self._model_name, self._timeout)
 
     def _submit(self, job: Job) -> None:
         self._admit()
@@ -233,14 +211,14 @@ class Executor:
         self._overdue += 1
 
     def _abandon(self, job: Job) -> None:
-        """Takes a job that has not begun out of the queue; one that has keeps its slot."""
+        """Drops a job that has not begun. A job that has begun keeps its slot until it ends."""
         if job.ended or not job.claim():
             return
         self._end(job)
 
     def _end(self, job: Job) -> None:
         job.ended = True
-        self._release()
+        self.active.remove()
         if job.overdue:
             self._overdue -= 1
 
@@ -249,16 +227,11 @@ class Executor:
 
     async def _in_slot(self, function: Callable[[], Awaitable[T]]) -> Outcome[T]:
         async with self._slots:
-            try:
-                return Outcome(await function())
-            except asyncio.CancelledError:
-                raise
-            except BaseException as error:
-                return Outcome(error=error)
+            return await outcome_of(function)
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
-        """Waits for a slot, no longer than a call may take."""
+        """Waits for a slot, no longer than the time limit."""
         try:
             await asyncio.wait_for(self._slots.acquire(), self._timeout)
         except asyncio.TimeoutError:
@@ -271,12 +244,13 @@ class Executor:
     def _start_threads(self) -> None:
         for number in range(self._concurrency):
             name = f"pyfunc-{self._model_name}-{number}"
-            # Daemons, so that a call that never ends cannot keep the server from exiting.
+            # Daemon threads: a call that never ends must not keep the server from exiting.
             thread = threading.Thread(target=self._work, name=name, daemon=True)
             thread.start()
             self._threads.append(thread)
 
     def _work(self) -> None:
+        """Runs jobs until there is a None in the queue. Runs on a thread."""
         while (job := self._next_job()) is not None:
             if not job.claim():
                 continue
@@ -285,9 +259,9 @@ class Executor:
                 job.outcome = Outcome(job.context.run(job.function))
             except BaseException as error:
                 job.outcome = Outcome(error=error)
-            self._typical_seconds += (time.perf_counter() - started - self._typical_seconds) / 8
+            self._typical.add(time.perf_counter() - started)
             job.done.release()
-            if not job.awaited:
+            if not job.wants_wakeup:
                 continue
             try:
                 job.loop.call_soon_threadsafe(self._finish, job)
@@ -295,7 +269,6 @@ class Executor:
                 return
 
     def _next_job(self) -> Job | None:
-        """For the threads: waits for the next job; None where there is none to come."""
         self._wakeup.acquire()
         return self._jobs.popleft()
 
@@ -305,24 +278,3 @@ class Executor:
         self._end(job)
         if not job.future.done():
             job.future.set_result(job.outcome)
-
-
-async def _next(items: AsyncIterator[T]) -> Outcome[T]:
-    try:
-        return Outcome(await items.__anext__())
-    except asyncio.CancelledError:
-        raise
-    except BaseException as error:
-        return Outcome(error=error)
-
-
-async def _close(items: Any) -> None:
-    close = getattr(items, "aclose", None)
-    if close is None:
-        return
-    try:
-        await close()
-    except asyncio.CancelledError:
-        raise
-    except BaseException:
-        return

@@ -1,4 +1,8 @@
-"""A function from its definition to its answers: the serving path, without a server."""
+"""A loaded function: from its definition to its answers, without a server.
+
+`Function.load` fetches the source, chooses the environment and the runner, and loads the code.
+`Function.infer` and `Function.stream` decode a request, run the handler and select the outputs.
+"""
 
 from __future__ import annotations
 
@@ -15,26 +19,35 @@ from mlserver_pyfunc.environments.environment import provide, unmet_needs
 from mlserver_pyfunc.errors import ContractError, LoadError, PyFuncError, RequestError
 from mlserver_pyfunc.handler.call import InferenceCall
 from mlserver_pyfunc.handler.context import Context
+from mlserver_pyfunc.handler.loading import HandlerSpec
 from mlserver_pyfunc.protocol.contract import Contract, TensorSpec
 from mlserver_pyfunc.protocol.tensors import Array
 from mlserver_pyfunc.sources import SourceTree, lock
 
+from . import limits
 from .in_process import InProcessRunner
 from .metrics import metrics_of
 from .runner import Answer, Runner, logger
 
 _CLIENT_GONE = 499
-"""Status in the metrics of a request whose client did not wait for the answer."""
+"""Status in the metrics if the client left before the answer. Nginx uses the same number."""
 
 
 class Function:
-    """A function, from `load` to `close`. All methods are for one event loop's thread.
+    """One function, from `load` to `close`. All methods are for one event loop's thread.
+
+    Attributes:
+        definition: Definition of the function.
+        model_name: Name of the model, as served.
+        model_version: Version of the model, as served; None without one.
+        contract: Contract that checks requests and results.
+        provenance: Where the source came from; empty until it is fetched.
 
     Args:
-        definition: What to load.
-        folder: The definition's folder: relative sources start there.
-        model_name: As served.
-        model_version: As served; None without one.
+        definition: Definition of the function to load.
+        folder: Folder of the definition. A relative source starts there.
+        model_name: Name of the model, as served.
+        model_version: Version of the model, as served; None without one.
     """
 
     def __init__(
@@ -70,7 +83,7 @@ class Function:
 
     @property
     def accepts_calls(self) -> bool:
-        """Whether a call is taken, if only to wait for a worker."""
+        """Whether a call is accepted, even if it has to wait for a worker."""
         return self._runner is not None and self._runner.accepts_calls
 
     @property
@@ -79,11 +92,11 @@ class Function:
         return {**self.provenance, **(self._runner.metadata if self._runner else {})}
 
     async def load(self) -> None:
-        """Fetches, imports, initialises, binds and warms up.
+        """Fetches and imports the source, runs the init function, binds the handler, warms up.
 
         Raises:
             LoadError: Names the function, the phase and the cause. The traceback of user
-                code is in the log. Nothing is left loaded.
+                code that fails goes to the log. Nothing is left loaded.
         """
         definition = self.definition
         if not definition.outputs:
@@ -95,18 +108,19 @@ class Function:
         except (PyFuncError, OSError) as error:
             raise self._failure("fetch", str(error)) from None
         self.provenance = tree.provenance.as_parameters()
-        context = self._context = self._new_context(tree)
-        runner = await self._new_runner(tree, context)
+        spec = self._new_spec(tree)
+        context = self._context = spec.new_context(logger)
+        runner = await self._new_runner(spec, context)
         await runner.load()
         self._runner = runner
         if definition.serving.warmup:
             await self._warm_up(runner, context)
 
-    async def infer(self, payload: Any) -> Answer:
+    async def infer(self, request: Any) -> Answer:
         """Answers one inference request.
 
         Args:
-            payload: The host's inference request.
+            request: Inference request of the host. It has the attributes of the protocol's.
 
         Raises:
             RequestError: With the status to answer.
@@ -114,7 +128,7 @@ class Function:
         started = time.perf_counter()
         status = 500
         try:
-            answer = await self._infer(payload)
+            answer = await self._infer(request)
             status = 200
             return answer
         except RequestError as error:
@@ -126,25 +140,28 @@ class Function:
         finally:
             self._metrics.count_request(time.perf_counter() - started, status)
 
-    async def _infer(self, payload: Any) -> Answer:
+    async def _infer(self, request: Any) -> Answer:
         runner = self._loaded()
         if runner.streams:
             raise ContractError(
                 f'model "{self.model_name}" streams its answers: '
                 "call infer_stream or generate_stream (REST) or ModelStreamInfer (gRPC)"
             )
-        call, requested = self._decode(payload)
+        call, requested = self._decode(request)
         return _selected(await runner.answer(call), requested)
 
-    async def stream(self, payload: Any) -> AsyncGenerator[Answer, None]:
-        """Answers one inference request item by item; a plain handler gives one.
+    async def stream(self, request: Any) -> AsyncGenerator[Answer, None]:
+        """Answers one inference request item by item. A handler that does not stream gives one.
+
+        Args:
+            request: Inference request of the host. It has the attributes of the protocol's.
 
         Raises:
             RequestError: With the status to answer.
         """
         started = time.perf_counter()
         status = _CLIENT_GONE
-        answers = self._stream(payload)
+        answers = self._stream(request)
         try:
             async for answer in answers:
                 yield answer
@@ -156,9 +173,9 @@ class Function:
             self._metrics.count_request(time.perf_counter() - started, status)
             await answers.aclose()
 
-    async def _stream(self, payload: Any) -> AsyncGenerator[Answer, None]:
+    async def _stream(self, request: Any) -> AsyncGenerator[Answer, None]:
         runner = self._loaded()
-        call, requested = self._decode(payload)
+        call, requested = self._decode(request)
         if not runner.streams:
             yield _selected(await runner.answer(call), requested)
             return
@@ -170,18 +187,18 @@ class Function:
             await items.aclose()
 
     async def close(self) -> None:
-        """Waits for calls in flight, runs the unload function, forgets the modules."""
+        """Waits for calls in flight, runs the unload function and forgets the modules."""
         if self._runner is not None:
             await self._runner.close()
 
-    def _decode(self, payload: Any) -> tuple[InferenceCall, list[str]]:
+    def _decode(self, request: Any) -> tuple[InferenceCall, list[str]]:
         contract = self.contract
-        inputs = contract.decode_inputs(payload.inputs)
+        inputs = contract.decode_inputs(request.inputs)
         requested: list[str] = []
-        if payload.outputs:
-            requested = contract.requested_outputs(output.name for output in payload.outputs)
+        if request.outputs:
+            requested = contract.requested_outputs(output.name for output in request.outputs)
         assert self._context is not None
-        return InferenceCall(self._context, inputs, contract.inputs, payload), requested
+        return InferenceCall(self._context, inputs, contract.inputs, request), requested
 
     async def _warm_up(self, runner: Runner, context: Context) -> None:
         inputs = {spec.name: _zeros(spec) for spec in self.contract.inputs.values()}
@@ -198,15 +215,15 @@ class Function:
             await self.close()
             raise self._failure("warmup", str(error)) from None
 
-    async def _new_runner(self, tree: SourceTree, context: Context) -> Runner:
-        """In process where the definition lets it be, else in processes of its own."""
+    async def _new_runner(self, spec: HandlerSpec, context: Context) -> Runner:
+        """Makes a runner for this process if the definition allows it, else for workers."""
         serving = self.definition.serving
         isolated = serving.isolation == "process" or (
             serving.isolation == "auto" and bool(unmet_needs(self.definition))
         )
         runner: Runner
         if isolated:
-            runner = await self._new_worker_runner(tree, context)
+            runner = await self._new_worker_runner(spec)
         else:
             if serving.for_processes:
                 logger.warning(
@@ -215,7 +232,7 @@ class Function:
                     self.model_name,
                     ", serving.".join(serving.for_processes),
                 )
-            runner = InProcessRunner(self.definition, self.contract, tree, context)
+            runner = InProcessRunner(spec, self.contract, serving, context)
         if serving.batch is None:
             return runner
         from .batching import BatchingRunner
@@ -223,7 +240,7 @@ class Function:
         slots = serving.concurrency * (serving.workers if isolated else 1)
         return BatchingRunner(runner, self.contract, serving, serving.batch, slots, self._metrics)
 
-    async def _new_worker_runner(self, tree: SourceTree, context: Context) -> Runner:
+    async def _new_worker_runner(self, spec: HandlerSpec) -> Runner:
         from .workers.pool import WorkerRunner
 
         try:
@@ -235,16 +252,29 @@ class Function:
         except PyFuncError as error:
             raise self._failure("environment", str(error)) from None
         self._metrics.set_environment_seconds(environment.seconds)
-        return WorkerRunner(self.definition, self.contract, tree, context, environment.python)
+        return WorkerRunner(spec, self.contract, self.definition.serving, environment.python)
 
-    def _new_context(self, tree: SourceTree) -> Context:
-        return Context(
-            logger=logger,
+    def _new_spec(self, tree: SourceTree) -> HandlerSpec:
+        definition, source, serving = (
+            self.definition,
+            self.definition.source,
+            self.definition.serving,
+        )
+        return HandlerSpec(
             model_name=self.model_name,
             model_version=self.model_version,
-            definition=self.definition.model_dump(mode="json"),
+            handler=source.handler,
+            init_function=source.init_function,
+            unload_function=source.unload_function,
+            init_parameters=definition.init_parameters,
+            inputs=list(self.contract.inputs.values()),
+            outputs=list(self.contract.outputs.values()),
             source_dir=tree.root,
-            init_parameters=self.definition.init_parameters,
+            default_module=tree.module,
+            inline=tree.inline,
+            definition=definition.model_dump(mode="json"),
+            concurrency=serving.concurrency,
+            memory_limit=serving.memory_limit,
         )
 
     def _failure(self, phase: str, cause: str) -> LoadError:
@@ -252,7 +282,7 @@ class Function:
 
     def _loaded(self) -> Runner:
         if self._runner is None:
-            raise RequestError(f'model "{self.model_name}" is not loaded', 503)
+            raise limits.not_loaded(self.model_name)
         return self._runner
 
 

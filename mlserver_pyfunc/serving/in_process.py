@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from mlserver_pyfunc.definition import FunctionDefinition
+from mlserver_pyfunc.definition import ServingDefinition
 from mlserver_pyfunc.errors import (
     BindError,
     HandlerError,
@@ -18,98 +18,101 @@ from mlserver_pyfunc.errors import (
     RequestError,
     describe,
 )
-from mlserver_pyfunc.handler.binding import CallPlan, bind
+from mlserver_pyfunc.handler.binding import CallPlan
 from mlserver_pyfunc.handler.call import InferenceCall, printable_id, request_id
 from mlserver_pyfunc.handler.context import Context
-from mlserver_pyfunc.handler.loader import FunctionPackage
-from mlserver_pyfunc.handler.resolver import Resolver
+from mlserver_pyfunc.handler.loading import HandlerLoader, HandlerSpec, cause_of
+from mlserver_pyfunc.handler.outcome import Outcome, outcome_of
 from mlserver_pyfunc.handler.results import name_values
 from mlserver_pyfunc.protocol.contract import Contract
-from mlserver_pyfunc.sources import SourceTree
 
+from . import limits
 from .executor import Executor
-from .job import Outcome
 from .metrics import Wait, metrics_of
-from .runner import UNLOAD_SECONDS, Answer, logger, warn_of_running_calls
+from .runner import Answer, drain, logger
 
 
 class InProcessRunner:
-    """Runs a function in the server's process, off the event loop.
+    """Runs a function in the server's process, off the event loop. Implements `Runner`.
 
     Args:
-        definition: The function's.
-        contract: Its tensors; names the model in errors.
-        tree: Its source.
-        context: For user code.
+        spec: What to load.
+        contract: Contract of the function; names the model in errors.
+        serving: Limits of the function's calls.
+        context: Context for user code.
     """
 
     def __init__(
-        self,
-        definition: FunctionDefinition,
-        contract: Contract,
-        tree: SourceTree,
-        context: Context,
+        self, spec: HandlerSpec, contract: Contract, serving: ServingDefinition, context: Context
     ) -> None:
-        serving = definition.serving
-        self._source = definition.source
         self._contract = contract
         self._model_name = contract.model_name
-        self._package = FunctionPackage(self._model_name, tree.root, tree.inline)
-        self._resolver = Resolver(self._package.load, tree.module, context)
+        self._loader = HandlerLoader(spec, context)
         self._executor = Executor(
             self._model_name, serving.concurrency, serving.max_queue, serving.timeout
         )
-        self._metrics = metrics_of(context.model_name, context.model_version)
+        self._metrics = metrics_of(spec.model_name, spec.model_version)
         self._init_timeout = serving.init_timeout
         self._plan: CallPlan | None = None
-        self._unload: Callable[[], Any] | None = None
 
     @property
     def ready(self) -> bool:
+        """Whether a call could run now."""
         return self._plan is not None and self._executor.has_slot
 
     @property
     def accepts_calls(self) -> bool:
-        # Also while no slot is free: MLServer would answer 400, as if the client were wrong.
+        """Whether the function is loaded.
+
+        Also true while no slot is free. If it were false, MLServer would answer 400, as if the
+        client had made a mistake.
+        """
         return self._plan is not None
 
     @property
     def metadata(self) -> Mapping[str, str]:
+        """How the function runs, for the model's metadata."""
         return {"isolation": "none"}
 
     @property
     def streams(self) -> bool:
+        """Whether the handler is a generator."""
         return self._plan is not None and self._plan.streams
 
     @property
     def required_fields(self) -> frozenset[str]:
+        """Fields of the request that the handler takes."""
         return self._plan.required_fields if self._plan is not None else frozenset()
 
     async def load(self) -> None:
-        """As `Runner.load`. The traceback of user code is in the log."""
+        """Loads the function. The traceback of user code that fails goes to the log.
+
+        Raises:
+            LoadError: Names the function, the phase and the cause. Nothing is left loaded.
+        """
         try:
             await asyncio.wait_for(self._load(), self._init_timeout)
         except asyncio.TimeoutError:
             self._discard()
-            limit = f"its limit of {self._init_timeout:g} s (serving.init_timeout)"
-            raise LoadError(self._model_name, "init", f"passed {limit}") from None
+            cause = limits.over_init_limit(self._init_timeout)
+            raise LoadError(self._model_name, "init", cause) from None
         except BaseException:
             self._discard()
             raise
 
     async def answer(self, call: InferenceCall) -> Answer:
-        """As `Runner.answer`."""
+        """Calls a handler that does not stream, as `Runner.answer` describes."""
         plan = self._require_plan()
         request_id.set(call.id)
         if not self._executor.is_full:
             return await self._answer(plan, call)
         wait = self._metrics.enter_queue()
         try:
-            return await self._answer(_Begun(plan, wait), call)
+            return await self._answer(_WaitingPlan(plan, wait), call)
         finally:
             wait.end()
 
-    async def _answer(self, plan: CallPlan | _Begun, call: InferenceCall) -> Answer:
+    async def _answer(self, plan: CallPlan | _WaitingPlan, call: InferenceCall) -> Answer:
         start: Callable[[], Awaitable[Any]]
         if plan.kind == "async":
             start = partial(plan, call)
@@ -124,7 +127,7 @@ class InProcessRunner:
         return answer
 
     async def items(self, call: InferenceCall) -> AsyncGenerator[Answer, None]:
-        """As `Runner.items`."""
+        """Calls a handler that streams, as `Runner.items` describes."""
         plan = self._require_plan()
         request_id.set(call.id)
         start = partial(plan, call)
@@ -141,65 +144,46 @@ class InProcessRunner:
             await outcomes.aclose()
 
     async def close(self) -> None:
-        """As `Runner.close`."""
+        """Waits for calls in flight, runs the unload function and forgets the modules."""
         self._plan, plan = None, self._plan
         if plan is None:
             return
-        if not await self._executor.drain(UNLOAD_SECONDS):
-            warn_of_running_calls(self._model_name)
-        if self._unload is not None:
+        await drain(self._executor.active, self._model_name)
+        if self._loader.unload is not None:
             with suppress(asyncio.TimeoutError):
-                outcome = await asyncio.wait_for(self._call(self._unload), UNLOAD_SECONDS)
-                self._log_unload_error(outcome.error)
+                unload = self._run_user_code(self._loader.unload)
+                error = (await asyncio.wait_for(unload, limits.UNLOAD_SECONDS)).error
+                if error is not None:
+                    logger.error(
+                        'function "%s": unload_function failed', self._model_name, exc_info=error
+                    )
         self._discard()
 
     async def _load(self) -> None:
-        source, resolver = self._source, self._resolver
-        await self._phase("import", lambda: self._package.load(resolver.module_of(source.handler)))
-        if source.init_function:
-            init = await self._phase("init", partial(resolver.resolve, source.init_function))
-            await self._phase("init", partial(resolver.call_with_context, init))
-        handler = await self._phase("bind", partial(resolver.resolve, source.handler))
-        plan = await self._phase("bind", partial(bind, handler, self._contract.inputs.values()))
-        if source.unload_function:
-            unload = await self._phase("bind", partial(resolver.resolve, source.unload_function))
-            self._unload = partial(resolver.call_with_context, unload)
-        self._plan = plan
+        for phase, step in self._loader.load_steps():
+            error = (await self._run_user_code(step)).error
+            if error is None:
+                continue
+            if not isinstance(error, BindError):
+                logger.error('function "%s": %s failed', self._model_name, phase, exc_info=error)
+            raise LoadError(self._model_name, phase, cause_of(error))
+        self._plan = self._loader.plan
 
-    async def _phase(self, phase: str, function: Callable[[], Any]) -> Any:
-        outcome = await self._call(function)
-        error = outcome.error
-        if error is None:
-            return outcome.value
-        if isinstance(error, BindError):
-            raise LoadError(self._model_name, phase, str(error))
-        logger.error('function "%s": %s failed', self._model_name, phase, exc_info=error)
-        raise LoadError(self._model_name, phase, describe(error))
-
-    async def _call(self, function: Callable[[], Any]) -> Outcome[Any]:
-        """Runs user code of load or unload: on the handler's thread, awaited if it asks so."""
+    async def _run_user_code(self, function: Callable[[], Any]) -> Outcome[Any]:
+        """Calls a function on the handler's thread, and awaits its result if that is awaitable."""
         outcome: Outcome[Any] = await self._executor.run(function, limited=False)
         if not inspect.isawaitable(outcome.value):
             return outcome
-        try:
-            return Outcome(await outcome.value)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:
-            return Outcome(error=error)
-
-    def _log_unload_error(self, error: BaseException | None) -> None:
-        if error is not None:
-            logger.error('function "%s": unload_function failed', self._model_name, exc_info=error)
+        return await outcome_of(partial(_identity, outcome.value))
 
     def _discard(self) -> None:
         self._plan = None
         self._executor.close()
-        self._package.close()
+        self._loader.close()
 
     def _require_plan(self) -> CallPlan:
         if self._plan is None:
-            raise RequestError(f'model "{self._model_name}" is not loaded', 503)
+            raise limits.not_loaded(self._model_name)
         if not self._executor.has_slot:
             raise OverloadedError(
                 f'model "{self._model_name}" is at its limit: calls past their time limit '
@@ -231,8 +215,8 @@ class InProcessRunner:
         ) from error
 
 
-class _Begun:
-    """A call plan that tells when it is called: the wait for it is over."""
+class _WaitingPlan:
+    """A call plan for a call in the queue: the wait ends when the plan is called."""
 
     def __init__(self, plan: CallPlan, wait: Wait) -> None:
         self.kind = plan.kind

@@ -1,4 +1,4 @@
-"""What passes between the event loop and a handler's thread: calls, outcomes, items."""
+"""What passes between the event loop and a handler's thread: jobs, outcomes, items."""
 
 from __future__ import annotations
 
@@ -7,92 +7,112 @@ import contextvars
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+
+from mlserver_pyfunc.handler.outcome import Outcome
 
 T = TypeVar("T")
 
-
-@dataclass(slots=True)
-class Outcome(Generic[T]):
-    """What user code returned or raised. Carried as a value, since a SystemExit or
-    KeyboardInterrupt that passes through the event loop stops the server."""
-
-    value: T | None = None
-    error: BaseException | None = None
-
-    def get(self) -> T:
-        """Returns the value or raises the error."""
-        if self.error is not None:
-            raise self.error
-        return self.value  # type: ignore[return-value]
-
-
-_NOTHING: Outcome[Any] = Outcome()
+_NO_OUTCOME: Outcome[Any] = Outcome()
 
 
 class Job:
-    """One call on its way to a thread. Whoever claims it first decides whether it runs."""
+    """One call that a thread is to run.
+
+    The thread and the event loop both call `claim`: the thread to run the job, the event loop
+    to drop it. The first one decides.
+
+    Attributes:
+        function: Takes no arguments and makes the call.
+        loop: Event loop that waits for the outcome.
+        context: Context variables of the caller, in which the function runs.
+        outcome: Outcome of the call, once `done` is released.
+        done: Lock that the thread releases when the call has ended.
+        wants_wakeup: Whether the thread must wake the event loop when the call has ended.
+        future: Where the event loop waits for the outcome. Exists once a wakeup is requested.
+        ended: Whether the job no longer counts as active.
+        overdue: Whether the time limit passed before the call ended.
+    """
 
     __slots__ = (
-        "_claim", "awaited", "context", "done", "ended", "function", "future", "loop", "outcome",
-        "overdue",
+        "_claim", "context", "done", "ended", "function", "future", "loop", "outcome", "overdue",
+        "wants_wakeup",
     )  # fmt: skip
 
     future: asyncio.Future[Outcome[Any]]
-    """Where the event loop waits for the outcome. There is one once the job is awaited."""
 
     def __init__(self, function: Callable[[], Any]) -> None:
         self.function = function
         self.loop = asyncio.get_running_loop()
         self.context = contextvars.copy_context()
-        self.outcome: Outcome[Any] = _NOTHING
+        self.outcome: Outcome[Any] = _NO_OUTCOME
         self.done = threading.Lock()
         self.done.acquire()
-        self.awaited = False
+        self.wants_wakeup = False
         self.ended = False
         self.overdue = False
         self._claim = threading.Lock()
 
     def claim(self) -> bool:
-        """Takes the job, to run it or to drop it; False where somebody has already."""
+        """Takes the job, to run it or to drop it. Returns False if it is already taken."""
         return self._claim.acquire(blocking=False)
 
-    def expect(self) -> None:
-        """Has the job's thread wake the event loop when the call is done."""
+    def request_wakeup(self) -> None:
+        """Asks the thread to wake the event loop when the call has ended."""
         self.future = self.loop.create_future()
-        self.awaited = True
+        self.wants_wakeup = True
 
     def wait_briefly(self, seconds: float) -> bool:
-        """Blocks the event loop until the call is done, but no longer than that.
+        """Blocks the event loop until the call has ended, for a limited time.
 
-        Where it is not done, its thread will wake the event loop.
+        The problem: a handler of a few microseconds costs less than handing its result back.
+        `call_soon_threadsafe` writes to the loop's self-pipe, then the loop wakes, reads the
+        pipe and runs the callback. An asyncio lock or queue does not help, because it needs
+        the same callback. To run the handler on the event loop does not
+        work either: nobody knows beforehand whether this call blocks.
+
+        The solution: the event loop waits on a plain lock for at most `seconds`, which is about
+        what the wakeup would cost. Nothing else is delayed by more than that. The executor does
+        so only if calls are typically shorter and no other call is active.
+
+        Args:
+            seconds: Longest time to block; 0 only looks whether the call has ended.
+
+        Returns:
+            Whether the call has ended. If not, its thread will wake the event loop.
         """
         if self.done.acquire(blocking=False):
             return True
         if seconds and self.done.acquire(timeout=seconds):
             return True
-        self.expect()
-        # The thread looks at `awaited` after it releases `done`: one of the two sees the other.
+        self.request_wakeup()
+        # The call may end between the timeout and the request. The thread reads `wants_wakeup`
+        # after it releases `done`, so at least one side notices. `Executor._finish` ignores a
+        # job that has already ended.
         return self.done.acquire(blocking=False)
 
 
 class GeneratorBridge(Generic[T]):
-    """Hands the items of a generator on a thread to the event loop, one by one on demand."""
+    """Carries the items of a generator from its thread to the event loop, one on each request.
+
+    Args:
+        function: Takes no arguments and returns the generator.
+        loop: Event loop that consumes the items.
+    """
 
     def __init__(
         self, function: Callable[[], Iterator[T]], loop: asyncio.AbstractEventLoop
     ) -> None:
         self._function = function
         self._loop = loop
-        self._wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._items: asyncio.Queue[T] = asyncio.Queue()
 
     def run(self) -> None:
-        """For the thread: gives items until the generator or the demand ends."""
+        """Iterates the generator until it ends or `stop` is called. Runs on the thread."""
         items = self._function()
         try:
-            while self._wanted.get():
+            while self._requests.get():
                 try:
                     item = next(items)
                 except StopIteration:
@@ -104,10 +124,10 @@ class GeneratorBridge(Generic[T]):
                 close()
 
     async def next(self) -> T:
-        """For the event loop: asks for an item and waits for it."""
-        self._wanted.put(True)
+        """Requests an item and waits for it. Runs on the event loop."""
+        self._requests.put(True)
         return await self._items.get()
 
     def stop(self) -> None:
-        """Ends the demand, and with it the generator."""
-        self._wanted.put(False)
+        """Ends the generator at the next request."""
+        self._requests.put(False)

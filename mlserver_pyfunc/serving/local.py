@@ -1,4 +1,4 @@
-"""A function called from plain Python: the serving path, without a server."""
+"""Calls a function from plain Python: the server's path, without a server."""
 
 from __future__ import annotations
 
@@ -27,8 +27,43 @@ _END = object()
 class LocalFunction:
     """A loaded function. Calls take the server's path: contract, queue, handler, contract.
 
+    Use it as a context manager, or call `close` when done.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "model.py").write_text("def predict(x): return 2 * x")
+    >>> _ = (folder / "function.yaml").write_text('''
+    ... model_name: double
+    ... source: {source: model.py, handler: predict}
+    ... inputs: [{name: x, datatype: FP32, shape: [-1]}]
+    ... outputs: [{name: y, datatype: FP32, shape: [-1]}]
+    ... ''')
+    >>> double = load(folder)
+
+    Inputs are arrays, lists or scalars by name; outputs are arrays by name.
+
+    >>> double(x=[1, 2.5])
+    {'y': array([2., 5.], dtype=float32)}
+
+    A request in the protocol's JSON form gets the answer that REST sends.
+
+    >>> tensor = {"name": "x", "datatype": "FP32", "shape": [1], "data": [3]}
+    >>> double.request({"inputs": [tensor]})["outputs"]
+    [{'name': 'y', 'shape': [1], 'datatype': 'FP32', 'data': [6.0]}]
+
+    A call that fails raises the error that a client would get.
+
+    >>> double(z=[1])
+    Traceback (most recent call last):
+    mlserver_pyfunc.errors.ContractError: input "z" of model "double": unknown, expected "x"
+    >>> double.close()
+
+    Attributes:
+        folder: Folder and definition of the function.
+        function: The loaded function.
+
     Args:
-        folder: What to load.
+        folder: Folder of the function to load.
 
     Raises:
         LoadError: Names the function, the phase and the cause.
@@ -48,14 +83,17 @@ class LocalFunction:
 
     @property
     def definition(self) -> FunctionDefinition:
+        """Definition of the function."""
         return self.folder.definition
 
     @property
     def contract(self) -> Contract:
+        """Contract that checks requests and results."""
         return self.function.contract
 
     @property
     def model_name(self) -> str:
+        """Name of the model."""
         return self.folder.model_name
 
     def __call__(
@@ -64,36 +102,36 @@ class LocalFunction:
         """Calls the function.
 
         Args:
-            inputs: By tensor name, for names that are not identifiers.
-            named: By tensor name. Arrays travel with the datatype they have; lists and
-                scalars as JSON would carry them.
+            inputs: Inputs by tensor name, for names that are not Python identifiers.
+            named: Inputs by tensor name. An array keeps its own datatype. Lists and scalars
+                are sent as JSON would carry them.
 
         Returns:
-            The outputs by name, of the declared datatypes.
+            Outputs by name, with the declared datatypes.
 
         Raises:
-            RequestError: What a client would get, with its status.
+            RequestError: The error that a client would get, with its status.
         """
         return arrays_of(self.infer(self._request(inputs, named)))
 
     def stream(
         self, inputs: Mapping[str, Any] | None = None, /, **named: Any
     ) -> Iterator[dict[str, Array]]:
-        """Calls the function and gives its answers one by one; otherwise as a call."""
+        """Calls the function and yields its answers one by one; otherwise like a call."""
         for answer in self.infer_stream(self._request(inputs, named)):
             yield arrays_of(answer)
 
     def request(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Answers a request in the protocol's JSON form, as REST would.
+        """Answers a request in the protocol's JSON form, as REST does.
 
         Raises:
-            RequestError: What a client would get, with its status.
+            RequestError: The error that a client would get, with its status.
         """
         request = InferenceRequest.from_json(body)
         return self.response(self.infer(request), request.id)
 
     def response(self, answer: Answer, request_id: str = "") -> dict[str, Any]:
-        """The protocol's JSON form of an answer, as REST sends it."""
+        """Returns an answer in the protocol's JSON form, as REST sends it."""
         return response_body(
             self.model_name,
             self.folder.model_version,
@@ -106,7 +144,7 @@ class LocalFunction:
         """Answers a request.
 
         Raises:
-            RequestError: What a client would get, with its status.
+            RequestError: The error that a client would get, with its status.
         """
         return self._wait(self.function.infer(request))
 
@@ -114,7 +152,7 @@ class LocalFunction:
         """Answers a request item by item.
 
         Raises:
-            RequestError: What a client would get, with its status.
+            RequestError: The error that a client would get, with its status.
         """
         answers = self.function.stream(request)
         try:
@@ -162,7 +200,10 @@ class LocalFunction:
 
 
 def load(folder: str | Path) -> LocalFunction:
-    """Loads the function of a folder, or of a definition file.
+    """Loads the function of a folder or of a definition file.
+
+    Args:
+        folder: Path of the folder, or of the definition file.
 
     Raises:
         DefinitionError: There is no definition, or it is not valid.
@@ -172,7 +213,7 @@ def load(folder: str | Path) -> LocalFunction:
 
 
 def arrays_of(answer: Answer) -> dict[str, Array]:
-    """The answer's arrays by output name; BYTES are `str` where the definition says so."""
+    """Returns an answer's arrays by output name. BYTES are `str` if the definition says so."""
     return {
         named.spec.name: bytes_tensors.decode_text(named.array) if named.spec.text else named.array
         for named in answer.arrays

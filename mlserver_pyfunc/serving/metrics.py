@@ -1,6 +1,6 @@
-"""Prometheus metrics, on MLServer's own endpoint, by model and version.
+"""Prometheus metrics by model and version, on MLServer's own endpoint.
 
-They are made once per process, however often functions are loaded: a reload counts on.
+Each metric is made once in a process. When a function is loaded again, its counts go on.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ ENVIRONMENT_SECONDS = Gauge(
 
 
 class Wait:
-    """A request's time in the queue. Safe for threads."""
+    """Measures the time of one request in the queue. Safe for threads."""
 
     __slots__ = ("_depth", "_started", "_wait")
 
@@ -62,7 +62,7 @@ class Wait:
         self._started = [time.perf_counter()]
 
     def end(self) -> None:
-        """The request runs, or nobody waits for it any more. Counts once."""
+        """Ends the wait, because the request runs or nobody waits for it. Counts only once."""
         with suppress(IndexError):
             seconds = time.perf_counter() - self._started.pop()
             self._depth.dec()
@@ -70,7 +70,12 @@ class Wait:
 
 
 class FunctionMetrics:
-    """The metrics of one model's version."""
+    """Metrics of one version of a model.
+
+    Args:
+        model: Name of the model.
+        version: Version of the model; empty without one.
+    """
 
     def __init__(self, model: str, version: str) -> None:
         self._labels = (model, version)
@@ -79,40 +84,49 @@ class FunctionMetrics:
         self._requests: dict[int, Histogram] = {}
 
     def count_request(self, seconds: float, status: int) -> None:
-        """Notes a request that was answered with a status."""
+        """Counts a request.
+
+        Args:
+            seconds: Time from the request to its answer.
+            status: HTTP status of the answer.
+        """
         requests = self._requests.get(status)
         if requests is None:
             requests = self._requests[status] = REQUESTS.labels(*self._labels, str(status))
         requests.observe(seconds)
 
     def enter_queue(self) -> Wait:
-        """Notes that a request has to wait."""
+        """Counts a request that has to wait, until the returned wait is ended."""
         self._depth.inc()
         return Wait(self._depth, self._wait)
 
     def change_depth(self, calls: int) -> None:
-        """Notes that so many more requests wait, elsewhere than in the queue."""
+        """Changes the number of waiting requests by those that wait outside the queue.
+
+        Args:
+            calls: Number of requests to add; negative to subtract.
+        """
         self._depth.inc(calls)
 
     def count_batch(self, requests: int, rows: int) -> None:
-        """Notes a joined call."""
+        """Counts a batch with its number of requests and rows."""
         BATCH_REQUESTS.labels(*self._labels).observe(requests)
         BATCH_ROWS.labels(*self._labels).observe(rows)
 
-    def set_workers(self, up: int) -> None:
-        """Notes how many workers take calls."""
-        WORKERS_UP.labels(*self._labels).set(up)
+    def set_workers(self, available: int) -> None:
+        """Sets the number of workers that get calls."""
+        WORKERS_UP.labels(*self._labels).set(available)
 
     def count_exit(self, reason: str) -> None:
-        """Notes a worker that is replaced."""
+        """Counts a worker that is replaced, by the reason."""
         WORKER_EXITS.labels(*self._labels, reason).inc()
 
     def set_environment_seconds(self, seconds: float) -> None:
-        """Notes what making the environment took."""
+        """Sets the time that it took to make the environment."""
         ENVIRONMENT_SECONDS.labels(*self._labels).set(seconds)
 
 
 @cache
 def metrics_of(model: str, version: str | None) -> FunctionMetrics:
-    """The metrics of a model's version: the same ones for each load of it."""
+    """Returns the metrics of a model's version. Each load of it gets the same object."""
     return FunctionMetrics(model, version or "")

@@ -1,4 +1,4 @@
-"""What runs a function's handler: the interface of a runner, and what all of them share."""
+"""The interface of what runs a function's handler, and what its implementations share."""
 
 from __future__ import annotations
 
@@ -10,35 +10,40 @@ from typing import Any, Protocol
 from mlserver_pyfunc.handler.call import InferenceCall, printable_id, request_id
 from mlserver_pyfunc.protocol.contract import NamedArray
 
-UNLOAD_SECONDS = 10.0
-"""How long calls in flight, and then the unload function, may hold up an unload."""
+from .limits import UNLOAD_SECONDS, ActiveCalls
 
 logger = logging.getLogger("mlserver.pyfunc")
 
 
-def _tag(record: logging.LogRecord) -> bool:
-    """Puts the request's id before what is logged in its call."""
+def _add_request_id(record: logging.LogRecord) -> bool:
+    """Puts the id of the current request before the message of a log record."""
     shown = printable_id(request_id.get())
     if shown and shown not in record.getMessage():
         record.msg = f"[request {shown.replace('%', '%%') if record.args else shown}] {record.msg}"
     return True
 
 
-logger.addFilter(_tag)
+logger.addFilter(_add_request_id)
 
 
-def warn_of_running_calls(model_name: str) -> None:
-    """Tells that calls in flight were waited for in vain."""
-    logger.warning(
-        'function "%s": calls still run after %g s, unloading all the same',
-        model_name,
-        UNLOAD_SECONDS,
-    )
+async def drain(active: ActiveCalls, model_name: str) -> None:
+    """Waits for active calls to end, at most `UNLOAD_SECONDS`; logs a warning if some still run."""
+    if not await active.drain(UNLOAD_SECONDS):
+        logger.warning(
+            'function "%s": calls still run after %g s, unloading all the same',
+            model_name,
+            UNLOAD_SECONDS,
+        )
 
 
 @dataclass(slots=True)
 class Answer:
-    """Checked outputs in declared order, and the response's own parameters."""
+    """The answer to one request, or one item of a stream.
+
+    Attributes:
+        arrays: Checked outputs in declared order.
+        parameters: Parameters of the response.
+    """
 
     arrays: list[NamedArray]
     parameters: Mapping[str, Any]
@@ -53,7 +58,7 @@ class Runner(Protocol):
 
     @property
     def accepts_calls(self) -> bool:
-        """Whether a call is taken, if only to wait."""
+        """Whether a call is accepted, even if it has to wait."""
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -65,10 +70,10 @@ class Runner(Protocol):
 
     @property
     def required_fields(self) -> frozenset[str]:
-        """As `CallPlan.required_fields`."""
+        """Fields of the request that the handler takes: `CallPlan.required_fields`."""
 
     async def load(self) -> None:
-        """Imports, initialises and binds.
+        """Imports the source, runs the init function and binds the handler.
 
         Raises:
             LoadError: Names the function, the phase and the cause.
@@ -89,4 +94,4 @@ class Runner(Protocol):
         """
 
     async def close(self) -> None:
-        """Waits for calls in flight, runs the unload function, leaves nothing loaded."""
+        """Waits for calls in flight, runs the unload function and leaves nothing loaded."""

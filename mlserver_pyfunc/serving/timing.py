@@ -1,4 +1,4 @@
-"""Where the time of a call goes, seen from the outside of the function."""
+"""Measures where the time of a call goes, without changes to the function's own code."""
 
 from __future__ import annotations
 
@@ -18,12 +18,16 @@ PHASES = ("decode", "queue", "handler", "check", "encode")
 
 
 class TimedFunction(LocalFunction):
-    """A local function that keeps the seconds of each phase of each call.
+    """A local function that measures each phase of each call.
 
     Attributes:
-        seconds: By phase: `decode` checks and decodes the request; `queue` waits for a
-            thread; `handler` runs; `check` casts and checks its answer; `encode`, which
-            the caller adds, writes it as JSON.
+        seconds: Durations in seconds by phase, one for each call. `decode`: the request is
+            checked and decoded. `queue`: the call waits for a thread. `handler`: the handler
+            runs. `check`: its result is cast and checked. `encode`: the answer is written as
+            JSON; the caller adds it.
+
+    Args:
+        folder: Folder of the function.
     """
 
     def __init__(self, folder: FunctionFolder) -> None:
@@ -31,7 +35,7 @@ class TimedFunction(LocalFunction):
         super().__init__(folder)
 
     def add(self, phase: str, seconds: float) -> None:
-        """Adds a measured time."""
+        """Adds the duration of a phase in seconds."""
         self.seconds[phase].append(seconds)
 
     def _new_function(self, folder: FunctionFolder) -> Function:
@@ -41,7 +45,7 @@ class TimedFunction(LocalFunction):
 
 
 class _Inputs(dict[str, Array]):
-    """Decoded inputs that notice when the handler's thread first takes one."""
+    """Decoded inputs that note when the handler's thread first reads one."""
 
     first_read = 0.0
 

@@ -292,7 +292,7 @@ async def test_a_cancelled_coroutine_call_cancels_the_coroutine(make: Any) -> No
     with pytest.raises(asyncio.CancelledError):
         await task
     await asyncio.wait_for(ended.wait(), 1)
-    assert await executor.drain(1)
+    assert await executor.active.drain(1)
 
 
 async def test_a_cancelled_call_that_waits_never_runs_and_leaves_the_queue(make: Any) -> None:
@@ -313,14 +313,14 @@ async def test_drain_waits_for_calls_in_flight(make: Any) -> None:
     executor, go = make(), threading.Event()
     call = asyncio.ensure_future(executor.run(go.wait))
     await asyncio.sleep(0.02)
-    assert not await executor.drain(0.05)
+    assert not await executor.active.drain(0.05)
     asyncio.get_running_loop().call_later(0.05, go.set)
-    assert await executor.drain(2)
+    assert await executor.active.drain(2)
     await call
 
 
 async def test_drain_of_an_idle_executor_is_immediate(make: Any) -> None:
-    assert await make().drain(0.01)
+    assert await make().active.drain(0.01)
 
 
 async def test_close_ends_the_threads_after_what_is_queued(make: Any) -> None:
@@ -391,7 +391,7 @@ async def test_a_stream_that_is_left_is_closed_and_frees_its_slot(kind: str, mak
     await stream.__anext__()
     await stream.aclose()
     await _until(lambda: closed, "the generator was not closed", 1)
-    assert await executor.drain(1)
+    assert await executor.active.drain(1)
     assert [o.get() async for o in _stream(executor, kind, 2, [], [])] == [0, 1]
 
 
@@ -409,7 +409,7 @@ async def test_a_stream_whose_reader_is_cancelled_is_closed(kind: str, make: Any
     with pytest.raises(asyncio.CancelledError):
         await reader
     await _until(lambda: closed, "the generator was not closed", 2)
-    assert await executor.drain(1)
+    assert await executor.active.drain(1)
 
 
 @pytest.mark.parametrize("error", ERRORS[:5], ids=lambda e: type(e).__name__)

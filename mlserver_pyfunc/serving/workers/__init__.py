@@ -1,5 +1,5 @@
-"""Functions in processes of their own.
+"""Runs functions in worker processes.
 
-The modules here run in the server. `wire` runs in both processes, `child` in the worker's, under
-the function's own interpreter.
+The modules here run in the server. Those of `wire` run in the server and in workers. Those of
+`child` run in workers only, under the function's own interpreter.
 """

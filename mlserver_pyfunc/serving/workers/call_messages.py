@@ -1,4 +1,4 @@
-"""What messages about calls hold: for the handler, and from it."""
+"""Writes a call's message to a worker, and reads the worker's answer or error."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _ERRORS = {
 }
 
 
-def head_of(call: InferenceCall, needs: frozenset[str]) -> dict[str, Any]:
-    """What a handler asks for besides the tensors.
+def call_head(call: InferenceCall, required_fields: frozenset[str]) -> dict[str, Any]:
+    """Collects the fields of a request that the handler takes besides the tensors.
 
     Args:
-        call: To be sent.
-        needs: As `CallPlan.required_fields`.
+        call: Call to send.
+        required_fields: Names of the fields that the handler takes.
     """
     head: dict[str, Any] = {}
-    whole = not needs.isdisjoint(("request", "event"))
-    if whole or "parameters" in needs:
+    whole = not required_fields.isdisjoint(("request", "event"))
+    if whole or "parameters" in required_fields:
         head["parameters"] = dict(call.parameters)
-    if "headers" in needs or "event" in needs:
+    if "headers" in required_fields or "event" in required_fields:
         head["headers"] = dict(call.headers)
     if whole:
         head["outputs"] = call.outputs
@@ -48,11 +48,11 @@ def head_of(call: InferenceCall, needs: frozenset[str]) -> dict[str, Any]:
     return head
 
 
-def answer_of(message: Message, contract: Contract) -> Answer:
-    """Reads a result or an item.
+def read_answer(message: Message, contract: Contract) -> Answer:
+    """Reads the result of a call, or an item of a stream.
 
     Raises:
-        ResponseError: Its tensors are not as declared.
+        ResponseError: A tensor does not match its declaration.
     """
     try:
         arrays = read_tensors(message, contract.outputs)
@@ -64,8 +64,8 @@ def answer_of(message: Message, contract: Contract) -> Answer:
     return Answer(named, message.values.get("parameters", {}))
 
 
-def error_of(message: Message, model_name: str, request_id: str) -> RequestError:
-    """Reads the error of a call, and logs user code's traceback."""
+def read_error(message: Message, model_name: str, request_id: str) -> RequestError:
+    """Reads the error of a call. Logs the traceback of user code, if there is one."""
     values = message.values
     if values.get("traceback"):
         shown = printable_id(request_id)

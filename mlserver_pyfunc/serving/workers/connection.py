@@ -1,4 +1,7 @@
-"""The server's end of the connection to a worker."""
+"""The server's end of the connection to a worker.
+
+`child/channel.py` is the worker's end. `docs/design/worker-protocol.md` describes both.
+"""
 
 from __future__ import annotations
 
@@ -20,23 +23,26 @@ from .wire.shared_memory import Reader, Writer, create_arena
 
 
 class Connection:
-    """Messages to and from one worker. All methods are for the event loop's thread.
+    """Sends messages to one worker and receives its messages. For the event loop's thread.
 
     Attributes:
-        passed: Descriptors for the worker: socket, wakeup, tokens, and the shared memory that
-            the server writes and reads. See `channel`.
-        bursts: Several messages were sent together the last time.
+        passed: File descriptors for the worker: socket, wakeup, call tokens, the shared memory
+            that the server writes, and the one that the worker writes.
+        sent_several: Whether the last flush sent several messages together.
 
     Args:
-        on_message: Takes each message that comes.
-        on_protocol_error: Takes what is wrong with one that cannot be understood.
+        on_message: Called with each message that arrives, by the message's kind. A message of
+            another kind is ignored.
+        on_protocol_error: Called with the error of a message that cannot be read.
 
     Raises:
-        OSError: The system has no such connections, or no more of them.
+        OSError: The system does not support such a connection, or has no descriptors left.
     """
 
     def __init__(
-        self, on_message: Callable[[Message], None], on_protocol_error: Callable[[WireError], None]
+        self,
+        on_message: Mapping[Kind, Callable[[Message], None]],
+        on_protocol_error: Callable[[WireError], None],
     ) -> None:
         self._on_message = on_message
         self._on_protocol_error = on_protocol_error
@@ -45,8 +51,8 @@ class Connection:
         self._outbox: list[bytes] = []
         self._tokens_due = 0
         self._backlog: deque[bytes] = deque()
-        self.bursts = False
-        self._make()
+        self.sent_several = False
+        self._open()
 
     @property
     def memory_used(self) -> int:
@@ -54,7 +60,7 @@ class Connection:
         return self._codec.writer.used_bytes if self._codec is not None else 0
 
     def start(self) -> None:
-        """Listens to the worker, which has its descriptors by now."""
+        """Starts to receive. The worker's process must have its descriptors by now."""
         self._close_theirs()
         self._loop.add_reader(self._wakeup, self._on_wakeup)
 
@@ -69,19 +75,20 @@ class Connection:
         coalesce: bool = False,
         needs_token: bool = False,
     ) -> None:
-        """Sends a message. To a dead worker it goes nowhere.
+        """Sends a message. A message to a dead worker is lost.
 
         Args:
-            kind: What it says.
-            call: Number of the call that it is about.
-            head: Its values.
-            named: Its tensors.
-            request_id: Of the inference request, of a call.
-            soon: Send it with those of other requests that have come by now.
-            needs_token: It is a call that `take_back` may take back.
+            kind: Kind of the message.
+            call: Number of the call; 0 if the message is not about a call.
+            head: Values of the message.
+            named: Tensors of the message.
+            request_id: Id of the inference request.
+            coalesce: Whether to send the message together with those of other requests that
+                have already arrived.
+            needs_token: Whether the message is a call that `take_back` may take back.
 
         Raises:
-            TypeError: The head holds what JSON has no form for.
+            TypeError: The head holds a value that JSON cannot represent.
             MemoryError: The tensors do not fit into the shared memory.
         """
         if self._codec is None:
@@ -95,12 +102,23 @@ class Connection:
         if not coalesce:
             self._flush()
         elif len(self._outbox) == 1:
+            # Runs after the callbacks that are ready now: requests that arrived together have
+            # put their calls into the outbox by then.
             self._loop.call_soon(self._flush)
 
     def take_back(self) -> int:
-        """Takes back calls that need a permit and have not begun: how many, of the last sent.
+        """Takes back calls that the worker has not begun, and returns how many.
 
-        The worker tells of each that it has dropped, when it comes to it.
+        The problem: calls wait in the socket, which cannot be read from this side. A message
+        that withdraws a call comes too late if the worker begins the call meanwhile, and then
+        the call runs twice.
+
+        The solution: a call that may be taken back needs a token. Tokens are an eventfd in
+        semaphore mode that both sides read without blocking. The kernel gives each token to
+        exactly one reader. The worker takes one before it begins such a call. The server takes
+        as many as are left, and the last calls that it sent are its own again, because the
+        worker takes tokens in the order of the calls. When the worker comes to a call and finds
+        no token, it answers DROPPED.
         """
         self._flush()
         taken = 0
@@ -110,20 +128,20 @@ class Connection:
                 taken += 1
         return taken
 
-    def receive(self, most: int | None = None) -> None:
-        """Takes messages that have come, also those for which the wakeup is not rung yet.
+    def receive(self, limit: int | None = None) -> None:
+        """Receives messages, also those that the worker has not announced by a wakeup yet.
 
         Args:
-            most: How many; None for all.
+            limit: Largest number of packets to receive; None for all.
         """
         try:
-            while most != 0 and self._receive():
-                most = None if most is None else most - 1
+            while limit != 0 and self._receive():
+                limit = None if limit is None else limit - 1
         except WireError as error:
             self._on_protocol_error(error)
 
     def close(self) -> None:
-        """Takes the last messages of a worker that is gone, and lets go of everything."""
+        """Receives the last messages of a worker that is gone, and closes everything."""
         self._loop.remove_reader(self._wakeup)
         with suppress(WireError):
             while self._receive():
@@ -132,15 +150,15 @@ class Connection:
         self.abandon()
 
     def abandon(self) -> None:
-        """Lets go of everything, where no worker could be started."""
-        # With the last array on it, its memory goes at once.
+        """Closes everything. For a connection whose worker could not be started."""
+        # The memory is unmapped when the last array on it is gone.
         self._codec = None
         self._close_theirs()
         self._socket.close()
         os.close(self._wakeup)
         os.close(self._tokens)
 
-    def _make(self) -> None:
+    def _open(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         opened = []
         try:
@@ -166,32 +184,40 @@ class Connection:
             os.close(self._theirs.pop())
 
     def _on_wakeup(self) -> None:
+        # The event loop listens to the eventfd alone, not to the socket: the worker announces
+        # several results by one wakeup, and the loop wakes once for all of them.
         with suppress(BlockingIOError):
             self.receive(int.from_bytes(os.read(self._wakeup, 8), sys.byteorder))
 
     def _receive(self) -> bool:
-        """Takes one packet; False where there is none."""
+        """Receives one packet. Returns False if there is none."""
         if self._codec is None:
             return False
         try:
             try:
                 packet = self._socket.recv(PACKET_BYTES)
             except ConnectionResetError:
-                # It died before it read all. Said once; then comes what it had sent.
+                # A Unix socket whose peer closed with unread data reports ECONNRESET once, even
+                # before data that the peer had sent (unix_release_sock in net/unix/af_unix.c).
+                # A worker that dies with calls unread has sent results that must not be lost.
+                # The error is reported only once, so a second recv returns them.
                 packet = self._socket.recv(PACKET_BYTES)
         except (BlockingIOError, ConnectionError):
             return False
         for message in self._codec.decode(packet):
-            self._on_message(message)
+            on_message = self._on_message.get(message.kind)
+            if on_message is not None:
+                on_message(message)
         return bool(packet)
 
     def _flush(self) -> None:
-        """Sends what is in the outbox, in as few packets as it takes."""
+        """Sends the messages in the outbox in as few packets as possible."""
         outbox, self._outbox = self._outbox, []
         if not outbox or self._codec is None:
             return
-        self.bursts = len(outbox) > 1
-        packets = _joined(outbox) if self.bursts else outbox
+        self.sent_several = len(outbox) > 1
+        packets = _joined(outbox) if self.sent_several else outbox
+        # Tokens first: a worker that reads a call before its token would drop the call.
         if self._tokens_due:
             os.write(self._tokens, self._tokens_due.to_bytes(8, sys.byteorder))
             self._tokens_due = 0
@@ -206,7 +232,7 @@ class Connection:
                 self._loop.add_writer(self._socket, self._send_backlog)
                 return
             except OSError:
-                # It is gone: its exit is reported in a moment.
+                # The worker is gone. The process reports its exit in a moment.
                 return
 
     def _send_backlog(self) -> None:

@@ -1,4 +1,4 @@
-"""Which worker takes which call, what waits, and what becomes of calls that fail."""
+"""Chooses the worker for each call, queues calls, and ends calls that fail or expire."""
 
 from __future__ import annotations
 
@@ -7,61 +7,61 @@ import itertools
 from collections import deque
 
 from mlserver_pyfunc.definition import ServingDefinition
-from mlserver_pyfunc.errors import (
-    OverloadedError,
-    RequestError,
-    ResponseError,
-    TimeLimitError,
-    WorkerError,
-)
+from mlserver_pyfunc.errors import OverloadedError, RequestError, ResponseError, WorkerError
 from mlserver_pyfunc.handler.call import InferenceCall
 from mlserver_pyfunc.protocol.contract import Contract
+from mlserver_pyfunc.serving import limits
 from mlserver_pyfunc.serving.metrics import FunctionMetrics
 
-from .call_messages import answer_of, error_of, head_of
-from .pending_call import Deadlines, PendingCall
+from .call_messages import call_head, read_answer, read_error
+from .deadlines import Deadlines
+from .pending_call import PendingCall
 from .prefetch import Prefetch
 from .process import Exit
 from .wire.messages import Kind, Message
 from .worker import HandlerInfo, Worker
 
 CANCEL_SECONDS = 1.0
-"""How long an async handler that is cancelled may take to end."""
+"""How long a cancelled async handler may take to end, before its worker is killed."""
 
 
 class Dispatcher:
-    """Spreads calls over workers. All methods are for the event loop's thread.
+    """Distributes calls over workers. All methods are for the event loop's thread.
+
+    Attributes:
+        active: Count of the calls that wait or run.
+        handler_info: What the last loaded worker reported about the handler.
+        refusal: Why calls are refused; empty while they are accepted.
 
     Args:
-        contract: Checks what workers answer.
-        serving: Concurrency, queue and time limits.
-        metrics: The function's.
+        contract: Contract of the function; checks the tensors that workers send.
+        serving: Limits of the function's calls.
+        metrics: Metrics of the function.
     """
 
     def __init__(
         self, contract: Contract, serving: ServingDefinition, metrics: FunctionMetrics
     ) -> None:
+        self.active = limits.ActiveCalls()
         self.handler_info: HandlerInfo | None = None
         self.refusal = ""
         self._contract = contract
         self._serving = serving
         self._metrics = metrics
         self._workers: list[Worker] = []
-        self._queue: deque[PendingCall] = deque()
+        self._queue: deque[PendingCall[Worker]] = deque()
         self._numbers = itertools.count(1)
         self._loop = asyncio.get_running_loop()
-        self._deadlines = Deadlines(serving.timeout, self._expire)
+        self._deadlines = Deadlines[PendingCall[Worker]](serving.timeout, self._expire)
         self._prefetch = Prefetch(serving, metrics, self._take_back)
-        self._running = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
 
     @property
     def available_workers(self) -> int:
+        """Number of workers that get calls."""
         return len(self._workers)
 
     def add(self, worker: Worker) -> None:
-        """Gives a worker calls from now on."""
+        """Adds a worker, which gets calls from now on."""
         self.refusal = ""
         assert self.handler_info is not None
         self._prefetch.bind(self.handler_info)
@@ -70,33 +70,35 @@ class Dispatcher:
         self._send_waiting(worker)
 
     def remove(self, worker: Worker) -> None:
-        """Gives a worker no more calls."""
+        """Removes a worker, which gets no more calls. Those that it has go on."""
         if worker in self._workers:
             self._workers.remove(worker)
             self._metrics.set_workers(len(self._workers))
 
     def refuse(self, reason: str) -> None:
-        """Fails what waits and what comes, until a worker is added."""
+        """Refuses calls that wait and calls to come, until a worker is added.
+
+        Args:
+            reason: Reason for the errors of these calls.
+        """
         self.refusal = reason
         while self._queue:
             self._drop(self._queue.popleft(), self._refused())
 
-    def submit(self, call: InferenceCall) -> PendingCall:
-        """Sends a call to the least busy worker, or has it wait for one.
+    def submit(self, call: InferenceCall) -> PendingCall[Worker]:
+        """Sends a call to the least busy worker, or queues it until a worker has room.
 
         Raises:
-            OverloadedError: Too many wait, or no worker can be started.
+            OverloadedError: The queue is full, or no worker can be started.
         """
         if self.refusal:
             raise self._refused()
         worker = self._free_worker()
         if self._is_full(worker):
-            raise self._overloaded()
-        pending = PendingCall(call, next(self._numbers), self._loop.create_future())
+            raise self._queue_full()
+        pending = PendingCall[Worker](call, next(self._numbers), self._loop.create_future())
         self._deadlines.start(pending)
-        if not self._running:
-            self._idle.clear()
-        self._running += 1
+        self.active.add()
         if worker is None:
             pending.wait = self._metrics.enter_queue()
             self._queue.append(pending)
@@ -104,11 +106,11 @@ class Dispatcher:
             self._send(worker, pending)
         return pending
 
-    def next_item(self, pending: PendingCall) -> None:
+    def next_item(self, pending: PendingCall[Worker]) -> None:
         """Asks for the next item of a stream.
 
         Raises:
-            RequestError: The stream has failed since.
+            RequestError: The stream has failed since the last item.
         """
         if pending.failure is not None:
             raise pending.failure
@@ -117,8 +119,12 @@ class Dispatcher:
         self._deadlines.start(pending)
         pending.worker.process.connection.send(Kind.NEXT, pending.number)
 
-    def leave(self, pending: PendingCall) -> None:
-        """Nobody waits for a call any more. It keeps its place until it has ended."""
+    def leave(self, pending: PendingCall[Worker]) -> None:
+        """Gives up a call that nobody waits for any more.
+
+        A call on a worker keeps its place until it has ended. The handler is cancelled if it is
+        async, and closed if it is a generator.
+        """
         worker = pending.worker
         if worker is None:
             if pending in self._queue:
@@ -129,16 +135,16 @@ class Dispatcher:
             return
         assert self.handler_info is not None
         waited = not pending.future.done() or pending.future.cancelled()
-        if self.handler_info.cancels and waited:
+        if self.handler_info.can_cancel and waited:
             worker.process.connection.send(Kind.CANCEL, pending.number)
         elif self.handler_info.streams:
             worker.process.connection.send(Kind.CLOSE, pending.number)
-        if self.handler_info.streams or self.handler_info.cancels:
+        if self.handler_info.streams or self.handler_info.can_cancel:
             self._deadlines.start(pending)
         pending.future.cancel()
 
     def on_message(self, worker: Worker, message: Message) -> None:
-        """Takes a worker's message about one of its calls."""
+        """Handles a worker's message about one of its calls."""
         if message.kind is Kind.DROPPED:
             worker.taken_back -= 1
             self._send_waiting(worker)
@@ -155,18 +161,22 @@ class Dispatcher:
         worker.count_call()
         self._end(pending)
         if message.kind is not Kind.END:
-            self._prefetch.note(message.seconds)
+            self._prefetch.typical.add(message.seconds)
         if message.kind is Kind.RESULT:
             self._set_answer(pending, message)
         elif message.kind is Kind.ERROR:
-            pending.fail(error_of(message, self._contract.model_name, pending.call.id))
+            pending.fail(read_error(message, self._contract.model_name, pending.call.id))
         elif not pending.future.done():
             pending.future.set_result(None)
         if self._queue:
             self._send_waiting(worker)
 
     def on_exit(self, worker: Worker, exit_: Exit) -> None:
-        """Fails the calls of a worker that died, or has them wait for another."""
+        """Fails or queues again the calls of a worker that died.
+
+        The worker had begun the first calls, as many as run at a time. The calls behind them
+        were prefetched: they go to another worker.
+        """
         self.remove(worker)
         calls, worker.calls = worker.calls, {}
         for place, pending in reversed(list(enumerate(calls.values()))):
@@ -186,14 +196,6 @@ class Dispatcher:
         for other in list(self._workers):
             self._send_waiting(other)
 
-    async def drain(self, seconds: float) -> bool:
-        """Waits for calls to end; False where some still run after that time."""
-        try:
-            await asyncio.wait_for(self._idle.wait(), seconds)
-        except asyncio.TimeoutError:
-            return False
-        return True
-
     def _free_worker(self) -> Worker | None:
         free = None
         for worker in self._workers:
@@ -203,18 +205,18 @@ class Dispatcher:
         return free
 
     def _is_full(self, free: Worker | None) -> bool:
-        """Whether as many calls wait as may, here or ahead."""
+        """Whether the queue is full. Prefetched calls count as waiting."""
         if free is not None and len(free.calls) < self._serving.concurrency:
             return False
-        ahead = sum(map(self._prefetch.waiting, self._workers))
-        return len(self._queue) + ahead >= self._serving.max_queue
+        prefetched = sum(map(self._prefetch.count_waiting, self._workers))
+        return len(self._queue) + prefetched >= self._serving.max_queue
 
     def _send_waiting(self, worker: Worker) -> None:
         while self._queue and worker in self._workers and self._prefetch.has_room(worker):
             self._send(worker, self._queue.popleft())
 
     def _take_back(self, worker: Worker) -> None:
-        """Gives calls that a worker has not begun to others, if any has room."""
+        """Gives the calls that a worker has not begun to other workers, if one has room."""
         others = [w for w in self._workers if w is not worker and self._prefetch.has_room(w)]
         if not others:
             return
@@ -227,13 +229,13 @@ class Dispatcher:
         for other in others:
             self._send_waiting(other)
 
-    def _send(self, worker: Worker, pending: PendingCall) -> None:
+    def _send(self, worker: Worker, pending: PendingCall[Worker]) -> None:
         call = pending.call
         specs = self._contract.inputs
         named = [(specs[name], array) for name, array in call.inputs.items()]
         assert self.handler_info is not None
-        needs = self.handler_info.required_fields
-        head = head_of(call, needs) if needs else None
+        required_fields = self.handler_info.required_fields
+        head = call_head(call, required_fields) if required_fields else None
         pending.end_wait()
         pending.worker = worker
         worker.calls[pending.number] = pending
@@ -255,7 +257,7 @@ class Dispatcher:
                 ),
             )
 
-    def _retries(self, pending: PendingCall) -> bool:
+    def _retries(self, pending: PendingCall[Worker]) -> bool:
         return (
             self._serving.idempotent
             and not pending.retried
@@ -263,33 +265,29 @@ class Dispatcher:
             and not pending.future.done()
         )
 
-    def _set_answer(self, pending: PendingCall, message: Message) -> None:
+    def _set_answer(self, pending: PendingCall[Worker], message: Message) -> None:
         if pending.future.done():
             return
         try:
-            pending.future.set_result(answer_of(message, self._contract))
+            pending.future.set_result(read_answer(message, self._contract))
         except ResponseError as error:
             pending.fail(error)
 
-    def _expire(self, pending: PendingCall) -> None:
-        limit = f"{self._serving.timeout:g} s (serving.timeout)"
-        error = TimeLimitError(
-            f'call of model "{self._contract.model_name}" passed its time limit of {limit}'
-        )
-        pending.fail(error)
+    def _expire(self, pending: PendingCall[Worker]) -> None:
+        pending.fail(limits.over_time_limit(self._contract.model_name, self._serving.timeout))
         worker = pending.worker
         if worker is None:
             self._queue.remove(pending)
             self._end(pending)
             return
         assert self.handler_info is not None
-        if self.handler_info.cancels:
+        if self.handler_info.can_cancel:
             worker.process.connection.send(Kind.CANCEL, pending.number)
             self._loop.call_later(CANCEL_SECONDS, self._kill, pending)
             return
         self._kill(pending)
 
-    def _kill(self, pending: PendingCall) -> None:
+    def _kill(self, pending: PendingCall[Worker]) -> None:
         worker = pending.worker
         if worker is None or pending.number not in worker.calls:
             return
@@ -297,25 +295,20 @@ class Dispatcher:
         self.remove(worker)
         worker.process.kill("timeout", f"was stopped when another call passed its limit of {limit}")
 
-    def _drop(self, pending: PendingCall, error: RequestError) -> None:
+    def _drop(self, pending: PendingCall[Worker], error: RequestError) -> None:
         self._end(pending)
         pending.fail(error)
 
-    def _end(self, pending: PendingCall) -> None:
+    def _end(self, pending: PendingCall[Worker]) -> None:
         self._deadlines.stop(pending)
         pending.end_wait()
-        self._running -= 1
-        if not self._running:
-            self._idle.set()
+        self.active.remove()
 
-    def _overloaded(self) -> OverloadedError:
+    def _queue_full(self) -> OverloadedError:
         serving = self._serving
         calls = serving.workers * serving.concurrency
-        return OverloadedError(
-            f'model "{self._contract.model_name}" is at its limit: {calls} calls at a time '
-            f"(serving.workers times serving.concurrency) and {serving.max_queue} waiting "
-            "(serving.max_queue)"
-        )
+        running = f"{calls} calls at a time (serving.workers times serving.concurrency)"
+        return limits.queue_full(self._contract.model_name, running, f"{serving.max_queue}")
 
     def _refused(self) -> OverloadedError:
         return OverloadedError(

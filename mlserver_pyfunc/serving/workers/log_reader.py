@@ -1,4 +1,4 @@
-"""What a worker prints, line by line in the server's log."""
+"""Copies a worker's output to the server's log, line by line."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ from collections import deque
 from collections.abc import Callable
 
 LINE_CHARS = 8000
-"""A longer line is cut there."""
+"""Longest line, in characters. A longer line is split."""
 
 KEPT_LINES = 100
-"""Last lines that are kept, to explain a death."""
+"""Number of last lines that are kept, to explain why a worker died."""
 
 _CHUNK = 64 * 1024
 _LAST_CHUNKS = 64
 _PAUSE = 0.01
-"""Seconds of rest after a full chunk: a flood of output waits in the worker, not here."""
+"""Pause in seconds after a full chunk. A flood of output blocks the worker, not the server."""
 
 
 class OutputReader:
     """Reads the pipe that a worker's stdout and stderr go to.
 
+    Attributes:
+        last_lines: The last lines that were read.
+
     Args:
-        descriptor: The pipe's reading end, which it owns.
-        log: Takes each line.
+        descriptor: File descriptor of the pipe's reading end. The reader closes it.
+        log: Called with each line.
     """
 
     def __init__(self, descriptor: int, log: Callable[[str], None]) -> None:
@@ -40,7 +43,7 @@ class OutputReader:
         self._loop.add_reader(descriptor, self._read)
 
     def close(self) -> None:
-        """Logs what is left in the pipe, and closes it."""
+        """Logs the lines that are left in the pipe, and closes it."""
         for _ in range(_LAST_CHUNKS):
             if self._descriptor is None or not self._read_chunk():
                 break

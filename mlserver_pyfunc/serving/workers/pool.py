@@ -1,4 +1,4 @@
-"""Runs a function in processes of its own, and keeps them up."""
+"""Runs a function in worker processes, and replaces workers that die."""
 
 from __future__ import annotations
 
@@ -8,33 +8,39 @@ from collections.abc import AsyncGenerator, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlserver_pyfunc.definition import FunctionDefinition
-from mlserver_pyfunc.errors import LoadError, RequestError
+from mlserver_pyfunc.definition import ServingDefinition
+from mlserver_pyfunc.errors import LoadError
 from mlserver_pyfunc.handler.call import InferenceCall
-from mlserver_pyfunc.handler.context import Context
+from mlserver_pyfunc.handler.loading import HandlerSpec
 from mlserver_pyfunc.protocol.contract import Contract
+from mlserver_pyfunc.serving.limits import not_loaded
 from mlserver_pyfunc.serving.metrics import metrics_of
-from mlserver_pyfunc.serving.runner import UNLOAD_SECONDS, Answer, logger, warn_of_running_calls
-from mlserver_pyfunc.sources import SourceTree
+from mlserver_pyfunc.serving.runner import Answer, drain, logger
 
 from .dispatcher import Dispatcher
 from .process import Exit
-from .wire.messages import Message
 from .worker import Worker, WorkerConfig
 
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 30.0
-"""Seconds until a worker that failed is started again: the first, doubled each time."""
+"""Delay in seconds before a failed worker is started again. It doubles with each failure."""
 
 STABLE_SECONDS = 10.0
-"""A worker that lived so long, or answered a call, did not fail from the start."""
+"""A worker that lived longer, or answered a call, is not counted as a failed start."""
 
 CRASH_LOOP = 3
-"""Failures in a row after which requests no longer wait for a worker."""
+"""Number of failures in a row after which requests no longer wait for a worker."""
 
 
 class _Slot:
-    """A worker's place: it has one, or waits until the next is started."""
+    """A place for one worker, which is replaced each time it dies.
+
+    Attributes:
+        index: Index of the place, for logs.
+        worker: The worker; None until the next one is loaded.
+        failures: Number of failures in a row.
+        reason: Reason of the last failure.
+    """
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -44,16 +50,21 @@ class _Slot:
 
     @property
     def delay(self) -> float:
+        """Seconds to wait before the next start."""
         return min(FIRST_DELAY * 2 ** (self.failures - 1), LONGEST_DELAY) if self.failures else 0
 
     def failed(self, reason: str) -> None:
+        """Notes a failure."""
         self.worker = None
         self.failures += 1
         self.reason = reason
 
     def died(self, worker: Worker, exit_: Exit, in_call: bool) -> None:
-        """Notes a death. One in a call says more of the call than of the function: it is no
-        step to a crash loop."""
+        """Notes that the worker died.
+
+        A death in a call says more about the call than about the function, so it does not lead
+        to a crash loop.
+        """
         lived = worker.served or time.monotonic() - worker.since > STABLE_SECONDS
         if lived or exit_.reason == "timeout":
             self.failures = -1
@@ -63,31 +74,24 @@ class _Slot:
 
 
 class WorkerRunner:
-    """Runs a function in `serving.workers` processes. See `Runner`.
+    """Runs a function in `serving.workers` processes. Implements `Runner`.
 
     Args:
-        definition: The function's.
-        contract: Its tensors; names the model in errors.
-        tree: Its source.
-        context: What user code is told; each worker has its own.
-        python: The interpreter of the workers.
+        spec: What to load. Each worker makes a context of its own from it.
+        contract: Contract of the function; names the model in errors.
+        serving: Number of workers and limits of the function's calls.
+        python: Interpreter of the workers.
     """
 
     def __init__(
-        self,
-        definition: FunctionDefinition,
-        contract: Contract,
-        tree: SourceTree,
-        context: Context,
-        python: Path,
+        self, spec: HandlerSpec, contract: Contract, serving: ServingDefinition, python: Path
     ) -> None:
-        self._serving = definition.serving
-        self._model_name = contract.model_name
-        self._config = WorkerConfig(
-            contract.model_name, python, _load_head(tree, context), self._serving.init_timeout
-        )
-        self._metrics = metrics_of(context.model_name, context.model_version)
-        self._dispatcher = Dispatcher(contract, self._serving, self._metrics)
+        self._serving = serving
+        self._model_name = spec.model_name
+        load_message = {"spec": spec.to_json(), "log_level": logger.getEffectiveLevel()}
+        self._config = WorkerConfig(spec.model_name, python, load_message, serving.init_timeout)
+        self._metrics = metrics_of(spec.model_name, spec.model_version)
+        self._dispatcher = Dispatcher(contract, serving, self._metrics)
         self._slots = [_Slot(index) for index in range(self._serving.workers)]
         self._alive: set[Worker] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -96,19 +100,25 @@ class WorkerRunner:
 
     @property
     def ready(self) -> bool:
+        """Whether a worker is available."""
         return self._dispatcher.available_workers > 0
 
     @property
     def accepts_calls(self) -> bool:
-        # In a crash loop too: requests are told the reason, which MLServer would not.
+        """Whether the function is not being unloaded.
+
+        Also true in a crash loop: the error then names the reason, which MLServer's would not.
+        """
         return not self._closing
 
     @property
     def streams(self) -> bool:
+        """Whether the handler is a generator."""
         return self._dispatcher.handler_info is not None and self._dispatcher.handler_info.streams
 
     @property
     def required_fields(self) -> frozenset[str]:
+        """Fields of the request that the handler takes."""
         handler_info = self._dispatcher.handler_info
         return handler_info.required_fields if handler_info is not None else frozenset()
 
@@ -116,20 +126,20 @@ class WorkerRunner:
     def metadata(self) -> Mapping[str, str]:
         """How the function runs, for the model's metadata."""
         handler_info = self._dispatcher.handler_info
-        facts = {
+        metadata = {
             "isolation": "process",
             "workers": f"{self._dispatcher.available_workers} of {len(self._slots)} up",
         }
         if handler_info is not None:
-            facts |= {"python": handler_info.python, "numpy": handler_info.numpy}
+            metadata |= {"python": handler_info.python, "numpy": handler_info.numpy}
         if self._last_exit:
-            facts["last_exit"] = self._last_exit
+            metadata["last_exit"] = self._last_exit
         if self._dispatcher.refusal:
-            facts["crash_loop"] = self._dispatcher.refusal
-        return facts
+            metadata["crash_loop"] = self._dispatcher.refusal
+        return metadata
 
     async def load(self) -> None:
-        """As `Runner.load`, in every worker."""
+        """Loads the function in every worker, as `Runner.load` describes."""
         starts = [asyncio.ensure_future(self._start(slot)) for slot in self._slots]
         try:
             await asyncio.gather(*starts)
@@ -145,7 +155,7 @@ class WorkerRunner:
             self._run(self._supervise(slot))
 
     async def answer(self, call: InferenceCall) -> Answer:
-        """As `Runner.answer`."""
+        """Calls a handler that does not stream, as `Runner.answer` describes."""
         self._require_open()
         pending = self._dispatcher.submit(call)
         try:
@@ -157,7 +167,7 @@ class WorkerRunner:
         return answer
 
     async def items(self, call: InferenceCall) -> AsyncGenerator[Answer, None]:
-        """As `Runner.items`."""
+        """Calls a handler that streams, as `Runner.items` describes."""
         self._require_open()
         pending = self._dispatcher.submit(call)
         try:
@@ -168,9 +178,8 @@ class WorkerRunner:
             self._dispatcher.leave(pending)
 
     async def close(self) -> None:
-        """As `Runner.close`. No process is left."""
-        if not await self._dispatcher.drain(UNLOAD_SECONDS):
-            warn_of_running_calls(self._model_name)
+        """Waits for calls in flight, then unloads and ends every worker. No process is left."""
+        await drain(self._dispatcher.active, self._model_name)
         self._closing = True
         self._dispatcher.refuse("it is being unloaded")
         for task in self._tasks:
@@ -178,7 +187,7 @@ class WorkerRunner:
         await asyncio.gather(*(worker.unload() for worker in list(self._alive)))
 
     async def _supervise(self, slot: _Slot) -> None:
-        """Replaces the slot's worker each time it dies or is worn out."""
+        """Replaces the worker of a slot each time it dies or reaches `max_requests`."""
         while True:
             worker = slot.worker
             if worker is None:
@@ -189,7 +198,7 @@ class WorkerRunner:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if worker.ended.done():
                 continue
-            # It serves on until the next one is up.
+            # The old worker serves until the new one is loaded.
             slot.worker = None
             while not await self._restart(slot):
                 await asyncio.sleep(slot.delay)
@@ -210,7 +219,9 @@ class WorkerRunner:
 
     async def _start(self, slot: _Slot) -> None:
         try:
-            worker = Worker(slot.index, self._config, self._on_message, self._max_requests(slot))
+            worker = Worker(
+                slot.index, self._config, self._dispatcher.on_message, self._max_requests(slot)
+            )
         except OSError as error:
             raise LoadError(
                 self._model_name, "start", f"cannot start a worker process: {error}"
@@ -225,16 +236,13 @@ class WorkerRunner:
         limit = self._serving.max_requests
         if limit is None:
             return None
-        # Later slots give out earlier, so that workers are not replaced all at once.
+        # Workers of later slots are replaced earlier, so that not all are replaced at once.
         return max(limit - limit * slot.index // (2 * len(self._slots)), 1)
 
     async def _retire(self, worker: Worker) -> None:
         while worker.calls and not worker.ended.done():
             await asyncio.wait({worker.ended}, timeout=0.05)
         await worker.unload()
-
-    def _on_message(self, worker: Worker, message: Message) -> None:
-        self._dispatcher.on_message(worker, message)
 
     def _on_exit(self, slot: _Slot, worker: Worker, exit_: Exit) -> None:
         in_call = bool(worker.calls)
@@ -273,16 +281,4 @@ class WorkerRunner:
 
     def _require_open(self) -> None:
         if self._closing:
-            raise RequestError(f'model "{self._model_name}" is not loaded', 503)
-
-
-def _load_head(tree: SourceTree, context: Context) -> dict[str, Any]:
-    return {
-        "model_name": context.model_name,
-        "model_version": context.model_version,
-        "definition": context.definition,
-        "root": str(tree.root.resolve()),
-        "module": tree.module,
-        "inline": dict(tree.inline),
-        "log_level": logger.getEffectiveLevel(),
-    }
+            raise not_loaded(self._model_name)

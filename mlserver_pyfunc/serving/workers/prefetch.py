@@ -1,4 +1,19 @@
-"""Which calls are sent to a worker before it has ended those it has."""
+"""Prefetch: queues short calls in a worker while it is busy.
+
+The problem: to send a call to an idle worker wakes its process, and its result wakes the server.
+If the handler takes a few microseconds, these two wakeups cost most of the CPU time of the call.
+To block the event loop until the answer comes, as `Job.wait_briefly` does, was tried: it did not
+help over both REST and gRPC.
+
+The solution: brief calls wait in the worker's socket instead of the server's queue. The worker
+takes one after another without a message from the server, and both sides are woken once for
+several calls. Two things must not suffer:
+
+- A call behind a long one would wait although another worker is free. `Connection.take_back`
+  takes such calls back, and they go to other workers.
+- Results that the worker sends without a wakeup would wait until its next call ends. A timer
+  looks for them.
+"""
 
 from __future__ import annotations
 
@@ -8,30 +23,29 @@ from collections.abc import Callable
 from mlserver_pyfunc.definition import ServingDefinition
 from mlserver_pyfunc.serving.metrics import FunctionMetrics
 
-from .wire.messages import BRIEF_SECONDS
+from .wire.durations import BRIEF_SECONDS, TypicalDuration
 from .worker import HandlerInfo, Worker
 
 MAX_CALLS = 32
-"""That a worker has where they are brief."""
+"""Largest number of calls that a worker has if they are brief."""
 
 MAX_BYTES = 16 * 2**20
-"""Of shared memory that such calls take."""
+"""Shared memory, in bytes, from which on a worker gets no more calls in advance."""
 
 _CHECK_SECONDS = 0.002
-"""How long a result may go unnoticed where the worker's next call is not brief."""
+"""Longest time that a result may stay unnoticed if the worker's next call is long."""
 
 
 class Prefetch:
-    """Brief calls wait in the workers in place of the queue.
+    """Decides how many calls a worker may have, and checks workers that have several.
 
-    One after another a worker takes them without a word from the server, and both are woken
-    once for many: that saves most of what a brief call costs. Where a call proves not to be
-    brief, those behind it are taken back for other workers.
+    Attributes:
+        typical: Moving average of how long the handler takes.
 
     Args:
-        serving: Workers and concurrency.
-        metrics: The function's.
-        take_back: Takes back what a worker has not begun, if another can have it.
+        serving: Number of workers and calls at a time.
+        metrics: Metrics of the function.
+        take_back: Takes back the calls that a worker has not begun, if another can have them.
     """
 
     def __init__(
@@ -40,57 +54,56 @@ class Prefetch:
         metrics: FunctionMetrics,
         take_back: Callable[[Worker], None],
     ) -> None:
+        self.typical = TypicalDuration()
         self._serving = serving
         self._metrics = metrics
         self._take_back = take_back
         self._loop = asyncio.get_running_loop()
-        self._can = False
-        self._typical_seconds = BRIEF_SECONDS
+        self._is_possible = False
         self._checks: dict[Worker, int] = {}
 
     def bind(self, handler_info: HandlerInfo) -> None:
-        """Notes what kind of handler it is."""
-        self._can = self._serving.concurrency == 1 and handler_info.kind == "sync"
-
-    def note(self, seconds: float) -> None:
-        """Notes how long a handler took."""
-        self._typical_seconds += (seconds - self._typical_seconds) / 8
+        """Adapts to the kind of the handler: only calls that run one by one are prefetched."""
+        self._is_possible = self._serving.concurrency == 1 and handler_info.kind == "sync"
 
     def has_room(self, worker: Worker) -> bool:
-        """Whether a worker may have one more call, running or ahead."""
+        """Whether a worker may have one more call, to run or to prefetch."""
         if worker.taken_back:
             return False
         calls = len(worker.calls)
         if calls < self._serving.concurrency:
             return True
         return (
-            self._can
+            self._is_possible
             and calls < MAX_CALLS
             and worker.process.connection.memory_used < MAX_BYTES
-            and self._typical_seconds < BRIEF_SECONDS
-            # A line that it prints is taken for its only call's.
+            and self.typical.seconds < BRIEF_SECONDS
+            # A printed line is logged with a request's id only if the worker has a single call.
             and not worker.logged_recently
         )
 
-    def waiting(self, worker: Worker) -> int:
-        """How many of a worker's calls have not begun."""
+    def count_waiting(self, worker: Worker) -> int:
+        """Counts the calls that a worker has and has not begun."""
         return max(len(worker.calls) - self._serving.concurrency, 0)
 
     def needs_token(self, worker: Worker) -> bool:
-        """Whether the call that a worker was just given may be taken back."""
+        """Whether the last call of a worker may be taken back."""
         return len(worker.calls) > self._serving.concurrency and self._serving.workers > 1
 
     def may_coalesce(self, worker: Worker) -> bool:
-        """Whether the call that a worker was just given may be sent with others to come."""
-        return self._can and (len(worker.calls) > 1 or worker.process.connection.bursts)
+        """Whether the last call of a worker may be sent together with calls to come."""
+        return self._is_possible and (
+            len(worker.calls) > 1 or worker.process.connection.sent_several
+        )
 
     def check_later(self, worker: Worker) -> None:
-        """Looks after the calls of a worker that has more than one.
+        """Starts to check a worker that has several calls, until it has one or none.
 
-        Results that it holds back are noticed while its next call takes long, and calls
-        that have not begun are counted and taken back.
+        A check receives results that the worker has sent without a wakeup. If the first call
+        is still the same, it takes back the calls behind it. It also updates the queue depth
+        in the metrics.
         """
-        if self._can and len(worker.calls) > 1 and worker not in self._checks:
+        if self._is_possible and len(worker.calls) > 1 and worker not in self._checks:
             self._checks[worker] = next(iter(worker.calls))
             self._loop.call_later(_CHECK_SECONDS, self._check, worker)
 
@@ -99,8 +112,8 @@ class Prefetch:
         worker.process.connection.receive()
         if len(worker.calls) > 1 and next(iter(worker.calls)) == first:
             self._take_back(worker)
-        waiting = self.waiting(worker)
-        if waiting != worker.counted:
-            self._metrics.change_depth(waiting - worker.counted)
-            worker.counted = waiting
+        waiting = self.count_waiting(worker)
+        if waiting != worker.reported_waiting:
+            self._metrics.change_depth(waiting - worker.reported_waiting)
+            worker.reported_waiting = waiting
         self.check_later(worker)

@@ -1,4 +1,4 @@
-"""A worker process as the server sees it: start, messages, death."""
+"""A worker's operating system process: its start and its end."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import secrets
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from .connection import Connection
 from .log_reader import OutputReader
-from .wire.messages import Message, WireError
+from .wire.messages import Kind, Message, WireError
 
 _BOOTSTRAP = Path(__file__).parent / "child" / "bootstrap.py"
 _MARK = "MLSERVER_PYFUNC_WORKER"
-"""Environment variable by which processes that a worker left behind are found."""
+"""Environment variable that marks a worker and all processes that it starts."""
 
 _SERVER_ONLY = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
 
 _MALLOC = {
-    # Freed blocks of this size stay with the worker: its next result needs no new pages.
+    # glibc keeps freed blocks up to these sizes, so that the next result needs no new pages.
     "MALLOC_MMAP_THRESHOLD_": str(64 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20),
 }
@@ -32,11 +32,11 @@ _MALLOC = {
 
 @dataclass(frozen=True)
 class Exit:
-    """Why a process ended.
+    """How a process ended.
 
     Attributes:
-        reason: One word, for metrics.
-        text: What it did, for messages: `was killed by SIGSEGV`.
+        reason: Reason in one word, for the metrics.
+        text: Rest of a sentence about the process, such as `was killed by SIGSEGV`.
     """
 
     reason: str
@@ -44,18 +44,18 @@ class Exit:
 
 
 class WorkerProcess:
-    """One process. All methods are for the event loop's thread.
+    """One worker process. All methods are for the event loop's thread.
 
     Attributes:
-        pid: Its number.
-        alive: Its exit has not been told yet.
-        connection: To it.
+        pid: Process id.
+        alive: Whether the exit has not been reported yet.
+        connection: Connection to the process.
 
     Args:
-        python: The interpreter to start.
-        on_message: Takes each message that comes.
-        on_exit: Takes the cause, once, after the last message.
-        on_line: Takes each line that the process prints.
+        python: Interpreter to start.
+        on_message: Called with each message that arrives, by the message's kind.
+        on_exit: Called once, after the last message, with how the process ended.
+        on_line: Called with each line that the process prints.
 
     Raises:
         OSError: The process cannot be started.
@@ -64,7 +64,7 @@ class WorkerProcess:
     def __init__(
         self,
         python: Path,
-        on_message: Callable[[Message], None],
+        on_message: Mapping[Kind, Callable[[Message], None]],
         on_exit: Callable[[Exit], None],
         on_line: Callable[[str], None],
     ) -> None:
@@ -84,11 +84,16 @@ class WorkerProcess:
 
     @property
     def last_lines(self) -> Sequence[str]:
-        """The last that the process printed."""
+        """The last lines that the process printed."""
         return self._output.last_lines
 
     def kill(self, reason: str, text: str) -> None:
-        """Ends the process and what it started, now. `on_exit` gets the reason."""
+        """Kills the process and its process group at once.
+
+        Args:
+            reason: Reason for `Exit.reason`.
+            text: Text for `Exit.text`.
+        """
         if self.alive:
             self._killed_for = self._killed_for or Exit(reason, text)
             _kill_group(self.pid)
@@ -103,7 +108,7 @@ class WorkerProcess:
                 stderr=writing,
                 pass_fds=self.connection.passed,
                 env=self._environment(python),
-                # A group of its own, which is killed whole and gets no Ctrl-C of the terminal's.
+                # A process group of its own can be killed as a whole, and gets no Ctrl-C.
                 start_new_session=True,
             )
         except BaseException:
@@ -111,7 +116,8 @@ class WorkerProcess:
             raise
         finally:
             os.close(writing)
-        # Waiting is done by a thread; Popen must not warn about it.
+        # The thread in `_wait` waits for the exit. With a return code set, Popen does not warn
+        # that the process still runs.
         process.returncode = 0
         self._output = OutputReader(reading, on_line)
         return process.pid
@@ -125,13 +131,21 @@ class WorkerProcess:
         return environment
 
     def _wait(self) -> None:
-        """Waits for the exit: on a thread, since SIGCHLD is the host's, and as the first to
-        wait, since the host may take the status of any child."""
+        """Waits for the exit on a thread of its own.
+
+        The problem: the server must know soon that a worker died, and how. asyncio's child
+        watchers do not work: they need SIGCHLD, which belongs to the host. MLServer's handler
+        of it waits for any child, so it takes the exit status of our workers too (`waitpid(-1)`
+        in `mlserver/parallel/registry.py`). To poll does not work: the status may be gone.
+
+        The solution: a thread blocks in `os.waitpid(pid)` from the start, so that it is usually
+        the first to get the status. If the host was faster, the exit is reported without it.
+        """
         try:
             _, status = os.waitpid(self.pid, 0)
             exit_ = _exit(status)
         except ChildProcessError:
-            exit_ = Exit("exit", "exited (its status was taken by another part of the server)")
+            exit_ = Exit("exit", "exited (another part of the server took its exit status)")
         _kill_group(self.pid)
         with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._exited, exit_)
@@ -167,7 +181,7 @@ def _kill_group(group: int) -> None:
 
 
 def _kill_marked(mark: str) -> None:
-    """Ends processes that left the worker's group: they still carry its mark."""
+    """Kills processes of a worker that left its process group: they still have its mark."""
     needle = f"{_MARK}={mark}".encode()
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():

@@ -1,26 +1,26 @@
-"""A worker on the server's side: a process that loads the function and holds calls."""
+"""A worker as the server sees it: a process that loads the function and holds calls."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlserver_pyfunc.errors import LoadError
 from mlserver_pyfunc.handler.call import printable_id
+from mlserver_pyfunc.serving.limits import UNLOAD_SECONDS, over_init_limit
 from mlserver_pyfunc.serving.runner import logger
 
+from .pending_call import PendingCall
 from .process import Exit, WorkerProcess
 from .wire.messages import Kind, Message
 
-if TYPE_CHECKING:
-    from .pending_call import PendingCall
-
-UNLOAD_SECONDS = 10.0
-"""How long the unload function and the process's end may take."""
+_ABOUT_CALLS = (Kind.RESULT, Kind.ITEM, Kind.END, Kind.ERROR, Kind.DROPPED)
 
 
 @dataclass(frozen=True)
@@ -28,27 +28,27 @@ class WorkerConfig:
     """What every worker of a function is started with.
 
     Attributes:
-        model_name: As served.
-        python: The interpreter.
-        head: Of the message that tells what to load.
-        init_timeout: Seconds until it must be ready for calls.
+        model_name: Name of the model, as served.
+        python: Interpreter of the worker.
+        load_message: Values of the LOAD message.
+        init_timeout: Seconds from the start of the process until it must accept calls.
     """
 
     model_name: str
     python: Path
-    head: Mapping[str, Any]
+    load_message: Mapping[str, Any]
     init_timeout: float
 
 
 @dataclass(frozen=True)
 class HandlerInfo:
-    """What a loaded worker says about its handler.
+    """What a worker reports about the handler that it has loaded.
 
     Attributes:
-        kind: As `handler.Kind`.
-        required_fields: What to send besides the tensors.
-        python: Version of the worker's interpreter.
-        numpy: Version of its NumPy.
+        kind: Kind of the handler, as `CallPlan.kind`.
+        required_fields: Fields of the request to send besides the tensors.
+        python: Python version of the worker.
+        numpy: NumPy version of the worker.
     """
 
     kind: str
@@ -58,10 +58,12 @@ class HandlerInfo:
 
     @property
     def streams(self) -> bool:
+        """Whether the handler is a generator."""
         return self.kind in ("generator", "async generator")
 
     @property
-    def cancels(self) -> bool:
+    def can_cancel(self) -> bool:
+        """Whether a call can be cancelled: the handler is async."""
         return self.kind in ("async", "async generator")
 
 
@@ -70,24 +72,26 @@ class Worker:
     """One worker. All methods are for the event loop's thread.
 
     Attributes:
-        index: Its place in the pool, for logs.
-        config: What it runs.
-        on_message: Takes messages about calls.
-        max_requests: Calls after which it is worn out.
-        calls: In flight, by number, in the order in which they were sent.
-        counted: How many of its calls the metrics count as waiting.
-        taken_back: How many calls it has yet to drop, that were taken back.
-        served: Calls that ended.
-        ended: Its exit, once the process is gone.
-        max_requests_reached: Done once it has served its calls.
+        index: Place of the worker in the pool, for logs.
+        config: What the worker runs.
+        on_call_message: Called with the worker and each message about one of its calls.
+        max_requests: Number of calls after which the worker is replaced; None for no limit.
+        calls: Calls in flight by number, in the order in which they were sent.
+        reported_waiting: How many of its calls the metrics count as waiting.
+        taken_back: Number of calls that were taken back and that it has not dropped yet.
+        served: Number of calls that have ended.
+        since: When the worker was started, in seconds of the monotonic clock.
+        ended: How the process ended, once it has.
+        max_requests_reached: Done once the worker has served `max_requests` calls.
+        process: The worker's process.
     """
 
     index: int
     config: WorkerConfig
-    on_message: Callable[[Worker, Message], None]
+    on_call_message: Callable[[Worker, Message], None]
     max_requests: int | None = None
-    calls: dict[int, PendingCall] = field(default_factory=dict)
-    counted: int = 0
+    calls: dict[int, PendingCall[Worker]] = field(default_factory=dict)
+    reported_waiting: int = 0
     taken_back: int = 0
     served: int = 0
     since: float = field(default_factory=time.monotonic)
@@ -99,22 +103,29 @@ class Worker:
         self._loaded: asyncio.Future[HandlerInfo] = loop.create_future()
         self._phase = "start"
         self._logged_at = 0.0
+        on_message: dict[Kind, Callable[[Message], None]] = {
+            **dict.fromkeys(_ABOUT_CALLS, partial(self.on_call_message, self)),
+            Kind.LOG: self._on_log,
+            Kind.PHASE: self._on_phase,
+            Kind.LOADED: self._on_loaded,
+            Kind.FAILED: self._on_failed,
+        }
         self.process = WorkerProcess(
-            self.config.python, self._message, self._exited, self._log_line
+            self.config.python, on_message, self._on_exit, self._on_output_line
         )
 
     async def load(self) -> HandlerInfo:
-        """Has the process load the function.
+        """Loads the function in the process.
 
         Raises:
             LoadError: Names the phase and the cause. The process is gone.
         """
-        self.process.connection.send(Kind.LOAD, head=self.config.head)
+        self.process.connection.send(Kind.LOAD, head=self.config.load_message)
         limit = self.config.init_timeout
         try:
             await asyncio.wait({self._loaded}, timeout=limit)
             if not self._loaded.done():
-                raise self._failure(f"passed its limit of {limit:g} s (serving.init_timeout)")
+                raise self._failure(over_init_limit(limit))
             return self._loaded.result()
         except BaseException:
             self._loaded.cancel()
@@ -123,17 +134,17 @@ class Worker:
 
     @property
     def logged_recently(self) -> bool:
-        """Whether it printed a line in the last second."""
+        """Whether the process printed a line in the last second."""
         return time.monotonic() - self._logged_at < 1
 
     def count_call(self) -> None:
-        """Notes that a call ended."""
+        """Counts a call that has ended."""
         self.served += 1
         if self.served == self.max_requests:
             self.max_requests_reached.set_result(None)
 
     async def unload(self) -> None:
-        """Has the process run the unload function and leave; kills it if it does not."""
+        """Asks the process to run the unload function and to exit; kills it at the time limit."""
         if not self._loaded.done():
             self.process.kill("unload", "was stopped")
         self.process.connection.send(Kind.UNLOAD)
@@ -145,50 +156,56 @@ class Worker:
             self.process.kill("unload", "was stopped")
             await asyncio.wait({self.ended}, timeout=1)
 
-    def _message(self, message: Message) -> None:
-        head = message.values
-        if message.kind >= Kind.RESULT and message.kind is not Kind.LOG:
-            self.on_message(self, message)
-        elif message.kind is Kind.LOG:
-            self._log(head["level"], head["text"], head["request"])
-        elif message.kind is Kind.PHASE:
-            self._phase = head["phase"]
-        elif self._loaded.done():
-            return
-        elif message.kind is Kind.LOADED:
-            needs = frozenset(head["needs"])
-            self._loaded.set_result(HandlerInfo(head["kind"], needs, head["python"], head["numpy"]))
-        elif message.kind is Kind.FAILED:
-            self._phase = head["phase"]
-            if head["traceback"]:
-                logger.error("%s: %s failed\n%s", self._name(), self._phase, head["traceback"])
-            self._loaded.set_exception(self._failure(head["cause"]))
+    def _on_log(self, message: Message) -> None:
+        values = message.values
+        self._log(values["level"], values["text"], values["request"])
 
-    def _exited(self, exit_: Exit) -> None:
+    def _on_phase(self, message: Message) -> None:
+        self._phase = message.values["phase"]
+
+    def _on_loaded(self, message: Message) -> None:
+        if not self._loaded.done():
+            values = message.values
+            fields = frozenset(values["required_fields"])
+            self._loaded.set_result(
+                HandlerInfo(values["kind"], fields, values["python"], values["numpy"])
+            )
+
+    def _on_failed(self, message: Message) -> None:
+        if self._loaded.done():
+            return
+        self._on_phase(message)
+        if traceback := message.values["traceback"]:
+            logger.error("%s: %s failed\n%s", self._name(), self._phase, traceback)
+        self._loaded.set_exception(self._failure(message.values["cause"]))
+
+    def _on_exit(self, exit_: Exit) -> None:
         self.ended.set_result(exit_)
         if not self._loaded.done():
-            self._loaded.set_exception(self._failure(f"the worker {exit_.text}{self._said()}"))
+            self._loaded.set_exception(
+                self._failure(f"the worker {exit_.text}{self._last_words()}")
+            )
 
-    def _said(self) -> str:
-        """The last that the process printed, without a crash's traceback, which is logged."""
+    def _last_words(self) -> str:
+        """Quotes the last output of the process, without a crash's traceback, which is logged."""
         lines: list[str] = []
         for line in self.process.last_lines:
             if line.startswith("Fatal Python error"):
                 break
             lines.append(line.strip())
-        said = " | ".join(filter(None, lines))
-        return f"; it said: {said[-500:]}" if said else ""
+        text = " | ".join(filter(None, lines))
+        return f"; it said: {text[-500:]}" if text else ""
 
     def _failure(self, cause: str) -> LoadError:
         return LoadError(self.config.model_name, self._phase, cause)
 
-    def _log_line(self, line: str) -> None:
+    def _on_output_line(self, line: str) -> None:
         self._logged_at = time.monotonic()
         calls = list(self.calls.values())
-        self._log(20, line, calls[0].call.id if len(calls) == 1 else "")
+        self._log(logging.INFO, line, calls[0].call.id if len(calls) == 1 else "")
 
-    def _log(self, level: int, text: str, request: str) -> None:
-        tag = f" request {printable_id(request)}" if request else ""
+    def _log(self, level: int, text: str, request_id: str) -> None:
+        tag = f" request {printable_id(request_id)}" if request_id else ""
         logger.log(level, "[%s%s] %s", self._name(), tag, text)
 
     def _name(self) -> str:

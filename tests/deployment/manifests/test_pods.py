@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from mlserver_pyfunc.deployment.manifests import pod
-from mlserver_pyfunc.serving.runner import UNLOAD_SECONDS
+from mlserver_pyfunc.serving.limits import UNLOAD_SECONDS
 from tests.places import IRIS, ROOT
 
 from .cases import (

@@ -124,6 +124,6 @@ def test_a_call_without_its_permit_is_dropped(ends: tuple[Server, Channel]) -> N
     server.send(2, 3, 4, permit=True)
     os.write(server.tokens, (2).to_bytes(8, sys.byteorder))
     messages = [channel.receive() for _ in range(4)]
-    assert [channel.takes(m) for m in messages if m is not None] == [True, True, True, False]
+    assert [channel.claim(m) for m in messages if m is not None] == [True, True, True, False]
     [packet] = [server.connection.recv(PACKET_BYTES)]
     assert [(m.kind, m.call) for m in server.codec.decode(packet)] == [(Kind.DROPPED, 4)]

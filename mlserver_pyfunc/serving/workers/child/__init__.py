@@ -1,1 +1,1 @@
-"""The worker process, under the function's own interpreter. Needs only NumPy."""
+"""The worker's side. Runs under the function's own interpreter and needs only NumPy."""

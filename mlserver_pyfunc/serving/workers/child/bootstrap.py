@@ -1,7 +1,11 @@
-"""Starts a worker: run by path, in the function's interpreter.
+"""Starts a worker. The function's interpreter runs this file by its path.
 
-Makes `mlserver_pyfunc` importable by its own folder alone. The folder around it is not
-added to `sys.path`: there the server's packages are, of another Python or version.
+The problem: the worker must import `mlserver_pyfunc`, which the function's environment does not
+have. To add the folder around the package to `sys.path` does not work: that folder has the
+server's packages too, for another Python or in other versions than the function's.
+
+The solution: register the package in `sys.modules` from its own folder alone. Imports of its
+submodules then use the package's `__path__`, and nothing else becomes importable.
 """
 
 import sys
@@ -10,7 +14,10 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Runs the worker program. Arguments are descriptors: SOCKET WAKEUP TOKENS INBOUND OUTBOUND."""
+    """Runs the worker program.
+
+    The arguments are file descriptors: SOCKET WAKEUP TOKENS INBOUND OUTBOUND.
+    """
     package = Path(__file__).resolve().parents[3]
     spec = spec_from_file_location(
         "mlserver_pyfunc", package / "__init__.py", submodule_search_locations=[str(package)]

@@ -1,7 +1,7 @@
-"""Calls inside a worker: from a message to the handler and back.
+"""Runs calls in a worker: from the server's message to the handler and back.
 
-The server decides how many calls a worker has at a time and how long they may take; here
-they only run. Needs only NumPy and the standard library.
+The server decides how many calls a worker has at a time and how long a call may take. Nothing
+here limits calls. Needs only NumPy and the standard library.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from mlserver_pyfunc.errors import HandlerError, RequestError, ResponseError, de
 from mlserver_pyfunc.handler.binding import CallPlan
 from mlserver_pyfunc.handler.call import InferenceCall, printable_id, request_id
 from mlserver_pyfunc.handler.context import Context
+from mlserver_pyfunc.handler.outcome import Outcome, outcome_of
 from mlserver_pyfunc.handler.results import name_values
 from mlserver_pyfunc.protocol.contract import Contract
-from mlserver_pyfunc.serving.job import Outcome
 from mlserver_pyfunc.serving.workers.wire.codec import read_tensors
-from mlserver_pyfunc.serving.workers.wire.messages import BRIEF_SECONDS, Kind, Message
+from mlserver_pyfunc.serving.workers.wire.durations import BRIEF_SECONDS, TypicalDuration
+from mlserver_pyfunc.serving.workers.wire.messages import Kind, Message
 
 from .channel import Channel
 
@@ -34,7 +35,7 @@ TRACEBACK_CHARS = 20_000
 
 
 class LoopThread:
-    """An event loop on a thread of its own, started when it is first needed."""
+    """An event loop on a thread of its own. The thread starts when it is first needed."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -42,6 +43,7 @@ class LoopThread:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop, which runs."""
         with self._starting:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
@@ -49,26 +51,30 @@ class LoopThread:
             return self._loop
 
     def run(self, awaitable: Awaitable[Any]) -> Outcome[Any]:
-        """Awaits something on the loop, from another thread."""
-        return asyncio.run_coroutine_threadsafe(_outcome(awaitable), self.loop).result()
+        """Awaits user code on the loop and returns its outcome. For other threads."""
+        outcome = outcome_of(lambda: awaitable)
+        return asyncio.run_coroutine_threadsafe(outcome, self.loop).result()
 
     def _run(self) -> None:
         assert self._loop is not None
         asyncio.set_event_loop(self._loop)
         while True:
-            # A SystemExit in a task of user code ends `run_forever`, not the worker.
+            # A SystemExit in a task of user code ends `run_forever`. It must not end the worker.
             with suppress(BaseException):
                 self._loop.run_forever()
 
 
 class _Parameters(dict[str, Any]):
-    """Request parameters, with the headers beside them as the host has them."""
+    """Request parameters with the attribute `headers`, as in the host's requests."""
 
     headers: Mapping[str, str]
 
 
-class _Payload:
-    """A request as the host has it, of which the server sends what the handler asks for."""
+class _Request:
+    """An inference request with the attributes of the host's requests.
+
+    The server sends only the fields that the handler takes. The others are empty.
+    """
 
     def __init__(self, message: Message) -> None:
         self.id = message.id
@@ -91,15 +97,18 @@ class _Payload:
 
 
 class Calls:
-    """Runs calls of one handler.
+    """Runs the calls of one handler.
+
+    Attributes:
+        plan: How to call the handler.
 
     Args:
-        channel: To the server.
+        channel: Connection to the server.
         plan: How to call the handler.
-        contract: Checks its results.
-        context: For user code.
-        loop: For what is async.
-        memory_note: Added to a MemoryError's message.
+        contract: Contract that checks the results.
+        context: Context for user code.
+        loop: Event loop for async handlers.
+        memory_note: Note that is added to the message of a MemoryError.
     """
 
     def __init__(
@@ -118,12 +127,12 @@ class Calls:
         self._loop = loop
         self._memory_note = memory_note
         self._process = os.getpid()
-        self._typical_seconds = BRIEF_SECONDS
+        self._typical = TypicalDuration()
         self._demands: dict[int, Callable[[bool], None]] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
     def answer(self, message: Message) -> None:
-        """Calls a handler and sends its result or error."""
+        """Calls the handler and sends its result or error."""
         number = message.call
         request_id.set(message.id)
         started = time.perf_counter()
@@ -136,11 +145,11 @@ class Calls:
             self._send_error(number, error, started)
 
     def stream(self, message: Message, wants_more: Callable[[], bool]) -> None:
-        """Iterates a generator, an item each time one is asked for.
+        """Iterates a generator. After each item it waits until the server asks for the next.
 
         Args:
-            message: The call.
-            wants_more: Waits until the server asks for an item, or says that it is enough.
+            message: Message of the call.
+            wants_more: Waits until the server asks for an item (True) or ends the stream (False).
         """
         number = message.call
         request_id.set(message.id)
@@ -163,13 +172,13 @@ class Calls:
             self._demands.pop(number, None)
 
     def new_demand(self, message: Message) -> Callable[[], bool]:
-        """Makes what `stream` waits on where another thread reads the messages."""
+        """Returns the `wants_more` for `stream` if another thread reads the messages."""
         wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._demands[message.call] = wanted.put
         return wanted.get
 
     def control(self, message: Message) -> None:
-        """Passes on what the server says about a call that runs."""
+        """Handles a message about a call that runs: CANCEL, NEXT or CLOSE."""
         number = message.call
         if message.kind is Kind.CANCEL:
             self._loop.loop.call_soon_threadsafe(self._cancel, number)
@@ -179,7 +188,7 @@ class Calls:
             demand(message.kind is Kind.NEXT)
 
     def start_async(self, message: Message) -> None:
-        """Starts a call of an async handler or generator on the loop."""
+        """Starts a call of an async handler or async generator on the event loop."""
         number, loop = message.call, self._loop.loop
         if self.plan.kind == "async":
             run = self._answer_async(message)
@@ -230,11 +239,12 @@ class Calls:
             task.cancel()
 
     def _call(self, message: Message) -> InferenceCall:
-        payload = _Payload(message)
+        request = _Request(message)
         inputs = read_tensors(message, self._contract.inputs)
-        # The arrays alone hold the tensors now, which go back as soon as they are dropped.
+        # Only the arrays hold the tensors now. When user code drops the last array on a region
+        # of shared memory, the region goes back to the server.
         message.body = b""
-        return InferenceCall(self._context, inputs, self._contract.inputs, payload)
+        return InferenceCall(self._context, inputs, self._contract.inputs, request)
 
     def _send_result(
         self, kind: Kind, number: int, result: Any, started: float | None = None
@@ -242,7 +252,7 @@ class Calls:
         named = name_values(self._contract, result)
         outputs = [(item.spec, item.array) for item in self._contract.encode_outputs(named.values)]
         self._leave_if_forked()
-        seconds = self._took(started)
+        seconds = self._measure(started)
         head = {"parameters": dict(named.parameters)} if named.parameters else None
         try:
             packet = self._channel.codec.encode(kind, number, head, outputs, seconds=seconds)
@@ -251,15 +261,15 @@ class Calls:
                 f'response parameters of model "{self._contract.model_name}": '
                 f"expected what JSON can carry: {error}"
             ) from None
-        is_brief = started is not None and self._typical_seconds < BRIEF_SECONDS
+        is_brief = started is not None and self._typical.seconds < BRIEF_SECONDS
         self._channel.post(packet, coalesce=is_brief)
 
-    def _took(self, started: float | None) -> float:
-        """Seconds since a call was started; notes how long calls tend to take."""
+    def _measure(self, started: float | None) -> float:
+        """Returns the seconds since a call was started, and adds them to the average."""
         if started is None:
             return 0
         seconds = time.perf_counter() - started
-        self._typical_seconds += (seconds - self._typical_seconds) / 8
+        self._typical.add(seconds)
         return seconds
 
     def _send_error(self, number: int, error: BaseException, started: float | None = None) -> None:
@@ -271,7 +281,7 @@ class Calls:
         else:
             head = self._handler_error(error)
         codec = self._channel.codec
-        self._channel.post(codec.encode(Kind.ERROR, number, head, seconds=self._took(started)))
+        self._channel.post(codec.encode(Kind.ERROR, number, head, seconds=self._measure(started)))
 
     def _handler_error(self, error: BaseException) -> dict[str, Any]:
         text = ""
@@ -280,8 +290,8 @@ class Calls:
         note = self._memory_note if isinstance(error, MemoryError) else ""
         shown = printable_id(request_id.get())
         request = f" (request {shown})" if shown else ""
-        said = f"{describe(error)}{note}{request}"
-        raised = HandlerError(f'handler of model "{self._contract.model_name}" raised {said}')
+        cause = f"{describe(error)}{note}{request}"
+        raised = HandlerError(f'handler of model "{self._contract.model_name}" raised {cause}')
         return {
             "error": "HandlerError",
             "message": str(raised),
@@ -290,17 +300,13 @@ class Calls:
         }
 
     def _leave_if_forked(self) -> None:
-        """A child that user code forked comes back here too: it must not answer."""
+        """Ends a process that user code forked.
+
+        It returns from the handler as this process does, and must not answer the call again.
+        """
         if os.getpid() != self._process:
             os._exit(0)
 
 
 def _put(loop: asyncio.AbstractEventLoop, wanted: asyncio.Queue[bool], more: bool) -> None:
     loop.call_soon_threadsafe(wanted.put_nowait, more)
-
-
-async def _outcome(awaitable: Awaitable[Any]) -> Outcome[Any]:
-    try:
-        return Outcome(await awaitable)
-    except BaseException as error:
-        return Outcome(error=error)

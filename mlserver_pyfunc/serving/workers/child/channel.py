@@ -1,11 +1,14 @@
 """A worker's end of the connection to the server.
 
-The socket carries the messages; a wakeup, which is an eventfd, tells the server how many
-there are to read. Results of brief calls are sent one by one, so that none is lost with
-the worker, but the wakeup is rung for some together, so that the server wakes once for all.
-Permits are an eventfd too: of those for calls that have not begun, whoever takes one first,
-the worker or the server, has the call.
-Needs only NumPy and the standard library.
+The problem: each result that a worker sends wakes the server, which costs more CPU time than a
+brief call. To send several results in one packet does not work: if the next call kills the
+worker, results that were ready are lost, and their calls fail or run twice.
+
+The solution separates the data from the wakeup. A result goes into the socket at once. The
+server does not listen to the socket but to an eventfd, the wakeup, to which the worker adds the
+number of packets that it has sent. For brief calls it does so once for several packets.
+
+`Connection.take_back` explains the call tokens. Needs only NumPy and the standard library.
 """
 
 from __future__ import annotations
@@ -25,20 +28,23 @@ from mlserver_pyfunc.serving.workers.wire.codec import Codec
 from mlserver_pyfunc.serving.workers.wire.messages import PACKET_BYTES, Kind, Message
 
 COALESCE_SECONDS = 500e-6
-"""For how long the wakeup may not be rung after a message."""
+"""Longest time in seconds between a message and its wakeup, while calls wait to be run."""
 
 COALESCE_BYTES = 64 * 1024
-"""How much may be sent before: less than the socket's buffer takes."""
+"""Largest number of bytes to send without a wakeup: less than the socket's buffer takes."""
 
 
 class Channel:
-    """Sends and receives messages. All but `receive` is safe for threads.
+    """Sends and receives messages. All methods but `receive` are safe for threads.
+
+    Attributes:
+        codec: Writes and reads messages.
 
     Args:
-        connection: A `SOCK_SEQPACKET` socket, which blocks.
-        wakeup: Descriptor of the wakeup.
-        tokens: Of the tokens, which does not block.
-        codec: Makes and reads messages.
+        connection: Socket of the type `SOCK_SEQPACKET` (blocking).
+        wakeup: File descriptor of the wakeup eventfd.
+        tokens: File descriptor of the call-token eventfd (non-blocking).
+        codec: Writes and reads messages.
     """
 
     def __init__(self, connection: socket.socket, wakeup: int, tokens: int, codec: Codec) -> None:
@@ -47,21 +53,21 @@ class Channel:
         self._wakeup = wakeup
         self._tokens = tokens
         self._received: deque[Message] = deque()
-        self._sending = threading.Lock()
+        self._lock = threading.Lock()
         self._unannounced = 0
         self._unannounced_bytes = 0
         self._unannounced_since = 0.0
 
     def receive(self) -> Message | None:
-        """Waits for the next message; None where the server is gone.
+        """Waits for the next message. Returns None if the server is gone.
 
         Raises:
-            WireError: It cannot be understood.
+            WireError: The message cannot be read.
         """
         while not self._received:
             if self._unannounced:
-                with self._sending:
-                    self._ring()
+                with self._lock:
+                    self._wake_server()
             try:
                 packet = self._connection.recv(PACKET_BYTES)
             except ConnectionError:
@@ -71,8 +77,8 @@ class Channel:
             self._received.extend(self.codec.decode(packet))
         return self._received.popleft()
 
-    def takes(self, message: Message) -> bool:
-        """Whether a call is this worker's to run. If not, the server has taken it back."""
+    def claim(self, message: Message) -> bool:
+        """Claims a call for this worker. Returns False if the server has taken it back."""
         if not message.needs_token:
             return True
         try:
@@ -89,17 +95,18 @@ class Channel:
         head: Mapping[str, Any] | None = None,
         named: Sequence[tuple[TensorSpec, Array]] = (),
     ) -> None:
-        """Makes and sends a message."""
+        """Encodes and sends a message. The arguments are those of `Codec.encode`."""
         self.post(self.codec.encode(kind, call, head, named))
 
     def post(self, message: bytes, *, coalesce: bool = False) -> None:
-        """Sends a message that the codec made.
+        """Sends an encoded message.
 
         Args:
-            message: To send.
-            coalesce: The wakeup need not be rung while other messages wait to be received.
+            message: Encoded message.
+            coalesce: Whether the wakeup may wait for later messages, as long as there are calls
+                to run.
         """
-        with self._sending:
+        with self._lock:
             self._connection.send(message)
             if not self._unannounced:
                 self._unannounced_since = time.perf_counter()
@@ -112,8 +119,8 @@ class Channel:
                 and time.perf_counter() - self._unannounced_since < COALESCE_SECONDS
             ):
                 return
-            self._ring()
+            self._wake_server()
 
-    def _ring(self) -> None:
+    def _wake_server(self) -> None:
         os.write(self._wakeup, self._unannounced.to_bytes(8, sys.byteorder))
         self._unannounced = self._unannounced_bytes = 0

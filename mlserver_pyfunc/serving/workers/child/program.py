@@ -18,68 +18,63 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mlserver_pyfunc.errors import BindError, describe
-from mlserver_pyfunc.handler.binding import CallPlan, bind
+from mlserver_pyfunc.errors import BindError
 from mlserver_pyfunc.handler.call import request_id
-from mlserver_pyfunc.handler.context import Context
-from mlserver_pyfunc.handler.loader import FunctionPackage
-from mlserver_pyfunc.handler.resolver import Resolver
-from mlserver_pyfunc.protocol.contract import Contract, TensorSpec
-from mlserver_pyfunc.protocol.tensors import DATATYPES
+from mlserver_pyfunc.handler.loading import HandlerLoader, HandlerSpec, cause_of
+from mlserver_pyfunc.protocol.contract import Contract
 from mlserver_pyfunc.serving.workers.wire.codec import Codec
 from mlserver_pyfunc.serving.workers.wire.messages import Kind, Message
 from mlserver_pyfunc.serving.workers.wire.shared_memory import Reader, Writer
 
-from .calls import Calls, LoopThread
+from .calls import TRACEBACK_CHARS, Calls, LoopThread
 from .channel import Channel
 
 LOG_CHARS = 8000
-TRACEBACK_CHARS = 20_000
 
 _PR_SET_PDEATHSIG = 1
 
 
-class PhaseError(Exception):
-    """The function cannot be loaded: the phase, the cause, and user code's traceback."""
+class LoadStepError(Exception):
+    """A load step failed. Carries the values of the FAILED message."""
 
-    def __init__(self, phase: str, cause: str, text: str) -> None:
-        super().__init__(cause)
-        self.head = {"phase": phase, "cause": cause, "traceback": text}
+    def __init__(self, phase: str, error: BaseException) -> None:
+        super().__init__(cause_of(error))
+        # The words of a BindError are enough; user code needs its traceback.
+        text = "" if isinstance(error, BindError) else traceback.format_exc()[-TRACEBACK_CHARS:]
+        self.values = {"phase": phase, "cause": str(self), "traceback": text}
 
 
 def main(connection: int, wakeup: int, tokens: int, inbound: int, outbound: int) -> None:
-    """Runs a worker.
+    """Runs a worker until the server is gone or unloads the function.
 
     Args:
-        connection: Descriptor of the socket to the server.
-        wakeup: Of the eventfd that tells the server of messages.
-        tokens: Of that which holds tokens for calls sent ahead.
-        inbound: Of the shared memory that the server writes.
-        outbound: Of the shared memory that this process writes.
+        connection: File descriptor of the socket to the server.
+        wakeup: File descriptor of the eventfd that announces messages to the server.
+        tokens: File descriptor of the call-token eventfd (non-blocking).
+        inbound: File descriptor of the shared memory that the server writes.
+        outbound: File descriptor of the shared memory that this process writes.
     """
-    _die_with(connection)
+    _die_with_server(connection)
     codec = Codec(Writer(outbound), Reader(inbound))
     channel = Channel(socket.socket(fileno=connection), wakeup, tokens, codec)
     _set_up_output()
-    _give_way()
+    _yield_cpu_to_server()
     faulthandler.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     message = channel.receive()
     if message is None or message.kind is not Kind.LOAD:
         return
-    program = _Program(channel, message.values)
+    spec = HandlerSpec.from_json(message.values["spec"])
+    program = _Program(channel, spec, _new_logger(channel, message.values["log_level"]))
     try:
         program.load()
-    except PhaseError as failure:
-        channel.send(Kind.FAILED, head=failure.head)
+    except LoadStepError as error:
+        channel.send(Kind.FAILED, head=error.values)
         return
     program.serve()
     program.unload()
@@ -88,72 +83,52 @@ def main(connection: int, wakeup: int, tokens: int, inbound: int, outbound: int)
 class _Program:
     """One function in this process."""
 
-    def __init__(self, channel: Channel, head: Mapping[str, Any]) -> None:
-        definition = head["definition"]
+    def __init__(self, channel: Channel, spec: HandlerSpec, logger: logging.Logger) -> None:
         self._channel = channel
-        self._source = definition["source"]
-        self._serving = definition["serving"]
+        self._spec = spec
+        self._logger = logger
+        self._context = spec.new_context(logger)
         self._loop = LoopThread()
-        self._contract = Contract(
-            head["model_name"], _specs(definition["inputs"]), _specs(definition["outputs"])
-        )
-        self._context = Context(
-            logger=_logger(channel, head["log_level"]),
-            model_name=head["model_name"],
-            model_version=head["model_version"],
-            definition=definition,
-            source_dir=Path(head["root"]),
-            init_parameters=definition["init_parameters"],
-        )
-        self._package = FunctionPackage(head["model_name"], Path(head["root"]), head["inline"])
-        self._resolver = Resolver(self._package.load, head["module"], self._context)
-        self._unload: Callable[[], Any] | None = None
+        self._loader = HandlerLoader(spec, self._context)
         self._calls: Calls
 
     def load(self) -> None:
-        """Imports, initialises and binds, and tells the server how to call the handler.
+        """Runs the load steps, and reports to the server how to call the handler.
 
         Raises:
-            PhaseError: User code failed, or there is no such function.
+            LoadStepError: User code failed, or the function cannot be found.
         """
-        source, resolver = self._source, self._resolver
-        self._limit_memory()
-        self._phase("import", lambda: self._package.load(resolver.module_of(source["handler"])))
-        if source["init_function"]:
-            init = self._phase("init", partial(resolver.resolve, source["init_function"]))
-            self._phase("init", partial(resolver.call_with_context, init))
-        handler = self._phase("bind", partial(resolver.resolve, source["handler"]))
-        plan: CallPlan = self._phase("bind", partial(bind, handler, self._contract.inputs.values()))
-        if source["unload_function"]:
-            unload = self._phase("bind", partial(resolver.resolve, source["unload_function"]))
-            self._unload = partial(resolver.call_with_context, unload)
-        self._calls = Calls(
-            self._channel,
-            plan,
-            self._contract,
-            self._context,
-            self._loop,
-            _bytes_text(self._serving["memory_limit"]),
-        )
+        spec = self._spec
+        _limit_memory(spec.memory_limit)
+        for phase, step in self._loader.load_steps():
+            self._channel.send(Kind.PHASE, head={"phase": phase})
+            try:
+                self._await(step())
+            except BaseException as error:
+                raise LoadStepError(phase, error) from None
+        plan = self._loader.plan
+        assert plan is not None
+        contract = Contract(spec.model_name, spec.inputs, spec.outputs)
+        note = _memory_note(spec.memory_limit)
+        self._calls = Calls(self._channel, plan, contract, self._context, self._loop, note)
+        # What init made lives as long as the worker. The garbage collector need not visit it.
         gc.collect()
         gc.freeze()
-        self._channel.send(
-            Kind.LOADED,
-            head={
-                "kind": plan.kind,
-                "needs": sorted(plan.required_fields),
-                "python": platform.python_version(),
-                "numpy": np.__version__,
-            },
-        )
+        head = {
+            "kind": plan.kind,
+            "required_fields": sorted(plan.required_fields),
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+        }
+        self._channel.send(Kind.LOADED, head=head)
 
     def serve(self) -> None:
-        """Answers calls until the server says to unload, or is gone."""
+        """Answers calls until the server asks to unload, or is gone."""
         calls = self._calls
-        if self._serving["concurrency"] == 1 and calls.plan.kind in ("sync", "generator"):
-            self._serve_here()
+        if self._spec.concurrency == 1 and calls.plan.kind in ("sync", "generator"):
+            self._serve_on_main_thread()
             return
-        threads = ThreadPoolExecutor(self._serving["concurrency"], "pyfunc")
+        threads = ThreadPoolExecutor(self._spec.concurrency, "pyfunc")
         while (message := self._receive()).kind is not Kind.UNLOAD:
             if message.kind is not Kind.CALL:
                 calls.control(message)
@@ -166,18 +141,18 @@ class _Program:
 
     def unload(self) -> None:
         """Runs the unload function."""
-        if self._unload is None:
+        if self._loader.unload is None:
             return
         try:
-            self._awaited(self._unload())
+            self._await(self._loader.unload())
         except BaseException:
-            self._context.logger.exception("unload_function failed")
+            self._logger.exception("unload_function failed")
 
-    def _serve_here(self) -> None:
-        """Serves one call at a time on the main thread, which saves handing it over."""
+    def _serve_on_main_thread(self) -> None:
+        """Serves one call at a time. No call is handed to another thread, which saves time."""
         calls = self._calls
         while (message := self._receive()).kind is not Kind.UNLOAD:
-            if message.kind is not Kind.CALL or not self._channel.takes(message):
+            if message.kind is not Kind.CALL or not self._channel.claim(message):
                 continue
             if calls.plan.streams:
                 calls.stream(message, self._next_demand)
@@ -197,31 +172,12 @@ class _Program:
             os._exit(1)
         return message
 
-    def _phase(self, phase: str, function: Callable[[], Any]) -> Any:
-        self._channel.send(Kind.PHASE, head={"phase": phase})
-        try:
-            return self._awaited(function())
-        except BindError as error:
-            raise PhaseError(phase, str(error), "") from None
-        except BaseException as error:
-            text = traceback.format_exc()[-TRACEBACK_CHARS:]
-            raise PhaseError(phase, describe(error), text) from None
-
-    def _awaited(self, value: Any) -> Any:
+    def _await(self, value: Any) -> Any:
         return self._loop.run(value).get() if hasattr(value, "__await__") else value
-
-    def _limit_memory(self) -> None:
-        limit = self._serving["memory_limit"]
-        if limit is None:
-            return
-        import resource
-
-        # Private writable memory: heap, threads, anonymous maps; not files or shared memory.
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 class _ServerLog(logging.Handler):
-    """Sends records to the server's log."""
+    """Sends log records to the server."""
 
     def __init__(self, channel: Channel) -> None:
         super().__init__()
@@ -236,7 +192,7 @@ class _ServerLog(logging.Handler):
             self.handleError(record)
 
 
-def _logger(channel: Channel, level: int) -> logging.Logger:
+def _new_logger(channel: Channel, level: int) -> logging.Logger:
     logger = logging.getLogger("mlserver.pyfunc")
     logger.setLevel(level)
     logger.addHandler(_ServerLog(channel))
@@ -244,8 +200,18 @@ def _logger(channel: Channel, level: int) -> logging.Logger:
     return logger
 
 
-def _die_with(connection: int) -> None:
-    """Ends this process and those it started when the server is gone, whatever it does."""
+def _die_with_server(connection: int) -> None:
+    """Kills this process and its children when the server is gone, whatever they are doing.
+
+    The problem: a handler that computes for an hour does not read the socket, and would outlive
+    a server that was killed. PR_SET_PDEATHSIG alone does not work: the kernel sends the signal
+    when the *thread* that started the worker ends, not only the process, and it does not reach
+    the children of the worker. See `man 2 prctl`.
+
+    The solution is both that signal and a thread that waits for the server to close its end of
+    the socket. The thread then kills the whole process group. It needs the GIL for that; the
+    signal does not, so it also ends a handler that holds the GIL in C code.
+    """
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     threading.Thread(target=_watch, args=(connection,), name="pyfunc-watch", daemon=True).start()
@@ -253,14 +219,24 @@ def _die_with(connection: int) -> None:
 
 def _watch(connection: int) -> None:
     poll = select.poll()
+    # No events: poll reports POLLHUP all the same, and nothing else.
     poll.register(connection, 0)
     poll.poll()
     os.killpg(0, signal.SIGKILL)
 
 
-def _give_way() -> None:
-    """Has the server, which wakes this process, end what it is at first: on the same core it
-    gathers more calls meanwhile, and both are woken less often."""
+def _yield_cpu_to_server() -> None:
+    """Runs this process under SCHED_BATCH.
+
+    The problem: if server and worker share a core, a call that the server sends wakes the
+    worker, which preempts the server at once. The server then sends calls one by one, and each
+    costs two context switches. A nice level does not help: it also takes CPU time from a
+    handler that needs it.
+
+    The solution: the kernel does not let a SCHED_BATCH process preempt another when it wakes.
+    The server goes on, gathers more calls and waits for them together. The share of CPU time
+    stays the same. See `man 7 sched`.
+    """
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
@@ -271,18 +247,14 @@ def _set_up_output() -> None:
             stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
 
 
-def _specs(definitions: Sequence[Mapping[str, Any]]) -> list[TensorSpec]:
-    return [
-        TensorSpec(
-            name=tensor["name"],
-            datatype=DATATYPES[tensor["datatype"]],
-            shape=tuple(tensor["shape"]),
-            optional=tensor["optional"],
-            text=tensor["content_type"] == "str",
-        )
-        for tensor in definitions
-    ]
+def _limit_memory(limit: int | None) -> None:
+    if limit is None:
+        return
+    import resource
+
+    # Private writable memory: heap, stacks, anonymous maps; not files and shared memory.
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
-def _bytes_text(limit: int | None) -> str:
+def _memory_note(limit: int | None) -> str:
     return "" if limit is None else f" (serving.memory_limit is {limit / 2**20:g} MiB)"

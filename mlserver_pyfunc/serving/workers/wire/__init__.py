@@ -1,1 +1,1 @@
-"""Messages and shared memory between server and worker. Needs only NumPy."""
+"""Messages and shared memory between server and worker. Runs on both sides; needs only NumPy."""

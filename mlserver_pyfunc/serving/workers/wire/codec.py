@@ -1,13 +1,14 @@
 """The form of messages between the server and a worker.
 
-A message is a fixed header, the request's id, a JSON head, and the tensors' bytes where
-they are few. Those of big tensors are in shared memory, written once by the sender and
-read in place. Nothing is pickled. Messages travel in packets of a Unix socket, one or many
-in each. A packet arrives whole or not at all, so a worker that dies leaves no half message.
+A message has a fixed header, the request's id, a JSON head and, if they are small, the bytes of
+the tensors. The bytes of big tensors are in shared memory: the sender writes them once, the
+receiver reads them in place. Nothing is pickled. Messages travel in packets of a Unix socket of
+the type SOCK_SEQPACKET, one or more in each. A packet arrives whole or not at all, so a worker
+that dies leaves no half message.
 
     byte 0   version     byte 1   kind     byte 2   flags     byte 3   0
-    4-15     size of the id, of the head, of the tensors in the message
-    16-19    microseconds that the handler took, of a result
+    4-15     size of the id, of the head and of the tensors in the message
+    16-19    duration of the handler in microseconds, in a result
     20-27    number of the call
     28-      id, head, tensors; integers are little-endian
 
@@ -34,10 +35,10 @@ from .shared_memory import Reader, Writer
 _HEADER = struct.Struct("<BBBxIIIIQ")
 _ALIGNMENT = 16
 _HEAD_IN_MEMORY = 1
-_RECURS = 2
+_IS_CACHED = 2
 _NEEDS_TOKEN = 4
 _ID_CHARS = 256
-"""A longer id is part of the head."""
+"""Longest id in bytes that has its own place. A longer id is part of the head."""
 
 _KINDS = {int(kind): kind for kind in Kind}
 
@@ -54,11 +55,14 @@ _decode_json = json.JSONDecoder().raw_decode
 
 
 class Codec:
-    """Makes and reads the messages of one end of a connection. Safe for threads.
+    """Encodes and decodes the messages of one end of a connection. Safe for threads.
+
+    Attributes:
+        writer: Shared memory for the tensors that this end sends.
 
     Args:
-        writer: Shared memory for tensors that this end sends.
-        reader: Shared memory of the tensors that it gets.
+        writer: Shared memory for the tensors that this end sends.
+        reader: Shared memory with the tensors that this end receives.
     """
 
     def __init__(self, writer: Writer, reader: Reader) -> None:
@@ -78,10 +82,19 @@ class Codec:
         seconds: float = 0,
         needs_token: bool = False,
     ) -> bytes:
-        """Makes a message, and writes big tensors to shared memory.
+        """Encodes a message, and writes big tensors to shared memory.
+
+        Args:
+            kind: Kind of the message.
+            call: Number of the call; 0 if the message is not about a call.
+            head: Values of the message.
+            named: Tensors of the message.
+            request_id: Id of the inference request.
+            seconds: Duration of the handler in seconds.
+            needs_token: Whether the worker must take a token before it begins the call.
 
         Raises:
-            TypeError: The head holds what JSON has no form for.
+            TypeError: The head holds a value that JSON cannot represent.
             MemoryError: The tensors do not fit into the shared memory.
         """
         identity = request_id.encode("utf-8", "surrogatepass")
@@ -101,9 +114,9 @@ class Codec:
             if head or fields:
                 text = _encode_json({**(head or {}), **fields, "tensors": layout}).encode()
             else:
-                text, flags = self._known_text(layout), _RECURS
+                text, flags = self._known_text(layout), _IS_CACHED
         except BaseException:
-            self._take_back(fields)
+            self._undo(fields)
             raise
         if len(text) > HEAD_BYTES:
             text, flags = self._spill(text), _HEAD_IN_MEMORY
@@ -116,10 +129,10 @@ class Codec:
         return b"".join((header, identity, text, body))
 
     def decode(self, packet: bytes) -> list[Message]:
-        """Reads the messages of a packet.
+        """Decodes the messages of a packet.
 
         Raises:
-            WireError: It cannot be understood.
+            WireError: A message cannot be read.
         """
         messages: list[Message] = []
         start = 0
@@ -145,8 +158,8 @@ class Codec:
             raise WireError(f"expected {end} bytes, got {len(packet)}")
         identity = packet[start:id_end].decode("utf-8", "surrogatepass") if id_size else ""
         text = packet[id_end:head_end]
-        head = self._heads.get(text) if flags & _RECURS else None
-        # A copy of the few bytes, so that an array that is kept keeps no packet.
+        head = self._heads.get(text) if flags & _IS_CACHED else None
+        # A copy of these bytes alone: an array that user code keeps must not keep the packet.
         body: bytes | memoryview = packet[head_end:end]
         if head is None:
             head = self._new_head(text, flags)
@@ -167,7 +180,7 @@ class Codec:
         if not isinstance(values, dict):
             raise WireError(f"expected a JSON object, got {type(values).__name__}")
         head = Head(values)
-        if flags & _RECURS:
+        if flags & _IS_CACHED:
             _keep(self._heads, text, head)
         return head
 
@@ -179,7 +192,7 @@ class Codec:
         return text
 
     def _write(self, layout: tuple[_Place, ...], parts: Sequence[Array | bytes], end: int) -> int:
-        """Writes tensors to shared memory and returns where."""
+        """Writes tensors to shared memory and returns the offset of their region."""
         offset = self.writer.allocate(end)
         view = self.writer.view(offset, end)
         for (_, shape, start, size), part in zip(layout, parts, strict=True):
@@ -190,8 +203,8 @@ class Codec:
                 np.copyto(target.view(part.dtype).reshape(shape), part)
         return offset
 
-    def _take_back(self, fields: Mapping[str, Any]) -> None:
-        """Undoes what a message that cannot be encoded has done."""
+    def _undo(self, fields: Mapping[str, Any]) -> None:
+        """Undoes the changes of a message that could not be encoded."""
         self._reader.restore_released(fields.get("released", ()))
         if "region" in fields:
             self.writer.release(fields["region"][0])
@@ -203,15 +216,15 @@ class Codec:
 
 
 def read_tensors(message: Message, specs: Mapping[str, TensorSpec]) -> dict[str, Array]:
-    """Views a message's tensors as arrays, read-only, by name.
+    """Returns a message's tensors as read-only arrays by name. Numbers are not copied.
 
     Args:
-        message: Holds the tensors.
-        specs: Those declared, the same for all messages of a connection.
+        message: Message with the tensors.
+        specs: Declared tensors, the same for all messages of a connection.
 
     Raises:
-        WireError: A tensor is not declared so.
-        TensorError: Its bytes do not make its shape.
+        WireError: A tensor does not match its declaration.
+        TensorError: The bytes of a tensor do not fit its shape.
     """
     head, body = message.head, message.body
     if head.views is None:
@@ -230,7 +243,7 @@ def read_tensors(message: Message, specs: Mapping[str, TensorSpec]) -> dict[str,
 
 
 _Place = tuple[str, tuple[int, ...], int, int]
-"""A tensor's name, shape, and start and size in bytes."""
+"""A tensor's name and shape, and its start and size in bytes."""
 
 
 def _laid_out(
@@ -279,7 +292,10 @@ def _views(layout: Sequence[Any], specs: Mapping[str, TensorSpec]) -> tuple[View
 
 
 def _keep(kept: dict[Any, Any], key: object, value: object) -> None:
-    """Keeps a few: shapes that recur do so soon, and clients may send ever new ones."""
+    """Keeps an entry in a small cache, which is emptied when it is full.
+
+    Shapes that come again usually do so soon. Clients may send new shapes all the time.
+    """
     if len(kept) >= _KEPT_HEADS:
         kept.clear()
     kept[key] = value

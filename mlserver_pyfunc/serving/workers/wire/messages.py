@@ -1,6 +1,6 @@
-"""What the server and a worker say to each other: the kinds of messages and their limits.
+"""The messages between the server and a worker: their kinds and size limits.
 
-`codec` has their form. Needs only NumPy and the standard library.
+`codec.py` defines their form. Needs only NumPy and the standard library.
 """
 
 from __future__ import annotations
@@ -14,21 +14,20 @@ from mlserver_pyfunc.protocol.contract import TensorSpec
 
 VERSION = 2
 PACKET_BYTES = 64 * 1024
-"""The longest packet. Less than a socket's buffer takes under the kernel's default."""
+"""Largest packet in bytes. A socket's buffer of the kernel's default size takes it."""
 
 INLINE_BYTES = 16 * 1024
-"""Tensors of a message that are no longer than this in all travel in the packet."""
+"""Largest size in bytes, in all, of tensors that travel in the packet. Others use shared memory."""
 
 HEAD_BYTES = 32 * 1024
-"""A longer head goes through shared memory too."""
-
-BRIEF_SECONDS = 100e-6
-"""A handler that tends to take less is told of calls, and tells of results, some at a time:
-to wake a process for each would take longer than the calls."""
+"""Largest head in bytes that travels in the packet. A longer one uses shared memory."""
 
 
 class Kind(IntEnum):
-    """What a message says. Those to the worker come first."""
+    """Kind of a message. `docs/design/worker-protocol.md` lists what each one carries.
+
+    Numbers below 32 go to the worker, the others to the server.
+    """
 
     LOAD = 1
     CALL = 2
@@ -48,15 +47,18 @@ class Kind(IntEnum):
 
 
 class WireError(Exception):
-    """A message that cannot be read: the other side is of another version, or broken."""
+    """A message cannot be read: the other side has another version, or is broken."""
 
 
 class Head:
-    """The JSON part of a message, kept for messages that have the same.
+    """The JSON part of a message. Messages with the same JSON text share one.
 
     Attributes:
-        values: What it says. Not to be changed.
-        views: Its tensors, once they were checked.
+        values: Values of the message. They must not be changed.
+        views: Tensors of the message, once they are checked; None before.
+
+    Args:
+        values: Values of the message.
     """
 
     __slots__ = ("values", "views")
@@ -67,22 +69,22 @@ class Head:
 
 
 View = tuple[str, TensorSpec, tuple[int, ...], int, int, bool]
-"""A tensor of a message: name, specification, shape, start and size in the message's body,
-and whether the bytes are the array's as they are."""
+"""A tensor of a message: its name, specification, shape, start and size in the body, and whether
+the body has the array's own bytes."""
 
 
 @dataclass(slots=True)
 class Message:
-    """A message as it arrived.
+    """A message that has arrived.
 
     Attributes:
-        kind: What it says.
-        call: Number of the call that it is about; 0 for none.
-        id: Of the inference request, of a call.
-        head: Its JSON part.
-        body: The bytes of all its tensors.
-        seconds: That the handler took, of a result.
-        needs_token: Of a call, that it may have been given to another worker since.
+        kind: Kind of the message.
+        call: Number of the call; 0 if the message is not about a call.
+        id: Id of the inference request; empty if the message is not a call.
+        head: JSON part of the message.
+        body: Bytes of all tensors.
+        seconds: Duration of the handler in seconds; 0 if the message is not a result.
+        needs_token: Whether a worker must take a token before it begins the call.
     """
 
     kind: Kind
@@ -95,4 +97,5 @@ class Message:
 
     @property
     def values(self) -> Mapping[str, Any]:
+        """Values of the JSON part."""
         return self.head.values

@@ -1,8 +1,17 @@
 """Shared memory for tensors: one process writes regions, the other reads them in place.
 
-A region is the writer's again once the reader holds no array on it. The memory has no
-name in any file system: it is gone with the last process that maps it.
-Needs only NumPy and the standard library.
+The problem: the writer may use a region again only when the reader has no array on it any more.
+User code may keep an array, or a view of a view of it, for as long as it likes. To copy each
+tensor costs what shared memory saves. To release a region at the end of its call does not work:
+an array that was kept would change later.
+
+The solution is a lease. The array's memory belongs to a `_Lease`, which NumPy keeps alive as
+the base of every view. When the last view is gone, the lease notes the region as released, and
+the next message in the other direction carries the note to the writer.
+
+`multiprocessing.shared_memory` does not work here: its blocks have names in /dev/shm, which a
+process that is killed leaves behind. A memfd has no name, and is gone with the last process
+that maps it. Needs only NumPy and the standard library.
 """
 
 from __future__ import annotations
@@ -21,24 +30,24 @@ import numpy as np
 from mlserver_pyfunc.protocol.tensors import Array
 
 SIZE = 2**36
-"""Address space of an arena. Only pages that were written take memory."""
+"""Address space of an arena in bytes. Only pages that were written use memory."""
 
 KEPT_BYTES = 64 * 2**20
-"""Memory that an arena keeps for its next tensors; what is beyond goes back when free."""
+"""Memory in bytes that an arena keeps for its next tensors. Free memory beyond goes back."""
 
 _PAGE = mmap.PAGESIZE
 
 
 def create_arena() -> int:
-    """Makes the memory and returns its file descriptor.
+    """Creates the memory and returns its file descriptor.
 
     Raises:
-        OSError: The system has no such memory; there is none but on Linux.
+        OSError: The system has no memfd. Only Linux has it.
     """
     descriptor = os.memfd_create("mlserver-pyfunc", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.ftruncate(descriptor, SIZE)
-        # Nobody can make it smaller under the other's feet, which would be a SIGBUS.
+        # Sealed: if one side could shrink the memory, the other would get a SIGBUS.
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
     except OSError:
         os.close(descriptor)
@@ -47,10 +56,13 @@ def create_arena() -> int:
 
 
 class Writer:
-    """The writing end: gives out regions, lowest address first. Safe for threads.
+    """The writing end: allocates regions, lowest address first. Safe for threads.
 
     Attributes:
-        used_bytes: Size of the regions in use.
+        used_bytes: Size of the regions in use, in bytes.
+
+    Args:
+        descriptor: File descriptor of the memory.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -62,13 +74,17 @@ class Writer:
 
     @property
     def used_regions(self) -> int:
+        """Number of regions in use."""
         return len(self._used)
 
     def allocate(self, size: int) -> int:
-        """Takes a region and returns its offset.
+        """Allocates a region and returns its offset.
+
+        Args:
+            size: Size in bytes.
 
         Raises:
-            MemoryError: There is no room for it.
+            MemoryError: The region does not fit into the memory.
         """
         rounded = max(-(-size // _PAGE), 1) * _PAGE
         with self._lock:
@@ -85,11 +101,11 @@ class Writer:
         raise MemoryError(f"tensors of {size} bytes do not fit into {SIZE} bytes of shared memory")
 
     def view(self, offset: int, size: int) -> Array:
-        """The bytes of a region, to be written."""
+        """Returns the bytes of a region as a writable array."""
         return np.frombuffer(self._map, dtype=np.uint8, count=size, offset=offset)
 
     def release(self, offset: int) -> None:
-        """Gives a region back. One that is not in use is ignored."""
+        """Frees a region. A region that is not in use is ignored."""
         with self._lock:
             size = self._used.pop(offset, None)
             if size is None:
@@ -110,7 +126,11 @@ class Writer:
 
 
 class Reader:
-    """The reading end: arrays on regions, and which of them are no longer read."""
+    """The reading end: reads regions, and notes which ones are released.
+
+    Args:
+        descriptor: File descriptor of the memory.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._map = mmap.mmap(descriptor, SIZE, prot=mmap.PROT_READ)
@@ -118,7 +138,7 @@ class Reader:
         self._released: deque[int] = deque()
 
     def read(self, offset: int, size: int) -> memoryview:
-        """The bytes of a region, read-only. It stays as it is while anything holds them.
+        """Returns the bytes of a region, read-only. They do not change while anything holds them.
 
         Raises:
             ValueError: The region is not inside the memory.
@@ -128,7 +148,7 @@ class Reader:
         return np.asarray(_Lease(self, offset, size)).data
 
     def take_released(self) -> list[int]:
-        """Offsets of the regions that nobody reads any more, each one once."""
+        """Returns the offsets of regions that were released since the last call."""
         released = self._released
         taken = []
         while released:
@@ -136,12 +156,12 @@ class Reader:
         return taken
 
     def restore_released(self, offsets: Iterable[int]) -> None:
-        """Has offsets taken again, after they could not be sent."""
+        """Puts back offsets that could not be sent."""
         self._released.extend(offsets)
 
 
 class _Lease:
-    """Owns an array's memory: gone when the last array on the region is."""
+    """Owns the memory of a region's arrays. Ends with the last array on the region."""
 
     __slots__ = ("__array_interface__", "_offset", "_reader")
 
@@ -156,5 +176,6 @@ class _Lease:
         }
 
     def __del__(self) -> None:
-        # May run in any thread, at any time: it only notes the offset.
+        # May run on any thread and at any point of the program, also while a lock is held. So
+        # it only appends to a deque, which needs no lock.
         self._reader._released.append(self._offset)

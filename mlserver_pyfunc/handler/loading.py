@@ -1,0 +1,163 @@
+"""How a function's code is loaded: the same description and steps in the server and in workers.
+
+The server makes a `HandlerSpec` from the definition. The in-process runner uses it as it is; a
+worker receives it as JSON. Both then run the steps of `HandlerLoader` in order.
+
+Needs only NumPy and the standard library.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlserver_pyfunc.errors import BindError, describe
+from mlserver_pyfunc.protocol.contract import TensorSpec
+from mlserver_pyfunc.protocol.datatypes import DATATYPES
+
+from .binding import CallPlan, bind
+from .context import Context
+from .loader import FunctionPackage
+from .resolver import Resolver
+
+
+@dataclass(frozen=True)
+class HandlerSpec:
+    """All that a process must know to load a function and to call it.
+
+    Attributes:
+        model_name: Name of the model, as served.
+        model_version: Version of the model, as served; None without one.
+        handler: Path of the handler: `module.path:callable`, or a bare name.
+        init_function: Path of the init function; None without one.
+        unload_function: Path of the unload function; None without one.
+        init_parameters: Arguments of the init function by name.
+        inputs: Declared input tensors.
+        outputs: Declared output tensors, in the order in which responses list them.
+        source_dir: Folder of the source tree.
+        default_module: Module of a handler that is a bare name; None if the source is a folder.
+        inline: Source text by module name.
+        definition: The whole definition, as user code reads it from the context.
+        concurrency: Number of calls at a time.
+        memory_limit: Private memory of a worker in bytes; None without a limit.
+    """
+
+    model_name: str
+    model_version: str | None
+    handler: str
+    init_function: str | None
+    unload_function: str | None
+    init_parameters: Mapping[str, Any]
+    inputs: Sequence[TensorSpec]
+    outputs: Sequence[TensorSpec]
+    source_dir: Path
+    default_module: str | None
+    inline: Mapping[str, str]
+    definition: Mapping[str, Any]
+    concurrency: int
+    memory_limit: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the specification as a JSON object. The source folder becomes absolute."""
+        return {
+            **vars(self),
+            "inputs": [_tensor_to_json(spec) for spec in self.inputs],
+            "outputs": [_tensor_to_json(spec) for spec in self.outputs],
+            "source_dir": str(self.source_dir.resolve()),
+            "inline": dict(self.inline),
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> HandlerSpec:
+        """Makes a specification from the JSON object that `to_json` returned.
+
+        Raises:
+            TypeError: A field is missing or unknown.
+        """
+        return cls(
+            **{
+                **values,
+                "inputs": [_tensor_from_json(tensor) for tensor in values["inputs"]],
+                "outputs": [_tensor_from_json(tensor) for tensor in values["outputs"]],
+                "source_dir": Path(values["source_dir"]),
+            }
+        )
+
+    def new_context(self, logger: logging.Logger) -> Context:
+        """Makes the context that user code gets in this process.
+
+        Args:
+            logger: Logger for user code.
+        """
+        return Context(
+            logger=logger,
+            model_name=self.model_name,
+            model_version=self.model_version,
+            definition=self.definition,
+            source_dir=self.source_dir,
+            init_parameters=self.init_parameters,
+        )
+
+
+class HandlerLoader:
+    """Loads one function's code into this process.
+
+    Attributes:
+        plan: How to call the handler; None until the "bind" step has run.
+        unload: Calls the unload function, whose result may have to be awaited; None without one.
+
+    Args:
+        spec: What to load.
+        context: Context for user code.
+    """
+
+    def __init__(self, spec: HandlerSpec, context: Context) -> None:
+        self.plan: CallPlan | None = None
+        self.unload: Callable[[], Any] | None = None
+        self._spec = spec
+        self._package = FunctionPackage(spec.model_name, spec.source_dir, spec.inline)
+        self._resolver = Resolver(self._package.load, spec.default_module, context)
+
+    def load_steps(self) -> Iterator[tuple[str, Callable[[], Any]]]:
+        """Yields the phase and the function of each load step, in the order in which to run them.
+
+        The caller decides on which thread a step runs. It awaits the step's result if that can
+        be awaited, and words a failure by `cause_of`.
+        """
+        spec, resolver = self._spec, self._resolver
+        yield "import", lambda: self._package.load(resolver.module_of(spec.handler))
+        if (init := spec.init_function) is not None:
+            yield "init", lambda: resolver.call_with_context(resolver.resolve(init))
+        yield "bind", self._bind
+
+    def close(self) -> None:
+        """Forgets the function's modules. Calls in flight keep working."""
+        self._package.close()
+
+    def _bind(self) -> None:
+        plan = bind(self._resolver.resolve(self._spec.handler), self._spec.inputs)
+        if self._spec.unload_function:
+            unload = self._resolver.resolve(self._spec.unload_function)
+            self.unload = lambda: self._resolver.call_with_context(unload)
+        self.plan = plan
+
+
+def cause_of(error: BaseException) -> str:
+    """Words the failure of a load step.
+
+    Args:
+        error: A BindError, whose message explains itself, or any exception of user code.
+    """
+    return str(error) if isinstance(error, BindError) else describe(error)
+
+
+def _tensor_to_json(spec: TensorSpec) -> dict[str, Any]:
+    return {**vars(spec), "datatype": spec.datatype.name}
+
+
+def _tensor_from_json(values: Mapping[str, Any]) -> TensorSpec:
+    shape = tuple(values["shape"])
+    return TensorSpec(**{**values, "datatype": DATATYPES[values["datatype"]], "shape": shape})

@@ -1,0 +1,76 @@
+"""The limits of a function's calls: one wording for each refusal, and the count of active calls.
+
+In process, in workers and with batching, a client reads the same sentences.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from mlserver_pyfunc.errors import OverloadedError, RequestError, TimeLimitError
+
+UNLOAD_SECONDS = 10.0
+"""How long an unload waits for calls in flight, and then for the unload function."""
+
+
+def not_loaded(model_name: str) -> RequestError:
+    """Returns the error of a call to a function that is not loaded."""
+    return RequestError(f'model "{model_name}" is not loaded', 503)
+
+
+def over_time_limit(model_name: str, seconds: float) -> TimeLimitError:
+    """Returns the error of a call that took longer than `serving.timeout`."""
+    return TimeLimitError(
+        f'call of model "{model_name}" passed its time limit of {seconds:g} s (serving.timeout)'
+    )
+
+
+def queue_full(model_name: str, running: str, waiting: str) -> OverloadedError:
+    """Returns the error of a call that finds the queue full.
+
+    Args:
+        model_name: Name of the model.
+        running: How many calls may run, and the keys that say so.
+        waiting: How many calls may wait.
+    """
+    return OverloadedError(
+        f'model "{model_name}" is at its limit: {running} and {waiting} waiting (serving.max_queue)'
+    )
+
+
+def over_init_limit(seconds: float) -> str:
+    """Returns the cause of a load that took longer than `serving.init_timeout`."""
+    return f"passed its limit of {seconds:g} s (serving.init_timeout)"
+
+
+class ActiveCalls:
+    """Counts the calls that wait or run. All methods are for the event loop's thread.
+
+    Attributes:
+        count: Number of active calls.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def add(self) -> None:
+        """Counts a call that has come."""
+        if not self.count:
+            self._idle.clear()
+        self.count += 1
+
+    def remove(self) -> None:
+        """Counts off a call that has ended."""
+        self.count -= 1
+        if not self.count:
+            self._idle.set()
+
+    async def drain(self, seconds: float) -> bool:
+        """Waits until no call is active. Returns False if some still are after `seconds`."""
+        try:
+            await asyncio.wait_for(self._idle.wait(), seconds)
+        except asyncio.TimeoutError:
+            return False
+        return True

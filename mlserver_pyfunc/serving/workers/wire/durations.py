@@ -1,0 +1,30 @@
+"""How long calls of a handler typically take, measured in the server and in workers.
+
+Needs only the standard library.
+"""
+
+from __future__ import annotations
+
+BRIEF_SECONDS = 100e-6
+"""A call that is shorter than this is brief: to wake a thread or a process for it would cost
+more CPU time than the call itself. So brief calls and their results are handed over in groups,
+or the caller waits for them on the spot."""
+
+_WEIGHT = 1 / 8
+
+
+class TypicalDuration:
+    """Moving average of the durations of a handler's calls.
+
+    Attributes:
+        seconds: The average, exponentially weighted: the last eight calls count most.
+    """
+
+    __slots__ = ("seconds",)
+
+    def __init__(self) -> None:
+        self.seconds = BRIEF_SECONDS
+
+    def add(self, seconds: float) -> None:
+        """Adds the duration of one call."""
+        self.seconds += (seconds - self.seconds) * _WEIGHT

@@ -1,0 +1,164 @@
+"""The description of a handler that server and workers share, and its load steps."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlserver_pyfunc.errors import BindError
+from mlserver_pyfunc.handler.loading import HandlerLoader, HandlerSpec, cause_of
+from mlserver_pyfunc.protocol.contract import TensorSpec
+from mlserver_pyfunc.protocol.datatypes import DATATYPES
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda children: st.lists(children) | st.dictionaries(st.text(), children),
+    max_leaves=5,
+)
+TENSORS = st.lists(
+    st.builds(
+        TensorSpec,
+        name=st.text(min_size=1),
+        datatype=st.sampled_from(list(DATATYPES.values())),
+        shape=st.lists(st.integers(-1, 2**40)).map(tuple),
+        optional=st.booleans(),
+        text=st.booleans(),
+    ),
+    max_size=3,
+)
+SPECS = st.builds(
+    HandlerSpec,
+    model_name=st.text(min_size=1),
+    model_version=st.none() | st.text(min_size=1),
+    handler=st.text(min_size=1),
+    init_function=st.none() | st.text(min_size=1),
+    unload_function=st.none() | st.text(min_size=1),
+    init_parameters=st.dictionaries(st.text(), VALUES),
+    inputs=TENSORS,
+    outputs=TENSORS,
+    source_dir=st.sampled_from([Path("/nowhere"), Path("/nowhere/at all/ä")]),
+    default_module=st.none() | st.text(min_size=1),
+    inline=st.dictionaries(st.text(), st.text()),
+    definition=st.dictionaries(st.text(), VALUES),
+    concurrency=st.integers(1, 1024),
+    memory_limit=st.none() | st.integers(2**20, 2**50),
+)
+
+
+@given(SPECS)
+def test_a_spec_survives_its_way_to_a_worker(spec: HandlerSpec) -> None:
+    assert HandlerSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+
+
+@pytest.mark.parametrize("change", ["lacks a field", "has an unknown field"])
+def test_a_spec_of_another_version_is_refused(change: str) -> None:
+    values = new_spec().to_json()
+    if change == "lacks a field":
+        del values["handler"]
+    else:
+        values["extra"] = 1
+    with pytest.raises(TypeError):
+        HandlerSpec.from_json(values)
+
+
+def test_a_relative_source_folder_is_absolute_for_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert new_spec(source_dir=Path("code")).to_json()["source_dir"] == str(tmp_path / "code")
+
+
+def new_spec(code: str = "def handler(x): return x", **more: Any) -> HandlerSpec:
+    tensor = TensorSpec("x", DATATYPES["FP32"], (-1,))
+    fields: dict[str, Any] = {
+        "model_name": "subject",
+        "model_version": None,
+        "handler": "handler",
+        "init_function": None,
+        "unload_function": None,
+        "init_parameters": {},
+        "inputs": [tensor],
+        "outputs": [tensor],
+        "source_dir": Path("/nowhere"),
+        "default_module": "subject",
+        "inline": {"subject": code},
+        "definition": {},
+        "concurrency": 1,
+        "memory_limit": None,
+    }
+    return HandlerSpec(**{**fields, **more})
+
+
+def new_loader(spec: HandlerSpec) -> HandlerLoader:
+    return HandlerLoader(spec, spec.new_context(logging.getLogger("test")))
+
+
+def test_the_steps_import_then_init_then_bind() -> None:
+    code = """
+def setup(context, start):
+    context.n = start
+
+def handler(x, context):
+    context.n += 1
+    return context.n
+
+def close(context):
+    return context.n
+"""
+    spec = new_spec(
+        code, init_function="setup", unload_function="close", init_parameters={"start": 3}
+    )
+    loader = new_loader(spec)
+    assert loader.plan is None
+    phases = []
+    for phase, step in loader.load_steps():
+        phases.append(phase)
+        step()
+    assert phases == ["import", "init", "bind"]
+    assert loader.plan is not None
+    assert loader.plan.kind == "sync"
+    assert loader.unload is not None
+    assert loader.unload() == 3
+    loader.close()
+
+
+def test_without_init_and_unload_functions_there_are_no_steps_for_them() -> None:
+    loader = new_loader(new_spec())
+    phases = []
+    for phase, step in loader.load_steps():
+        phases.append(phase)
+        step()
+    assert phases == ["import", "bind"]
+    assert loader.unload is None
+    loader.close()
+
+
+def test_an_async_init_function_is_left_to_the_caller_to_await() -> None:
+    code = "async def setup():\n    pass\ndef handler(x):\n    return x\n"
+    loader = new_loader(new_spec(code, init_function="setup"))
+    steps = dict(loader.load_steps())
+    steps["import"]()
+    coroutine = steps["init"]()
+    assert hasattr(coroutine, "__await__")
+    coroutine.close()
+    loader.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (BindError("no such handler"), "no such handler"),
+        (ValueError("bad input"), "ValueError: bad input"),
+        (SystemExit(3), "SystemExit: 3"),
+    ],
+)
+def test_the_cause_is_our_own_words_or_the_exception_of_user_code(
+    error: BaseException, words: str
+) -> None:
+    assert cause_of(error) == words
