@@ -1,4 +1,1 @@
-"""What a platform runs: container images, Kubernetes objects, and their place on a cluster.
-
-Nothing here imports mlserver.
-"""
+"""Puts functions on a platform: container images, Kubernetes manifests, and clusters."""

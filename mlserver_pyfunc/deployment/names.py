@@ -1,5 +1,4 @@
-"""Names of images, variables, secrets and platforms: what may stand in a command, a Dockerfile
-or a manifest."""
+"""Checks names of images, variables, secrets and platforms before they go into a command."""
 
 from __future__ import annotations
 
@@ -13,19 +12,19 @@ _PART = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
 _NAME = rf"(?:{_DOMAIN}/)?{_PART}(?:/{_PART})*"
 _TAG = r"\w[\w.-]{0,127}"
 _DIGEST = r"sha256:[0-9a-f]{64}"
-# Wider than what a shell can name: engines and Kubernetes take `discovery.type` too.
+# More than a shell allows: engines and Kubernetes take a name such as `discovery.type` too.
 _VARIABLE = r"[-._a-zA-Z][-._a-zA-Z0-9]*"
 
 
 class BuildError(PyFuncError):
-    """The image cannot be made."""
+    """The image cannot be built."""
 
 
 def checked_image(name: str) -> str:
-    """A name to tag an image with, `registry/name:tag`; `latest` where it has no tag.
+    """Returns a name to tag an image with, `registry/name:tag`. The default tag is `latest`.
 
     Raises:
-        BuildError: It is none.
+        BuildError: The name is not valid.
     """
     match = re.fullmatch(rf"({_NAME})(:{_TAG})?", name, re.ASCII)
     if match is None or len(match[1]) > 255:
@@ -35,10 +34,10 @@ def checked_image(name: str) -> str:
 
 
 def checked_base(name: str) -> str:
-    """An image to build on: with a tag, a digest or both.
+    """Returns the name of an image to build on, with a tag, a digest or both.
 
     Raises:
-        BuildError: It is none.
+        BuildError: The name is not valid.
     """
     if not re.fullmatch(rf"{_NAME}(?::{_TAG})?(?:@{_DIGEST})?", name, re.ASCII):
         raise BuildError(f'base image: expected "registry/name:tag" or "name@digest", got "{name}"')
@@ -46,15 +45,15 @@ def checked_base(name: str) -> str:
 
 
 def is_variable(name: str) -> bool:
-    """Whether an image or a pod can have an environment variable of that name."""
+    """Tells whether an image or a pod can have an environment variable of that name."""
     return re.fullmatch(_VARIABLE, name) is not None
 
 
 def checked_platforms(text: str) -> str:
-    """Platforms to build for, `linux/amd64,linux/arm64`.
+    """Returns a list of platforms to build for, such as `linux/amd64,linux/arm64`.
 
     Raises:
-        BuildError: They are none.
+        BuildError: An entry is not a platform.
     """
     for platform in text.split(","):
         if not re.fullmatch(r"linux/[a-z0-9_]+(?:/v[0-9]+)?", platform):
@@ -63,10 +62,10 @@ def checked_platforms(text: str) -> str:
 
 
 def checked_secret(text: str) -> str:
-    """A secret as engines take it, `id=NAME,src=FILE`; gives the name.
+    """Returns the id of a secret in the form of engines, `id=NAME,src=FILE`.
 
     Raises:
-        BuildError: It is none.
+        BuildError: The text does not have that form.
     """
     match = re.fullmatch(r"id=([\w.-]+)(?:,(?:type=\w+|(?:src|source|env)=[^,]+))*", text)
     if match is None:
@@ -75,10 +74,10 @@ def checked_secret(text: str) -> str:
 
 
 def checked_argument(text: str) -> str:
-    """A build argument, `NAME=VALUE`, or `NAME` for this process's own; gives the name.
+    """Returns the name of a build argument, `NAME=VALUE`, or `NAME` for a variable of this process.
 
     Raises:
-        BuildError: It is none.
+        BuildError: The text does not have that form.
     """
     name, _, _ = text.partition("=")
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):

@@ -29,9 +29,15 @@ def test_holds_the_package_its_schema_and_its_licence(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     assert {"mlserver_pyfunc/py.typed", "mlserver_pyfunc/function.schema.json"} <= names
-    templates = {str(path.relative_to(ROOT)) for path in ROOT.glob("mlserver_pyfunc/**/*.jinja")}
-    assert templates
-    assert templates <= names
+    kinds = ("jinja", "sh")
+    files = {
+        str(path.relative_to(ROOT))
+        for kind in kinds
+        for path in ROOT.glob(f"mlserver_pyfunc/**/*.{kind}")
+    }
+    assert any(name.endswith("/Dockerfile.jinja") for name in files)
+    assert any(name.endswith("/python.sh") for name in files)
+    assert files <= names
     assert any(name.endswith("/licenses/LICENSE") for name in names)
     tops = {name.partition("/")[0] for name in names}
     assert len(tops) == 2, f"expected the package and its metadata, got {sorted(tops)}"

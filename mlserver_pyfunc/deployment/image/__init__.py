@@ -1,4 +1,1 @@
-"""Images: a function, what it requires and a server, ready to start with no network.
-
-Imports no MLServer.
-"""
+"""Images: a function, its requirements and a server, ready to start without a network."""

@@ -1,4 +1,4 @@
-"""The folder that an engine builds an image from: everything that goes in, and the Dockerfile."""
+"""Writes the folder from which an engine builds an image: the Dockerfile, and all that goes in."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from .dockerfile import Recipe
 SOURCE = "source"
 _PORTS = ("host", "http_port", "grpc_port", "metrics_port", "model_repository_root")
 _LATEST = 10**9
-"""Of the times of files, in seconds since 1970."""
+"""Upper bound of the times of files, in seconds since 1970."""
 _LABEL = "io.mlserver-pyfunc"
 
 
@@ -42,12 +42,12 @@ class Options:
     """What a context depends on besides the function.
 
     Attributes:
-        platforms: To build for; None for this machine's.
-        server_image: Whose Python the server gets where MLServer does not run on the function's.
+        platforms: Platforms to build for; None for the platform of this machine.
+        server_image: Image whose Python runs the server if MLServer cannot run on the function's.
         arguments: Names of build arguments.
         secrets: Ids of secrets.
         mounts: Whether the engine has secret and cache mounts.
-        epoch: SOURCE_DATE_EPOCH; the time of every file of the context.
+        epoch: SOURCE_DATE_EPOCH, which becomes the time of every file; None if it is not set.
     """
 
     platforms: str | None = None
@@ -59,22 +59,22 @@ class Options:
 
 
 def write(opened: FunctionFolder, target: Path, options: Options) -> None:
-    """Writes a function's context.
+    """Writes the build context of a function.
 
     Args:
-        opened: The function.
-        target: An empty folder, or one to make.
-        options: The rest.
+        opened: Folder of the function.
+        target: An empty folder, or one that does not exist yet.
+        options: What the context depends on besides.
 
     Raises:
-        PyFuncError: A settings file is none, the source differs from its lock, or nothing
-            satisfies the requirements.
+        PyFuncError: A settings file is not valid, the source differs from its lock, or no versions
+            satisfy the requirements.
     """
     definition, folder = opened.definition, opened.located.folder
     settings = _settings(opened)
     tree = lock.fetch_locked(definition, folder)
-    held = lock.read(folder) or lock.Lock()
-    installed = requirements.resolve(definition, held.resolved or (), options.platforms)
+    locked = lock.read(folder) or lock.Lock()
+    installed = requirements.resolve(definition, locked.resolved or (), options.platforms)
     target.mkdir(parents=True, exist_ok=True)
     _copy(source_files.selected(tree, folder), target / SOURCE)
     inside = _inside(definition, tree)
@@ -83,14 +83,14 @@ def write(opened: FunctionFolder, target: Path, options: Options) -> None:
     if installed.function:
         (target / "requirements.txt").write_text(installed.function, encoding="utf-8")
     if installed.own:
-        facts = {"python_version": installed.python, "requirements": list(installed.given)}
-        _write_json(target / "environment.json", facts)
+        provides = {"python_version": installed.python, "requirements": list(installed.given)}
+        _write_json(target / "environment.json", provides)
     package = wheel.write(target)
     for script in ("tools.sh", "python.sh"):
         shutil.copy(Path(__file__).with_name(script), target / script)
     text = dockerfile.render(_recipe(opened, tree, installed, package.name, options))
     (target / "Dockerfile").write_text(text, encoding="utf-8")
-    _settle(target, options.epoch)
+    _normalize(target, options.epoch)
 
 
 def _recipe(
@@ -141,7 +141,7 @@ def _labels(opened: FunctionFolder, tree: SourceTree) -> Mapping[str, str]:
 
 
 def _origin(tree: SourceTree) -> Provenance:
-    """Where the source came from, without paths of this machine."""
+    """Returns where the source came from, without paths of this machine."""
     given = tree.provenance
     scheme = "inline" if tree.inline else checked_scheme(given.source)
     place, mark, ref = given.source, "", ""
@@ -153,7 +153,7 @@ def _origin(tree: SourceTree) -> Provenance:
 
 
 def _inside(definition: FunctionDefinition, tree: SourceTree) -> FunctionDefinition:
-    """The definition as the image has it: its source is the folder beside it."""
+    """Returns the definition for the image, whose source is the folder beside it."""
     given = definition.source
     handlers = {
         name: _pathed(value, tree.module)
@@ -197,7 +197,7 @@ def _write_function(
 
 
 def _settings(opened: FunctionFolder) -> Mapping[str, Mapping[str, Any]]:
-    """What each settings file of the image says, by its name."""
+    """Returns the contents of the image's settings files, by file name."""
     settings = {MODEL_SETTINGS: _model_settings(opened)}
     of_server = opened.located.folder / SERVER_SETTINGS
     if of_server.is_file():
@@ -207,7 +207,7 @@ def _settings(opened: FunctionFolder) -> Mapping[str, Mapping[str, Any]]:
 
 
 def _model_settings(opened: FunctionFolder) -> Mapping[str, Any]:
-    """model-settings.json without a name, which platforms give, and without its own paths."""
+    """Returns model-settings.json without the name, which platforms give, and without paths."""
     settings: dict[str, Any] = {"implementation": IMPLEMENTATION}
     if opened.settings_file:
         settings.update(read_settings(opened.settings_file))
@@ -238,18 +238,20 @@ def _copy(files: Mapping[str, Path | bytes], target: Path) -> None:
             shutil.copy(content, path, follow_symlinks=False)
 
 
-def _settle(root: Path, epoch: int | None) -> None:
-    """Gives every file and folder the same rights and time wherever the context is made.
+def _normalize(root: Path, epoch: int | None) -> None:
+    """Sets the rights and times of all files, so that contexts are equal on every machine.
 
-    A file's time is of its content: BuildKit takes one of equal size and time for unchanged.
+    Real times would differ between machines, and miss the cache of layers. One time for all files
+    would hide changes: BuildKit takes a file of equal size and time for unchanged. So the time of a
+    file comes from a digest of its content, unless SOURCE_DATE_EPOCH asks for one time.
     """
     for path in [root, *root.rglob("*")]:
         when = epoch or 0
         if epoch is None and path.is_file() and not path.is_symlink():
             when = int(file_sha256(path)[:12], 16) % _LATEST
         if not path.is_symlink():
-            is_run = path.is_dir() or path.stat().st_mode & 0o100
-            path.chmod(0o755 if is_run else 0o644)
+            is_executable = path.is_dir() or path.stat().st_mode & 0o100
+            path.chmod(0o755 if is_executable else 0o644)
         os.utime(path, (when, when), follow_symlinks=False)
 
 

@@ -1,4 +1,4 @@
-"""From a function's folder to an image, or to the context for a builder elsewhere."""
+"""Builds an image from a function's folder, or writes the context for a builder elsewhere."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class Options:
     """How to build.
 
     Attributes:
-        engine: Its name; None for the first that answers.
-        platforms: `linux/amd64,linux/arm64`; None for the engine's own.
-        push: Push the image.
-        no_cache: Take no layer from a build before.
-        arguments: Build arguments, `NAME=VALUE` or `NAME`.
-        secrets: `id=NAME,src=FILE`.
-        ca_bundle: PEM file of authorities that the build's programs trust.
-        server_image: Whose Python the server gets beside a function's that it cannot run on.
-        extra: The engine's own options.
-        mounts: Whether the Dockerfile of a context that is only written may have mounts.
+        engine: Name of the engine; None for the first that answers.
+        platforms: `linux/amd64,linux/arm64`; None for the platform of the engine.
+        push: Whether to push the image.
+        no_cache: Whether to build every layer again.
+        arguments: Build arguments: `NAME=VALUE`, or `NAME` for a variable of this process.
+        secrets: Secrets: `id=NAME,src=FILE`.
+        ca_bundle: PEM file of certificate authorities that the programs of the build trust.
+        server_image: Image whose Python runs the server if MLServer cannot run on the function's.
+        extra: Further options of the engine.
+        mounts: Whether a Dockerfile for a builder elsewhere may have mounts.
     """
 
     engine: str | None = None
@@ -58,8 +58,8 @@ class Result:
     """An image that was built.
 
     Attributes:
-        record: As the lock has it now.
-        engine: Which built it.
+        record: Entry of the image in the lock.
+        engine: Name of the engine that built it.
     """
 
     record: lock.ImageRecord
@@ -70,9 +70,9 @@ def build(folder: Path, name: str, options: Options) -> Result:
     """Builds a function's image and records it in the function's lock.
 
     Args:
-        folder: The function's.
-        name: To tag the image with.
-        options: How.
+        folder: Folder of the function.
+        name: Name and tag of the image.
+        options: How to build.
 
     Raises:
         PyFuncError: The function cannot be read, fetched or resolved, or the engine fails.
@@ -85,12 +85,14 @@ def build(folder: Path, name: str, options: Options) -> Result:
         files(options.secrets, options.ca_bundle, with_indexes=engine.mounts) as secrets,
     ):
         target = Path(work, "context")
-        made_of = record.inputs(opened.definition, opened.located.folder)
+        parts = record.inputs(opened.definition, opened.located.folder)
         build_context.write(opened, target, _context_options(options, secrets, engine.mounts))
-        # BuildKit looks for files that it has in contexts before by the name of the folder, and
-        # with SOURCE_DATE_EPOCH all have one time.
+        # BuildKit keeps the context of an earlier build under the name of its folder, and takes a
+        # file of equal size and time for unchanged. With SOURCE_DATE_EPOCH all files have one time,
+        # so a changed file of equal size would not be sent. A folder named by its digest is new to
+        # BuildKit whenever a file has changed.
         target = target.rename(Path(work, tree_sha256(target)))
-        request = engines.Request(
+        request = engines.BuildRequest(
             context=target,
             name=name,
             platforms=options.platforms,
@@ -102,7 +104,7 @@ def build(folder: Path, name: str, options: Options) -> Result:
             extra=options.extra,
         )
         built = engine.build(request, Path(work))
-    made = lock.ImageRecord(name=name, digest=built.digest, id=built.id, inputs=made_of)
+    made = lock.ImageRecord(name=name, digest=built.digest, id=built.id, inputs=parts)
     lock.record_image(made, opened.located.folder)
     return Result(made, engine.name)
 
@@ -112,7 +114,7 @@ def write_context(folder: Path, target: Path, options: Options) -> None:
 
     Raises:
         PyFuncError: The function cannot be read, fetched or resolved.
-        BuildError: The target holds something.
+        BuildError: The target is not an empty folder.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise BuildError(f"{target}: expected an empty folder, or none")

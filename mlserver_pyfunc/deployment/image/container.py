@@ -1,4 +1,4 @@
-"""A function's image, run in the place of the function: what `serve` does where it can."""
+"""Runs a function's image instead of its source, which `serve` does if there is an image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from . import engines, record
 
 @dataclass(frozen=True)
 class Runnable:
-    """An image and the engine that has it."""
+    """An image, and the engine that has it."""
 
     engine: engines.Engine
     reference: str
@@ -29,11 +29,11 @@ class Runnable:
 
 
 def find(folder: Path, tell: Callable[[str], None]) -> Runnable | None:
-    """The image to run for a folder, None where its source is to be served.
+    """Finds the image to run for a folder; None if the source is to be served.
 
     Args:
-        folder: As given to `serve`.
-        tell: Takes a line that says why an image there is cannot be used.
+        folder: Folder given to `serve`.
+        tell: Called with a line that says why an existing image cannot be used.
 
     Raises:
         PyFuncError: The definition or the lock cannot be read.
@@ -41,7 +41,7 @@ def find(folder: Path, tell: Callable[[str], None]) -> Runnable | None:
     try:
         opened = open_folder(folder)
     except DefinitionError:
-        # A folder of several functions, or a broken one: the server says which.
+        # A folder of several functions, or a broken definition: the server reports which.
         return None
     found = record.recorded(opened.definition, opened.located.folder)
     if found is None:
@@ -66,10 +66,10 @@ def run(
     """Runs an image in the foreground until it ends, or a signal ends it.
 
     Args:
-        runnable: What to run.
-        ports: Of the host, by those of the container.
-        host: Address to publish them on.
-        when_ready: Called once the function can be called.
+        runnable: The image and its engine.
+        ports: Ports of the host, by port of the container.
+        host: Address to publish the ports on.
+        when_ready: Called as soon as the function can be called.
 
     Returns:
         The exit code of the engine's command.
@@ -87,7 +87,7 @@ def run(
             try:
                 return process.wait()
             except KeyboardInterrupt:
-                # The terminal sends it to the engine too, which stops the container.
+                # The terminal sends the interrupt to the engine too, which stops the container.
                 continue
     finally:
         signal.signal(signal.SIGTERM, previous)

@@ -1,4 +1,4 @@
-"""Runs an engine's command: passes on what it says, and keeps what explains a failure."""
+"""Runs the command of an engine: shows its output, and keeps the part that explains a failure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlserver_pyfunc import settings
 from mlserver_pyfunc.deployment.names import BuildError
 
 LAST_LINES = 12
-"""How much of an engine's own words a failure carries."""
+"""Number of lines of the engine's output that an error carries."""
 
 _STEP = re.compile(
     r"^(?:\[[\d/]+\] )?STEP \d+(?:/\d+)?:? ?(?P<buildah>.+)$"
@@ -26,13 +26,13 @@ _BLOCK_END = "------"
 
 
 def run(command: Sequence[str], variables: Mapping[str, str] | None = None) -> str:
-    """Runs an engine and passes on what it says.
+    """Runs an engine, and shows its output on standard error as it comes.
 
     Returns:
-        Its last lines.
+        The last 400 lines of output.
 
     Raises:
-        BuildError: It failed.
+        BuildError: The command failed. The message names the step that failed.
     """
     last: deque[str] = deque(maxlen=400)
     step = ""
@@ -55,16 +55,16 @@ def run(command: Sequence[str], variables: Mapping[str, str] | None = None) -> s
     return "\n".join(last)
 
 
-def _explanation(engine: str, step: str, said: Sequence[str]) -> str:
-    text = "\n".join(f"  {line}" for line in _telling(said)[-LAST_LINES:])
+def _explanation(engine: str, step: str, lines: Sequence[str]) -> str:
+    text = "\n".join(f"  {line}" for line in _useful(lines)[-LAST_LINES:])
     where = f' at step "{step[:200]}"' if step else ""
-    hint = settings.trust_hint("\n".join(said))
+    hint = settings.trust_hint("\n".join(lines))
     return f"{engine} failed{where}; its last lines:\n{text}" + (f"\n{hint}" if hint else "")
 
 
-def _telling(said: Sequence[str]) -> list[str]:
-    """What the failed step said; BuildKit repeats it, before the Dockerfile's text."""
-    lines = [line for line in said if line.strip()]
+def _useful(output: Sequence[str]) -> list[str]:
+    """Returns the output of the failed step. BuildKit repeats it before the Dockerfile's text."""
+    lines = [line for line in output if line.strip()]
     hint = ["the base image has no sh, which build steps and the server's start need"]
     hints = hint if any(_NO_SHELL.search(line) for line in lines) else []
     starts = [number for number, line in enumerate(lines) if line.startswith(" > [")]

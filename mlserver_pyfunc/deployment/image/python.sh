@@ -1,5 +1,5 @@
-# Makes a copied interpreter run where it was copied to: sh python.sh FOLDER VERSION IMAGE
-# What the image needs besides the folder goes into /build/etc.
+# Makes an interpreter run that was copied from another image: sh python.sh FOLDER VERSION IMAGE
+# Files that the image needs besides the folder go into /build/etc.
 set -eu
 folder=$1 version=$2 image=$3
 
@@ -7,7 +7,7 @@ runs() {
     "$folder/bin/python$version" -I -c 'import ctypes, lzma, sqlite3, ssl, zlib'
 }
 
-# What installs and what shows windows is of no use to a server.
+# A server needs neither installers nor graphical programs.
 rm -rf "$folder/share" "$folder/include" "$folder/lib/python$version/config-"* \
     "$folder/lib/python$version/site-packages/"* \
     "$folder/lib/python$version/ensurepip" "$folder/lib/python$version/idlelib" \
@@ -15,7 +15,8 @@ rm -rf "$folder/share" "$folder/include" "$folder/lib/python$version/config-"* \
 
 mkdir -p /build/etc
 if ! runs 2> /dev/null; then
-    # One that does not look for its library beside itself, as the official image's does.
+    # The interpreter of the official image finds libpython by the cache of the dynamic linker, not
+    # beside itself. The cache of the copy's image has to know the folder.
     rm -f "$folder/lib/libpython3.so"
     mkdir -p /etc/ld.so.conf.d /build/etc/ld.so.conf.d
     echo "$folder/lib" > /etc/ld.so.conf.d/mlserver.conf

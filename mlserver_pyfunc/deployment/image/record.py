@@ -1,7 +1,7 @@
-"""The image that was built of a function: which one, and whether it still is that function.
+"""The image that was built last from a function, and whether the function has changed since.
 
-What went into it is recorded in `function.lock` by parts, so that a stale image can be told
-from a current one, and what made it stale be named, with no engine and no network.
+`function.lock` records a digest for each part that went into the image. So a stale image is
+recognised, and the reason named, without an engine and without the network.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mlserver_pyfunc.sources.uri import checked_scheme
 from . import source_files as image_source
 
 RECIPE = 1
-"""Changes with what the build makes of equal inputs."""
+"""Version of the build. Raise it if the build makes another image from equal inputs."""
 
 _DISTRIBUTION = "mlserver-pyfunc"
 
@@ -32,10 +32,10 @@ class Image:
     """A function's image.
 
     Attributes:
-        reference: What to run: `name@sha256:...` once it was pushed, else `name:tag`.
-        stale: Whether the function has changed since.
-        why: What changed, in a few words; empty where nothing did.
-        id: By which engines on the machine that built it know it.
+        reference: `name@sha256:...` if the image was pushed, else `name:tag`.
+        stale: Whether the function has changed since the build.
+        why: What changed, in a few words; empty if nothing did.
+        id: Id of the image in the engine that built it.
     """
 
     reference: str
@@ -45,53 +45,53 @@ class Image:
 
 
 def recorded(definition: FunctionDefinition, folder: Path) -> Image | None:
-    """The image of a function: the one its definition names, else the one built last.
+    """Returns the image that the definition names, else the image built last, else None.
 
     Args:
-        definition: The function. An `image` in it is taken as it is, and never stale.
-        folder: The definition's folder, where the lock is.
+        definition: Definition of the function. An image that it names is never stale.
+        folder: Folder of the definition, with the lock.
 
     Raises:
-        SourceError: The lock is none, or a local source cannot be read.
+        SourceError: The lock is not valid, or a local source cannot be read.
     """
     if definition.image:
         return Image(definition.image)
-    held = lock.read(folder)
-    if held is None or held.image is None:
+    locked = lock.read(folder)
+    if locked is None or locked.image is None:
         return None
-    record = held.image
+    record = locked.image
     changed = differences(record.inputs, inputs(definition, folder))
     why = f"{' and '.join(changed)} changed since it was built" if changed else ""
     return Image(_reference(record), bool(changed), why, record.id)
 
 
 def inputs(definition: FunctionDefinition, folder: Path) -> dict[str, str]:
-    """The SHA-256 of each part that goes into a function's image, by the part's name.
+    """Returns the SHA-256 of each part that goes into a function's image, by the part's name.
 
-    Reads no network: a remote source is what the lock says it is.
+    Uses no network: the digest of a remote source comes from the lock.
 
     Raises:
-        SourceError: The lock is none, or a local source cannot be read.
+        SourceError: The lock is not valid, or a local source cannot be read.
     """
-    held = lock.read(folder) or lock.Lock()
+    locked = lock.read(folder) or lock.Lock()
     parts = {
         "definition": definition.model_dump(mode="json", exclude={"image"}),
         "settings": {name: _text(folder / name) for name in (MODEL_SETTINGS, SERVER_SETTINGS)},
-        "source": _source(definition.source, folder, held),
-        "resolved requirements": held.resolved,
+        "source": _source(definition.source, folder, locked),
+        "resolved requirements": locked.resolved,
         _DISTRIBUTION: [metadata.version(_DISTRIBUTION), RECIPE],
     }
     return {name: _sha256(value) for name, value in parts.items()}
 
 
 def differences(before: dict[str, str], now: dict[str, str]) -> list[str]:
-    """Names the parts that are not what they were."""
+    """Returns the names of the parts whose digests differ."""
     return [name for name in {**now, **before} if before.get(name) != now.get(name)]
 
 
-def _source(source: SourceDefinition, folder: Path, held: lock.Lock) -> Any:
+def _source(source: SourceDefinition, folder: Path, locked: lock.Lock) -> Any:
     if not source.is_inline and checked_scheme(source.source or "") not in ("", "file"):
-        return [held.commit, held.sha256, held.tree_sha256]
+        return [locked.commit, locked.sha256, locked.tree_sha256]
     tree = sources.fetch(source, folder)
     return image_source.sha256(image_source.selected(tree, folder))
 

@@ -1,7 +1,7 @@
-"""What is installed in an image, to the exact version, and in how many environments.
+"""What is installed in an image, in exact versions, and in how many environments.
 
-The server and the function share one where their requirements agree and MLServer runs on the
-function's Python; else the function has its own beside the server's.
+The server and the function share one environment if their requirements agree and MLServer runs on
+the function's Python. Otherwise the function has an environment of its own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from . import wheel
 
 SERVER_PYTHONS = ("3.10", "3.11", "3.12")
 DEFAULT_PYTHON = "3.12"
-"""Of a function that asks for none, and of a server beside one that MLServer cannot run on."""
+"""Version for a function that names none, and for a server that cannot run on the function's."""
 
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 _UV_PLATFORMS = {"linux/amd64": "x86_64-manylinux_2_28", "linux/arm64": "aarch64-manylinux_2_28"}
@@ -32,15 +32,16 @@ _UV_PLATFORMS = {"linux/amd64": "x86_64-manylinux_2_28", "linux/arm64": "aarch64
 
 @dataclass(frozen=True)
 class Installed:
-    """What an image has installed. Each text is a requirements file of exact versions.
+    """What an image has installed.
 
     Attributes:
-        python: Of the function.
-        server_python: Of the server.
-        server: Requirements of the server's environment.
-        function: Of the function, on top of the server's or in an environment of its own.
-        own: Whether the function has one of its own.
-        given: The lines that an own environment satisfies, as the definition has them.
+        python: Python version of the function.
+        server_python: Python version of the server.
+        server: Requirements file of the server's environment, with exact versions.
+        function: Requirements file of the function, with exact versions: on top of the server's, or
+            for an environment of its own.
+        own: Whether the function has an environment of its own.
+        given: Requirements that this environment satisfies, as the definition writes them.
     """
 
     python: str
@@ -54,15 +55,15 @@ class Installed:
 def resolve(
     definition: FunctionDefinition, locked: Sequence[str] = (), platforms: str | None = None
 ) -> Installed:
-    """Finds the versions that an image gets.
+    """Finds the versions to install in an image.
 
     Args:
-        definition: The function.
-        locked: Exact versions that a lock holds.
-        platforms: To build for; this machine's where not given.
+        definition: Definition of the function.
+        locked: Exact versions from the lock.
+        platforms: Platforms to build for; None for the platform of this machine.
 
     Raises:
-        PyFuncError: There are none; carries uv's explanation.
+        PyFuncError: No versions satisfy the requirements. The message has uv's explanation.
     """
     _check_local(definition)
     python = definition.python_version or DEFAULT_PYTHON
@@ -90,7 +91,7 @@ def resolve(
 
 
 def is_hashed(compiled: str) -> bool:
-    """Whether every entry of a requirements file has a hash."""
+    """Tells whether every entry of a requirements file has a hash."""
     return all("--hash=" in entry for entry in _entries(compiled).values())
 
 
@@ -101,11 +102,11 @@ def _shared(
     python: str,
     platforms: str,
 ) -> Installed | None:
-    """One environment for both, None where there is none."""
+    """Resolves one environment for server and function; None if their requirements conflict."""
     alone = _compile(server, (), python, platforms)
     if not function:
         return Installed(python, python, alone, "", own=False)
-    # The server's layer stays the one that other functions have, where that can be.
+    # First with the server's versions fixed, so that images of other functions share its layer.
     for constraints in ([*_entries(alone).values(), *locked], locked):
         try:
             both = _entries(_compile([*server, *function], constraints, python, platforms))
@@ -122,14 +123,14 @@ def _shared(
 
 def _compile(lines: Sequence[str], constraints: Sequence[str], python: str, platforms: str) -> str:
     with TemporaryDirectory() as work:
-        held = Path(work, "constraints.txt")
-        held.write_text("".join(f"{line}\n" for line in map(_without_hashes, constraints)))
+        file = Path(work, "constraints.txt")
+        file.write_text("".join(f"{line}\n" for line in map(_without_hashes, constraints)))
         options = [
             *("--quiet", "--no-header", "--no-annotate", "--generate-hashes"),
             *("--no-emit-index-url", "--no-emit-find-links"),
-            # Looking for an interpreter of that version would take longer than resolving.
+            # uv would look for an interpreter of that version, which takes longer than resolving.
             *("--python", sys.executable, "--python-version", python),
-            *("--constraints", str(held)),
+            *("--constraints", str(file)),
             *_platform_options(platforms),
         ]
         return uv.run(["pip", "compile", *options, "-"], stdin="\n".join(lines))
@@ -147,7 +148,7 @@ def _platform_options(platforms: str) -> list[str]:
 
 
 def _entries(compiled: str) -> dict[str, str]:
-    """A requirements file's entries, with their hashes, by name."""
+    """Returns the entries of a requirements file, with their hashes, by package name."""
     entries: dict[str, str] = {}
     name = ""
     for line in compiled.splitlines(keepends=True):

@@ -1,4 +1,4 @@
-"""Files that only a build's steps see: authorities to trust, and the indexes of this machine."""
+"""Files that only the steps of a build see: certificate authorities, and the package indexes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from . import dockerfile
 def files(
     given: Sequence[str], ca_bundle: Path | None, *, with_indexes: bool
 ) -> Iterator[list[str]]:
-    """The secrets of a build, `id=NAME,src=FILE`.
+    """Yields the secrets of a build, `id=NAME,src=FILE`, while their files exist.
 
     Args:
-        given: The user's.
-        ca_bundle: PEM file of authorities to trust.
-        with_indexes: Hand on the package indexes that this machine is set to. They may hold
-            passwords, so they go by secrets too.
+        given: Secrets of the user.
+        ca_bundle: PEM file of certificate authorities to trust.
+        with_indexes: Whether to pass on the package indexes that this machine uses. Their URLs may
+            hold passwords, so they must not be build arguments, which stay in the image's history.
 
     Raises:
         BuildError: A secret is malformed, or the bundle holds no certificate.
@@ -51,6 +51,8 @@ def _trust(ca_bundle: Path) -> dict[str, str]:
         raise BuildError(f"CA bundle: {ca_bundle}: {reason}") from None
     if "-----BEGIN CERTIFICATE-----" not in text:
         raise BuildError(f"CA bundle: {ca_bundle}: expected certificates in PEM form")
+    # apt has no variable for a file of authorities, only one for a configuration file, so a second
+    # secret holds the configuration that names the first.
     place = f"/run/secrets/{dockerfile.CA_SECRET}"
     return {
         dockerfile.CA_SECRET: text,
@@ -59,7 +61,7 @@ def _trust(ca_bundle: Path) -> dict[str, str]:
 
 
 def _indexes() -> dict[str, str]:
-    """Configuration of uv and of pip; nothing where only the public index is used."""
+    """Returns configuration files of uv and pip; none if only the public index is used."""
     first, others = configured_indexes()
     first = first if first and _is_remote(first) else None
     others = [index for index in others if _is_remote(index)]

@@ -1,4 +1,4 @@
-"""Which files of a function's source go into its image."""
+"""Selects the files of a function's source that go into its image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlserver_pyfunc.sources.safe_tree import quoted
 
 IGNORE_FILE = ".dockerignore"
 
-# Anything but the last four can be taken in after all by a line of .dockerignore: !NAME
+# A line !NAME of .dockerignore takes a file in after all.
 _IGNORED = """
 .git
 .git*
@@ -67,6 +67,7 @@ test_*.py
 conftest.py
 Dockerfile
 """
+# No line of .dockerignore takes these in.
 _NEVER = """
 /.dockerignore
 /function.yaml
@@ -77,18 +78,18 @@ _NEVER = """
 
 
 def selected(tree: SourceTree, folder: Path) -> dict[str, Path | bytes]:
-    """The files that go into the image, by their path in it.
+    """Returns the files that go into the image, or their contents, by their path in it.
 
     Args:
-        tree: The source.
-        folder: The definition's folder.
+        tree: Source of the function.
+        folder: Folder of the definition.
 
     Raises:
         BuildError: A link leads out of the source.
     """
     files: dict[str, Path | bytes] = {}
     if tree.module and not tree.inline and not _is_inside(tree.root, folder):
-        # One file of a folder that is not the function's: its neighbours are none of ours.
+        # The source is one file elsewhere: the files beside it are not part of the function.
         path = tree.root / f"{tree.module}.py"
         return {path.name: path}
     spec = _spec(tree.root)
@@ -100,7 +101,7 @@ def selected(tree: SourceTree, folder: Path) -> dict[str, Path | bytes]:
 
 
 def sha256(files: Mapping[str, Path | bytes]) -> str:
-    """One digest of selected files: of their paths and contents."""
+    """Returns one digest over the paths and contents of selected files."""
     digest = hashlib.sha256()
     for name, content in files.items():
         of = hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else _of(content)
@@ -122,7 +123,7 @@ def _spec(root: Path) -> GitIgnoreSpec:
 
 
 def _anchored(line: str) -> str:
-    """A line of .dockerignore, which counts from the top, as .gitignore writes it."""
+    """Translates a line of .dockerignore, which is relative to the root, into one of .gitignore."""
     mark, pattern = ("!", line[1:].strip()) if line.startswith("!") else ("", line)
     return f"{mark}/{pattern.lstrip('/')}" if pattern else ""
 

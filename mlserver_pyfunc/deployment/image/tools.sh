@@ -1,4 +1,4 @@
-# Checks what the base image has, and brings uv: sh tools.sh PYTHON_VERSION UV_REQUIREMENT
+# Checks what the base image has, and installs uv: sh tools.sh PYTHON_VERSION UV_REQUIREMENT
 set -eu
 version=$1 requirement=$2
 

@@ -1,4 +1,4 @@
-"""This package as a wheel, made of its installed files: it need not come from an index."""
+"""Writes this package as a wheel from its installed files, so that no index is needed for it."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def version() -> str:
-    """The version of this package."""
+    """Returns the version of this package."""
     return metadata.version(DISTRIBUTION)
 
 
 def requirements() -> list[str]:
-    """What this package requires, without extras."""
+    """Returns the requirements of this package, without its extras."""
     lines = metadata.requires(DISTRIBUTION) or []
     return [line for line in lines if not _is_extra(Requirement(line))]
 
 
 def write(folder: Path) -> Path:
-    """Writes the wheel into a folder; equal files give equal bytes."""
+    """Writes the wheel into a folder. Equal files give equal bytes."""
     distribution = metadata.distribution(DISTRIBUTION)
     info = f"mlserver_pyfunc-{distribution.version}.dist-info"
     path = folder / f"mlserver_pyfunc-{distribution.version}-py3-none-any.whl"

@@ -233,6 +233,8 @@ def test_the_wheel_is_this_package(write_function: WriteFunction, tmp_path: Path
         entry_points = next(name for name in found if name.endswith("entry_points.txt"))
         assert "mlserver-pyfunc = mlserver_pyfunc.cli:main" in archive.read(entry_points).decode()
     assert "mlserver_pyfunc/function.schema.json" in found
+    image = "mlserver_pyfunc/deployment/image"
+    assert {f"{image}/{name}" for name in ("Dockerfile.jinja", "python.sh", "tools.sh")} <= {*found}
     assert not [name for name in found if "__pycache__" in name]
 
 

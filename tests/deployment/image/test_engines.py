@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mlserver_pyfunc.deployment.image import engines
-from mlserver_pyfunc.deployment.image.engines import Request
+from mlserver_pyfunc.deployment.image.engines import BuildRequest
 from mlserver_pyfunc.deployment.names import BuildError
 
 from .fakes import DIGEST, ID, Put
@@ -43,8 +43,8 @@ def called(calls: Path, word: str) -> list[str]:
     return found
 
 
-def request(tmp_path: Path, **keys: Any) -> Request:
-    return Request(context=tmp_path / "context", name="registry.example/iris:1", **keys)
+def request(tmp_path: Path, **keys: Any) -> BuildRequest:
+    return BuildRequest(context=tmp_path / "context", name="registry.example/iris:1", **keys)
 
 
 @pytest.mark.parametrize(
