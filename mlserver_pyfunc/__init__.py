@@ -1,8 +1,4 @@
-"""Serve any Python function through MLServer, with its tensor contract enforced.
-
-MLServer reloads this file on every access to `settings.implementation`, and a worker
-imports it where MLServer is absent: names are therefore looked up only when asked for.
-"""
+"""Serves any Python function through MLServer, with its tensor contract enforced."""
 
 from __future__ import annotations
 
@@ -19,6 +15,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["FunctionDefinition", "InferenceError", "PyFuncRuntime", "__version__"]
 
+# MLServer reloads this module each time it reads `settings.implementation`, and workers import
+# it where MLServer is not installed. Importing these names here would cost time in the first
+# case and fail in the second, so `__getattr__` (PEP 562) imports them when they are first used.
 _LAZY = {"FunctionDefinition": "definition", "PyFuncRuntime": "hosts.mlserver.runtime"}
 
 
@@ -29,6 +28,6 @@ def __getattr__(name: str) -> Any:
         with prefer_installed():
             module = import_module(f".{_LAZY[name]}", __name__)
     except ImportError as error:
-        # MLServer takes an ImportError from here for "no such implementation".
+        # MLServer would report an ImportError as "no such implementation" without the cause.
         raise DependencyError(str(error)) from error
     return getattr(module, name)

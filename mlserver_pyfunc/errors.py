@@ -1,6 +1,21 @@
-"""The error taxonomy: what went wrong, in words for a client, with an HTTP status.
+"""All errors of this package, and the HTTP status of those that answer a request.
 
-This module imports no package, so that a worker in a foreign interpreter can use it too.
+    PyFuncError
+      + DependencyError     a package that this one needs is missing
+      + DefinitionError     the function definition is not valid
+      + SourceError         the source cannot be fetched, verified or unpacked
+      + BindError           a handler, init or unload function cannot be found or called
+      + LoadError           a function did not become ready
+      + RequestError        500   answers one inference request
+          + InferenceError  400   raised by user code, with any status from 400 to 599
+          + ContractError   400   the request breaks the tensor contract
+          + ResponseError   500   the handler's result breaks the tensor contract
+          + HandlerError    500   the handler raised any other exception
+          + WorkerError     500   the worker process died during the call
+          + OverloadedError 503   the queue is full
+          + TimeLimitError  504   the call took longer than its time limit
+
+Needs only the standard library, because workers in other interpreters import it too.
 """
 
 from __future__ import annotations
@@ -8,17 +23,23 @@ from __future__ import annotations
 import sys
 
 MAX_MESSAGE_CHARS = 2000
-"""gRPC carries messages in a header of 8 KiB at most: longer ones would be lost."""
+"""Maximum length of a message, in characters."""
 
 MAX_HEADER_BYTES = 3 * MAX_MESSAGE_CHARS
+"""Maximum length of a message in a gRPC header, in bytes.
+
+gRPC sends the message as the percent-encoded header `grpc-message`, and clients accept 8 KiB
+of headers by default. A client that gets more loses the status code too.
+https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#responses
+"""
 
 
 class PyFuncError(Exception):
-    """Any failure of ours. `str(error)` is fit for a client: no traceback, no secret."""
+    """Base of all errors. `str(error)` can be shown to clients: no traceback, no secret."""
 
 
 class DependencyError(PyFuncError):
-    """A package that this one needs is not installed, or not in a version that fits."""
+    """A package that this one needs is missing, or its version does not fit."""
 
     def __init__(self, cause: str) -> None:
         super().__init__(
@@ -28,7 +49,7 @@ class DependencyError(PyFuncError):
 
 
 class DefinitionError(PyFuncError):
-    """The function definition cannot be read, or says something impossible."""
+    """The function definition cannot be read or is not valid."""
 
 
 class SourceError(PyFuncError):
@@ -36,11 +57,11 @@ class SourceError(PyFuncError):
 
 
 class BindError(PyFuncError):
-    """A handler, init or unload function cannot be found or called as it is written."""
+    """A handler, init or unload function cannot be found, or cannot be called as written."""
 
 
 class LoadError(PyFuncError):
-    """A function did not become ready. Names the function, the phase and the cause."""
+    """A function did not become ready. The message names function, phase and cause."""
 
     def __init__(self, model_name: str, phase: str, cause: str) -> None:
         super().__init__(safe_message(f'function "{model_name}" failed to load: {phase}: {cause}'))
@@ -49,7 +70,11 @@ class LoadError(PyFuncError):
 
 
 class RequestError(PyFuncError):
-    """An error answered to one inference request, with its HTTP status."""
+    """The answer to one inference request is an error.
+
+    Attributes:
+        status: HTTP status. gRPC clients get the corresponding code.
+    """
 
     status = 500
 
@@ -60,14 +85,25 @@ class RequestError(PyFuncError):
 
 
 class InferenceError(RequestError):
-    """Raise this in a handler to answer a request with a message and status of your own.
+    """Answers a request with your own message and status: raise it in a handler.
 
     Args:
-        message: Shown to the client as it is.
-        status: HTTP status, 400 to 599. gRPC clients get the code that corresponds.
+        message: Text for the client, sent as it is.
+        status: HTTP status from 400 to 599. gRPC clients get the corresponding code.
 
     Raises:
         ValueError: `status` is not an error status.
+
+    Examples:
+        >>> def double(x):
+        ...     if len(x) > 3:
+        ...         raise InferenceError("expected at most 3 values", status=413)
+        ...     return [2 * value for value in x]
+        >>> double([1, 2])
+        [2, 4]
+        >>> double([1, 2, 3, 4])
+        Traceback (most recent call last):
+        mlserver_pyfunc.errors.InferenceError: expected at most 3 values
     """
 
     status = 400
@@ -79,25 +115,29 @@ class InferenceError(RequestError):
 
 
 class ContractError(RequestError):
-    """The request does not keep the function's tensor contract."""
+    """The request breaks the function's tensor contract. Status 400."""
 
     status = 400
 
 
 class ResponseError(RequestError):
-    """The handler's result does not keep the function's tensor contract."""
-
-    status = 500
+    """The handler's result breaks the function's tensor contract. Status 500."""
 
 
 class HandlerError(RequestError):
-    """The handler raised something that is not ours."""
+    """The handler raised an exception that is not one of ours. Status 500."""
 
-    status = 500
+
+class WorkerError(RequestError):
+    """The worker process died during the call. Status 500."""
 
 
 class OverloadedError(RequestError):
-    """The queue is full. `retry_after` is in seconds."""
+    """The queue is full. Status 503.
+
+    Attributes:
+        retry_after: Time in seconds after which the client should try again.
+    """
 
     status = 503
 
@@ -106,36 +146,40 @@ class OverloadedError(RequestError):
         self.retry_after = retry_after
 
 
-class WorkerError(RequestError):
-    """The worker process died during the call."""
-
-    status = 500
-
-
 class TimeLimitError(RequestError):
-    """The call took longer than `serving.timeout`."""
+    """The call took longer than its time limit. Status 504."""
 
     status = 504
 
 
 def safe_message(message: object) -> str:
-    """A message as every route can send it: of characters that UTF-8 has, cut to
-    `MAX_MESSAGE_CHARS`, and to `MAX_HEADER_BYTES` as gRPC writes it."""
-    message = message if isinstance(message, str) else _said(message)
+    """Converts a message to text that every route can send.
+
+    Escapes characters that UTF-8 cannot encode; cuts the text at `MAX_MESSAGE_CHARS`, and at
+    `MAX_HEADER_BYTES` in the encoding of gRPC headers.
+    """
+    message = message if isinstance(message, str) else _safe_str(message)
     if not message.isascii():
-        # Names of files that are no UTF-8 hold lone surrogates.
+        # File names that are not UTF-8 contain lone surrogates (PEP 383).
         message = message.encode(errors="backslashreplace").decode()
     if len(message) > MAX_MESSAGE_CHARS:
         message = message[: MAX_MESSAGE_CHARS - 3] + "..."
     excess = _header_bytes(message) - MAX_HEADER_BYTES
     while excess > 0:
-        # A character takes up to 12 bytes.
+        # One character takes at most 12 bytes: four bytes of UTF-8, each written as %XX.
         message = message[: -max(excess // 12, 1) - 3] + "..."
         excess = _header_bytes(message) - MAX_HEADER_BYTES
     return message
 
 
-def _said(value: object) -> str:
+def describe(error: BaseException) -> str:
+    """Describes an exception like the last line of a traceback: `ValueError: bad input`."""
+    text, name = _safe_str(error), type(error).__name__
+    return f"{name}: {text}" if text else name
+
+
+def _safe_str(value: object) -> str:
+    # `__str__` may be user code, which can raise anything.
     try:
         return str(value)
     except BaseException:
@@ -143,14 +187,8 @@ def _said(value: object) -> str:
 
 
 def _header_bytes(message: str) -> int:
-    """The bytes that a gRPC header takes: those that are no printable ASCII are written %XX."""
+    """Counts the bytes of a message in a gRPC header, in which gRPC writes bytes as %XX."""
     if message.isascii() and message.isprintable():
         return len(message)
     encoded = message.encode()
     return len(encoded) + 2 * sum(not 0x20 <= byte < 0x7F for byte in encoded)
-
-
-def describe(error: BaseException) -> str:
-    """Names an exception as Python's own last line does: `ValueError: bad input`."""
-    text, name = _said(error), type(error).__name__
-    return f"{name}: {text}" if text else name

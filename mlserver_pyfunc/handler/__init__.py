@@ -1,4 +1,4 @@
-"""The user's code: imported, found, bound to tensors, called, and its result read.
+"""User code: importing it, finding its callables, binding, calling, and reading its results.
 
-Needs only NumPy and the standard library, since it also runs in worker processes.
+Needs only NumPy and the standard library, because workers in other interpreters import it.
 """

@@ -1,4 +1,4 @@
-"""A handler's signature to a call plan, made once at load."""
+"""Binds a handler's parameters to inputs and reserved names, once, when a function is loaded."""
 
 from __future__ import annotations
 
@@ -27,19 +27,37 @@ RESERVED: dict[str, Getter] = {
     "project": lambda call: getattr(call.context, "project", None),
     "run": lambda call: getattr(call.context, "run", None),
 }
+"""Parameter names that get something other than an input, with the function that returns it."""
 
 
 @dataclass(frozen=True)
 class CallPlan:
-    """How to call a handler.
+    """The way to call a handler. Made by `bind`.
 
     Attributes:
         function: The handler.
-        kind: How it runs: awaited, iterated or simply called.
-        positional: What its positional-only parameters get.
-        keywords: What its other parameters get, and the optional input without which the
-            parameter keeps its default.
-        spread: Names of inputs that `**kwargs` takes.
+        kind: Whether the handler is called, awaited or iterated.
+        positional: Getters of its positional-only parameters, in order.
+        keywords: Name and getter of each other parameter, and the name of an optional input
+            without which the parameter keeps its default, or None.
+        spread: Names of the inputs for `**kwargs`.
+
+    Examples:
+        >>> from mlserver_pyfunc.protocol.tensors import DATATYPES
+        >>> x = TensorSpec("x-1", DATATYPES["FP32"], (-1,))
+        >>> def scale(x_1, parameters, factor=10):
+        ...     return [value * factor for value in x_1]
+        >>> plan = bind(scale, [x])
+        >>> plan.kind
+        'sync'
+        >>> plan.required_fields
+        frozenset({'parameters'})
+        >>> plan(InferenceCall(context=None, inputs={"x-1": [1, 2]}, specs={"x-1": x}))
+        [10, 20]
+        >>> bind(lambda x_1, y: x_1, [x])
+        Traceback (most recent call last):
+        mlserver_pyfunc.errors.BindError: handler parameter "y" matches nothing, expected
+        one of x_1, request, context, inputs, parameters, headers, event, project, run
     """
 
     function: Callable[..., Any]
@@ -50,17 +68,18 @@ class CallPlan:
 
     @property
     def streams(self) -> bool:
+        """Whether the handler is a generator, whose items are sent as a stream."""
         return self.kind in ("generator", "async generator")
 
     @property
     def required_fields(self) -> frozenset[str]:
-        """Which parts of the request the handler asks for besides its tensors."""
+        """Fields of the request that the handler asks for besides its tensors."""
         getters = [*self.positional, *(getter for _, getter, _ in self.keywords)]
-        parts = ("request", "parameters", "headers", "event")
-        return frozenset(name for name in parts if RESERVED[name] in getters)
+        fields = ("request", "parameters", "headers", "event")
+        return frozenset(name for name in fields if RESERVED[name] in getters)
 
     def __call__(self, call: InferenceCall) -> Any:
-        """Calls the handler: its result, awaitable or generator."""
+        """Calls the handler. Returns its result, awaitable or generator."""
         inputs = call.inputs
         keywords = {
             name: get(call)
@@ -88,14 +107,11 @@ def bind(function: Callable[..., Any], inputs: Iterable[TensorSpec]) -> CallPlan
         match = matches.get(parameter.name)
         if parameter.kind is parameter.POSITIONAL_ONLY:
             positional.append(_or_default(parameter, match))
-            continue
-        if match is None:
-            continue
-        getter, spec = match
-        keeps_default = (
-            spec is not None and spec.optional and parameter.default is not inspect._empty
-        )
-        keywords.append((parameter.name, getter, spec.name if spec and keeps_default else None))
+        elif match is not None:
+            getter, spec = match
+            has_default = parameter.default is not parameter.empty
+            optional = spec.name if spec and spec.optional and has_default else None
+            keywords.append((parameter.name, getter, optional))
     taken = {spec.name for _, spec in matches.values() if spec}
     has_spread = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
     spread = tuple(name for name in specs if name not in taken) if has_spread else ()
@@ -105,6 +121,7 @@ def bind(function: Callable[..., Any], inputs: Iterable[TensorSpec]) -> CallPlan
 def _matches(
     signature: inspect.Signature, specs: Mapping[str, TensorSpec]
 ) -> dict[str, tuple[Getter, TensorSpec | None]]:
+    """Returns the getter of each matched parameter, and the input if it gets one."""
     by_identifier = {parameter_name(name): spec for name, spec in specs.items()}
     matches: dict[str, tuple[Getter, TensorSpec | None]] = {}
     free: list[inspect.Parameter] = []
@@ -118,16 +135,10 @@ def _matches(
             matches[parameter.name] = (RESERVED[parameter.name], None)
         elif parameter.default is parameter.empty:
             free.append(parameter)
-    unmatched = [spec for spec in specs.values() if parameter_name(spec.name) not in matches]
-    if (
-        len(specs) == 1
-        and len(free) == 1
-        and unmatched
-        and free[0].kind is not free[0].KEYWORD_ONLY
-    ):
-        spec = unmatched[0]
-        matches[free[0].name] = (_input(spec.name), spec)
-        free = []
+    if len(specs) == len(free) == 1 and free[0].kind is not free[0].KEYWORD_ONLY:
+        [(identifier, spec)] = by_identifier.items()
+        if identifier not in matches:
+            matches[free.pop().name] = (_input(spec.name), spec)
     if free:
         offers = ", ".join([*by_identifier, *RESERVED])
         names = ", ".join(f'"{parameter.name}"' for parameter in free)
@@ -142,7 +153,10 @@ def _input(name: str) -> Getter:
 def _or_default(
     parameter: inspect.Parameter, match: tuple[Getter, TensorSpec | None] | None
 ) -> Getter:
-    """What a positional-only parameter gets: by its place, so that none may be left out."""
+    """Returns the getter of a positional-only parameter.
+
+    It cannot be left out, as a keyword can, because later parameters would move forward.
+    """
     default = None if parameter.default is parameter.empty else parameter.default
     if match is None:
         return lambda call: default
@@ -154,7 +168,7 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
     try:
         return inspect.signature(function)
     except (TypeError, ValueError):
-        # Functions written in C may not tell: taken to have one parameter.
+        # Some functions written in C, such as `max`, have no signature.
         only = inspect.Parameter("input", inspect.Parameter.POSITIONAL_ONLY)
         return inspect.Signature([only])
 

@@ -1,7 +1,4 @@
-"""One call of the handler, and what user code may ask of it: the request and the event.
-
-Needs only NumPy and the standard library.
-"""
+"""One call of a handler, and the objects that a handler can ask for: request and event."""
 
 from __future__ import annotations
 
@@ -13,26 +10,34 @@ from functools import cached_property
 from typing import Any
 
 from mlserver_pyfunc.protocol import bytes_tensors, tensors
-from mlserver_pyfunc.protocol.contract import TensorSpec
+from mlserver_pyfunc.protocol.contract import NamedArray, TensorSpec
 from mlserver_pyfunc.protocol.request import RequestInput
+from mlserver_pyfunc.protocol.response import tensor_head
 from mlserver_pyfunc.protocol.tensors import Array
 
 from .context import Context
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
-"""Of the call that runs, for the log."""
+"""Id of the request that is being handled, for log records."""
 
-_SHOWN_ID_CHARS = 80
+_MAX_ID_CHARS = 80
 
 
 def printable_id(call_id: str) -> str:
-    """A client's request id as it may stand in the log: short, and on one line."""
-    return "".join(c if c.isprintable() else "?" for c in call_id[:_SHOWN_ID_CHARS])
+    """Returns a client's request id in a form that is safe to log: short, on one line."""
+    return "".join(c if c.isprintable() else "?" for c in call_id[:_MAX_ID_CHARS])
 
 
 @dataclass(frozen=True)
 class DecodedRequest:
-    """An inference request as the protocol has it."""
+    """The inference request that a handler gets for its parameter `request`.
+
+    Attributes:
+        id: Identifier of the request; empty if it has none.
+        parameters: Parameters of the request.
+        inputs: Input tensors; `data` is an array of the declared datatype.
+        outputs: Names of the requested outputs; empty if all are requested.
+    """
 
     id: str
     parameters: Mapping[str, Any]
@@ -42,11 +47,15 @@ class DecodedRequest:
 
 @dataclass(frozen=True)
 class Event:
-    """An inference request as a Nuclio event, for digitalhub handlers.
+    """An inference request in the form of a Nuclio event, for digitalhub handlers.
 
     Attributes:
-        body: The request as JSON has it: tensors as flat lists, BYTES as text.
-        headers: HTTP headers or gRPC metadata, and X-Model-Name, X-Model-Version.
+        id: Identifier of the request; empty if it has none.
+        body: The request in its JSON form: tensors as flat lists, BYTES as strings.
+        headers: HTTP headers or gRPC metadata, plus X-Model-Name and X-Model-Version.
+        timestamp: Time at which the event was made, in UTC.
+        content_type: Media type of the body.
+        method: HTTP method.
     """
 
     id: str
@@ -57,19 +66,22 @@ class Event:
     method: str = "POST"
 
     def get_header(self, name: str, default: Any = None) -> Any:
-        """Looks up a header, whatever its case."""
+        """Returns a header by its name, in any case."""
         wanted = name.lower()
         return next((v for k, v in self.headers.items() if k.lower() == wanted), default)
 
 
 class InferenceCall:
-    """One call of the handler: what each of its parameters may ask for.
+    """One call of a handler, with everything that its parameters can ask for.
+
+    What few handlers ask for is made when it is first read.
 
     Args:
-        context: The function's.
+        context: Context of the function.
         inputs: Decoded arrays by input name.
         specs: Declared inputs by name.
-        payload: The host's inference request, for what is seldom asked for.
+        request: The inference request: `InferenceRequest`, or a type with its attributes,
+            such as MLServer's. None if the call has no request, as in a warm-up.
     """
 
     def __init__(
@@ -77,74 +89,58 @@ class InferenceCall:
         context: Context,
         inputs: dict[str, Array],
         specs: Mapping[str, TensorSpec],
-        payload: Any = None,
+        request: Any = None,
     ) -> None:
         self.context = context
         self.inputs = inputs
         self.specs = specs
-        self._payload = payload
+        self._request = request
 
     @property
     def id(self) -> str:
-        return getattr(self._payload, "id", None) or ""
+        """Identifier of the request; empty if it has none."""
+        return getattr(self._request, "id", None) or ""
 
     @cached_property
     def parameters(self) -> Mapping[str, Any]:
-        """The request's parameters, without the host's `headers`."""
-        parameters = _mapping(getattr(self._payload, "parameters", None))
+        """Parameters of the request, without `headers`, which MLServer adds to them."""
+        parameters = _mapping(getattr(self._request, "parameters", None))
         return {key: value for key, value in parameters.items() if key != "headers"}
 
     @cached_property
     def headers(self) -> Mapping[str, str]:
-        """HTTP headers (names in lower case) or gRPC metadata."""
-        headers = getattr(getattr(self._payload, "parameters", None), "headers", None)
+        """HTTP headers, with names in lower case, or gRPC metadata."""
+        headers = getattr(getattr(self._request, "parameters", None), "headers", None)
         return headers or {}
 
     @cached_property
     def outputs(self) -> list[str]:
-        """Names of the outputs asked for; empty for all."""
-        return [output.name for output in getattr(self._payload, "outputs", None) or ()]
+        """Names of the requested outputs; empty if all are requested."""
+        return [output.name for output in getattr(self._request, "outputs", None) or ()]
 
     @cached_property
     def request(self) -> DecodedRequest:
-        tensors_sent = getattr(self._payload, "inputs", ())
-        parameters = {tensor.name: _mapping(tensor.parameters) for tensor in tensors_sent}
-        return DecodedRequest(
-            id=self.id,
-            parameters=self.parameters,
-            inputs=[
-                RequestInput(
-                    name=name,
-                    shape=list(array.shape),
-                    datatype=self.specs[name].datatype.name,
-                    data=array,
-                    parameters=parameters.get(name, {}),
-                )
-                for name, array in self.inputs.items()
-            ],
-            outputs=self.outputs,
-        )
+        """The request with decoded inputs."""
+        received = getattr(self._request, "inputs", ())
+        parameters = {tensor.name: _mapping(tensor.parameters) for tensor in received}
+        inputs = []
+        for name, array in self.inputs.items():
+            datatype = self.specs[name].datatype.name
+            shape = list(array.shape)
+            inputs.append(RequestInput(name, datatype, shape, array, parameters.get(name, {})))
+        return DecodedRequest(self.id, self.parameters, inputs, self.outputs)
 
     @cached_property
     def event(self) -> Event:
+        """The request as a Nuclio event."""
         body: dict[str, Any] = {"id": self.id, "inputs": []}
         if self.parameters:
             body["parameters"] = dict(self.parameters)
-        for tensor in self.request.inputs:
-            is_bytes = tensor.datatype == "BYTES"
-            data = (
-                bytes_tensors.to_json_bytes(tensor.data)[0]
-                if is_bytes
-                else tensors.to_list(tensor.data)
-            )
-            body["inputs"].append(
-                {
-                    "name": tensor.name,
-                    "shape": tensor.shape,
-                    "datatype": tensor.datatype,
-                    "data": data,
-                }
-            )
+        for name, array in self.inputs.items():
+            spec = self.specs[name]
+            is_bytes = spec.datatype.is_bytes
+            data = bytes_tensors.to_json_bytes(array)[0] if is_bytes else tensors.to_list(array)
+            body["inputs"].append({**tensor_head(NamedArray(spec, array)), "data": data})
         if self.outputs:
             body["outputs"] = [{"name": name} for name in self.outputs]
         names = {
@@ -156,7 +152,7 @@ class InferenceCall:
 
 
 def _mapping(parameters: Any) -> Mapping[str, Any]:
-    """The host's parameters object as a mapping of what was given."""
+    """Converts parameters to a mapping; they may be a mapping, None or a pydantic model."""
     if parameters is None:
         return {}
     if isinstance(parameters, Mapping):

@@ -1,7 +1,4 @@
-"""What user code is given as long as the function is loaded: the context.
-
-Needs only the standard library.
-"""
+"""The context: the object that user code shares from load to unload."""
 
 from __future__ import annotations
 
@@ -14,11 +11,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Response:
-    """An answer in the manner of Nuclio: `context.Response(body=..., status_code=...)`.
+    """A result in the form of Nuclio: `context.Response(body=..., status_code=...)`.
 
     Attributes:
-        body: The protocol's inference response, as a mapping or as JSON.
-        status_code: 400 and above answers with an error; its text is the body.
+        headers: Ignored; part of Nuclio's signature.
+        body: The protocol's inference response, as a mapping or as JSON text.
+        content_type: Ignored; part of Nuclio's signature.
+        status_code: HTTP status. 400 and above answer with an error whose text is the body.
     """
 
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -28,15 +27,15 @@ class Response:
 
 
 class Context:
-    """Lives as long as the loaded function; takes any attribute that user code sets.
+    """An object that lives as long as the loaded function and accepts any attribute.
 
     Attributes:
-        logger: Writes to the server's log.
-        model_name: As served.
-        model_version: As served; None without one.
+        logger: Logger of the server.
+        model_name: Name of the served model.
+        model_version: Version of the served model; None if it has none.
         definition: The function definition as a mapping.
-        source_dir: Folder of the source tree; of the definition, for inline code.
-        init_parameters: As the definition gives them.
+        source_dir: Folder of the source tree; for inline code, folder of the definition.
+        init_parameters: Init parameters of the definition.
     """
 
     Response = Response
@@ -58,6 +57,7 @@ class Context:
         self.source_dir = source_dir
         self.init_parameters = init_parameters
 
+    # Only so that type checkers accept attributes that user code sets.
     def __setattr__(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 

@@ -1,4 +1,4 @@
-"""Finds the callables that a definition names, in the modules of its source."""
+"""Finds the callables that a definition names, and calls init and unload functions."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from mlserver_pyfunc.errors import BindError
 from .context import Context
 
 CONTEXT_NAMES = frozenset({"context", "ctx", "_context", "_ctx", "_"})
-"""What an init or unload function may call the context, besides annotating it `Context`."""
+"""Parameter names that get the context in an init or unload function.
+
+A parameter annotated `Context` gets it too.
+"""
 
 
 class Resolver:
-    """Finds the callables that a definition names, with one instance of each class.
+    """Finds callables by their path, and keeps one instance of each class among them.
 
     Args:
-        load: Imports a module of the function's package.
-        default_module: Of a handler given without a module path; None for a folder.
-        context: Offered to constructors, init and unload functions, with its init parameters.
+        load: Function that imports a module of the function's package.
+        default_module: Module of a path that names none; None if the source is a folder.
+        context: Context for constructors, init and unload functions.
     """
 
     def __init__(
@@ -33,10 +36,10 @@ class Resolver:
         self._instances: dict[type, Any] = {}
 
     def module_of(self, path: str) -> str:
-        """The module part of `module.path:callable`.
+        """Returns the module part of a path `module.path:callable`.
 
         Raises:
-            BindError: There is none, and the source is a folder.
+            BindError: The path names no module, and the source is a folder.
         """
         module, separator, _ = path.partition(":")
         if separator:
@@ -49,10 +52,12 @@ class Resolver:
         return self._default_module
 
     def resolve(self, path: str) -> Callable[..., Any]:
-        """Finds a function, or a method of the one instance of its class.
+        """Returns the callable of a path: a function, a method or a callable object.
+
+        A class is replaced by its instance, `Class.method` by a method of its instance.
 
         Raises:
-            BindError: There is no such name, or it cannot be called.
+            BindError: A name does not exist, or cannot be called.
         """
         module = self.module_of(path)
         names = path.rpartition(":")[2].split(".")
@@ -79,12 +84,12 @@ class Resolver:
         return found
 
     def call_with_context(self, function: Callable[..., Any]) -> Any:
-        """Calls an init or unload function, or a class: `context` and init parameters by name.
+        """Calls an init function, unload function or class with context and init parameters.
 
         Raises:
             BindError: A required parameter is neither the context nor an init parameter.
         """
-        given = self._context.init_parameters
+        init_parameters = self._context.init_parameters
         positional: list[Any] = []
         keywords: dict[str, Any] = {}
         for parameter in _parameters(function):
@@ -92,16 +97,16 @@ class Resolver:
             if parameter.kind is parameter.VAR_POSITIONAL:
                 continue
             if parameter.kind is parameter.VAR_KEYWORD:
-                keywords.update((k, v) for k, v in given.items() if k not in keywords)
+                keywords.update((k, v) for k, v in init_parameters.items() if k not in keywords)
                 continue
-            if name in given:
-                value = given[name]
+            if name in init_parameters:
+                value = init_parameters[name]
             elif _is_context(parameter):
                 value = self._context
             elif parameter.default is not parameter.empty:
                 value = parameter.default
             else:
-                offers = ", ".join([*given, "context"])
+                offers = ", ".join([*init_parameters, "context"])
                 raise BindError(
                     f'"{getattr(function, "__qualname__", function)}" requires "{name}", '
                     f"which is not in init_parameters: {offers}"
@@ -123,7 +128,7 @@ def _is_method(cls: type, name: str) -> bool:
 
 
 def _parameters(function: Callable[..., Any]) -> Iterable[inspect.Parameter]:
-    """Of an init function or a class; none where it is written in C and does not tell."""
+    """Returns a function's parameters; none if it is written in C and has no signature."""
     try:
         return inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
@@ -131,7 +136,6 @@ def _parameters(function: Callable[..., Any]) -> Iterable[inspect.Parameter]:
 
 
 def _is_context(parameter: inspect.Parameter) -> bool:
-    """Whether a parameter of an init function is the context, by its name or annotation."""
     if parameter.name in CONTEXT_NAMES:
         return True
     annotation = parameter.annotation

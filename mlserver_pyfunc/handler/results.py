@@ -1,7 +1,4 @@
-"""Whatever a handler returns, as values by output name.
-
-Needs only NumPy and the standard library.
-"""
+"""Reads a handler's result, whatever its form, as values by output name."""
 
 from __future__ import annotations
 
@@ -23,25 +20,26 @@ from .context import Response
 
 @dataclass(slots=True)
 class NamedValues:
-    """A result by output name, and the response parameters that came with it."""
+    """Values by output name, not yet checked, and the parameters of the response."""
 
     values: Mapping[str, Any]
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 def name_values(contract: Contract, result: Any) -> NamedValues:
-    """Recognises a result's form.
+    """Recognises the form of a handler's result.
 
     Args:
-        contract: Names the outputs, in order.
-        result: A mapping by output name; a bare value where one output is declared; a
-            tuple in declared order; the protocol's response as a mapping, an object or
-            a Nuclio response.
+        contract: Contract that declares the outputs.
+        result: A mapping by output name; a single value if one output is declared; a tuple
+            in declared order; the protocol's response as a mapping or as an object with its
+            attributes; or a Nuclio response.
 
     Raises:
-        ResponseError: The form is none of these.
-        InferenceError: A Nuclio response with an error status.
+        ResponseError: The result has none of these forms.
+        InferenceError: The result is a Nuclio response with an error status.
     """
+    # The most frequent form first: all others take several times as long to recognise.
     if type(result) is np.ndarray and len(contract.outputs) == 1:
         return NamedValues({next(iter(contract.outputs)): result})
     if isinstance(result, Response):
@@ -49,14 +47,13 @@ def name_values(contract: Contract, result: Any) -> NamedValues:
     if isinstance(result, Mapping):
         outputs = result.get("outputs")
         if "outputs" not in contract.outputs and _are_protocol_tensors(outputs):
-            return NamedValues(
-                _decoded(contract, outputs), _checked(contract, result.get("parameters"))
-            )
+            return _from_protocol(contract, outputs, result.get("parameters"))
         return NamedValues(result)
     if hasattr(result, "outputs") and hasattr(result, "model_name"):
-        return NamedValues(
-            _decoded(contract, result.outputs), _checked(contract, _parameters(result))
-        )
+        parameters = result.parameters
+        if hasattr(parameters, "model_dump"):
+            parameters = parameters.model_dump()
+        return _from_protocol(contract, result.outputs, parameters)
     if inspect.isgenerator(result) or inspect.isasyncgen(result):
         raise _unexpected(contract, "a generator")
     if isinstance(result, tuple) and len(result) == len(contract.outputs):
@@ -85,21 +82,21 @@ def _are_protocol_tensors(outputs: Any) -> TypeGuard[list[Mapping[str, Any]]]:
     )
 
 
-def _decoded(contract: Contract, outputs: Iterable[Any]) -> dict[str, Any]:
+def _from_protocol(contract: Contract, outputs: Iterable[Any], parameters: Any) -> NamedValues:
     values: dict[str, Any] = {}
     for output in outputs:
-        part = output if isinstance(output, Mapping) else _attributes(output)
-        name = part["name"]
+        tensor = output if isinstance(output, Mapping) else _attributes(output)
+        name = tensor["name"]
         if name in values:
             raise ResponseError(f'output "{name}" of model "{contract.model_name}": given twice')
         spec = contract.outputs.get(name)
         try:
-            values[name] = part.get("data") if spec is None else _value(spec, part)
+            values[name] = tensor.get("data") if spec is None else _value(spec, tensor)
         except TensorError as error:
             raise ResponseError(
                 f'output "{name}" of model "{contract.model_name}": {error}'
             ) from None
-    return values
+    return NamedValues(values, _json_parameters(contract, parameters))
 
 
 def _attributes(output: Any) -> dict[str, Any]:
@@ -107,18 +104,19 @@ def _attributes(output: Any) -> dict[str, Any]:
     return {key: getattr(output, key, None) for key in keys}
 
 
-def _value(spec: TensorSpec, part: Mapping[str, Any]) -> Any:
-    datatype = part.get("datatype")
+def _value(spec: TensorSpec, tensor: Mapping[str, Any]) -> Any:
+    datatype = tensor.get("datatype")
+    # MLServer's datatypes are members of an enumeration, its data are in a `root` attribute.
     if datatype is not None and getattr(datatype, "value", datatype) != spec.datatype.name:
         raise TensorError(f"datatype {spec.datatype.name}", str(datatype))
-    data = part.get("data")
+    data = tensor.get("data")
     data = getattr(data, "root", data)
-    shape = part.get("shape")
+    shape = tensor.get("shape")
     if shape is None or data is None:
         return data
     if not isinstance(data, list):
         return tensors.reshape(casting.from_value(spec.datatype, data), shape)
-    parameters = part.get("parameters")
+    parameters = tensor.get("parameters")
     content_type = (
         parameters.get("content_type")
         if isinstance(parameters, Mapping)
@@ -128,29 +126,23 @@ def _value(spec: TensorSpec, part: Mapping[str, Any]) -> Any:
     return tensors.from_list(spec.datatype, data, shape, is_base64=is_base64)
 
 
-def _parameters(response: Any) -> Any:
-    parameters = response.parameters
-    return parameters.model_dump() if hasattr(parameters, "model_dump") else parameters
-
-
-def _checked(contract: Contract, parameters: Any) -> Mapping[str, Any]:
-    """A response's parameters as every route can send them: as JSON's own values."""
+def _json_parameters(contract: Contract, parameters: Any) -> Mapping[str, Any]:
+    """Converts a response's parameters to JSON values, which every route can send."""
     if not parameters:
         return {}
     where = f'response parameters of model "{contract.model_name}"'
     if not isinstance(parameters, Mapping):
         raise ResponseError(f"{where}: expected a mapping, got {type(parameters).__name__}")
     try:
-        text = json.dumps(dict(parameters), default=_plain, ensure_ascii=False)
-        text.encode()
+        text = json.dumps(dict(parameters), default=_from_numpy, ensure_ascii=False)
+        text.encode()  # lone surrogates fail here and not in the server
         checked: dict[str, Any] = json.loads(text, parse_int=_int64)
     except (TypeError, ValueError, RecursionError) as error:
         raise ResponseError(f"{where}: expected what JSON can carry: {error}") from None
     return checked
 
 
-def _plain(value: Any) -> Any:
-    """NumPy's values as Python's own."""
+def _from_numpy(value: Any) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     raise TypeError(f"got a value of type {type(value).__name__}")

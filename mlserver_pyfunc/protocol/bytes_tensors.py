@@ -1,6 +1,8 @@
-"""BYTES tensors: their elements as bytes and as text, in JSON and length-prefixed.
+"""BYTES tensors: conversion of their elements to and from JSON, text and raw bytes.
 
-Needs only NumPy and the standard library.
+An element is `bytes` or `str`. In raw tensor data each element follows its length, a 4-byte
+little-endian integer ("Tensor Data Types" and the binary tensor data extension of the Open
+Inference Protocol v2).
 """
 
 from __future__ import annotations
@@ -16,10 +18,10 @@ from .types import Array, TensorError, short_repr_at
 
 
 def split_elements(buffer: bytes | memoryview) -> list[bytes]:
-    """Parts length-prefixed elements, as raw contents and binary data have them.
+    """Splits raw tensor data into its elements.
 
     Raises:
-        TensorError: A length runs past the end, or is cut short.
+        TensorError: A length is incomplete, or is larger than the rest of the data.
     """
     data = bytes(buffer)
     read_length = struct.Struct("<I").unpack_from
@@ -35,15 +37,15 @@ def split_elements(buffer: bytes | memoryview) -> list[bytes]:
         raise TensorError(
             "a 4-byte length before each element", f"{end - position} bytes"
         ) from None
-    # Only the last element can be cut short.
+    # A slice beyond the end is cut short without an error. Only the last element can be.
     if position > end:
         raise TensorError(f"{position - start} bytes in an element", f"{end - start}")
     return elements
 
 
 def join_elements(elements: list[Any]) -> bytes:
-    """Puts each element's length before it."""
-    elements = _as_all_bytes(elements)
+    """Joins elements to raw tensor data."""
+    elements = _encode_all(elements)
     lengths = list(map(len, elements))
     prefixes = {length: length.to_bytes(4, "little") for length in set(lengths)}
     parts = [b""] * (2 * len(elements))
@@ -53,7 +55,7 @@ def join_elements(elements: list[Any]) -> bytes:
 
 
 def to_json_bytes(array: Array) -> tuple[list[str], bool]:
-    """Encodes a BYTES array for JSON: UTF-8 text, or all of it base64 where any is not text.
+    """Converts a BYTES array to JSON strings: text, or base64 if any element is not UTF-8.
 
     Returns:
         The flat list of strings, and whether they are base64.
@@ -62,11 +64,11 @@ def to_json_bytes(array: Array) -> tuple[list[str], bool]:
     try:
         return [e if isinstance(e, str) else e.decode() for e in elements], False
     except UnicodeDecodeError:
-        return [base64.b64encode(encode_element(element)).decode() for element in elements], True
+        return [base64.b64encode(encode_element(e)).decode() for e in elements], True
 
 
 def decode_text(array: Array) -> Array:
-    """Decodes a BYTES array to `str` elements.
+    """Decodes an array of `bytes` to an array of `str`.
 
     Raises:
         TensorError: An element is not UTF-8.
@@ -79,10 +81,13 @@ def decode_text(array: Array) -> Array:
 
 
 def from_value(value: Any) -> Array:
-    """Turns a handler's text or bytes, nested as they may be, into an array of `bytes`.
+    """Converts a handler's value to an array of `bytes`.
+
+    Args:
+        value: A `str` or `bytes`, a list of them nested to any depth, or an array.
 
     Raises:
-        TensorError: An element is neither, or is text that UTF-8 cannot say.
+        TensorError: An element is neither, or is text that UTF-8 cannot encode.
     """
     if isinstance(value, bytes | str):
         return object_array(encode_elements([value])).reshape(())
@@ -96,18 +101,26 @@ def from_value(value: Any) -> Array:
 
 
 def encode_elements(elements: list[Any]) -> list[bytes]:
-    """Encodes text; refuses a lone surrogate, which UTF-8 cannot say and no route send."""
+    """Encodes all `str` elements as UTF-8.
+
+    Raises:
+        TensorError: An element contains a lone surrogate, which UTF-8 cannot encode.
+    """
     try:
-        return _as_all_bytes(elements)
+        return _encode_all(elements)
     except UnicodeEncodeError as error:
         index = elements.index(error.object)
         raise TensorError("UTF-8 text", short_repr_at(error.object, index)) from None
 
 
-def from_base64(flat: list[Any]) -> list[Any]:
-    """Decodes base64 strings; elements that are bytes came over gRPC, as themselves."""
+def from_base64(elements: list[Any]) -> list[Any]:
+    """Decodes base64 strings. Elements that are `bytes` came over gRPC and stay as they are.
+
+    Raises:
+        TensorError: A string is not base64.
+    """
     decoded = []
-    for index, element in enumerate(flat):
+    for index, element in enumerate(elements):
         if not isinstance(element, str):
             decoded.append(element)
             continue
@@ -119,24 +132,25 @@ def from_base64(flat: list[Any]) -> list[Any]:
 
 
 def encode_element(element: bytes | str) -> bytes:
-    """An element as it travels."""
+    """Encodes an element as UTF-8, unless it is `bytes`."""
     return element.encode() if isinstance(element, str) else element
 
 
-def _as_all_bytes(elements: list[Any]) -> list[bytes]:
+def object_array(elements: list[Any]) -> Array:
+    """Returns a one-dimensional array of the elements as they are."""
+    # np.array(elements, dtype=object) would make an axis of elements that are sequences.
+    array = np.empty(len(elements), dtype=object)
+    array[:] = elements
+    return array
+
+
+def _encode_all(elements: list[Any]) -> list[bytes]:
     types = set(map(type, elements))
     if types <= {bytes}:
         return elements
     if types == {str}:
         return [element.encode() for element in elements]
     return [encode_element(element) for element in elements]
-
-
-def object_array(elements: list[Any]) -> Array:
-    """A one-dimensional array of the elements as they are."""
-    array = np.empty(len(elements), dtype=object)
-    array[:] = elements
-    return array
 
 
 def _as_objects(value: Any) -> Array:

@@ -1,7 +1,4 @@
-"""What a handler returns, as arrays of the declared datatype.
-
-Needs only NumPy and the standard library.
-"""
+"""Conversion of a handler's values to arrays of the declared datatype."""
 
 from __future__ import annotations
 
@@ -16,10 +13,10 @@ from .types import Array, TensorError
 
 
 def from_value(datatype: Datatype, value: Any) -> Array:
-    """Turns a handler's value into an array of the datatype, if it fits.
+    """Converts a handler's value to an array of a datatype.
 
-    NumPy values are cast where the cast is safe or of the same kind; Python values are
-    held to the same rules as JSON data.
+    NumPy values are cast if NumPy calls the cast safe or same-kind (`numpy.can_cast`) and each
+    value fits. Python values follow the rules of JSON data.
 
     Raises:
         TensorError: The value is of another kind, out of range or ragged.
@@ -28,7 +25,7 @@ def from_value(datatype: Datatype, value: Any) -> Array:
         return value
     if datatype.is_bytes:
         return bytes_tensors.from_value(value)
-    # Not imported here: whoever made one has done so.
+    # Importing numpy.ma takes time. A value can be masked only if the handler imported it.
     masked = sys.modules.get("numpy.ma")
     if masked is not None and masked.is_masked(value):
         note = "give them a value in the handler: .filled(...)"

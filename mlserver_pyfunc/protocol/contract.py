@@ -1,7 +1,6 @@
-"""What a request and a response must look like, and every error about it.
+"""The tensor contract: checks that requests and responses match the declared tensors.
 
-The same checks serve REST and gRPC: they see names, shapes and wire values only.
-Needs only NumPy and the standard library.
+REST and gRPC share these checks and their error messages.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ class TensorSpec:
     """A declared tensor.
 
     Attributes:
-        name: As in requests and responses.
-        datatype: Its row of `DATATYPES`.
-        shape: One size per axis; -1 admits any.
-        optional: A request may leave it out.
-        text: BYTES elements are `str` for the handler.
+        name: Name in requests and responses.
+        datatype: Row of `DATATYPES`.
+        shape: One size per axis; -1 admits any size.
+        optional: Whether a request or a result may omit the tensor.
+        text: Whether handlers get BYTES elements as `str` instead of `bytes`.
     """
 
     name: str
@@ -38,7 +37,7 @@ class TensorSpec:
     text: bool = False
 
     def admits(self, shape: Sequence[int]) -> bool:
-        """Whether an array of `shape` keeps rank and fixed axes."""
+        """Returns whether a shape has the declared rank and fixed sizes."""
         if len(shape) != len(self.shape):
             return False
         for size, declared in zip(shape, self.shape, strict=True):
@@ -49,19 +48,34 @@ class TensorSpec:
 
 @dataclass(slots=True)
 class NamedArray:
-    """An output tensor, checked: `array` has the datatype and shape that `spec` declares."""
+    """A checked output tensor: `array` has the datatype and shape that `spec` declares."""
 
     spec: TensorSpec
     array: Array
 
 
 class Contract:
-    """The tensors a function takes and gives.
+    """The declared tensors of a function, and the checks against them.
 
     Args:
-        model_name: Named in every error.
+        model_name: Name of the model, for error messages.
         inputs: Declared input tensors.
-        outputs: Declared output tensors, in the order responses list them.
+        outputs: Declared output tensors, in the order of responses.
+
+    Examples:
+        >>> from mlserver_pyfunc.protocol.request import RequestInput
+        >>> from mlserver_pyfunc.protocol.tensors import DATATYPES
+        >>> pairs = TensorSpec("x", DATATYPES["FP32"], (-1, 2))
+        >>> counts = TensorSpec("n", DATATYPES["INT64"], (1,))
+        >>> contract = Contract("iris", inputs=[pairs], outputs=[counts])
+        >>> contract.decode_inputs([RequestInput("x", "FP32", [1, 2], [1, 2.5])])
+        {'x': array([[1. , 2.5]], dtype=float32)}
+        >>> contract.decode_inputs([RequestInput("x", "FP32", [2], [1, 2.5])])
+        Traceback (most recent call last):
+        mlserver_pyfunc.errors.ContractError: input "x" of model "iris":
+        expected shape [-1, 2], got [2]
+        >>> contract.encode_outputs({"n": 3})[0].array
+        array([3])
     """
 
     def __init__(
@@ -73,13 +87,18 @@ class Contract:
         self._required = [spec.name for spec in inputs if not spec.optional]
 
     def decode_inputs(self, request_inputs: Iterable[RequestInput]) -> dict[str, Array]:
-        """Checks a request's tensors and decodes them.
+        """Checks and decodes the input tensors of a request.
+
+        Args:
+            request_inputs: Input tensors: our own `RequestInput`, or any type with its
+                attributes, such as MLServer's.
 
         Returns:
             Arrays of the declared datatypes and the request's shapes, by input name.
 
         Raises:
-            ContractError: A tensor is unknown, missing, duplicate or breaks its declaration.
+            ContractError: A tensor is unknown, missing or given twice, or does not match its
+                declaration.
         """
         arrays: dict[str, Array] = {}
         for tensor in request_inputs:
@@ -103,13 +122,13 @@ class Contract:
         return arrays
 
     def requested_outputs(self, names: Iterable[str]) -> list[str]:
-        """Checks the outputs a request asks for.
+        """Checks the names of the outputs that a request asks for.
 
         Returns:
-            Their names, in the order asked for.
+            The names in the request's order.
 
         Raises:
-            ContractError: A name is not a declared output, or asked for twice.
+            ContractError: A name is not declared, or is requested twice.
         """
         requested: list[str] = []
         for name in names:
@@ -124,10 +143,13 @@ class Contract:
         """Checks a handler's result and casts it to the declared datatypes.
 
         Args:
-            values: Anything array-like, by output name.
+            values: Arrays, lists or scalars by output name.
+
+        Returns:
+            The output tensors in declared order.
 
         Raises:
-            ResponseError: An output is unknown, missing or breaks its declaration.
+            ResponseError: An output is unknown or missing, or does not match its declaration.
         """
         for name in values:
             if name not in self.outputs:

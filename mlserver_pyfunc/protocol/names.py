@@ -1,4 +1,4 @@
-"""Names: handler parameters of tensors, and datatypes as other libraries call them."""
+"""Names of handler parameters, and the names that other libraries give to datatypes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import difflib
 import re
 from collections.abc import Sequence
 
-# What NumPy, Python, PyTorch and Triton call the protocol's datatypes.
-_ELSEWHERE = {
+# Names of NumPy, Python, PyTorch and Triton for the protocol's datatypes.
+_FOREIGN_NAMES = {
     "BOOLEAN": "BOOL",
     "BYTE": "UINT8",
     "INT": "INT64",
@@ -23,20 +23,20 @@ _ELSEWHERE = {
 
 
 def parameter_name(tensor: str) -> str:
-    """The handler's parameter that gets an input: `-` and `.` become `_`."""
+    """Returns the name of the handler parameter for an input: `-` and `.` become `_`."""
     return re.sub(r"[-.]", "_", tensor)
 
 
 def suggest_datatype(name: str, known: Sequence[str]) -> str:
-    """The datatype that another name may mean; empty where none does.
+    """Returns the datatype that a wrong name probably means; empty if there is none.
 
     Args:
-        name: As it was written.
-        known: The protocol's names.
+        name: Name as the user wrote it, such as `float32` or `TYPE_INT64`.
+        known: Names of the protocol's datatypes.
     """
     upper = name.upper().removeprefix("TYPE_").removeprefix("NP.").removeprefix("TORCH.")
     upper = upper.replace("FLOAT", "FP") if upper[-2:].isdigit() else upper
-    meant = _ELSEWHERE.get(upper, upper)
+    meant = _FOREIGN_NAMES.get(upper, upper)
     if meant in known:
         return meant
     return next(iter(difflib.get_close_matches(meant, known, n=1, cutoff=0.8)), "")

@@ -1,4 +1,7 @@
-"""An inference response as JSON has it. Needs neither MLServer nor pydantic."""
+"""An inference response in its JSON form.
+
+Follows the Open Inference Protocol v2, "Inference Response JSON Object".
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ def response_body(
     parameters: Mapping[str, Any],
     outputs: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """The response around its tensors."""
+    """Builds the response around output tensors that are already in JSON form."""
     body: dict[str, Any] = {"model_name": model_name}
     if model_version:
         body["model_version"] = model_version
@@ -28,22 +31,25 @@ def response_body(
 
 
 def json_output(named: NamedArray) -> dict[str, Any]:
-    """An output with its elements as a flat list."""
+    """Returns an output tensor with its elements as a flat list."""
     if named.spec.datatype.is_bytes:
         return bytes_output(named)
-    return {**output_head(named), "data": tensors.to_list(named.array)}
+    return {**tensor_head(named), "data": tensors.to_list(named.array)}
 
 
 def bytes_output(named: NamedArray) -> dict[str, Any]:
-    """A BYTES output: as text, or all of it as base64 where any element is not text."""
+    """Returns a BYTES output tensor: text, or base64 if any element is not UTF-8.
+
+    Base64 is marked by the tensor parameter `content_type: base64`.
+    """
     data, is_base64 = bytes_tensors.to_json_bytes(named.array)
     if not is_base64:
-        return {**output_head(named), "data": data}
-    return {**output_head(named), "parameters": {"content_type": "base64"}, "data": data}
+        return {**tensor_head(named), "data": data}
+    return {**tensor_head(named), "parameters": {"content_type": "base64"}, "data": data}
 
 
-def output_head(named: NamedArray) -> dict[str, Any]:
-    """An output without its data."""
+def tensor_head(named: NamedArray) -> dict[str, Any]:
+    """Returns name, shape and datatype of a tensor, without its data."""
     return {
         "name": named.spec.name,
         "shape": list(named.array.shape),

@@ -1,27 +1,35 @@
-"""Values that a declared tensor admits."""
+"""Sample values for declared tensors: random arrays, and an example in JSON form."""
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from .bytes_tensors import object_array
 from .contract import TensorSpec
 from .tensors import Array
 
 _TEXTS = ["", "plain", "naïve", "日本語"]
 
 
-def random_array(tensor: TensorSpec, source: random.Random, most: int = 4) -> Array:
-    """A random array that a declared tensor admits, with -1 axes of 1 to `most`."""
-    shape = [source.randint(1, most) if size == -1 else size for size in tensor.shape]
+def random_array(tensor: TensorSpec, source: random.Random, max_size: int = 4) -> Array:
+    """Returns a random array that keeps the contract of a declared tensor.
+
+    Args:
+        tensor: Declared tensor.
+        source: Source of randomness; the same seed gives the same array.
+        max_size: Maximum size of a -1 axis. The minimum is 1.
+    """
+    shape = [source.randint(1, max_size) if size == -1 else size for size in tensor.shape]
     dtype = tensor.datatype.dtype
     generator = np.random.default_rng(source.getrandbits(32))
     if dtype.kind == "O":
-        return _random_bytes(tensor, shape, source)
+        elements = [_random_bytes(source, text=tensor.text) for _ in range(math.prod(shape))]
+        return object_array(elements).reshape(shape)
     if dtype.kind == "b":
         return generator.integers(0, 2, shape).astype(bool)
     if dtype.kind == "f":
@@ -32,11 +40,11 @@ def random_array(tensor: TensorSpec, source: random.Random, most: int = 4) -> Ar
 
 
 def example(tensors: Sequence[TensorSpec], size: int = 1) -> list[dict[str, Any]]:
-    """Protocol tensors that keep the contract, as JSON has them.
+    """Returns tensors in the protocol's JSON form that keep the contract.
 
     Args:
-        tensors: What is declared.
-        size: Of each -1 axis.
+        tensors: Declared tensors.
+        size: Size of each -1 axis.
     """
     return [_example(tensor, size) for tensor in tensors]
 
@@ -53,15 +61,7 @@ def _example(tensor: TensorSpec, size: int) -> dict[str, Any]:
     }
 
 
-def _random_bytes(tensor: TensorSpec, shape: Sequence[int], source: random.Random) -> Array:
-    array = np.empty(int(np.prod(shape, dtype=int)), dtype=object)
-    array[:] = list(_words(tensor, len(array), source))
-    return array.reshape(shape)
-
-
-def _words(tensor: TensorSpec, count: int, source: random.Random) -> Iterator[bytes]:
-    for _ in range(count):
-        if tensor.text or source.random() < 0.5:
-            yield source.choice(_TEXTS).encode()
-        else:
-            yield source.randbytes(source.randint(0, 8))
+def _random_bytes(source: random.Random, *, text: bool) -> bytes:
+    if text or source.random() < 0.5:
+        return source.choice(_TEXTS).encode()
+    return source.randbytes(source.randint(0, 8))

@@ -1,7 +1,6 @@
-"""Wire values to NumPy arrays and back.
+"""Conversion of tensor data, as requests and responses carry it, to and from NumPy arrays.
 
-Follows the Open Inference Protocol v2, "Tensor Data" (REST) and `InferTensorContents`
-(gRPC). Needs only NumPy and the standard library.
+Follows the Open Inference Protocol v2, "Tensor Data" (REST) and `InferTensorContents` (gRPC).
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ from .types import short_repr
 
 @dataclass(slots=True)
 class RawTensor:
-    """A tensor's bytes as they came: row-major, little-endian, BYTES length-prefixed.
+    """Raw tensor data as received: row-major, little-endian, BYTES elements after their lengths.
 
     Attributes:
-        buffer: The bytes there are.
-        declared: The size the request states, where it states one.
-        surplus: Bytes of the request's body after its last tensor, which is this one.
+        buffer: Bytes of the tensor.
+        declared: Size in bytes according to the request (`binary_data_size`), or None.
+        surplus: Number of bytes that follow this tensor, the last one, in the request's body.
     """
 
     buffer: bytes | memoryview
@@ -39,19 +38,19 @@ class RawTensor:
 
 @dataclass(frozen=True, slots=True)
 class JsonNumbers:
-    """Flat JSON numbers, already an array: float64, int64 or uint64."""
+    """JSON numbers that a parser has put into a flat array of float64, int64 or uint64."""
 
     values: Array
 
 
 def from_list(datatype: Datatype, data: Any, shape: Shape, *, is_base64: bool = False) -> Array:
-    """Decodes JSON data, flat or nested, or the list of a gRPC typed field.
+    """Decodes JSON data, flat or nested, or the list of a field of gRPC's typed contents.
 
     Args:
-        datatype: The tensor's datatype.
-        data: A flat list in row-major order, or lists nested as `shape` says.
-        shape: The request's shape, without negative sizes.
-        is_base64: BYTES strings are base64.
+        datatype: Datatype of the tensor.
+        data: A flat list in row-major order, or lists nested like `shape`.
+        shape: Shape in the request, without negative sizes.
+        is_base64: Whether strings of a BYTES tensor are base64.
 
     Returns:
         An array of `datatype.dtype` and `shape`.
@@ -69,11 +68,15 @@ def from_list(datatype: Datatype, data: Any, shape: Shape, *, is_base64: bool = 
 
 
 def from_raw(datatype: Datatype, raw: RawTensor, shape: Shape) -> Array:
-    """Views raw tensor bytes as a read-only array, without a copy but for BYTES.
+    """Decodes raw tensor data.
+
+    Returns:
+        An array of `datatype.dtype` and `shape`. It is a read-only view of the data, not a
+        copy, except for BYTES and for BOOL data that has bytes other than 0 and 1.
 
     Raises:
-        TensorError: The byte count is not the shape's or not the stated one, or BYTES
-            lengths run past the end.
+        TensorError: The number of bytes does not match the shape or the declared size, or
+            the lengths of BYTES elements exceed the data.
     """
     buffer = raw.buffer
     if raw.declared is not None and raw.declared != len(buffer):
@@ -94,10 +97,10 @@ def from_raw(datatype: Datatype, raw: RawTensor, shape: Shape) -> Array:
 
 
 def from_other(datatype: Datatype, data: Any, shape: Shape, *, is_base64: bool = False) -> Array:
-    """Decodes what is neither a list nor raw: numbers in an array, or a JSON scalar.
+    """Decodes data that is neither a list nor raw: an array of numbers, or a JSON scalar.
 
     Raises:
-        TensorError: As `from_list`.
+        TensorError: The same as `from_list`.
     """
     if isinstance(data, JsonNumbers):
         array = data.values
@@ -112,7 +115,7 @@ def from_other(datatype: Datatype, data: Any, shape: Shape, *, is_base64: bool =
 
 
 def _exact_cast(datatype: Datatype, array: Array) -> Array | None:
-    """Casts finite JSON numbers; None where one does not fit, for the list to name it."""
+    """Casts finite JSON numbers; None if one does not fit, so that `from_list` names it."""
     if datatype.dtype.kind == "f":
         with np.errstate(over="ignore"):
             cast = array.astype(datatype.dtype)
@@ -126,10 +129,10 @@ def _exact_cast(datatype: Datatype, array: Array) -> Array | None:
 
 
 def reshape(array: Array, shape: Shape) -> Array:
-    """Gives an array a shape of as many elements.
+    """Reshapes an array.
 
     Raises:
-        TensorError: The element count differs.
+        TensorError: The shape has another element count, or more axes than NumPy supports.
     """
     if array.size != math.prod(shape):
         raise TensorError(_count(math.prod(shape), shape), str(array.size))
@@ -146,7 +149,7 @@ def to_list(array: Array) -> list[Any]:
 
 
 def to_raw(datatype: Datatype, array: Array) -> bytes:
-    """Encodes an array as raw tensor bytes, row-major and little-endian."""
+    """Encodes an array as raw tensor data, row-major and little-endian."""
     if datatype.is_bytes:
         return bytes_tensors.join_elements(array.ravel().tolist())
     return array.astype(datatype.dtype, copy=False).tobytes()
@@ -184,6 +187,7 @@ def _next_level(level: list[Any], shape: Shape, axis: int) -> list[Any]:
 
 
 def _normal_bools(array: Array) -> Array:
+    # NumPy assumes that the byte of a bool is 0 or 1: others show up in tobytes and in C code.
     codes = array.view(np.uint8)
     if codes.size and np.max(codes) > 1:
         array = codes != 0

@@ -1,4 +1,4 @@
-"""What all code about tensors shares. Needs only NumPy and the standard library."""
+"""Types and error texts that all code about tensors shares."""
 
 from __future__ import annotations
 
@@ -13,33 +13,35 @@ Shape: TypeAlias = Sequence[int]
 
 
 class TensorError(ValueError):
-    """A value that is not a tensor of its datatype: what was expected and what came."""
+    """A value does not fit a tensor. The message says what was expected and what was given."""
 
     def __init__(self, expected: str, got: str, note: str = "") -> None:
         super().__init__(f"expected {expected}, got {got}" + (f" ({note})" if note else ""))
         self.expected, self.got = expected, got
 
 
-_SHOWN_CHARS = 40
+_MAX_REPR_CHARS = 40
 
-# Whatever a client sends or a handler returns can be shown: huge, deep or with a broken repr.
+# `repr` is not safe for values that clients send or handlers return: they may be huge, nested
+# a thousand levels deep, or have a `__repr__` that raises. reprlib bounds all three.
 _REPR = reprlib.Repr()
 _REPR.maxlevel = 10
-_REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = _REPR.maxset = _SHOWN_CHARS // 3
-_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 4 * _SHOWN_CHARS
+_REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = _REPR.maxset = _MAX_REPR_CHARS // 3
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 4 * _MAX_REPR_CHARS
 
 
 def short_repr(value: Any) -> str:
-    """A value as an error message has it: short, and named as JSON does."""
+    """Formats a value for an error message: short, with JSON's names for null and booleans."""
     try:
         text = _REPR.repr(value)
-    except Exception:  # more digits than Python prints
+    except Exception:
+        # An integer may have more digits than Python converts (sys.set_int_max_str_digits).
         text = f"a value of type {type(value).__name__}"
     if value is None:
         text = "null"
     elif isinstance(value, bool):
         text = str(value).lower()
-    return text if len(text) <= _SHOWN_CHARS else f"{text[: _SHOWN_CHARS - 3]}..."
+    return text if len(text) <= _MAX_REPR_CHARS else f"{text[: _MAX_REPR_CHARS - 3]}..."
 
 
 def short_repr_at(element: Any, index: int) -> str:

@@ -1,5 +1,4 @@
-"""Folders of the cache in use: each process holds a shared lock on those it uses, so that no
-other removes them."""
+"""Shared locks on the cache folders that a process uses, so that no other process removes them."""
 
 from __future__ import annotations
 

@@ -65,4 +65,5 @@ class Finding:
 
     @property
     def severity(self) -> Severity:
+        """Severity of the rule."""
         return RULES[self.rule][0]

@@ -23,8 +23,8 @@ from mlserver_pyfunc.protocol.contract import NamedArray, TensorSpec
 from mlserver_pyfunc.protocol.response import (
     bytes_output,
     json_output,
-    output_head,
     response_body,
+    tensor_head,
 )
 from mlserver_pyfunc.protocol.tensors import Array
 
@@ -221,7 +221,7 @@ def _http_tensor(
     if spec.name in names:
         binary.append(tensors.to_raw(spec.datatype, array))
         parameters = {"binary_data_size": len(binary[-1])}
-        return {**output_head(named), "parameters": parameters}
+        return {**tensor_head(named), "parameters": parameters}
     if spec.datatype.is_bytes:
         return bytes_output(named)
-    return {**output_head(named), "data": np.ascontiguousarray(array.ravel())}
+    return {**tensor_head(named), "data": np.ascontiguousarray(array.ravel())}
