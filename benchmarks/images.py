@@ -26,10 +26,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import needs
 from tests.deployment.engines import bases
 from tests.deployment.engines.container import HARDENED
 from tests.deployment.engines.engines import Engine
-from tests.deployment.engines.storage import Storage, what_is_missing
+from tests.deployment.engines.storage import Storage
 
 ROOT = Path(__file__).resolve().parent.parent
 IRIS = ROOT / "examples" / "iris"
@@ -120,9 +121,8 @@ def main() -> None:
     parser.add_argument("--only", default="ours,mlserver,digitalhub")
     parser.add_argument("--output", type=Path, help="a Markdown file to write the table to")
     arguments = parser.parse_args()
-    missing = what_is_missing()
-    if missing:
-        sys.exit(f"images cannot be built here: {missing}")
+    if not needs.is_there("image builds"):
+        sys.exit(f"images cannot be built here, they need {needs.line('image builds')}")
     makers = {"ours": _ours, "mlserver": _mlserver, "digitalhub": _digitalhub}
     with tempfile.TemporaryDirectory(prefix="images-") as work:
         storage = Storage(Path(work, "storage"))
