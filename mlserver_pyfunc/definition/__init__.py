@@ -1,4 +1,4 @@
-"""The function definition: what a function is, read from YAML, JSON or a digitalhub spec."""
+"""The function definition, read from YAML, JSON or a digitalhub spec."""
 
 from .fields import PYTHON_VERSIONS
 from .models import (

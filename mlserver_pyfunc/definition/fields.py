@@ -1,4 +1,4 @@
-"""What the value of a key may be, and how one is read that arrived as text."""
+"""The types of a definition's values, and how a value that arrives as text is read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlserver_pyfunc.settings import parse_bytes
 PYTHON_VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 MAX_RANK = 32
 MAX_ELEMENTS = 2**40
-"""Of a declared shape, -1 being 1: no machine holds more."""
+"""Largest number of elements of a declared shape, with -1 counted as 1."""
 
 _Datatype = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
@@ -25,7 +25,7 @@ _Datatype = Literal[
 
 
 def parsed(value: Any) -> Any:
-    """Reads a list or mapping that arrived as text, as Seldon sends every parameter."""
+    """Parses a list or mapping that arrives as text: Seldon sends every parameter as text."""
     if not isinstance(value, str):
         return value
     try:
@@ -62,7 +62,7 @@ def _size(value: Any) -> Any:
 
 def _version(value: Any) -> Any:
     if isinstance(value, float):
-        # 1.10 is 1.1 by now.
+        # YAML has already read 1.10 as 1.1.
         raise ValueError(f'got the number {value}: write it in quotes, as "{value}"')
     return _text(value)
 

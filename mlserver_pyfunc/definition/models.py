@@ -1,4 +1,4 @@
-"""The models of a definition: which keys there are, and which go together."""
+"""The pydantic models of a definition: its keys, and which of them may be given together."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class SourceDefinition(_Model):
 
     @property
     def is_inline(self) -> bool:
-        """Whether the code stands in the definition itself."""
+        """Whether the definition itself holds the code."""
         return self.code is not None or self.base64 is not None
 
     @model_validator(mode="after")
@@ -97,11 +97,11 @@ class SourceDefinition(_Model):
 
 
 class BatchDefinition(_Model):
-    """How requests are joined. Every tensor must have a leading -1."""
+    """How waiting requests are combined. Every tensor must have a leading -1."""
 
     max_size: Annotated[int, Field(ge=2)] = Field(description="Rows per call of the handler.")
     max_delay_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
-        5, description="How long a request may wait for others."
+        5, description="Milliseconds that a request may wait for others."
     )
 
 
@@ -111,7 +111,7 @@ class ServingDefinition(_Model):
     isolation: Literal["auto", "none", "process"] = "auto"
     workers: Annotated[int, Field(ge=1, le=256)] = Field(1, description="Processes, if isolated.")
     concurrency: Annotated[int, Field(ge=1, le=1024)] = Field(
-        1, description="Calls at a time per worker."
+        1, description="Calls that a worker runs at a time."
     )
     max_queue: Annotated[int, Field(ge=0)] = Field(
         64, description="Requests that may wait for a call to end; beyond: 503."
@@ -120,10 +120,11 @@ class ServingDefinition(_Model):
         60, description="Seconds per call; beyond: 504."
     )
     init_timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        300, description="Seconds from start to ready, once source and environment are there."
+        300,
+        description="Seconds from start to ready, after the source and environment are fetched.",
     )
     idempotent: bool = Field(
-        False, description="A call may be repeated, once, if its worker dies. Isolated only."
+        False, description="A call may be repeated once if its worker dies. Isolated only."
     )
     memory_limit: Annotated[Bytes, Field(ge=2**20)] | None = Field(
         None,
@@ -137,13 +138,13 @@ class ServingDefinition(_Model):
         None, description="Calls after which a worker is replaced. Isolated only."
     )
     batch: Annotated[BatchDefinition, FROM_TEXT] | None = Field(
-        None, description="Joins requests that wait into one call of the handler."
+        None, description="Combines waiting requests into one call of the handler."
     )
     warmup: bool = Field(False, description="Call once with zeros before ready.")
 
     @property
     def for_processes(self) -> list[str]:
-        """Keys that are given and count in processes of the function's own alone."""
+        """Keys that are set, but take effect only in processes of the function's own."""
         keys = ("workers", "idempotent", "memory_limit", "max_requests")
         default = ServingDefinition.model_fields
         return [key for key in keys if getattr(self, key) != default[key].default]
@@ -160,7 +161,7 @@ class FunctionDefinition(_Model):
     """A function: its tensors, its source and how to run it.
 
     Raises:
-        pydantic.ValidationError: From the constructor; `parse` and `read` give
+        pydantic.ValidationError: From the constructor; `parse` and `read` raise
             `DefinitionError` instead.
     """
 
@@ -201,7 +202,7 @@ class FunctionDefinition(_Model):
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema by which editors check and complete `function.yaml`.
+    """Returns the JSON Schema by which editors check and complete `function.yaml`.
 
     A digitalhub object is recognised by its `spec`, whose keys may be null: only the
     object's own form is described.

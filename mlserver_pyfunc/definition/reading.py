@@ -1,4 +1,4 @@
-"""Reads a definition, and tells what is wrong with one in terms of its keys."""
+"""Reads a definition, and reports its problems key by key."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Problem:
     """One thing that is wrong with a definition.
 
     Attributes:
-        location: Keys and indices that lead to it.
-        kind: What pydantic calls it, `missing` for one.
-        message: Names the key, what was expected and what was got.
+        location: Keys and indices that lead to the value.
+        kind: pydantic's type of the error, for example `missing`.
+        message: The key, what was expected and what was given.
     """
 
     location: tuple[int | str, ...]
@@ -40,10 +40,10 @@ def parse(value: Any, where: str = "function definition") -> FunctionDefinition:
 
     Args:
         value: The mapping.
-        where: Named in errors, a file for one.
+        where: Name of the definition in errors, for example its file.
 
     Raises:
-        DefinitionError: Every problem found, each with its key.
+        DefinitionError: The mapping is not a definition; the message lists every problem.
     """
     if not isinstance(value, Mapping):
         raise DefinitionError(f"{where}: expected a mapping, got {type(value).__name__}")
@@ -55,10 +55,10 @@ def parse(value: Any, where: str = "function definition") -> FunctionDefinition:
 
 
 def problems(value: Mapping[str, Any], where: str = "function definition") -> list[Problem]:
-    """Lists what makes a mapping no definition; empty where `parse` takes it.
+    """Lists the problems of a mapping; empty if `parse` accepts it.
 
     Raises:
-        DefinitionError: It is of another kind altogether.
+        DefinitionError: The mapping is an object of another kind.
     """
     try:
         FunctionDefinition.model_validate(_without_nulls(_unwrapped(value, where)))
@@ -79,7 +79,7 @@ def read(path: Path) -> FunctionDefinition:
     except OSError as error:
         raise DefinitionError(f"{path}: {error.strerror}") from None
     except RecursionError:
-        raise DefinitionError(f"{path}: nested too deep, or within itself") from None
+        raise DefinitionError(f"{path}: nested too deeply, or contains itself") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DefinitionError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
 
@@ -88,7 +88,9 @@ def _unwrapped(value: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     if "spec" not in value:
         if "kind" in value:
             kind = value["kind"]
-            raise DefinitionError(f'{where}: spec: missing, which an object of kind "{kind}" has')
+            raise DefinitionError(
+                f'{where}: spec: missing, expected one in an object of kind "{kind}"'
+            )
         return value
     kind = value.get("kind", "openinference")
     if kind != "openinference" or not isinstance(value["spec"], Mapping):
@@ -103,14 +105,14 @@ def _unwrapped(value: Mapping[str, Any], where: str) -> Mapping[str, Any]:
 
 
 def _with_datatype(tensor: Any) -> Any:
-    """A tensor of a digitalhub spec, whose datatype is FP32 where none is given."""
+    """Adds the datatype that digitalhub gives to a tensor without one: FP32."""
     if isinstance(tensor, Mapping) and tensor.get("datatype") is None:
         return {**tensor, "datatype": "FP32"}
     return tensor
 
 
 def _without_nulls(value: Any) -> Any:
-    """Drops keys set to null: digitalhub writes each key that has no value so."""
+    """Drops keys whose value is null: digitalhub writes null for a key without a value."""
     if isinstance(value, Mapping):
         return {
             key: item if key == "init_parameters" else _without_nulls(item)
@@ -135,8 +137,8 @@ def _problems(error: ValidationError) -> Iterator[Problem]:
             message = f"{path}: {text}" if path else text
         else:
             got = json.dumps(problem["input"], default=str)
-            said = problem["msg"]
-            message = f"{path}: {said[0].lower()}{said[1:]}, got {got[:80]}"
+            text = problem["msg"]
+            message = f"{path}: {text[0].lower()}{text[1:]}, got {got[:80]}"
         yield Problem(location, problem["type"], message)
 
 

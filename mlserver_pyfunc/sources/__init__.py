@@ -1,7 +1,7 @@
-"""Sources: from a definition's `source` to a local tree and where it came from.
+"""Fetches a definition's `source`: returns a local tree and a record of its origin.
 
-One module per kind, each with `fetch(source, folder, pin) -> SourceTree`. A kind is imported
-when a definition first uses it.
+Each kind of source has a module with `fetch(source, folder, pin) -> SourceTree`, which is
+imported when a definition first uses that kind.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ def fetch(source: SourceDefinition, folder: Path, pin: Pin | None = None) -> Sou
     """Makes the source available as a local tree.
 
     Args:
-        source: The definition's source.
-        folder: The definition's folder: relative paths start there.
-        pin: What a lock says the source must be.
+        source: The `source` mapping of the definition.
+        folder: Folder of the definition, which relative paths start from.
+        pin: Commit and digests that a lock requires.
 
     Raises:
-        SourceError: It cannot be fetched, verified or unpacked.
+        SourceError: The source cannot be fetched, verified or unpacked.
     """
     if source.is_inline:
         return _fetched("inline", source, folder, pin)
@@ -53,10 +53,10 @@ def fetch(source: SourceDefinition, folder: Path, pin: Pin | None = None) -> Sou
 
 
 def check_form(uri: str) -> None:
-    """Looks at a source's URI alone, without asking anyone.
+    """Checks the form of a source's URI, without the network or the disk.
 
     Raises:
-        SourceError: No source has this form.
+        SourceError: No kind of source has this form.
     """
     with naming(uri):
         if _kind(uri) == "remote":

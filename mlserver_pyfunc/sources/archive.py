@@ -1,6 +1,16 @@
 """Zip and tar.gz archives: checked whole before anything is written, then unpacked to the cache.
 
-The bytes of an archive are not trusted, its code is: see `docs/sources.md`.
+The code in an archive is trusted, its bytes are not: whoever answers for the download server
+could name a file `../../.bashrc`, follow a link out of the folder, or unpack to terabytes.
+
+Things that do not work: `ZipFile.extractall` and `TarFile.extractall` write as they read, so an
+archive that turns out bad is half unpacked; tarfile's `filter="data"` (PEP 706) allows links and
+any number of entries and bytes, and is missing from older patch releases of Python 3.10 and 3.11;
+neither has a limit for compression bombs.
+
+So each archive is read twice: once to check the name, kind and size of every entry (see
+`safe_tree.Layout`), and once to write them, where files are only ever created anew. A bad archive
+leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -38,7 +48,7 @@ from .tree import Pin, Provenance, SourceTree
 
 MAX_RATIO = 200
 MAX_RATIO_FREE_BYTES = 16 * 2**20
-"""Small archives may be compressed as well as they like."""
+"""Bytes that an archive may unpack to, whatever its compression ratio is."""
 
 _CHUNK = 2**20
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
@@ -51,7 +61,13 @@ _BROKEN = (
 
 @dataclass(frozen=True)
 class Member:
-    """One file of an archive."""
+    """One file of an archive.
+
+    Attributes:
+        name: Path in the archive.
+        size: Size in bytes that the archive gives.
+        executable: Whether anybody may run the file.
+    """
 
     name: str
     size: int
@@ -59,7 +75,7 @@ class Member:
 
 
 def fetch(source: SourceDefinition, folder: Path, pin: Pin) -> SourceTree:
-    """Gives a local archive, unpacked."""
+    """Unpacks a local archive."""
     uri = source.source or ""
     path = local.found(uri, folder)
     if path.is_dir():
@@ -72,18 +88,18 @@ def fetch(source: SourceDefinition, folder: Path, pin: Pin) -> SourceTree:
 
 
 def key(digest: str, source: SourceDefinition) -> str:
-    """Names an archive's tree in the cache: the same bytes are unpacked once."""
+    """Returns the cache key of an archive's tree: the same bytes are unpacked once."""
     package = source.handler.partition(":")[0].partition(".")[0] if ":" in source.handler else ""
     return f"archive {digest} {checked_subdirectory(source.subdirectory)} {package}"
 
 
 def unpacked(path: Path, digest: str, source: SourceDefinition) -> cache.Entry:
-    """The archive's tree in the cache.
+    """Returns the archive's tree in the cache, unpacked if it is not there.
 
     Args:
         path: The archive.
-        digest: Its SHA-256.
-        source: Says which subdirectory, and which package the handler is in.
+        digest: SHA-256 of the archive.
+        source: Source mapping with the subdirectory and the handler's package.
     """
 
     def make(work: Path) -> dict[str, str]:
@@ -96,12 +112,12 @@ def unpacked(path: Path, digest: str, source: SourceDefinition) -> cache.Entry:
 def unpack(path: Path, root: Path, source: SourceDefinition) -> None:
     """Unpacks an archive into an empty folder.
 
-    A single folder at the top, as forges make, is left out, unless the handler or the
-    subdirectory names it.
+    GitHub and GitLab put everything into one folder at the top. It is left out, unless the
+    handler or the subdirectory names it.
 
     Raises:
-        SourceError: It is no archive, or holds anything but files and folders of safe names
-            and bounded sizes.
+        SourceError: The file is not an archive, or it holds anything but files and folders of
+            safe names and limited sizes.
     """
     with _reading():
         opened = _zip if zipfile.is_zipfile(path) else _tar
@@ -122,7 +138,7 @@ def unpack(path: Path, root: Path, source: SourceDefinition) -> None:
 
 
 def _prefix(names: list[str], source: SourceDefinition) -> str:
-    """The folder inside the archive that becomes the tree's root."""
+    """Returns the folder inside the archive that becomes the tree's root."""
     subdirectory = checked_subdirectory(source.subdirectory)
     tops = {tuple(checked_parts(name))[:2] for name in names if not is_skipped(name)}
     firsts = {top[0] for top in tops}
@@ -140,7 +156,7 @@ def _zip(path: Path, root: Path | None, wanted: dict[str, str]) -> Iterator[Memb
     with zipfile.ZipFile(path) as archive:
         layout = Layout(settings.max_source_size())
         for entry in archive.infolist():
-            # zipfile cuts names at NUL, but keeps the original.
+            # zipfile cuts names at a NUL, so "model.py\0.txt" would pass as "model.py".
             name = entry.orig_filename
             _check_zip_entry(entry, name)
             if name.endswith("/"):
@@ -193,9 +209,12 @@ def _tar(path: Path, root: Path | None, wanted: dict[str, str]) -> Iterator[Memb
 
 
 class _Bounded:
-    """A gzip stream that refuses to give more than an archive may hold.
+    """A gzip stream that stops at the limits of an archive.
 
-    tarfile reads extended headers in one piece, however large they say they are.
+    tarfile reads an extended header (pax, GNU long name) in one piece of the size that the
+    archive gives, 2 GiB for example, before it yields an entry that we could check. Its file
+    object is the only place to refuse that. `seek` forwards reads what it skips, so that the
+    compression ratio is checked there too.
     """
 
     def __init__(self, stream: gzip.GzipFile, path: Path) -> None:

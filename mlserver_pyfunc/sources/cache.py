@@ -1,11 +1,12 @@
 """The cache of fetched sources: content-addressed, whole or absent, shared by processes.
 
     trees/<sha256>/     a tree, named by its digest and checked against it at every use
-    index/<key>.json    what a source was when it was fetched: its tree, commit, digests
-    locks/<key>.lock    held while a source is fetched: the others wait and use the result
-    tmp/<random>/       a fetch at work; moved into place by one rename
+    index/<key>.json    result of a fetch: name of the tree, commit and digests, time
+    locks/<key>.lock    held during a fetch: other processes wait and use the result
+    tmp/<random>/       workspace of a running fetch; moved into place by one rename
 
-A process keeps a shared lock on each tree that it uses, so that no other prunes it.
+A process holds a shared lock on each tree that it uses, so that no other process removes it.
+docs/design/cache-and-lock.md explains the design.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from .digest import tree_sha256
 from .progress import logger
 
 TREE = "tree"
-"""Folder of a workspace that `obtain`'s `make` fills."""
+"""Folder of a workspace that the `make` function of `obtain` fills."""
 
 _STALE_SECONDS = 60
 
@@ -43,26 +44,26 @@ class Entry:
     """A tree in the cache.
 
     Attributes:
-        path: The tree. Not to be written to.
-        sha256: The tree's digest.
-        facts: What was recorded with it, a commit or an archive's digest for example.
+        path: The tree, which must not be written to.
+        sha256: Digest of the tree.
+        metadata: Record of the fetch, for example the commit or the archive's digest.
     """
 
     path: Path
     sha256: str
-    facts: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def obtain(key: str, make: Callable[[Path], Mapping[str, str]], since: float = 0) -> Entry:
-    """Gives the tree of a source, made once however many processes ask for it.
+    """Returns the tree of a source, which is made once however many processes ask for it.
 
     Args:
-        key: Names the source, and all that decides its content. Must hold no secret.
-        make: Fills the folder `TREE` of the workspace it is given, and returns facts.
-        since: Unix time; what was fetched earlier does not count.
+        key: Source and everything else that decides its content, without secrets.
+        make: Function that fills the folder `TREE` of a workspace, and returns metadata.
+        since: Unix time; trees that were fetched earlier do not count.
 
     Raises:
-        SourceError: From `make`, or the cache cannot be read or written.
+        SourceError: `make` raised it, or the cache cannot be read or written.
     """
     known = find(key, since)
     if known:
@@ -73,41 +74,40 @@ def obtain(key: str, make: Callable[[Path], Mapping[str, str]], since: float = 0
             return known
         with workspace() as work:
             (work / TREE).mkdir()
-            facts = make(work)
-            entry = _stored(work / TREE, facts)
+            entry = _stored(work / TREE, make(work))
             _record(key, entry, work)
     prune()
     return entry
 
 
 def remember(key: str, entry: Entry) -> None:
-    """Gives a tree another key."""
+    """Records a tree under another key."""
     with workspace() as work:
         _record(key, entry, work)
 
 
 def find(key: str, since: float = 0) -> Entry | None:
-    """The tree of a source that was fetched before, if it is whole. Takes no lock."""
+    """Returns the tree of a source that was fetched before, if it is unchanged, without a lock."""
     try:
         record = json.loads(_record_path(key).read_text(encoding="utf-8"))
         path, digest = _root() / "trees" / record["name"], record["sha256"]
-        facts, is_older = record["facts"], record["time"] < since
+        metadata, is_older = record["facts"], record["time"] < since
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if is_older or not _usable(path, digest):
         return None
-    return Entry(path, digest, facts)
+    return Entry(path, digest, metadata)
 
 
 def find_tree(digest: str) -> Entry | None:
-    """The tree of a digest, whatever source it came from."""
+    """Returns the tree with this digest, from whatever source it came."""
     path = _root() / "trees" / digest
     return Entry(path, digest) if _usable(path, digest) else None
 
 
 @contextmanager
 def locked(key: str) -> Iterator[None]:
-    """Keeps other processes and threads from fetching the same source."""
+    """Keeps other processes and threads from fetching the same source at the same time."""
     with _writing():
         folder = _folder("locks")
         lock = FileLock(folder / f"{_hashed(key)}.lock")
@@ -130,7 +130,11 @@ def locked(key: str) -> Iterator[None]:
 
 @contextmanager
 def workspace() -> Iterator[Path]:
-    """A temporary folder on the cache's file system, removed at the end."""
+    """Makes a temporary folder on the cache's file system, and removes it at the end.
+
+    A lock on the folder marks it as in use. The kernel drops the lock when the process ends,
+    also by SIGKILL, so that `_remove_stale` can tell folders that were left behind.
+    """
     with _writing():
         parent = _folder("tmp")
         _remove_stale(parent)
@@ -147,7 +151,7 @@ def workspace() -> Iterator[Path]:
 
 
 def prune() -> None:
-    """Drops the trees unused for longest until the cache keeps `MLSERVER_PYFUNC_CACHE_SIZE`."""
+    """Removes the least recently used trees above `MLSERVER_PYFUNC_CACHE_SIZE` bytes."""
     limit = settings.cache_size()
     with suppress(OSError):
         trees = sorted((_root() / "trees").iterdir(), key=lambda tree: -tree.stat().st_mtime)
@@ -165,27 +169,30 @@ def prune() -> None:
                     record.unlink()
 
 
-def _stored(built: Path, facts: Mapping[str, str]) -> Entry:
+def _stored(built: Path, metadata: Mapping[str, str]) -> Entry:
     digest = tree_sha256(built)
     _folder("trees")
-    # A changed tree that a running function still uses keeps its place.
+    # The name may be taken by a tree that somebody changed on disk, and that a running function
+    # still uses: it can neither be removed nor be trusted. The good tree takes another name.
     for number in range(1000):
         path = _root() / "trees" / (f"{digest}-{number}" if number else digest)
         if _usable(path, digest):
-            return Entry(path, digest, facts)
+            return Entry(path, digest, metadata)
         if path.exists() and not _discard(path):
             continue
         try:
+            # One rename makes the whole tree visible, or nothing. A copy into place could be
+            # seen half done, and would be left so by a crash.
             built.rename(path)
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise
-            # Another source with the same content came first.
+            # Another process stored the same content first.
             if not _usable(path, digest):
                 continue
         else:
             cache_locks.hold(path)
-        return Entry(path, digest, facts)
+        return Entry(path, digest, metadata)
     raise SourceError(f"cache folder {_root()}: cannot store tree {digest}")
 
 
@@ -193,7 +200,7 @@ def _record(key: str, entry: Entry, work: Path) -> None:
     record = {
         "name": entry.path.name,
         "sha256": entry.sha256,
-        "facts": dict(entry.facts),
+        "facts": dict(entry.metadata),
         "time": time.time(),
     }
     path = work / "record.json"
@@ -203,7 +210,7 @@ def _record(key: str, entry: Entry, work: Path) -> None:
 
 
 def _usable(path: Path, digest: str) -> bool:
-    """Holds the tree against pruning, and checks that nothing changed it since."""
+    """Locks the tree against removal, and checks its digest."""
     new = False
     try:
         new = cache_locks.hold(path)
@@ -228,7 +235,7 @@ def _discard(path: Path) -> bool:
 
 
 def _remove_stale(parent: Path) -> None:
-    """Removes what killed processes left behind."""
+    """Removes the workspaces of processes that were killed."""
     for work in parent.iterdir():
         with suppress(OSError):
             if time.time() - work.stat().st_mtime < _STALE_SECONDS:

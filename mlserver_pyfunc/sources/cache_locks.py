@@ -1,4 +1,9 @@
-"""Shared locks on the cache folders that a process uses, so that no other process removes them."""
+"""Shared locks on the cache's folders: a folder that a process uses is not removed.
+
+A file of users or process ids beside the folder would not work: a process that is killed never
+signs off, and its id may be in use again, or belong to another container that shares the cache.
+`flock` on the folder itself has no such state: the kernel drops it with the process.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +20,10 @@ _guard = threading.Lock()
 
 
 def hold(path: Path) -> bool:
-    """Takes the shared lock of a folder; False if this process has it already.
+    """Takes the shared lock of a folder.
+
+    Returns:
+        Whether the lock is new; False if this process holds it already.
 
     Raises:
         OSError: There is no such folder, or it cannot be read.
@@ -27,9 +35,11 @@ def hold(path: Path) -> bool:
             if name in _held and os.fstat(_held[name]).st_ino == inode:
                 return False
             descriptor = os.open(path, os.O_RDONLY)
-            # File systems without locks (some NFS): pruning there goes by age alone.
+            # Some NFS have no locks: trees are removed there by age alone.
             with suppress(OSError):
                 fcntl.flock(descriptor, fcntl.LOCK_SH)
+            # Between `open` and `flock` another process may have moved the folder away and put
+            # a new one in its place; we would hold a lock on what is being removed. Try again.
             if os.fstat(descriptor).st_ino == path.stat().st_ino:
                 stale = _held.pop(name, None)
                 if stale is not None:
@@ -40,7 +50,7 @@ def hold(path: Path) -> bool:
 
 
 def release(path: Path) -> None:
-    """Gives the shared lock of a folder back, if this process has it."""
+    """Releases the shared lock of a folder, if this process holds it."""
     with _guard:
         descriptor = _held.pop(str(path), None)
     if descriptor is not None:
@@ -48,12 +58,15 @@ def release(path: Path) -> None:
 
 
 def discard(path: Path, within: Path) -> bool:
-    """Removes a folder unless a process uses it; False where it is still there.
+    """Removes a folder unless a process uses it.
 
     Args:
         path: The folder.
-        within: A folder on the same file system: what is removed is moved there first, so that
-            it is never seen half there.
+        within: Folder on the same file system, which the folder is moved to first: nobody must
+            see it with some of its files removed.
+
+    Returns:
+        Whether the folder is gone.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY)

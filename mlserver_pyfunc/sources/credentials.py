@@ -1,4 +1,4 @@
-"""Credentials: from the environment or a URL, to the library that uses them and nowhere else."""
+"""Credentials: read from the environment or a URL, and passed only to the client that uses them."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from mlserver_pyfunc.errors import SourceError
 from .uri import parts_of, split_user
 
 DEFAULT_USERNAME = "oauth2"
-"""GitHub and GitLab take any user beside a token; Bitbucket wants GIT_USERNAME=x-token-auth."""
+"""User that goes with a token. GitHub and GitLab accept any; Bitbucket needs x-token-auth."""
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """A user and a password, which `repr` does not show."""
+    """A user and a password; `repr` does not show the password."""
 
     username: str
     password: str = field(repr=False)
 
 
 def for_git(url: str) -> tuple[str, Credentials | None]:
-    """Splits a git URL into the part that may be shown, and what to log in with.
+    """Splits a git URL into a URL without secrets, and the credentials.
 
-    A password in the URL comes before `GIT_TOKEN`, and that before `GIT_USERNAME` and
-    `GIT_PASSWORD`. With none of them git reads `.netrc`.
+    A password in the URL wins over `GIT_TOKEN`, which wins over `GIT_USERNAME` and
+    `GIT_PASSWORD`. Without any of them git reads `.netrc`.
 
     Raises:
         SourceError: A credential holds a control character.
     """
     plain, user = split_user(url)
     if parts_of(plain).scheme != "https":
-        # SSH logs in by agent or key; the user is part of the address.
+        # SSH logs in with an agent or key; the user is part of the address.
         name = user.partition(":")[0]
         return (plain.replace("://", f"://{name}@", 1) if name else plain), None
     return plain, _checked(_of_user(user) or _of_environment())
 
 
 def for_http(url: str) -> tuple[str, Credentials | None]:
-    """Splits an HTTP URL likewise; with no user in it the HTTP library reads `.netrc`."""
+    """Splits an HTTP URL into a URL without secrets, and the credentials that it holds."""
     plain, user = split_user(url)
     return plain, _checked(_of_user(user))
 
@@ -50,7 +50,7 @@ def _of_user(user: str) -> Credentials | None:
     if not user:
         return None
     name, _, password = user.partition(":")
-    # A token may stand alone, in the user's place.
+    # A URL may hold a token alone, in the place of the user.
     return Credentials(unquote(name), unquote(password))
 
 

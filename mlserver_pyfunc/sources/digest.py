@@ -1,4 +1,4 @@
-"""Digests of files and trees. `docs/sources.md` shows how to recompute them without us."""
+"""Digests of files and trees. `docs/sources.md` shows how to recompute them by `sha256sum`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ RENEW = f"if that is meant, renew {LOCK_NAME}"
 
 
 class DigestError(SourceError):
-    """What was fetched is not what was expected."""
+    """The fetched source differs from the expected one."""
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, 64 hex digits."""
+    """Returns the SHA-256 of a file, 64 hex digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(2**20):
@@ -28,12 +28,12 @@ def file_sha256(path: Path) -> str:
 
 
 def tree_sha256(root: Path) -> str:
-    """The SHA-256 of a folder: of one line per file, sorted by the bytes of its path.
+    """Returns the SHA-256 of a folder: the digest of one line per file, sorted by path bytes.
 
     A line is `<sha256 of the content>  ./<path>` and a NUL, as `sha256sum --zero` prints it.
-    A symbolic link has `@` for the second space, and the SHA-256 of its target's text.
-    Left out: folders named `__pycache__` or `.git`, and `function.lock` at the top.
-    Modes, times and empty folders do not count.
+    The line of a symbolic link has `@` for the second space, and the SHA-256 of the link's
+    target as text. Folders named `__pycache__` or `.git` and the top folder's `function.lock`
+    are left out. Modes, times and empty folders do not count.
     """
     digest = hashlib.sha256()
     for name, entry in sorted(_entries(root, b".")):
@@ -47,7 +47,7 @@ def tree_sha256(root: Path) -> str:
 
 
 def check_sha256(expected: str | None, got: str) -> None:
-    """Raises `DigestError` where a digest is expected and another was got."""
+    """Raises `DigestError` if a digest is expected and the actual one differs."""
     if expected and expected.lower() != got:
         raise DigestError(f"expected sha256 {expected.lower()}, got {got}")
 

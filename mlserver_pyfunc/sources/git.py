@@ -1,4 +1,4 @@
-"""A git repository, at a branch, a tag or a commit: only that commit's files are fetched."""
+"""A git repository at a branch, a tag or a commit: fetches the files of that one commit."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _Remote:
     credentials: credentials.Credentials | None
 
     def client(self, work: Path, seconds: float) -> GitClient:
-        # GitPython takes long to import, and a commit in the cache does not need it.
+        # GitPython is slow to import, and a commit that is in the cache does not need it.
         try:
             from .git_client import GitClient
         except ImportError:
@@ -48,14 +48,14 @@ class _Remote:
 
 
 def fetch(source: SourceDefinition, folder: Path, pin: Pin) -> SourceTree:
-    """Gives the files of one commit, without `.git`."""
+    """Fetches the files of one commit, without `.git`."""
     uri = source.source or ""
     if source.sha256:
         raise SourceError("sha256 is for a file or an archive, got git: pin a commit instead")
     remote = parsed(uri)
     subdirectory = checked_subdirectory(source.subdirectory)
     entry = _entry(remote, subdirectory, pin)
-    commit = entry.facts.get("commit", pin.commit)
+    commit = entry.metadata.get("commit", pin.commit)
     return SourceTree(entry.path, Provenance(redacted(uri), commit, tree_sha256=entry.sha256))
 
 
@@ -126,10 +126,14 @@ def _with_client(
 
 
 def parsed(uri: str) -> _Remote:
-    """The repository, the ref and the login of a URI.
+    """Splits a URI into repository, ref and credentials.
+
+    git reads an argument that begins with "-" as an option, `--upload-pack=PROGRAM` for example,
+    and ssh a host likewise (CVE-2017-1000117). Not all git commands accept `--` before a ref. So
+    no part of the URI may begin with "-".
 
     Raises:
-        SourceError: It is of another form, or a part of it could be taken for an option.
+        SourceError: The URI has another form, or git could take a part of it for an option.
     """
     url, _, ref = uri[len("git+") :].partition("#")
     plain, login = credentials.for_git(url)
@@ -158,11 +162,11 @@ def _check_ref(ref: str) -> None:
 
 
 class _MissingRefError(SourceError):
-    """The remote has no such ref."""
+    """The remote does not have the ref."""
 
 
 def _resolved(client: GitClient, ref: str) -> str:
-    """The commit that a ref of the remote points to."""
+    """Returns the commit that a ref of the remote points to."""
     if not ref:
         head = client.refs("HEAD").get("HEAD")
         if not head:
@@ -202,7 +206,12 @@ def _lengthened(client: GitClient, short: str) -> str | None:
 
 
 def _fetched(client: GitClient, remote: _Remote, commit: str, subdirectory: str) -> str:
-    """Fetches a commit in the cheapest way that the server allows, and gives its full name."""
+    """Fetches a commit in the cheapest way that the server allows, and returns its full name.
+
+    A server may refuse single commits (`uploadpack.allowAnySHA1InWant`) and partial clones
+    (`uploadpack.allowFilter`), and says so only when it is asked. So the ways are tried from the
+    cheapest to the dearest, each in an empty repository.
+    """
     ways = [_shallow, _full]
     if subdirectory:
         ways.insert(0, _partial)
@@ -220,8 +229,9 @@ def _fetched(client: GitClient, remote: _Remote, commit: str, subdirectory: str)
 
 
 def _partial(client: GitClient, url: str, commit: str, subdirectory: str) -> None:
-    said = client.fetch(url, "--depth=1", "--filter=blob:none", "origin", commit)
-    if "filtering not recognized" in said:
+    message = client.fetch(url, "--depth=1", "--filter=blob:none", "origin", commit)
+    # Such a server has ignored the filter, and has sent all files.
+    if "filtering not recognized" in message:
         return
     tree = tree_of(client, commit, subdirectory)
     blobs = sorted({name for mode, name, _ in entries(client, tree) if mode != "160000"})

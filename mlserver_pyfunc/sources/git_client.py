@@ -1,6 +1,6 @@
-"""The git program, run through GitPython with nothing of the user's or the repository's own.
+"""Runs the git program by GitPython, in an environment that ignores all configuration.
 
-What reaches the network has limits of time and size, and shows its progress.
+Commands that use the network have limits of time and size, and show their progress.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class GitClient:
     """Runs git against one remote, in a bare repository of its own.
 
     Args:
-        url: Without credentials.
-        credentials: For this URL's host.
-        work: Folder for the repository; the caller removes it.
-        seconds: Time limit of everything this client does.
+        url: URL of the remote, without credentials.
+        credentials: Credentials for the URL's host.
+        work: Folder for the repository, which the caller removes.
+        seconds: Time limit of all commands together.
     """
 
     def __init__(
@@ -57,23 +57,23 @@ class GitClient:
         self._environment = environment(url, credentials, work)
 
     def init(self, name: str) -> None:
-        """Turns to a new empty repository."""
+        """Makes an empty repository, and uses it from now on."""
         self._repository = self._work / name
         self.local("init", "--quiet", "--bare", "--template=", str(self._repository))
 
     def refs(self, *patterns: str) -> dict[str, str]:
-        """The remote's refs that match, with what they point to; `name^{}` for tags peeled."""
+        """Returns the remote's refs that match, with their objects; `name^{}` is a tag's commit."""
         lines = self._network("ls-remote", "--", self._url, *patterns).splitlines()
         pairs = (line.split("\t", 1) for line in lines if "\t" in line)
         return {name: commit for commit, name in pairs}
 
     def fetch(self, what: str, *arguments: str, wanted: list[str] | None = None) -> str:
-        """Fetches from the remote, and gives what git said.
+        """Fetches from the remote, and returns the messages of git.
 
         Args:
-            what: For the progress line.
+            what: Description for the progress line.
             arguments: Options and refs.
-            wanted: Objects, where they are too many for arguments.
+            wanted: Objects to fetch, if they are too many for arguments.
         """
         return self._network(
             "fetch", "--progress", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance",
@@ -81,7 +81,7 @@ class GitClient:
         )  # fmt: skip
 
     def local(self, *arguments: str, wanted: list[str] | None = None) -> bytes:
-        """Runs a command that needs no network, and gives its output."""
+        """Runs a command that does not use the network, and returns its output."""
         try:
             with self._stdin(wanted) as istream:
                 return self._git().execute(
@@ -97,7 +97,7 @@ class GitClient:
             raise failure(str(error.stderr)) from None
 
     def sizes(self, names: list[str]) -> list[int]:
-        """The sizes of objects."""
+        """Returns the sizes of objects in bytes."""
         lines = self.local("cat-file", "--batch-check=%(objectsize)", wanted=names).split()
         if not all(line.isdigit() for line in lines):
             raise SourceError("the server did not send all files of the commit")
@@ -105,12 +105,12 @@ class GitClient:
 
     @contextmanager
     def blob(self, name: str) -> Iterator[IO[bytes]]:
-        """An object's content."""
+        """Opens the content of an object."""
         _, _, _, stream = self._reader.stream_object_data(name)
         try:
             yield cast(IO[bytes], stream)
         finally:
-            # What is left would be taken for the next object.
+            # All objects come through one pipe: an unread rest would look like the next object.
             while stream.read(_CHUNK):
                 pass
 
@@ -120,7 +120,7 @@ class GitClient:
         self._reader.update_environment(**self._all())
 
     def close(self) -> None:
-        """Ends it."""
+        """Ends the process that `blob` reads from."""
         self._reader.clear_cache()
 
     def _stdin(self, names: list[str] | None) -> BinaryIO:
@@ -153,7 +153,8 @@ class GitClient:
                     env=self._all(),
                     universal_newlines=True,
                     errors="replace",
-                    # Its own group: git's helper programs are ended with it.
+                    # git starts git-remote-https or ssh, which keep the connection and our pipes
+                    # open when git alone is killed. As a group they are killed together.
                     start_new_session=True,
                 )
             except GitCommandNotFound:
@@ -177,7 +178,7 @@ class GitClient:
 
 
 class _Report(RemoteProgress):
-    """Reads what git says on its standard error."""
+    """Reads the messages and the progress on git's standard error."""
 
     __slots__ = ("_lines", "_progress")
 
@@ -189,7 +190,7 @@ class _Report(RemoteProgress):
     def read(self, stream: IO[str]) -> None:
         handle = self.new_message_handler()
         for line in stream:
-            # Only the end matters; a server may say as much as it likes.
+            # A server can send messages without end, of which only the last ones matter.
             if not re.search(r"\d+% \(", line):
                 self._lines = [*self._lines[-50:], line[:500].strip()]
             handle(line[:500])
@@ -213,7 +214,11 @@ class _Report(RemoteProgress):
 
 
 class _Guard(threading.Thread):
-    """Ends a process that takes too long or fetches too much."""
+    """Ends a process that takes too long or fetches too much.
+
+    git has no limit for the size of a fetch, and `http.lowSpeedLimit` does not end a slow drip.
+    So a thread looks at the clock and at the size of the folder twice a second.
+    """
 
     def __init__(
         self, process: subprocess.Popen[str], work: Path, deadline: float, limit: float
@@ -246,7 +251,7 @@ class _Guard(threading.Thread):
 
 @cache
 def _check_version() -> None:
-    # Older ones do not take their configuration from the environment.
+    # GIT_CONFIG_COUNT needs git 2.31, GIT_CONFIG_GLOBAL needs 2.32.
     got = Git().version_info
     if got < MINIMUM_VERSION:
         raise SourceError(f"expected git 2.32 or later, got {'.'.join(map(str, got))}")

@@ -1,6 +1,17 @@
-"""What git runs with: no configuration but ours, no hooks, no filters, no prompts, one transport.
+"""The environment of git: no configuration but ours, no hooks, no filters, no prompts.
 
-Credentials reach git by its environment, and a helper that answers for one host only.
+git runs code that its configuration names: hooks, filters, credential helpers, ssh commands,
+`ext::` transports, `url.insteadOf`. The user's configuration may name them for good reasons, and
+a repository that is cloned from `file://` has one of its own. Switching each key off does not
+work: new ones appear with new versions of git. So git reads no configuration file except ours
+(GIT_CONFIG_GLOBAL, GIT_CONFIG_NOSYSTEM), works in a bare repository that we initialise without a
+template, and may use the one transport of the URL (GIT_ALLOW_PROTOCOL): a redirect cannot switch
+to another. No file is checked out by git, see `git_tree`.
+
+Credentials in the URL would show in the process list and in git's messages, and in a file they
+would outlive the fetch. They are passed in environment variables, which only processes of the
+same user can read, to a helper that is configured for the one host: git does not ask it for
+another host after a redirect.
 """
 
 from __future__ import annotations
@@ -25,21 +36,22 @@ _SSH = (
 
 
 def configuration(url: str) -> str:
-    """The text of the configuration file, the only one that git reads."""
+    """Returns the text of the only configuration file that git reads."""
     parts = urlsplit(url)
     if parts.scheme != "file":
         return ""
     path = parts.path.replace("\\", "\\\\").replace('"', '\\"')
-    # Nothing of the repository is run, so it may be someone else's, as mounted volumes are.
+    # git refuses repositories of other users (CVE-2022-24765), as mounted volumes often are,
+    # because it would run their hooks and configuration. We run neither.
     return f'[safe]\n\tdirectory = "{path}"\n\tdirectory = "{path.rstrip("/")}/.git"\n'
 
 
 def environment(url: str, credentials: Credentials | None, work: Path) -> dict[str, str]:
-    """The variables git runs with, besides the process's own.
+    """Returns the variables that git runs with, besides those of this process.
 
     Args:
-        url: Of the remote, without credentials.
-        credentials: For this URL's host.
+        url: URL of the remote, without credentials.
+        credentials: Credentials for the URL's host.
         work: Folder that holds the configuration file.
     """
     parts = urlsplit(url)
@@ -65,10 +77,10 @@ def environment(url: str, credentials: Credentials | None, work: Path) -> dict[s
         "GIT_TERMINAL_PROMPT": "0",
         "SSH_ASKPASS": "",
         "GIT_SSH_COMMAND": f"{os.environ.get('GIT_SSH_COMMAND') or 'ssh'} {_SSH}",
-        # Traces would write what is sent, headers and all.
+        # Traces would write the headers that are sent, with the credentials.
         **{name: "0" for name in os.environ if name.startswith("GIT_TRACE")},
     }
-    # One variable names the certificates for every kind of source.
+    # One variable names the authorities for every kind of source.
     if settings.ca_bundle():
         environment["GIT_SSL_CAINFO"] = settings.ca_bundle() or ""
     elif os.environ.get("SSL_CERT_FILE") and not os.environ.get("GIT_SSL_CAINFO"):
@@ -76,7 +88,7 @@ def environment(url: str, credentials: Credentials | None, work: Path) -> dict[s
     if credentials:
         environment["MLSERVER_PYFUNC_GIT_USERNAME"] = credentials.username
         environment["MLSERVER_PYFUNC_GIT_PASSWORD"] = credentials.password
-        # Of this host alone: a redirect elsewhere is not answered.
+        # For this host alone: after a redirect to another, git does not ask the helper.
         options[f"credential.{parts.scheme}://{parts.netloc}.helper"] = _HELPER
     return {**environment, **_as_variables(options)}
 

@@ -1,4 +1,4 @@
-"""What git's own words mean."""
+"""Translates the messages of git into errors."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from .safe_tree import quoted
 
 
 class UnsupportedError(SourceError):
-    """The server does not give the object, or not in this way."""
+    """The server refuses to send the object, or to send it in this way."""
 
 
-# What git says, whether it may pass or another way may work, and what it means.
+# Pattern of git's message, class of the error, and its meaning. git's exit code is 128 for all.
 _CAUSES: list[tuple[str, type[SourceError], str]] = [
     (
         r"unadvertised object|not our ref|couldn't find remote ref|not support (shallow|filter)",
         UnsupportedError,
-        "the server does not give this commit",
+        "the server does not send this commit",
     ),
     (
         r"transport does not support|filtering not recognized|bad object|missing (blob|tree)",
         UnsupportedError,
-        "the server does not give this commit",
+        "the server does not send this commit",
     ),
     (
         r"no space left|disk quota|file too large|unable to write|write error",
@@ -90,7 +90,7 @@ _CAUSES: list[tuple[str, type[SourceError], str]] = [
 
 
 def failure(text: str) -> SourceError:
-    """The error that git's own words mean, in one line."""
+    """Returns the error that a message of git means, in one line."""
     lines = [line for line in text.splitlines() if re.match(r"(fatal|error|ssh|remote)", line)]
     last = (lines or text.strip().splitlines() or ["git failed"])[-1].strip()
     for pattern, kind, meaning in _CAUSES:

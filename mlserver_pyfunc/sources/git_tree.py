@@ -1,4 +1,10 @@
-"""The files of a commit, from git's objects to a folder: only what a source may hold."""
+"""Writes the files of a commit from git's objects to a folder.
+
+`git checkout` would run filters (LFS, or any that .gitattributes names), convert line ends, and
+write through links that the same commit creates; git has had several security fixes for that
+(CVE-2021-21300, CVE-2024-32002). So git only lists and prints objects, and we write the files by
+the same rules as those of an archive (see `safe_tree`), links last.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +25,7 @@ _CHUNK = 2**20
 
 
 def tree_of(client: GitClient, commit: str, subdirectory: str) -> str:
-    """The name of the tree object of a subdirectory."""
+    """Returns the name of the tree object of a subdirectory."""
     tree = f"{commit}^{{tree}}"
     parts = subdirectory.split("/") if subdirectory else []
     for depth, part in enumerate(parts, 1):
@@ -37,7 +43,7 @@ def tree_of(client: GitClient, commit: str, subdirectory: str) -> str:
 
 
 def entries(client: GitClient, tree: str) -> list[tuple[str, str, str]]:
-    """The mode, object and path of each file below a tree."""
+    """Lists the mode, object name and path of each file below a tree."""
     listed = []
     for line in client.local("ls-tree", "-r", "-z", "--full-tree", tree).split(b"\0"):
         if line:
@@ -48,7 +54,7 @@ def entries(client: GitClient, tree: str) -> list[tuple[str, str, str]]:
 
 
 def export(client: GitClient, tree: str, root: Path) -> None:
-    """Writes a tree's files as the repository has them: no filters, no line-end conversion."""
+    """Writes the files of a tree exactly as the repository holds them."""
     files = [entry for entry in entries(client, tree) if not is_skipped(entry[2])]
     for mode, _, path in files:
         if mode == "160000":
@@ -84,7 +90,8 @@ def _write(content: IO[bytes], root: Path, path: str, executable: bool) -> None:
 
 
 def _link(links: dict[str, str], root: Path) -> None:
-    # Last: nothing is ever written through a link.
+    # Links come last, so that no file is ever written through one. Each is checked after all
+    # exist: a link may lead outside by way of another link.
     for path, target in links.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         os.symlink(target, root / path)

@@ -1,4 +1,4 @@
-"""Code that stands in the definition itself, plain or base64."""
+"""Code that the definition itself holds, as text or base64."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEFAULT_MODULE = "function"
 
 
 def fetch(source: SourceDefinition, folder: Path, pin: Pin) -> SourceTree:
-    """Gives the code as a module named as the handler says, beside the definition's files."""
+    """Returns the code as a module beside the definition's files; the handler gives its name."""
     code = source.code if source.code is not None else _decoded(source.base64 or "")
     kind = "code" if source.code is not None else "base64"
     digest = hashlib.sha256(code.encode()).hexdigest()

@@ -15,7 +15,7 @@ from .uri import parts_of
 
 
 def fetch(source: SourceDefinition, folder: Path, pin: Pin) -> SourceTree:
-    """Gives a Python file as a module in its folder, or a folder as it is."""
+    """Returns a folder as it is, or a Python file as a module in its folder."""
     uri = source.source or ""
     path = found(uri, folder)
     if path.is_dir():
@@ -34,7 +34,7 @@ def subdirectory(root: Path, relative: str | None) -> Path:
     """Finds a folder inside a tree.
 
     Raises:
-        SourceError: It is absent, or outside the tree, also by a link.
+        SourceError: The folder is missing, or it is outside the tree, also by way of a link.
     """
     if not relative:
         return root
@@ -47,10 +47,10 @@ def subdirectory(root: Path, relative: str | None) -> Path:
 
 
 def found(uri: str, folder: Path) -> Path:
-    """The path that a relative or `file://` URI means.
+    """Returns the path that a relative or `file://` URI names.
 
     Raises:
-        SourceError: There is nothing.
+        SourceError: There is no file or folder at the path.
     """
     path = _path(uri, folder)
     if not path.exists():

@@ -1,6 +1,7 @@
-"""`function.lock`: what a function's source was when somebody last looked, and must be still.
+"""`function.lock`: the record of a function's source, which binds all later fetches.
 
-It stands beside the definition. `docs/sources.md` says how to recompute what is in it.
+The file is beside the definition. `docs/sources.md` shows how to recompute its digests, and
+docs/design/cache-and-lock.md explains when it binds.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class ImageRecord(BaseModel):
-    """An image that `mlserver-pyfunc build` made, and what it was made of.
+    """An image that `mlserver-pyfunc build` made, and the parts it was made of.
 
     Attributes:
-        name: As it was tagged, `registry/name:tag`.
-        digest: Of its manifest, `sha256:...`; known once it was pushed.
-        id: Of its configuration, by which engines on a machine know it.
-        inputs: The SHA-256 of each part that went in, by the part's name.
+        name: Tag of the image, `registry/name:tag`.
+        digest: Digest of its manifest, `sha256:...`; None until it is pushed.
+        id: Digest of its configuration, by which engines on a machine name it.
+        inputs: SHA-256 of each part of the image, by name of the part.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,7 +48,7 @@ class ImageRecord(BaseModel):
 
 
 class Origin(BaseModel):
-    """Where the source in an image came from, when the image was built."""
+    """Origin of the copy of the source that an image holds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -61,15 +62,16 @@ class Lock(BaseModel):
     """The content of `function.lock`.
 
     Attributes:
-        source: Without credentials; None where only an image is recorded, which binds nothing.
-        subdirectory: As the definition gives it.
-        commit: What the git ref was.
-        sha256: Of the archive, file or inline code.
-        tree_sha256: Of the tree.
-        requirements: As the definition gives them.
-        resolved: Exact versions of an environment of the function's own, where it has one.
-        image: The image built last.
-        origin: In an image: where its copy of the source came from.
+        version: Version of the file format.
+        source: URI without credentials; None if only an image is recorded, which binds nothing.
+        subdirectory: Subdirectory that the definition gives.
+        commit: Commit that the git ref pointed to.
+        sha256: Digest of the archive, file or inline code.
+        tree_sha256: Digest of the tree.
+        requirements: Requirements that the definition gives.
+        resolved: Exact versions in the function's own environment; None without one.
+        image: Image that was built last.
+        origin: In an image: origin of its copy of the source.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -87,14 +89,14 @@ class Lock(BaseModel):
 
 
 def fetch_locked(definition: FunctionDefinition, folder: Path) -> SourceTree:
-    """Fetches a function's source; a `function.lock` beside the definition is binding.
+    """Fetches a function's source, which must agree with a `function.lock` if there is one.
 
     Args:
-        definition: The function.
-        folder: The definition's folder: the lock is there, and relative paths start there.
+        definition: Definition of the function.
+        folder: Folder of the definition and the lock, which relative paths start from.
 
     Raises:
-        SourceError: It cannot be fetched, verified or unpacked, or differs from the lock.
+        SourceError: The source cannot be fetched, verified or unpacked, or differs from the lock.
     """
     lock = read(folder)
     if lock is None or lock.source is None:
@@ -113,10 +115,10 @@ def fetch_locked(definition: FunctionDefinition, folder: Path) -> SourceTree:
 
 
 def read(folder: Path) -> Lock | None:
-    """Reads the lock of a folder, if there is one.
+    """Reads the lock of a folder; None if there is none.
 
     Raises:
-        SourceError: It is not a lock.
+        SourceError: The file cannot be read, or is not a lock.
     """
     path = folder / LOCK_NAME
     try:
@@ -136,7 +138,7 @@ def read(folder: Path) -> Lock | None:
 
 
 def current(definition: FunctionDefinition, folder: Path) -> Lock:
-    """Fetches a function's source as it is now and gives the lock that holds it.
+    """Fetches a function's source as it is now, and returns a lock of it.
 
     Raises:
         SourceError: The source cannot be fetched.
@@ -153,17 +155,17 @@ def current(definition: FunctionDefinition, folder: Path) -> Lock:
 
 
 def write(definition: FunctionDefinition, folder: Path, resolved: Sequence[str] = ()) -> Path:
-    """Fetches a function's source as it is now, whatever a lock says, and locks it.
+    """Fetches a function's source as it is now, whatever an old lock says, and writes a new lock.
 
-    A record of an image is kept: it tells itself whether the image is stale.
+    The record of an image is kept: its `inputs` tell whether the image is out of date.
 
     Args:
-        definition: The function.
-        folder: The definition's folder.
-        resolved: Exact versions of an environment of the function's own, if it has one.
+        definition: Definition of the function.
+        folder: Folder of the definition.
+        resolved: Exact versions in the function's own environment, if it has one.
 
     Returns:
-        The lock's path. It is replaced whole.
+        Path of the lock.
 
     Raises:
         SourceError: The source cannot be fetched, or the folder cannot be written to.
@@ -173,25 +175,25 @@ def write(definition: FunctionDefinition, folder: Path, resolved: Sequence[str] 
 
 
 def record_image(image: ImageRecord, folder: Path) -> Path:
-    """Records an image in a folder's lock, which it makes where there is none.
+    """Records an image in the lock of a folder, which is made if there is none.
 
     Raises:
-        SourceError: The folder cannot be written to, or its lock is none.
+        SourceError: The folder cannot be written to, or its lock is not valid.
     """
     return write_to((read(folder) or Lock()).model_copy(update={"image": image}), folder)
 
 
 def _recorded_image(folder: Path) -> ImageRecord | None:
-    """The image in a lock that is to be renewed, and may be broken."""
+    """Returns the image in a lock that is to be renewed, and that may be broken."""
     try:
-        held = read(folder)
+        lock = read(folder)
     except SourceError:
         return None
-    return held.image if held else None
+    return lock.image if lock else None
 
 
 def write_to(lock: Lock, folder: Path) -> Path:
-    """Puts a lock into a folder, whole.
+    """Writes a lock to a folder, by one rename: a reader never sees half of it.
 
     Raises:
         SourceError: The folder cannot be written to.
@@ -211,12 +213,12 @@ def write_to(lock: Lock, folder: Path) -> Path:
 def _check_definition(lock: Lock, definition: FunctionDefinition) -> None:
     source = definition.source
     given = redacted(source.source) if source.source else None
-    # Inline code is named by its kind, and checked by its digest.
+    # The source of inline code is its kind, "inline code"; its digest is compared later.
     if not source.is_inline and given != lock.source:
-        raise DigestError(f'{LOCK_NAME} is of source "{lock.source}", got "{given}"; {RENEW}')
+        raise DigestError(f'{LOCK_NAME} is for source "{lock.source}", got "{given}"; {RENEW}')
     if source.subdirectory != lock.subdirectory:
         raise DigestError(
-            f'{LOCK_NAME} is of subdirectory "{lock.subdirectory}", '
+            f'{LOCK_NAME} is for subdirectory "{lock.subdirectory}", '
             f'got "{source.subdirectory}"; {RENEW}'
         )
     if definition.requirements != lock.requirements:
@@ -236,7 +238,7 @@ def _checked(lock: Lock, tree: SourceTree) -> SourceTree:
 
 
 def _tree_digest(tree: SourceTree) -> str | None:
-    """The digest of a tree that is the function's; the folder of one file is not."""
+    """Returns the digest of a tree; None for a single file, whose folder is not all its own."""
     if tree.provenance.tree_sha256 or tree.inline or tree.module:
         return tree.provenance.tree_sha256
     return tree_sha256(tree.root)

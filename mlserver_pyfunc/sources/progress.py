@@ -1,4 +1,4 @@
-"""Progress of a long fetch: a line that rewrites itself on a terminal, log lines elsewhere."""
+"""Shows the progress of a long fetch: one changing line on a terminal, log lines elsewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import time
 from types import TracebackType
 
-# MLServer gives a handler to loggers below its own name only.
+# MLServer configures only loggers below its own name.
 logger = logging.getLogger("mlserver.pyfunc")
 
 _TERMINAL_SECONDS = 0.2
@@ -15,12 +15,12 @@ _LOG_SECONDS = 5.0
 
 
 class Progress:
-    """Shows how far a fetch is. Short ones show nothing.
+    """Shows how far a fetch is; a short fetch shows nothing.
 
     Args:
-        what: Shown as it is: must hold no secret.
+        what: Description of the fetch, without secrets.
         total: Expected amount, if known.
-        unit: `bytes`, or what is counted.
+        unit: Unit of the amounts: `bytes`, or the things that are counted.
     """
 
     def __init__(self, what: str, total: int | None = None, unit: str = "bytes") -> None:
@@ -46,11 +46,11 @@ class Progress:
             sys.stderr.write("\n")
 
     def add(self, amount: int) -> None:
-        """Counts what was done since the last call."""
+        """Adds the amount that was done since the last call."""
         self.reach(self._done + amount)
 
     def reach(self, done: int) -> None:
-        """Sets what is done in all."""
+        """Sets the amount that is done in all."""
         self._done = done
         now = time.monotonic()
         if now < self._next:

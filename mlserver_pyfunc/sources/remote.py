@@ -26,11 +26,11 @@ _CLIENTS = {"http": "http_client", "https": "http_client", "s3": "s3_client"}
 
 
 def fetch(source: SourceDefinition, folder: Path, pin: Pin) -> SourceTree:
-    """Gives a Python file, an unpacked archive, or the files below an S3 prefix."""
+    """Fetches a Python file, an archive, which is unpacked, or the files below an S3 prefix."""
     uri = source.source or ""
     check_form(uri)
     url = uri.split("#", 1)[0]
-    # The pin is an archive's or a file's; a prefix has none.
+    # Archives and files have a digest of their own; a prefix has none.
     expected = source.sha256 or pin.sha256
     name = _name(url)
     if url.lower().startswith("zip+"):
@@ -42,16 +42,16 @@ def fetch(source: SourceDefinition, folder: Path, pin: Pin) -> SourceTree:
     else:
         entry, module = _prefix(source, url, pin), None
     provenance = Provenance(
-        redacted(uri), sha256=entry.facts.get("sha256", pin.sha256), tree_sha256=entry.sha256
+        redacted(uri), sha256=entry.metadata.get("sha256", pin.sha256), tree_sha256=entry.sha256
     )
     return SourceTree(entry.path, provenance, module)
 
 
 def check_form(uri: str) -> None:
-    """Looks at a URI alone.
+    """Checks the form of a URI.
 
     Raises:
-        SourceError: It names neither a Python file nor an archive nor an S3 prefix.
+        SourceError: The URI names neither a Python file nor an archive nor an S3 prefix.
     """
     url = uri.split("#", 1)[0]
     if url.lower().startswith(("zip+", "s3://")):
@@ -74,7 +74,7 @@ def _archive(source: SourceDefinition, url: str, expected: str | None, pin: Pin)
         archive.unpack(path, work / cache.TREE, source)
         return {"sha256": digest}
 
-    # The same key as a local archive's: the bytes decide, not where they came from.
+    # The same key as that of a local archive: only the bytes count, not where they come from.
     known_by = archive.key(expected.lower(), source) if expected else None
     place = archive.key(split_user(url)[0], source)
     return _obtained(known_by, place, pin, make)
@@ -117,7 +117,11 @@ def _prefix(source: SourceDefinition, url: str, pin: Pin) -> cache.Entry:
 
 
 def _obtained(known_by: str | None, place: str, pin: Pin, make: Make) -> cache.Entry:
-    """Takes from the cache what a digest names, and else what others fetched just now."""
+    """Returns a tree from the cache if its digest is known, else one that is fetched from now on.
+
+    Without a digest the content behind a URL may change, so an older tree must not be used. If
+    several processes start at the same time, the first one fetches for all.
+    """
     known = cache.find_tree(pin.tree_sha256) if pin.tree_sha256 else None
     if known:
         return known

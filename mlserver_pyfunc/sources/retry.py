@@ -1,4 +1,4 @@
-"""Trying again when the network fails in a way that may pass."""
+"""Tries again after failures of the network that are likely to pass."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ ATTEMPTS = 4
 
 
 class TransientError(SourceError):
-    """The network failed in a way that may pass."""
+    """The network failed in a way that is likely to pass."""
 
 
 def retrying(deadline: float) -> tenacity.Retrying:
-    """Calls again after a `TransientError`, with a growing pause; the last one is raised.
+    """Returns a caller that tries again after a `TransientError`, with growing pauses.
+
+    The error of the last attempt is raised.
 
     Args:
-        deadline: Of the monotonic clock; no attempt starts after it.
+        deadline: Time on the monotonic clock after which no attempt starts.
     """
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(TransientError),

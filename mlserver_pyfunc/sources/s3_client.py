@@ -1,4 +1,4 @@
-"""Objects of S3 and of what speaks its protocol, through s3fs."""
+"""Downloads from S3, and from servers with the same protocol, by s3fs."""
 
 from __future__ import annotations
 
@@ -37,10 +37,15 @@ _PARALLEL = 8
 
 
 def download(url: str, path: Path, deadline: float) -> None:
-    """Downloads one object; s3fs resumes it after failures.
+    """Downloads one object; s3fs tries again after failures.
+
+    Args:
+        url: Address of the object.
+        path: File to write.
+        deadline: Time on the monotonic clock at which the download is given up.
 
     Raises:
-        SourceError: As `_reading` says, or it is too large.
+        SourceError: The object is missing, forbidden, too large or changing, or S3 fails.
     """
     files, key = _opened(url)
     limit = settings.max_source_size()
@@ -62,11 +67,11 @@ class Listing:
     """The objects below a prefix.
 
     Attributes:
-        files: The file system that they are on.
-        url: Of the prefix.
-        keys: By their names below the prefix.
-        sizes: In bytes, by the same names.
-        digest: Changes when any object does.
+        files: File system of the objects.
+        url: Address of the prefix.
+        keys: Keys of the objects, by name below the prefix.
+        sizes: Sizes in bytes, by the same names.
+        digest: Digest of names, sizes and ETags, which changes if any object changes.
     """
 
     files: Any
@@ -76,7 +81,7 @@ class Listing:
     digest: str
 
     def download(self, root: Path) -> None:
-        """Downloads all of them below an empty folder."""
+        """Downloads all objects to an empty folder."""
         paths = {name: root / name for name in self.keys}
         deadline = time.monotonic() + settings.fetch_timeout()
         with _reading(), Progress(f"fetching {redacted(self.url)}", unit="files") as progress:
@@ -93,10 +98,14 @@ class Listing:
 
 
 def listed(url: str, subdirectory: str) -> Listing:
-    """Lists what is below a prefix.
+    """Lists the objects below a prefix.
+
+    Args:
+        url: Address of the prefix.
+        subdirectory: Folder below the prefix; empty for all of it.
 
     Raises:
-        SourceError: There is nothing, or names and sizes that may not be written.
+        SourceError: There are no objects, or their names or sizes are not allowed.
     """
     files, prefix = _opened(url.rstrip("/"))
     layout = Layout(settings.max_source_size())
@@ -105,7 +114,7 @@ def listed(url: str, subdirectory: str) -> Listing:
         found = files.find(prefix, detail=True)
     for key, info in sorted(found.items()):
         below = key[len(prefix) + 1 :] if key.startswith(prefix + "/") else ""
-        # Tools mark folders by empty objects whose name ends with a slash.
+        # Some tools create an empty object with a name that ends in a slash for each folder.
         if not below or below.endswith("/"):
             continue
         layout.add_file(below, info["size"])
@@ -122,7 +131,10 @@ def listed(url: str, subdirectory: str) -> Listing:
 
 
 class _Bounded(Callback):  # type: ignore[misc]
-    """Passes on progress, and stops at the time limit."""
+    """Reports progress, and stops at the time limit.
+
+    s3fs has limits for single reads only, but it calls this for each part that it receives.
+    """
 
     def __init__(self, progress: Progress, deadline: float) -> None:
         super().__init__()
@@ -148,7 +160,7 @@ def _opened(url: str) -> tuple[Any, str]:
         "retries": {"max_attempts": 3, "mode": "standard"},
     }
     if endpoint:
-        # Buckets as host names need a DNS that MinIO and the like seldom have.
+        # Bucket names as host names need DNS entries, which servers such as MinIO seldom have.
         options["s3"] = {"addressing_style": "path"}
     bundle = settings.ca_file("AWS_CA_BUNDLE")
     files = S3FileSystem(
@@ -176,11 +188,11 @@ def _reading() -> Iterator[None]:
             "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
         ) from None
     except SSLError as error:
-        # The library's message has the URL.
+        # The library's message holds the URL.
         found = re.search(r"certificate verify failed[\w\s:-]*", str(error))
         reason = found[0].strip() if found else type(error).__name__
-        said = filter(None, (reason, settings.trust_hint(reason)))
-        raise SourceError(f"the TLS connection failed: {'; '.join(said)}") from None
+        message = "; ".join(filter(None, (reason, settings.trust_hint(reason))))
+        raise SourceError(f"the TLS connection failed: {message}") from None
     except EndpointConnectionError:
         raise SourceError("cannot connect to the S3 endpoint") from None
     except (BotoCoreError, HTTPClientError, TimeoutError) as error:

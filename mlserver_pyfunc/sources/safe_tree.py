@@ -1,4 +1,10 @@
-"""The names and sizes in a tree that somebody else made: what may be written to disk."""
+"""Checks names and sizes in a tree that somebody else made, before it is written to disk.
+
+Checking one name at a time does not work. "a" as a link and then "a/b" writes through the link;
+"Lib/x.py" and "lib/x.py" are one file on macOS and Windows, and the later one would win there
+alone; the same holds for "é" as one or two code points. So `Layout` remembers all entries, and
+accepts a tree only if every system would unpack it to the same files.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +22,15 @@ MAX_DEPTH = 32
 MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 1024
 
-# Never written: not part of the function, and left out of the tree's digest.
+# Not part of the function: never written, and left out of the tree's digest.
 _SKIPPED = IGNORED_FOLDERS | {"__MACOSX"}
 
 
 class Layout:
-    """Checks a tree's entries one by one, before any is written.
+    """Checks the entries of a tree, before any is written.
 
     Args:
-        max_size: Bytes that all files may have together.
+        max_size: Size limit of all files together, in bytes.
     """
 
     def __init__(self, max_size: int) -> None:
@@ -35,10 +41,10 @@ class Layout:
         self._spelled: dict[str, str] = {}
 
     def add_file(self, name: str, size: int) -> None:
-        """Takes in a file.
+        """Adds a file.
 
         Raises:
-            SourceError: The name is unsafe or taken, or the tree grows too large.
+            SourceError: The name is unsafe or taken, or the tree becomes too large.
         """
         self._add(name, "file")
         self.size += size
@@ -46,11 +52,11 @@ class Layout:
             raise SourceError(f"expected at most {self._max_size} bytes in all, got more")
 
     def add_link(self, name: str) -> None:
-        """Takes in a symbolic link."""
+        """Adds a symbolic link."""
         self._add(name, "link")
 
     def add_folder(self, name: str) -> None:
-        """Takes in a folder."""
+        """Adds a folder."""
         if name.rstrip("/") != ".":
             self._add(name.removesuffix("/"), "folder")
 
@@ -84,7 +90,7 @@ def checked_parts(name: str) -> list[str]:
     """Splits an entry's name into its folders and file.
 
     Raises:
-        SourceError: It is not a relative path that stays below the root on every system.
+        SourceError: The name is not a relative path that stays below the root on every system.
     """
     problem = _problem(name)
     if problem:
@@ -116,12 +122,12 @@ def _problem(name: str) -> str | None:
 
 
 def is_skipped(name: str) -> bool:
-    """Whether an entry is never written: bytecode, git's own files, macOS's extras."""
+    """Whether an entry is never written: bytecode, git's own files, macOS's metadata."""
     return not _SKIPPED.isdisjoint(name.split("/"))
 
 
 def inside(name: str, prefix: str) -> str | None:
-    """An entry's name below a folder of the tree, or None if it is elsewhere."""
+    """Returns an entry's name below a folder of the tree; None if it is elsewhere."""
     name = "/".join(part for part in name.split("/") if part != ".")
     if not prefix:
         return name
@@ -129,10 +135,10 @@ def inside(name: str, prefix: str) -> str | None:
 
 
 def checked_subdirectory(subdirectory: str | None) -> str:
-    """The subdirectory as a path without `.` parts; empty for the whole tree.
+    """Returns the subdirectory as a path without `.` parts; empty for the whole tree.
 
     Raises:
-        SourceError: It is not a path below the root.
+        SourceError: The subdirectory is not a path below the root.
     """
     name = (subdirectory or "").rstrip("/")
     if name in ("", "."):
@@ -144,20 +150,20 @@ def checked_subdirectory(subdirectory: str | None) -> str:
 
 
 def create(root: Path, name: str, executable: bool = False) -> int:
-    """Opens a new file below the root and gives its descriptor; it must not exist yet."""
+    """Creates a file below the root, which must not exist, and returns its descriptor."""
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    # Cached trees are shared by every function that has the same content.
+    # Read-only: all functions with the same content share the tree.
     return os.open(path, flags, 0o555 if executable else 0o444)
 
 
 def printable(text: str) -> str:
-    """Someone else's text without line ends and control characters."""
+    """Escapes line ends and control characters in foreign text."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def quoted(text: str, limit: int = 200) -> str:
-    """Someone else's text fit for an error: in quotes, bounded, on one line."""
+    """Makes foreign text fit for an error: in quotes, of limited length, on one line."""
     shown = printable(text)
     return f'"{shown if len(shown) <= limit else shown[: limit - 3] + "..."}"'

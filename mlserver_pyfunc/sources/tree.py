@@ -1,4 +1,4 @@
-"""What every kind of source ends as: a tree of modules and a record of its origin."""
+"""The result of every kind of source: a tree of modules and a record of its origin."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a source came from.
+    """Origin of a source.
 
     Attributes:
-        source: As the definition gives it, without credentials.
-        commit: The resolved git commit, 40 hex digits.
-        sha256: Of the archive, file or inline code.
-        tree_sha256: Of the tree, as `sources.digest.tree_sha256` defines it.
+        source: URI that the definition gives, without credentials.
+        commit: Resolved git commit, 40 hex digits.
+        sha256: Digest of the archive, file or inline code.
+        tree_sha256: Digest of the tree, as `sources.digest.tree_sha256` defines it.
     """
 
     source: str
@@ -24,18 +24,18 @@ class Provenance:
     tree_sha256: str | None = None
 
     def as_parameters(self) -> dict[str, str]:
-        """The values that are known, for the model's metadata."""
+        """Returns the known values, for the model's metadata."""
         return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Pin:
-    """What a lock says a source must be, so that nothing newer is fetched.
+    """Commit and digests that a lock requires, so that nothing newer is fetched.
 
     Attributes:
-        commit: The git commit.
-        sha256: Of the archive or file.
-        tree_sha256: Of the tree.
+        commit: Git commit.
+        sha256: Digest of the archive or file.
+        tree_sha256: Digest of the tree.
     """
 
     commit: str | None = None
@@ -48,10 +48,10 @@ class SourceTree:
     """A function's code, ready to import.
 
     Attributes:
-        root: Folder whose modules can be imported, and which relative files start from.
-        provenance: Where it came from.
-        module: The module that a handler without a module path is in; None for a folder.
-        inline: Source text by module name; such a module hides a file of the same name.
+        root: Folder that modules are imported from and that relative paths start from.
+        provenance: Origin of the source.
+        module: Module of a handler that is given without one; None for a folder.
+        inline: Source text by module name, which hides a file of the same name.
     """
 
     root: Path

@@ -1,4 +1,4 @@
-"""Source URIs: their parts, and how they may be shown."""
+"""Source URIs: their parts, and how they are shown without secrets."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .safe_tree import printable, quoted
 
 
 def checked_scheme(uri: str) -> str:
-    """The scheme in lower case; empty for a path.
+    """Returns the scheme in lower case; empty for a path.
 
     Raises:
-        SourceError: It has control characters, or begins as an option does.
+        SourceError: The URI has control characters, or looks like an option or git transport.
     """
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in uri):
         raise SourceError("has a control character")
@@ -30,14 +30,14 @@ def checked_scheme(uri: str) -> str:
 
 
 def parts_of(url: str) -> SplitResult:
-    """The parts of a URL.
+    """Splits a URL into its parts.
 
     Raises:
-        SourceError: It is not a URL.
+        SourceError: The text is not a URL.
     """
     try:
         parts = urlsplit(url)
-        # Python looks at the port only when it is asked for.
+        # urllib checks the port only when it is read.
         _ = parts.port
     except ValueError as error:
         raise SourceError(f"not a URL: {str(error).lower()}") from None
@@ -45,10 +45,12 @@ def parts_of(url: str) -> SplitResult:
 
 
 def split_user(url: str) -> tuple[str, str]:
-    """Takes `user:password` out of a URL.
+    """Splits a URL into the URL without `user:password`, and `user:password`.
 
-    A password may hold `/`, `?` or `@` where its owner did not quote them, so the user
-    reaches to the last `@` of the host, or to one that a `:` without a port comes before.
+    A password may hold `/`, `?` or `@` that its owner forgot to quote. For urllib it then ends
+    at the first of them, and the rest of the password is taken as host and path and shown. So
+    the user reaches to the last `@` before the path, or, if the text before the path has a `:`
+    that no port follows, to the last `@` of all.
     """
     scheme, separator, rest = url.partition("://")
     if not separator:
@@ -61,9 +63,9 @@ def split_user(url: str) -> tuple[str, str]:
 
 
 def redacted(uri: str) -> str:
-    """The URI without what may be a secret: user, password, and the query's values.
+    """Returns the URI without possible secrets: user, password, and values of the query.
 
-    The user of an SSH URL is part of the address and stays.
+    The user of an SSH URL is part of the address and is kept.
     """
     plain, user = split_user(uri)
     scheme, separator, rest = plain.partition("://")
@@ -80,7 +82,7 @@ def redacted(uri: str) -> str:
 
 
 def nearest(text: str, known: list[str]) -> str:
-    """Says which known names are closest, for the end of an error."""
+    """Lists the closest known names, for the end of an error."""
     import difflib
 
     near = difflib.get_close_matches(text, known, n=3, cutoff=0.5) or known[:5]
@@ -89,7 +91,7 @@ def nearest(text: str, known: list[str]) -> str:
 
 @contextmanager
 def naming(uri: str) -> Iterator[None]:
-    """Puts the source in front of any `SourceError`, without its secrets."""
+    """Puts the source, without its secrets, in front of the message of any `SourceError`."""
     source = f"source {quoted(redacted(uri), 400)}"
     try:
         yield

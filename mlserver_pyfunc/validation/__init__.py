@@ -1,4 +1,4 @@
-"""All that can be known of a function without running its code or having its dependencies."""
+"""Checks of a function that need neither a run of its code nor its dependencies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs the checks of a folder in order; each builds on what the ones before have found."""
+"""Runs the checks of a folder in order; later checks use the results of earlier ones."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _all(path: Path, *, fetch: bool) -> Iterator[Finding]:
         yield _not_yaml(error, file)
         return
     except RecursionError:
-        yield Finding("D002", "nested too deep, or within itself", file, 1)
+        yield Finding("D002", "nested too deeply, or contains itself", file, 1)
         return
     yield from found
     if settings_file:

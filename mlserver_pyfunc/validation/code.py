@@ -1,4 +1,4 @@
-"""Checks of the code by its syntax tree: nothing is imported, nothing runs."""
+"""Checks the code by its syntax tree, without importing or running it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ from .signatures import FunctionNode, context_mismatches, handler_mismatches, si
 
 @dataclass(frozen=True)
 class Module:
-    """A parsed module. `before` is how many lines of its file come before its text."""
+    """A parsed module.
+
+    Attributes:
+        file: File that holds the module's text.
+        tree: Syntax tree of the module.
+        before: Number of lines in the file before the module's text.
+    """
 
     file: Path
     tree: ast.Module
@@ -26,7 +32,13 @@ class Module:
 
 @dataclass(frozen=True)
 class Found:
-    """A function's syntax tree; `is_bound` where its first parameter is already given."""
+    """A function that was found.
+
+    Attributes:
+        module: Module that defines the function.
+        function: Syntax tree of the function.
+        is_bound: Whether Python passes the first parameter, as it does for a method.
+    """
 
     module: Module
     function: FunctionNode
@@ -44,13 +56,13 @@ class _AbsentError(Exception):
 def check(
     definition: FunctionDefinition, tree: SourceTree, document: Document, keys: Sequence[str]
 ) -> Iterator[Finding]:
-    """Findings of the code that a definition names.
+    """Checks the functions that a definition names.
 
     Args:
-        definition: Names handler, init and unload function.
+        definition: Definition with the names of handler, init and unload function.
         tree: The fetched source.
-        document: The definition's text, for lines and for inline code.
-        keys: That lead to its source mapping.
+        document: Text of the definition, for line numbers and inline code.
+        keys: Keys in the document that lead to the source mapping.
     """
     search = _Search(tree, document, keys)
     source = definition.source
@@ -79,7 +91,7 @@ def check(
 
 
 class _Search:
-    """Finds callables in a source tree by their paths, as the loader would."""
+    """Finds callables in a source tree by their paths, as the loader does."""
 
     def __init__(self, tree: SourceTree, document: Document, keys: Sequence[str]) -> None:
         self._tree = tree
@@ -87,14 +99,14 @@ class _Search:
         self._keys = keys
 
     def find(self, role: str, path: str) -> Found | None:
-        """The function's syntax tree; None where only running the code could tell."""
+        """Returns the function's syntax tree; None if only a run of the code could tell."""
         name, separator, dotted = path.rpartition(":")
         line = self._document.line([*self._keys, role])
         module_name = name if separator else self._tree.module
         if module_name is None:
             message = (
                 f'{role}: "{path}" names no module, expected "module.path:callable" '
-                "where the source is a folder"
+                "if the source is a folder"
             )
             raise _AbsentError("C402", message, self._document.path, line)
         module = self._module(module_name)
@@ -171,7 +183,10 @@ def _parsed(text: str, file: Path, before: int = 0) -> Module:
 
 
 def _definition_of(body: Sequence[ast.stmt], name: str) -> ast.stmt | None:
-    """What binds a name at this level, also under if, try or with; code before values."""
+    """Returns the statement that binds a name at this level, or in an if, try or with there.
+
+    Functions and classes win over values: a value is often the fallback of a failed import.
+    """
     bindings = list(_bindings(body, name))
     code = [found for found in bindings if isinstance(found, FunctionNode | ast.ClassDef)]
     return (code or bindings or [None])[-1]
@@ -212,7 +227,7 @@ def _blocks(statement: ast.stmt) -> Iterator[list[ast.stmt]]:
 
 
 def _may_have_more(body: Sequence[ast.stmt]) -> bool:
-    """Whether names may come that the syntax tree does not show."""
+    """Whether the code may define names that its syntax tree does not show."""
     for statement in body:
         if isinstance(statement, ast.ImportFrom) and statement.names[0].name == "*":
             return True

@@ -1,4 +1,4 @@
-"""The check that runs user code: load the function and call it as its contract says."""
+"""The one check that runs user code: loads the function and calls it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CALLS = 3
 
 
 def check_deeply(path: Path) -> list[Finding]:
-    """Loads the function of a folder and calls it with random, contract-shaped data."""
+    """Loads the function of a folder and calls it with random data that fits its contract."""
     folder = open_folder(path)
     try:
         with LocalFunction(folder) as function:
@@ -35,7 +35,7 @@ def _called(folder: FunctionFolder, function: LocalFunction) -> list[Finding]:
             for _ in function.infer_stream(request):
                 pass
         except RequestError as error:
-            # A status below 500 is an answer: random values may well make no sense to it.
+            # A status below 500 is an answer: the function may refuse random values.
             if error.status >= 500:
                 return [_finding("X702", folder, str(error))]
     return []

@@ -1,4 +1,4 @@
-"""Checks of the definition itself: its keys, values, tensors, requirements and inline code."""
+"""Checks the definition itself: its keys, values, tensors, requirements and inline code."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from .document import Document
 from .findings import Finding
 
 MAX_ENV_BYTES = 128 * 1024
-"""Linux admits no environment variable beyond."""
+"""Largest environment variable that Linux allows (MAX_ARG_STRLEN)."""
 
 
 def check(document: Document) -> Iterator[Finding]:
-    """Findings of the definition's text."""
+    """Checks the text of a definition."""
     path, value = document.path, document.value()
     if not isinstance(value, Mapping):
         kind = "nothing" if value is None else type(value).__name__
@@ -52,7 +52,7 @@ def check(document: Document) -> Iterator[Finding]:
 
 
 def source_keys(document: Document) -> list[str]:
-    """The keys that lead to the definition's `source` mapping."""
+    """Returns the keys that lead to the definition's `source` mapping."""
     value = document.value()
     return ["spec", "source"] if "spec" in value else ["source"]
 
@@ -72,7 +72,7 @@ def _line(document: Document, keys: list[str], problem: Problem, value: Mapping[
     location = problem.location
     if location:
         return document.line([*keys, *location])
-    # The definition's own validators speak of two tensors of one name.
+    # A problem without a location is about two tensors of one name.
     spec = value.get("spec", value)
     kind = problem.message.partition(":")[0]
     seen = set()
@@ -109,7 +109,12 @@ def _contradictions(document: Document, keys: list[str], lines: Any) -> Iterator
 
 
 def _satisfiable(specifiers: SpecifierSet) -> bool:
-    """Whether some version fits: each bound itself, or one just above or below it, or none."""
+    """Whether any version satisfies the specifiers.
+
+    packaging cannot tell whether specifiers exclude each other, and an index would have to be
+    asked for the versions that exist. So we try the versions that decide it: each bound, one
+    just above and one just below it, the lowest and a very high one.
+    """
     candidates = {"0", "999999"}
     for specifier in specifiers:
         bound = specifier.version.removesuffix(".*")
@@ -139,15 +144,15 @@ def _serving(
                 if tensor.shape[:1] != [-1]:
                     message = (
                         f'{kind}: "{tensor.name}": expected a shape with a leading -1, as '
-                        f"serving.batch joins requests, got {tensor.shape}"
+                        f"serving.batch combines requests, got {tensor.shape}"
                     )
                     line = document.line([*keys, kind, index])
                     yield Finding("D107", message, document.path, line)
     if serving.isolation == "none" or (serving.isolation == "auto" and not unmet_needs(definition)):
         for key in serving.for_processes:
             message = (
-                f"serving.{key}: counts in processes of the function's own, and it would run in "
-                "the server's: set serving.isolation to process"
+                f"serving.{key}: takes effect only in processes of the function's own, and this "
+                "function would run in the server's: set serving.isolation to process"
             )
             yield Finding("D108", message, document.path, document.line([*keys, "serving", key]))
 
@@ -163,7 +168,7 @@ def _inline_code(document: Document, keys: list[str], spec: Mapping[str, Any]) -
         line = document.line([*keys, "source", key])
         if key == "code" and "{{" in text:
             offset = text[: text.index("{{")].count("\n") + 1
-            message = "KServe takes {{ }} for a template of its own: give the code as base64"
+            message = "KServe reads {{ }} as its own template: give the code as base64"
             yield Finding(
                 "K601", message, document.path,
                 document.code_line([*keys, "source", key]) + offset,
@@ -171,7 +176,7 @@ def _inline_code(document: Document, keys: list[str], spec: Mapping[str, Any]) -
         size = len(text.encode())
         if size > MAX_ENV_BYTES:
             message = (
-                f"{size} bytes of inline {key}: an environment variable holds {MAX_ENV_BYTES} at "
-                "most, serve it from a file, an archive or git"
+                f"{size} bytes of inline {key}: an environment variable holds at most "
+                f"{MAX_ENV_BYTES}, serve the code from a file, an archive or git"
             )
             yield Finding("K602", message, document.path, line)

@@ -1,4 +1,4 @@
-"""A definition as text: its values, and the line each stands on."""
+"""A definition as text: its values, and the line of each."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Document:
 
     Args:
         path: The file.
-        text: Its content.
+        text: Content of the file.
         prefix: Keys that lead to the part.
 
     Raises:
-        yaml.YAMLError: It is neither YAML nor JSON.
+        yaml.YAMLError: The text is neither YAML nor JSON.
     """
 
     def __init__(self, path: Path, text: str, prefix: Location = ()) -> None:
@@ -30,18 +30,14 @@ class Document:
         self._prefix = tuple(prefix)
 
     def value(self) -> Any:
-        """The part's value; None where there is no such part."""
+        """Returns the part's value; None if there is no such part."""
         value = yaml.safe_load(self._text)
         for key in self._prefix:
             value = value.get(key) if isinstance(value, dict) else None
         return value
 
-    def part(self, *keys: str) -> Document:
-        """A part of this part."""
-        return Document(self.path, self._text, (*self._prefix, *keys))
-
     def line(self, location: Location = ()) -> int:
-        """The line, from 1, of a key or item, or of the nearest that is there."""
+        """Returns the line, counted from 1, of a key or item, or of its nearest existing parent."""
         node, line = self._root, 1
         for key in (*self._prefix, *location):
             found = _child(node, key)
@@ -51,7 +47,7 @@ class Document:
         return line
 
     def code_line(self, location: Location) -> int:
-        """The line that comes before the first line of a text value."""
+        """Returns the line before the first line of a text value; counted from 1."""
         node, line = self._root, 1
         for key in (*self._prefix, *location):
             found = _child(node, key)
@@ -63,7 +59,7 @@ class Document:
         return line - 1
 
     def repeated_keys(self) -> Iterator[tuple[int, str]]:
-        """Line and name of each key that its mapping has already."""
+        """Yields line and name of each key that its mapping has already."""
         yield from _repeated(self._root)
 
 

@@ -1,4 +1,4 @@
-"""What a check says, and the rules it may say it by."""
+"""Findings of the checks, and the rules that they belong to."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ RULES: dict[str, tuple[Severity, str]] = {
     "D104": ("error", "the source is given in one way"),
     "D105": ("error", "tensor names are unique, those of inputs also as parameters"),
     "D106": ("error", "the function declares an output"),
-    "D107": ("error", "requests that are joined have a leading -1 in every tensor"),
-    "D108": ("warning", "keys of processes are given where functions run in processes"),
+    "D107": ("error", "requests that are combined have a leading -1 in every tensor"),
+    "D108": ("warning", "keys for processes are given only if the function runs in processes"),
     "M201": ("error", "settings files are JSON mappings, of values MLServer takes"),
     "M202": ("error", "the implementation is mlserver_pyfunc.PyFuncRuntime"),
     "M203": ("error", "model-settings.json agrees with the definition"),
@@ -44,18 +44,18 @@ RULES: dict[str, tuple[Severity, str]] = {
     "X701": ("error", "the function loads (--deep)"),
     "X702": ("error", "it answers contract-shaped requests within the contract (--deep)"),
 }
-"""Severity and what holds where there is no finding, by rule id."""
+"""Severity, and what is true if there is no finding, by rule id."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong, and where.
+    """One fault and its place.
 
     Attributes:
-        rule: Its id in `RULES`.
-        message: What was expected and got, and what to do.
-        file: Where it is.
-        line: From 1.
+        rule: Id of the rule in `RULES`.
+        message: What was expected, what was found, and what to do.
+        file: File that holds the fault.
+        line: Line in the file, counted from 1.
     """
 
     rule: str

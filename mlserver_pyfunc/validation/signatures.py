@@ -1,4 +1,4 @@
-"""A function's signature by its syntax tree, held against what the definition declares."""
+"""Reads a function's signature from its syntax tree, and compares it with the definition."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _WHOLE_REQUEST = {"inputs", "request", "event"}
 
 
 def signature_of(function: FunctionNode, *, is_bound: bool) -> inspect.Signature | None:
-    """A function's signature; None where a decorator may have changed it.
+    """Returns a function's signature; None if a decorator may have changed it.
 
     Args:
-        function: Its syntax tree.
+        function: Syntax tree of the function.
         is_bound: Leave out the first parameter, as Python does for a method.
     """
     known = {"staticmethod", "classmethod"}
@@ -37,13 +37,13 @@ def signature_of(function: FunctionNode, *, is_bound: bool) -> inspect.Signature
     given = function.args
     kind = inspect.Parameter
     positional = [*given.posonlyargs, *given.args]
-    bare = len(positional) - len(given.defaults)
+    required = len(positional) - len(given.defaults)
     parameters = []
     for index, argument in enumerate(positional):
         which = (
             kind.POSITIONAL_ONLY if index < len(given.posonlyargs) else kind.POSITIONAL_OR_KEYWORD
         )
-        default = kind.empty if index < bare else None
+        default = kind.empty if index < required else None
         parameters.append(
             kind(argument.arg, which, default=default, annotation=_annotation(argument))
         )
@@ -68,7 +68,7 @@ def _annotation(argument: ast.arg) -> Any:
 def handler_mismatches(
     definition: FunctionDefinition, signature: inspect.Signature
 ) -> Iterator[tuple[str, str]]:
-    """Rule and message of each way that a handler's parameters do not match the inputs."""
+    """Yields rule and message of each mismatch between a handler's parameters and the inputs."""
     specs = [
         TensorSpec(tensor.name, DATATYPES[tensor.datatype], tuple(tensor.shape))
         for tensor in definition.inputs
@@ -91,7 +91,7 @@ def handler_mismatches(
 def context_mismatches(
     definition: FunctionDefinition, signature: inspect.Signature, path: str, folder: Path
 ) -> Iterator[tuple[str, str]]:
-    """Rule and message where an init or unload function asks for what there is not."""
+    """Yields rule and message of each parameter that an init or unload function cannot get."""
     context = Context(
         logger=logging.getLogger(__name__),
         model_name="",
@@ -116,7 +116,7 @@ def context_mismatches(
 
 
 def _stub(signature: inspect.Signature) -> Callable[..., Any]:
-    """A function of that signature that does nothing."""
+    """Returns a function with this signature that does nothing."""
 
     def stub(*_: Any, **__: Any) -> None:
         return None

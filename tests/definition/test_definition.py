@@ -470,5 +470,5 @@ def test_a_datatype_by_another_name_is_told_the_protocols(written: str, meant: s
 
 def test_a_definition_within_itself_is_an_error(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_text("source: &a {source: m.py, handler: f, lang: [*a]}\n")
-    with pytest.raises(DefinitionError, match="nested too deep, or within itself"):
+    with pytest.raises(DefinitionError, match="nested too deeply, or contains itself"):
         read(tmp_path / FILE_NAME)
