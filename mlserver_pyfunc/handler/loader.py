@@ -1,11 +1,11 @@
-"""Source tree to module objects, isolated per load of a function.
+"""Imports the modules of a source tree, isolated from those of all other functions.
 
-Each load gets a package of its own, `_pyfunc_<n>_<model>`, whose path is the source
-tree. Its modules carry an `__import__` of their own that looks into that package first,
-so absolute imports of siblings work, at any time, and no two functions, versions or
-reloads ever see each other's modules. Nothing is added to `sys.path`.
+Each load of a function makes a package of its own, `_pyfunc_<n>_<model>`, whose search path is
+the source tree. Modules of this package import through their own `__import__`, which looks into
+the package first. So absolute imports of siblings work at any time, and functions, versions and
+reloads never see each other's modules. `sys.path` does not change.
 
-Needs only the standard library.
+docs/design/import-isolation.md explains the design and its limits.
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ from .shadowing import PACKAGE
 
 PREFIX = "_pyfunc_"
 _serial = itertools.count(1)
+_OUR_PARENT = Path(__file__).resolve().parents[1]
 
 
 class FunctionPackage:
-    """A function's modules in this process, from import to `close`.
+    """The modules of one loaded function, from the first import to `close`.
 
     Args:
-        model_name: For the package's name, which tracebacks show.
-        root: The source tree's folder.
-        inline: Source text by module name; such a module hides a file of the same name.
+        model_name: Name of the model; part of the package's name, which tracebacks show.
+        root: Folder of the source tree.
+        inline: Source text by module name. Such a module hides a file of the same name.
     """
 
     def __init__(self, model_name: str, root: Path, inline: Mapping[str, str]) -> None:
@@ -46,12 +47,15 @@ class FunctionPackage:
         self._finder = _TreeFinder(self.name, root, inline)
 
     def load(self, module: str) -> ModuleType:
-        """Imports a module of the tree by its dotted path.
+        """Imports a module of the source tree.
+
+        Args:
+            module: Dotted path of the module, relative to the root of the tree.
 
         Raises:
             ModuleNotFoundError: The tree has no such module.
-            ImportError: It has a module of this package's own name.
-            BaseException: Whatever its code raises.
+            ImportError: The tree has a module `mlserver_pyfunc`, which would hide this package.
+            BaseException: The code of the module raised it.
         """
         if self._finder.is_sibling(PACKAGE):
             raise ImportError(
@@ -63,7 +67,7 @@ class FunctionPackage:
         return importlib.import_module(f"{self.name}.{module}")
 
     def close(self) -> None:
-        """Forgets the modules. What still holds them, a call in flight, keeps working."""
+        """Removes the modules from the interpreter. Calls in flight keep their references."""
         if self._finder in sys.meta_path:
             sys.meta_path.remove(self._finder)
             sibling_aliases.remove(self.name)
@@ -74,12 +78,31 @@ class FunctionPackage:
 
 
 class _TreeFinder(MetaPathFinder):
-    """Finds the modules of one function's package, and of no other."""
+    """Finds the modules of one function's package, and no others."""
 
     def __init__(self, package: str, root: Path, inline: Mapping[str, str]) -> None:
         self._package = package
         self._root = root
         self._inline = {f"{package}.{name}": code for name, code in inline.items()}
+        # Problem: `import features` means a sibling in the code of a function, but Python keeps
+        # modules by absolute name in sys.modules, one per process. Two functions that both have
+        # a features.py would share whichever is imported first.
+        #
+        # Things that don't work:
+        # - Putting the tree on sys.path while its modules are imported, and removing them from
+        #   sys.modules afterwards. Imports inside functions run later, on any thread, when the
+        #   names mean something else.
+        # - Replacing builtins.__import__. Each import of the process would pay for it, and it
+        #   would have to guess for whose code it is called.
+        # - Rewriting `import features` to `from . import features`. It misses generated code,
+        #   and `import a.b`, which binds `a`, has no relative form.
+        #
+        # Solution: the import statement takes `__import__` from the `__builtins__` of its own
+        # module's globals, and functions remember the builtins of the module that defined them.
+        # Each module of a function therefore gets a copy of the builtins with our `__import__`
+        # before its code runs. It costs nothing to anyone else.
+        # https://docs.python.org/3/library/functions.html#import__
+        # https://docs.python.org/3/reference/executionmodel.html#builtins-and-restricted-execution
         self._builtins = {**vars(builtins), "__import__": self._import}
         self._siblings: dict[str, bool] = {}
         self.inline_files: list[str] = []
@@ -94,36 +117,40 @@ class _TreeFinder(MetaPathFinder):
         if fullname in self._inline:
             return self._inline_spec(fullname)
         if any(name.startswith(f"{fullname}.") for name in self._inline):
-            spec = ModuleSpec(fullname, None, is_package=True)
-            spec.submodule_search_locations = [
-                str(Path(entry, fullname.rpartition(".")[2])) for entry in path or ()
-            ]
-            return spec
+            name = fullname.rpartition(".")[2]
+            return _namespace_spec(fullname, [str(Path(entry, name)) for entry in path or ()])
         return self._file_spec(fullname, path or ())
+
+    def is_sibling(self, top: str) -> bool:
+        """Returns whether an absolute import of a top-level name finds a module of the tree."""
+        known = self._siblings.get(top)
+        if known is None:
+            known = self._siblings[top] = self._has_module(top)
+        return known
 
     def _package_spec(self) -> ModuleSpec | None:
         init = self._root / "__init__.py"
-        locations = [str(self._root)]
         if not init.is_file():
-            spec = ModuleSpec(self._package, None, is_package=True)
-            spec.submodule_search_locations = locations
-            return spec
-        loader = _FileLoader(self._package, str(init), self._builtins)
+            return _namespace_spec(self._package, [str(self._root)])
+        loader = _Loader(self._package, str(init), self._builtins)
         return spec_from_file_location(
-            self._package, init, loader=loader, submodule_search_locations=locations
+            self._package, init, loader=loader, submodule_search_locations=[str(self._root)]
         )
 
     def _inline_spec(self, fullname: str) -> ModuleSpec | None:
         code = self._inline[fullname]
         filename = f"<{fullname.removeprefix(f'{self._package}.')} of {self._package}>"
-        # A traceback shows inline lines only if linecache knows them.
+        # Tracebacks read source lines by linecache, which finds no file of this name. An entry
+        # whose time is None is never checked against a file.
         linecache.cache[filename] = (len(code), None, code.splitlines(True), filename)
         self.inline_files.append(filename)
-        return spec_from_loader(fullname, _TextLoader(filename, code, self._builtins))
+        return spec_from_loader(fullname, _Loader(fullname, filename, self._builtins, code))
 
     def _file_spec(self, fullname: str, path: Sequence[str]) -> ModuleSpec | None:
-        loader = cast("type[_FileLoader]", partial(_FileLoader, namespace=self._builtins))
+        loader = cast("type[_Loader]", partial(_Loader, namespace=self._builtins))
         for entry in path:
+            # A new finder each time: a finder keeps the listing of its folder, and notices a
+            # new file only by the folder's modification time, which can be seconds coarse.
             finder = FileFinder(entry, (ExtensionFileLoader, EXTENSION_SUFFIXES), (loader, [".py"]))
             spec = finder.find_spec(fullname)
             if spec is not None:
@@ -138,23 +165,22 @@ class _TreeFinder(MetaPathFinder):
         fromlist: Sequence[str] | None = (),
         level: int = 0,
     ) -> ModuleType:
-        """Imports as the statement does, but siblings before anything installed."""
+        """Imports like the built-in `__import__`, but prefers siblings to installed modules."""
         top = name.partition(".")[0]
         if level or not self.is_sibling(top):
             return builtins.__import__(name, globals, locals, fromlist or (), level)
         if isinstance(fromlist, list):
-            # Pickle, written in C, imports so and then looks in sys.modules: for an alias.
+            # Problem: this is not an import statement, which passes a tuple or None. It is
+            # PyImport_Import of the C API, by which the C version of pickle imports. That takes
+            # `__import__` from the calling module's builtins too, but ignores what it returns
+            # and looks the name up in sys.modules. Our module is there under another name.
+            # Solution: leave an alias in sys.modules (sibling_aliases.py).
+            # https://docs.python.org/3/c-api/import.html#c.PyImport_Import
             return importlib.import_module(name)
         inside = f"{self._package}.{name}"
         module = builtins.__import__(inside, globals, locals, fromlist or (), 0)
+        # `import a.b` binds `a`, `from a.b import c` reads c from `a.b`.
         return module if fromlist else sys.modules[f"{self._package}.{top}"]
-
-    def is_sibling(self, top: str) -> bool:
-        """Whether an absolute import of a name finds a module of the tree."""
-        known = self._siblings.get(top)
-        if known is None:
-            known = self._siblings[top] = self._has_module(top)
-        return known
 
     def _has_module(self, top: str) -> bool:
         fullname = f"{self._package}.{top}"
@@ -163,19 +189,16 @@ class _TreeFinder(MetaPathFinder):
         if top in sys.builtin_module_names:
             return False
         spec = self._file_spec(fullname, [str(self._root)])
-        if spec is not None and spec.origin and Path(spec.origin).parent.resolve() == _OURS:
-            return False  # a clone of the runtime's own repository
         if spec is None:
             return any(name.startswith(f"{fullname}.") for name in self._inline)
-        # A folder without __init__.py comes after anything installed, as in Python itself.
+        if spec.origin and Path(spec.origin).parent.resolve() == _OUR_PARENT:
+            return False  # the source tree is a clone of this package's own repository
+        # A folder without __init__.py comes after installed modules, as in Python (PEP 420).
         return spec.loader is not None or not _is_installed(top)
 
 
-_OURS = Path(__file__).resolve().parents[1]
-
-
 def _is_installed(top: str) -> bool:
-    # An alias stands for siblings alone, and its finder would ask here again.
+    # An alias stands for siblings only. Its finder would call `is_sibling` and so this again.
     if top in sys.modules:
         return not sibling_aliases.is_alias(sys.modules[top])
     finders = [finder for finder in sys.meta_path if finder is not sibling_aliases.finder]
@@ -185,32 +208,36 @@ def _is_installed(top: str) -> bool:
         return False
 
 
-class _TextLoader(SourceLoader):
-    """Compiles source text, never cached bytecode: a reload must run the new code."""
+def _namespace_spec(fullname: str, locations: list[str]) -> ModuleSpec:
+    spec = ModuleSpec(fullname, None, is_package=True)
+    spec.submodule_search_locations = locations
+    return spec
 
-    def __init__(self, filename: str, code: str, namespace: dict[str, Any]) -> None:
-        self._filename = filename
-        self._code = code
+
+class _Loader(SourceLoader):
+    """Compiles a module from its file or from inline text, and gives it our builtins.
+
+    Never reads or writes bytecode files. Python takes a .pyc file for valid if the source has
+    the recorded size and modification time in seconds, so a reload soon after an edit that
+    keeps the size would run the old code. SourceLoader uses bytecode only if a subclass defines
+    `path_stats` or `path_mtime`, which this one does not.
+    """
+
+    def __init__(
+        self, fullname: str, path: str, namespace: dict[str, Any], code: str | None = None
+    ) -> None:
+        self.name = fullname
+        self.path = path
         self._builtins = namespace
+        self._code = code
 
     def get_filename(self, fullname: str) -> str:
-        return self._filename
+        return self.path
 
     def get_data(self, path: str) -> bytes:
-        return self._code.encode()
+        return Path(path).read_bytes() if self._code is None else self._code.encode()
 
     def exec_module(self, module: ModuleType) -> None:
+        # `exec` adds the usual builtins only to globals that have none.
         vars(module)["__builtins__"] = self._builtins
         super().exec_module(module)
-
-
-class _FileLoader(_TextLoader):
-    """As `_TextLoader`, from a file."""
-
-    def __init__(self, fullname: str, filename: str, namespace: dict[str, Any]) -> None:
-        super().__init__(filename, "", namespace)
-        self.name = fullname
-        self.path = filename
-
-    def get_data(self, path: str) -> bytes:
-        return Path(path).read_bytes()

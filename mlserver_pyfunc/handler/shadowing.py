@@ -1,9 +1,18 @@
-"""Keeps modules of users from standing in for this package or for what it needs.
+"""Keeps modules in model folders from shadowing this package and its dependencies.
 
-MLServer puts the folder of each model on `sys.path`, before anything installed, when it
-imports or reloads a model's implementation.
+Problem: MLServer inserts the folder of each model-settings.json at the front of `sys.path` while
+it imports the model's implementation, and reloads the implementation's module each time
+(`ModelSettings.implementation` in mlserver/settings.py). `mlserver start FOLDER` inserts "." and
+FOLDER for good (mlserver/cli/serve.py). A file numpy.py or a folder mlserver_pyfunc beside a
+model would be imported in place of the installed package, for the whole server.
 
-Needs only the standard library.
+Things that don't work:
+- Importing all dependencies first: the reload of this package searches `sys.path` anew, and some
+  dependencies import their own on first use.
+- Removing the folders from `sys.path`: MLServer removes its entry itself and fails if it is gone.
+
+Solution: `prefer_installed` moves the folders of models to the end of `sys.path` while this
+package imports its runtime, and `pin_package` adds a finder that finds this package where it is.
 """
 
 from __future__ import annotations
@@ -22,7 +31,7 @@ _FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 @contextmanager
 def prefer_installed() -> Iterator[None]:
-    """Has imports look into folders of models last, and into MLServer's "." too."""
+    """Moves model folders and "." to the end of `sys.path` within a `with` block."""
     before = list(sys.path)
     of_models = [entry for entry in before if _is_of_models(entry)]
     sys.path[:] = [entry for entry in before if entry not in of_models] + of_models
@@ -33,17 +42,21 @@ def prefer_installed() -> Iterator[None]:
 
 
 def pin_package() -> None:
-    """Has a reload of this package find it again, whatever lies in a model's folder. Idempotent."""
-    if not any(isinstance(finder, _OwnFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _OwnFinder())
+    """Makes reloads of this package find it again, whatever a model folder contains.
+
+    Further calls have no effect.
+    """
+    if not any(isinstance(finder, _PackageFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _PackageFinder())
 
 
 def _is_of_models(entry: str) -> bool:
     return entry == "." or os.path.isfile(os.path.join(entry, "model-settings.json"))
 
 
-class _OwnFinder:
-    # No importlib.abc.MetaPathFinder: that imports much, and this module is always imported.
+class _PackageFinder:
+    # Not a subclass of importlib.abc.MetaPathFinder, which takes long to import: every process
+    # imports this module.
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:

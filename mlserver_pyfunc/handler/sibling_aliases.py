@@ -1,11 +1,22 @@
-"""Siblings by their bare names for code that looks them up in `sys.modules`.
+"""Makes siblings visible in `sys.modules` to code that does not run an import statement.
 
-An import statement in a function's module finds siblings by itself. Pickle and
-`importlib.import_module` do not run such a statement: a model pickled with a class of
-`features.py` asks `sys.modules` for "features". What they find there is an alias, which
-looks at whose code is asking and gives the attributes of that function's own module.
+Problem: import statements in a function's modules find siblings (loader.py), but pickle and
+`importlib.import_module` do not run one. A model that was pickled with a class of `features.py`
+asks for the module "features" in `sys.modules`, whose names all functions share.
 
-Needs only the standard library.
+Things that don't work:
+- Putting the sibling itself there: the next function that has a `features.py` would get it.
+- Swapping entries of `sys.modules` around each call: calls run at the same time on several
+  threads and in tasks of one event loop.
+- Subclassing `pickle.Unpickler`: joblib, torch and others bring their own unpicklers.
+
+Solution: what `sys.modules` gets is an alias, a module without contents. When an attribute is
+read, the alias looks at the stack for the innermost function's code and returns the attribute
+of that function's own module. So two functions can unpickle classes of the same name at the
+same time. Code of no function finds no attributes, and the alias finder comes last in
+`sys.meta_path`, so an alias never hides an installed module.
+
+docs/design/import-isolation.md explains the design and its limits.
 """
 
 from __future__ import annotations
@@ -22,9 +33,10 @@ HasModule = Callable[[str], bool]
 
 
 class _Alias(ModuleType):
-    """Stands for the modules of one name in all functions that have one."""
+    """Stands for the modules of one name in all functions."""
 
     def __getattr__(self, name: str) -> Any:
+        # The import system probes modules for dunder names: it must see none of the sibling's.
         if name.startswith("__") and name.endswith("__") and name != "__all__":
             raise AttributeError(name)
         package = finder.calling_package(self.__name__)
@@ -44,21 +56,28 @@ class _AliasLoader(Loader):
 
 
 class _AliasFinder(MetaPathFinder):
-    """The last to be asked: finds what nothing else does, for code of a function that has it."""
+    """Finds an alias for a name that no other finder knows, if the calling function has it."""
 
     def __init__(self) -> None:
         self._packages: dict[str, HasModule] = {}
 
     def add(self, package: str, has_module: HasModule) -> None:
+        """Adds a function's package.
+
+        Args:
+            package: Name of the package.
+            has_module: Returns whether the package has a module of a top-level name.
+        """
         if not self._packages:
             sys.meta_path.append(self)
         self._packages[package] = has_module
 
     def remove(self, package: str) -> None:
+        """Removes a function's package; with the last one, all aliases."""
         if self._packages.pop(package, None) is None or self._packages:
             return
         sys.meta_path.remove(self)
-        for name in [n for n, module in sys.modules.items() if type(module) is _Alias]:
+        for name in [n for n, module in sys.modules.items() if is_alias(module)]:
             del sys.modules[name]
 
     def find_spec(
@@ -66,10 +85,11 @@ class _AliasFinder(MetaPathFinder):
     ) -> ModuleSpec | None:
         if self.calling_package(fullname) is None:
             return None
+        # An alias is a package, so that the import system asks for its submodules too.
         return ModuleSpec(fullname, _AliasLoader(), is_package=True)
 
     def calling_package(self, fullname: str) -> str | None:
-        """The package of the innermost function on the stack, if it has the module."""
+        """Returns the package of the innermost function on the stack, if it has the module."""
         frame = sys._getframe(1)
         while frame is not None:
             package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
@@ -86,5 +106,5 @@ remove = finder.remove
 
 
 def is_alias(module: ModuleType) -> bool:
-    """Whether a module only stands for siblings."""
+    """Returns whether a module only stands for siblings."""
     return type(module) is _Alias
