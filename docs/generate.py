@@ -12,6 +12,7 @@ from mlserver_pyfunc import cli, definition
 from mlserver_pyfunc.cli.reference import reference
 
 ROOT = Path(__file__).resolve().parent.parent
+PATCHES = ROOT / "docs" / "design" / "patches.md"
 MANIFESTS = ROOT / "examples" / "kubernetes" / "README.md"
 
 
@@ -26,7 +27,61 @@ def manifest_commands(document: Path) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines]
 
 
+PATCHES_INTRODUCTION = """# Patches
+
+Written by `make docs` from the table in `mlserver_pyfunc/hosts/mlserver/patches.py`.
+
+MLServer has no public interface for some things that this runtime needs. So the runtime replaces
+attributes of MLServer when it is imported, and changes settings of the process. This list has all
+that it changes. `mlserver-pyfunc env --patches` prints it with what is on and off, and at start a
+line in the server's log says how many are on and which are off.
+
+A patch is applied only if three things are true. Otherwise it is left off, and the log says what is
+lost. The server serves all the same.
+
+1. MLServer has a version that the patch is made for.
+2. The attribute is there.
+3. It has the parameters that the replacement has, or is a base class of it.
+
+Patches are switched off by `MLSERVER_PYFUNC_PATCHES_OFF`, a list of names and groups with commas
+between them. `MLSERVER_PYFUNC_FASTPATH=0` switches off the group `fast_path`.
+
+To add a patch, write a function that takes what MLServer has and returns what takes its place, with
+a paragraph in its docstring that begins with "Without it, ", and add a row to the table.
+"""
+
+PATCH_GROUPS = {
+    "fixes": "They correct MLServer for all runtimes in the server.",
+    "fast_path": """They make requests to models of this runtime faster. Other runtimes answer the
+same, byte for byte: `tests/hosts/mlserver/test_fastpath.py` compares that. The patches rely on each
+other, so all of them are off if one does not fit. Those with a target that begins with `process`
+act on other runtimes too.""",
+    "process": "They act on the whole process, other runtimes in the server included.",
+}
+
+
+def patches_page() -> str:
+    """The table of patches, by group."""
+    from mlserver_pyfunc.hosts.mlserver.patches import TABLE
+
+    parts = [PATCHES_INTRODUCTION]
+    for group, introduction in PATCH_GROUPS.items():
+        rows = [row for row in TABLE if row.group == group]
+        versions = ", ".join(sorted({row.versions for row in rows if row.versions != ">=0"}))
+        made_for = f" Made for MLServer `{versions}`." if versions else ""
+        parts += [f"\n## {group}\n\n{introduction}{made_for}\n"]
+        parts += ["\n| patch | target | without it |\n|---|---|---|\n"]
+        for row in rows:
+            why = row.why.removeprefix("Without it, ")
+            if row.upstream:
+                link = f"https://github.com/SeldonIO/MLServer/issues/{row.upstream}"
+                why += f" See [MLServer #{row.upstream}]({link})."
+            parts += [f"| `{row.name}` | `{row.target}` | {why} |\n"]
+    return "".join(parts)
+
+
 GENERATED = {
+    PATCHES: patches_page,
     ROOT / "docs" / "cli.md": reference,
     ROOT / "mlserver_pyfunc" / "function.schema.json": schema_text,
 }

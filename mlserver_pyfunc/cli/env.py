@@ -18,13 +18,19 @@ import click
     metavar="DAYS",
     help="With --prune: only those that nothing has used for so long.",
 )
+@click.option(
+    "--patches", is_flag=True, help="List what the server changes in MLServer, and leave."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(folder: Path, prune: bool, unused: float, as_json: bool) -> None:
+def command(folder: Path, prune: bool, unused: float, patches: bool, as_json: bool) -> None:
     """Make the environment of the function in FOLDER, and show it.
 
     A function that this interpreter satisfies runs in it; any other gets one of its own, made
     once and kept in the cache. Made here, it is there when the server starts.
     """
+    if patches:
+        _show_patches(as_json=as_json)
+        return
     from mlserver_pyfunc.environments import environment
 
     if prune:
@@ -47,6 +53,22 @@ def command(folder: Path, prune: bool, unused: float, as_json: bool) -> None:
     click.echo(f"python: {made.python}{'' if needs else ' (the one that serves)'}")
     for name, version in made.resolved.items():
         click.echo(f"  {name}=={version}")
+
+
+def _show_patches(*, as_json: bool) -> None:
+    from mlserver_pyfunc.hosts.mlserver import patches
+
+    from . import output
+
+    columns = ("patch", "group", "target", "why", "state")
+    rows = [
+        (row.name, row.group, row.target, row.why, f"off: {reason}" if reason else "on")
+        for row, reason in patches.install().items()
+    ]
+    if as_json:
+        click.echo(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=2))
+    else:
+        output.table("", columns, rows)
 
 
 def _show_removed(removed: list[Path], *, as_json: bool) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlserver.grpc.utils import STATUS_CODE_MAPPING
+from mlserver.grpc import utils as grpc_utils
 
 import mlserver_pyfunc.hosts.mlserver.runtime  # noqa: F401  its import extends the mapping
 from tests.hosts.mlserver.process import ServerProcess, serving
@@ -145,7 +145,9 @@ def test_maps_each_status_as_documented() -> None:
     rows = tables(DOCUMENT, "Errors")
     codes = {row[0]: row[1] for row in rows if row[0][0].isdigit()}
     documented = {int(status): code for row, code in codes.items() for status in row.split(",")}
-    assert documented == {status: code.name for status, code in STATUS_CODE_MAPPING.items()}
+    assert documented == {
+        status: code.name for status, code in grpc_utils.STATUS_CODE_MAPPING.items()
+    }
 
 
 def rest(server: ServerProcess, model: str, tensors: list[dict[str, Any]]) -> tuple[int, Any]:

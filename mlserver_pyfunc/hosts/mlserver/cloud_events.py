@@ -1,4 +1,8 @@
-"""The CloudEvents headers that MLServer adds to requests and responses."""
+"""The CloudEvents headers that MLServer adds to requests and responses.
+
+MLServer makes them anew for each request and each response. Only the request's id differs, so here
+they are made once for a model.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,18 @@ from mlserver.settings import ModelSettings
 
 _PROBE_ID = "id of a probe"
 _MAX_ID_CHARS = 256
-"""Of an id that is sent as a header: many proxies take 4 KiB of headers, gRPC 8."""
+"""Length of an id that is sent as a header. Many proxies take 4 KiB of headers, gRPC 8 KiB."""
 
 
 class CloudEvents:
-    """The headers of one model. All but the request's id are worked out once.
+    """The headers of one model, for its requests or for its responses.
+
+    MLServer's middleware is public, and the names of its headers are not. So this gives it a
+    request with a known id, and looks which headers have that id.
 
     Args:
-        add: A method of MLServer's middleware, for requests or for responses.
-        settings: The model's.
+        add: Method of MLServer's middleware that adds headers to requests or to responses.
+        settings: Settings of the model.
     """
 
     def __init__(self, add: Callable[[Any, ModelSettings], Any], settings: ModelSettings) -> None:
@@ -32,7 +39,7 @@ class CloudEvents:
         self._id_http_keys = [key.encode() for key in self._id_metadata_keys]
 
     def headers(self, request_id: str | None) -> dict[str, str]:
-        """As MLServer names them."""
+        """Returns the headers with MLServer's names."""
         headers = self._fixed.copy()
         if request_id:
             for key in self._id_keys:
@@ -40,13 +47,13 @@ class CloudEvents:
         return headers
 
     def metadata(self, request_id: str | None) -> list[tuple[str, str]]:
-        """As gRPC sends them."""
+        """Returns the headers as gRPC sends them."""
         if not is_sendable(request_id):
             return self._metadata
         return [*self._metadata, *[(key, request_id) for key in self._id_metadata_keys]]
 
     def http(self, request_id: str | None) -> list[tuple[bytes, bytes]]:
-        """As ASGI sends them: a list for the caller to add to."""
+        """Returns the headers as ASGI sends them, in a list that the caller may change."""
         if not is_sendable(request_id):
             return self._http.copy()
         encoded = request_id.encode()
@@ -54,17 +61,19 @@ class CloudEvents:
 
 
 class SendableHeaders(dict[str, str]):
-    """Headers that MLServer adds to, but for values that none can hold.
+    """Headers to which MLServer adds. Drops values that a header cannot hold.
 
-    gRPC's call would not end over one, nor HTTP's connection be of use afterwards.
+    The values come from clients. With such a value, a call over gRPC would never end, and a
+    connection over HTTP would be broken.
     """
 
     def update(self, headers: Mapping[str, str]) -> None:  # type: ignore[override]
+        """Adds the headers whose values can be sent."""
         super().update({key: value for key, value in headers.items() if is_sendable(value)})
 
 
 class _Probe:
-    """Takes the headers that the middleware gives a request of a known id."""
+    """Collects the headers that the middleware adds to a request with a known id."""
 
     def __init__(self) -> None:
         self.id = _PROBE_ID
@@ -73,7 +82,7 @@ class _Probe:
 
 
 def is_sendable(request_id: str | None) -> TypeGuard[str]:
-    """Whether there is an id, and a header may hold it: a client may send any text."""
+    """Returns whether there is an id that a header can hold. A client may send any text."""
     if not request_id or len(request_id) > _MAX_ID_CHARS:
         return False
     return request_id.isascii() and request_id.isprintable()

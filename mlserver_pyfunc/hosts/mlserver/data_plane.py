@@ -1,15 +1,15 @@
-"""MLServer's path of an inference request, for models of ours: the same steps, fewer of them.
+"""MLServer's data plane for models of this runtime: the same steps of a request, made shorter.
 
-Headers are made only where a handler asks for them, metrics are looked up once a model,
-and what CloudEvents headers say of a model is worked out once.
+Headers are made only if a handler asks for them. Metrics and the CloudEvents headers of a model
+are looked up once.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from mlserver.context import model_name_var, model_version_var
 from mlserver.errors import ModelNotReady
@@ -19,19 +19,17 @@ from mlserver.types import InferenceRequest, InferenceResponse
 from mlserver.utils import generate_uuid
 
 from .cloud_events import CloudEvents
-from .patches import is_ours
 from .rest_response import ArrayResponse
 
-Infer = Callable[..., Awaitable[InferenceResponse]]
 Headers = Mapping[str, str]
 
 
 class RequestParameters:
-    """A request's parameters, whose headers are made when they are asked for.
+    """The parameters of a request. Headers are made at the first access.
 
     Args:
-        values: The request's own, as the host has them; None without any.
-        headers: Makes the HTTP headers or gRPC metadata.
+        values: MLServer's parameters of the request; None without any.
+        headers: Function that returns the HTTP headers or gRPC metadata.
     """
 
     __slots__ = ("_cloud_events", "_headers", "_make_headers", "_values")
@@ -44,6 +42,7 @@ class RequestParameters:
 
     @property
     def headers(self) -> dict[str, str]:
+        """HTTP headers or gRPC metadata of the request, with CloudEvents headers."""
         if self._headers is None:
             self._headers = dict(self._make_headers())
             if self._cloud_events is not None:
@@ -51,10 +50,11 @@ class RequestParameters:
         return self._headers
 
     def add_cloud_events(self, headers: Callable[[], Headers]) -> None:
-        """Has the headers made by `headers` added."""
+        """Adds headers that are made at the first access too."""
         self._cloud_events = headers
 
     def model_dump(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Returns the request's own parameters as JSON has them."""
         return {} if self._values is None else self._values.model_dump(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
@@ -64,8 +64,17 @@ class RequestParameters:
 
 
 @dataclass(slots=True)
-class Served:
-    """What requests to a model have in common."""
+class ModelMetrics:
+    """Metrics and headers of a model, looked up once for each version that requests ask for.
+
+    Attributes:
+        context: Name and version for MLServer's context variables.
+        requests: CloudEvents headers of requests.
+        responses: CloudEvents headers of responses.
+        duration: Summary of the time of requests, in seconds.
+        succeeded: Counter of requests.
+        failed: Counter of requests.
+    """
 
     context: tuple[str, str]
     requests: CloudEvents
@@ -75,46 +84,39 @@ class Served:
     failed: Any
 
 
-def faster(stock: Infer) -> Infer:
-    """`DataPlane.infer` with a shorter way for the requests that our routes hand on."""
-
-    # Not async, so that the stock method's tracebacks are its own.
-    def infer(
-        self: DataPlane, payload: InferenceRequest, name: str, version: str | None = None
-    ) -> Awaitable[InferenceResponse]:
-        shorter = type(cast(Any, payload.parameters)) is RequestParameters
-        return (_infer if shorter else stock)(self, payload, name, version)
-
-    return infer
+def supports_short_path(data_plane: DataPlane) -> bool:
+    """Returns whether requests may come with `RequestParameters`: not to a response cache."""
+    return data_plane._response_cache is None
 
 
-def takes(data_plane: DataPlane, name: str) -> bool:
-    """Whether a model's requests may come with `RequestParameters`."""
-    return data_plane._response_cache is None and is_ours(name)
-
-
-async def _infer(
-    data_plane: DataPlane, payload: InferenceRequest, name: str, version: str | None
+async def infer(
+    data_plane: DataPlane, payload: InferenceRequest, name: str, version: str | None = None
 ) -> InferenceResponse:
+    """Does what `DataPlane.infer` does, for a request with `RequestParameters`.
+
+    Raises:
+        MLServerError: With the status to answer.
+    """
     model: Any = await data_plane._model_registry.get_model(name, version)
     try:
-        served = model.served[version]
+        metrics = model.model_metrics[version]
     except KeyError:
-        served = model.served[version] = _served(data_plane, model.settings, name, version)
+        metrics = _model_metrics(data_plane, model.settings, name, version)
+        model.model_metrics[version] = metrics
     started = time.perf_counter()
     try:
-        response = await _predict(model, served, payload, name, version)
+        response = await _predict(model, metrics, payload, name, version)
     except Exception:
-        served.failed.inc()
+        metrics.failed.inc()
         raise
     finally:
-        served.duration.observe(time.perf_counter() - started)
-    served.succeeded.inc()
+        metrics.duration.observe(time.perf_counter() - started)
+    metrics.succeeded.inc()
     return response
 
 
 async def _predict(
-    model: Any, served: Served, payload: InferenceRequest, name: str, version: str | None
+    model: Any, metrics: ModelMetrics, payload: InferenceRequest, name: str, version: str | None
 ) -> InferenceResponse:
     if not model.ready:
         raise ModelNotReady(name, version)
@@ -122,25 +124,25 @@ async def _predict(
     if request_id is None:
         request_id = payload.id = generate_uuid()
     parameters: Any = payload.parameters
-    parameters.add_cloud_events(lambda: served.requests.headers(request_id))
-    name_token = model_name_var.set(served.context[0])
-    version_token = model_version_var.set(served.context[1])
+    parameters.add_cloud_events(lambda: metrics.requests.headers(request_id))
+    name_token = model_name_var.set(metrics.context[0])
+    version_token = model_version_var.set(metrics.context[1])
     try:
         response: ArrayResponse = await model.predict(payload)
     finally:
         model_name_var.reset(name_token)
         model_version_var.reset(version_token)
     response.id = request_id
-    response.cloud_events = served.responses
+    response.cloud_events = metrics.responses
     return response
 
 
-def _served(
+def _model_metrics(
     data_plane: DataPlane, settings: ModelSettings, name: str, version: str | None
-) -> Served:
+) -> ModelMetrics:
     middleware = data_plane._inference_middleware
     labels = {"model": name, "version": version}
-    return Served(
+    return ModelMetrics(
         context=(settings.name, settings.version or ""),
         requests=CloudEvents(middleware.request_middleware, settings),
         responses=CloudEvents(middleware.response_middleware, settings),

@@ -1,4 +1,4 @@
-"""MLServer in this process: lean settings, reload on change, and failures that are told."""
+"""Runs MLServer in this process: with lean settings, reload on change, and its failure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import webbrowser
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,17 @@ logger = logging.getLogger("mlserver.pyfunc")
 
 @dataclass(frozen=True)
 class Options:
-    """What `serve` was asked for."""
+    """The options of the command `serve`.
+
+    Attributes:
+        folder: Folder of the function, or of several.
+        host: Address to listen on.
+        http_port: Port of REST.
+        grpc_port: Port of gRPC.
+        metrics_port: Port of the metrics.
+        reload: Whether to reload the functions when a file changes.
+        open_browser: Whether to open the playground when the functions are ready.
+    """
 
     folder: Path
     host: str
@@ -42,23 +52,25 @@ class Options:
 
     @property
     def url(self) -> str:
+        """Address of REST on this machine."""
         host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
         return f"http://{host}:{self.http_port}"
 
 
 class _Server(MLServer):
-    """Remembers why it stopped: MLServer stops by itself only where a model does not load."""
+    """Keeps why it stopped. MLServer stops by itself only if a model does not load."""
 
     failure: BaseException | None = None
 
     async def stop(self, sig: int | None = None) -> None:
+        """Stops the server. MLServer gives no signal if a model has failed to load."""
         if sig is None:
             self.failure = sys.exc_info()[1] or PyFuncError("a function failed to load")
         await super().stop(sig)
 
 
 def use_uvloop() -> None:
-    """Makes event loops of uvloop from here on, as `mlserver start` does."""
+    """Sets uvloop as the source of event loops, as `mlserver start` does."""
     install_uvloop_event_loop()  # type: ignore[no-untyped-call]
 
 
@@ -66,11 +78,11 @@ async def serve(options: Options) -> BaseException | None:
     """Serves a folder until a signal ends it.
 
     Returns:
-        Why a function could not be loaded; None after a signal.
+        The error if a function cannot be loaded; None after a signal.
 
     Raises:
-        PyFuncError: The folder has no model-settings.json and no definition, or the server's
-            settings are none.
+        PyFuncError: The folder has neither model-settings.json nor a definition, or the settings
+            of the server are not valid.
     """
     pin_package()
     os.environ.update(environment_model(options.folder))
@@ -81,7 +93,7 @@ async def serve(options: Options) -> BaseException | None:
     changed: asyncio.Queue[str] = asyncio.Queue()
     beside = [asyncio.create_task(_when_ready(options, models, changed))]
     if options.reload:
-        # From before the code is read: no edit may fall between reading and watching.
+        # Before the code is read, so that no edit between reading and watching is missed.
         beside.append(asyncio.create_task(_watch(options.folder, changed)))
         await asyncio.sleep(0)
     server = _Server(settings)
@@ -98,18 +110,11 @@ async def serve(options: Options) -> BaseException | None:
 def _settings(options: Options) -> Settings:
     file = options.folder / SERVER_SETTINGS
     given = read_settings(file) if file.is_file() else {}
-    lean = {
-        name: value
-        for name, value in LEAN.items()
-        if name not in given and f"MLSERVER_{name.upper()}" not in os.environ
-    }
-    asked = {
-        "host": options.host,
-        "http_port": options.http_port,
-        "grpc_port": options.grpc_port,
-        "metrics_port": options.metrics_port,
-        "model_repository_root": str(options.folder.resolve()),
-    }
+    chosen = {*given, *(name.removeprefix("MLSERVER_").lower() for name in os.environ)}
+    lean = {name: value for name, value in LEAN.items() if name not in chosen}
+    names = ("host", "http_port", "grpc_port", "metrics_port")
+    asked = {name: getattr(options, name) for name in names}
+    asked["model_repository_root"] = str(options.folder.resolve())
     try:
         return Settings(**{**lean, **given, **asked})
     except ValidationError as error:
@@ -136,14 +141,10 @@ async def _when_ready(
 
 
 def _are_ready(url: str, names: list[str]) -> bool:
-    client = RestClient(url, timeout=5)
-    try:
+    with suppress(CallError), closing(RestClient(url, timeout=5)) as client:
         ready = {model["name"] for model in client.models() if model["state"] == "READY"}
-    except CallError:
-        return False
-    finally:
-        client.close()
-    return ready.issuperset(names)
+        return ready.issuperset(names)
+    return False
 
 
 async def _watch(folder: Path, changed: asyncio.Queue[str]) -> None:
@@ -154,11 +155,9 @@ async def _watch(folder: Path, changed: asyncio.Queue[str]) -> None:
 
 
 def _reload(url: str, name: str) -> None:
-    """Asks the server itself, by its repository API, which loses no request in flight."""
-    client = RestClient(url, timeout=600)
-    try:
-        client.load(name)
-    except CallError as error:
-        logger.error("%s; the code from before goes on serving", error)
-    finally:
-        client.close()
+    """Reloads a model by the server's repository API, which loses no request in flight."""
+    with closing(RestClient(url, timeout=600)) as client:
+        try:
+            client.load(name)
+        except CallError as error:
+            logger.error("%s; the code from before goes on serving", error)

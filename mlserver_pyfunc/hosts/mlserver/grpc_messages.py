@@ -1,7 +1,9 @@
-"""gRPC messages to requests and responses to gRPC messages, without Python lists.
+"""Reads requests from gRPC messages and writes responses to them, without Python lists.
 
-A packed repeated field of fixed width (FP32, FP64) lies on the wire as its array does,
-and so does one of varints (integers, BOOL) whose values are all below 128.
+protobuf has no public access to the bytes of a repeated field. But a packed field of fixed width
+(FP32, FP64) has the same bytes as its array, and so has a field of varints (integers, BOOL) if all
+values are below 128. So this takes the bytes from the serialised message, or puts them into it.
+See https://protobuf.dev/programming-guides/encoding/#packed.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from mlserver_pyfunc.protocol.types import short_repr
 
 from .data_plane import RequestParameters
 from .rest_response import ArrayResponse
-from .unvalidated_model import BareModel
+from .unvalidated_model import UnvalidatedModel
 
 _FIXED_WIDTH = frozenset({"FP32", "FP64"})
 _WIRE_DTYPES: dict[str, np.dtype[Any]] = {
@@ -34,11 +36,11 @@ _WIRE_DTYPES: dict[str, np.dtype[Any]] = {
     "uint64_contents": np.dtype("<u8"),
 }
 _VARINT_BYTES = 3
-"""Up to this many bytes an element, reading varints by NumPy beats the message's own."""
+"""Mean length of a varint up to which NumPy reads them faster than protobuf does."""
 
 
-class WireInput:
-    """An input tensor of a gRPC request."""
+class GrpcInput:
+    """An input tensor of a gRPC request, with MLServer's attributes of one."""
 
     __slots__ = ("data", "datatype", "name", "parameters", "shape")
 
@@ -50,29 +52,29 @@ class WireInput:
         self.data = data
 
 
-class GrpcRequest(BareModel, InferenceRequest):
-    """An inference request whose tensors are still as they came."""
+class GrpcRequest(UnvalidatedModel, InferenceRequest):
+    """An inference request whose tensors view the gRPC message."""
 
     def __init__(
-        self, message: pb.ModelInferRequest, inputs: list[WireInput], parameters: Any, where: str
+        self, message: pb.ModelInferRequest, inputs: list[GrpcInput], parameters: Any, where: str
     ) -> None:
         self._set_state(
             {
                 "id": message.id,
                 "parameters": parameters,
                 "inputs": inputs,
-                "outputs": [WireOutput(output, where) for output in message.outputs] or None,
+                "outputs": [GrpcOutput(output, where) for output in message.outputs] or None,
                 "_message": message,
             }
         )
 
     def model_dump_json(self, *args: Any, **kwargs: Any) -> str:
-        """A key for MLServer's response cache, which is all that asks for it."""
+        """Returns a key for MLServer's response cache, the only caller of this method."""
         return hashlib.sha256(self.__dict__["_message"].SerializeToString()).hexdigest()
 
 
-class WireOutput:
-    """An output that a gRPC request asks for."""
+class GrpcOutput:
+    """A requested output of a gRPC request, with MLServer's attributes of one."""
 
     __slots__ = ("name", "parameters")
 
@@ -84,15 +86,15 @@ class WireOutput:
 def read_request(
     message: pb.ModelInferRequest, headers: Callable[[], Mapping[str, str]] | None = None
 ) -> GrpcRequest:
-    """Turns a `ModelInferRequest` into a request, its tensors viewed rather than copied.
+    """Reads a `ModelInferRequest`. Tensors view the message where its bytes allow it.
 
     Args:
-        message: As it came.
-        headers: Makes the request's metadata, where the host does not add it itself.
+        message: The gRPC message.
+        headers: Function that returns the metadata of the call; None if MLServer adds it.
 
     Raises:
-        MLServerError: Raw contents are not one per input, or stand beside typed ones, or
-            those in two fields; or a parameter is not of its type.
+        MLServerError: There is not one raw content for each input, an input has raw and typed
+            contents or typed contents in two fields, or a parameter has the wrong type.
     """
     where = f'of model "{message.model_name}"'
     parameters = _parameters(message, "request", where)
@@ -100,7 +102,7 @@ def read_request(
         parameters = RequestParameters(parameters, headers)
     raw = message.raw_input_contents
     if not raw:
-        inputs = [WireInput(one, _read_typed(one, where), where) for one in message.inputs]
+        inputs = [GrpcInput(one, _read_typed(one, where), where) for one in message.inputs]
         return GrpcRequest(message, inputs, parameters, where)
     if len(raw) != len(message.inputs):
         raise MLServerError(
@@ -113,14 +115,18 @@ def read_request(
                 f'input "{tensor.name}" {where}: expected contents or raw_input_contents, got both'
             )
     inputs = [
-        WireInput(tensor, RawTensor(buffer), where)
+        GrpcInput(tensor, RawTensor(buffer), where)
         for tensor, buffer in zip(message.inputs, raw, strict=True)
     ]
     return GrpcRequest(message, inputs, parameters, where)
 
 
 def write_response(response: ArrayResponse, use_raw: bool) -> pb.ModelInferResponse:
-    """Turns checked arrays into a `ModelInferResponse`, raw or typed.
+    """Writes a `ModelInferResponse`.
+
+    Args:
+        response: Checked arrays.
+        use_raw: Whether to write raw contents, not typed ones.
 
     Raises:
         MLServerError: A typed tensor is FP16, for which the protocol has no field.
@@ -192,7 +198,7 @@ def _read_varints(contents: Any, values: Any, field: str, datatype: Datatype) ->
 
 
 def _narrowed(array: Array, datatype: Datatype) -> Any:
-    """Casts to the tensor's datatype; values that do not fit go on as a list, to be named."""
+    """Casts to the datatype. Returns a list if a value does not fit: the contract names it."""
     info = np.iinfo(datatype.dtype)
     if array.size and (array.min() < info.min or array.max() > info.max):
         return array.tolist()
@@ -200,6 +206,7 @@ def _narrowed(array: Array, datatype: Datatype) -> Any:
 
 
 def _decode_varints(body: memoryview, count: int) -> Array:
+    """Decodes varints: 7 bits in each byte, the lowest first; the last byte is below 128."""
     octets = np.frombuffer(body, dtype=np.uint8)
     if len(octets) == count:
         return octets
@@ -214,13 +221,13 @@ def _decode_varints(body: memoryview, count: int) -> Array:
 
 
 def _packed(contents: Any, size: int) -> memoryview:
-    """The bytes of a message's one packed field, which end it."""
+    """Returns the bytes of a message's only field. They are the last ones of the message."""
     wire = contents.SerializeToString()
     return memoryview(wire)[len(wire) - size :]
 
 
 def _body(wire: bytes) -> memoryview:
-    """A message of one packed field without its tag and length, both varints."""
+    """Returns a message of one packed field without the field's tag and length."""
     start = 1
     while wire[start] & 0x80:
         start += 1
@@ -257,7 +264,7 @@ def _write_typed(message: pb.ModelInferResponse, named: NamedArray, model_name: 
 
 
 def _packable(datatype: Datatype, array: Array) -> bytes | None:
-    """An array's bytes as a packed field has them; None where its varints differ in length."""
+    """Returns the bytes of an array as a packed field; None if varints need several bytes."""
     if datatype.name in _FIXED_WIDTH or datatype.name == "BOOL":
         return array.tobytes()
     if not datatype.is_bytes and array.min() >= 0 and array.max() < 0x80:
@@ -266,6 +273,7 @@ def _packable(datatype: Datatype, array: Array) -> bytes | None:
 
 
 def _framed(field_number: int, packed: bytes) -> bytes:
+    """Returns a packed field with its tag and its length."""
     length = len(packed)
     head = bytearray([field_number << 3 | 2])
     while length >= 0x80:

@@ -1,7 +1,7 @@
-"""Large JSON request bodies, their numbers read into arrays rather than Python lists.
+"""Reads JSON request bodies. Numbers of large ones become arrays, not Python lists.
 
-simdjson copies a homogeneous list of numbers into a buffer and refuses any other list, so
-the check that every element is a number costs nothing more.
+simdjson copies a list of numbers of one kind into a buffer and refuses any other list. So the
+check that each element is a number costs nothing.
 """
 
 from __future__ import annotations
@@ -14,46 +14,39 @@ import numpy as np
 import orjson
 import simdjson
 
-from mlserver_pyfunc.protocol.tensors import JsonNumbers
+from mlserver_pyfunc.protocol.tensors import DATATYPES, JsonNumbers
 
 MIN_BYTES = 4096
-"""Below this, Python lists are as fast."""
+"""Length of a body from which arrays are faster than Python lists."""
 
 MAX_DEPTH = 100
-"""Of lists and objects within each other: far below what Python's own recursion takes."""
+"""Allowed nesting of lists and objects: far below the limit of Python's recursion."""
 
 KEYS = frozenset({"name", "shape", "datatype"})
-"""What an input must have beside its data."""
+"""Names that an input must have besides `data`."""
 
+# The kind of simdjson's buffer for a datatype. All integers fit into int64, except UINT64.
 _BUFFERS = {
-    "FP16": "d",
-    "FP32": "d",
-    "FP64": "d",
-    "INT8": "i",
-    "INT16": "i",
-    "INT32": "i",
-    "INT64": "i",
-    "UINT8": "i",
-    "UINT16": "i",
-    "UINT32": "i",
-    "UINT64": "u",
+    name: "u" if name == "UINT64" else {"f": "d"}.get(datatype.dtype.kind, "i")
+    for name, datatype in DATATYPES.items()
+    if datatype.dtype.kind in "fiu"
 }
 _DTYPES = {"d": np.float64, "i": np.int64, "u": np.uint64}
 _MAX_ROWS = 4096
 
 
 def parse(body: bytes) -> Any:
-    """Parses a request's body; numeric data of its inputs become `JsonNumbers`.
+    """Parses the body of a request. Numeric data of its inputs become `JsonNumbers`.
 
     Raises:
-        json.JSONDecodeError: It is not JSON, or too deep.
+        json.JSONDecodeError: The text is not JSON, or nested too deep.
     """
     if len(body) < MIN_BYTES:
         return parse_lists(body)
     try:
         payload = _parse(body)
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError):
-        # Not a plain request of numbers: lists tell best what is wrong with it.
+        # Not a plain request of numbers. The error messages of the slow way are the better ones.
         return parse_lists(body)
     _check_depth(payload)
     return payload
@@ -63,7 +56,7 @@ def parse_lists(body: bytes | memoryview) -> Any:
     """Parses JSON into Python's own values.
 
     Raises:
-        json.JSONDecodeError: It is not JSON, or too deep.
+        json.JSONDecodeError: The text is not JSON, or nested too deep.
     """
     payload = orjson.loads(body)
     if len(body) > 2 * MAX_DEPTH and _opened(body) > MAX_DEPTH:
@@ -72,14 +65,15 @@ def parse_lists(body: bytes | memoryview) -> Any:
 
 
 def _opened(text: bytes | memoryview) -> int:
-    """How many lists and objects begin in a JSON text, at most."""
+    """Returns an upper bound of the lists and objects in a JSON text."""
     if isinstance(text, bytes) and len(text) < MIN_BYTES:
         return text.count(b"[") + text.count(b"{")
-    # The two differ by one bit.
+    # "[" and "{" differ by one bit.
     return int(np.count_nonzero((np.frombuffer(text, np.uint8) | 0x20) == ord("{")))
 
 
 def _check_depth(payload: Any) -> None:
+    """Raises an error if lists and objects are nested deeper than `MAX_DEPTH`."""
     level = [_without_data(payload)]
     for _ in range(MAX_DEPTH):
         level = [
@@ -94,7 +88,7 @@ def _check_depth(payload: Any) -> None:
 
 
 def _without_data(payload: Any) -> Any:
-    """A request but for its tensors' data, whose nesting is looked at when they are decoded."""
+    """Returns a request without the data of its tensors. Decoding checks the nesting of those."""
     inputs = payload.get("inputs") if type(payload) is dict else None
     if type(inputs) is not list:
         return payload
@@ -128,34 +122,34 @@ def _parse(body: bytes) -> Any:
             values = np.frombuffer(data.as_buffer(of_type=code), dtype=_DTYPES[code])
             tensor["data"] = JsonNumbers(values)
         inputs.append(tensor)
-    # Counted, because a buffer flattens lists inside a row without a word.
+    # A buffer flattens lists inside a row without an error, so count the lists of the body.
     if _lists(body) != brackets + _lists(orjson.dumps(payload, default=_nothing)):
         raise ValueError("lists within the data")
     return payload
 
 
 def _lists(text: bytes) -> int:
-    """How many lists begin in a JSON text; bytes.count takes four times as long."""
+    """Counts "[" in a JSON text. `bytes.count` takes four times as long."""
     return int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord("[")))
 
 
 def _without(source: Any, key: str) -> dict[str, Any]:
-    """A document's object as a dict, but for one key."""
+    """Returns an object of a simdjson document as a dict, without one key."""
     return {name: _plain(source[name]) for name in source.keys() if name != key}  # noqa: SIM118
 
 
 def _plain(value: Any) -> Any:
-    """A document's value as Python's own."""
+    """Returns a value of a simdjson document as Python's own."""
     if isinstance(value, simdjson.Object):
         return value.as_dict()
     return value.as_list() if isinstance(value, simdjson.Array) else value
 
 
 def _nesting(data: Any, shape: list[int]) -> int:
-    """Counts the lists of tensor data, flat or nested as its shape says.
+    """Returns the number of lists in tensor data that is flat, or nested as its shape.
 
     Raises:
-        ValueError: It is neither, or has so many rows that looking at each is slow.
+        ValueError: The data is neither, or has so many rows that a look at each is slow.
     """
     if not len(data) or not isinstance(data[0], simdjson.Array):
         return 1
@@ -172,4 +166,4 @@ def _nesting(data: Any, shape: list[int]) -> int:
 
 
 def _nothing(value: Any) -> None:
-    """Stands in for arrays where only the rest of the payload is of interest."""
+    """Replaces arrays by null, for a count of the lists in the rest of the payload."""

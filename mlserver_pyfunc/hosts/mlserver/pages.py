@@ -1,11 +1,11 @@
-"""REST routes beside the protocol's: a model's OpenAPI document and its playground.
+"""REST routes besides the protocol's: the OpenAPI document and the playground of a model.
 
-Nothing here costs anything before it is asked for.
+Their code is imported at the first request to one of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from mlserver.errors import MLServerError
@@ -16,65 +16,55 @@ from starlette.responses import HTMLResponse, JSONResponse
 from mlserver_pyfunc import settings
 from mlserver_pyfunc.definition import FunctionDefinition
 
-from . import patches
+from . import models
 
 SWITCH = "MLSERVER_PYFUNC_PLAYGROUND"
-"""Set to 0, the playground's pages answer 404."""
+"""Variable that switches the playground off: its pages then answer 404."""
 
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def _get(path: str) -> Callable[[Method], Method]:
-    """Makes a method of a runtime a route of the REST server."""
+    """Registers a method of a runtime as a route of the REST server."""
     handle: Callable[[Method], Method] = custom_handler(rest_path=path, rest_method="GET")
     return handle
 
 
 class Pages:
-    """The routes, for a runtime to mix in.
+    """The routes, as methods that a runtime inherits.
 
-    MLServer adds them once per model, and the first to be asked answers for all: so each
-    looks up the model that the path names, as the protocol's own routes do.
+    MLServer adds them once for each model, and the routes of the first model answer for all. So
+    each method looks up the model that the path names, as the protocol's own routes do.
     """
-
-    @property
-    def definition(self) -> FunctionDefinition | None:
-        """The function's definition; None where it could not be read."""
-        raise NotImplementedError
-
-    @property
-    def provenance(self) -> Mapping[str, str]:
-        """Where the code came from."""
-        raise NotImplementedError
-
-    @property
-    def streams(self) -> bool:
-        """Whether the handler is a generator."""
-        raise NotImplementedError
 
     @_get("/v2/models/{model_name}/openapi.json")
     async def openapi_route(self, request: Request, model_name: str) -> JSONResponse:
+        """Answers with the OpenAPI document of a model."""
         return await _openapi(request, model_name, None)
 
     @_get("/v2/models/{model_name}/versions/{model_version}/openapi.json")
     async def openapi_version_route(
         self, request: Request, model_name: str, model_version: str
     ) -> JSONResponse:
+        """Answers with the OpenAPI document of a version of a model."""
         return await _openapi(request, model_name, model_version)
 
     @_get("/v2/models/{model_name}/playground")
     async def playground_route(self, request: Request, model_name: str) -> HTMLResponse:
+        """Answers with the playground of a model."""
         return await _playground(request, model_name, None)
 
     @_get("/v2/models/{model_name}/versions/{model_version}/playground")
     async def playground_version_route(
         self, request: Request, model_name: str, model_version: str
     ) -> HTMLResponse:
+        """Answers with the playground of a version of a model."""
         return await _playground(request, model_name, model_version)
 
     @_get("/v2/playground")
     async def playground_list_route(self, request: Request) -> HTMLResponse:
+        """Answers with the list of all models."""
         return await _list(request)
 
 
@@ -106,23 +96,25 @@ async def _list(request: Request) -> HTMLResponse:
     from mlserver_pyfunc.client import playground
 
     _require_switched_on()
-    models = await patches.served_models(request.app)
+    registered = await models.registry_of(request.app).get_models()
     entries = [
-        playground.Entry(model.name, model.version, patches.is_up(model), isinstance(model, Pages))
-        for model in sorted(models, key=lambda model: (model.name, model.version or ""))
+        playground.Entry(
+            model.name, model.version, models.is_available(model), models.is_pyfunc(model)
+        )
+        for model in sorted(registered, key=lambda model: (model.name, model.version or ""))
     ]
     page = playground.list_page(entries)
     return HTMLResponse(page.body, headers=dict(page.headers))
 
 
 async def _ours(request: Request, name: str, version: str | None) -> tuple[Any, FunctionDefinition]:
-    """The model that the host serves under a name, where it is one of our runtime.
+    """Returns a model of this runtime and its definition.
 
     Raises:
-        MLServerError: There is none, or it is another runtime's: status 404.
+        MLServerError: There is no such model, or it is one of another runtime: status 404.
     """
-    model: Any = await patches.served_model(request.app, name, version)
-    if not isinstance(model, Pages) or model.definition is None:
+    model: Any = await models.registry_of(request.app).get_model(name, version)
+    if not models.is_pyfunc(model) or model.definition is None:
         raise MLServerError(f'model "{name}" is not served by mlserver-pyfunc', 404)
     return model, model.definition
 

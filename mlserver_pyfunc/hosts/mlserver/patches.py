@@ -1,237 +1,146 @@
-"""What we need of MLServer beyond its public interface, whatever the fast path's setting."""
+"""All that this runtime changes in MLServer and in the process: one table, and its `install`.
+
+A patch replaces one attribute of MLServer. It is applied only to the versions of MLServer that it
+was made for, and only if the attribute is there and is called as the replacement is. Otherwise it
+is left off, one line in the log says what is lost, and the server serves all the same.
+`mlserver-pyfunc env --patches` lists the table, and docs/design/patches.md is generated from it.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import inspect
 import logging
 import os
-import sys
+import pkgutil
 import traceback
-import weakref
-from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import grpc
-from mlserver import MLModel, registry
+import mlserver
 from mlserver.errors import MLServerError
-from mlserver.grpc import converters
-from mlserver.grpc import utils as grpc_utils
 from mlserver.grpc.logging import logger as grpc_logger
-from mlserver.grpc.server import GRPCServer
-from mlserver.grpc.servicers import InferenceServicer
-from mlserver.handlers import DataPlane
-from mlserver.parallel.logging import logger as pool_logger
-from mlserver.parallel.registry import InferencePoolRegistry
-from mlserver.registry import SingleModelRegistry
-from mlserver.rest import errors as rest_errors
-from mlserver.rest.responses import Response
-from mlserver.settings import ModelSettings
 from mlserver.types import Datatype
+from packaging.specifiers import SpecifierSet
 
-from mlserver_pyfunc.errors import OverloadedError, RequestError
+from mlserver_pyfunc import settings
 
+from . import errors, fast_path, models, process_tuning
 from .rest_response import ArrayData
 
-_GRPC_CODES = {
-    401: grpc.StatusCode.UNAUTHENTICATED,
-    403: grpc.StatusCode.PERMISSION_DENIED,
-    409: grpc.StatusCode.ABORTED,
-    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    499: grpc.StatusCode.CANCELLED,
-    501: grpc.StatusCode.UNIMPLEMENTED,
-    503: grpc.StatusCode.UNAVAILABLE,
-    504: grpc.StatusCode.DEADLINE_EXCEEDED,
-}
+FAST_PATH = "fast_path"
+FAST_PATH_SWITCH = "MLSERVER_PYFUNC_FASTPATH"
+OFF_SWITCH = "MLSERVER_PYFUNC_PATCHES_OFF"
+_MARK = "_pyfunc_patch"
+_WITHOUT = "Without it, "
 
-_PACKAGE = __name__.partition(".")[0]
-_registry_version = registry._get_version
-_original_contents = converters.InferTensorContentsConverter._get_contents
+logger = logging.getLogger("mlserver.pyfunc")
 
 
-_versions: defaultdict[str, list[str | None]] = defaultdict(list)
-_mixed: dict[str, weakref.ref[SingleModelRegistry]] = {}
-# Seconds.
-_longest_call = 5.0
+@dataclass(frozen=True)
+class ProcessSetting:
+    """A setting of the whole process, which other runtimes in the server have too.
 
-
-def add_model(name: str, version: str | None) -> None:
-    """Notes a model of ours as loaded."""
-    _versions[name].append(version)
-
-
-def remove_model(name: str, version: str | None) -> None:
-    """Notes a model of ours as unloaded."""
-    _versions[name].remove(version)
-    if not _versions[name]:
-        del _versions[name]
-
-
-def is_ours(name: str) -> bool:
-    """Whether all versions of a model that are loaded are served by this runtime."""
-    return name in _versions and (name not in _mixed or not _is_mixed(name))
-
-
-def tell_other_runtimes() -> None:
-    """Notes where one version of a name is served by us, and another by another runtime.
-
-    Such a name goes MLServer's own way. Idempotent.
-    """
-    stock = SingleModelRegistry._register
-    if getattr(stock, "tells_runtimes", False):
-        return
-
-    def register(self: SingleModelRegistry, model: MLModel) -> None:
-        stock(self, model)
-        if _has_others(self):
-            _mixed[self._name] = weakref.ref(self)
-
-    vars(register)["tells_runtimes"] = True
-    setattr(SingleModelRegistry, "_register", register)  # noqa: B010
-
-
-def _is_mixed(name: str) -> bool:
-    """Whether a name that was mixed still is."""
-    versions = _mixed[name]()
-    if versions is not None and _has_others(versions):
-        return True
-    del _mixed[name]
-    return False
-
-
-def _has_others(versions: SingleModelRegistry) -> bool:
-    models = [*versions._versions.values(), versions._default]
-    return any(model is not None and not hasattr(model, "served") for model in models)
-
-
-def loaded_versions(name: str) -> list[str]:
-    """The versions of a model that are loaded, in order."""
-    return sorted({version for version in _versions.get(name, ()) if version})
-
-
-class _RetryStatus(int):
-    """An HTTP status that says when to come back, through code that knows only a status."""
-
-    retry_after: int
-
-
-class _ErrorResponse(Response):
-    """MLServer's error response, with Retry-After where the status carries one."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if isinstance(self.status_code, _RetryStatus):
-            self.headers["Retry-After"] = str(self.status_code.retry_after)
-
-
-def extend_error_mapping() -> None:
-    """Gives statuses that MLServer answers as UNKNOWN their gRPC codes, and 503 its header.
-
-    Idempotent: MLServer may import a runtime's module many times.
-    """
-    for status, code in _GRPC_CODES.items():
-        grpc_utils.STATUS_CODE_MAPPING.setdefault(status, code)
-    vars(rest_errors)["Response"] = _ErrorResponse
-
-
-def give_grpc_calls_time() -> None:
-    """Has calls in flight at SIGTERM answered over gRPC too, where MLServer cancels them after 5 s.
-
-    Idempotent.
-    """
-    setattr(GRPCServer, "stop", _stop_grpc)  # noqa: B010
-
-
-def expect_calls_of(seconds: float) -> None:
-    """Notes how long calls of a model may take."""
-    global _longest_call
-    _longest_call = max(_longest_call, seconds)
-
-
-async def _stop_grpc(self: Any, sig: int | None = None) -> None:
-    grpc_logger.info("Waiting up to %g s for gRPC server shutdown", _longest_call)
-    await self._server.stop(grace=_longest_call)
-    grpc_logger.info("gRPC server shutdown complete")
-
-
-def refuse_typed_fp16() -> None:
-    """Says why FP16 cannot be sent typed, where MLServer would try the field for bytes.
-
-    Idempotent.
-    """
-    converter: Any = converters.InferTensorContentsConverter
-    converter._get_contents = staticmethod(_contents)
-
-
-def _contents(data: Any, datatype: Datatype) -> dict[str, Any]:
-    if datatype is Datatype.FP16 and isinstance(data, ArrayData) and len(data):
-        raise MLServerError(
-            f'output "{data.spec.name}": expected a request with raw_input_contents, got a '
-            "typed one, and gRPC has no typed FP16",
-            400,
-        )
-    contents: dict[str, Any] = _original_contents(data, datatype)
-    return contents
-
-
-def tell_versions(version_of: Callable[[ModelSettings], str | None]) -> None:
-    """Tells MLServer the version of a model of ours where only its definition gives one.
-
-    Without it, MLServer takes the second version of a model for a reload of the first and
-    unloads that. Idempotent.
-
-    Args:
-        version_of: Reads the version from what the settings point to.
+    Attributes:
+        target: What is set.
+        function: Function that sets it. Returns the reason if it leaves the setting as it is.
+        group: Name of the patches that a user switches off together.
+        upstream: Number of the issue or pull request of MLServer that concerns it; 0 for none.
+        versions: Versions of MLServer that it is made for, as in a requirement.
     """
 
-    def get_version(settings: ModelSettings) -> str | None:
-        version = _registry_version(settings)
-        if version or not settings.implementation_.startswith(f"{_PACKAGE}."):
-            return version
-        return version_of(settings)
+    target: str
+    function: Callable[..., Any]
+    group: str = "process"
+    upstream: int = 0
+    versions: str = ">=0"
 
-    vars(registry)["_get_version"] = get_version
+    @property
+    def name(self) -> str:
+        """What the row does, in one name."""
+        return self.function.__name__
+
+    @property
+    def why(self) -> str:
+        """What happens without it, as the docstring of its function says."""
+        paragraphs = (inspect.getdoc(self.function) or "").split("\n\n")
+        return next((" ".join(p.split()) for p in paragraphs if p.startswith(_WITHOUT)), "")
+
+    def misfit(self) -> str:
+        """Returns why it does not fit this MLServer; empty if it fits or is applied."""
+        return ""
+
+    def apply(self) -> str:
+        """Applies it. Idempotent. Returns the reason if the setting is left as it is."""
+        return self.function() or ""
 
 
-def tell_up_from_ready() -> None:
-    """Has the readiness endpoints ask a model's `up` too, where it has one.
+class Patch(ProcessSetting):
+    """An attribute of MLServer that is replaced.
 
-    MLServer knows `ready` alone, and refuses requests where it is false: also those that
-    need only wait until a worker is replaced. Idempotent.
+    `target` is the path of the attribute, as `pkgutil.resolve_name` takes it. If the path leads
+    through a function, its last part is a variable that the function closes over. `function`
+    takes what is there and returns what takes its place.
     """
-    if getattr(DataPlane.model_ready, "asks_up", False):
-        return
 
-    async def ready(self: DataPlane) -> bool:
-        return all(map(is_up, await self._model_registry.get_models()))
+    def misfit(self) -> str:
+        """Returns why it does not fit this MLServer; empty if it fits or is applied."""
+        if not SpecifierSet(self.versions).contains(mlserver.__version__, prereleases=True):
+            return f"expected MLServer {self.versions}, got {mlserver.__version__}"
+        try:
+            stock = getattr(*self._place())
+            new = stock if self._is_applied(stock) else self.function(stock)
+            if not inspect.isroutine(stock):
+                is_class = isinstance(stock, type)
+                fits = issubclass(new, stock) if is_class else isinstance(new, type(stock))
+                return "" if fits else f"expected {self.target} to be a base of {new!r}"
+            expected, got = _signature(new), _signature(stock)
+        except Exception as error:
+            return f"{self.target} cannot be replaced: {error}"
+        return "" if expected == got else f"expected {self.target}{expected}, got {got}"
 
-    async def model_ready(self: DataPlane, name: str, version: str | None = None) -> bool:
-        return is_up(await self._model_registry.get_model(name, version))
+    def apply(self) -> str:
+        """Puts the replacement in place, unless it is there already."""
+        owner, name = self._place()
+        stock = getattr(owner, name)
+        if not self._is_applied(stock):
+            new = self.function(stock)
+            setattr(new, _MARK, self.target)
+            is_bound = isinstance(inspect.getattr_static(owner, name), classmethod | staticmethod)
+            setattr(owner, name, staticmethod(new) if is_bound else new)
+        return ""
 
-    vars(model_ready)["asks_up"] = True
-    setattr(DataPlane, "ready", ready)  # noqa: B010
-    setattr(DataPlane, "model_ready", model_ready)  # noqa: B010
+    def _is_applied(self, stock: Any) -> bool:
+        # The mark is on the replacement, so it holds too if Python imports this module again.
+        return getattr(stock, _MARK, "") == self.target
+
+    def _place(self) -> tuple[Any, str]:
+        """Returns the object that has the attribute, and the attribute's name."""
+        path, _, name = self.target.rpartition(".")
+        owner: Any = pkgutil.resolve_name(path)
+        if inspect.isfunction(owner):
+            return (owner.__closure__ or ())[
+                owner.__code__.co_freevars.index(name)
+            ], "cell_contents"
+        return owner, name
 
 
-def end_empty_streams_well() -> None:
-    """Ends a gRPC stream without a request or without an answer as one that has come to its end.
+def allow_empty_streams(stock: Any) -> Any:
+    """Ends a gRPC stream without a request or without an answer like any other stream.
 
-    MLServer then reads a variable that it has not set, and answers INTERNAL. Its server holds
-    the method before a model is there to replace it: what is replaced is the function that the
-    method wraps. Idempotent.
+    Without it, a gRPC stream without a request or without an answer ends with INTERNAL: MLServer
+    reads a variable that it sets only in the loop over them.
+
+    gRPC's server has taken the bound method before a model is loaded, so a new method of the
+    class would have no effect. But that method is a decorator's, and calls MLServer's function
+    through a variable. The patch sets the variable.
     """
-    for cell in getattr(InferenceServicer.ModelStreamInfer, "__closure__", None) or ():
-        stock = cell.cell_contents
-        if getattr(stock, "__name__", "") == "ModelStreamInfer":
-            cell.cell_contents = _ending_well(stock)
 
-
-def _ending_well(stock: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
-    async def stream_infer(servicer: Any, requests: Any, context: Any) -> AsyncIterator[Any]:
+    async def f(self: Any, requests_stream: Any, context: Any) -> AsyncIterator[Any]:
         answered = False
         try:
-            async for response in stock(servicer, requests, context):
+            async for response in stock(self, requests_stream, context):
                 answered = True
                 yield response
         except UnboundLocalError as error:
@@ -239,85 +148,135 @@ def _ending_well(stock: Callable[..., AsyncIterator[Any]]) -> Callable[..., Asyn
             if answered or frame.f_code is not getattr(stock, "__code__", None):
                 raise
 
-    return stream_infer
+    return f
 
 
-def leave_our_children_alone() -> None:
-    """Has MLServer's pool wait for its own processes only.
+def drain_grpc_on_shutdown(stock: Any) -> Any:
+    """Waits at shutdown for calls over gRPC as long as the models let them take.
 
-    At each SIGCHLD it waits for any child, and so takes the exit status of our workers, in
-    which stands what killed them. Idempotent.
+    Without it, MLServer cancels calls over gRPC 5 s after SIGTERM.
     """
-    if hasattr(InferencePoolRegistry, "_handle_worker_stop"):
-        setattr(InferencePoolRegistry, "_handle_worker_stop", _handle_worker_stop)  # noqa: B010
+
+    async def stop(self: Any, sig: int | None = None) -> None:
+        grpc_logger.info("Waiting up to %g s for gRPC server shutdown", models.longest_call())
+        await self._server.stop(grace=models.longest_call())
+        grpc_logger.info("gRPC server shutdown complete")
+
+    return stop
 
 
-async def _handle_worker_stop(self: Any, signum: int, frame: Any) -> None:
-    for pool in [self._default_pool, *self._pools.values()]:
-        for pid in list(pool._workers):
-            try:
-                stopped, status = os.waitpid(pid, os.WNOHANG)
-            except ChildProcessError:
-                continue
-            if stopped and status:
-                await pool.on_worker_stop(pid, status)
+def reap_only_pool_workers(stock: Any) -> Any:
+    """Waits for the processes of MLServer's pool one by one, and for no other process.
 
-
-def is_up(model: MLModel) -> bool:
-    """Whether a call of the model could run now."""
-    return bool(model.ready and getattr(model, "up", True))
-
-
-def to_host_error(error: RequestError) -> MLServerError:
-    """Turns an error of ours into one that MLServer answers with its status."""
-    cause = error.__cause__
-    if isinstance(cause, MLServerError):
-        return MLServerError(str(cause), cause.status_code)
-    status = error.status
-    if isinstance(error, OverloadedError):
-        status = _RetryStatus(status)
-        status.retry_after = error.retry_after
-    return MLServerError(str(error), status)
-
-
-def show_prints_at_once() -> None:
-    """Has what user code prints reach the log line by line, where that is a file or a pipe.
-
-    Python else keeps up to 8 KiB of it back. Idempotent.
+    Without it, MLServer's pool waits for any child process at each SIGCHLD. It takes the exit
+    status of this runtime's workers, which says what killed them.
     """
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, ValueError, OSError):
-            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+    async def _handle_worker_stop(self: Any, signum: int, frame: Any) -> None:
+        for pool in [self._default_pool, *self._pools.values()]:
+            for pid in list(pool._workers):
+                try:
+                    stopped, status = os.waitpid(pid, os.WNOHANG)
+                except ChildProcessError:
+                    continue
+                if stopped and status:
+                    await pool.on_worker_stop(pid, status)
+
+    return _handle_worker_stop
 
 
-def keep_out_of_pool(settings: ModelSettings) -> None:
-    """Makes MLServer run a model in its main process, whatever `parallel_workers` says."""
-    if "parallel_workers" in type(settings).model_fields:
-        settings.parallel_workers = 0
-        pool_logger.addFilter(_is_not_the_deprecation)
+def refuse_typed_fp16(stock: Any) -> Any:
+    """Says in the error that gRPC has no field for typed FP16.
 
-
-def _is_not_the_deprecation(record: logging.LogRecord) -> bool:
-    """Drops the warning that a user sees about a setting that is ours, not theirs."""
-    return "`parallel_workers` setting at the model-level" not in str(record.msg)
-
-
-async def served_model(app: Any, name: str, version: str | None) -> MLModel:
-    """The model that the server's own routes would call.
-
-    Raises:
-        MLServerError: There is none: status 404.
+    Without it, MLServer puts FP16 into the field for bytes, and the error is about bytes.
     """
-    model: MLModel = await _registry_of(app).get_model(name, version)
-    return model
+
+    def _get_contents(type_object: Any, datatype: Datatype) -> Any:
+        is_ours = isinstance(type_object, ArrayData)
+        if datatype is Datatype.FP16 and is_ours and len(type_object):
+            raise MLServerError(
+                f'output "{type_object.spec.name}": expected a request with raw_input_contents, '
+                "got a typed one, and gRPC has no typed FP16",
+                400,
+            )
+        return stock(type_object, datatype)
+
+    return _get_contents
 
 
-async def served_models(app: Any) -> list[MLModel]:
-    """Every model that is registered, ready or not."""
-    return list(await _registry_of(app).get_models())
+_fix = partial(Patch, group="fixes", versions="~=1.7.1")
+_fast = partial(Patch, group=FAST_PATH, versions="==1.7.1")
+_pool = "mlserver.parallel.registry:InferencePoolRegistry"
+_servicer = "mlserver.grpc.servicers:InferenceServicer"
+_converters = "mlserver.grpc.converters"
+_data_plane = "mlserver.handlers:DataPlane"
+
+TABLE: tuple[ProcessSetting, ...] = (
+    _fix("mlserver.grpc.utils.STATUS_CODE_MAPPING", errors.extend_error_mapping, upstream=488),
+    _fix("mlserver.rest.errors.Response", errors.send_retry_after),
+    _fix(f"{_data_plane}.ready", models.separate_readiness_from_availability),
+    _fix(f"{_data_plane}.model_ready", models.separate_readiness_from_availability),
+    _fix("mlserver.registry._get_version", models.read_version_from_definition),
+    _fix(f"{_servicer}.ModelStreamInfer.f", allow_empty_streams, upstream=1750),
+    _fix("mlserver.grpc.server:GRPCServer.stop", drain_grpc_on_shutdown),
+    _fix(f"{_pool}._handle_worker_stop", reap_only_pool_workers, upstream=1234),
+    _fix(f"{_converters}:InferTensorContentsConverter._get_contents", refuse_typed_fp16),
+    _fast("mlserver.registry:SingleModelRegistry._register", models.note_mixed_models),
+    _fast(f"{_servicer}._InsertHeaders", fast_path.read_grpc_requests),
+    _fast(f"{_converters}:ModelInferResponseConverter.from_types", fast_path.write_grpc_responses),
+    _fast(f"{_servicer}._SetTrailingMetadata", fast_path.send_prepared_metadata),
+    _fast(f"{_data_plane}.infer", fast_path.patched_infer),
+    _fast(f"{_data_plane}.metadata", fast_path.announce_binary_tensors),
+    _fast("mlserver.rest.app.Request", fast_path.add_rest_routes, upstream=854),
+    ProcessSetting("process: mallopt of glibc", process_tuning.raise_malloc_thresholds, FAST_PATH),
+    ProcessSetting("process: gc.set_threshold", process_tuning.raise_gc_threshold, FAST_PATH),
+    ProcessSetting("process: sys.stdout and sys.stderr", process_tuning.line_buffer_stdout),
+    ProcessSetting('process: logger "mlserver.parallel"', process_tuning.hide_pool_warning),
+    ProcessSetting("process: sys.meta_path", process_tuning.pin_package),
+)
 
 
-def _registry_of(app: Any) -> Any:
-    """The registry behind a server's REST routes: nothing public leads from one to it."""
-    endpoints = next(r.endpoint.__self__ for r in app.routes if r.path == "/v2/models/{model_name}")
-    return endpoints._data_plane._model_registry
+def install() -> dict[ProcessSetting, str]:
+    """Applies the table, and logs in one line what is on and off. Idempotent.
+
+    Returns:
+        The reason why each row is off; an empty text if it is on.
+    """
+    chosen = _switched_off()
+    # The reason why each row is off: what the user has chosen, or what does not fit.
+    off = {row: chosen.get(row.group) or chosen.get(row.name) or row.misfit() for row in TABLE}
+    misfits = [row for row, reason in off.items() if reason and reason not in chosen.values()]
+    # The patches of the fast path rely on each other: one of them alone would give MLServer's
+    # own code a request that it cannot read.
+    fast = [row for row in TABLE if row.group == FAST_PATH]
+    missing = [row.name for row in fast if off[row] and isinstance(row, Patch)]
+    if missing:
+        off.update({row: f"{missing[0]} is off" for row in fast if not off[row]})
+    off = {row: reason or row.apply() for row, reason in off.items()}
+    shown = []
+    for row, reason in off.items():
+        name = row.group if row.group in chosen else row.name
+        lost = f". {row.why}" if row in misfits else ""
+        shown += [f"; {name} is off: {reason}{lost}"] if reason else []
+    count, details = len(TABLE) - len(shown), "".join(dict.fromkeys(shown))
+    level = logging.WARNING if misfits else logging.INFO
+    logger.log(level, "MLServer %s: %d patches are on%s", mlserver.__version__, count, details)
+    return off
+
+
+def _switched_off() -> dict[str, str]:
+    """Returns the names that the environment switches off, and what says so."""
+    names = os.environ.get(OFF_SWITCH, "").replace(",", " ").split()
+    for name in set(names).difference(*((row.group, row.name) for row in TABLE)):
+        logger.warning('%s: expected patches or groups of them, got "%s"', OFF_SWITCH, name)
+    chosen = dict.fromkeys(names, OFF_SWITCH)
+    if not settings.is_enabled(FAST_PATH_SWITCH):
+        chosen[FAST_PATH] = FAST_PATH_SWITCH
+    return chosen
+
+
+def _signature(function: Callable[..., Any]) -> str:
+    """Returns a function's parameters as they are written, without annotations."""
+    signature = inspect.signature(function)
+    bare = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
+    return str(signature.replace(parameters=bare, return_annotation=signature.empty))

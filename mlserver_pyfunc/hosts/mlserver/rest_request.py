@@ -1,7 +1,7 @@
-"""REST requests for models of ours: tensors as binary data, or JSON numbers into arrays.
+"""REST requests to models of this runtime: reads binary tensors and JSON numbers as arrays.
 
-Follows Triton's "Binary Tensor Data Extension" of the HTTP protocol: a JSON header of
-`Inference-Header-Content-Length` bytes, then each binary tensor's bytes, in order.
+Follows the "Binary Tensor Data Extension" of Triton's HTTP protocol: a JSON header of
+`Inference-Header-Content-Length` bytes, then the bytes of each binary tensor, in order.
 """
 
 from __future__ import annotations
@@ -17,36 +17,42 @@ from starlette.types import Receive, Scope
 from mlserver_pyfunc.protocol.tensors import RawTensor
 
 from . import json_body
-from .patches import is_ours
 
 LENGTH_HEADER = b"inference-header-content-length"
 _JSON = (b"content-type", b"application/json")
 
 
 class TensorRequest(Request):
-    """MLServer's request, whose tensors need not become Python lists for models of ours."""
+    """A request to a model of this runtime: its tensors do not become Python lists."""
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
-        self._is_ours = is_ours(scope.get("path_params", {}).get("model_name", ""))
-        self._header_length = _header_length(scope) if self._is_ours else None
+        self._header_length: bytes | None = dict(scope["headers"]).get(LENGTH_HEADER)
         if self._header_length is not None:
-            # FastAPI asks for `json()` only where the content type says JSON.
+            # FastAPI calls `json()` only if the content type is JSON.
             headers = [pair for pair in scope["headers"] if pair[0] != _JSON[0]]
             scope = {**scope, "headers": [*headers, _JSON]}
         super().__init__(scope, receive)
 
     async def json(self) -> Any:
+        """Returns the parsed body. Tensors are views of it, or arrays.
+
+        Raises:
+            json.JSONDecodeError: The body is not JSON, or not JSON and binary tensors.
+        """
         if not hasattr(self, "_json"):
             body = await self.body()
             if self._header_length is not None:
                 self._json = _parse(body, self._header_length)
-            elif self._is_ours:
-                self._json = json_body.parse(body)
             else:
-                self._json = await super().json()
+                self._json = json_body.parse(body)
         return self._json
 
     async def body(self) -> bytes:
+        """Returns the body, decompressed.
+
+        Raises:
+            json.JSONDecodeError: It claims to be gzip and is not.
+        """
         try:
             body: bytes = await super().body()
         except (OSError, EOFError, zlib.error) as error:
@@ -54,15 +60,8 @@ class TensorRequest(Request):
         return body
 
 
-def _header_length(scope: Scope) -> bytes | None:
-    for name, value in scope["headers"]:
-        if name == LENGTH_HEADER:
-            return bytes(value)
-    return None
-
-
 def _parse(body: bytes, header_length: bytes) -> Any:
-    """Parses the JSON header and hands each binary tensor's bytes on as they are.
+    """Parses the JSON header, and gives each binary tensor a view of its bytes.
 
     Raises:
         json.JSONDecodeError: The header is not JSON of that length.
@@ -81,7 +80,7 @@ def _parse(body: bytes, header_length: bytes) -> Any:
     for tensor in _binary_tensors(payload):
         size = tensor["parameters"]["binary_data_size"]
         data = RawTensor(view[start : start + size], size)
-        # What lacks a key is shown in the error, which must not show bytes.
+        # The error about an input that lacks a key shows the input, and must not show bytes.
         tensor["data"] = data if tensor.keys() >= json_body.KEYS else []
         start = min(start + size, len(body))
         last = tensor

@@ -1,7 +1,8 @@
-"""An inference response that is encoded by the route that sends it.
+"""The response of a model, encoded when it is sent.
 
-It is both MLServer's `InferenceResponse` and a Starlette `Response`: REST sends it as it
-is, gRPC reads its `outputs`. So it knows how BYTES and non-finite numbers are written.
+It is both MLServer's `InferenceResponse` and a Starlette `Response`. FastAPI sends a `Response` as
+it is, without a copy in lists; gRPC writes its arrays. How BYTES and numbers that are not finite
+are written depends on the route, so nothing is converted before.
 """
 
 from __future__ import annotations
@@ -29,15 +30,18 @@ from mlserver_pyfunc.protocol.response import (
 from mlserver_pyfunc.protocol.tensors import Array
 
 from .cloud_events import SendableHeaders
-from .unvalidated_model import BareModel
+from .unvalidated_model import UnvalidatedModel
 
 GZIP_LIMIT = 64 * 1024
-"""Above this many bytes a body is marked as not to be compressed: MLServer would do that
-on the event loop, at 0.5 s a MiB, while nothing else is answered."""
+"""Length of a body from which it is sent with `Content-Encoding: identity`.
+
+MLServer does not compress a response with that header. It compresses on the event loop: 0.5 s for
+a MiB, in which no other request is answered.
+"""
 
 
 class ArrayData:
-    """A tensor's data as MLServer's gRPC code takes it: a sequence, made when it is read."""
+    """The elements of a tensor for MLServer's own gRPC code, converted when it reads them."""
 
     __slots__ = ("array", "spec")
 
@@ -56,10 +60,11 @@ class ArrayData:
 
 
 class ResponseParameters:
-    """What MLServer asks of a response's parameters, at a tenth of the cost of its own.
+    """The parameters of a response. Takes a tenth of the time of MLServer's pydantic model.
 
     Attributes:
-        headers: For MLServer to add to, and to take away when it has sent them.
+        headers: HTTP headers or gRPC metadata. MLServer adds to them, and sets None when it has
+            sent them.
     """
 
     __slots__ = ("_values", "headers")
@@ -69,18 +74,19 @@ class ResponseParameters:
         self.headers: dict[str, str] | None = headers
 
     def model_dump(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Returns the parameters as JSON has them."""
         return dict(self._values)
 
 
-class ArrayResponse(BareModel, InferenceResponse, Response):
-    """Checked arrays on their way out.
+class ArrayResponse(UnvalidatedModel, InferenceResponse, Response):
+    """A response of checked arrays.
 
     Args:
-        model_name: As served.
-        model_version: As served; None without one.
-        arrays: The outputs to send.
-        parameters: The response's own parameters.
-        binary: Names of the outputs that REST sends as binary data.
+        model_name: Name of the model.
+        model_version: Version of the model; None without one.
+        arrays: Outputs to send.
+        parameters: Parameters of the response.
+        binary: Names of the outputs that REST sends as binary tensors.
     """
 
     def __init__(
@@ -98,20 +104,20 @@ class ArrayResponse(BareModel, InferenceResponse, Response):
                 "model_version": model_version,
                 "id": None,
                 "parameters": ResponseParameters(parameters, headers),
-                # Not None, so that FastAPI does not hang its background tasks on it.
+                # FastAPI sets its own background tasks on a response that has None.
                 "background": _NO_TASKS,
                 "arrays": arrays,
                 "binary": binary,
                 "response_parameters": parameters,
                 "http_headers": headers,
-                # In their place where MLServer's data plane is passed by.
+                # Set by data_plane.infer. MLServer's data plane fills http_headers instead.
                 "cloud_events": None,
             },
             _FIELDS,
         )
 
     def __getattr__(self, name: str) -> Any:
-        # gRPC asks for `outputs`, REST never does.
+        # Made at the first access: MLServer's own gRPC code needs `outputs`, REST never does.
         if name != "outputs":
             raise AttributeError(name)
         outputs = [
@@ -128,7 +134,7 @@ class ArrayResponse(BareModel, InferenceResponse, Response):
         return outputs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends the response over HTTP: as JSON, or with binary tensors after the JSON."""
+        """Sends the response over HTTP: JSON, then the binary tensors if there are any."""
         binary: list[bytes] = []
         body = self._as_json(partial(_http_tensor, names=self.binary, binary=binary))
         head = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
@@ -152,11 +158,11 @@ class ArrayResponse(BareModel, InferenceResponse, Response):
         return [(k.lower().encode(), v.encode()) for k, v in self.http_headers.items()]
 
     def model_dump(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """The response as JSON has it, with lists for tensors: what server-sent events show."""
+        """Returns the response as JSON has it, with lists. Server-sent events show that."""
         return self._as_json(json_output)
 
     def model_dump_json(self, *args: Any, **kwargs: Any) -> str:
-        """As `model_dump`, in JSON text."""
+        """Returns `model_dump` as JSON text."""
         return orjson.dumps(self.model_dump()).decode()
 
     def _as_json(self, write: Callable[[NamedArray], dict[str, Any]]) -> dict[str, Any]:
@@ -171,8 +177,11 @@ class ArrayResponse(BareModel, InferenceResponse, Response):
         )
 
 
-class ErrorResponse(BareModel, InferenceResponse):
-    """The last item of a stream that failed: an error event over SSE, a status over gRPC."""
+class ErrorResponse(UnvalidatedModel, InferenceResponse):
+    """The last item of a stream that failed: an event over REST, a status over gRPC.
+
+    MLServer's REST code encodes it by `model_dump`. Its gRPC code reads `outputs`, which raises.
+    """
 
     def __init__(self, model_name: str, error: MLServerError) -> None:
         self._set_state({"model_name": model_name, "parameters": None, "error": error})
@@ -183,6 +192,7 @@ class ErrorResponse(BareModel, InferenceResponse):
         raise AttributeError(name)
 
     def model_dump(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Returns the error as JSON has it."""
         return {"error": str(self.__dict__["error"])}
 
 
@@ -198,10 +208,10 @@ class _Everything:
 
 
 def binary_outputs(payload: InferenceRequest) -> Container[str]:
-    """The outputs that a request asks to have as binary data, over REST.
+    """Returns the names of the outputs that a REST request wants as binary tensors.
 
-    Follows the binary tensor data extension: `binary_data` of a requested output, else
-    `binary_data_output` of the request.
+    Follows the binary tensor data extension: `binary_data` of a requested output, or
+    `binary_data_output` of the request for outputs without it.
     """
     by_default = bool(getattr(payload.parameters, "binary_data_output", False))
     if not payload.outputs:
@@ -216,7 +226,10 @@ def binary_outputs(payload: InferenceRequest) -> Container[str]:
 def _http_tensor(
     named: NamedArray, *, names: Container[str], binary: list[bytes]
 ) -> dict[str, Any]:
-    """A tensor's JSON, where NumPy arrays stand for numbers; binary data goes to `binary`."""
+    """Returns the JSON of a tensor, with an array for its numbers.
+
+    If the tensor is one of `names`, its bytes are added to `binary`.
+    """
     spec, array = named.spec, named.array
     if spec.name in names:
         binary.append(tensors.to_raw(spec.datatype, array))

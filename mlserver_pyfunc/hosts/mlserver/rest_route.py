@@ -1,7 +1,7 @@
-"""Inference routes of our own, before MLServer's, for models of ours.
+"""Inference routes for models of this runtime, put before MLServer's.
 
-FastAPI works out a route's parameters anew for every request, which costs more than the
-rest of a small one. These routes give MLServer's own endpoint the same arguments.
+FastAPI works out the parameters of a route for every request, which costs more than the rest of a
+small request. These routes read the request and call the data plane themselves.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
-from .data_plane import RequestParameters, takes
-from .patches import is_ours
+from . import data_plane
+from .models import is_ours
 from .rest_request import TensorRequest
 
 PATHS = ("/v2/models/{model_name}/infer", "/v2/models/{model_name}/versions/{model_version}/infer")
 
 
 class InferenceRoute(Route):
-    """Serves inference requests for models of ours; matches nothing else.
+    """Serves inference requests to models of this runtime, and matches nothing else.
 
     Args:
-        path: As MLServer's route has it.
-        endpoint: MLServer's endpoint for it.
+        path: Path of MLServer's route.
+        endpoint: Endpoint of MLServer's route.
     """
 
     def __init__(self, path: str, endpoint: Any) -> None:
@@ -39,39 +39,33 @@ class InferenceRoute(Route):
         self._data_plane = endpoint.__self__._data_plane
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Matches an inference request if its model is one of this runtime."""
         match, child_scope = super().matches(scope)
         if match is not Match.FULL or not is_ours(child_scope["path_params"]["model_name"]):
             return Match.NONE, {}
         return match, child_scope
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers an inference request."""
         request = TensorRequest(scope, receive)
         payload = _validated(await _json(request))
         names = scope["path_params"]
-        if takes(self._data_plane, names["model_name"]):
-            parameters: Any = RequestParameters(payload.parameters, lambda: request.headers)
-            payload.parameters = parameters
-            response: Any = await self._data_plane.infer(payload, *names.values())
-        else:
-            response = await self._infer(
-                raw_request=request, raw_response=_Headers(), payload=payload, **names
+        if data_plane.supports_short_path(self._data_plane):
+            parameters: Any = data_plane.RequestParameters(
+                payload.parameters, lambda: request.headers
             )
-        if not isinstance(response, Response):  # from MLServer's response cache
+            payload.parameters = parameters
+            response: Any = await data_plane.infer(self._data_plane, payload, *names.values())
+        else:
+            # MLServer sets headers on raw_response. Our responses carry their own.
+            response = await self._infer(request, Response(), payload, *names.values())
+        if not isinstance(response, Response):  # It comes from MLServer's response cache.
             response = JSONResponse(response.model_dump())
         await response(scope, receive, send)
 
 
-class _Headers:
-    """Takes the response headers that MLServer sets; our responses carry them themselves."""
-
-    __slots__ = ("headers",)
-
-    def __init__(self) -> None:
-        self.headers: dict[str, str] = {}
-
-
 def add_routes(app: FastAPI) -> None:
-    """Puts our routes before MLServer's, once."""
+    """Puts our inference routes before MLServer's. Idempotent."""
     routes = app.router.routes
     if isinstance(routes[0], InferenceRoute):
         return
@@ -80,7 +74,7 @@ def add_routes(app: FastAPI) -> None:
 
 
 async def _json(request: TensorRequest) -> Any:
-    """Parses the body; errors are as FastAPI's, which MLServer's clients know."""
+    """Parses the body. Errors are FastAPI's, which clients of MLServer know."""
     try:
         body = await request.body()
         return await request.json() if body else None

@@ -1,10 +1,11 @@
-"""The MLServer runtime: the only module that knows a model's lifecycle on the host."""
+"""The MLServer runtime. It alone knows the lifecycle of a model in MLServer."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from pathlib import Path
 
 from mlserver import MLModel
@@ -19,53 +20,44 @@ from mlserver.types import (
 )
 
 from mlserver_pyfunc.definition import FunctionDefinition, TensorDefinition
-from mlserver_pyfunc.definition.locate import Located, find_definition
+from mlserver_pyfunc.definition.locate import Located
 from mlserver_pyfunc.definition.model_settings import (
     disagreements,
     explicit_name,
     seldon_model,
 )
 from mlserver_pyfunc.errors import LoadError, PyFuncError, RequestError
-from mlserver_pyfunc.handler.shadowing import pin_package
 from mlserver_pyfunc.serving.function import Function
 from mlserver_pyfunc.serving.runner import logger
 
-from . import fast_path, patches
-from .data_plane import Served
+from . import models, patches
+from .data_plane import ModelMetrics
+from .errors import to_host_error
 from .pages import Pages
 from .rest_response import ArrayResponse, ErrorResponse, binary_outputs
 
 PLATFORM = "mlserver_pyfunc"
 
-pin_package()
-patches.extend_error_mapping()
-patches.tell_up_from_ready()
-patches.end_empty_streams_well()
-patches.leave_our_children_alone()
-patches.give_grpc_calls_time()
-patches.refuse_typed_fp16()
-patches.show_prints_at_once()
-fast_path.install()
+patches.install()
 
 
 class PyFuncRuntime(Pages, MLModel):
     """Serves a Python function: `"implementation": "mlserver_pyfunc.PyFuncRuntime"`."""
 
     def __init__(self, settings: ModelSettings) -> None:
-        # Of data_plane, by the version that requests ask for; goes with the model.
-        self.served: dict[str | None, Served] = {}
+        # Filled by data_plane, by the version that requests ask for. Freed with the model.
+        self.model_metrics: dict[str | None, ModelMetrics] = {}
         self._ready = False
         self._function: Function | None = None
         self._shutdown: asyncio.Task[None] | None = None
         super().__init__(settings)
-        patches.keep_out_of_pool(settings)
-        # Read here already: MLServer registers a model by its version before it loads it.
-        self._located, self._unreadable = _read(settings)
-        _adopt_version(settings, self._located)
+        models.keep_out_of_pool(settings)
+        # Before the load: MLServer registers a model by its version, and loads it then.
+        self._located, self._unreadable = models.read_definition(settings)
 
     @property
     def ready(self) -> bool:
-        """Whether requests are taken: MLServer refuses them where it is false."""
+        """Whether the model takes requests. MLServer refuses them if it is false."""
         return self._ready and self._function is not None and self._function.accepts_calls
 
     @ready.setter
@@ -74,26 +66,29 @@ class PyFuncRuntime(Pages, MLModel):
 
     @property
     def definition(self) -> FunctionDefinition | None:
+        """The function's definition; None if it cannot be read."""
         return self._located.definition if self._located else None
 
     @property
     def provenance(self) -> Mapping[str, str]:
+        """Where the code came from and how it runs."""
         return self._function.metadata if self._function else {}
 
     @property
     def streams(self) -> bool:
+        """Whether the handler is a generator."""
         return self._function is not None and self._function.streams
 
     @property
-    def up(self) -> bool:
-        """Whether a request could run now: what the readiness endpoints tell."""
+    def available(self) -> bool:
+        """Whether a call could run now: the answer of the readiness endpoints."""
         return self.ready and self._function is not None and self._function.ready
 
     async def load(self) -> bool:
         """Loads the function.
 
         Raises:
-            MLServerError: One line that names the function, the phase and the cause.
+            MLServerError: Names the function, the phase and the cause, in one line.
         """
         try:
             located = self._agreed()
@@ -104,8 +99,7 @@ class PyFuncRuntime(Pages, MLModel):
             raise MLServerError(str(error), 500) from None
         self._function = function
         self._shutdown = asyncio.get_running_loop().create_task(self._close_on_shutdown())
-        patches.add_model(self.name, self.version)
-        patches.expect_calls_of(located.definition.serving.timeout)
+        models.add_model(self.name, self.version, located.definition.serving.timeout)
         self.inputs = [_metadata_tensor(tensor) for tensor in located.definition.inputs]
         self.outputs = [_metadata_tensor(tensor) for tensor in located.definition.outputs]
         logger.info('function "%s" loaded from %s', self.name, located.where)
@@ -120,7 +114,7 @@ class PyFuncRuntime(Pages, MLModel):
         try:
             answer = await self._loaded().infer(payload)
         except RequestError as error:
-            raise patches.to_host_error(error) from None
+            raise to_host_error(error) from None
         return ArrayResponse(
             self.name, self.version, answer.arrays, answer.parameters, binary_outputs(payload)
         )
@@ -128,41 +122,41 @@ class PyFuncRuntime(Pages, MLModel):
     async def predict_stream(
         self, payloads: AsyncIterator[InferenceRequest]
     ) -> AsyncIterator[InferenceResponse]:
-        """Answers each request of a stream, item by item; an error is the last item."""
+        """Answers the requests of a stream, item by item. An error is the last item."""
         try:
             async for payload in payloads:
-                answers = self._loaded().stream(payload)
-                try:
+                async with aclosing(self._loaded().stream(payload)) as answers:
                     async for answer in answers:
                         yield ArrayResponse(
                             self.name, self.version, answer.arrays, answer.parameters
                         )
-                finally:
-                    await answers.aclose()
         except RequestError as error:
-            yield ErrorResponse(self.name, patches.to_host_error(error))
+            yield ErrorResponse(self.name, to_host_error(error))
 
     async def unload(self) -> bool:
-        """Unloads the function, after the calls in flight."""
+        """Unloads the function when the calls in flight have ended."""
         if self._shutdown is not None:
             self._shutdown.cancel()
         await self._close()
         return True
 
     async def metadata(self) -> MetadataModelResponse:
-        """The contract, the versions that are loaded and where the code came from."""
-        parameters = dict(self._function.metadata) if self._function else {}
+        """Returns the contract, the loaded versions and where the code came from."""
         return MetadataModelResponse(
             name=self.name,
-            versions=patches.loaded_versions(self.name),
+            versions=models.loaded_versions(self.name),
             platform=self.settings.platform or PLATFORM,
             inputs=self.inputs,
             outputs=self.outputs,
-            parameters=Parameters(**parameters),
+            parameters=Parameters(**self.provenance),
         )
 
     def _agreed(self) -> Located:
-        """The definition, once it and the model's settings agree."""
+        """Returns the definition, after comparing it with the model's settings.
+
+        Raises:
+            LoadError: The definition cannot be read, or contradicts the settings.
+        """
         if self._located is None:
             raise LoadError(self.name, "definition", self._unreadable)
         file = Path(self.settings._source) if self.settings._source else None
@@ -184,7 +178,7 @@ class PyFuncRuntime(Pages, MLModel):
         return self._located
 
     def _name_problems(self, name: str | None, file: Path | None, model: str | None) -> list[str]:
-        """Compares the definition's name with the host's; empty where they go together."""
+        """Compares the definition's name with MLServer's. Returns what contradicts."""
         explicit = None if model else explicit_name(file)
         given = os.environ.get("MLSERVER_MODEL_NAME")
         if explicit and given and given != explicit:
@@ -206,8 +200,11 @@ class PyFuncRuntime(Pages, MLModel):
         return self._function
 
     async def _close_on_shutdown(self) -> None:
-        """Waits to be cancelled with the event loop's other tasks, when the servers are down:
-        MLServer itself does not unload models on SIGTERM."""
+        """Closes the function on SIGTERM.
+
+        MLServer does not unload models on SIGTERM. But `asyncio.run` cancels all tasks when the
+        servers have stopped: this one waits for that.
+        """
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -218,46 +215,13 @@ class PyFuncRuntime(Pages, MLModel):
         function, self._function = self._function, None
         if function is None:
             return
-        patches.remove_model(self.name, self.version)
+        models.remove_model(self.name, self.version)
         await function.close()
 
 
-def _read(settings: ModelSettings) -> tuple[Located | None, str]:
-    parameters = settings.parameters
-    source = Path(settings._source) if settings._source else None
-    uri = parameters.uri if parameters else None
-    extra = parameters.extra if parameters else None
-    try:
-        return find_definition(source, uri, extra), ""
-    except PyFuncError as error:
-        return None, str(error)
-
-
-def _adopt_version(settings: ModelSettings, located: Located | None) -> str | None:
-    """Takes over a version that only the definition gives."""
-    if settings.parameters is None:
-        return None
-    if located is not None and not settings.parameters.version:
-        settings.parameters.version = located.definition.model_version
-    version: str | None = settings.parameters.version
-    return version
-
-
-def _version(settings: ModelSettings) -> str | None:
-    return _adopt_version(settings, _read(settings)[0])
-
-
-patches.tell_versions(_version)
-patches.tell_other_runtimes()
-
-
 def _metadata_tensor(tensor: TensorDefinition) -> MetadataTensor:
-    given = {
-        "content_type": tensor.content_type,
-        "description": tensor.description,
-        "optional": tensor.optional or None,
-    }
-    parameters = {key: value for key, value in given.items() if value is not None}
+    shown = {"content_type", "description", "optional"}
+    parameters = tensor.model_dump(include=shown, exclude_defaults=True)
     return MetadataTensor(
         name=tensor.name,
         datatype=tensor.datatype,

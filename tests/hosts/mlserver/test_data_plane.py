@@ -59,8 +59,8 @@ async def test_what_is_kept_of_a_model_goes_with_it(data_plane: DataPlane, tmp_p
         for asked in (version, None, version):
             response = await ask(data_plane, asked)
             assert response.model_version == version
-        assert set(model.served) == {version, None}
-        kept += [weakref.ref(served.requests) for served in model.served.values()]
+        assert set(model.model_metrics) == {version, None}
+        kept += [weakref.ref(metrics.requests) for metrics in model.model_metrics.values()]
         await registry.unload_version("m", version)
         with pytest.raises(ModelNotFound):
             await ask(data_plane, version)
