@@ -7,7 +7,9 @@ setting saves.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 METRICS_PATH = "/metrics"
@@ -27,6 +29,20 @@ class Ports:
 
 
 PORTS = Ports()
+
+
+def free_ports(count: int) -> list[int]:
+    """Finds ports of the loopback interface that nothing listens on now.
+
+    MLServer does not say which port it got for port 0, so the ports are chosen before it starts.
+    Another process can take one in between.
+    """
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
 
 LEAN: Mapping[str, int] = {
     "parallel_workers": 0,

@@ -1,6 +1,6 @@
-"""Testing functions: without a server, with a real one, and by generated requests.
+"""The test kit: tests a function without a server, on a real one, and by generated requests.
 
-Registered as a pytest plugin, so this module imports what it names only when asked for.
+pytest imports this package as a plugin in every run, so it imports the rest only on first use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The pytest plugin: `pyfunc_function`, `pyfunc_server` and which folder they serve."""
+"""The pytest plugin: the fixtures `pyfunc_function` and `pyfunc_server`, and their folder."""
 
 from __future__ import annotations
 
@@ -15,21 +15,27 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds the setting `pyfunc_folder`."""
     parser.addini("pyfunc_folder", "Folder of the function under test.", default="")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """Declares the mark `pyfunc`."""
     config.addinivalue_line(
         "markers",
-        "pyfunc(folder): the function that pyfunc_function and pyfunc_server load, "
-        "for a module's pytestmark",
+        "pyfunc(folder): folder of the function that pyfunc_function and pyfunc_server load; "
+        "set it as the pytestmark of a module",
     )
 
 
 @pytest.fixture(scope="module")
 def pyfunc_folder(request: pytest.FixtureRequest) -> Path:
-    """The function's folder: a parameter, the module's `pyfunc` mark, the `pyfunc_folder`
-    setting, or pytest's root where it holds function.yaml. Override it for any other."""
+    """Finds the folder of the function under test.
+
+    The first of these that is given: the parameter of an indirect parametrization, the module's
+    `pyfunc` mark, the setting `pyfunc_folder`, and pytest's root folder if it holds
+    function.yaml. Override the fixture for any other folder.
+    """
     parameter = getattr(request, "param", None)
     mark = request.node.get_closest_marker("pyfunc")
     setting = request.config.getini("pyfunc_folder")
@@ -45,7 +51,7 @@ def pyfunc_folder(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="module")
 def pyfunc_function(pyfunc_folder: Path) -> Iterator[LocalFunction]:
-    """The function, loaded in this process: call it with tensors by name."""
+    """Loads the function in this process. Call it with tensors by name."""
     from mlserver_pyfunc.serving.local import load
 
     with load(pyfunc_folder) as function:
@@ -54,7 +60,7 @@ def pyfunc_function(pyfunc_folder: Path) -> Iterator[LocalFunction]:
 
 @pytest.fixture(scope="module")
 def pyfunc_server(pyfunc_folder: Path) -> Iterator[Server]:
-    """A real MLServer on free ports that serves the function."""
+    """Serves the function by a real MLServer on free ports."""
     from .server import Server
 
     with Server(pyfunc_folder) as server:

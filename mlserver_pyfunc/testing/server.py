@@ -1,23 +1,21 @@
-"""A real MLServer in a process of its own, on free ports, for the length of a test."""
+"""Runs a real MLServer in a process of its own, on free ports, while a test runs."""
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 from mlserver_pyfunc.client import CallError
 from mlserver_pyfunc.client.rest import RestClient
 from mlserver_pyfunc.definition.folder import environment_model
+from mlserver_pyfunc.deployment.server_settings import Ports, free_ports
 
 START_SECONDS = 120.0
 STOP_SECONDS = 15.0
@@ -25,20 +23,24 @@ _LOG_LINES = 25
 
 
 class ServerError(Exception):
-    """The server did not start, or left. Holds the end of its log."""
+    """The server did not start, or ended. The message holds the end of its log."""
 
 
 class Server:
     """Serves a folder by `mlserver start` while the `with` block runs.
 
     Args:
-        folder: Of one function, with or without model-settings.json, or of many.
-        env: Further environment variables, `MLSERVER_...` settings for one.
+        folder: Folder of one function, with or without model-settings.json, or a folder of many
+            such folders.
+        env: More environment variables of the server, for example `MLSERVER_...` settings.
 
     Attributes:
-        url: Of REST, `http://127.0.0.1:PORT`.
-        grpc_target: `127.0.0.1:PORT`.
+        url: URL of REST, `http://127.0.0.1:PORT`.
+        grpc_target: Address of gRPC, `127.0.0.1:PORT`.
         models: Names of the models that are ready.
+
+    Raises:
+        ServerError: On entering the `with` block: the server did not start.
     """
 
     def __init__(self, folder: str | Path, env: Mapping[str, str] | None = None) -> None:
@@ -49,18 +51,16 @@ class Server:
         self._stack = ExitStack()
 
     def __enter__(self) -> Server:
-        http_port, grpc_port, metrics_port = free_ports(3)
-        self.url = f"http://127.0.0.1:{http_port}"
-        self.grpc_target = f"127.0.0.1:{grpc_port}"
-        # MLServer makes folders where it runs: let that be a place of its own.
+        ports = Ports(*free_ports(3))
+        self.url = f"http://127.0.0.1:{ports.http}"
+        self.grpc_target = f"127.0.0.1:{ports.grpc}"
+        # MLServer makes folders in its working directory.
         scratch = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="pyfunc-"))
         self._log = Path(scratch, "server.log")
         env = {
             **os.environ,
             "MLSERVER_HOST": "127.0.0.1",
-            "MLSERVER_HTTP_PORT": str(http_port),
-            "MLSERVER_GRPC_PORT": str(grpc_port),
-            "MLSERVER_METRICS_PORT": str(metrics_port),
+            **ports.variables(),
             "MLSERVER_PARALLEL_WORKERS": "0",
             **environment_model(self.folder),
             **self._env,
@@ -78,29 +78,25 @@ class Server:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop()
 
     @property
     def pid(self) -> int:
+        """The server's process id."""
         assert self._process is not None
         return self._process.pid
 
     @property
     def log(self) -> str:
-        """What the server has written so far."""
+        """What the server has written to its output so far."""
         return self._log.read_text(errors="replace")
 
     def stop(self) -> int | None:
-        """Ends the server as Kubernetes would, by SIGTERM and then SIGKILL.
+        """Ends the server as Kubernetes does: by SIGTERM, and by SIGKILL after 15 seconds.
 
         Returns:
-            Its exit code.
+            The server's exit code; None if it was stopped before.
         """
         process, self._process = self._process, None
         if process is None:
@@ -115,41 +111,25 @@ class Server:
         return process.returncode
 
     def _wait_until_ready(self) -> None:
-        client = RestClient(self.url, timeout=5)
         deadline = time.monotonic() + START_SECONDS
-        try:
+        with closing(RestClient(self.url, timeout=5)) as client:
             while time.monotonic() < deadline:
                 assert self._process is not None
                 if self._process.poll() is not None:
-                    raise ServerError(f"the server left while it started:\n{self._last_lines()}")
-                models = self._index(client)
-                if models and all(model["state"] == "READY" for model in models):
-                    self.models = sorted({model["name"] for model in models})
-                    return
+                    raise ServerError(f"the server ended while it started:\n{self._last_lines()}")
+                with suppress(CallError):
+                    models = client.models()
+                    if models and all(model["state"] == "READY" for model in models):
+                        self.models = sorted({model["name"] for model in models})
+                        return
                 time.sleep(0.05)
-        finally:
-            client.close()
         raise ServerError(
             f"the server was not ready after {START_SECONDS:g} s:\n{self._last_lines()}"
         )
 
-    def _index(self, client: RestClient) -> list[dict[str, Any]]:
-        try:
-            return client.models()
-        except CallError:
-            return []
-
     def _last_lines(self) -> str:
         lines = self.log.splitlines()
-        # Said once before much about the shutdown: the end alone may no longer hold it.
+        # The cause is logged once, before the many lines of the shutdown, so that the last lines
+        # alone may not hold it.
         causes = [line for line in lines[:-_LOG_LINES] if "failed to load: " in line]
         return "\n".join(causes[:1] + lines[-_LOG_LINES:])
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nothing listens on now."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]

@@ -1,4 +1,4 @@
-"""Hypothesis strategies of requests, from a function's definition alone."""
+"""Hypothesis strategies that draw requests. They need nothing but the function's definition."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlserver_pyfunc.protocol import bytes_tensors, tensors
 from mlserver_pyfunc.protocol.tensors import DATATYPES, Array
 
 MAX_SIZE = 5
-"""Longest axis that is drawn where the definition admits any."""
+"""Largest size that is drawn for an axis of any size."""
 
 Body = dict[str, Any]
 
@@ -26,9 +26,9 @@ class BadRequest:
     """A request that breaks one rule of the contract.
 
     Attributes:
-        rule: Which.
-        tensor: The input it is broken in.
-        body: The protocol's JSON form.
+        rule: Name of the rule, one of those in docs/testing.md.
+        tensor: Name of the input that breaks it.
+        body: The request in the protocol's JSON form.
     """
 
     rule: str
@@ -36,31 +36,38 @@ class BadRequest:
     body: Body
 
 
-def arrays_for(tensor: TensorDefinition) -> st.SearchStrategy[Array]:
-    """Arrays that a declared tensor admits; floats are finite, as JSON has no others."""
+def arrays_for(tensor: TensorDefinition, *, smallest: int = 0) -> st.SearchStrategy[Array]:
+    """Draws arrays that keep a tensor's contract.
+
+    Floats are finite, because JSON has no other ones.
+
+    Args:
+        tensor: The tensor's declaration.
+        smallest: Smallest size of an axis of any size.
+    """
     shapes = st.tuples(
-        *[st.integers(0, MAX_SIZE) if size == -1 else st.just(size) for size in tensor.shape]
+        *[st.integers(smallest, MAX_SIZE) if size == -1 else st.just(size) for size in tensor.shape]
     )
     return shapes.flatmap(lambda shape: _arrays_of_shape(tensor, shape))
 
 
 def inputs_for(definition: FunctionDefinition) -> st.SearchStrategy[dict[str, Array]]:
-    """Input arrays by name that keep the contract; optional ones are there or not."""
+    """Draws input arrays by name that keep the contract, with or without each optional one."""
     required = {t.name: arrays_for(t) for t in definition.inputs if not t.optional}
     optional = {t.name: arrays_for(t) for t in definition.inputs if t.optional}
     return st.fixed_dictionaries(required, optional=optional)
 
 
 def requests_for(definition: FunctionDefinition) -> st.SearchStrategy[Body]:
-    """Requests in the protocol's JSON form that keep the contract."""
+    """Draws requests in the protocol's JSON form that keep the contract."""
     return inputs_for(definition).map(lambda arrays: body_of(definition, arrays))
 
 
 def bad_requests_for(definition: FunctionDefinition) -> st.SearchStrategy[BadRequest]:
-    """Requests that break one rule of the contract each: every one answers with 400.
+    """Draws requests that break one rule of the contract each. The server answers 400 to all.
 
     Raises:
-        ValueError: The definition declares no inputs, so has no rule to break.
+        ValueError: The definition declares no inputs, so there is no rule to break.
     """
     broken = [
         _broken(definition, tensor, rule)
@@ -74,7 +81,7 @@ def bad_requests_for(definition: FunctionDefinition) -> st.SearchStrategy[BadReq
 
 
 def body_of(definition: FunctionDefinition, arrays: dict[str, Array]) -> Body:
-    """The protocol's JSON form of input arrays."""
+    """Returns the request of some input arrays in the protocol's JSON form."""
     datatypes = {tensor.name: tensor.datatype for tensor in definition.inputs}
     return {"inputs": [_json(name, datatypes[name], array) for name, array in arrays.items()]}
 
@@ -114,7 +121,8 @@ Breaker = Callable[[TensorDefinition, Body, Body], None]
 def _broken(
     definition: FunctionDefinition, tensor: TensorDefinition, rule: str
 ) -> st.SearchStrategy[BadRequest]:
-    full = {each.name: _filled(each) for each in definition.inputs}
+    # Some rules are broken by one element, so each array needs one.
+    full = {each.name: arrays_for(each, smallest=1) for each in definition.inputs}
     breaker = _RULES[rule][1]
 
     def break_rule(arrays: dict[str, Array]) -> BadRequest:
@@ -124,14 +132,6 @@ def _broken(
         return BadRequest(rule, tensor.name, body)
 
     return st.fixed_dictionaries(full).map(break_rule)
-
-
-def _filled(tensor: TensorDefinition) -> st.SearchStrategy[Array]:
-    """Arrays with an element where the definition admits any: a value needs a place."""
-    shapes = st.tuples(
-        *[st.integers(1, MAX_SIZE) if size == -1 else st.just(size) for size in tensor.shape]
-    )
-    return shapes.flatmap(lambda shape: _arrays_of_shape(tensor, shape))
 
 
 def _missing(tensor: TensorDefinition, body: Body, target: Body) -> None:

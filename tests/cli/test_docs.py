@@ -13,7 +13,7 @@ import pytest
 from mlserver_pyfunc.cli.reference import reference
 from mlserver_pyfunc.client import CallError
 from mlserver_pyfunc.client.rest import RestClient
-from mlserver_pyfunc.testing.server import free_ports
+from mlserver_pyfunc.deployment.server_settings import free_ports
 from tests.places import DOCS
 
 

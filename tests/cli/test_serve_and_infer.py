@@ -16,7 +16,7 @@ import pytest
 
 from mlserver_pyfunc.client import CallError, InferInput
 from mlserver_pyfunc.client.rest import RestClient
-from mlserver_pyfunc.testing.server import free_ports
+from mlserver_pyfunc.deployment.server_settings import free_ports
 from tests.places import FUNCTIONS
 
 from .test_cli import PROGRAM, run

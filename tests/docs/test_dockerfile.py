@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mlserver_pyfunc.testing.server import free_ports
+from mlserver_pyfunc.deployment.server_settings import free_ports
 from tests.deployment.image.dockerfile import parse
 from tests.places import ROOT
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from ssl import create_default_context
 from typing import Any
 
-from mlserver_pyfunc.testing.server import free_ports
+from mlserver_pyfunc.deployment.server_settings import free_ports
 from tests.places import CRDS
 
 from .fake_server import kubeconfig

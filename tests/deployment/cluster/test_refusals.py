@@ -13,7 +13,7 @@ import pytest
 
 from mlserver_pyfunc.deployment.cluster.errors import ClusterError
 from mlserver_pyfunc.deployment.cluster.kubeconfig import connect
-from mlserver_pyfunc.testing.server import free_ports
+from mlserver_pyfunc.deployment.server_settings import free_ports
 from tests.sources.servers import certificate
 
 from . import stories

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from mlserver_pyfunc.testing.server import free_ports
+from mlserver_pyfunc.deployment.server_settings import free_ports
 
 START_SECONDS = 120.0
 PORTS = ("MLSERVER_HTTP_PORT", "MLSERVER_GRPC_PORT", "MLSERVER_METRICS_PORT")
