@@ -1,4 +1,4 @@
-"""The command line. A command's module is imported only when it is the one that runs."""
+"""The command line: one module per command, imported only if its command runs."""
 
 from __future__ import annotations
 
@@ -30,35 +30,47 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """A group that knows its commands by name, and imports one when it is called."""
+    """A group that knows its commands by name, and imports the one that is called.
+
+    The command line must start fast: to import each command for its help text would take seconds.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Lists the commands in the order of `COMMANDS`."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports a command; None if there is none of that name."""
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = import_module(f"{__name__}.{cmd_name}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the commands with their descriptions, without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Finds the command to call; an unknown one fails with the nearest name."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             ctx.fail(f'no command "{args[0]}"{_nearest(args[0])}')
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command.
+
+        Raises:
+            Failure: The command ended with one of the package's own errors.
+        """
         try:
             return super().invoke(ctx)
         except DefinitionError as error:
             raise Failure(str(error), LOAD_FAILED, _CHECK) from None
         except LoadError as error:
-            hint = "the log above has the traceback of user code; " + _CHECK
+            hint = "the log above has the traceback of the function's code; " + _CHECK
             raise Failure(str(error), LOAD_FAILED, hint) from None
         except RequestError as error:
             raise Failure(f"{error} (status {error.status})") from None
@@ -72,7 +84,7 @@ _CHECK = "mlserver-pyfunc validate shows what is wrong by file and line"
 
 
 def _call_failure(error: Exception) -> Exception:
-    """A failed call to a server as a failure of ours; anything else as it is."""
+    """Turns a failed call to a server into a `Failure`; returns any other error as it is."""
     from mlserver_pyfunc.client import CallError
 
     if not isinstance(error, CallError):
@@ -92,7 +104,7 @@ def _nearest(name: str) -> str:
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 done, 1 something is wrong with what was checked or called, 2 usage, "
+    epilog="Exit codes: 0 success, 1 a check or a call failed, 2 wrong usage, "
     "3 a function cannot be loaded, 4 no server answers.",
 )
 @click.version_option(package_name="mlserver-pyfunc")

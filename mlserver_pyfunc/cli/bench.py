@@ -1,4 +1,4 @@
-"""`infer --bench`: many calls at once, and how long they took."""
+"""`infer --bench`: sends many calls at once and prints how long they took."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ import numpy as np
 from mlserver_pyfunc.client import CallError, Client, InferInput
 
 BARS = 14
+"""Number of bars of the histogram."""
+
 WIDTH = 50
+"""Characters of the longest bar."""
 
 
 def run(
@@ -26,10 +29,17 @@ def run(
     *,
     as_json: bool,
 ) -> None:
-    """Calls by each client in a thread of its own, and prints a histogram of latencies.
+    """Calls a model again and again, and prints a histogram of the latencies.
+
+    Args:
+        clients: Connections to the server. Each one calls in a thread of its own.
+        model: Name of the model, as served.
+        inputs: The input tensors of each call.
+        seconds: Time after which no new call starts.
+        as_json: Whether to print JSON, with percentiles in milliseconds, instead.
 
     Raises:
-        click.exceptions.Exit: With 1 where a call failed.
+        click.exceptions.Exit: A call failed; the exit code is 1.
     """
     times: list[float] = []
     errors: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""`client`: a typed Python client of a function."""
+"""`client`: writes a typed Python client of a function."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import click
 
 @click.command("client")
 @click.argument("folder", type=click.Path(path_type=Path), default=".")
-@click.option("-o", "--output", type=click.File("w"), default="-", help="Write it to a file.")
+@click.option(
+    "-o", "--output", type=click.File("w"), default="-", help="File to write to.  [standard output]"
+)
 def command(folder: Path, output: IO[str]) -> None:
     """Write a Python module that calls the function in FOLDER on a server.
 
-    It needs NumPy and tritonclient, not this package.
+    The module needs NumPy and tritonclient, but not this package.
     """
     from mlserver_pyfunc.client.typed_client import client_module
     from mlserver_pyfunc.definition.folder import open_folder

@@ -1,4 +1,4 @@
-"""`completion`: the script by which a shell completes commands and options."""
+"""`completion`: prints the script that completes commands and options in a shell."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from click.shell_completion import get_completion_class
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def command(ctx: click.Context, shell: str) -> None:
-    """Print the completion script of SHELL, for its start-up file to evaluate."""
+    """Print the completion script of SHELL. Evaluate it in the shell's start-up file."""
     complete = get_completion_class(shell)
     assert complete is not None
     root = ctx.find_root().command

@@ -1,4 +1,4 @@
-"""`env`: the environment a function runs in."""
+"""`env`: makes and shows the environment that a function runs in."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import click
 
 @click.command("env")
 @click.argument("folder", type=click.Path(path_type=Path), default=".")
-@click.option("--prune", is_flag=True, help="Remove environments that nothing uses, and leave.")
+@click.option("--prune", is_flag=True, help="Only remove environments that nothing uses.")
 @click.option(
     "--unused",
     type=click.FloatRange(0),
     default=0.0,
     metavar="DAYS",
-    help="With --prune: only those that nothing has used for so long.",
+    help="With --prune: remove only environments that were not used for this long.",
 )
 @click.option(
     "--patches", is_flag=True, help="List what the server changes in MLServer, and leave."
@@ -25,8 +25,9 @@ import click
 def command(folder: Path, prune: bool, unused: float, patches: bool, as_json: bool) -> None:
     """Make the environment of the function in FOLDER, and show it.
 
-    A function that this interpreter satisfies runs in it; any other gets one of its own, made
-    once and kept in the cache. Made here, it is there when the server starts.
+    A function runs in this interpreter if the interpreter has all that the function requires.
+    Otherwise it gets an environment of its own, which is made once and kept in the cache. Run
+    this command so that the environment is ready when the server starts.
     """
     if patches:
         _show_patches(as_json=as_json)

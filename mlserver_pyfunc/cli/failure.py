@@ -1,4 +1,4 @@
-"""How a command fails: a message, what to do next and an exit code."""
+"""Ends a command with a message, an exit code and what to do next."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ UNREACHABLE = 4
 
 
 class Failure(click.ClickException):
-    """Ends the command.
+    """Ends the command with an error.
 
     Args:
         message: What is wrong.
         exit_code: `WRONG`, `LOAD_FAILED` or `UNREACHABLE`.
-        hint: What to do next.
+        hint: What to do next; empty if the message says it.
     """
 
     def __init__(self, message: str, exit_code: int = WRONG, hint: str = "") -> None:
@@ -26,6 +26,7 @@ class Failure(click.ClickException):
         self.hint = hint
 
     def show(self, file: IO[Any] | None = None) -> None:
+        """Prints the message and the hint, a line each, on standard error."""
         click.echo(f"{click.style('error', fg='red', bold=True)}: {self.message}", file, err=True)
         if self.hint:
             click.echo(f"{click.style('next', fg='cyan', bold=True)}: {self.hint}", file, err=True)

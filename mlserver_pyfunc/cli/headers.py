@@ -1,4 +1,4 @@
-"""`--header NAME:VALUE`: what a call says beside its tensors."""
+"""Reads `--header NAME:VALUE`: REST headers or gRPC metadata to send with a call."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Sequence
 
 import click
 
-HELP = "NAME:VALUE, repeatable. A REST header, or gRPC metadata; Host is gRPC's authority."
+HELP = "REST header or gRPC metadata, repeatable. Host becomes the authority of a gRPC call."
 
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-# What RFC 9110 admits in a value and gRPC in metadata.
+# Characters that both a header (RFC 9110, section 5.5) and gRPC metadata allow.
 _VALUE = re.compile(r"[\x20-\x7e]*")
 _OURS = {"content-type", "content-length", "transfer-encoding", "inference-header-content-length"}
 
 
 def parse(given: Sequence[str]) -> dict[str, str]:
-    """Reads `NAME:VALUE` options; of a name given twice the last one counts.
+    """Reads `NAME:VALUE` options. If a name is given twice, the last value counts.
 
     Raises:
-        click.BadParameter: One is no header, or one that the call sets itself.
+        click.BadParameter: An option is not a header, or names one that the call sets itself.
     """
     headers: dict[str, str] = {}
     for text in given:
@@ -28,7 +28,7 @@ def parse(given: Sequence[str]) -> dict[str, str]:
         if not colon or not _NAME.fullmatch(name):
             raise click.BadParameter(f'expected NAME:VALUE, got "{name}"', param_hint="--header")
         if not _VALUE.fullmatch(value):
-            # The value may be a secret.
+            # The message leaves the value out, because it may be a secret.
             raise click.BadParameter(
                 f'expected printable ASCII as the value of "{name}"', param_hint="--header"
             )

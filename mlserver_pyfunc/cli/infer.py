@@ -1,9 +1,13 @@
-"""`infer`: call a running server by REST or gRPC. Never imports MLServer (see `client.grpc`)."""
+"""`infer`: calls a running server by REST or gRPC.
+
+This module must not import MLServer: `client.grpc` says why.
+"""
 
 from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -14,7 +18,7 @@ from .failure import Failure
 from .inputs import HELP
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
     from mlserver_pyfunc.client import Client, InferInput, InferResult
 
@@ -24,18 +28,31 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
 
 @click.command("infer")
 @click.argument("url")
-@click.option("-m", "--model", help="Its name; needless over REST where there is one model.")
-@click.option("--model-version", "version", help="Of the model; the default one if not given.")
-@click.option("--grpc", "by_grpc", is_flag=True, help="URL is HOST:PORT of gRPC.")
-@click.option("--binary", is_flag=True, help="REST with binary tensors.")
-@click.option("-i", "--input", "given", multiple=True, help=HELP)
-@click.option("--header", "headers_given", multiple=True, help=header_options.HELP)
-@click.option("--random", "is_random", is_flag=True, help="Random inputs that keep the contract.")
-@click.option("--stream", is_flag=True, help="Print answers as they come.")
 @click.option(
-    "--bench", type=_SECONDS, metavar="SECONDS", help="Call for that long, show latencies."
+    "-m", "--model", help="Name of the model. Over REST, not needed if there is only one."
 )
-@click.option("-c", "--clients", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--model-version", "version", help="Version of the model.  [the default one]")
+@click.option("--grpc", "by_grpc", is_flag=True, help="Call by gRPC; needs the client extra.")
+@click.option("--binary", is_flag=True, help="Call by REST with binary tensors.")
+@click.option("-i", "--input", "given", multiple=True, metavar="NAME=VALUE", help=HELP)
+@click.option(
+    "--header", "headers_given", multiple=True, metavar="NAME:VALUE", help=header_options.HELP
+)
+@click.option(
+    "--random", "is_random", is_flag=True, help="Draw random values for inputs that are not given."
+)
+@click.option("--stream", is_flag=True, help="Print each answer of a stream as it arrives.")
+@click.option(
+    "--bench", type=_SECONDS, metavar="SECONDS", help="Call for this long and print the latencies."
+)
+@click.option(
+    "-c",
+    "--clients",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="With --bench: number of calls at a time.",
+)
 @click.option(
     "--timeout",
     type=_SECONDS,
@@ -59,23 +76,25 @@ def command(
     timeout: float,
     as_json: bool,
 ) -> None:
-    """Call the server at URL: http://HOST:PORT, that of a model, or HOST:PORT with --grpc."""
+    """Call the server at URL.
+
+    URL is http://HOST:PORT, the URL of a model on it, or HOST:PORT with --grpc.
+    """
     by_grpc = by_grpc or url.startswith("grpc://")
     url, named, of_version = _parts(url)
     model, version = model or named, version or of_version
     headers = header_options.parse(headers_given)
-    client = _client(url, timeout, headers, version, by_grpc=by_grpc, binary=binary)
+    if by_grpc:
+        url = url.removeprefix("grpc://").removeprefix("http://")
+    connect = partial(_client_class(by_grpc, binary), url, timeout, headers, version)
+    client = connect()
     model = model or _only_model(client, by_grpc=by_grpc)
     metadata = client.metadata(model)
     inputs = _inputs(metadata, given, is_random=is_random)
     if bench is not None:
         from . import bench as benchmark
 
-        callers = [
-            _client(url, timeout, headers, version, by_grpc=by_grpc, binary=binary)
-            for _ in range(clients)
-        ]
-        benchmark.run(callers, model, inputs, bench, as_json=as_json)
+        benchmark.run([connect() for _ in range(clients)], model, inputs, bench, as_json=as_json)
         return
     if not as_json:
         _show_contract(model, metadata)
@@ -89,7 +108,7 @@ def command(
 
 
 def _parts(url: str) -> tuple[str, str, str]:
-    """The server's URL, and the model's name and version where the URL has them."""
+    """Splits a URL into that of the server, the model's name and the model's version."""
     base, separator, rest = url.partition("/v2/models/")
     if not separator:
         return url.removesuffix("/v2"), "", ""
@@ -102,36 +121,27 @@ def _parts(url: str) -> tuple[str, str, str]:
     )
 
 
-def _client(
-    url: str,
-    timeout: float,
-    headers: Mapping[str, str],
-    version: str,
-    *,
-    by_grpc: bool,
-    binary: bool,
-) -> Client:
+def _client_class(by_grpc: bool, binary: bool) -> Callable[..., Client]:
     if by_grpc:
         try:
             from mlserver_pyfunc.client.grpc import GrpcClient
         except ImportError as error:
             raise Failure(str(error)) from None
-        return GrpcClient(
-            url.removeprefix("grpc://").removeprefix("http://"), timeout, headers, version
-        )
+        return GrpcClient
     from mlserver_pyfunc.client.rest import BinaryRestClient, RestClient
 
-    client = BinaryRestClient if binary else RestClient
-    return client(url, timeout, headers, version)
+    return BinaryRestClient if binary else RestClient
 
 
 def _only_model(client: Any, *, by_grpc: bool) -> str:
-    hint = "name one by --model"
+    hint = "name the model with --model"
     if by_grpc:
-        raise Failure("which model?", hint=hint)
+        raise Failure("no model named, and gRPC cannot list the server's models", hint=hint)
     names = sorted({model["name"] for model in client.models()})
     if len(names) != 1:
-        raise Failure(f"the server has {', '.join(names) or 'no models'}", hint=hint)
+        raise Failure(
+            f"expected one model on the server, got {', '.join(names) or 'none'}", hint=hint
+        )
     return str(names[0])
 
 

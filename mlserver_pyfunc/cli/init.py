@@ -1,4 +1,4 @@
-"""`init`: a function to start from."""
+"""`init`: writes a function to start from."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .failure import Failure
     "--from",
     "origin",
     metavar="MODULE.PY:FUNCTION",
-    help="Describe this function instead, by its signature and annotations.",
+    help="Describe this function, by its signature and annotations, instead of writing one.",
 )
-@click.option("--name", help="Of the model; the folder's where it is not given.")
-@click.option("--force", is_flag=True, help="Write over files that are there.")
+@click.option("--name", help="Name of the model.  [the folder's name]")
+@click.option("--force", is_flag=True, help="Overwrite existing files.")
 def command(folder: Path, origin: str | None, name: str | None, force: bool) -> None:
     """Write function.yaml, model-settings.json and, without --from, model.py into FOLDER."""
     from mlserver_pyfunc.definition import scaffold
@@ -33,7 +33,7 @@ def command(folder: Path, origin: str | None, name: str | None, force: bool) -> 
         files = scaffold.described(model_name, folder, Path(path), function)
     there = [file for file in files if (folder / file).exists()]
     if there and not force:
-        hint = "choose another folder, or write over them by --force"
+        hint = "choose another folder, or overwrite the files with --force"
         raise Failure(f"{folder}: holds {', '.join(there)} already", hint=hint)
     folder.mkdir(parents=True, exist_ok=True)
     for file, text in files.items():

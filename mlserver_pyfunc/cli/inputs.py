@@ -1,4 +1,4 @@
-"""`--input NAME=VALUE`: literals and files to arrays of the declared datatype."""
+"""Reads `--input NAME=VALUE`: turns literals and files into arrays of the declared datatype."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from mlserver_pyfunc.protocol.contract import TensorSpec
 from mlserver_pyfunc.protocol.tensors import Array, TensorError
 
 HELP = (
-    "NAME=VALUE, repeatable. VALUE is JSON or bare text; @FILE reads .npy, .csv, .json, .png, "
-    ".jpg or any other file, and @- standard input."
+    "An input tensor, repeatable. VALUE is JSON or plain text. @FILE reads a .npy, .csv, .json, "
+    ".png or .jpg file, or any other one as bytes; @- reads standard input."
 )
 _IMAGES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp"}
 
@@ -29,10 +29,13 @@ def parse(specs: Iterable[TensorSpec], given: Sequence[str]) -> dict[str, Array]
 
     Args:
         specs: The declared inputs.
-        given: The options' values. With one declared input, `VALUE` alone will do.
+        given: The options, as `NAME=VALUE`; as `VALUE` if only one input is declared.
+
+    Returns:
+        Arrays by input name.
 
     Raises:
-        click.BadParameter: A value cannot be read as its tensor.
+        click.BadParameter: An option names no input, or its value does not fit the input.
     """
     by_name = {spec.name: spec for spec in specs}
     arrays: dict[str, Array] = {}
@@ -130,7 +133,7 @@ def _pixels(data: bytes) -> Array:
 
 
 def _cast(spec: TensorSpec, array: Array) -> Array:
-    """Files seldom have the declared datatype: cast where no value changes."""
+    """Casts to the declared datatype, which files seldom have. An integer must not change."""
     dtype = spec.datatype.dtype
     if spec.datatype.is_bytes:
         return _from_value(spec, array.tolist())
@@ -143,7 +146,7 @@ def _cast(spec: TensorSpec, array: Array) -> Array:
 
 
 def _fitted(spec: TensorSpec, array: Array) -> Array:
-    """Reshapes where the declared shape leaves one way to do so."""
+    """Reshapes an array if the declared shape leaves only one way to do so."""
     if array.ndim == len(spec.shape):
         return array
     fixed = math.prod(size for size in spec.shape if size != -1)

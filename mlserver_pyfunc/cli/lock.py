@@ -1,4 +1,4 @@
-"""`lock`: pin a source, or tell whether the pin still holds."""
+"""`lock`: pins the source of a function, or checks that the pin still holds."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .failure import Failure
 
 @click.command("lock")
 @click.argument("folder", type=click.Path(path_type=Path), default=".")
-@click.option("--check", is_flag=True, help="Write nothing; exit with 1 where it would change.")
+@click.option("--check", is_flag=True, help="Write nothing; exit with 1 if the file would change.")
 def command(folder: Path, check: bool) -> None:
     """Write function.lock beside the definition in FOLDER: commit, digests and requirements.
 
-    A lock that is there is binding: what differs from it does not load.
+    A function.lock is binding: a function that differs from it does not load.
     """
     from mlserver_pyfunc.definition.folder import open_folder
     from mlserver_pyfunc.environments.environment import resolve
@@ -34,8 +34,8 @@ def command(folder: Path, check: bool) -> None:
     changed = [
         f"{name}: locked {getattr(held, name)}, now {getattr(now, name)}"
         for name in type(held).model_fields
-        # Resolved versions are held until they are renewed: newer ones are no change. An image
-        # tells itself whether it is stale.
+        # Newer versions of requirements are no change: the lock is there to keep the old ones. An
+        # image has a check of its own.
         if name not in ("resolved", "image", "origin") and getattr(held, name) != getattr(now, name)
     ]
     if changed:

@@ -1,4 +1,4 @@
-"""`openapi`: a function's OpenAPI document."""
+"""`openapi`: prints the OpenAPI document of a function."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import click
 
 @click.command("openapi")
 @click.argument("folder", type=click.Path(path_type=Path), default=".")
-@click.option("--server", default="", help="URL of the server, with its path prefix.")
-@click.option("-o", "--output", type=click.File("w"), default="-", help="Write it to a file.")
+@click.option("--server", default="", help="URL of the server, with its path prefix if it has one.")
+@click.option(
+    "-o", "--output", type=click.File("w"), default="-", help="File to write to.  [standard output]"
+)
 def command(folder: Path, server: str, output: IO[str]) -> None:
     """Print the OpenAPI 3.1 document of the function in FOLDER."""
     from mlserver_pyfunc.client.openapi import document

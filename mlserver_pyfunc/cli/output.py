@@ -1,4 +1,4 @@
-"""Tables and pictures for a terminal; plain text elsewhere."""
+"""Prints tables and pictures on a terminal, and plain text elsewhere."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ console = Console(highlight=False)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Prints a table; on no terminal, lines of tab-separated cells."""
+    """Prints a table on a terminal, and lines of tab-separated cells elsewhere."""
     if not console.is_terminal:
         for row in rows:
             print("\t".join(map(str, row)))
@@ -37,7 +37,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
 
 
 def contract(tensors: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Prints declared tensors: `inputs` and `outputs` by name, datatype and shape."""
+    """Prints the tensors that a model's metadata declares: name, datatype and shape of each."""
     rows = [
         (kind, tensor["name"], tensor["datatype"], list(tensor.get("shape") or ()))
         for kind in ("inputs", "outputs")
@@ -47,7 +47,7 @@ def contract(tensors: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
 
 
 def arrays(outputs: Mapping[str, Array]) -> None:
-    """Prints output tensors: pictures as pictures, the rest as rows."""
+    """Prints output tensors: pictures as pictures, all others as rows of elements."""
     for name, array in outputs.items():
         console.print(Text(f"{name}  {_kind(array)}{list(array.shape)}", style="bold"))
         picture = _picture(array) if console.is_terminal else None
@@ -59,7 +59,10 @@ def arrays(outputs: Mapping[str, Array]) -> None:
 
 
 def plain(array: Array) -> Any:
-    """An array as JSON has it: bytes as text, or as base64 where they are none."""
+    """Turns an array into lists for JSON.
+
+    Bytes become text, or base64 if they are not UTF-8. NaN and infinity become None.
+    """
     if array.dtype.kind == "O":
         flat = [_text(element) for element in array.ravel().tolist()]
         return np.array(flat, dtype=object).reshape(array.shape).tolist()
@@ -107,7 +110,7 @@ def _text(element: bytes | str) -> str:
 
 
 def _picture(array: Array) -> Text | None:
-    """Half blocks, two pixels a character, of an RGB image or encoded image bytes."""
+    """Draws an RGB array or an encoded image by half blocks: two pixels in each character."""
     pixels = _pixels(array)
     if pixels is None or not console.color_system:
         return None

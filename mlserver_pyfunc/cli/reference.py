@@ -1,4 +1,4 @@
-"""The reference of the command line, made from the commands themselves."""
+"""Writes the reference of the command line from the commands themselves."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ Written by `make docs` from the commands themselves.
 
     mlserver-pyfunc COMMAND [OPTIONS] [ARGUMENTS]
 
-Output is coloured and laid out on a terminal, plain lines elsewhere. `--json` prints what a
-machine can read. Errors go to standard error, each with what to do next.
+On a terminal the output has colours and tables; elsewhere it is plain lines. `--json` prints
+JSON for other programs. Errors go to standard error and say what to do next.
 
 | exit code | meaning |
 |---|---|
-| 0 | done |
-| 1 | something is wrong with what was checked or called |
-| 2 | the command was not understood |
+| 0 | success |
+| 1 | a check or a call failed |
+| 2 | wrong usage: the command or an option was not understood |
 | 3 | a function cannot be loaded |
 | 4 | no server answers |
 
-Completion, for bash (zsh and fish likewise), in `~/.bashrc`:
+For completion in bash, add this line to `~/.bashrc` (zsh and fish work the same way):
 
     eval "$(mlserver-pyfunc completion bash)"
 """
 
 
 def reference() -> str:
-    """The whole reference, as Markdown."""
+    """Returns the whole reference as Markdown."""
     root = main.make_context("mlserver-pyfunc", [], resilient_parsing=True)
     index = "\n".join(f"- [`{name}`](#{name}): {text}" for name, text in COMMANDS.items())
     return "\n".join([_HEAD, index, *(_section(root, name) for name in COMMANDS), ""])

@@ -1,4 +1,4 @@
-"""`run`: the serving path without a server."""
+"""`run`: calls a function by the path that the server takes, without a server."""
 
 from __future__ import annotations
 
@@ -15,15 +15,19 @@ from .inputs import HELP
 
 @click.command("run")
 @click.argument("folder", type=click.Path(path_type=Path), default=".")
-@click.option("-i", "--input", "given", multiple=True, help=HELP)
+@click.option("-i", "--input", "given", multiple=True, metavar="NAME=VALUE", help=HELP)
 @click.option(
     "--request",
     "request_file",
     type=click.File("rb"),
-    help="A request in the protocol's JSON form; - for standard input.",
+    help="File with a request in the protocol's JSON form; - reads standard input.",
 )
-@click.option("--random", "is_random", is_flag=True, help="Random inputs that keep the contract.")
-@click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help="Calls.")
+@click.option(
+    "--random", "is_random", is_flag=True, help="Draw random values for inputs that are not given."
+)
+@click.option(
+    "--repeat", type=click.IntRange(1), default=1, show_default=True, help="Number of calls."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the protocol's response, as JSON.")
 def command(
     folder: Path,
@@ -33,7 +37,7 @@ def command(
     repeat: int,
     as_json: bool,
 ) -> None:
-    """Call the function in FOLDER as the server would: same loading, contract and errors."""
+    """Call the function in FOLDER as the server does: same loading, contract and errors."""
     from mlserver_pyfunc.definition.folder import open_folder
     from mlserver_pyfunc.protocol.request import InferenceRequest
     from mlserver_pyfunc.protocol.samples import random_array
@@ -86,7 +90,7 @@ def _call(function: Any, request: Any, *, as_json: bool, quiet: bool) -> None:
 def _timings(function: Any) -> None:
     import statistics
 
-    # A function in a process of its own has phases that cannot be told apart from here.
+    # This process cannot measure every phase of a function that runs in a process of its own.
     medians = {
         phase: statistics.median(seconds) * 1000
         for phase, seconds in function.seconds.items()

@@ -1,4 +1,4 @@
-"""`validate`: findings by file and line."""
+"""`validate`: checks a function and prints the findings by file and line."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import click
 
 @click.command("validate")
 @click.argument("folder", type=click.Path(path_type=Path), default=".")
-@click.option("--deep", is_flag=True, help="Also load the function and call it: runs its code.")
-@click.option("--fetch", is_flag=True, help="Also fetch a remote source and check its code.")
-@click.option("--strict", is_flag=True, help="Fail on warnings too.")
-@click.option("--rules", is_flag=True, help="List the rules and leave.")
+@click.option("--deep", is_flag=True, help="Also load and call the function, which runs its code.")
+@click.option("--fetch", is_flag=True, help="Also fetch a remote source and check the code in it.")
+@click.option("--strict", is_flag=True, help="Exit with 1 on warnings, too.")
+@click.option("--rules", is_flag=True, help="Only list the rules.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def command(
     folder: Path, deep: bool, fetch: bool, strict: bool, rules: bool, as_json: bool
 ) -> None:
-    """Check the function in FOLDER, by file and line, without running its code.
+    """Check the function in FOLDER without running its code.
 
-    Exits with 1 where there is an error.
+    Prints what is wrong by file and line. Exits with 1 if there is an error.
     """
     from mlserver_pyfunc.validation import RULES, validate
     from mlserver_pyfunc.validation.deep import check_deeply
