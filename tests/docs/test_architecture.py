@@ -26,7 +26,7 @@ PAGES = [
 # A file of this repository: with a folder, or with a suffix that no file of a user has.
 FILE = re.compile(r"`((?:[\w.-]+/)*[\w.-]+\.(?:py|js|html|css|sh|md|toml|j2|jinja))`")
 # "`serving/function.py`: `Function.infer`": a file and a name that it defines.
-NAME = re.compile(r"`([\w./-]+\.py)`: `([A-Za-z_][\w.]*)`")
+NAME = re.compile(r"`([\w./-]+\.py)`:\s+`([A-Za-z_][\w.]*)`")
 OF_USERS = {"model.py", "function.py", "rules.py", "features.py", "handlers.py"}
 LISTING = {
     *("__init__.py", "errors.py", "settings.py", "py.typed", "function.schema.json"),
