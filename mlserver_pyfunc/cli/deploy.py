@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlserver_pyfunc.deployment.manifests import PLATFORMS
+
 from . import manifest
 from .failure import UNREACHABLE, WRONG, Failure
 
@@ -22,7 +24,7 @@ _REHEARSED = {"created": "would be created", "updated": "would be updated"}
 
 
 @click.command("deploy")
-@click.argument("platform", type=click.Choice(manifest.PLATFORMS))
+@click.argument("platform", type=click.Choice(PLATFORMS))
 @click.argument("folder", type=click.Path(path_type=Path), default=".")
 @manifest.options
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Until it serves.")

@@ -1,211 +1,137 @@
-"""`manifest`: Kubernetes objects that serve a function."""
+"""`manifest`: prints the Kubernetes objects that serve a function."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from types import NoneType
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import click
+
+from mlserver_pyfunc.deployment import manifests
+from mlserver_pyfunc.deployment.manifests.options import declared
 
 if TYPE_CHECKING:
     from mlserver_pyfunc.definition.locate import Located
 
-PLATFORMS = ("kserve", "seldon-v1", "seldon-v2", "kubernetes")
+
+def _pair(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise click.BadParameter(f'expected NAME=VALUE, got "{text}"')
+    return name, value
+
+
+def _secret(text: str) -> tuple[str, dict[str, str]]:
+    name, reference = _pair(text)
+    secret, separator, key = reference.partition("/")
+    if not separator:
+        raise click.BadParameter(f"{name}: expected NAME=SECRET/KEY")
+    return name, {"secret": secret, "key": key}
+
+
+def _env_source(text: str) -> dict[str, str]:
+    kind, separator, name = text.partition("/")
+    if not separator:
+        raise click.BadParameter(f'expected secret/NAME or configmap/NAME, got "{text}"')
+    return {"kind": kind, "name": name}
+
+
+def _volume(text: str) -> dict[str, Any]:
+    source, _, rest = text.partition(":")
+    path, _, mode = rest.partition(":")
+    kind, separator, name = source.partition("/")
+    if not path or mode not in ("", "ro", "rw"):
+        raise click.BadParameter(f'expected pvc/NAME:/PATH or pvc/NAME:/PATH:ro, got "{text}"')
+    volume = {"kind": kind, "path": path, "read_only": mode == "ro"}
+    return {**volume, "name": name} if separator else volume
+
+
+def _toleration(text: str) -> dict[str, str]:
+    rest, has_effect, effect = text.partition(":")
+    key, has_value, value = rest.partition("=")
+    found = {"key": key}
+    if has_value:
+        found["value"] = value
+    if has_effect:
+        found["effect"] = effect
+    return found
+
+
+_TYPES = {int: int, bool: bool, str: str}
+# By the metavar of an option.
+_READERS: dict[str, Callable[[str], Any]] = {
+    "NAME=VALUE": _pair,
+    "KEY=VALUE": _pair,
+    "NAME=SECRET/KEY": _secret,
+    "secret/NAME|configmap/NAME": _env_source,
+    "pvc/NAME:/PATH[:ro]": _volume,
+    "KEY[=VALUE][:EFFECT]": _toleration,
+    "UID|any": str,
+}
 
 
 def options(command: Any) -> Any:
-    """Adds every option by which a manifest is asked for."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
+    """Adds an option to a command for each field of `manifests.Options`."""
+    for name, field in reversed(manifests.Options.model_fields.items()):
+        how, kind = declared(field), _plain(field.annotation)
+        metavar, is_choice = how["metavar"], get_origin(kind) is Literal
+        command = click.option(
+            *(how["flags"] or [f"--{name.replace('_', '-')}"]),
+            name,
+            type=click.Choice(get_args(kind))
+            if is_choice
+            else _READERS.get(metavar, _TYPES.get(kind)),
+            default=None,
+            multiple=get_origin(kind) in (list, dict),
+            metavar=metavar or None,
+            help=field.description,
+        )(command)
     return command
 
 
-def read_options(given: dict[str, Any]) -> dict[str, Any]:
-    """The options as `manifests.parse` takes them; what was not given is left out."""
-    readers = {
-        "env": _pairs,
-        "secrets": _secrets,
-        "env_from": _env_from,
-        "volumes": _volumes,
-        "node_selector": _pairs,
-        "tolerations": _tolerations,
-        "labels": _pairs,
-        "annotations": _pairs,
-    }
-    values = {}
-    for name, value in given.items():
-        if value is None or value == ():
-            continue
-        values[name] = readers[name](value) if name in readers else value
-    if values.get("run_as_user") == "any":
-        values["run_as_user"] = None
-    return values
-
-
-_OPTIONS = [
-    click.option("--name", help="Of the objects; made of the model's where it is not given."),
-    click.option("--namespace", "-n", help="Of the objects."),
-    click.option("--image", help="Default: the definition's, else the one built last."),
-    click.option(
-        "--shape",
-        type=click.Choice(["auto", "image", "storage", "inline"]),
-        help="image: the function is in the image. storage: the runtime's own image, and the "
-        "folder at --storage-uri. inline: the same image, and the code in the manifest. "
-        "Default: storage with --storage-uri, else image.",
-    ),
-    click.option("--storage-uri", help="Where the platform fetches the model's folder from."),
-    click.option("--runtime", help="Name of the ServingRuntime or Server.  [mlserver-pyfunc]"),
-    click.option("--cluster-runtime/--namespace-runtime", default=None, help="KServe: which kind."),
-    click.option(
-        "--with-runtime/--without-runtime",
-        default=None,
-        help="Whether the runtime or Server is printed too.",
-    ),
-    click.option("--mode", type=click.Choice(["standard", "knative"]), help="How KServe runs it."),
-    click.option(
-        "--protocol", type=click.Choice(["rest", "grpc"]), help="Which one Knative lets in."
-    ),
-    click.option("--replicas", type=int, help="Without autoscaling.  [1]"),
-    click.option("--min-replicas", type=int, help="With autoscaling.  [1]"),
-    click.option("--max-replicas", type=int, help="Turns autoscaling on."),
-    click.option("--target-cpu", type=int, help="Percent at which replicas are added.  [80]"),
-    click.option("--cpu", help="Requested.  [1]"),
-    click.option("--memory", help="Requested, and the limit.  [1Gi]"),
-    click.option("--cpu-limit", help="Default: none."),
-    click.option("--gpus", type=int, help="Per replica."),
-    click.option("--gpu-resource", help="What the cluster calls a GPU.  [nvidia.com/gpu]"),
-    click.option("--tmp-size", help="Limit of /tmp, the one folder that can be written to."),
-    click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable; no secret."),
-    click.option(
-        "--secret",
-        "secrets",
-        multiple=True,
-        metavar="NAME=SECRET/KEY",
-        help="A variable from a Kubernetes Secret.",
-    ),
-    click.option(
-        "--env-from",
-        multiple=True,
-        metavar="secret/NAME|configmap/NAME",
-        help="All keys of it as variables.",
-    ),
-    click.option(
-        "--volume",
-        "volumes",
-        multiple=True,
-        metavar="pvc/NAME:/PATH[:ro]",
-        help="Also secret/NAME:/PATH, configmap/NAME:/PATH and emptydir:/PATH.",
-    ),
-    click.option(
-        "--service-type",
-        type=click.Choice(["ClusterIP", "NodePort", "LoadBalancer"]),
-        help="kubernetes: of the Service.",
-    ),
-    click.option("--service-name", help="kubernetes and seldon-v1: of the Service."),
-    click.option("--node-selector", multiple=True, metavar="KEY=VALUE", help="Where pods run."),
-    click.option(
-        "--toleration",
-        "tolerations",
-        multiple=True,
-        metavar="KEY[=VALUE][:EFFECT]",
-        help="A taint that pods run in spite of.",
-    ),
-    click.option("--service-account", help="As whom pods run."),
-    click.option("--image-pull-secret", "image_pull_secrets", multiple=True, metavar="SECRET"),
-    click.option("--image-pull-policy", type=click.Choice(["Always", "IfNotPresent", "Never"])),
-    click.option(
-        "--run-as-user", metavar="UID|any", help="any: the platform chooses, as OpenShift.  [1000]"
-    ),
-    click.option("--label", "labels", multiple=True, metavar="KEY=VALUE"),
-    click.option("--annotation", "annotations", multiple=True, metavar="KEY=VALUE"),
-]
+def _plain(annotation: Any) -> Any:
+    """Returns a type without `None` and without its checks."""
+    if NoneType in get_args(annotation):
+        (annotation,) = set(get_args(annotation)) - {NoneType}
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
 @click.command("manifest")
-@click.argument("platform", type=click.Choice(PLATFORMS))
+@click.argument("platform", type=click.Choice(manifests.PLATFORMS))
 @click.argument("folder", type=click.Path(path_type=Path), default=".")
 @options
-@click.option("-o", "--output", type=click.File("w"), default="-", help="Write it to a file.")
+@click.option("-o", "--output", type=click.File("w"), default="-", help="File to write to.")
 def command(platform: str, folder: Path, output: IO[str], **given: Any) -> None:
     """Print the Kubernetes objects that serve the function in FOLDER."""
     from mlserver_pyfunc.definition.folder import open_folder
-    from mlserver_pyfunc.deployment.manifests import dump
 
     located = open_folder(folder).located
     warn(platform, located, given)
-    output.write(dump(objects(platform, located, given)))
+    output.write(manifests.dump(objects(platform, located, given)))
 
 
 def objects(platform: str, located: Located, given: dict[str, Any]) -> list[dict[str, Any]]:
-    """The objects of a function, by the options as given."""
-    from mlserver_pyfunc.deployment import manifests
+    """Returns the objects of a function.
 
-    asked = manifests.parse(read_options(given))
-    return manifests.objects(platform, located.definition, located.folder, asked)
+    Args:
+        platform: One of `manifests.PLATFORMS`.
+        located: Definition of the function.
+        given: Values of the command line's options.
+    """
+    return manifests.objects(platform, located.definition, located.folder, _parse(given))
 
 
 def warn(platform: str, located: Located, given: dict[str, Any]) -> None:
-    """Tells what is worth knowing before a function's objects are applied."""
-    from mlserver_pyfunc.deployment import manifests
-
-    asked = manifests.parse(read_options(given))
-    for warning in manifests.warnings(platform, located.definition, located.folder, asked):
+    """Prints warnings about the objects of a function. The arguments are those of `objects`."""
+    for warning in manifests.warnings(platform, located.definition, located.folder, _parse(given)):
         click.echo(f"{click.style('warning', fg='yellow', bold=True)}: {warning}", err=True)
 
 
-def _pairs(given: tuple[str, ...]) -> dict[str, str]:
-    pairs = {}
-    for text in given:
-        name, separator, value = text.partition("=")
-        if not separator:
-            raise click.BadParameter(f'expected NAME=VALUE, got "{text}"')
-        pairs[name] = value
-    return pairs
-
-
-def _secrets(given: tuple[str, ...]) -> dict[str, Any]:
-    found = {}
-    for name, reference in _pairs(given).items():
-        secret, separator, key = reference.partition("/")
-        if not separator:
-            raise click.BadParameter(f"--secret {name}: expected NAME=SECRET/KEY")
-        found[name] = {"secret": secret, "key": key}
-    return found
-
-
-def _env_from(given: tuple[str, ...]) -> list[dict[str, str]]:
-    found = []
-    for text in given:
-        kind, separator, name = text.partition("/")
-        if not separator:
-            raise click.BadParameter(f'expected secret/NAME or configmap/NAME, got "{text}"')
-        found.append({"kind": kind, "name": name})
-    return found
-
-
-def _volumes(given: tuple[str, ...]) -> list[dict[str, Any]]:
-    found = []
-    for text in given:
-        source, _, rest = text.partition(":")
-        path, _, mode = rest.partition(":")
-        kind, separator, name = source.partition("/")
-        if not path or mode not in ("", "ro", "rw"):
-            raise click.BadParameter(f'expected pvc/NAME:/PATH or pvc/NAME:/PATH:ro, got "{text}"')
-        volume = {"kind": kind, "path": path, "read_only": mode == "ro"}
-        found.append({**volume, "name": name} if separator else volume)
-    return found
-
-
-def _tolerations(given: tuple[str, ...]) -> list[dict[str, str]]:
-    found = []
-    for text in given:
-        rest, has_effect, effect = text.partition(":")
-        key, has_value, value = rest.partition("=")
-        found.append(
-            {
-                "key": key,
-                **({"value": value} if has_value else {}),
-                **({"effect": effect} if has_effect else {}),
-            }
-        )
-    return found
+def _parse(given: dict[str, Any]) -> manifests.Options:
+    values = {name: value for name, value in given.items() if value not in (None, ())}
+    for name, value in values.items():
+        if get_origin(manifests.Options.model_fields[name].annotation) is dict:
+            values[name] = dict(value)
+    return manifests.parse(values)

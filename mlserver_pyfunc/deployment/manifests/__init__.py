@@ -1,6 +1,6 @@
 """Kubernetes objects that serve a function, derived from its definition.
 
-Nothing here talks to a cluster or an image engine, and nothing imports mlserver.
+Nothing here calls a cluster or an image engine.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ def objects(
 
     Args:
         platform: One of `PLATFORMS`.
-        definition: The function.
-        folder: Its folder, where the lock is and relative sources start.
-        options: What is asked for besides.
+        definition: Definition of the function.
+        folder: Folder of the function: it holds the lock, and relative sources start there.
+        options: What the objects depend on besides the function.
 
     Raises:
-        ManifestError: The function or the options do not go with the platform.
+        ManifestError: The function or the options do not fit the platform.
         SourceError: The function's lock or local source cannot be read.
     """
     described, derive = _PLATFORMS[platform]
@@ -48,10 +48,10 @@ def objects(
 def warnings(
     platform: str, definition: FunctionDefinition, folder: Path, options: Options
 ) -> list[str]:
-    """What is worth knowing before the objects are applied; empty where all is well.
+    """Returns warnings about the objects that `objects` derives from the same arguments.
 
     Raises:
-        ManifestError: As `objects`.
+        ManifestError: The function or the options do not fit the platform.
     """
     described, _ = _PLATFORMS[platform]
     return list(advice.warnings(platform, plan(described, definition, folder, options)))

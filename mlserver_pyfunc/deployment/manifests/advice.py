@@ -1,8 +1,8 @@
-"""What does not stop a manifest, and is worth knowing before it is applied."""
+"""Warnings about a manifest: what is allowed, but may not be what the user wants."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from mlserver_pyfunc.definition.model_settings import MODEL_SETTINGS
 from mlserver_pyfunc.deployment.image.record import Image
@@ -10,7 +10,7 @@ from mlserver_pyfunc.deployment.image.record import Image
 from . import names
 from .workload import Workload
 
-# What Knative takes only where its administrator has turned it on.
+# Features that Knative accepts only if its administrator has enabled these flags.
 _KNATIVE_FLAGS = {
     "node_selector": "kubernetes.podspec-nodeselector",
     "tolerations": "kubernetes.podspec-tolerations",
@@ -18,7 +18,7 @@ _KNATIVE_FLAGS = {
 
 
 def warnings(platform: str, workload: Workload) -> Iterator[str]:
-    """One line each."""
+    """Yields one line for each warning."""
     if workload.image is not None:
         yield from _about_image(workload.image)
     if workload.shape != "image":
@@ -101,13 +101,9 @@ def _about_seldon_v2(workload: Workload) -> Iterator[str]:
         )
 
 
-def _about_kubernetes(workload: Workload) -> Iterator[str]:
-    return iter(())
-
-
-_ABOUT = {
+_ABOUT: Mapping[str, Callable[[Workload], Iterator[str]]] = {
     "kserve": _about_kserve,
     "seldon-v1": _about_seldon_v1,
     "seldon-v2": _about_seldon_v2,
-    "kubernetes": _about_kubernetes,
+    "kubernetes": lambda _: iter(()),
 }

@@ -1,4 +1,4 @@
-"""A function as environment variables: all that a server needs, with no folder."""
+"""A function as environment variables, from which a server can load it without a folder."""
 
 from __future__ import annotations
 
@@ -14,41 +14,43 @@ from mlserver_pyfunc.sources.uri import checked_scheme, redacted
 
 from . import names
 from .names import ManifestError
-from .workload import Object, Workload
+from .workload import Object, Workload, as_object
 
 
-def config_map(workload: Workload) -> Object:
-    """The ConfigMap whose keys are the variables of the function, all but its name.
+def config_maps(workload: Workload) -> list[Object]:
+    """Returns the ConfigMap whose keys are the variables of the function; none for other shapes.
+
+    The name of the model is not among them, since a platform may give another.
 
     Raises:
         ManifestError: The function's code is more than one file, or too large.
-        SourceError: Its file is not there.
+        SourceError: The file does not exist.
     """
+    if workload.shape != "inline":
+        return []
     data = {
         "MLSERVER_MODEL_IMPLEMENTATION": IMPLEMENTATION,
         "MLSERVER_MODEL_EXTRA": _extra(definition(workload)),
     }
     names.check_env(data)
     names.check_config_map(data)
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": workload.metadata(name_of(workload)),
-        "data": data,
-    }
+    (name,) = names_of_maps(workload)
+    return [as_object("v1", "ConfigMap", workload.metadata(name), data, part="data")]
 
 
-def name_of(workload: Workload) -> str:
-    """The ConfigMap's name."""
-    return names.derived_label(f"{workload.name}-function")
+def names_of_maps(workload: Workload) -> list[str]:
+    """Returns the name of the ConfigMap; none for other shapes."""
+    return [names.derived_label(f"{workload.name}-function")] if workload.shape == "inline" else []
 
 
 def definition(workload: Workload) -> dict[str, Any]:
-    """The definition with its code inside, in base64: KServe would read `{{ }}` in it.
+    """Returns the definition with its code inside.
+
+    The code is in base64, because KServe would take `{{ }}` in it for a template.
 
     Raises:
         ManifestError: The code is more than one file, or a parameter would show a secret.
-        SourceError: Its file is not there.
+        SourceError: The file does not exist.
     """
     given = workload.definition
     for name, value in given.init_parameters.items():
@@ -57,7 +59,7 @@ def definition(workload: Workload) -> dict[str, Any]:
                 f"init_parameters: {name} would show a secret in the manifest; let the function "
                 "read it from a variable, and give --secret VARIABLE=SECRET/KEY"
             )
-    # The platform gives the name, and what an image is built of has no part here.
+    # The platform gives the name, and only a build needs the rest.
     left_out = {"model_name", "model_version", "image", "base_image", "build", "source"}
     plain = given.model_dump(mode="json", exclude_unset=True, exclude=left_out)
     version = {"model_version": workload.version} if workload.version else {}
@@ -86,7 +88,7 @@ def _source(source: SourceDefinition, folder: Path) -> dict[str, Any]:
 
 
 def _extra(function: dict[str, Any]) -> str:
-    """JSON with a line for each key of the definition."""
+    """Returns JSON with one line for each key of the definition."""
     lines = (f"{json.dumps(key)}: {_json(value)}" for key, value in function.items())
     return '{"function": {\n' + ",\n".join(lines) + "\n}}"
 

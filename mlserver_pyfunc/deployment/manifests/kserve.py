@@ -1,19 +1,19 @@
-"""KServe: an InferenceService, with a runtime or a ConfigMap where the image holds no function."""
+"""KServe: an InferenceService, with a runtime or a ConfigMap if the image holds no function."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from mlserver_pyfunc.definition import ServingDefinition
-from mlserver_pyfunc.definition.model_settings import IMPLEMENTATION
 from mlserver_pyfunc.deployment.server_settings import METRICS_PATH, PORTS
 
 from . import inline, pod
 from .names import ManifestError
 from .options import Options
-from .workload import MODELS_DIR, SHARED_NAME, Object, Platform, Workload
+from .workload import SHARED_NAME, Object, Platform, Workload, as_object
 
-# Its Deployment is "NAME-predictor", and a label of the pods "isvc.NAME-predictor".
+# KServe adds to names: Deployments are "NAME-predictor", labels of pods "isvc.NAME-predictor".
 PLATFORM = Platform("kserve", ("image", "storage", "inline"), max_name=48, shared=("storage",))
 CONTAINER = "kserve-container"
 FORMAT = "pyfunc"
@@ -21,7 +21,7 @@ FORMAT = "pyfunc"
 _START_SECONDS = ServingDefinition().init_timeout + pod.FETCH_SECONDS
 
 KNATIVE_TIMEOUT = 300
-"""Seconds after which Knative ends a call, unless it is told another number."""
+"""Seconds after which Knative ends a call by default."""
 
 _STORAGE = ("gs://", "s3://", "pvc://", "http://", "https://", "hf://", "oci://", "hdfs://",
             "webhdfs://", "abfs://")  # fmt: skip
@@ -29,26 +29,26 @@ _MODES = {"standard": "RawDeployment", "knative": "Serverless"}
 
 
 def objects(workload: Workload) -> list[Object]:
-    """The objects, in the order to apply them.
+    """Returns the objects in the order to apply them.
 
     Raises:
-        ManifestError: KServe would not run what was asked for.
+        ManifestError: KServe would not run what the options ask for.
     """
     _check(workload)
     if workload.shape == "storage":
         service = _inference_service(workload, _model(workload))
         return [_runtime(workload), service] if workload.options.with_runtime else [service]
-    service = _inference_service(workload, _containers(workload))
-    if workload.shape == "inline":
-        return [inline.config_map(workload), service]
-    return [service]
+    return [
+        *inline.config_maps(workload),
+        _inference_service(workload, _containers(workload)),
+    ]
 
 
 def _inference_service(workload: Workload, predictor: Object) -> Object:
     options = workload.options
     annotations = {"serving.kserve.io/deploymentMode": _MODES[options.mode]}
     if options.mode == "standard":
-        # KServe would write the port of Knative's proxy over ours.
+        # KServe's scraping writes the port of Knative's proxy over MLServer's, in this mode too.
         annotations["serving.kserve.io/enable-prometheus-scraping"] = "false"
         if options.max_replicas is not None:
             annotations["serving.kserve.io/autoscalerClass"] = "hpa"
@@ -58,136 +58,100 @@ def _inference_service(workload: Workload, predictor: Object) -> Object:
         spec["securityContext"] = pod.pod_security(options)
     elif workload.definition.serving.timeout > KNATIVE_TIMEOUT:
         spec["timeout"] = math.ceil(workload.definition.serving.timeout)
-    return {
-        "apiVersion": "serving.kserve.io/v1beta1",
-        "kind": "InferenceService",
-        "metadata": workload.metadata(None, **annotations),
-        "spec": {"predictor": {**spec, **predictor}},
-    }
+    return as_object(
+        "serving.kserve.io/v1beta1",
+        "InferenceService",
+        workload.metadata(None, **annotations),
+        {"predictor": {**spec, **predictor}},
+    )
 
 
 def _containers(workload: Workload) -> Object:
-    """A predictor with a container of its own: nothing is merged into it and nothing replaced."""
-    options = workload.options
-    tmp, tmp_mount = pod.tmp(options)
-    volumes, mounts = pod.volumes(options.volumes)
-    plain = {
-        # Without it KServe takes the container for one of the first protocol.
+    """Returns a predictor with a container of its own, which KServe takes as it is."""
+    variables = {
+        # Without it, KServe takes the container for a server of the first protocol.
         "PROTOCOL": "v2",
         "MLSERVER_MODEL_NAME": pod.escaped(workload.model_name),
         **pod.settings(),
         **pod.function_env(workload),
     }
-    maps = [inline.name_of(workload)] if workload.shape == "inline" else []
-    sources = pod.env_from(options, *maps)
-    container = {
-        "name": CONTAINER,
-        **pod.image(workload),
-        "env": pod.env(plain, options),
-        **({"envFrom": sources} if sources else {}),
-        "ports": _ports(options),
-        **_lifecycle(options),
-        **_probes(pod.start_seconds(workload), workload.model_name),
-        "resources": pod.resources(options),
-        "securityContext": pod.security(options),
-        "volumeMounts": [tmp_mount, *mounts],
-    }
-    return {
-        "annotations": _metrics(options),
-        "containers": [container],
-        "volumes": [tmp, *volumes],
-    }
+    serving = _serving(workload.options, pod.start_seconds(workload), workload.model_name)
+    maps = inline.names_of_maps(workload)
+    parts = pod.containers(workload, CONTAINER, variables, serving, config_maps=maps)
+    return {"annotations": _metrics(workload.options), **parts}
 
 
 def _model(workload: Workload) -> Object:
-    """A predictor that a runtime completes: what is the function's own stands here."""
+    """Returns a predictor with the function's own settings. A runtime gives the rest."""
     options = workload.options
-    volumes, mounts = pod.volumes(options.volumes)
-    sources = pod.env_from(options)
-    plain = pod.function_env(workload)
+    variables = pod.function_env(workload)
     model: Object = {
         "modelFormat": {"name": FORMAT},
-        # Without these two KServe looks for a runtime of the first protocol.
+        # Without these two, KServe looks for a runtime of the first protocol.
         "runtime": _runtime_name(workload),
         "protocolVersion": "v2",
         "storageUri": workload.storage_uri,
         "resources": pod.resources(options),
     }
-    seconds = pod.start_seconds(workload)
+    probes = pod.probes(pod.start_seconds(workload), workload.model_name, PORTS.http)
     if workload.model_name != workload.name:
-        plain = {"MLSERVER_MODEL_NAME": pod.escaped(workload.model_name), **plain}
-        model |= _probes(seconds, workload.model_name)
-    elif seconds != _START_SECONDS:
-        model["startupProbe"] = _probes(seconds, workload.model_name)["startupProbe"]
-    listed = pod.env(plain, options)
-    if listed:
-        model["env"] = listed
-    if sources:
-        model["envFrom"] = sources
-    if mounts:
-        model["volumeMounts"] = mounts
-    return {"model": model, **({"volumes": volumes} if volumes else {})}
+        variables = {"MLSERVER_MODEL_NAME": pod.escaped(workload.model_name), **variables}
+        model |= probes
+    elif pod.start_seconds(workload) != _START_SECONDS:
+        model["startupProbe"] = probes["startupProbe"]
+    mounted = pod.volumes(options)
+    lists = {
+        **pod.variables_of(variables, options),
+        "volumeMounts": [mount for _, mount in mounted],
+    }
+    model |= {name: entries for name, entries in lists.items() if entries}
+    return {"model": model, **({"volumes": [volume for volume, _ in mounted]} if mounted else {})}
 
 
 def _runtime(workload: Workload) -> Object:
-    """A runtime with no function inside, for any number of services: each says itself what it
-    takes, and how long its start does."""
+    """Returns a runtime without a function, for any number of services.
+
+    Each service has its own resources, variables and volumes, and the time that its start takes.
+    """
     options = workload.options
-    tmp, mount = pod.tmp(options)
-    plain = {
+    own: Object = {"env": {}, "secrets": {}, "env_from": [], "volumes": []}
+    shared = replace(workload, options=options.model_copy(update=own))
+    variables = {
         "MLSERVER_MODEL_NAME": pod.TEMPLATE_NAME,
-        "MLSERVER_MODEL_IMPLEMENTATION": IMPLEMENTATION,
-        "MLSERVER_MODEL_URI": MODELS_DIR,
-        "MLSERVER_MODELS_DIR": MODELS_DIR,
+        **pod.FROM_FOLDER,
         **pod.settings(),
     }
-    container = {
-        "name": CONTAINER,
-        **pod.image(workload),
-        "env": pod.env(plain, Options()),
-        "ports": _ports(options),
-        **_lifecycle(options),
-        **_probes(_START_SECONDS, pod.TEMPLATE_NAME),
-        "securityContext": pod.security(options),
-        "volumeMounts": [mount],
-    }
+    serving = _serving(options, _START_SECONDS, pod.TEMPLATE_NAME)
+    parts = pod.containers(shared, CONTAINER, variables, serving)
+    del parts["containers"][0]["resources"]
     metadata = workload.shared_metadata(_runtime_name(workload))
     if options.cluster_runtime:
         metadata.pop("namespace", None)
-    return {
-        "apiVersion": "serving.kserve.io/v1alpha1",
-        "kind": "ClusterServingRuntime" if options.cluster_runtime else "ServingRuntime",
-        "metadata": metadata,
-        "spec": {
+    return as_object(
+        "serving.kserve.io/v1alpha1",
+        "ClusterServingRuntime" if options.cluster_runtime else "ServingRuntime",
+        metadata,
+        {
             "annotations": _metrics(options),
             "supportedModelFormats": [{"name": FORMAT, "version": "1", "autoSelect": True}],
             "protocolVersions": ["v2"],
-            "containers": [container],
-            "volumes": [tmp],
+            **parts,
         },
-    }
+    )
 
 
 def _runtime_name(workload: Workload) -> str:
     return workload.options.runtime or SHARED_NAME
 
 
-def _ports(options: Options) -> list[Object]:
+def _serving(options: Options, seconds: float, model_name: str) -> Object:
     if options.mode == "standard":
-        return pod.ports()
-    # Knative opens one port, and takes its protocol from the port's name.
-    if options.protocol == "grpc":
-        return [{"name": "h2c", "containerPort": PORTS.grpc, "protocol": "TCP"}]
-    return [{"name": "http1", "containerPort": PORTS.http, "protocol": "TCP"}]
-
-
-def _probes(seconds: float, model_name: str) -> Object:
-    return pod.probes(seconds, model_name, PORTS.http)
-
-
-def _lifecycle(options: Options) -> Object:
-    # Knative allows none: its proxy does the same.
-    return {"lifecycle": pod.pre_stop()} if options.mode == "standard" else {}
+        return pod.serving(pod.container_ports(), seconds, model_name, PORTS.http)
+    # Knative opens one port, and takes its protocol from the port's name. It allows no lifecycle,
+    # because its proxy waits for requests in flight itself.
+    name, number = ("h2c", PORTS.grpc) if options.protocol == "grpc" else ("http1", PORTS.http)
+    port = {"name": name, "containerPort": number, "protocol": "TCP"}
+    return pod.serving([port], seconds, model_name, PORTS.http, lifecycle={})
 
 
 def _metrics(options: Options) -> dict[str, str]:
@@ -231,7 +195,7 @@ def _check_storage(workload: Workload) -> None:
         raise ManifestError(f'--storage-uri: expected one of {", ".join(_STORAGE)}, got "{uri}"')
     texts = {"model_name": workload.model_name, **pod.function_env(workload)}
     for name, text in texts.items():
-        # KServe makes a Go template of the container: `{{x}}` fails there, or changes silently.
+        # KServe reads the container as a Go template: `{{x}}` fails, or silently becomes another.
         if "{{" in text:
             raise ManifestError(
                 f"{name}: KServe would replace what stands in {{{{ }}}} here; take a secret or a "

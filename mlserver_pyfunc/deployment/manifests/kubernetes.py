@@ -1,13 +1,12 @@
-"""Plain Kubernetes: a Deployment, a Service and what keeps them up."""
+"""Plain Kubernetes: a Deployment, a Service, an autoscaler and a disruption budget."""
 
 from __future__ import annotations
 
-from mlserver_pyfunc.definition.model_settings import IMPLEMENTATION
 from mlserver_pyfunc.deployment.server_settings import PORTS
 
 from . import inline, pod
 from .names import ManifestError
-from .workload import MODELS_DIR, Object, Platform, Workload
+from .workload import Object, Platform, Workload, as_object
 
 PLATFORM = Platform("kubernetes", ("image", "storage", "inline"))
 CONTAINER = "mlserver"
@@ -15,14 +14,13 @@ SELECTOR = "app.kubernetes.io/instance"
 
 
 def objects(workload: Workload) -> list[Object]:
-    """The objects, in the order to apply them.
+    """Returns the objects in the order to apply them.
 
     Raises:
-        ManifestError: Kubernetes would not run what was asked for.
+        ManifestError: Kubernetes would not run what the options ask for.
     """
     options = workload.options
-    found = [inline.config_map(workload)] if workload.shape == "inline" else []
-    found += [_deployment(workload), _service(workload)]
+    found = [*inline.config_maps(workload), _deployment(workload), _service(workload)]
     if options.max_replicas is not None:
         found.append(_autoscaler(workload))
     if max(options.replicas, options.max_replicas or 0) > 1:
@@ -44,49 +42,32 @@ def _deployment(workload: Workload) -> Object:
         },
         "template": {"metadata": metadata, "spec": _pod(workload)},
     }
-    # The autoscaler's own number would be undone by each apply.
+    # With an autoscaler, each apply would undo the number of replicas that it chose.
     if options.max_replicas is None:
         spec = {"replicas": options.replicas, **spec}
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": workload.metadata(),
-        "spec": spec,
-    }
+    return as_object("apps/v1", "Deployment", workload.metadata(), spec)
 
 
 def _pod(workload: Workload) -> Object:
-    options = workload.options
-    tmp, tmp_mount = pod.tmp(options)
-    volumes, mounts = pod.volumes(options.volumes)
-    if workload.shape == "storage":
-        volume, mount = _models(workload)
-        volumes, mounts = [volume, *volumes], [mount, *mounts]
-    plain = {**_function(workload), **pod.settings(), **pod.function_env(workload)}
-    maps = [inline.name_of(workload)] if workload.shape == "inline" else []
-    sources = pod.env_from(options, *maps)
-    container = {
-        "name": CONTAINER,
-        **pod.image(workload),
-        "env": pod.env(plain, options),
-        **({"envFrom": sources} if sources else {}),
-        "ports": pod.ports(),
-        "lifecycle": pod.pre_stop(),
-        **pod.probes(pod.start_seconds(workload), workload.model_name, "http"),
-        "resources": pod.resources(options),
-        "securityContext": pod.security(options),
-        "volumeMounts": [tmp_mount, *mounts],
+    is_claim = workload.shape == "storage"
+    variables = {
+        "MLSERVER_MODEL_NAME": pod.escaped(workload.model_name),
+        **(pod.FROM_FOLDER if is_claim else {}),
+        **pod.settings(),
+        **pod.function_env(workload),
     }
-    # A server asks nothing of the cluster, unless its account was chosen for that.
-    token = {} if options.service_account else {"automountServiceAccountToken": False}
-    return {
-        **pod.scheduling(options),
-        **token,
-        "terminationGracePeriodSeconds": pod.grace_seconds(workload),
-        "securityContext": pod.pod_security(options),
-        "containers": [container],
-        "volumes": [tmp, *volumes],
-    }
+    ports, seconds = pod.container_ports(), pod.start_seconds(workload)
+    parts = pod.containers(
+        workload,
+        CONTAINER,
+        variables,
+        pod.serving(ports, seconds, workload.model_name, "http"),
+        config_maps=inline.names_of_maps(workload),
+        models=[_models(workload)] if is_claim else (),
+    )
+    # A server does not call the cluster's API, unless the user chose an account for that.
+    token = {} if workload.options.service_account else {"automountServiceAccountToken": False}
+    return pod.spec(workload, parts, token)
 
 
 def _models(workload: Workload) -> tuple[Object, Object]:
@@ -98,71 +79,34 @@ def _models(workload: Workload) -> tuple[Object, Object]:
     return pod.claimed_models(workload.storage_uri)
 
 
-def _function(workload: Workload) -> dict[str, str]:
-    name = {"MLSERVER_MODEL_NAME": pod.escaped(workload.model_name)}
-    if workload.shape != "storage":
-        return name
-    return {
-        **name,
-        "MLSERVER_MODEL_IMPLEMENTATION": IMPLEMENTATION,
-        "MLSERVER_MODEL_URI": MODELS_DIR,
-        "MLSERVER_MODELS_DIR": MODELS_DIR,
-    }
-
-
 def _service(workload: Workload) -> Object:
     options = workload.options
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": workload.metadata(options.service_name),
-        "spec": {
-            "type": options.service_type,
-            "selector": _selector(workload),
-            "ports": [
-                {"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"},
-                {
-                    "name": "grpc",
-                    "port": PORTS.grpc,
-                    "targetPort": "grpc",
-                    "protocol": "TCP",
-                    "appProtocol": "kubernetes.io/h2c",
-                },
-            ],
-        },
+    rest: Object = {"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}
+    grpc: Object = {"name": "grpc", "port": PORTS.grpc, "targetPort": "grpc", "protocol": "TCP"}
+    spec = {
+        "type": options.service_type,
+        "selector": _selector(workload),
+        "ports": [rest, {**grpc, "appProtocol": "kubernetes.io/h2c"}],
     }
+    return as_object("v1", "Service", workload.metadata(options.service_name), spec)
 
 
 def _autoscaler(workload: Workload) -> Object:
     options = workload.options
-    least = 1 if options.min_replicas is None else options.min_replicas
-    if least < 1:
-        raise ManifestError("min_replicas: expected 1 or more, got 0")
     target = {"type": "Utilization", "averageUtilization": options.target_cpu}
-    return {
-        "apiVersion": "autoscaling/v2",
-        "kind": "HorizontalPodAutoscaler",
-        "metadata": workload.metadata(),
-        "spec": {
-            "scaleTargetRef": {
-                "apiVersion": "apps/v1",
-                "kind": "Deployment",
-                "name": workload.name,
-            },
-            "minReplicas": least,
-            "maxReplicas": options.max_replicas,
-            "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}],
-        },
+    scaled = {"apiVersion": "apps/v1", "kind": "Deployment", "name": workload.name}
+    spec = {
+        "scaleTargetRef": scaled,
+        "minReplicas": pod.min_replicas(options),
+        "maxReplicas": options.max_replicas,
+        "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}],
     }
+    return as_object("autoscaling/v2", "HorizontalPodAutoscaler", workload.metadata(), spec)
 
 
 def _disruption_budget(workload: Workload) -> Object:
-    return {
-        "apiVersion": "policy/v1",
-        "kind": "PodDisruptionBudget",
-        "metadata": workload.metadata(),
-        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": _selector(workload)}},
-    }
+    spec = {"maxUnavailable": 1, "selector": {"matchLabels": _selector(workload)}}
+    return as_object("policy/v1", "PodDisruptionBudget", workload.metadata(), spec)
 
 
 def _selector(workload: Workload) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Names and sizes as Kubernetes wants them."""
+"""Checks names and sizes by the rules of Kubernetes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlserver_pyfunc.errors import PyFuncError
 
 MAX_LABEL = 63
 MAX_ENV_BYTES = 128 * 1024
-"""What Linux takes of one variable, its name and the byte that ends it included."""
+"""Linux's limit for one variable, with its name and the byte that ends it."""
 MAX_CONFIG_MAP_BYTES = 1024 * 1024
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -24,20 +24,20 @@ _SECRET_NAME = re.compile(
     r"passw(or)?d|(^|[_-])(secrets?|tokens?|credentials?|api_?key|access_?key|private_?key)($|[_-])",
     re.IGNORECASE,
 )
-# These have such a word in their names and are not secret.
+# Names with such a word whose values are not secret.
 _NOT_SECRET = re.compile(r"(^|_)(max|min|num|n)_|_(file|path|url|id)$", re.IGNORECASE)
 _URL_PASSWORD = re.compile(r"://[^/\s@]*:[^/\s@]+@")
 
 
 class ManifestError(PyFuncError):
-    """No manifest can be made of what was asked for."""
+    """No manifest can be made from the function and the options."""
 
 
 def label(value: str, limit: int = MAX_LABEL) -> str:
-    """A name of an object that makes host names: a DNS label that starts with a letter.
+    """Returns a name that can be part of host names: a DNS label that starts with a letter.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The name is not valid.
     """
     if len(value) > limit or not _LABEL.fullmatch(value) or not value[0].isalpha():
         raise ValueError(
@@ -48,21 +48,21 @@ def label(value: str, limit: int = MAX_LABEL) -> str:
 
 
 def derived_label(name: str, limit: int = MAX_LABEL) -> str:
-    """A DNS label made of any name: equal names give equal labels, and others others."""
+    """Returns a DNS label for any name, equal for equal names and different for different ones."""
     plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     if plain == name and len(name) <= limit and name[0].isalpha():
         return name
-    # What is lost of the name stays in a digest: `a_b` and `a.b` must not meet.
+    # A digest keeps the names apart that give one text, such as `a_b` and `a.b`.
     digest = hashlib.sha256(name.encode()).hexdigest()[:6]
     kept = plain if plain[:1].isalpha() else f"m-{plain}".strip("-")
     return f"{kept[: limit - 7].rstrip('-')}-{digest}"
 
 
 def subdomain(value: str) -> str:
-    """The name of a secret, a claim or a config map.
+    """Returns the name of a secret, a claim or a config map, if it is valid.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not valid.
     """
     if len(value) > 253 or not _SUBDOMAIN.fullmatch(value):
         raise ValueError(f'expected a Kubernetes name (a-z, 0-9, "-" and "."), got "{value}"')
@@ -70,10 +70,10 @@ def subdomain(value: str) -> str:
 
 
 def key(value: str) -> str:
-    """A key of a secret or a config map.
+    """Returns a key of a secret or a config map, if it is valid.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not valid.
     """
     if len(value) > 253 or not _KEY.fullmatch(value) or value in (".", ".."):
         raise ValueError(f'expected a key (letters, digits, "-", "_" and "."), got "{value}"')
@@ -81,10 +81,10 @@ def key(value: str) -> str:
 
 
 def env_name(value: str) -> str:
-    """The name of an environment variable.
+    """Returns the name of an environment variable, if it is valid.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not valid.
     """
     if not is_variable(value):
         raise ValueError(f'expected the name of a variable, got "{value}"')
@@ -92,10 +92,10 @@ def env_name(value: str) -> str:
 
 
 def quantity(value: str) -> str:
-    """An amount as Kubernetes writes it.
+    """Returns an amount in Kubernetes' notation, if it is valid.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not valid.
     """
     if not _QUANTITY.fullmatch(value):
         raise ValueError(f'expected an amount, for example 500m, 2 or 1Gi, got "{value}"')
@@ -103,10 +103,10 @@ def quantity(value: str) -> str:
 
 
 def label_value(value: str) -> str:
-    """The value of a label or a node selector.
+    """Returns the value of a label or a node selector, if it is valid.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not valid.
     """
     if len(value) > MAX_LABEL or not _LABEL_VALUE.fullmatch(value):
         raise ValueError(f'expected the value of a label, got "{value}"')
@@ -114,10 +114,10 @@ def label_value(value: str) -> str:
 
 
 def label_key(value: str) -> str:
-    """The key of a label, an annotation or a node selector, its prefix included.
+    """Returns the key of a label, an annotation or a node selector, if it is valid.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not valid.
     """
     prefix, slash, name = value.rpartition("/")
     is_prefix = not slash or (len(prefix) <= 253 and _SUBDOMAIN.fullmatch(prefix))
@@ -127,10 +127,10 @@ def label_key(value: str) -> str:
 
 
 def image(value: str) -> str:
-    """The reference of an image, with a tag, a digest or both.
+    """Returns the name of an image, with a tag, a digest or both, if it is valid.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not valid.
     """
     try:
         return checked_base(value)
@@ -139,7 +139,7 @@ def image(value: str) -> str:
 
 
 def bytes_of(value: str) -> float:
-    """An amount of memory in bytes; one that Kubernetes would not read is 0."""
+    """Returns an amount of memory in bytes; 0 if Kubernetes could not read it."""
     match = re.fullmatch(r"([\d.]+)([KMGTPE]?)(i?)", value)
     if match is None:
         return 0
@@ -148,8 +148,7 @@ def bytes_of(value: str) -> float:
 
 
 def shows_a_secret(name: str, value: object) -> bool:
-    """Whether a manifest would show what nobody but the function should see, as far as a name or
-    a URL tells."""
+    """Tells whether a value looks like a secret, judged by its name or by a password in a URL."""
     if isinstance(value, Mapping):
         return any(shows_a_secret(str(key), item) for key, item in value.items())
     if isinstance(value, list | tuple):
@@ -161,10 +160,10 @@ def shows_a_secret(name: str, value: object) -> bool:
 
 
 def check_env(variables: dict[str, str]) -> None:
-    """Refuses variables that no process could be started with.
+    """Refuses variables that are too long to start a process with.
 
     Raises:
-        ManifestError: One is too long.
+        ManifestError: A variable is too long.
     """
     for name, value in variables.items():
         size = len(name) + len(value.encode()) + 2
@@ -176,10 +175,10 @@ def check_env(variables: dict[str, str]) -> None:
 
 
 def check_config_map(data: dict[str, str]) -> None:
-    """Refuses a config map that the API server would.
+    """Refuses a config map that the API server would refuse.
 
     Raises:
-        ManifestError: It is too large.
+        ManifestError: The config map is too large.
     """
     size = sum(len(name) + len(value.encode()) for name, value in data.items())
     if size > MAX_CONFIG_MAP_BYTES:

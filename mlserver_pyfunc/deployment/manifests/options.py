@@ -1,16 +1,27 @@
-"""What a manifest is asked for, besides the function."""
+"""The options of a manifest, each declared once.
+
+`Options` checks them, `cli/manifest.py` makes the options of the command line from its fields, and
+docs/cli.md is written from those.
+"""
 
 from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from . import names
 from .names import ManifestError
 
-Shape = Literal["auto", "image", "storage", "inline"]
 Label = Annotated[str, AfterValidator(names.label)]
 Name = Annotated[str, AfterValidator(names.subdomain)]
 Quantity = Annotated[str, AfterValidator(names.quantity)]
@@ -18,10 +29,29 @@ EnvName = Annotated[str, AfterValidator(names.env_name)]
 LabelKey = Annotated[str, AfterValidator(names.label_key)]
 LabelValue = Annotated[str, AfterValidator(names.label_value)]
 
-# What the manifest itself decides: the rest of it would not agree.
+# Variables that the manifest itself sets. With other values, its ports and probes would be wrong.
 _OURS = re.compile(
     r"MLSERVER_(HTTP_PORT|GRPC_PORT|METRICS_PORT|HOST|MODELS_DIR|MODEL_(NAME|URI|IMPLEMENTATION|EXTRA))"
 )
+
+
+def _option(
+    default: Any, text: str, *flags: str, metavar: str = "", only: tuple[str, ...] = ()
+) -> Any:
+    """Declares an option.
+
+    Args:
+        default: Default value.
+        text: Description, which is also the help text on the command line.
+        flags: Names on the command line, unless it is the field's name.
+        metavar: Form of a value on the command line.
+        only: Platforms that have the option; empty for all.
+    """
+    text = f"{text} Only for {', '.join(only)}." if only else text
+    if isinstance(default, str | int) and not isinstance(default, bool):
+        text = f"{text}  [{default}]"
+    extra: dict[str, Any] = {"flags": flags, "metavar": metavar, "only": only}
+    return Field(default, description=text, json_schema_extra=extra)
 
 
 class _Model(BaseModel):
@@ -29,21 +59,21 @@ class _Model(BaseModel):
 
 
 class SecretKey(_Model):
-    """One key of a secret: its value is never in a manifest."""
+    """A key of a Kubernetes Secret. Its value never gets into a manifest."""
 
     secret: Name
     key: Annotated[str, AfterValidator(names.key)]
 
 
 class EnvSource(_Model):
-    """A secret or a config map, each key of which becomes a variable."""
+    """A Secret or a ConfigMap, each key of which becomes a variable."""
 
     kind: Literal["secret", "configmap"]
     name: Name
 
 
 class Volume(_Model):
-    """Something mounted into the container."""
+    """A volume that is mounted into the container."""
 
     kind: Literal["pvc", "secret", "configmap", "emptydir"]
     name: Name | None = None
@@ -58,7 +88,7 @@ class Volume(_Model):
 
 
 class Toleration(_Model):
-    """A taint that pods may run in spite of. Without a value, the key's presence counts."""
+    """A taint of nodes that pods tolerate. Without a value, the key alone has to match."""
 
     key: LabelKey
     value: LabelValue | None = None
@@ -66,77 +96,130 @@ class Toleration(_Model):
 
 
 class Options(_Model):
-    """What a manifest is asked for.
+    """What a manifest depends on besides the function."""
 
-    Attributes:
-        name: Of the objects; made of the model's where it is not given.
-        namespace: Of the objects; the one that they are applied to where it is not given.
-        image: To run: the function's own, or the stock one of the shapes that bring the function.
-        storage_uri: Where the platform fetches the model's folder from.
-        shape: `image`: the function is inside. `storage`: the stock image and `storage_uri`.
-            `inline`: the stock image and the function in a ConfigMap.
-        runtime: Name of KServe's runtime, or of Seldon Core 2's Server.
-        cluster_runtime: A ClusterServingRuntime instead of a ServingRuntime.
-        with_runtime: Whether the runtime or Server is printed; else it is taken to be there.
-        mode: How KServe runs it.
-        protocol: For which Knative, that has one port, opens it.
-        replicas: Without autoscaling.
-        min_replicas: With it.
-        max_replicas: With it: it is on where this is given.
-        target_cpu: Percent of the request at which replicas are added.
-        cpu, memory: Requested. The memory is the limit too.
-        cpu_limit: None by default: a limit slows calls that could use an idle core.
-        gpus: Per replica.
-        gpu_resource: As the device plug-in calls it.
-        tmp_size: Limit of /tmp, the one folder that can be written to.
-        env: Variables. No secrets.
-        secrets: Variables from secrets.
-        env_from: Secrets and config maps all of whose keys become variables.
-        volumes: What is mounted.
-        service_type: Of the plain Service.
-        service_name: Of the plain Service, or of Seldon v1's.
-        node_selector, tolerations: Where pods may run.
-        service_account: Theirs; it gives KServe the rights to fetch `storage_uri`.
-        image_pull_secrets: Names of secrets.
-        image_pull_policy: As Kubernetes has it.
-        run_as_user: None lets the platform choose, as OpenShift does.
-        labels, annotations: Of every object.
-    """
-
-    name: Label | None = None
-    namespace: Label | None = None
-    image: Annotated[str, AfterValidator(names.image)] | None = None
-    storage_uri: Annotated[str, Field(pattern=r"^[a-z0-9+]+://\S+$")] | None = None
-    shape: Shape = "auto"
-    runtime: Label | None = None
-    cluster_runtime: bool = False
-    with_runtime: bool = True
-    mode: Literal["standard", "knative"] = "standard"
-    protocol: Literal["rest", "grpc"] = "rest"
-    replicas: Annotated[int, Field(ge=0)] = 1
-    min_replicas: Annotated[int, Field(ge=0)] | None = None
-    max_replicas: Annotated[int, Field(ge=1)] | None = None
-    target_cpu: Annotated[int, Field(ge=1, le=100)] = 80
-    cpu: Quantity = "1"
-    memory: Quantity = "1Gi"
-    cpu_limit: Quantity | None = None
-    gpus: Annotated[int, Field(ge=0)] = 0
-    gpu_resource: LabelKey = "nvidia.com/gpu"
-    tmp_size: Quantity | None = None
-    env: dict[EnvName, str] = {}
-    secrets: dict[EnvName, SecretKey] = {}
-    env_from: list[EnvSource] = []
-    volumes: list[Volume] = []
-    service_type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
-    service_name: Label | None = None
-    node_selector: dict[LabelKey, LabelValue] = {}
-    tolerations: list[Toleration] = []
-    service_account: Name | None = None
-    image_pull_secrets: list[Name] = []
-    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
-    run_as_user: Annotated[int, Field(ge=1)] | None = 1000
-    labels: dict[LabelKey, LabelValue] = {}
-    annotations: dict[LabelKey, str] = {}
+    name: Label | None = _option(
+        None, "Name of the objects. Default: the name of the model, as a DNS label."
+    )
+    namespace: Label | None = _option(
+        None,
+        "Namespace of the objects. Default: that of the kubeconfig's context.",
+        "--namespace",
+        "-n",
+    )
+    image: Annotated[str, AfterValidator(names.image)] | None = _option(
+        None, "Image to run. Default: the image that the definition names, else the one built last."
+    )
+    shape: Literal["auto", "image", "storage", "inline"] = _option(
+        "auto",
+        "image: the function is in the image. storage: the stock image, and the folder at "
+        "--storage-uri. inline: the stock image, and the code in the manifest. auto: storage with "
+        "--storage-uri, else image.",
+    )
+    storage_uri: Annotated[str, Field(pattern=r"^[a-z0-9+]+://\S+$")] | None = _option(
+        None, "URI from which the platform fetches the folder of the model."
+    )
+    runtime: Label | None = _option(
+        None,
+        "Name of the ServingRuntime or Server. Default: mlserver-pyfunc.",
+        only=("kserve", "seldon-v2"),
+    )
+    cluster_runtime: bool = _option(
+        False,
+        "Print a ClusterServingRuntime or a ServingRuntime (default).",
+        "--cluster-runtime/--namespace-runtime",
+        only=("kserve",),
+    )
+    with_runtime: bool = _option(
+        True,
+        "Print the ServingRuntime or Server too (default), or expect it on the cluster.",
+        "--with-runtime/--without-runtime",
+        only=("kserve", "seldon-v2"),
+    )
+    mode: Literal["standard", "knative"] = _option(
+        "standard", "Deployment mode of KServe.", only=("kserve",)
+    )
+    protocol: Literal["rest", "grpc"] = _option(
+        "rest", "Protocol of the one port that Knative opens.", only=("kserve",)
+    )
+    replicas: Annotated[int, Field(ge=0)] = _option(1, "Number of replicas without autoscaling.")
+    min_replicas: Annotated[int, Field(ge=0)] | None = _option(
+        None, "Lower bound of autoscaling. Default: 1."
+    )
+    max_replicas: Annotated[int, Field(ge=1)] | None = _option(
+        None, "Upper bound of autoscaling, which it turns on."
+    )
+    target_cpu: Annotated[int, Field(ge=1, le=100)] = _option(
+        80,
+        "Percentage of the requested CPU above which replicas are added.",
+        only=("kserve", "seldon-v1", "kubernetes"),
+    )
+    cpu: Quantity = _option("1", "CPU request.")
+    memory: Quantity = _option("1Gi", "Memory request, and the limit.")
+    cpu_limit: Quantity | None = _option(
+        None, "CPU limit. Default: none, so that calls can use an idle core."
+    )
+    gpus: Annotated[int, Field(ge=0)] = _option(0, "Number of GPUs per replica.")
+    gpu_resource: LabelKey = _option("nvidia.com/gpu", "Name of the GPU resource on the cluster.")
+    tmp_size: Quantity | None = _option(
+        None, "Size limit of /tmp, the only writable folder. Default: none."
+    )
+    env: dict[EnvName, str] = _option(
+        {}, "Environment variable. Secrets are refused.", metavar="NAME=VALUE"
+    )
+    secrets: dict[EnvName, SecretKey] = _option(
+        {},
+        "Environment variable from a Kubernetes Secret.",
+        "--secret",
+        metavar="NAME=SECRET/KEY",
+    )
+    env_from: list[EnvSource] = _option(
+        [],
+        "Secret or ConfigMap, each key of which becomes a variable.",
+        metavar="secret/NAME|configmap/NAME",
+    )
+    volumes: list[Volume] = _option(
+        [],
+        "Volume to mount. Also secret/NAME:/PATH, configmap/NAME:/PATH and emptydir:/PATH.",
+        "--volume",
+        metavar="pvc/NAME:/PATH[:ro]",
+    )
+    service_type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = _option(
+        "ClusterIP", "Type of the Service.", only=("kubernetes",)
+    )
+    service_name: Label | None = _option(
+        None, "Name of the Service.", only=("kubernetes", "seldon-v1")
+    )
+    node_selector: dict[LabelKey, LabelValue] = _option(
+        {}, "Label of the nodes on which pods may run.", metavar="KEY=VALUE"
+    )
+    tolerations: list[Toleration] = _option(
+        [],
+        "Taint of nodes that pods tolerate.",
+        "--toleration",
+        metavar="KEY[=VALUE][:EFFECT]",
+    )
+    service_account: Name | None = _option(
+        None, "Service account of the pods, with which KServe also fetches --storage-uri."
+    )
+    image_pull_secrets: list[Name] = _option(
+        [], "Secret with credentials of the registry.", "--image-pull-secret", metavar="SECRET"
+    )
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = _option(
+        None, "Pull policy of the image. Default: that of Kubernetes."
+    )
+    run_as_user: Annotated[
+        Annotated[int, Field(ge=1)] | None,
+        BeforeValidator(lambda id_: None if id_ == "any" else id_),
+    ] = _option(
+        1000, "User id. any: the platform chooses it, as OpenShift does.", metavar="UID|any"
+    )
+    labels: dict[LabelKey, LabelValue] = _option(
+        {}, "Label of every object.", "--label", metavar="KEY=VALUE"
+    )
+    annotations: dict[LabelKey, str] = _option(
+        {}, "Annotation of every object.", "--annotation", metavar="KEY=VALUE"
+    )
 
     @model_validator(mode="after")
     def _replicas_agree(self) -> Options:
@@ -148,7 +231,7 @@ class Options(_Model):
         return self
 
     @model_validator(mode="after")
-    def _variables_are_fit(self) -> Options:
+    def _variables_are_allowed(self) -> Options:
         for name, value in self.env.items():
             if _OURS.fullmatch(name):
                 raise ValueError(f"env: {name} is what the manifest itself sets; leave it out")
@@ -170,12 +253,30 @@ class Options(_Model):
             raise ValueError(f"volumes: {twice[0]} is mounted twice; /tmp and /mnt/models are ours")
         return self
 
+    def refuse_for(self, platform: str) -> None:
+        """Refuses options that have no effect on a platform.
+
+        Raises:
+            ManifestError: An option has another value than its default.
+        """
+        for name, field in type(self).model_fields.items():
+            only = declared(field)["only"]
+            if only and platform not in only and getattr(self, name) != field.default:
+                option = name.replace("_", "-")
+                raise ManifestError(f"--{option}: goes with {', '.join(only)} only")
+
+
+def declared(field: Any) -> dict[str, Any]:
+    """Returns the flags, the metavar and the platforms of a field of `Options`."""
+    found: dict[str, Any] = field.json_schema_extra
+    return found
+
 
 def parse(values: dict[str, Any]) -> Options:
     """Reads options.
 
     Raises:
-        ManifestError: What is wrong with them, by option.
+        ManifestError: Values are not valid. The message names their options.
     """
     try:
         return Options.model_validate(values)

@@ -1,11 +1,12 @@
-"""The parts of a pod that are the same wherever it runs."""
+"""The parts of a pod that are the same on every platform."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import quote
 
+from mlserver_pyfunc.definition.model_settings import IMPLEMENTATION
 from mlserver_pyfunc.deployment.server_settings import (
     CONTAINER_VARIABLES,
     METRICS_PATH,
@@ -19,21 +20,27 @@ from .options import Options, Volume
 from .workload import MODELS_DIR, Object, Workload
 
 DRAIN_SECONDS = 20
-"""What a server may take to end once its requests are answered: 10 s for calls that nobody waits
-for any more, 10 s for `unload_function`."""
+"""Time that a server may take to end after its last answer: 10 s for calls that no client waits
+for, and 10 s for `unload_function`."""
 PRE_STOP_SECONDS = 5
-"""How long a pod still takes requests that were routed before it was known to end."""
+"""Time that a pod goes on serving while the cluster stops sending requests to it."""
 _SPARE_SECONDS = 10
 
 FETCH_SECONDS = 600
-"""What fetching a source and making an environment may take, before the function is loaded."""
+"""Time that fetching a source and making an environment may take before the function is loaded."""
 _PERIOD = 5
 
 TEMPLATE_NAME = "{{.Name}}"
-"""What KServe replaces by the InferenceService's name, in the container of a runtime."""
+"""KServe replaces it by the InferenceService's name, in the container of a runtime."""
 
+FROM_FOLDER = {
+    "MLSERVER_MODEL_IMPLEMENTATION": IMPLEMENTATION,
+    "MLSERVER_MODEL_URI": MODELS_DIR,
+    "MLSERVER_MODELS_DIR": MODELS_DIR,
+}
+"""Variables of a server whose function is in the folder of models."""
 
-# What images of ours have too: another image may not.
+# Our images set these too, but the user may choose an image of another kind.
 _SETTINGS = {
     name: value
     for name, value in CONTAINER_VARIABLES.items()
@@ -42,15 +49,65 @@ _SETTINGS = {
 
 
 def settings(ports: Ports | None = PORTS) -> dict[str, str]:
-    """The server's own variables; without ports where the platform sets them."""
+    """Returns the server's own variables, with ports unless the platform sets them."""
     return {**(ports.variables() if ports else {}), **_SETTINGS}
 
 
+def containers(
+    workload: Workload,
+    name: str,
+    variables: Mapping[str, str],
+    serving: Mapping[str, object],
+    *,
+    config_maps: Sequence[str] = (),
+    models: Sequence[tuple[Object, Object]] = (),
+) -> Object:
+    """Returns the `containers` and `volumes` of a pod that runs the server.
+
+    Args:
+        workload: The function.
+        name: Name of the container.
+        variables: Plain environment variables. Those from secrets are added.
+        serving: Ports, lifecycle and probes: the result of `serving`, or none of them if the
+            platform sets them.
+        config_maps: Names of ConfigMaps, each key of which becomes a variable.
+        models: Volumes of models, each with its mount.
+    """
+    options = workload.options
+    tmp: Object = {"sizeLimit": options.tmp_size} if options.tmp_size else {}
+    mounted = [
+        ({"name": "tmp", "emptyDir": tmp}, {"name": "tmp", "mountPath": "/tmp"}),
+        *models,
+        *volumes(options),
+    ]
+    container = {
+        "name": name,
+        **image(workload),
+        **variables_of(variables, options, config_maps),
+        **serving,
+        "resources": resources(options),
+        "securityContext": _security(options),
+        "volumeMounts": [mount for _, mount in mounted],
+    }
+    return {"containers": [container], "volumes": [volume for volume, _ in mounted]}
+
+
+def spec(workload: Workload, parts: Object, extra: Mapping[str, object] | None = None) -> Object:
+    """Returns the specification of a pod, made of the result of `containers`."""
+    return {
+        **scheduling(workload.options),
+        **(extra or {}),
+        "terminationGracePeriodSeconds": grace_seconds(workload),
+        "securityContext": pod_security(workload.options),
+        **parts,
+    }
+
+
 def function_env(workload: Workload) -> dict[str, str]:
-    """Variables that the function has besides the server's: an image holds its own already.
+    """Returns variables of the function. An image has those of the definition already.
 
     Raises:
-        ManifestError: One would show a secret.
+        ManifestError: A variable would show a secret.
     """
     built = {} if workload.shape == "image" else workload.definition.build.env
     for name, value in built.items():
@@ -62,91 +119,100 @@ def function_env(workload: Workload) -> dict[str, str]:
     return {**{name: escaped(value) for name, value in built.items()}, **workload.options.env}
 
 
-def env(plain: Mapping[str, str], options: Options) -> list[Object]:
-    """Variables as a container lists them, secrets by reference."""
-    listed: list[Object] = [{"name": name, "value": value} for name, value in plain.items()]
+def variables_of(
+    plain: Mapping[str, str], options: Options, config_maps: Iterable[str] = ()
+) -> Object:
+    """Returns `env`, and `envFrom` if it is not empty, of a container. Secrets stay references."""
+    env: list[Object] = [{"name": name, "value": value} for name, value in plain.items()]
     for name, source in options.secrets.items():
         reference = {"name": source.secret, "key": source.key}
-        listed.append({"name": name, "valueFrom": {"secretKeyRef": reference}})
-    return listed
-
-
-def env_from(options: Options, *config_maps: str) -> list[Object]:
-    """Secrets and config maps all of whose keys become variables."""
+        env.append({"name": name, "valueFrom": {"secretKeyRef": reference}})
     kinds = {"secret": "secretRef", "configmap": "configMapRef"}
-    listed: list[Object] = [{"configMapRef": {"name": name}} for name in config_maps]
-    return [*listed, *({kinds[each.kind]: {"name": each.name}} for each in options.env_from)]
+    sources: list[Object] = [{"configMapRef": {"name": name}} for name in config_maps]
+    sources += [{kinds[each.kind]: {"name": each.name}} for each in options.env_from]
+    return {"env": env, **({"envFrom": sources} if sources else {})}
 
 
 def escaped(value: str) -> str:
-    """A value that Kubernetes does not expand: it takes `$(NAME)` for another variable."""
+    """Escapes a value in which Kubernetes would replace `$(NAME)` by another variable."""
     return value.replace("$", "$$") if "$(" in value or "$$" in value else value
 
 
-def ports(numbers: Ports = PORTS) -> list[Object]:
-    """All ports. The first one is what KServe's service exposes as 80, and a name with grpc in
-    it makes KServe speak HTTP/2 there."""
+def serving(
+    ports: Sequence[Object],
+    seconds: float,
+    model_name: str,
+    port: int | str,
+    lifecycle: Mapping[str, object] | None = None,
+) -> Object:
+    """Returns the ports, the lifecycle and the probes of a container.
+
+    Args:
+        ports: Result of `container_ports`.
+        seconds: Time limit of the start.
+        model_name: Model that the probes ask for.
+        port: Port of REST, for the probes.
+        lifecycle: The lifecycle, unless the container is to serve on for `PRE_STOP_SECONDS`.
+    """
+    # The pod ends only after the sleep, while services stop sending requests to it.
+    sleep = {"preStop": {"exec": {"command": ["sleep", str(PRE_STOP_SECONDS)]}}}
+    return {
+        "ports": ports,
+        **({"lifecycle": sleep} if lifecycle is None else lifecycle),
+        **probes(seconds, model_name, port),
+    }
+
+
+def container_ports(numbers: Ports = PORTS) -> list[Object]:
+    """Returns all ports of a container.
+
+    KServe's service exposes the first one as port 80, and KServe speaks HTTP/2 to a port whose name
+    has "grpc" in it.
+    """
     return [
-        {"name": "http", "containerPort": numbers.http, "protocol": "TCP"},
-        {"name": "grpc", "containerPort": numbers.grpc, "protocol": "TCP"},
-        {"name": "metrics", "containerPort": numbers.metrics, "protocol": "TCP"},
+        {"name": name, "containerPort": number, "protocol": "TCP"}
+        for name, number in vars(numbers).items()
     ]
 
 
 def start_seconds(workload: Workload) -> float:
-    """How long a function may take to start."""
+    """Returns how long a function may take to start."""
     seconds = workload.definition.serving.init_timeout
     return seconds if workload.shape == "image" else seconds + FETCH_SECONDS
 
 
 def probes(seconds: float, model_name: str, port: int | str) -> Object:
-    """Alive as the server says; ready as the model itself says, since the server is ready too
-    while no model is loaded.
+    """Returns the probes of a container.
+
+    Liveness is the server's. Readiness is the model's, because the server calls itself ready while
+    no model is loaded.
 
     Args:
-        seconds: That a start may take.
-        model_name: To ask for.
-        port: Of REST.
+        seconds: Time limit of the start.
+        model_name: Model to ask for.
+        port: Port of REST.
     """
     path = model_name if model_name == TEMPLATE_NAME else quote(model_name, safe="")
-    ready = {"httpGet": {"path": f"/v2/models/{path}/ready", "port": port}}
-    live = {"httpGet": {"path": "/v2/health/live", "port": port}}
     attempts = math.ceil(seconds / _PERIOD) + 6
+
+    def probe(path: str, period: int, failures: int) -> Object:
+        times = {"periodSeconds": period, "timeoutSeconds": 5, "failureThreshold": failures}
+        return {"httpGet": {"path": path, "port": port}, **times}
+
     return {
-        "startupProbe": {
-            **ready,
-            "periodSeconds": _PERIOD,
-            "timeoutSeconds": 5,
-            "failureThreshold": attempts,
-        },
-        "readinessProbe": {
-            **ready,
-            "periodSeconds": _PERIOD,
-            "timeoutSeconds": 5,
-            "failureThreshold": 3,
-        },
-        "livenessProbe": {
-            **live,
-            "periodSeconds": 10,
-            "timeoutSeconds": 5,
-            "failureThreshold": 6,
-        },
+        "startupProbe": probe(f"/v2/models/{path}/ready", _PERIOD, attempts),
+        "readinessProbe": probe(f"/v2/models/{path}/ready", _PERIOD, 3),
+        "livenessProbe": probe("/v2/health/live", 10, 6),
     }
 
 
 def grace_seconds(workload: Workload) -> int:
-    """How long a pod may take to end: requests in flight are answered, up to their limit."""
+    """Returns how long a pod may take to end, so that requests in flight reach their time limit."""
     timeout = math.ceil(workload.definition.serving.timeout)
     return PRE_STOP_SECONDS + timeout + DRAIN_SECONDS + _SPARE_SECONDS
 
 
-def pre_stop() -> Object:
-    """Goes on serving while the pod is taken out of its services."""
-    return {"preStop": {"exec": {"command": ["sleep", str(PRE_STOP_SECONDS)]}}}
-
-
-def security(options: Options) -> Object:
-    """No root, no rights, nothing to write to but what is mounted."""
+def _security(options: Options) -> Object:
     found: Object = {
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
@@ -160,8 +226,10 @@ def security(options: Options) -> Object:
 
 
 def pod_security(options: Options) -> Object:
-    """The pod's: volumes belong to the server's group. Containers that the platform adds have
-    users of their own."""
+    """Returns the security context of a pod, whose volumes belong to the server's group.
+
+    The user id is the container's own: containers that the platform adds have other users.
+    """
     found: Object = {"seccompProfile": {"type": "RuntimeDefault"}}
     if options.run_as_user is not None:
         found["fsGroup"] = options.run_as_user
@@ -169,7 +237,7 @@ def pod_security(options: Options) -> Object:
 
 
 def resources(options: Options) -> Object:
-    """Requests and limits."""
+    """Returns the requests and limits of a container."""
     requests: Object = {"cpu": options.cpu, "memory": options.memory}
     limits: Object = {"memory": options.memory}
     if options.cpu_limit:
@@ -179,40 +247,30 @@ def resources(options: Options) -> Object:
     return {"requests": requests, "limits": limits}
 
 
-def tmp(options: Options) -> tuple[Object, Object]:
-    """The one folder that can be written to: its volume and its mount."""
-    limit = {"sizeLimit": options.tmp_size} if options.tmp_size else {}
-    return {"name": "tmp", "emptyDir": limit}, {"name": "tmp", "mountPath": "/tmp"}
-
-
-def volumes(given: Sequence[Volume]) -> tuple[list[Object], list[Object]]:
-    """What the user mounts: volumes and mounts."""
-    listed, mounts = [], []
-    for index, volume in enumerate(given):
+def volumes(options: Options) -> list[tuple[Object, Object]]:
+    """Returns the volumes of the user, each with its mount."""
+    found = []
+    for index, volume in enumerate(options.volumes):
         name = f"volume-{index}"
-        listed.append({"name": name, **_source(volume)})
         mount: Object = {"name": name, "mountPath": volume.path}
         if volume.read_only or volume.kind in ("secret", "configmap"):
             mount["readOnly"] = True
-        mounts.append(mount)
-    return listed, mounts
+        found.append(({"name": name, **_source(volume)}, mount))
+    return found
 
 
 def claimed_models(uri: str) -> tuple[Object, Object]:
-    """A claim's folder as the models folder: `pvc://claim/path`."""
+    """Returns the volume and the mount of a claim with models, `pvc://CLAIM/PATH`."""
     claim, _, path = uri.removeprefix("pvc://").partition("/")
-    volume = {
-        "name": "models",
-        "persistentVolumeClaim": {"claimName": claim, "readOnly": True},
-    }
     mount: Object = {"name": "models", "mountPath": MODELS_DIR, "readOnly": True}
     if path.strip("/"):
         mount["subPath"] = path.strip("/")
+    volume = {"name": "models", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
     return volume, mount
 
 
 def scheduling(options: Options) -> Object:
-    """Where pods may run, and as whom."""
+    """Returns where pods may run, and under which account."""
     found: Object = {}
     if options.service_account:
         found["serviceAccountName"] = options.service_account
@@ -232,15 +290,27 @@ def scheduling(options: Options) -> Object:
     return found
 
 
+def min_replicas(options: Options) -> int:
+    """Returns the lower bound of autoscaling.
+
+    Raises:
+        ManifestError: It is 0, and only Knative can scale to zero.
+    """
+    least = 1 if options.min_replicas is None else options.min_replicas
+    if least < 1:
+        raise ManifestError("min_replicas: expected 1 or more, got 0")
+    return least
+
+
 def image(workload: Workload) -> Object:
-    """The image and when it is pulled."""
+    """Returns the image and its pull policy."""
     assert workload.image is not None
     policy = workload.options.image_pull_policy
     return {"image": workload.image.reference, **({"imagePullPolicy": policy} if policy else {})}
 
 
 def scraped() -> dict[str, str]:
-    """Annotations by which Prometheus finds a pod's metrics."""
+    """Returns the annotations by which Prometheus finds a pod's metrics."""
     return {
         "prometheus.io/scrape": "true",
         "prometheus.io/port": str(PORTS.metrics),
@@ -255,9 +325,5 @@ def _source(volume: Volume) -> Object:
         return {"secret": {"secretName": volume.name}}
     if volume.kind == "configmap":
         return {"configMap": {"name": volume.name}}
-    return {
-        "persistentVolumeClaim": {
-            "claimName": volume.name,
-            **({"readOnly": True} if volume.read_only else {}),
-        }
-    }
+    read_only = {"readOnly": True} if volume.read_only else {}
+    return {"persistentVolumeClaim": {"claimName": volume.name, **read_only}}

@@ -1,25 +1,24 @@
-"""Seldon Core 1: a SeldonDeployment of one node, whose container is ours."""
+"""Seldon Core 1: a SeldonDeployment of one node, with a container of ours."""
 
 from __future__ import annotations
 
-from mlserver_pyfunc.definition.model_settings import IMPLEMENTATION
 from mlserver_pyfunc.deployment.server_settings import Ports
 
 from . import inline, names, pod
 from .names import ManifestError
-from .workload import MODELS_DIR, Object, Platform, Workload
+from .workload import Object, Platform, Workload, as_object
 
 PLATFORM = Platform("seldon-v1", ("image", "storage", "inline"))
 PORTS = Ports(http=9000, grpc=9500, metrics=8082)
-"""The ports that Seldon tells the server by its own variables."""
+"""The ports that Seldon gives the server by its own variables."""
 PREDICTOR = "default"
 
 
 def objects(workload: Workload) -> list[Object]:
-    """The objects, in the order to apply them.
+    """Returns the objects in the order to apply them.
 
     Raises:
-        ManifestError: Seldon would not run what was asked for.
+        ManifestError: Seldon would not run what the options ask for.
     """
     name, explicit = container_name(workload), workload.explicit_name
     if workload.shape == "storage" and explicit not in (None, name):
@@ -27,10 +26,7 @@ def objects(workload: Workload) -> list[Object]:
             f'model-settings.json: expected no name, or "{name}" as Seldon calls the model, '
             f'got "{explicit}"; remove it'
         )
-    deployment = _deployment(workload)
-    if workload.shape == "inline":
-        return [inline.config_map(workload), deployment]
-    return [deployment]
+    return [*inline.config_maps(workload), _deployment(workload)]
 
 
 def _deployment(workload: Workload) -> Object:
@@ -44,16 +40,17 @@ def _deployment(workload: Workload) -> Object:
         predictor["replicas"] = options.replicas
     if options.service_name:
         predictor["annotations"] = {"seldon.io/svc-name": options.service_name}
-    return {
-        "apiVersion": "machinelearning.seldon.io/v1",
-        "kind": "SeldonDeployment",
-        "metadata": workload.metadata(),
-        "spec": {"protocol": "v2", "predictors": [predictor]},
-    }
+    return as_object(
+        "machinelearning.seldon.io/v1",
+        "SeldonDeployment",
+        workload.metadata(),
+        {"protocol": "v2", "predictors": [predictor]},
+    )
 
 
 def _graph(workload: Workload) -> Object:
-    """The node. Without an implementation Seldon takes the container of its name as it is."""
+    # With an `implementation`, Seldon would run its own image. Without one, it runs the container
+    # that has the node's name.
     node: Object = {"name": container_name(workload), "type": "MODEL"}
     if workload.shape == "storage":
         node["modelUri"] = workload.storage_uri
@@ -63,62 +60,31 @@ def _graph(workload: Workload) -> Object:
 
 
 def container_name(workload: Workload) -> str:
-    """The container's, which Seldon makes the model's name: there is no other."""
+    """Returns the name of the container, which Seldon makes the only name of the model."""
     return names.derived_label(workload.model_name)
 
 
 def _component(workload: Workload) -> Object:
-    options = workload.options
-    tmp, tmp_mount = pod.tmp(options)
-    volumes, mounts = pod.volumes(options.volumes)
-    plain = {**_function(workload), **pod.settings(None), **pod.function_env(workload)}
-    maps = [inline.name_of(workload)] if workload.shape == "inline" else []
-    sources = pod.env_from(options, *maps)
-    name = container_name(workload)
-    container = {
-        "name": name,
-        **pod.image(workload),
-        "env": pod.env(plain, options),
-        **({"envFrom": sources} if sources else {}),
-        "ports": pod.ports(PORTS),
-        "lifecycle": pod.pre_stop(),
-        **pod.probes(pod.start_seconds(workload), name, "http"),
-        "resources": pod.resources(options),
-        "securityContext": pod.security(options),
-        "volumeMounts": [tmp_mount, *mounts],
-    }
-    component: Object = {
-        "spec": {
-            **pod.scheduling(options),
-            "terminationGracePeriodSeconds": pod.grace_seconds(workload),
-            "securityContext": pod.pod_security(options),
-            "containers": [container],
-            "volumes": [tmp, *volumes],
-        }
-    }
-    return {**component, **_scaling(workload)}
-
-
-def _function(workload: Workload) -> dict[str, str]:
-    if workload.shape != "storage":
-        return {}
-    return {
-        "MLSERVER_MODEL_IMPLEMENTATION": IMPLEMENTATION,
-        "MLSERVER_MODELS_DIR": MODELS_DIR,
-    }
+    variables = {**pod.settings(None), **pod.function_env(workload)}
+    if workload.shape == "storage":
+        # Seldon sets the URI itself.
+        folder = {name: pod.FROM_FOLDER[name] for name in pod.FROM_FOLDER if "URI" not in name}
+        variables = {**folder, **variables}
+    name, ports = container_name(workload), pod.container_ports(PORTS)
+    serving = pod.serving(ports, pod.start_seconds(workload), name, "http")
+    maps = inline.names_of_maps(workload)
+    parts = pod.containers(workload, name, variables, serving, config_maps=maps)
+    return {"spec": pod.spec(workload, parts), **_scaling(workload)}
 
 
 def _scaling(workload: Workload) -> Object:
     options = workload.options
     if options.max_replicas is None:
         return {"pdbSpec": {"maxUnavailable": 1}} if options.replicas > 1 else {}
-    least = 1 if options.min_replicas is None else options.min_replicas
-    if least < 1:
-        raise ManifestError("min_replicas: expected 1 or more, got 0")
     resource = {"name": "cpu", "targetAverageUtilization": options.target_cpu}
     return {
         "hpaSpec": {
-            "minReplicas": least,
+            "minReplicas": pod.min_replicas(options),
             "maxReplicas": options.max_replicas,
             "metrics": [{"type": "Resource", "resource": resource}],
         },

@@ -6,15 +6,16 @@ import json
 
 from . import inline, names, pod
 from .names import ManifestError
-from .workload import SHARED_NAME, Object, Platform, Workload
+from .workload import SHARED_NAME, Object, Platform, Workload, as_object
 
-# A Server's pods are numbered, and labelled by its name and a digest.
+# Seldon numbers the pods of a Server, and labels them by its name and a digest.
 MAX_SERVER_NAME = 52
 PLATFORM = Platform("seldon-v2", ("storage", "inline"), shared=("storage", "inline"))
 CONTAINER = "mlserver"
 CAPABILITY = "pyfunc"
 
-# What Seldon's server configuration sets: a second value would stand beside its own.
+# Seldon's server configuration sets these, and merges lists of variables by appending: a second
+# value would stand beside its own.
 _THEIRS = frozenset(
     {
         "MLSERVER_GRPC_MAX_MESSAGE_LENGTH",
@@ -25,10 +26,10 @@ _THEIRS = frozenset(
 
 
 def objects(workload: Workload) -> list[Object]:
-    """The objects, in the order to apply them.
+    """Returns the objects in the order to apply them.
 
     Raises:
-        ManifestError: Seldon would not run what was asked for.
+        ManifestError: Seldon would not run what the options ask for.
     """
     _check(workload)
     model = _model(workload)
@@ -36,43 +37,27 @@ def objects(workload: Workload) -> list[Object]:
 
 
 def server_name(workload: Workload) -> str:
-    """The name of the Server that the model runs on."""
+    """Returns the name of the Server that the model runs on."""
     return workload.options.runtime or SHARED_NAME
 
 
 def _server(workload: Workload) -> Object:
-    """What Seldon's own server configuration gives, ports, probes and the folder of models, is
-    left to it: this is merged into it, container by container."""
+    """Returns the Server, which Seldon merges into its own server configuration.
+
+    That configuration has the ports, the probes and the folder of models, so they are left out.
+    """
     options = workload.options
-    tmp, tmp_mount = pod.tmp(options)
-    volumes, mounts = pod.volumes(options.volumes)
-    plain = {**pod.settings(None), **workload.options.env}
+    plain = {**pod.settings(None), **options.env}
     plain = {name: value for name, value in plain.items() if name not in _THEIRS}
-    sources = pod.env_from(options)
-    container = {
-        "name": CONTAINER,
-        **pod.image(workload),
-        "env": pod.env(plain, options),
-        **({"envFrom": sources} if sources else {}),
-        "resources": pod.resources(options),
-        "securityContext": pod.security(options),
-        "volumeMounts": [tmp_mount, *mounts],
+    parts = pod.containers(workload, CONTAINER, plain, {})
+    spec = {
+        "serverConfig": "mlserver",
+        "extraCapabilities": [CAPABILITY],
+        **_scaling(workload),
+        "podSpec": {**pod.scheduling(options), **parts},
     }
-    return {
-        "apiVersion": "mlops.seldon.io/v1alpha1",
-        "kind": "Server",
-        "metadata": workload.shared_metadata(server_name(workload)),
-        "spec": {
-            "serverConfig": "mlserver",
-            "extraCapabilities": [CAPABILITY],
-            **_scaling(workload),
-            "podSpec": {
-                **pod.scheduling(options),
-                "containers": [container],
-                "volumes": [tmp, *volumes],
-            },
-        },
-    }
+    metadata = workload.shared_metadata(server_name(workload))
+    return as_object("mlops.seldon.io/v1alpha1", "Server", metadata, spec)
 
 
 def _model(workload: Workload) -> Object:
@@ -80,7 +65,7 @@ def _model(workload: Workload) -> Object:
     spec: Object = {
         "storageUri": workload.storage_uri,
         "requirements": [CAPABILITY],
-        # Of a name that was chosen: another Server may lack what the function requires.
+        # If the user chose a Server, another one may lack the requirements of the function.
         **({"server": options.runtime} if options.runtime else {}),
         "memory": options.memory,
         **_scaling(workload),
@@ -89,21 +74,14 @@ def _model(workload: Workload) -> Object:
         function = json.dumps(inline.definition(workload), ensure_ascii=False)
         names.check_config_map({"function": function})
         spec["parameters"] = [{"name": "function", "value": function}]
-    return {
-        "apiVersion": "mlops.seldon.io/v1alpha1",
-        "kind": "Model",
-        "metadata": workload.metadata(),
-        "spec": spec,
-    }
+    return as_object("mlops.seldon.io/v1alpha1", "Model", workload.metadata(), spec)
 
 
 def _scaling(workload: Workload) -> Object:
     options = workload.options
     if options.max_replicas is None:
         return {"replicas": options.replicas}
-    least = 1 if options.min_replicas is None else options.min_replicas
-    if least < 1:
-        raise ManifestError("min_replicas: expected 1 or more, got 0")
+    least = pod.min_replicas(options)
     return {"replicas": least, "minReplicas": least, "maxReplicas": options.max_replicas}
 
 

@@ -1,4 +1,4 @@
-"""What every platform's objects are made from: the function, its names and its image."""
+"""What the objects of all platforms are made from: the function, its names and its image."""
 
 from __future__ import annotations
 
@@ -21,22 +21,11 @@ from .options import Options
 
 MODELS_DIR = "/mnt/models"
 SHARED_NAME = "mlserver-pyfunc"
-"""Of a runtime or server that any number of functions may use."""
+"""Name of a runtime or server that any number of functions may use."""
 _PORTS = ("host", "http_port", "grpc_port", "metrics_port", "metrics_endpoint")
 _MANAGED_BY = "app.kubernetes.io/managed-by"
 
 Object = dict[str, Any]
-
-_ONLY = {
-    "runtime": ("kserve", "seldon-v2"),
-    "cluster_runtime": ("kserve",),
-    "with_runtime": ("kserve", "seldon-v2"),
-    "mode": ("kserve",),
-    "protocol": ("kserve",),
-    "target_cpu": ("kserve", "seldon-v1", "kubernetes"),
-    "service_type": ("kubernetes",),
-    "service_name": ("kubernetes", "seldon-v1"),
-}
 
 
 @dataclass(frozen=True)
@@ -44,10 +33,10 @@ class Platform:
     """What a platform can do.
 
     Attributes:
-        name: As the command line calls it.
-        shapes: How a function can get there, the default first.
-        max_name: Characters of an object's name: platforms add to it.
-        shared: Whether a shape runs on an object that other functions may use too.
+        name: Name on the command line.
+        shapes: Ways for a function to get there, the default first.
+        max_name: Maximum length of an object's name, since platforms add to it.
+        shared: Shapes that run on an object which other functions may use too.
     """
 
     name: str
@@ -58,18 +47,18 @@ class Platform:
 
 @dataclass(frozen=True)
 class Workload:
-    """A function that is to run somewhere.
+    """A function that is to run on a platform.
 
     Attributes:
-        definition: The function.
-        folder: Its folder.
-        options: What was asked for.
-        name: Of the objects, a DNS label.
-        model_name: As clients call it.
-        explicit_name: What model-settings.json calls it, which no variable changes.
-        version: Its version, if it has one.
+        definition: Definition of the function.
+        folder: Folder of the function.
+        options: Options of the manifest.
+        name: Name of the objects, a DNS label.
+        model_name: Name of the model in URLs.
+        explicit_name: Name in model-settings.json, which no variable can change.
+        version: Version of the model; None if it has none.
         shape: `image`, `storage` or `inline`.
-        image: To run; None where only objects are printed that name none.
+        image: Image to run; None if the objects name none.
     """
 
     definition: FunctionDefinition
@@ -84,20 +73,20 @@ class Workload:
 
     @property
     def storage_uri(self) -> str:
-        """Where the model's folder is fetched from, in the shapes that have one."""
+        """URI of the model's folder, which the shape requires."""
         if self.options.storage_uri is None:
             raise ManifestError(f"--shape {self.shape}: expected --storage-uri, got none")
         return self.options.storage_uri
 
     def metadata(self, name: str | None = None, **annotations: str) -> Object:
-        """The metadata of an object that is the function's own."""
+        """Returns the metadata of an object that belongs to the function alone."""
         labels = {"app.kubernetes.io/name": self.name, _MANAGED_BY: "mlserver-pyfunc"}
         if self.version and _is_label_value(self.version):
             labels["app.kubernetes.io/version"] = self.version
         return self._metadata(name or self.name, labels, annotations)
 
     def shared_metadata(self, name: str) -> Object:
-        """The metadata of an object that other functions may use too."""
+        """Returns the metadata of an object that other functions may use too."""
         return self._metadata(name, {_MANAGED_BY: "mlserver-pyfunc"}, {})
 
     def _metadata(self, name: str, labels: dict[str, str], annotations: dict[str, str]) -> Object:
@@ -115,14 +104,14 @@ class Workload:
 def plan(
     platform: Platform, definition: FunctionDefinition, folder: Path, options: Options
 ) -> Workload:
-    """Decides on what the options leave open.
+    """Decides what the options leave open.
 
     Raises:
-        ManifestError: The function or the options do not go with the platform.
+        ManifestError: The function or the options do not fit the platform.
         SourceError: The function's lock or local source cannot be read.
-        DefinitionError: The folder's settings.json is to be mounted, and is none.
+        DefinitionError: The folder's settings.json would be mounted, and is not valid.
     """
-    _check_options(platform, options)
+    options.refuse_for(platform.name)
     settings = explicit_settings(folder / MODEL_SETTINGS)
     explicit_name = settings.get("name") or None
     model_name = explicit_name or definition.model_name or folder.resolve().name
@@ -142,13 +131,11 @@ def plan(
     )
 
 
-def _check_options(platform: Platform, options: Options) -> None:
-    """Refuses an option that would change nothing on the platform."""
-    for name, platforms in _ONLY.items():
-        given = getattr(options, name) != Options.model_fields[name].default
-        if given and platform.name not in platforms:
-            option = name.replace("_", "-")
-            raise ManifestError(f"--{option}: goes with {', '.join(platforms)} only")
+def as_object(
+    api_version: str, kind: str, metadata: Object, content: Object, part: str = "spec"
+) -> Object:
+    """Returns an object with its content under `spec`, or another part."""
+    return {"apiVersion": api_version, "kind": kind, "metadata": metadata, part: content}
 
 
 def _name(platform: Platform, options: Options, model_name: str) -> str:
@@ -206,7 +193,7 @@ def _is_label_value(value: str) -> bool:
 
 
 def _check_settings(folder: Path) -> None:
-    """Refuses a settings.json that would change what the platform sets by variables."""
+    """Refuses a settings.json that overrides variables which the platform sets."""
     path = folder / SERVER_SETTINGS
     if not path.is_file():
         return

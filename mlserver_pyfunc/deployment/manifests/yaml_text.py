@@ -1,4 +1,4 @@
-"""Objects as YAML that every reader of YAML reads alike."""
+"""Writes objects as YAML that all YAML parsers read alike."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-# Text that no reader takes for a number, a date or a truth value: Kubernetes' own knows more of
-# these than PyYAML does, `y` and `1e3` among them.
+# Text that needs no quotes, because no parser takes it for a number, a date or a boolean. The
+# parser of Kubernetes knows more of these than PyYAML does, such as `y` and `1e3`.
 _PLAIN = re.compile(r"(?!(?:y|n|yes|no|on|off|true|false|null)$)[A-Za-z/].*", re.IGNORECASE)
-# YAML takes these for line breaks too, and would give them back as such.
+# YAML takes these for line breaks too, and would read them back as newlines.
 _OTHER_BREAKS = re.compile("[\r\x85\u2028\u2029]")
 
 
@@ -25,12 +25,14 @@ def dump(objects: Sequence[Mapping[str, Any]]) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Lists are indented below their keys, and nothing is written as a reference."""
+    """Indents lists below their keys, and repeats equal objects instead of a reference."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        """Ignores `indentless`, which puts lists at the indentation of their key."""
         super().increase_indent(flow, False)
 
     def ignore_aliases(self, data: Any) -> bool:
+        """Turns off references."""
         return True
 
 
