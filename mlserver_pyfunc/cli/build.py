@@ -1,4 +1,4 @@
-"""`build`: make a container image of a function."""
+"""`build`: makes a container image of a function."""
 
 from __future__ import annotations
 
@@ -11,40 +11,51 @@ from .failure import Failure
 
 @click.command("build")
 @click.argument("folder", type=click.Path(exists=True, path_type=Path), default=".")
-@click.option("-t", "--tag", "name", metavar="NAME:TAG", help="What to call the image.")
+@click.option("-t", "--tag", "name", metavar="NAME:TAG", help="Name and tag of the image.")
 @click.option(
     "--engine",
     type=click.Choice(["docker", "podman", "buildah"]),
-    help="What builds it; else the first of these that answers.",
+    help="Engine that builds.  [the first that answers]",
 )
-@click.option("--push", is_flag=True, help="Push the image once it is built.")
-@click.option("--platform", metavar="OS/ARCH,...", help="Build for others, as linux/arm64.")
-@click.option("--no-cache", is_flag=True, help="Use no layer of a build before.")
+@click.option("--push", is_flag=True, help="Push the image after the build.")
+@click.option(
+    "--platform", metavar="OS/ARCH,...", help="Platforms, such as linux/arm64.  [the engine's own]"
+)
+@click.option("--no-cache", is_flag=True, help="Build every layer again.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Write the build context into DIR, and build nothing.",
+    help="Only write the build context into DIR.",
 )
 @click.option(
-    "--portable", is_flag=True, help="With --output: a Dockerfile without mounts, as for kaniko."
+    "--portable",
+    is_flag=True,
+    help="With --output: write a Dockerfile without mounts, such as kaniko needs.",
 )
-@click.option("--build-arg", multiple=True, metavar="NAME=VALUE", help="For the instructions.")
-@click.option("--secret", multiple=True, metavar="id=NAME,src=FILE", help="At /run/secrets/NAME.")
+@click.option(
+    "--build-arg", multiple=True, metavar="NAME=VALUE", help="Build argument for the instructions."
+)
+@click.option(
+    "--secret",
+    multiple=True,
+    metavar="id=NAME,src=FILE",
+    help="File that build steps see at /run/secrets/NAME.",
+)
 @click.option(
     "--ca-bundle",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     envvar="MLSERVER_PYFUNC_CA_BUNDLE",
-    help="PEM file of authorities to trust, as of a proxy that inspects TLS.",
+    help="PEM file of certificate authorities to trust, such as that of a proxy.",
     show_envvar=True,
 )
 @click.option(
     "--server-image",
     default="python:3.12-slim",
     show_default=True,
-    help="Whose Python serves a function of Python 3.13.",
+    help="Image whose Python runs the server of a function for Python 3.13.",
 )
-@click.option("--engine-arg", multiple=True, metavar="OPTION", help="An option of the engine's.")
+@click.option("--engine-arg", multiple=True, metavar="OPTION", help="Further option of the engine.")
 def command(
     folder: Path,
     name: str | None,
@@ -62,8 +73,8 @@ def command(
 ) -> None:
     """Build a container image of the function in FOLDER.
 
-    The image has the source, what it requires and a server, and starts with no network. It is
-    recorded in function.lock: serve uses it until the function changes.
+    The image has the source, its requirements and a server, and starts without a network. It is
+    recorded in function.lock: serve runs it until the function changes.
     """
     import os
 

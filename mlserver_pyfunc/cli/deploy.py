@@ -1,4 +1,4 @@
-"""`deploy`: put a function on a cluster, or remove it."""
+"""`deploy`: puts a function on a cluster, or removes it."""
 
 from __future__ import annotations
 
@@ -20,29 +20,40 @@ if TYPE_CHECKING:
     from mlserver_pyfunc.deployment.cluster.api import Cluster
     from mlserver_pyfunc.deployment.cluster.apply import Applied, Target
 
-_REHEARSED = {"created": "would be created", "updated": "would be updated"}
+_DRY_RUN = {"created": "would be created", "updated": "would be updated"}
 
 
 @click.command("deploy")
 @click.argument("platform", type=click.Choice(PLATFORMS))
 @click.argument("folder", type=click.Path(path_type=Path), default=".")
 @manifest.options
-@click.option("--wait/--no-wait", default=True, show_default=True, help="Until it serves.")
+@click.option(
+    "--wait/--no-wait",
+    default=True,
+    show_default=True,
+    help="Whether to wait until the function serves.",
+)
 @click.option(
     "--timeout",
     type=click.FloatRange(0, min_open=True),
     default=600.0,
     show_default=True,
-    help="Seconds to wait at most.",
-)
-@click.option("--kubeconfig", type=click.Path(path_type=Path), help="Default: as kubectl's.")
-@click.option("--context", help="Of the kubeconfig.  [the current one]")
-@click.option("--dry-run", is_flag=True, help="Let the cluster check everything; change nothing.")
-@click.option(
-    "--delete", is_flag=True, help="Remove what was deployed so, and wait until it is gone."
+    help="Time limit of the wait, in seconds.",
 )
 @click.option(
-    "--force-conflicts", is_flag=True, help="Take over fields, and objects, that others manage."
+    "--kubeconfig", type=click.Path(path_type=Path), help="Kubeconfig file.  [as kubectl finds it]"
+)
+@click.option("--context", help="Context of the kubeconfig.  [the current one]")
+@click.option(
+    "--dry-run", is_flag=True, help="Let the cluster check the objects, and change nothing."
+)
+@click.option(
+    "--delete",
+    is_flag=True,
+    help="Remove the objects of the function, and wait until they are gone.",
+)
+@click.option(
+    "--force-conflicts", is_flag=True, help="Take over fields and objects that others manage."
 )
 def command(
     platform: str,
@@ -58,8 +69,8 @@ def command(
 ) -> None:
     """Put the function in FOLDER on a Kubernetes cluster, and wait until it serves.
 
-    Applies what `manifest` prints, by server-side apply: run it again to update. Then tells where
-    the function answers, and how to call it. Needs the `deploy` extra.
+    Applies the objects that `manifest` prints, by server-side apply; run it again to update them.
+    Then prints where the function answers, and how to call it. Needs the `deploy` extra.
     """
     from mlserver_pyfunc.definition.folder import open_folder
     from mlserver_pyfunc.deployment.cluster.errors import ClusterError, UnreachableError
@@ -77,7 +88,7 @@ def command(
             if delete:
                 _delete(cluster, platform, objects, seconds, force=force_conflicts)
             elif dry_run:
-                _rehearse(cluster, objects, force=force_conflicts)
+                _dry_run(cluster, objects, force=force_conflicts)
             else:
                 _deploy(cluster, platform, opened, objects, seconds, force=force_conflicts)
     except ClusterError as error:
@@ -106,24 +117,22 @@ def _deploy(
     wanted = targets(cluster, objects)
     applied = []
     for one in apply(cluster, wanted, force=force, dry_run=False):
-        _tell(one.target, one.change)
+        _report(one.target, one.change)
         applied.append(one)
     for one in prune(cluster, platform, wanted):
-        _tell(one.target, one.change)
+        _report(one.target, one.change)
     if not seconds:
         return
     with Progress() as progress:
-        live = until_ready(
-            cluster, applied, seconds, lambda target, text: progress.show(target.title, text)
-        )
-    _show(addresses(live, opened.model_name), opened)
+        live = until_ready(cluster, applied, seconds, progress.show)
+    _print_addresses(addresses(live, opened.model_name), opened)
 
 
-def _rehearse(cluster: Cluster, objects: Iterable[dict[str, Any]], *, force: bool) -> None:
+def _dry_run(cluster: Cluster, objects: Iterable[dict[str, Any]], *, force: bool) -> None:
     from mlserver_pyfunc.deployment.cluster.apply import apply, targets
 
     for one in apply(cluster, targets(cluster, objects), force=force, dry_run=True):
-        _tell(one.target, _REHEARSED.get(one.change, one.change))
+        _report(one.target, _DRY_RUN.get(one.change, one.change))
 
 
 def _delete(
@@ -143,28 +152,26 @@ def _delete(
     unwanted = targets(cluster, objects)
     deleted: list[Applied] = []
     for one in delete(cluster, unwanted, force=force, wait=bool(seconds)):
-        _tell(one.target, _REMOVED[one.change])
+        _report(one.target, _REMOVED[one.change])
         if one.change == "deleted":
             deleted.append(one)
     for one in prune(cluster, platform, unwanted):
-        _tell(one.target, one.change)
+        _report(one.target, one.change)
     if not seconds:
         return
     with Progress() as progress:
-        until_gone(
-            cluster, deleted, seconds, lambda target, text: progress.show(target.title, text)
-        )
+        until_gone(cluster, deleted, seconds, progress.show)
 
 
 _REMOVED = {"deleted": "deleted", "absent": "was not there", "kept": "kept, others use it"}
 
 
-def _tell(target: Target, change: str) -> None:
+def _report(target: Target, change: str) -> None:
     where = f" in {target.namespace}" if target.namespace else ""
     click.echo(f"{target.title}{where}: {change}")
 
 
-def _show(found: Addresses, opened: FunctionFolder) -> None:
+def _print_addresses(found: Addresses, opened: FunctionFolder) -> None:
     from mlserver_pyfunc.deployment.cluster.example_call import curl
 
     click.echo(f"\n{opened.model_name} is ready")
@@ -176,6 +183,6 @@ def _show(found: Addresses, opened: FunctionFolder) -> None:
     if outside:
         click.echo(f"\ncall it:\n  {curl(opened.definition, found.model, outside)}")
     if found.forwarded:
-        way = "\nwhere its name has no address:" if outside else "\ncall it from here:"
+        way = "\nif its name has no address:" if outside else "\ncall it from here:"
         click.echo(f"{way}\n  {found.forward} &")
         click.echo(f"  {curl(opened.definition, found.model, found.forwarded)}")

@@ -18,8 +18,8 @@ SETTLE_SECONDS = 3.0
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 2.0
 
-Show = Callable[[Target, str], None]
-"""Called with an object and the text of its progress line."""
+Show = Callable[[str, str], None]
+"""Called with the title of an object and the text of its progress line."""
 
 
 class NotReadyError(ClusterError):
@@ -95,7 +95,7 @@ def until_gone(cluster: Cluster, deleted: Sequence[Applied], seconds: float, sho
             # Somebody else created a new object of that name.
             if live["metadata"].get("uid") != one.live["metadata"].get("uid"):
                 break
-            show(target, "ending")
+            show(target.title, "ending")
             if time.monotonic() > deadline:
                 holders = ", ".join(live["metadata"].get("finalizers") or ()) or "nothing"
                 raise NotReadyError(
@@ -103,7 +103,7 @@ def until_gone(cluster: Cluster, deleted: Sequence[Applied], seconds: float, sho
                     "the controller of that finalizer has to let it go: is it running?",
                 )
             time.sleep(_FIRST_PAUSE)
-        show(target, "gone")
+        show(target.title, "gone")
 
 
 def _settling(applied: Applied) -> float:
@@ -124,7 +124,7 @@ def _look(cluster: Cluster, watched: Sequence[_Watched], show: Show) -> ClusterE
                 raise
             return error
         _fail_early(one)
-        show(one.target, _line(one))
+        show(one.target.title, _line(one))
     return None
 
 

@@ -99,16 +99,16 @@ class Options(_Model):
     """What a manifest depends on besides the function."""
 
     name: Label | None = _option(
-        None, "Name of the objects. Default: the name of the model, as a DNS label."
+        None, "Name of the objects.  [the name of the model, as a DNS label]"
     )
     namespace: Label | None = _option(
         None,
-        "Namespace of the objects. Default: that of the kubeconfig's context.",
+        "Namespace of the objects.  [that of the kubeconfig's context]",
         "--namespace",
         "-n",
     )
     image: Annotated[str, AfterValidator(names.image)] | None = _option(
-        None, "Image to run. Default: the image that the definition names, else the one built last."
+        None, "Image to run.  [the image that the definition names, else the one built last]"
     )
     shape: Literal["auto", "image", "storage", "inline"] = _option(
         "auto",
@@ -121,7 +121,7 @@ class Options(_Model):
     )
     runtime: Label | None = _option(
         None,
-        "Name of the ServingRuntime or Server. Default: mlserver-pyfunc.",
+        "Name of the ServingRuntime or Server, mlserver-pyfunc by default.",
         only=("kserve", "seldon-v2"),
     )
     cluster_runtime: bool = _option(
@@ -144,7 +144,7 @@ class Options(_Model):
     )
     replicas: Annotated[int, Field(ge=0)] = _option(1, "Number of replicas without autoscaling.")
     min_replicas: Annotated[int, Field(ge=0)] | None = _option(
-        None, "Lower bound of autoscaling. Default: 1."
+        None, "Lower bound of autoscaling.  [1]"
     )
     max_replicas: Annotated[int, Field(ge=1)] | None = _option(
         None, "Upper bound of autoscaling, which it turns on."
@@ -157,12 +157,12 @@ class Options(_Model):
     cpu: Quantity = _option("1", "CPU request.")
     memory: Quantity = _option("1Gi", "Memory request, and the limit.")
     cpu_limit: Quantity | None = _option(
-        None, "CPU limit. Default: none, so that calls can use an idle core."
+        None, "CPU limit.  [none, so that calls can use an idle core]"
     )
     gpus: Annotated[int, Field(ge=0)] = _option(0, "Number of GPUs per replica.")
     gpu_resource: LabelKey = _option("nvidia.com/gpu", "Name of the GPU resource on the cluster.")
     tmp_size: Quantity | None = _option(
-        None, "Size limit of /tmp, the only writable folder. Default: none."
+        None, "Size limit of /tmp, the only writable folder.  [none]"
     )
     env: dict[EnvName, str] = _option(
         {}, "Environment variable. Secrets are refused.", metavar="NAME=VALUE"
@@ -206,7 +206,7 @@ class Options(_Model):
         [], "Secret with credentials of the registry.", "--image-pull-secret", metavar="SECRET"
     )
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = _option(
-        None, "Pull policy of the image. Default: that of Kubernetes."
+        None, "Pull policy of the image.  [that of Kubernetes]"
     )
     run_as_user: Annotated[
         Annotated[int, Field(ge=1)] | None,
