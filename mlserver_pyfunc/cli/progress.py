@@ -1,52 +1,37 @@
-"""How several things are getting on: a table that redraws itself on a terminal, lines elsewhere."""
+"""Shows what several objects are doing: rows on a terminal, a line for each change elsewhere."""
 
 from __future__ import annotations
 
-from types import TracebackType
+import sys
 
-from rich.console import Console
-from rich.live import Live
-from rich.spinner import Spinner
-from rich.table import Table
-from rich.text import Text
+import click
+
+from mlserver_pyfunc.sources.terminal_rows import Rows
 
 DONE = frozenset({"ready", "gone"})
+"""Texts of an object that nothing is waited for any more."""
 
 
 class Progress:
-    """Shows what each of several named things is doing, on standard error."""
+    """Shows what each of several named objects is doing, on standard error."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._rows = Rows() if sys.stderr.isatty() else None
         self._texts: dict[str, str] = {}
-        self._spinner = Spinner("dots")
-        self._live = Live(get_renderable=self._drawn, console=self._console, transient=True)
 
     def __enter__(self) -> Progress:
-        if self._console.is_terminal:
-            self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._console.is_terminal:
-            self._live.stop()
+    def __exit__(self, *error: object) -> None:
+        if self._rows:
+            self._rows.close()
 
     def show(self, name: str, text: str) -> None:
-        """Sets what one of them is doing now."""
+        """Sets what one object is doing now; the same text again shows nothing."""
         if self._texts.get(name) == text:
             return
         self._texts[name] = text
-        if not self._console.is_terminal:
-            self._console.print(Text(f"{name}: {text}"), soft_wrap=True)
-
-    def _drawn(self) -> Table:
-        table = Table.grid(padding=(0, 1))
-        for name, text in self._texts.items():
-            mark = Text("✓", style="green") if text in DONE else self._spinner
-            table.add_row(mark, Text(name, style="bold"), Text(text))
-        return table
+        if self._rows:
+            self._rows.show(name, text, is_done=text in DONE)
+        else:
+            click.echo(f"{name}: {text}", err=True)

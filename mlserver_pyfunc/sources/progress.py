@@ -1,11 +1,14 @@
-"""Shows the progress of a long fetch: one changing line on a terminal, log lines elsewhere."""
+"""Shows the progress of long work: changing rows on a terminal, log lines elsewhere."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
-from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .terminal_rows import Rows
 
 # MLServer configures only loggers below its own name.
 logger = logging.getLogger("mlserver.pyfunc")
@@ -31,19 +34,14 @@ class Progress:
         self._terminal = sys.stderr.isatty()
         self._interval = _TERMINAL_SECONDS if self._terminal else _LOG_SECONDS
         self._next = time.monotonic() + self._interval
-        self._shown = False
+        self._rows: Rows | None = None
 
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._shown and self._terminal:
-            sys.stderr.write("\n")
+    def __exit__(self, *error: object) -> None:
+        if self._rows:
+            self._rows.close()
 
     def add(self, amount: int) -> None:
         """Adds the amount that was done since the last call."""
@@ -56,16 +54,19 @@ class Progress:
         if now < self._next:
             return
         self._next = now + self._interval
-        self._shown = True
-        if self._terminal:
-            sys.stderr.write(f"\r\x1b[K{self._line()}")
-            sys.stderr.flush()
-        else:
-            logger.info("%s", self._line())
+        if not self._terminal:
+            logger.info("%s: %s", self._what, self._amount())
+            return
+        if self._rows is None:
+            # Imported here: a server without a terminal needs no Rich.
+            from .terminal_rows import Rows
 
-    def _line(self) -> str:
+            self._rows = Rows()
+        self._rows.show(self._what, self._amount())
+
+    def _amount(self) -> str:
         if self._unit != "bytes":
             of = f" of {self.total}" if self.total else ""
-            return f"{self._what}: {self._done}{of} {self._unit}"
+            return f"{self._done}{of} {self._unit}"
         of = f" of {self.total / 2**20:.1f}" if self.total else ""
-        return f"{self._what}: {self._done / 2**20:.1f}{of} MiB"
+        return f"{self._done / 2**20:.1f}{of} MiB"
