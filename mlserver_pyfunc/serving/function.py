@@ -229,9 +229,8 @@ class Function:
                 logger.warning(
                     'function "%s" runs in the server\'s process, where serving.%s does not count: '
                     "set serving.isolation to process",
-                    self.model_name,
-                    ", serving.".join(serving.for_processes),
-                )
+                    self.model_name, ", serving.".join(serving.for_processes),
+                )  # fmt: skip
             runner = InProcessRunner(spec, self.contract, serving, context)
         if serving.batch is None:
             return runner
@@ -255,11 +254,7 @@ class Function:
         return WorkerRunner(spec, self.contract, self.definition.serving, environment.python)
 
     def _new_spec(self, tree: SourceTree) -> HandlerSpec:
-        definition, source, serving = (
-            self.definition,
-            self.definition.source,
-            self.definition.serving,
-        )
+        definition, source = self.definition, self.definition.source
         return HandlerSpec(
             model_name=self.model_name,
             model_version=self.model_version,
@@ -273,8 +268,8 @@ class Function:
             default_module=tree.module,
             inline=tree.inline,
             definition=definition.model_dump(mode="json"),
-            concurrency=serving.concurrency,
-            memory_limit=serving.memory_limit,
+            concurrency=definition.serving.concurrency,
+            memory_limit=definition.serving.memory_limit,
         )
 
     def _failure(self, phase: str, cause: str) -> LoadError:

@@ -31,9 +31,8 @@ async def drain(active: ActiveCalls, model_name: str) -> None:
     if not await active.drain(UNLOAD_SECONDS):
         logger.warning(
             'function "%s": calls still run after %g s, unloading all the same',
-            model_name,
-            UNLOAD_SECONDS,
-        )
+            model_name, UNLOAD_SECONDS,
+        )  # fmt: skip
 
 
 @dataclass(slots=True)

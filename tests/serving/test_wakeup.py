@@ -20,13 +20,13 @@ def wakeup(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> W
     return WakeupSemaphore()
 
 
-def test_each_ring_ends_one_wait_of_one_thread(wakeup: WakeupSemaphore) -> None:
-    heard: Counter[int] = Counter()
+def test_each_release_ends_one_acquire_of_one_thread(wakeup: WakeupSemaphore) -> None:
+    woken: Counter[int] = Counter()
 
     def listen(number: int) -> None:
         for _ in range(50):
             wakeup.acquire()
-            heard[number] += 1
+            woken[number] += 1
 
     threads = [threading.Thread(target=listen, args=(number,), daemon=True) for number in range(4)]
     for thread in threads:
@@ -34,11 +34,11 @@ def test_each_ring_ends_one_wait_of_one_thread(wakeup: WakeupSemaphore) -> None:
     for _ in range(199):
         wakeup.release()
     deadline = time.monotonic() + 10
-    while heard.total() < 199:
+    while woken.total() < 199:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     time.sleep(0.05)
-    assert heard.total() == 199
+    assert woken.total() == 199
     wakeup.release()
     for thread in threads:
         thread.join(10)
@@ -46,11 +46,11 @@ def test_each_ring_ends_one_wait_of_one_thread(wakeup: WakeupSemaphore) -> None:
 
 
 def test_a_signal_does_not_end_a_wait(wakeup: WakeupSemaphore) -> None:
-    heard = threading.Event()
+    woken = threading.Event()
 
     def listen() -> None:
         wakeup.acquire()
-        heard.set()
+        woken.set()
 
     thread = threading.Thread(target=listen, daemon=True)
     before = signal.signal(signal.SIGUSR1, lambda *_: None)
@@ -62,9 +62,9 @@ def test_a_signal_does_not_end_a_wait(wakeup: WakeupSemaphore) -> None:
             signal.pthread_kill(thread.ident, signal.SIGUSR1)
         time.sleep(0.05)
         assert thread.is_alive()
-        assert not heard.is_set()
+        assert not woken.is_set()
         wakeup.release()
-        assert heard.wait(10)
+        assert woken.wait(10)
     finally:
         signal.signal(signal.SIGUSR1, before)
 

@@ -52,7 +52,7 @@ class Dispatcher:
         self._queue: deque[PendingCall[Worker]] = deque()
         self._numbers = itertools.count(1)
         self._loop = asyncio.get_running_loop()
-        self._deadlines = Deadlines[PendingCall[Worker]](serving.timeout, self._expire)
+        self._deadlines = Deadlines(serving.timeout, self._expire)
         self._prefetch = Prefetch(serving, metrics, self._take_back)
 
     @property
@@ -96,7 +96,10 @@ class Dispatcher:
         worker = self._free_worker()
         if self._is_full(worker):
             raise self._queue_full()
-        pending = PendingCall[Worker](call, next(self._numbers), self._loop.create_future())
+        # Not PendingCall[Worker](...): a subscripted class is slower to call.
+        pending: PendingCall[Worker] = PendingCall(
+            call, next(self._numbers), self._loop.create_future()
+        )
         self._deadlines.start(pending)
         self.active.add()
         if worker is None:
@@ -140,6 +143,7 @@ class Dispatcher:
         elif self.handler_info.streams:
             worker.process.connection.send(Kind.CLOSE, pending.number)
         if self.handler_info.streams or self.handler_info.can_cancel:
+            # The handler gets its time limit once more to end. Then its worker is killed.
             self._deadlines.start(pending)
         pending.future.cancel()
 

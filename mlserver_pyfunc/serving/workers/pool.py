@@ -261,11 +261,8 @@ class WorkerRunner:
         self._metrics.count_exit("init")
         logger.error(
             "%s: worker %d cannot be started, next try in %g s: %s",
-            self._model_name,
-            slot.index,
-            slot.delay,
-            reason,
-        )
+            self._model_name, slot.index, slot.delay, reason,
+        )  # fmt: skip
         self._note_crash_loop()
 
     def _note_crash_loop(self) -> None:

@@ -114,7 +114,7 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.fixture(params=[WORKERS, 1], ids=["pool", "alone"])
 def up(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """How many workers there are. One alone is sent calls ahead."""
+    """Number of workers. Only a single worker gets prefetched calls."""
     monkeypatch.setattr(prefetch, "BRIEF_SECONDS", 1)
     count: int = request.param
     return count

@@ -23,13 +23,13 @@ class Server:
         self.tokens = tokens
         self._wakeup = wakeup
 
-    def send(self, *numbers: int, permit: bool = False) -> None:
+    def send(self, *numbers: int, token: bool = False) -> None:
         """Sends calls in one packet."""
-        calls = [self.codec.encode(Kind.CALL, n, needs_token=permit) for n in numbers]
+        calls = [self.codec.encode(Kind.CALL, n, needs_token=token) for n in numbers]
         self.connection.send(b"".join(calls))
 
     def receive(self) -> list[int]:
-        """Numbers of the messages that have come, whether the wakeup was rung or not."""
+        """Numbers of the messages that have come, also those without a wakeup."""
         numbers = []
         while True:
             try:
@@ -38,8 +38,8 @@ class Server:
                 return numbers
             numbers += [message.call for message in self.codec.decode(packet)]
 
-    def rung(self) -> int:
-        """For how many messages the wakeup was rung since it was last asked."""
+    def announced(self) -> int:
+        """Returns how many packets the worker has announced since the last call."""
         try:
             return int.from_bytes(os.read(self._wakeup, 8), sys.byteorder)
         except BlockingIOError:
@@ -66,18 +66,18 @@ def number(channel: Channel) -> int:
     return message.call
 
 
-def test_the_bell_is_rung_once_for_results_that_are_held(ends: tuple[Server, Channel]) -> None:
+def test_one_wakeup_announces_several_results(ends: tuple[Server, Channel]) -> None:
     server, channel = ends
     server.send(1, 2, 3)
     for expected in (1, 2, 3):
         assert number(channel) == expected
-        assert server.rung() == 0
+        assert server.announced() == 0
         channel.post(channel.codec.encode(Kind.RESULT, expected), coalesce=True)
         assert server.receive() == [expected], "sent at once, so that it outlives the worker"
-    assert server.rung() == 3
+    assert server.announced() == 3
 
 
-def test_the_bell_is_rung_before_the_worker_waits(
+def test_the_server_is_woken_before_the_worker_waits(
     ends: tuple[Server, Channel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, channel = ends
@@ -85,23 +85,25 @@ def test_the_bell_is_rung_before_the_worker_waits(
     number(channel)
     channel.post(channel.codec.encode(Kind.RESULT, 1), coalesce=True)
     number(channel)
-    assert server.rung() == 0
+    assert server.announced() == 0
     server.send(3)
     number(channel)
-    assert server.rung() == 1
+    assert server.announced() == 1
 
 
-def test_a_result_that_is_not_held_rings_for_those_before(ends: tuple[Server, Channel]) -> None:
+def test_a_message_that_is_not_coalesced_announces_those_before(
+    ends: tuple[Server, Channel],
+) -> None:
     server, channel = ends
     server.send(1, 2, 3)
     number(channel)
     channel.post(channel.codec.encode(Kind.RESULT, 1), coalesce=True)
     channel.send(Kind.LOG, head={"text": "x"})
-    assert server.rung() == 2
+    assert server.announced() == 2
 
 
 @pytest.mark.parametrize("limit", ["COALESCE_SECONDS", "COALESCE_BYTES"])
-def test_nothing_is_held_for_long(
+def test_nothing_stays_unannounced_for_long(
     ends: tuple[Server, Channel], monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
     monkeypatch.setattr(channels, limit, 0)
@@ -109,7 +111,7 @@ def test_nothing_is_held_for_long(
     server.send(1, 2)
     number(channel)
     channel.post(channel.codec.encode(Kind.RESULT, 1), coalesce=True)
-    assert server.rung() == 1
+    assert server.announced() == 1
 
 
 def test_the_end_of_the_connection_is_none(ends: tuple[Server, Channel]) -> None:
@@ -118,10 +120,10 @@ def test_the_end_of_the_connection_is_none(ends: tuple[Server, Channel]) -> None
     assert channel.receive() is None
 
 
-def test_a_call_without_its_permit_is_dropped(ends: tuple[Server, Channel]) -> None:
+def test_a_call_without_a_token_is_dropped(ends: tuple[Server, Channel]) -> None:
     server, channel = ends
     server.send(1)
-    server.send(2, 3, 4, permit=True)
+    server.send(2, 3, 4, token=True)
     os.write(server.tokens, (2).to_bytes(8, sys.byteorder))
     messages = [channel.receive() for _ in range(4)]
     assert [channel.claim(m) for m in messages if m is not None] == [True, True, True, False]

@@ -1,4 +1,4 @@
-"""Brief calls are sent to a worker before it has ended those before them."""
+"""Prefetch: brief calls are queued in a worker while it is busy."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ async def test_a_call_past_its_limit_fails_alone(tmp_path: Path) -> None:
         assert [answer.tolist() for answer in answers] == [[0, 2 * n] for n in range(10)]
 
 
-async def test_calls_that_wait_too_long_ahead_are_over_their_limit(tmp_path: Path) -> None:
+async def test_prefetched_calls_that_wait_too_long_are_over_their_limit(tmp_path: Path) -> None:
     async with subject(tmp_path, timeout=1) as function:
         await warm_up(function)
         failed = await asyncio.gather(*start(function, [3] + [0] * 5), return_exceptions=True)
@@ -156,7 +156,7 @@ async def test_calls_that_wait_too_long_ahead_are_over_their_limit(tmp_path: Pat
         assert notes(tmp_path)[50:] == [0, 1], "only the first had begun"
 
 
-async def test_those_sent_ahead_count_as_waiting(tmp_path: Path) -> None:
+async def test_prefetched_calls_count_as_waiting(tmp_path: Path) -> None:
     async with subject(tmp_path, max_queue=4) as function:
         await warm_up(function)
         answers = await asyncio.gather(*start(function, [0] * 20), return_exceptions=True)
@@ -203,7 +203,7 @@ async def test_an_error_is_its_calls_alone(tmp_path: Path) -> None:
                 assert answer.tolist() == [0, 2 * number]
 
 
-async def test_big_tensors_go_ahead_as_far_as_memory_goes() -> None:
+async def test_big_tensors_are_prefetched_up_to_a_size() -> None:
     async with loaded("def handler(x):\n    return x[:1]\n", max_queue=1000) as function:
         for _ in range(50):
             await call(function, 1)
@@ -215,7 +215,7 @@ async def test_big_tensors_go_ahead_as_far_as_memory_goes() -> None:
         assert [answer.arrays[0].array[0] for answer in answers] == list(range(20))
 
 
-async def test_big_tensors_go_ahead_too(tmp_path: Path) -> None:
+async def test_big_tensors_are_prefetched_too(tmp_path: Path) -> None:
     async with loaded("def handler(x):\n    return x * 2\n", max_queue=1000) as function:
         sizes = [1, 50_000, 3, 100_000, 5_000, 2] * 10
         answers = await asyncio.gather(*(call(function, *([n] * n)) for n in sizes))
@@ -264,7 +264,7 @@ async def test_a_call_past_its_limit_takes_none_with_it(tmp_path: Path) -> None:
 async def test_each_call_runs_once_whatever_is_taken_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Calls of uneven length, as many at a time as are sent ahead, to three workers."""
+    """Calls of uneven length, as many at a time as are prefetched, to three workers."""
     code = """
 import os, time
 

@@ -263,7 +263,9 @@ async def test_a_worker_is_replaced_after_its_share_of_calls() -> None:
         assert len(seen) >= 4, "workers were not replaced"
         assert function.ready
         await until(lambda: len(children()) == 2)
-        assert "last_exit" not in function.metadata, "a worn out worker is no failure"
+        assert "last_exit" not in function.metadata, (
+            "a worker that reached max_requests is no failure"
+        )
 
 
 async def test_memory_over_the_limit_is_a_clear_error() -> None:
@@ -417,7 +419,7 @@ async def test_a_worker_that_breaks_the_connection_is_replaced() -> None:
         assert (await call(function, 0, 1)).tolist() == [0, 2]
 
 
-async def test_a_worker_that_speaks_nonsense_is_replaced() -> None:
+async def test_a_worker_that_breaks_the_protocol_is_replaced() -> None:
     code = """
 import os, sys, time
 

@@ -38,7 +38,7 @@ def test_what_is_read_cannot_be_written(arena: int) -> None:
         array[0] = 1
 
 
-def test_a_region_is_unread_once_its_last_array_is_gone(arena: int) -> None:
+def test_a_region_is_released_once_its_last_array_is_gone(arena: int) -> None:
     writer, reader = Writer(arena), Reader(arena)
     offset = writer.allocate(64)
     array = np.frombuffer(reader.read(offset, 64), dtype="<f4").reshape(4, 4)

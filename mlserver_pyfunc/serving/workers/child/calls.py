@@ -128,7 +128,7 @@ class Calls:
         self._memory_note = memory_note
         self._process = os.getpid()
         self._typical = TypicalDuration()
-        self._demands: dict[int, Callable[[bool], None]] = {}
+        self._demands: dict[int, Callable[[bool], object]] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
     def answer(self, message: Message) -> None:
@@ -194,7 +194,7 @@ class Calls:
             run = self._answer_async(message)
         else:
             wanted: asyncio.Queue[bool] = asyncio.Queue()
-            self._demands[number] = lambda more: _put(loop, wanted, more)
+            self._demands[number] = lambda more: loop.call_soon_threadsafe(wanted.put_nowait, more)
             run = self._stream_async(message, wanted)
 
         def start() -> None:
@@ -306,7 +306,3 @@ class Calls:
         """
         if os.getpid() != self._process:
             os._exit(0)
-
-
-def _put(loop: asyncio.AbstractEventLoop, wanted: asyncio.Queue[bool], more: bool) -> None:
-    loop.call_soon_threadsafe(wanted.put_nowait, more)
