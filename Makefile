@@ -1,4 +1,4 @@
-# Everyday commands: make setup, demo, test, lint, bench, docs.
+# Everyday commands: make setup, demo, test, test-all, lint, bench, docs.
 # PYTHON=python3.12 chooses the interpreter, ARGS=... goes to the tool that is run.
 
 # The first interpreter in PATH that MLServer supports.
@@ -18,7 +18,7 @@ install = if uv --version >/dev/null 2>&1; then uv=uv; \
 	else $(bin)/python -m pip install $(quiet) uv && uv=$(bin)/uv; fi && \
 	$$uv pip install --quiet --python $(bin)/python -e '$(extras)'
 
-.PHONY: setup demo test lint bench docs clean
+.PHONY: setup demo test test-rest test-all lint bench docs clean
 
 setup: $(installed)
 
@@ -35,8 +35,20 @@ $(installed): pyproject.toml
 demo: setup
 	@$(bin)/python examples/demo.py $(ARGS)
 
+# Each process runs whole files of tests. The longest come first.
+pytest := $(bin)/python -m pytest
+parallel := -n 2 --dist loadgroup --no-loadscope-reorder
+
+# What a newcomer runs: some minutes. ARGS chooses other tests, in one process.
 test: setup
-	$(bin)/python -m pytest $(ARGS)
+	$(pytest) $(if $(ARGS),$(ARGS),$(parallel) -m "not heavy")
+
+# What takes longer or needs more programs: tests/needs.py says which.
+test-rest: setup
+	$(pytest) $(parallel) -m heavy $(ARGS)
+
+test-all: setup
+	$(pytest) $(parallel) $(ARGS)
 
 lint: setup
 	$(bin)/ruff check .

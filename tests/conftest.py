@@ -33,12 +33,45 @@ def _add_pythons_to_path() -> None:
 _add_pythons_to_path()
 
 from . import needs  # noqa: E402  finds interpreters as it is imported
+from .places import ROOT  # noqa: E402
 
 # A shared machine is slow now and then: that is no failure of what is under test.
 settings.register_profile(
     "default", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("default")
+
+
+# `make test` leaves out the tests marked `heavy`, `make test-rest` runs only those, and
+# `make test-all` runs all. Heavy are these files, which take minutes or need more than one Python,
+# and the single tests that have the marker in their own file.
+HEAVY = (
+    "tests/client/playground/test_browser.py",
+    "tests/client/playground/test_openapi.py",
+    "tests/deployment/engines/",
+    "tests/docs/test_benchmarks.py",
+    "tests/docs/test_wheel.py",
+    "tests/hosts/mlserver/test_fastpath.py",
+    "tests/hosts/mlserver/test_isolation.py",
+    "tests/hosts/mlserver/test_load.py",
+    "tests/hosts/mlserver/test_process_tuning.py",
+    "tests/hosts/mlserver/test_read_only.py",
+    "tests/serving/faults/",
+    "tests/testing/test_strategies.py",
+)
+# pytest-xdist runs the tests of a file in one process: they share servers. These folders go to one
+# process as a whole, because their files share what takes longest to make.
+TOGETHER = ("tests/deployment/engines/",)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        path = item.path.relative_to(ROOT).as_posix()
+        if path.startswith(HEAVY):
+            item.add_marker(pytest.mark.heavy)
+        group = next(filter(path.startswith, TOGETHER), path)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -12,7 +12,7 @@ import pytest
 from tests.places import ROOT
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.server
 @pytest.mark.timeout(900)
 @pytest.mark.needs("h2load")

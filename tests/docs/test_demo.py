@@ -58,6 +58,7 @@ def test_demo_says_that_the_server_ended(tmp_path: Path) -> None:
     assert any("no_such_module" in line for line in log)
 
 
+@pytest.mark.heavy
 def test_demo_says_what_it_waits_for(tmp_path: Path) -> None:
     copy = copy_with_model("import time\ntime.sleep(600)\n", tmp_path)
     command = [sys.executable, "examples/demo.py"]

@@ -44,7 +44,7 @@ def test_holds_the_package_its_schema_and_its_licence(wheel: Path) -> None:
 
 
 @pytest.mark.server
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_serves_an_example_from_an_environment_of_its_own(
     wheel: Path, serve: Serve, tmp_path: Path
 ) -> None:

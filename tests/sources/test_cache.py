@@ -44,7 +44,7 @@ def tree_of(size: int, name: str) -> cache.Entry:
     return cache.obtain(name, make)
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["git", "archive"])
 def test_ten_processes_fetch_once(
     kind: str,
@@ -100,7 +100,7 @@ def killed_fetches(uri: str) -> Iterator[Callable[[int], int]]:
         yield fetch_killed
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["git", "archive"])
 def test_a_start_after_a_kill_at_any_call_succeeds(
     kind: str,
@@ -132,7 +132,7 @@ def test_a_start_after_a_kill_at_any_call_succeeds(
             assert not list(cache_folder.glob("tmp/*")), "what the killed one left is removed"
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_a_start_after_a_kill_during_a_download_succeeds(
     file_server: FileServer, cache_folder: Path
 ) -> None:

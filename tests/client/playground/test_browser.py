@@ -18,7 +18,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from .conftest import ARTIFACTS
 
-pytestmark = [pytest.mark.browser, pytest.mark.server]
+pytestmark = pytest.mark.server
 
 
 class Page:

@@ -50,7 +50,7 @@ def controller(cluster: FakeCluster, live: Object, age: float) -> None:
     cluster.pod(POD, labels, status)
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_the_document_replays(cli: Cli, cluster: FakeCluster, tmp_path: Path) -> None:
     cluster.stories["InferenceService"] = controller
     shutil.copytree(IRIS, tmp_path / "iris")

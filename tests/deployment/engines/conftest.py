@@ -18,13 +18,6 @@ from .storage import Storage
 STOCK = "localhost/pyfunc-tests/stock"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.engine)
-            item.add_marker(pytest.mark.slow)
-
-
 @pytest.fixture(scope="session")
 def storage(pytestconfig: pytest.Config) -> Iterator[Storage]:
     require("image builds")

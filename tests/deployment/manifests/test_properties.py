@@ -99,7 +99,7 @@ DEFINITIONS = st.fixed_dictionaries(
 )
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize(("platform", "shape"), SHAPES)
 @settings(
     max_examples=8,

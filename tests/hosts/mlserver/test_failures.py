@@ -259,7 +259,7 @@ def test_health_and_metadata_answer_while_a_sync_handler_blocks(
     _stays_responsive(model, 1.5, server, grpc_call)
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_health_and_metadata_answer_while_a_sync_handler_blocks_for_ten_seconds(
     server: ServerProcess, grpc_call: GrpcCall
 ) -> None:

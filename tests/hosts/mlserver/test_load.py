@@ -16,7 +16,7 @@ from .process import ServerProcess, serving
 from .wire import Reply, rest_infer
 
 LOADS = pytest.mark.parametrize(
-    ("clients", "seconds"), [(16, 3), pytest.param(32, 30, marks=pytest.mark.slow)]
+    ("clients", "seconds"), [(16, 3), pytest.param(32, 30, marks=pytest.mark.heavy)]
 )
 
 

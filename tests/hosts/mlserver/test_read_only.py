@@ -83,7 +83,7 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
         yield running
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_a_server_needs_no_more_than_a_temporary_folder(
     server: ServerProcess, tmp_path: Path
 ) -> None:

@@ -107,7 +107,7 @@ DEEDS = {**DEADLY, **CONTAINED}
 EVERYDAY = ("segfault", "exit-0", "forks-left")
 
 every_death = pytest.mark.parametrize(
-    "death", [n if n in EVERYDAY else pytest.param(n, marks=pytest.mark.slow) for n in DEADLY]
+    "death", [n if n in EVERYDAY else pytest.param(n, marks=pytest.mark.heavy) for n in DEADLY]
 )
 pytestmark = pytest.mark.timeout(120)
 
@@ -235,8 +235,8 @@ async def test_during_init(death: str, total: Tally, tmp_path: Path, up: int) ->
     "sent",
     [
         signal.SIGKILL,
-        pytest.param(signal.SIGSEGV, marks=pytest.mark.slow),
-        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGSEGV, marks=pytest.mark.heavy),
+        pytest.param(signal.SIGTERM, marks=pytest.mark.heavy),
     ],
     ids=str,
 )

@@ -7,7 +7,7 @@ import pytest
 from .soak import growth, soak
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.server
 @pytest.mark.timeout(240)
 def test_a_minute_of_mixed_load_leaves_nothing_behind(tmp_path: Path) -> None:
