@@ -13,15 +13,15 @@ from mlserver_pyfunc.definition import PYTHON_VERSIONS
 from mlserver_pyfunc.environments import uv
 
 
-def _add_pythons_to_path() -> None:
-    """Adds the interpreters of the user's own home to PATH.
+def _complete_path() -> None:
+    """Adds the system's folders and the interpreters of the user's own home to PATH.
 
     Problem: a test, or the whole run, may have a HOME of its own, and pyenv and uv keep their
     interpreters in the home folder. Passing PYENV_ROOT and UV_PYTHON_INSTALL_DIR on does not help
     where a test clears the environment. All programs look in PATH.
     """
     with mock.patch.dict(os.environ, HOME=pwd.getpwuid(os.getuid()).pw_dir):
-        folders = os.environ["PATH"].split(os.pathsep)
+        folders = [*os.environ["PATH"].split(os.pathsep), "/usr/local/sbin", "/usr/sbin", "/sbin"]
         for version in PYTHON_VERSIONS:
             try:
                 folders.append(str(uv.find_python(version).parent))
@@ -30,7 +30,7 @@ def _add_pythons_to_path() -> None:
     os.environ["PATH"] = os.pathsep.join(dict.fromkeys(folders))
 
 
-_add_pythons_to_path()
+_complete_path()
 
 from . import needs  # noqa: E402  finds interpreters as it is imported
 from .places import ROOT  # noqa: E402
