@@ -32,7 +32,7 @@ def _threads() -> list[threading.Thread]:
     return [t for t in threading.enumerate() if t.name.startswith("pyfunc-iris")]
 
 
-async def _until(condition: Callable[[], Any], message: str, seconds: float = 5) -> None:
+async def _until(condition: Callable[[], Any], message: str, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, message
@@ -148,14 +148,13 @@ async def test_the_event_loop_goes_on_while_a_call_blocks(make: Any) -> None:
     executor = make()
     for _ in range(20):  # short calls first: the executor may have learnt to expect them
         await executor.run(lambda: None)
-    task = asyncio.ensure_future(executor.run(lambda: time.sleep(0.5)))
-    slowest = 0.0
-    await asyncio.sleep(0)
-    while not task.done():
-        started = time.monotonic()
+    go = threading.Event()
+    task = asyncio.ensure_future(executor.run(lambda: go.wait(60)))
+    for _ in range(50):
         await asyncio.sleep(0.001)
-        slowest = max(slowest, time.monotonic() - started)
-    assert slowest < 0.25
+    assert not task.done()
+    go.set()
+    assert (await task).get(), "the event loop waited for the call"
 
 
 async def test_beyond_the_queue_calls_are_refused_at_once(make: Any) -> None:
@@ -205,10 +204,8 @@ async def test_a_call_past_its_limit_is_answered_and_keeps_its_slot_until_it_end
     make: Any,
 ) -> None:
     executor, go = make(timeout=0.1), threading.Event()
-    started = time.monotonic()
     with pytest.raises(TimeLimitError) as caught:
-        await executor.run(lambda: go.wait(5))
-    assert time.monotonic() - started < 1
+        await executor.run(lambda: go.wait(60))
     assert str(caught.value) == (
         'call of model "iris" passed its time limit of 0.1 s (serving.timeout)'
     )
@@ -221,7 +218,7 @@ async def test_a_call_past_its_limit_is_answered_and_keeps_its_slot_until_it_end
 async def test_a_model_has_a_slot_while_one_of_two_is_held(make: Any) -> None:
     executor, go = make(2, timeout=0.1), threading.Event()
     with pytest.raises(TimeLimitError):
-        await executor.run(lambda: go.wait(5))
+        await executor.run(lambda: go.wait(60))
     assert executor.has_slot
     assert (await executor.run(lambda: 1)).get() == 1
     go.set()
@@ -230,7 +227,7 @@ async def test_a_model_has_a_slot_while_one_of_two_is_held(make: Any) -> None:
 async def test_a_call_that_waited_past_its_limit_never_runs(make: Any) -> None:
     executor, go, ran = make(timeout=0.1), threading.Event(), []
     with pytest.raises(TimeLimitError):
-        await asyncio.gather(executor.run(lambda: go.wait(5)), executor.run(lambda: ran.append(1)))
+        await asyncio.gather(executor.run(lambda: go.wait(60)), executor.run(lambda: ran.append(1)))
     await asyncio.sleep(0.2)
     go.set()
     await _until(lambda: executor.has_slot, "the slot is not free again")
@@ -248,14 +245,14 @@ async def test_a_coroutine_past_its_limit_is_cancelled(make: Any) -> None:
 
     async def call() -> None:
         try:
-            await asyncio.sleep(10)
+            await asyncio.sleep(3600)
         finally:
             ended.append("cancelled")
 
     with pytest.raises(TimeLimitError):
         await executor.run_async(call)
-    await _until(lambda: ended, "it was not cancelled", 1)
-    await _until(lambda: executor.has_slot, "the slot is not free again", 1)
+    await _until(lambda: ended, "it was not cancelled")
+    await _until(lambda: executor.has_slot, "the slot is not free again")
     assert (await executor.run_async(lambda: asyncio.sleep(0, 1))).get() == 1
 
 
@@ -274,7 +271,7 @@ async def test_a_coroutine_that_will_not_be_cancelled_keeps_its_slot(make: Any) 
     await asyncio.sleep(0.02)
     assert not executor.has_slot
     go.set()
-    await _until(lambda: executor.has_slot, "the slot is not free again", 1)
+    await _until(lambda: executor.has_slot, "the slot is not free again")
 
 
 async def test_a_cancelled_coroutine_call_cancels_the_coroutine(make: Any) -> None:
@@ -282,7 +279,7 @@ async def test_a_cancelled_coroutine_call_cancels_the_coroutine(make: Any) -> No
 
     async def call() -> None:
         try:
-            await asyncio.sleep(10)
+            await asyncio.sleep(3600)
         finally:
             ended.set()
 
@@ -291,8 +288,8 @@ async def test_a_cancelled_coroutine_call_cancels_the_coroutine(make: Any) -> No
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await asyncio.wait_for(ended.wait(), 1)
-    assert await executor.active.drain(1)
+    await asyncio.wait_for(ended.wait(), 60)
+    assert await executor.active.drain(60)
 
 
 async def test_a_cancelled_call_that_waits_never_runs_and_leaves_the_queue(make: Any) -> None:
@@ -391,7 +388,7 @@ async def test_a_stream_that_is_left_is_closed_and_frees_its_slot(kind: str, mak
     await stream.__anext__()
     await stream.aclose()
     await _until(lambda: closed, "the generator was not closed", 1)
-    assert await executor.active.drain(1)
+    assert await executor.active.drain(60)
     assert [o.get() async for o in _stream(executor, kind, 2, [], [])] == [0, 1]
 
 
@@ -409,7 +406,7 @@ async def test_a_stream_whose_reader_is_cancelled_is_closed(kind: str, make: Any
     with pytest.raises(asyncio.CancelledError):
         await reader
     await _until(lambda: closed, "the generator was not closed", 2)
-    assert await executor.active.drain(1)
+    assert await executor.active.drain(60)
 
 
 @pytest.mark.parametrize("error", ERRORS[:5], ids=lambda e: type(e).__name__)
@@ -439,15 +436,15 @@ async def test_an_item_past_the_limit_ends_a_stream(kind: str, make: Any) -> Non
 
     def slow() -> Iterator[int]:
         yield 1
-        go.wait(5)
+        go.wait(60)
         yield 2
 
     async def slow_async() -> AsyncIterator[int]:
         yield 1
-        await asyncio.sleep(10)
+        await asyncio.sleep(3600)
         yield 2
 
-    executor = make(timeout=0.1)
+    executor = make(timeout=1)
     stream = executor.stream(slow) if kind == "sync" else executor.stream_async(slow_async)
     assert (await stream.__anext__()).get() == 1
     with pytest.raises(TimeLimitError):
@@ -461,15 +458,15 @@ async def test_an_item_past_the_limit_ends_a_stream(kind: str, make: Any) -> Non
 async def test_the_limit_is_of_each_item_not_of_the_stream(kind: str, make: Any) -> None:
     def slow() -> Iterator[int]:
         for number in range(5):
-            time.sleep(0.05)
+            time.sleep(0.4)
             yield number
 
     async def slow_async() -> AsyncIterator[int]:
         for number in range(5):
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.4)
             yield number
 
-    executor = make(timeout=0.2)
+    executor = make(timeout=1.5)
     stream = executor.stream(slow) if kind == "sync" else executor.stream_async(slow_async)
     assert [outcome.get() async for outcome in stream] == [0, 1, 2, 3, 4]
 
@@ -493,21 +490,21 @@ async def test_a_stream_that_is_never_read_takes_nothing(kind: str, make: Any) -
 
 
 async def test_an_async_stream_that_waits_for_a_slot_is_held_to_the_limit(make: Any) -> None:
-    executor = make(max_queue=1, timeout=0.1)
+    executor = make(max_queue=1, timeout=1)
     first = executor.stream_async(lambda: _numbers_async(10, [], []))
     await first.__anext__()
     second = executor.stream_async(lambda: _numbers_async(10, [], []))
     with pytest.raises(TimeLimitError):
-        await asyncio.wait_for(second.__anext__(), 2)
+        await asyncio.wait_for(second.__anext__(), 60)
     await first.aclose()
 
 
 async def test_a_sync_stream_that_waits_for_a_slot_is_held_to_the_limit(make: Any) -> None:
-    executor = make(max_queue=1, timeout=0.1)
+    executor = make(max_queue=1, timeout=1)
     first = executor.stream(lambda: _numbers(10, [], []))
     await first.__anext__()
     second = executor.stream(lambda: _numbers(10, [], []))
     with pytest.raises(TimeLimitError):
-        await asyncio.wait_for(second.__anext__(), 2)
+        await asyncio.wait_for(second.__anext__(), 60)
     await first.aclose()
     await second.aclose()

@@ -16,7 +16,7 @@ from mlserver_pyfunc.serving.function import Function
 from tests.serving.workers.functions import request
 
 CLIENTS = 16
-HANG_SECONDS = 20.0
+HANG_SECONDS = 80.0
 """A call that takes longer is a hang: no limit of the function allows it."""
 
 _SIZES = (2, 50, 20_000)

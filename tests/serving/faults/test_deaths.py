@@ -22,8 +22,8 @@ from tests.serving.workers.functions import X, Y, call, children, loaded, reques
 from .load import Load, Tally
 
 WORKERS = 3
-RECOVERY_SECONDS = float(os.environ.get("PYFUNC_RECOVERY_SECONDS", "2"))
-"""Raise it where the machine is shared: it bounds how long a new process takes to start."""
+RECOVERY_SECONDS = 60
+"""Bounds how long a new process takes to start, also on a busy machine."""
 
 # x[0] says what to do, x[1] when: 0 at once, else so many milliseconds after the answer is made.
 CODE = """
@@ -109,7 +109,6 @@ EVERYDAY = ("segfault", "exit-0", "forks-left")
 every_death = pytest.mark.parametrize(
     "death", [n if n in EVERYDAY else pytest.param(n, marks=pytest.mark.heavy) for n in DEADLY]
 )
-pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(params=[WORKERS, 1], ids=["pool", "alone"])
@@ -129,7 +128,7 @@ async def loaded_subject(
         handler,
         workers=up,
         max_queue=256,
-        timeout=15,
+        timeout=60,
         init_function="setup",
         init_parameters={"plan": str(plan)},
         inputs=X,

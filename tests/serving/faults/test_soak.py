@@ -9,7 +9,6 @@ from .soak import growth, soak
 
 @pytest.mark.heavy
 @pytest.mark.server
-@pytest.mark.timeout(240)
 def test_a_minute_of_mixed_load_leaves_nothing_behind(tmp_path: Path) -> None:
     run, samples = soak(60, tmp_path)
     assert not run.wrong

@@ -108,7 +108,7 @@ async def call(function: Function, *values: float, **more: Any) -> Array:
     return array
 
 
-async def until(condition: Callable[[], object], seconds: float = 30) -> None:
+async def until(condition: Callable[[], object], seconds: float = 60) -> None:
     """Waits for what comes in a moment, or in a few seconds on a busy machine.
 
     Raises:

@@ -31,7 +31,7 @@ import time
 from mlserver_pyfunc import InferenceError
 
 def handler(x):
-    time.sleep(0.1)
+    time.sleep(0.3)
     if (x == -1).any():
         raise InferenceError("a bad row", 400)
     if (x == -2).any():
@@ -111,12 +111,12 @@ async def test_a_client_that_leaves_harms_nobody(isolation: Any) -> None:
 
 
 async def test_a_lone_request_does_not_wait(isolation: Any) -> None:
-    isolation["batch"] = {"max_size": 8, "max_delay_ms": 2000}
+    isolation["batch"] = {"max_size": 8, "max_delay_ms": 120_000}
     async with loaded(HANDLER, **isolation) as function:
         for _ in range(3):
             started = time.monotonic()
             await infer(function, 1)
-            assert time.monotonic() - started < 1
+            assert time.monotonic() - started < 60
 
 
 async def test_requests_that_come_together_are_joined_when_some_were_before(
@@ -133,7 +133,7 @@ OPTIONAL = """
 import time
 
 def handler(x, z=None, parameters=None):
-    time.sleep(0.1)
+    time.sleep(0.3)
     seen = sorted(parameters.items())
     return {"y": x.sum(axis=1), "rows": [len(x)] * len(x)}
 """
@@ -199,9 +199,9 @@ async def test_bytes_are_joined_too(isolation: Any) -> None:
 
 
 async def test_what_waits_is_bounded_in_number_and_time(isolation: Any) -> None:
-    code = HANDLER.replace("0.1", "1")
+    code = HANDLER.replace("0.3", "2")
     isolation["batch"] = {"max_size": 2, "max_delay_ms": 1}
-    async with loaded(code, max_queue=4, timeout=1.6, **isolation) as function:
+    async with loaded(code, max_queue=4, timeout=3.2, **isolation) as function:
         first = asyncio.ensure_future(infer(function, 0))
         await asyncio.sleep(0.05)
         calls = [asyncio.ensure_future(infer(function, n)) for n in range(6)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 
 import pytest
@@ -179,9 +178,7 @@ async def handler(x, context):
 async def test_async_handlers_run_together_on_the_loop_of_init(tmp_path: Path) -> None:
     more = {"init_parameters": {"mark": str(tmp_path / "m")}, "init_function": "setup"}
     async with loaded(ASYNC_PLAIN, concurrency=8, **more) as function:
-        started = time.monotonic()
-        answers = await asyncio.gather(*(call(function, 0.5) for _ in range(8)))
-        assert time.monotonic() - started < 2, "one after the other takes 4 s"
+        answers = await asyncio.gather(*(call(function, 1) for _ in range(8)))
         assert max(answer[0] for answer in answers) == 8
         assert answers[0][1] == 1
 
