@@ -93,7 +93,7 @@ def metadata(address: str, model: str) -> dict[str, Any]:
 
     with grpc.insecure_channel(address) as channel:
         answer = stubs.GRPCInferenceServiceStub(channel).ModelMetadata(
-            pb.ModelMetadataRequest(name=model), timeout=30
+            pb.ModelMetadataRequest(name=model), timeout=60
         )
     return {
         "name": answer.name,
@@ -111,7 +111,7 @@ def is_ready(address: str, model: str) -> bool:
 
     with grpc.insecure_channel(address) as channel:
         stub = stubs.GRPCInferenceServiceStub(channel)
-        return bool(stub.ModelReady(pb.ModelReadyRequest(name=model), timeout=30).ready)
+        return bool(stub.ModelReady(pb.ModelReadyRequest(name=model), timeout=60).ready)
 
 
 def _infer(stub: Any, request: Request, raw: bool) -> Reply:

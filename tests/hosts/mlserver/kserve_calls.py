@@ -22,7 +22,7 @@ def infer_by_rest(url: str, datatype: str, values: list[Any]) -> list[Any]:
     tensor.set_data_from_numpy(array)
 
     async def call() -> Any:
-        client = InferenceRESTClient(RESTConfig(protocol="v2", timeout=30))
+        client = InferenceRESTClient(RESTConfig(protocol="v2", timeout=60))
         return await client.infer(url, InferRequest("echo", [tensor]), model_name="echo")
 
     response = asyncio.run(call())

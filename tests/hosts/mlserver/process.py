@@ -56,7 +56,7 @@ class ServerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self.client = httpx.Client(
             base_url=self.url,
-            timeout=30,
+            timeout=60,
             # Less than the 5 s after which the server closes an idle connection.
             limits=httpx.Limits(keepalive_expiry=2),
         )
@@ -123,7 +123,7 @@ class ServerProcess:
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
 
-    def stop(self, seconds: float = 15) -> int:
+    def stop(self, seconds: float = START_SECONDS) -> int:
         """Ends it by SIGTERM; returns its exit code."""
         self.terminate()
         return self.wait_for_end(seconds)

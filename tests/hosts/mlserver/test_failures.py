@@ -105,7 +105,7 @@ def test_what_a_handler_prints_is_in_the_log_at_once(tmp_path: Path) -> None:
     with serving(tmp_path / "models", tmp_path, "printer", env=env) as server:
         request = Request("printer", [Tensor("x", "INT64", (1,), [7])])
         rest_infer(server.client, request).expect_ok()
-        server.wait_for_log("printed 7\n", seconds=5)
+        server.wait_for_log("printed 7\n")
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -191,9 +191,10 @@ def test_a_call_past_its_limit_is_answered_at_the_limit(
     model: str, protocol: str, server: ServerProcess, grpc_call: GrpcCall
 ) -> None:
     _until_ready(model, server)
-    started = time.monotonic()
-    reply = _send(protocol, _sleep(model, 1.2), server, grpc_call)
-    assert time.monotonic() - started < 1.0
+    # The coroutine is cancelled; the thread goes on and holds the only slot.
+    seconds = 3600 if model == "hasty-async" else 4
+    reply = _send(protocol, _sleep(model, seconds), server, grpc_call)
+    assert server.is_ready(model) == (model == "hasty-async"), "the answer came after the call"
     assert reply.status == (504 if protocol == "rest" else "DEADLINE_EXCEEDED"), reply
     assert (
         reply.error == f'call of model "{model}" passed its time limit of 0.4 s (serving.timeout)'
@@ -205,7 +206,7 @@ def test_a_model_whose_only_slot_is_held_is_not_ready_until_the_call_ends(
     protocol: str, server: ServerProcess, grpc_call: GrpcCall
 ) -> None:
     _until_ready("hasty", server)
-    assert rest_infer(server.client, _sleep("hasty", 2.5)).status == 504
+    assert rest_infer(server.client, _sleep("hasty", 4)).status == 504
     assert not server.is_ready("hasty")
     refused = _send(protocol, _sleep("hasty", 0), server, grpc_call)
     assert refused.status == (503 if protocol == "rest" else "UNAVAILABLE"), refused
@@ -218,20 +219,19 @@ def test_a_model_whose_only_slot_is_held_is_not_ready_until_the_call_ends(
 def test_an_async_call_past_its_limit_is_cancelled_and_frees_its_slot(
     server: ServerProcess,
 ) -> None:
-    assert rest_infer(server.client, _sleep("hasty-async", 30)).status == 504
-    _until_ready("hasty-async", server, seconds=1)
+    assert rest_infer(server.client, _sleep("hasty-async", 3600)).status == 504
+    _until_ready("hasty-async", server)
     rest_infer(server.client, _sleep("hasty-async", 0)).expect_ok()
 
 
 def test_a_grpc_client_that_gives_up_frees_the_slot_of_an_async_call(
     server: ServerProcess, grpc_call: GrpcCall
 ) -> None:
-    request = _sleep("narrow-async", 15)
+    request = _sleep("narrow-async", 240)
     reply = grpc_call(grpc_calls.infer_and_cancel, server.grpc_address, request, 0.3)
     assert reply.status == "DEADLINE_EXCEEDED"
-    started = time.monotonic()
+    # Sooner than the first call would end: the client waits for a minute.
     rest_infer(server.client, _sleep("narrow-async", 0)).expect_ok()
-    assert time.monotonic() - started < 2
 
 
 def test_a_client_that_gives_up_takes_its_request_out_of_the_queue(server: ServerProcess) -> None:
@@ -245,7 +245,7 @@ def test_a_client_that_gives_up_takes_its_request_out_of_the_queue(server: Serve
                 json={
                     "inputs": [{"name": "seconds", "datatype": "FP64", "shape": [1], "data": [0.1]}]
                 },
-                timeout=0.1,
+                timeout=httpx.Timeout(60, read=0.1),
             )
         running.result().expect_ok()
     time.sleep(0.2)
@@ -256,7 +256,7 @@ def test_a_client_that_gives_up_takes_its_request_out_of_the_queue(server: Serve
 def test_health_and_metadata_answer_while_a_sync_handler_blocks(
     model: str, server: ServerProcess, grpc_call: GrpcCall
 ) -> None:
-    _stays_responsive(model, 1.5, server, grpc_call)
+    _stays_responsive(model, 3, server, grpc_call)
 
 
 @pytest.mark.heavy
@@ -273,17 +273,15 @@ def _stays_responsive(
     with ThreadPoolExecutor(1) as pool:
         blocked = pool.submit(rest_infer, server.client, _sleep(model, seconds))
         time.sleep(0.1)
-        slowest, asked = 0.0, 0
+        rounds = 0
         while not blocked.done():
-            started = time.monotonic()
             for path in ("/v2/health/live", "/v2/health/ready", f"/v2/models/{model}", "/v2"):
                 assert server.client.get(path).status_code == 200, path
             assert grpc_call(grpc_calls.is_ready, server.grpc_address, model)
-            slowest, asked = max(slowest, time.monotonic() - started), asked + 1
+            rounds += not blocked.done()
             time.sleep(0.02)
         blocked.result().expect_ok()
-    assert asked > 5
-    assert slowest < 0.75, f"the slowest round of health and metadata took {slowest:.2f} s"
+    assert rounds > 1, "health and metadata waited for the handler"
 
 
 def _still_answers(model: str, server: ServerProcess) -> None:
@@ -292,7 +290,7 @@ def _still_answers(model: str, server: ServerProcess) -> None:
     assert server.client.get("/v2/health/ready").status_code == 200
 
 
-def _until_ready(model: str, server: ServerProcess, seconds: float = 5) -> None:
+def _until_ready(model: str, server: ServerProcess, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not server.is_ready(model):
         assert time.monotonic() < deadline, f"{model} is not ready after {seconds} s"

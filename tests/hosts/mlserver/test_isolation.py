@@ -75,6 +75,7 @@ import time
 
 
 def handler(x, context):
+    pathlib.Path(context.init_parameters["folder"], "begun").touch()
     if x[0] > 0:
         time.sleep(float(x[0]))
     while x[0] < 0:
@@ -288,9 +289,9 @@ def test_sigterm_answers_what_runs_unloads_and_leaves_nothing(
         assert len(workers) == 2
         replies: list[Any] = []
         thread = _infer(server, 1.5, replies)
-        time.sleep(0.5)
+        _until((tmp_path / "begun").exists, "the call does not begin")
         assert server.stop() == 0
-        thread.join(5)
+        thread.join(60)
         assert replies[0].status == 200, replies
     assert not any(worker.is_running() for worker in workers)
     unloaded = {path.name for path in tmp_path.glob("unloaded-*")}
@@ -304,7 +305,7 @@ def test_workers_leave_when_the_server_is_killed(tmp_path: Path) -> None:
         workers = _workers(server)
         # One works without a pause, the other waits for a call.
         _infer(server, -1, [])
-        time.sleep(0.3)
+        _until((tmp_path / "begun").exists, "the call does not begin")
         os.kill(server.pid, signal.SIGKILL)
         _until(lambda: not any(w.is_running() for w in workers), "workers outlive the server")
         server.wait_for_end()
@@ -341,7 +342,7 @@ def _shared_memory(pid: int) -> list[str]:
     return [line for line in maps if "/memfd:mlserver-pyfunc" in line]
 
 
-def _until(condition: Any, complaint: str, seconds: float = 10) -> None:
+def _until(condition: Any, complaint: str, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, complaint
