@@ -105,12 +105,12 @@ def wait_until_ready(server: subprocess.Popen[bytes], port: int, log: Path) -> N
     while (state := state_of_model(port)) is not None:
         waited = time.monotonic() - started
         if server.poll() is not None:
-            raise DemoError(f"the server ended before the model was ready. {end_of(log)}")
+            raise DemoError(f"the server ended before the model was ready. {say(log)}")
         if waited > READY_SECONDS:
-            raise DemoError(f"not ready after {READY_SECONDS} s: {state}. {end_of(log)}")
+            raise DemoError(f"not ready after {READY_SECONDS} s: {state}. {say(log)}")
         if waited > EXPLAIN_SECONDS and not explained:
             explained = True
-            print(f"demo: not ready yet, still waiting: {state}. {end_of(log)}", file=sys.stderr)
+            print(f"demo: not ready yet, still waiting: {state}. {say(log)}", file=sys.stderr)
         time.sleep(0.1)
 
 
@@ -129,9 +129,11 @@ def state_of_model(port: int) -> str | None:
     return None if status == 200 else f"{url} answers {status}"
 
 
-def end_of(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines()[-20:]
-    return "\n".join(["The end of the server's log:", *lines]) if lines else "Its log is empty."
+def say(log: Path) -> str:
+    """Returns the errors in the server's log, or its end if there are none."""
+    lines = log.read_text(errors="replace").splitlines()
+    found = [line for line in lines if " ERROR " in line] or lines[-20:]
+    return "\n".join(["The server's log says:", *found]) if found else "The server's log is empty."
 
 
 def call(rest: int, grpc: int) -> int:

@@ -56,6 +56,8 @@ HEAVY = (
     "tests/hosts/mlserver/test_load.py",
     "tests/hosts/mlserver/test_process_tuning.py",
     "tests/hosts/mlserver/test_read_only.py",
+    "tests/sources/test_s3.py",
+    "tests/sources/test_served.py",
     "tests/serving/faults/",
     "tests/testing/test_strategies.py",
 )

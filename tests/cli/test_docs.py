@@ -81,7 +81,7 @@ def test_the_quick_start_replays(tmp_path):
     finally:
         for server in servers:
             server.terminate()
-            server.wait(20)
+            server.wait(60)
     assert len(servers) == 1
     assert servers[0].returncode == 0
     for file in ("hello/function.lock", "openapi.json", "hello_client.py"):

@@ -45,7 +45,7 @@ def serving(folder, *options):
         yield f"http://127.0.0.1:{rest}", f"127.0.0.1:{grpc}", lines
     finally:
         process.send_signal(signal.SIGTERM)
-        code = process.wait(20)
+        code = process.wait(60)
     assert code == 0, "".join(lines)
 
 
@@ -201,7 +201,7 @@ def first_bytes(answer, *args):
         try:
             connection, _ = server.accept()
             with connection:
-                connection.settimeout(20)
+                connection.settimeout(60)
                 connection.sendall(answer)
                 got = b""
                 with suppress(OSError):
@@ -321,7 +321,7 @@ def test_reload_under_load_loses_no_request(versions):
     assert len(answers) > EDITS
 
 
-def wait_for(condition, seconds=20):
+def wait_for(condition, seconds=60):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come"

@@ -19,6 +19,8 @@ from typing import Any
 
 import yaml
 
+from tests.needs import require
+
 from .markdown import Block, blocks
 
 SETTINGS = '{"implementation": "mlserver_pyfunc.PyFuncRuntime"}'
@@ -69,6 +71,8 @@ def steps(document: Path) -> Iterator[Step]:
 
 def run(step: Step, http: str, grpc: str, folder: Path) -> str:
     """What a step prints, with the server's ports for the default ones."""
+    if "curl" in step.block.text:
+        require("curl")
     text = step.block.text.replace("localhost:8080", http).replace("localhost:8081", grpc)
     command = [sys.executable, "-"] if step.block.language == "python" else ["bash", "-eu"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

@@ -52,9 +52,7 @@ def test_demo_says_that_the_server_ended(tmp_path: Path) -> None:
     demo = run_demo(folder=copy)
     assert demo.returncode == 1
     first, *log = demo.stderr.splitlines()
-    assert first == (
-        "demo: the server ended before the model was ready. The end of the server's log:"
-    )
+    assert first == ("demo: the server ended before the model was ready. The server's log says:")
     assert any("no_such_module" in line for line in log)
 
 

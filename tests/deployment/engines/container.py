@@ -55,7 +55,7 @@ class Container:
         """Asks the server for a page, from inside its network."""
         code = (
             "import sys, httpx\n"
-            "answer = httpx.get(sys.argv[1], timeout=30)\n"
+            "answer = httpx.get(sys.argv[1], timeout=60)\n"
             "print(answer.status_code)\nprint(answer.text)"
         )
         done = self._inside([sys.executable, "-c", code, f"http://127.0.0.1:8080{path}"])

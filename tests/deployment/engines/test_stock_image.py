@@ -51,7 +51,7 @@ def test_ends_in_order_on_sigterm(engine: Engine, stock_image: str) -> None:
         container.wait_until_ready(*MODELS)
         started = time.monotonic()
         assert container.stop() == 0, container.log
-        assert time.monotonic() - started < 15
+        assert time.monotonic() - started < 60
 
 
 def test_is_healthy_only_while_the_server_answers(engine: Engine, stock_image: str) -> None:

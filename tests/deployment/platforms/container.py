@@ -20,7 +20,7 @@ from .cluster import Cluster, Object, expand, make_volume, variables
 from .network import Network
 
 IP = "10.244.0.5"
-START_SECONDS = 10
+START_SECONDS = 60
 # What the image is made of here: this interpreter, its packages and the product.
 VISIBLE = tuple(dict.fromkeys(map(str, (Path(sys.base_prefix), Path(sys.prefix), ROOT))))
 NAMESPACES = ["--mount", "--net", "--pid", "--ipc", "--uts"]

@@ -214,7 +214,7 @@ class Pod:
         if code is not None:
             return End(why, code, seconds=time.monotonic() - started)
         self.container.signal(signal.SIGKILL)
-        assert self.container.wait(10) is not None, "the container outlived SIGKILL"
+        assert self.container.wait(60) is not None, "the container outlived SIGKILL"
         # What unshare makes of it is 1.
         return End(why, 128 + signal.SIGKILL, killed=True, seconds=time.monotonic() - started)
 

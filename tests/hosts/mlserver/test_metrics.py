@@ -51,8 +51,11 @@ def test_metrics_of_a_function_survive_its_reload(parallel_workers: str, tmp_pat
             assert rest_infer(server.client, bad).status == 400
         assert rest_infer(server.client, _request("apart", -1)).status == 500
         rest_infer(server.client, _request("apart", 1)).expect_ok()
-        time.sleep(0.2)
-        seen = _metrics(server)
+        # A call is counted after its answer is sent.
+        last = 'pyfunc_request_duration_seconds_count{model="apart",status="200",version="3"}'
+        deadline = time.monotonic() + 60
+        while (seen := _metrics(server)).get(last) != 5 and time.monotonic() < deadline:
+            time.sleep(0.02)
         for model, answered in {"here": 4, "apart": 5}.items():
             labels = f'model="{model}",'
             count = 'pyfunc_request_duration_seconds_count{%sstatus="%s",version="3"}'
