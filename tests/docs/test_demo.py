@@ -51,8 +51,10 @@ def test_demo_says_that_the_server_ended(tmp_path: Path) -> None:
     copy = copy_with_model("import no_such_module\n", tmp_path)
     demo = run_demo(folder=copy)
     assert demo.returncode == 1
-    first, *log = demo.stderr.splitlines()
-    assert first == ("demo: the server ended before the model was ready. The server's log says:")
+    lines = demo.stderr.splitlines()
+    ended = "demo: the server ended before the model was ready. The server's log says:"
+    # A slow machine is told before that the demo still waits.
+    log = lines[lines.index(ended) + 1 :]
     assert any("no_such_module" in line for line in log)
 
 
