@@ -36,7 +36,7 @@ def _context(**init_parameters: Any) -> Context:
     )
 
 
-PAYLOAD = types.SimpleNamespace(
+REQUEST = types.SimpleNamespace(
     id="r-1",
     parameters=Parameters(headers={"x-trace": "abc"}, mode="fast"),
     inputs=[types.SimpleNamespace(name="x", parameters={"unit": "cm"})],
@@ -49,7 +49,7 @@ def call(function: Callable[..., Any], *names: str, optional: tuple[str, ...] = 
     specs = [spec(name) for name in names] + [spec(name, optional=True) for name in optional]
     inputs: Any = {name: name for name in names}
     by_name = {each.name: each for each in specs}
-    return bind(function, specs)(InferenceCall(_context(), inputs, by_name, PAYLOAD))
+    return bind(function, specs)(InferenceCall(_context(), inputs, by_name, REQUEST))
 
 
 def refused(function: Callable[..., Any], *names: str) -> str:
@@ -139,7 +139,7 @@ def test_the_request_looks_like_the_protocols() -> None:
     array = np.array([[1, 2]])
     specs = [spec("x")]
     plan = bind(lambda request: request, specs)
-    request = plan(InferenceCall(_context(), {"x": array}, {"x": specs[0]}, PAYLOAD))
+    request = plan(InferenceCall(_context(), {"x": array}, {"x": specs[0]}, REQUEST))
     assert (request.id, request.parameters, request.outputs) == ("r-1", {"mode": "fast"}, ["y"])
     tensor = request.inputs[0]
     assert (tensor.name, tensor.shape, tensor.datatype) == ("x", [1, 2], "INT64")
@@ -160,7 +160,7 @@ def test_a_digitalhub_handler_of_five_parameters() -> None:
 
     plan = bind(handler, specs)
     project, run, version, event, request = plan(
-        InferenceCall(_context(), {"x": array}, {"x": specs[0]}, PAYLOAD)
+        InferenceCall(_context(), {"x": array}, {"x": specs[0]}, REQUEST)
     )
     assert (project, run, version, request.id) == (None, None, "1", "r-1")
     assert event.body == {

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,18 +11,15 @@ from hypothesis import strategies as st
 
 from mlserver_pyfunc.errors import ContractError, ResponseError
 from mlserver_pyfunc.protocol.contract import Contract, TensorSpec
+from mlserver_pyfunc.protocol.request import RequestInput
 from mlserver_pyfunc.protocol.tensors import DATATYPES, RawTensor
 
 
-@dataclass
-class Wire:
-    """An input tensor as the host hands it over."""
-
-    name: str
-    datatype: str
-    shape: list[int]
-    data: Any
-    parameters: Any = field(default=None)
+def tensor(
+    name: str, datatype: str, shape: list[int], data: Any, parameters: Any = None
+) -> RequestInput:
+    """An input tensor without parameters, as MLServer has it: None."""
+    return RequestInput(name, datatype, shape, data, parameters)
 
 
 def spec(name: str, datatype: str, *shape: int, **more: bool) -> TensorSpec:
@@ -44,12 +40,12 @@ CONTRACT = Contract(
         spec("first", "INT32", 1, optional=True),
     ],
 )
-X = Wire("x", "FP32", [1, 2], [1.5, 2.5])
+X = tensor("x", "FP32", [1, 2], [1.5, 2.5])
 
 
-def _refused(*wires: Wire) -> str:
+def _refused(*inputs: RequestInput) -> str:
     with pytest.raises(ContractError) as caught:
-        CONTRACT.decode_inputs(wires)
+        CONTRACT.decode_inputs(inputs)
     assert caught.value.status == 400
     return str(caught.value)
 
@@ -73,7 +69,7 @@ def _refused_result(values: dict[str, Any]) -> str:
     ids=["flat", "nested", "raw", "array", "host's own wrapper"],
 )
 def test_every_form_of_data_is_the_same_array(data: Any) -> None:
-    arrays = CONTRACT.decode_inputs([Wire("x", "FP32", [1, 2], data)])
+    arrays = CONTRACT.decode_inputs([tensor("x", "FP32", [1, 2], data)])
     assert arrays["x"].dtype == np.float32
     assert arrays["x"].tolist() == [[1.5, 2.5]]
 
@@ -84,79 +80,79 @@ def test_an_optional_input_may_be_left_out() -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 5])
 def test_minus_one_admits_any_size(size: int) -> None:
-    wire = Wire("x", "FP32", [size, 2], [0.0] * 2 * size)
-    assert CONTRACT.decode_inputs([wire])["x"].shape == (size, 2)
+    sent = tensor("x", "FP32", [size, 2], [0.0] * 2 * size)
+    assert CONTRACT.decode_inputs([sent])["x"].shape == (size, 2)
 
 
 def test_text_is_str_and_other_bytes_are_bytes() -> None:
     arrays = CONTRACT.decode_inputs(
-        [X, Wire("note", "BYTES", [1], ["a"]), Wire("blob", "BYTES", [1], ["a"])]
+        [X, tensor("note", "BYTES", [1], ["a"]), tensor("blob", "BYTES", [1], ["a"])]
     )
     assert (arrays["note"].tolist(), arrays["blob"].tolist()) == (["a"], [b"a"])
 
 
 def test_base64_is_a_matter_of_the_tensors_parameters() -> None:
     marked = SimpleNamespace(content_type="base64")
-    wire = Wire("blob", "BYTES", [2], ["/w==", "YQ=="], marked)
-    assert CONTRACT.decode_inputs([X, wire])["blob"].tolist() == [b"\xff", b"a"]
-    unmarked = Wire("blob", "BYTES", [1], ["/w=="], SimpleNamespace(content_type="str"))
+    sent = tensor("blob", "BYTES", [2], ["/w==", "YQ=="], marked)
+    assert CONTRACT.decode_inputs([X, sent])["blob"].tolist() == [b"\xff", b"a"]
+    unmarked = tensor("blob", "BYTES", [1], ["/w=="], SimpleNamespace(content_type="str"))
     assert CONTRACT.decode_inputs([X, unmarked])["blob"].tolist() == [b"/w=="]
 
 
 @pytest.mark.parametrize(
-    ("wires", "message"),
+    ("inputs", "message"),
     [
         (
-            [X, Wire("y", "FP32", [1], [1.0])],
+            [X, tensor("y", "FP32", [1], [1.0])],
             'input "y" of model "iris": unknown, expected "x", "n", "note", "blob"',
         ),
         ([X, X], 'input "x" of model "iris": expected once, got it twice'),
         ([], 'input "x" of model "iris": missing from the request, which has none'),
         (
-            [Wire("n", "INT64", [], [1])],
+            [tensor("n", "INT64", [], [1])],
             'input "x" of model "iris": missing from the request, which has "n"',
         ),
         (
-            [Wire("x", "FP64", [1, 2], [1.0, 2.0])],
+            [tensor("x", "FP64", [1, 2], [1.0, 2.0])],
             'input "x" of model "iris": expected datatype FP32, got FP64',
         ),
         (
-            [Wire("x", "BF16", [1, 2], [1.0, 2.0])],
+            [tensor("x", "BF16", [1, 2], [1.0, 2.0])],
             'input "x" of model "iris": expected datatype FP32, got BF16',
         ),
         (
-            [Wire("x", "FP32", [2], [1.0, 2.0])],
+            [tensor("x", "FP32", [2], [1.0, 2.0])],
             'input "x" of model "iris": expected shape [-1, 2], got [2]',
         ),
         (
-            [Wire("x", "FP32", [2, 1], [1.0, 2.0])],
+            [tensor("x", "FP32", [2, 1], [1.0, 2.0])],
             'input "x" of model "iris": expected shape [-1, 2], got [2, 1]',
         ),
         (
-            [Wire("x", "FP32", [-1, 2], [1.0, 2.0])],
+            [tensor("x", "FP32", [-1, 2], [1.0, 2.0])],
             'input "x" of model "iris": expected shape [-1, 2], got [-1, 2] (a size is 0 or more)',
         ),
         (
-            [X, Wire("n", "INT64", [1], [1])],
+            [X, tensor("n", "INT64", [1], [1])],
             'input "n" of model "iris": expected shape [], got [1]',
         ),
         (
-            [Wire("x", "FP32", [2, 2], [1.0, 2.0])],
+            [tensor("x", "FP32", [2, 2], [1.0, 2.0])],
             'input "x" of model "iris": expected 4 elements for shape [2, 2], got 2',
         ),
         (
-            [Wire("x", "FP32", [1, 2], RawTensor(b"\0" * 7))],
+            [tensor("x", "FP32", [1, 2], RawTensor(b"\0" * 7))],
             'input "x" of model "iris": expected 8 bytes for FP32 of shape [1, 2], got 7',
         ),
         (
-            [X, Wire("note", "BYTES", [1], [b"\xff"])],
+            [X, tensor("note", "BYTES", [1], [b"\xff"])],
             'input "note" of model "iris": expected UTF-8 text, got bytes that are not '
             "(invalid start byte)",
         ),
     ],
 )
-def test_a_request_that_breaks_a_rule_is_refused(wires: list[Wire], message: str) -> None:
-    assert _refused(*wires) == message
+def test_a_request_that_breaks_a_rule_is_refused(inputs: list[RequestInput], message: str) -> None:
+    assert _refused(*inputs) == message
 
 
 def test_requested_outputs_keep_their_order() -> None:
@@ -256,7 +252,7 @@ _DATA = st.recursive(
 @given(
     st.lists(
         st.builds(
-            Wire,
+            RequestInput,
             st.sampled_from([*CONTRACT.inputs, "other", ""]),
             st.sampled_from([*DATATYPES, "BF16", ""]) | st.none(),
             st.lists(st.integers(-2, 3) | st.integers(), max_size=3),
@@ -266,9 +262,9 @@ _DATA = st.recursive(
         max_size=3,
     )
 )
-def test_no_request_raises_anything_but_a_contract_error(wires: list[Wire]) -> None:
+def test_no_request_raises_anything_but_a_contract_error(inputs: list[RequestInput]) -> None:
     with contextlib.suppress(ContractError):
-        for name, array in CONTRACT.decode_inputs(wires).items():
+        for name, array in CONTRACT.decode_inputs(inputs).items():
             assert CONTRACT.inputs[name].admits(array.shape)
 
 

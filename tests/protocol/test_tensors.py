@@ -283,9 +283,9 @@ def test_a_scalar_may_stand_alone(data: Any) -> None:
     assert (array.shape, array.item()) == ((), 5)
 
 
-def test_a_raw_tensor_is_a_read_only_view_of_the_wire() -> None:
-    wire = np.arange(4, dtype="<f4").tobytes()
-    array = _from_raw(DATATYPES["FP32"], wire, [2, 2])
+def test_a_raw_tensor_is_a_read_only_view_of_the_request() -> None:
+    buffer = np.arange(4, dtype="<f4").tobytes()
+    array = _from_raw(DATATYPES["FP32"], buffer, [2, 2])
     assert not array.flags.writeable
     assert not array.flags.owndata
 
