@@ -64,7 +64,7 @@ class TensorDefinition(_Model):
 
 
 class SourceDefinition(_Model):
-    """Where the code is, and which of its functions to call."""
+    """The place of the code, and its functions to call."""
 
     handler: HandlerPath = Field(description="`module.path:callable`; called once per request.")
     init_function: HandlerPath | None = Field(None, description="Called once at load.")

@@ -89,8 +89,7 @@ def fetch(source: SourceDefinition, folder: Path, pin: Pin) -> SourceTree:
 
 def key(digest: str, source: SourceDefinition) -> str:
     """Returns the cache key of an archive's tree: the same bytes are unpacked once."""
-    package = source.handler.partition(":")[0].partition(".")[0] if ":" in source.handler else ""
-    return f"archive {digest} {checked_subdirectory(source.subdirectory)} {package}"
+    return f"archive {digest} {checked_subdirectory(source.subdirectory)} {_package(source)}"
 
 
 def unpacked(path: Path, digest: str, source: SourceDefinition) -> cache.Entry:
@@ -142,13 +141,17 @@ def _prefix(names: list[str], source: SourceDefinition) -> str:
     subdirectory = checked_subdirectory(source.subdirectory)
     tops = {tuple(checked_parts(name))[:2] for name in names if not is_skipped(name)}
     firsts = {top[0] for top in tops}
-    package = source.handler.partition(":")[0].partition(".")[0] if ":" in source.handler else ""
     if len(firsts) != 1 or any(len(top) == 1 for top in tops):
         return subdirectory
     first = firsts.pop()
-    if first in (subdirectory.partition("/")[0], package):
+    if first in (subdirectory.partition("/")[0], _package(source)):
         return subdirectory
     return f"{first}/{subdirectory}".rstrip("/")
+
+
+def _package(source: SourceDefinition) -> str:
+    module, separator, _ = source.handler.partition(":")
+    return module.partition(".")[0] if separator else ""
 
 
 def _zip(path: Path, root: Path | None, wanted: dict[str, str]) -> Iterator[Member]:

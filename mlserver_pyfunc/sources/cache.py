@@ -30,7 +30,7 @@ from mlserver_pyfunc import settings
 from mlserver_pyfunc.errors import SourceError
 
 from . import cache_locks
-from .digest import tree_sha256
+from .digest import size_of, tree_sha256
 from .progress import logger
 
 TREE = "tree"
@@ -157,7 +157,7 @@ def prune() -> None:
         trees = sorted((_root() / "trees").iterdir(), key=lambda tree: -tree.stat().st_mtime)
         kept = 0
         for tree in trees:
-            size = _tree_size(tree)
+            size = size_of(tree)
             if kept + size > limit and _discard(tree):
                 logger.info("pruned %s from the cache (%d bytes)", tree.name, size)
             else:
@@ -246,14 +246,6 @@ def _remove_stale(parent: Path) -> None:
                 shutil.rmtree(work, ignore_errors=True)
             finally:
                 os.close(descriptor)
-
-
-def _tree_size(tree: Path) -> int:
-    return sum(
-        os.lstat(os.path.join(folder, name)).st_size
-        for folder, _, names in os.walk(tree)
-        for name in names
-    )
 
 
 @contextmanager

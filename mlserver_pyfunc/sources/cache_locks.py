@@ -15,7 +15,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-_held: dict[str, int] = {}
+_descriptors: dict[str, int] = {}
 _guard = threading.Lock()
 
 
@@ -32,7 +32,7 @@ def hold(path: Path) -> bool:
     with _guard:
         while True:
             inode = path.stat().st_ino
-            if name in _held and os.fstat(_held[name]).st_ino == inode:
+            if name in _descriptors and os.fstat(_descriptors[name]).st_ino == inode:
                 return False
             descriptor = os.open(path, os.O_RDONLY)
             # Some NFS have no locks: trees are removed there by age alone.
@@ -41,10 +41,10 @@ def hold(path: Path) -> bool:
             # Between `open` and `flock` another process may have moved the folder away and put
             # a new one in its place; we would hold a lock on what is being removed. Try again.
             if os.fstat(descriptor).st_ino == path.stat().st_ino:
-                stale = _held.pop(name, None)
+                stale = _descriptors.pop(name, None)
                 if stale is not None:
                     os.close(stale)
-                _held[name] = descriptor
+                _descriptors[name] = descriptor
                 return True
             os.close(descriptor)
 
@@ -52,7 +52,7 @@ def hold(path: Path) -> bool:
 def release(path: Path) -> None:
     """Releases the shared lock of a folder, if this process holds it."""
     with _guard:
-        descriptor = _held.pop(str(path), None)
+        descriptor = _descriptors.pop(str(path), None)
     if descriptor is not None:
         os.close(descriptor)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from mlserver_pyfunc.errors import SourceError
@@ -44,6 +45,16 @@ def tree_sha256(root: Path) -> str:
         else:
             digest.update(f"{file_sha256(path)}  ".encode() + name + b"\0")
     return digest.hexdigest()
+
+
+def size_of(folder: Path) -> int:
+    """Returns the bytes of all files below a folder, which may change meanwhile."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(parent, name)).st_size
+    return total
 
 
 def check_sha256(expected: str | None, got: str) -> None:

@@ -24,6 +24,7 @@ from mlserver_pyfunc import settings
 from mlserver_pyfunc.errors import SourceError
 
 from .credentials import Credentials
+from .digest import size_of
 from .git_environment import configuration, environment
 from .git_errors import failure
 from .progress import Progress
@@ -236,7 +237,7 @@ class _Guard(threading.Thread):
         while not self._done.wait(min(0.5, max(0.01, self._deadline - time.monotonic()))):
             if time.monotonic() >= self._deadline:
                 self.verdict = f"expected to be fetched in {self._limit:g} s, gave up"
-            elif _size(self._work) > self._size:
+            elif size_of(self._work) > self._size:
                 self.verdict = f"expected at most {self._size} bytes of git objects, got more"
             if self.verdict:
                 _end(self._process)
@@ -262,14 +263,3 @@ def _end(process: subprocess.Popen[str]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         process.kill()
-
-
-def _size(folder: Path) -> int:
-    total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += os.lstat(os.path.join(parent, name)).st_size
-            except FileNotFoundError:
-                continue
-    return total

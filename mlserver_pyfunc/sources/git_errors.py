@@ -17,11 +17,7 @@ class UnsupportedError(SourceError):
 # Pattern of git's message, class of the error, and its meaning. git's exit code is 128 for all.
 _CAUSES: list[tuple[str, type[SourceError], str]] = [
     (
-        r"unadvertised object|not our ref|couldn't find remote ref|not support (shallow|filter)",
-        UnsupportedError,
-        "the server does not send this commit",
-    ),
-    (
+        r"unadvertised object|not our ref|couldn't find remote ref|not support (shallow|filter)|"
         r"transport does not support|filtering not recognized|bad object|missing (blob|tree)",
         UnsupportedError,
         "the server does not send this commit",
@@ -76,11 +72,7 @@ _CAUSES: list[tuple[str, type[SourceError], str]] = [
     ),
     (r"timed out|timeout|operation too slow", TransientError, "the connection timed out"),
     (
-        r"error: (429|5\d\d)|early eof|reset|hung up|unexpected disconnect|curl \d+|broken pipe",
-        TransientError,
-        "the connection broke",
-    ),
-    (
+        r"error: (429|5\d\d)|early eof|reset|hung up|unexpected disconnect|curl \d+|broken pipe|"
         r"connection closed|network is unreachable|expected flush after",
         TransientError,
         "the connection broke",

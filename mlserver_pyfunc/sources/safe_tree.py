@@ -69,7 +69,7 @@ class Layout:
             self._take("/".join(parts[:depth]), "folder", name)
         path = "/".join(parts)
         if kind != "folder" and self._kinds.get(path) == kind:
-            raise SourceError(f"entry {quoted(name)} is there twice")
+            raise SourceError(f"entry {quoted(name)} appears twice")
         self._take(path, kind, name)
 
     def _take(self, path: str, kind: str, name: str) -> None:
