@@ -35,7 +35,7 @@ $(installed): pyproject.toml
 demo: setup
 	@$(bin)/python examples/demo.py $(ARGS)
 
-# Each process runs whole files of tests. The longest come first.
+# Each process runs whole files of tests, in the order of the folders.
 pytest := $(bin)/python -m pytest
 parallel := -n 2 --dist loadgroup --no-loadscope-reorder
 
