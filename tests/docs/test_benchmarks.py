@@ -1,4 +1,4 @@
-"""A smoke test of the benchmark suite: it starts, verifies, times and reports."""
+"""A smoke test of the benchmarks: each can be imported; the suite verifies, times and reports."""
 
 from __future__ import annotations
 
@@ -10,6 +10,16 @@ from pathlib import Path
 import pytest
 
 from tests.places import ROOT
+
+MODULES = sorted(path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py"))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_benchmark_can_be_imported(module: str) -> None:
+    # In a process of its own: the messages of tritonclient and of MLServer exclude each other.
+    command = [sys.executable, "-c", f"import benchmarks.{module}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.heavy
