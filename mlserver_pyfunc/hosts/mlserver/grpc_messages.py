@@ -176,25 +176,25 @@ def _read_typed(tensor: Any, where: str) -> Any:
     field, values = fields[0]
     if datatype is None or field.name != datatype.contents:
         return list(values)
-    if datatype.name in _FIXED_WIDTH:
-        packed = _packed(contents, len(values) * datatype.dtype.itemsize)
-        return np.frombuffer(packed, dtype=datatype.dtype)
     if datatype.is_bytes:
         return list(values)
-    return _read_varints(contents, values, field.name, datatype)
+    if datatype.name in _FIXED_WIDTH or datatype.name == "BOOL":
+        packed = _packed(contents, field.number)
+        if len(packed) != len(values) * datatype.dtype.itemsize:
+            return np.fromiter(values, dtype=datatype.dtype, count=len(values))
+        return np.frombuffer(packed, dtype=datatype.dtype)
+    return _read_varints(contents, values, field, datatype)
 
 
-def _read_varints(contents: Any, values: Any, field: str, datatype: Datatype) -> Any:
+def _read_varints(contents: Any, values: Any, field: Any, datatype: Datatype) -> Any:
+    wire = _WIRE_DTYPES[field.name]
     count = len(values)
-    if datatype.name == "BOOL":
-        return np.frombuffer(_packed(contents, count), dtype=datatype.dtype)
-    wire = _WIRE_DTYPES[field]
-    size = contents.ByteSize()
-    if size > _VARINT_BYTES * count:
+    array = None
+    if contents.ByteSize() <= _VARINT_BYTES * count:
+        array = _decode_varints(_packed(contents, field.number), count)
+    if array is None:
         array = np.fromiter(values, dtype=wire, count=count)
-    else:
-        array = _decode_varints(_body(contents.SerializeToString()), count).astype(wire)
-    return array if wire == datatype.dtype else _narrowed(array, datatype)
+    return array.astype(wire, copy=False) if wire == datatype.dtype else _narrowed(array, datatype)
 
 
 def _narrowed(array: Array, datatype: Datatype) -> Any:
@@ -205,12 +205,17 @@ def _narrowed(array: Array, datatype: Datatype) -> Any:
     return array.astype(datatype.dtype)
 
 
-def _decode_varints(body: memoryview, count: int) -> Array:
-    """Decodes varints: 7 bits in each byte, the lowest first; the last byte is below 128."""
+def _decode_varints(body: memoryview, count: int) -> Array | None:
+    """Decodes varints: 7 bits in each byte, the lowest first; the last byte is below 128.
+
+    Returns None if there are not `count` of them.
+    """
     octets = np.frombuffer(body, dtype=np.uint8)
     if len(octets) == count:
         return octets
     ends = np.flatnonzero(octets < 0x80)
+    if len(ends) != count:
+        return None
     starts = np.concatenate(([0], ends[:-1] + 1))
     lengths = ends - starts
     values: Array = (octets[starts] & 0x7F).astype(np.int64)
@@ -220,18 +225,25 @@ def _decode_varints(body: memoryview, count: int) -> Array:
     return values
 
 
-def _packed(contents: Any, size: int) -> memoryview:
-    """Returns the bytes of a message's only field. They are the last ones of the message."""
+def _packed(contents: Any, number: int) -> memoryview:
+    """Returns the bytes of a message's only known field; empty if it is not the first field.
+
+    protobuf keeps fields that this version of the protocol does not know, and writes them
+    after the known ones (https://protobuf.dev/programming-guides/proto3/#unknowns). So the end
+    of the message says nothing; the field's own tag and length do. The caller compares the
+    size with the number of elements that protobuf parsed.
+    """
     wire = contents.SerializeToString()
-    return memoryview(wire)[len(wire) - size :]
-
-
-def _body(wire: bytes) -> memoryview:
-    """Returns a message of one packed field without the field's tag and length."""
+    if wire[0] != number << 3 | 2:
+        return memoryview(b"")
+    length = shift = 0
     start = 1
     while wire[start] & 0x80:
+        length |= (wire[start] & 0x7F) << shift
+        shift += 7
         start += 1
-    return memoryview(wire)[start + 1 :]
+    length |= wire[start] << shift
+    return memoryview(wire)[start + 1 : start + 1 + length]
 
 
 def _write_raw(message: pb.ModelInferResponse, named: NamedArray) -> None:
