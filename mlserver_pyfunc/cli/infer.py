@@ -150,7 +150,7 @@ def _inputs(metadata: Any, given: tuple[str, ...], *, is_random: bool) -> list[I
 
     from mlserver_pyfunc.client import InferInput
     from mlserver_pyfunc.protocol.contract import TensorSpec
-    from mlserver_pyfunc.protocol.samples import random_array
+    from mlserver_pyfunc.protocol.samples import random_arrays
     from mlserver_pyfunc.protocol.tensors import DATATYPES
 
     from . import inputs
@@ -161,15 +161,21 @@ def _inputs(metadata: Any, given: tuple[str, ...], *, is_random: bool) -> list[I
             tensor["name"],
             DATATYPES[tensor["datatype"]],
             tuple(tensor.get("shape") or ()),
-            text=(tensor.get("parameters") or {}).get("content_type") == "str",
+            text=(parameters := tensor.get("parameters") or {}).get("content_type") == "str",
+            axes=_axes(parameters.get("axes", "")),
         )
         for tensor in declared
     ]
     arrays = inputs.parse(specs, given)
     if is_random:
-        for spec in specs:
-            arrays.setdefault(spec.name, random_array(spec, Random()))
+        arrays = random_arrays(specs, Random(), arrays)
     return [InferInput(s.name, s.datatype.name, arrays[s.name]) for s in specs if s.name in arrays]
+
+
+def _axes(shape: str) -> tuple[str | None, ...]:
+    """Reads the names of axes in the text of a shape: `[rows, 4]`, as metadata have it."""
+    names = (size.strip() for size in shape.strip("[]").split(","))
+    return tuple(name if name.isidentifier() else None for name in names)
 
 
 def _show_contract(model: str, metadata: Any) -> None:

@@ -40,7 +40,7 @@ def command(
     """Call the function in FOLDER as the server does: same loading, contract and errors."""
     from mlserver_pyfunc.definition.folder import open_folder
     from mlserver_pyfunc.protocol.request import InferenceRequest
-    from mlserver_pyfunc.protocol.samples import random_array
+    from mlserver_pyfunc.protocol.samples import random_arrays
     from mlserver_pyfunc.serving.timing import TimedFunction
 
     from . import inputs
@@ -51,9 +51,8 @@ def command(
         else:
             arrays = inputs.parse(function.contract.inputs.values(), given)
             if is_random:
-                source = random.Random()
-                for tensor in function.contract.inputs.values():
-                    arrays.setdefault(tensor.name, random_array(tensor, source))
+                specs = function.contract.inputs.values()
+                arrays = random_arrays(specs, random.Random(), arrays)
             request = InferenceRequest.from_values(function.contract, arrays)
         for index in range(repeat):
             _call(function, request, as_json=as_json, quiet=index < repeat - 1)

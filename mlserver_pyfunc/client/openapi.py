@@ -93,7 +93,7 @@ def _request_body(definition: FunctionDefinition) -> Schema:
 
 def _examples(body: Schema, tensors: Sequence[TensorDefinition]) -> Schema:
     """An example to be read: a picture's worth of numbers is none."""
-    sizes = [math.prod(1 if size == -1 else size for size in t.shape) for t in tensors]
+    sizes = [math.prod(1 if size == -1 else size for size in t.sizes) for t in tensors]
     return {"contract": {"value": body}} if sum(sizes) <= _READABLE else {}
 
 

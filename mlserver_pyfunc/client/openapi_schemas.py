@@ -129,9 +129,9 @@ def _requested(definition: FunctionDefinition) -> Schema:
 
 
 def _tensor(tensor: TensorDefinition, *, is_output: bool) -> Schema:
-    sizes = [{"type": "integer", "minimum": 0} if s == -1 else {"const": s} for s in tensor.shape]
+    sizes = [{"type": "integer", "minimum": 0} if s == -1 else {"const": s} for s in tensor.sizes]
     shape: Schema = {"type": "array", "minItems": len(sizes), "maxItems": len(sizes)}
-    shape["description"] = f"{list(tensor.shape)}, where -1 admits any size"
+    shape["description"] = f"{tensor.sizes}, where -1 admits any size"
     if sizes:
         shape["prefixItems"] = sizes
         # For readers that know no prefixItems.
@@ -147,20 +147,31 @@ def _tensor(tensor: TensorDefinition, *, is_output: bool) -> Schema:
             "parameters": _tensor_parameters(tensor),
         },
     }
-    if tensor.description:
-        schema["description"] = tensor.description
+    if description := _description(tensor):
+        schema["description"] = description
     return schema
+
+
+def _description(tensor: TensorDefinition) -> str:
+    names = list(dict.fromkeys(size for size in tensor.shape if isinstance(size, str)))
+    if not names:
+        return tensor.description or ""
+    note = (
+        f"Shape {tensor.shape_text}: {', '.join(names)} may be of any size, "
+        "the same in all tensors of a request and its answer."
+    )
+    return f"{tensor.description}. {note}" if tensor.description else note
 
 
 def _data(tensor: TensorDefinition, *, is_output: bool) -> Schema:
     element = _element(tensor, is_output=is_output)
     flat: Schema = {"type": "array", "items": element, "description": "Row-major."}
-    if -1 not in tensor.shape:
-        flat["minItems"] = flat["maxItems"] = math.prod(tensor.shape)
+    if -1 not in tensor.sizes:
+        flat["minItems"] = flat["maxItems"] = math.prod(tensor.sizes)
     if is_output or len(tensor.shape) < 2:
         return flat
     nested = element
-    for size in reversed(tensor.shape):
+    for size in reversed(tensor.sizes):
         nested = {"type": "array", "items": nested}
         if size != -1:
             nested["minItems"] = nested["maxItems"] = size

@@ -78,7 +78,7 @@ def _identifiers(tensors: Iterable[TensorDefinition]) -> list[str]:
 def _description(tensor: TensorDefinition) -> str:
     elements = "str" if tensor.content_type == "str" else DATATYPES[tensor.datatype].dtype.name
     elements = "bytes" if elements == "object" else elements
-    text = f"{elements} of shape {list(tensor.shape)}"
+    text = f"{elements} of shape {tensor.shape_text}"
     # The text stands in a docstring: it must be one line and must not end the docstring.
     note = " ".join((tensor.description or "").split()).replace("\\", "\\\\").replace('"', "'")
     return f"{text}; {note}." if note else f"{text}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from typing import Annotated, Any, Literal, get_args
@@ -9,6 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_core import PydanticKnownError
 
 from mlserver_pyfunc.protocol.names import suggest_datatype
 from mlserver_pyfunc.settings import parse_bytes
@@ -16,7 +18,8 @@ from mlserver_pyfunc.settings import parse_bytes
 PYTHON_VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 MAX_RANK = 32
 MAX_ELEMENTS = 2**40
-"""Largest number of elements of a declared shape, with -1 counted as 1."""
+"""Largest number of elements of a declared shape, with -1 and names counted as 1."""
+_AXIS_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
 _Datatype = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
@@ -96,8 +99,24 @@ def _datatype(value: Any) -> Any:
     raise ValueError(f'unknown datatype "{value}", {hint}')
 
 
-def _shape(value: list[int]) -> list[int]:
-    if math.prod(abs(size) or 1 for size in value) > MAX_ELEMENTS:
+def _axis(value: Any) -> Any:
+    """Reads a size or the name of an axis; a size may be text."""
+    if isinstance(value, str) and re.fullmatch(r"-?\d{1,18}", value):
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value < -1:
+            raise PydanticKnownError("greater_than_equal", {"ge": -1})
+        return value
+    if isinstance(value, str) and re.fullmatch(_AXIS_NAME, value):
+        return value
+    # YAML reads the words yes, no, on and off as true and false.
+    hint = ", write the name in quotes" if isinstance(value, bool) else ""
+    got = json.dumps(value, default=str)[:80]
+    raise ValueError(f"expected a size, -1, or a name such as rows, got {got}{hint}")
+
+
+def _shape(value: list[int | str]) -> list[int | str]:
+    if math.prod(abs(size) or 1 for size in value if isinstance(size, int)) > MAX_ELEMENTS:
         raise ValueError(f"expected up to {MAX_ELEMENTS} elements, got shape {value}")
     return value
 
@@ -106,7 +125,12 @@ FROM_TEXT = BeforeValidator(parsed)
 
 DatatypeName = Annotated[_Datatype, BeforeValidator(_datatype)]
 Shape = Annotated[
-    list[Annotated[int, Field(ge=-1)]],
+    list[
+        Annotated[
+            Annotated[int, Field(ge=-1)] | Annotated[str, Field(pattern=_AXIS_NAME)],
+            BeforeValidator(_axis),
+        ]
+    ],
     FROM_TEXT,
     Field(max_length=MAX_RANK),
     AfterValidator(_shape),

@@ -158,7 +158,7 @@ def disagreements(
             f'but model-settings.json says "{version}"'
         )
     for kind, declared in (("inputs", inputs), ("outputs", outputs)):
-        ours = [_tensor(tensor) for tensor in getattr(definition, kind)]
+        ours = [(t.name, t.datatype, tuple(t.sizes)) for t in getattr(definition, kind)]
         theirs = [_tensor(tensor) for tensor in declared]
         if ours and theirs and ours != theirs:
             found.append(

@@ -35,7 +35,10 @@ class TensorDefinition(_Model):
 
     name: Annotated[str, Field(min_length=1)]
     datatype: DatatypeName
-    shape: Shape = Field(description="One size per axis; -1 admits any size.")
+    shape: Shape = Field(
+        description="One size per axis; -1 or a name admits any size. "
+        "Axes of one name have equal sizes in a request and its answer."
+    )
     description: str | None = None
     content_type: Literal["str"] | None = Field(
         None, description="`str`: the handler sees BYTES elements as str instead of bytes."
@@ -43,15 +46,27 @@ class TensorDefinition(_Model):
     optional: bool = Field(False, description="A request may leave it out.")
 
     @property
+    def sizes(self) -> list[int]:
+        """The shape as the protocol has it, with -1 for a named axis."""
+        return [size if isinstance(size, int) else -1 for size in self.shape]
+
+    @property
+    def shape_text(self) -> str:
+        """The shape as declared, for readers: `[rows, 4]`."""
+        return f"[{', '.join(map(str, self.shape))}]"
+
+    @property
     def spec(self) -> TensorSpec:
         """The tensor as the contract checks it."""
         from mlserver_pyfunc.protocol.contract import TensorSpec
         from mlserver_pyfunc.protocol.datatypes import DATATYPES
 
+        axes = tuple(size if isinstance(size, str) else None for size in self.shape)
         return TensorSpec(
             name=self.name,
             datatype=DATATYPES[self.datatype],
-            shape=tuple(self.shape),
+            shape=tuple(self.sizes),
+            axes=axes if any(axes) else (),
             optional=self.optional,
             text=self.content_type == "str",
         )

@@ -159,5 +159,5 @@ def _tensor_to_json(spec: TensorSpec) -> dict[str, Any]:
 
 
 def _tensor_from_json(values: Mapping[str, Any]) -> TensorSpec:
-    shape = tuple(values["shape"])
-    return TensorSpec(**{**values, "datatype": DATATYPES[values["datatype"]], "shape": shape})
+    lists = {key: tuple(values[key]) for key in ("shape", "axes")}
+    return TensorSpec(**{**values, "datatype": DATATYPES[values["datatype"]], **lists})

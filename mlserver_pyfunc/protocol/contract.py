@@ -26,6 +26,7 @@ class TensorSpec:
         name: Name in requests and responses.
         datatype: Row of `DATATYPES`.
         shape: One size per axis; -1 admits any size.
+        axes: Name of each axis, or None; names stand for -1. Empty if no axis has a name.
         optional: Whether a request or a result may omit the tensor.
         text: Whether handlers get BYTES elements as `str` instead of `bytes`.
     """
@@ -35,6 +36,7 @@ class TensorSpec:
     shape: tuple[int, ...]
     optional: bool = False
     text: bool = False
+    axes: tuple[str | None, ...] = ()
 
     def admits(self, shape: Sequence[int]) -> bool:
         """Returns whether a shape has the declared rank and fixed sizes."""
@@ -52,6 +54,18 @@ class NamedArray:
 
     spec: TensorSpec
     array: Array
+
+
+@dataclass(frozen=True, slots=True)
+class AxisSize:
+    """The size of a named axis, and the first tensor that has it."""
+
+    size: int
+    where: str
+
+
+AxisSizes = Mapping[str, AxisSize]
+NO_SIZES: AxisSizes = {}
 
 
 class Contract:
@@ -85,6 +99,10 @@ class Contract:
         self.inputs = {spec.name: spec for spec in inputs}
         self.outputs = {spec.name: spec for spec in outputs}
         self._required = [spec.name for spec in inputs if not spec.optional]
+        names = [name for spec in (*inputs, *outputs) for name in spec.axes]
+        shared = {name for name in names if name is not None and names.count(name) > 1}
+        self._input_axes = _axes(inputs, shared)
+        self._output_axes = _axes(outputs, shared)
 
     def decode_inputs(self, request_inputs: Iterable[RequestInput]) -> dict[str, Array]:
         """Checks and decodes the input tensors of a request.
@@ -119,7 +137,22 @@ class Contract:
                     f"{self._where('input', name)}: missing from the request, "
                     f"which has {_names(arrays)}"
                 )
+        if self._input_axes:
+            self.axis_sizes(arrays)
         return arrays
+
+    def axis_sizes(self, arrays: Mapping[str, Array]) -> AxisSizes:
+        """Returns the sizes of the named axes of a request, for `encode_outputs`.
+
+        Raises:
+            ContractError: Two axes of one name have different sizes.
+        """
+        if not self._input_axes:
+            return NO_SIZES
+        sizes: dict[str, AxisSize] = {}
+        if problem := self._mismatch("input", self._input_axes, arrays, sizes):
+            raise ContractError(problem)
+        return sizes
 
     def requested_outputs(self, names: Iterable[str]) -> list[str]:
         """Checks the names of the outputs that a request asks for.
@@ -139,11 +172,14 @@ class Contract:
             requested.append(name)
         return requested
 
-    def encode_outputs(self, values: Mapping[str, Any]) -> list[NamedArray]:
+    def encode_outputs(
+        self, values: Mapping[str, Any], sizes: AxisSizes = NO_SIZES
+    ) -> list[NamedArray]:
         """Checks a handler's result and casts it to the declared datatypes.
 
         Args:
             values: Arrays, lists or scalars by output name.
+            sizes: What `axis_sizes` returned for the inputs.
 
         Returns:
             The output tensors in declared order.
@@ -170,13 +206,53 @@ class Contract:
                 checked.append(NamedArray(spec, _fit(spec, value)))
             except TensorError as error:
                 raise ResponseError(f"{self._where('output', name)}: {error}") from None
+        if self._output_axes:
+            arrays = {named.spec.name: named.array for named in checked}
+            if problem := self._mismatch("output", self._output_axes, arrays, dict(sizes)):
+                raise ResponseError(problem)
         return checked
+
+    def _mismatch(
+        self,
+        kind: str,
+        axes: Sequence[tuple[str, int, str]],
+        arrays: Mapping[str, Array],
+        sizes: dict[str, AxisSize],
+    ) -> str:
+        """Describes the first axis whose size is not that of its name; empty if there is none.
+
+        Args:
+            kind: `input` or `output`.
+            axes: Tensor, position and name of each axis to compare.
+            arrays: Arrays by tensor name.
+            sizes: Sizes of the axes by name. New ones are added.
+        """
+        for tensor, axis, name in axes:
+            if tensor not in arrays:
+                continue
+            size = arrays[tensor].shape[axis]
+            first = sizes.setdefault(name, AxisSize(size, f'{kind} "{tensor}"'))
+            if first.size != size:
+                return (
+                    f'{self._where(kind, tensor)}: axis "{name}": '
+                    f"expected {first.size} as in {first.where}, got {size}"
+                )
+        return ""
 
     def _where(self, kind: str, name: str) -> str:
         return f'{kind} "{name}" of model "{self.model_name}"'
 
     def _unknown(self, kind: str, name: str, known: Mapping[str, Any]) -> ContractError:
         return ContractError(f"{self._where(kind, name)}: unknown, expected {_names(known)}")
+
+
+def _axes(specs: Iterable[TensorSpec], names: set[str]) -> list[tuple[str, int, str]]:
+    return [
+        (spec.name, axis, name)
+        for spec in specs
+        for axis, name in enumerate(spec.axes)
+        if name in names
+    ]
 
 
 def _decode(spec: TensorSpec, tensor: RequestInput) -> Array:

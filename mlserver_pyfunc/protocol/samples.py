@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,39 @@ from .tensors import Array
 _TEXTS = ["", "plain", "naïve", "日本語"]
 
 
-def random_array(tensor: TensorSpec, source: random.Random, max_size: int = 4) -> Array:
-    """Returns a random array that keeps the contract of a declared tensor.
+_MAX_SIZE = 4
+"""Maximum size of a -1 axis. The minimum is 1."""
+
+
+def random_arrays(
+    tensors: Iterable[TensorSpec],
+    source: random.Random,
+    given: Mapping[str, Array] = MappingProxyType({}),
+) -> dict[str, Array]:
+    """Returns random arrays that keep the contract of declared tensors, by name.
 
     Args:
-        tensor: Declared tensor.
-        source: Source of randomness; the same seed gives the same array.
-        max_size: Maximum size of a -1 axis. The minimum is 1.
+        tensors: Declared tensors.
+        source: Source of randomness; the same seed gives the same arrays.
+        given: Arrays to return as they are, by name. Axes named like theirs get their sizes.
     """
-    shape = [source.randint(1, max_size) if size == -1 else size for size in tensor.shape]
+    specs = list(tensors)
+    sizes: dict[str, int] = {}
+    for spec in specs:
+        if spec.name in given:
+            named = zip(spec.axes, given[spec.name].shape, strict=False)
+            sizes.update({name: size for name, size in named if name is not None})
+    return {
+        spec.name: given[spec.name] if spec.name in given else _random_array(spec, source, sizes)
+        for spec in specs
+    }
+
+
+def _random_array(tensor: TensorSpec, source: random.Random, sizes: dict[str, int]) -> Array:
+    shape = [source.randint(1, _MAX_SIZE) if size == -1 else size for size in tensor.shape]
+    for axis, name in enumerate(tensor.axes):
+        if name is not None:
+            shape[axis] = sizes.setdefault(name, shape[axis])
     dtype = tensor.datatype.dtype
     generator = np.random.default_rng(source.getrandbits(32))
     if dtype.kind == "O":

@@ -33,6 +33,14 @@ def obstacles(contract: Contract, streams: bool, required_fields: frozenset[str]
         for spec in specs.values()
         if spec.shape[:1] != (-1,)
     ]
+    specs = [*contract.inputs.values(), *contract.outputs.values()]
+    rows = {name for spec in specs for name in spec.axes[:1] if name is not None}
+    found += [
+        f'"{spec.name}": expected axis "{name}" first in each shape, as it counts the rows'
+        for spec in specs
+        for name in dict.fromkeys(spec.axes[1:])
+        if name in rows
+    ]
     if not contract.inputs:
         found.append("expected an input, got none")
     if streams:

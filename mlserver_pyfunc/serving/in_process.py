@@ -24,7 +24,7 @@ from mlserver_pyfunc.handler.context import Context
 from mlserver_pyfunc.handler.loading import HandlerLoader, HandlerSpec, cause_of
 from mlserver_pyfunc.handler.outcome import Outcome, outcome_of
 from mlserver_pyfunc.handler.results import name_values
-from mlserver_pyfunc.protocol.contract import Contract
+from mlserver_pyfunc.protocol.contract import AxisSizes, Contract
 
 from . import limits
 from .executor import Executor
@@ -114,15 +114,19 @@ class InProcessRunner:
 
     async def _answer(self, plan: CallPlan | _WaitingPlan, call: InferenceCall) -> Answer:
         start: Callable[[], Awaitable[Any]]
+        # Before the call: a handler may change its dictionary of inputs.
+        sizes = self._contract.axis_sizes(call.inputs)
         if plan.kind == "async":
             start = partial(plan, call)
         else:
-            outcome = await self._executor.run(lambda: self._checked_unless_awaitable(plan(call)))
+            outcome = await self._executor.run(
+                lambda: self._checked_unless_awaitable(plan(call), sizes)
+            )
             value = self._value(outcome, call)
             if isinstance(value, Answer):
                 return value
             start = partial(_identity, value)
-        awaited = await self._executor.run_async(partial(self._checked_awaited, start))
+        awaited = await self._executor.run_async(partial(self._checked_awaited, start, sizes))
         answer: Answer = self._value(awaited, call)
         return answer
 
@@ -130,6 +134,7 @@ class InProcessRunner:
         """Calls a handler that streams, as `Runner.items` describes."""
         plan = self._require_plan()
         request_id.set(call.id)
+        sizes = self._contract.axis_sizes(call.inputs)
         start = partial(plan, call)
         executor = self._executor
         outcomes = (
@@ -139,7 +144,7 @@ class InProcessRunner:
         )
         try:
             async for outcome in outcomes:
-                yield self._checked(self._value(outcome, call))
+                yield self._checked(self._value(outcome, call), sizes)
         finally:
             await outcomes.aclose()
 
@@ -191,15 +196,17 @@ class InProcessRunner:
             )
         return self._plan
 
-    def _checked(self, result: Any) -> Answer:
+    def _checked(self, result: Any, sizes: AxisSizes) -> Answer:
         named = name_values(self._contract, result)
-        return Answer(self._contract.encode_outputs(named.values), named.parameters)
+        return Answer(self._contract.encode_outputs(named.values, sizes), named.parameters)
 
-    def _checked_unless_awaitable(self, result: Any) -> Any:
-        return result if inspect.isawaitable(result) else self._checked(result)
+    def _checked_unless_awaitable(self, result: Any, sizes: AxisSizes) -> Any:
+        return result if inspect.isawaitable(result) else self._checked(result, sizes)
 
-    async def _checked_awaited(self, start: Callable[[], Awaitable[Any]]) -> Answer:
-        return self._checked(await start())
+    async def _checked_awaited(
+        self, start: Callable[[], Awaitable[Any]], sizes: AxisSizes
+    ) -> Answer:
+        return self._checked(await start(), sizes)
 
     def _value(self, outcome: Outcome[Any], call: InferenceCall) -> Any:
         error = outcome.error

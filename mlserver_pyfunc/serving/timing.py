@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mlserver_pyfunc.definition.folder import FunctionFolder
-from mlserver_pyfunc.protocol.contract import Contract, NamedArray
+from mlserver_pyfunc.protocol.contract import NO_SIZES, AxisSizes, Contract, NamedArray
 from mlserver_pyfunc.protocol.request import RequestInput
 from mlserver_pyfunc.protocol.tensors import Array
 
@@ -80,10 +80,12 @@ class _TimedContract(Contract):
         self._timed.add("decode", self._decoded - started)
         return self._sent
 
-    def encode_outputs(self, values: Mapping[str, Any]) -> list[NamedArray]:
+    def encode_outputs(
+        self, values: Mapping[str, Any], sizes: AxisSizes = NO_SIZES
+    ) -> list[NamedArray]:
         ended = time.perf_counter()
         began = self._sent.first_read or self._decoded
-        checked = super().encode_outputs(values)
+        checked = super().encode_outputs(values, sizes)
         self._timed.add("queue", began - self._decoded)
         self._timed.add("handler", ended - began)
         self._timed.add("check", time.perf_counter() - ended)

@@ -15,7 +15,7 @@ from mlserver_pyfunc.client import CallError, InferInput, InferResult
 from mlserver_pyfunc.client.rest import RestClient
 from mlserver_pyfunc.definition import FunctionDefinition
 from mlserver_pyfunc.definition.folder import open_folder
-from mlserver_pyfunc.protocol.samples import random_array
+from mlserver_pyfunc.protocol.samples import random_arrays
 from mlserver_pyfunc.protocol.tensors import Array
 
 from .server import Server
@@ -187,4 +187,5 @@ def _shown(inputs: Sequence[InferInput]) -> str:
 
 def _draw(definition: FunctionDefinition, source: random.Random) -> list[InferInput]:
     chosen = [t for t in definition.inputs if not t.optional or source.random() < 0.5]
-    return [InferInput(t.name, t.datatype, random_array(t.spec, source)) for t in chosen]
+    arrays = random_arrays([tensor.spec for tensor in chosen], source)
+    return [InferInput(t.name, t.datatype, arrays[t.name]) for t in chosen]

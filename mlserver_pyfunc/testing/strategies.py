@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -36,26 +38,26 @@ class BadRequest:
     body: Body
 
 
-def arrays_for(tensor: TensorDefinition, *, smallest: int = 0) -> st.SearchStrategy[Array]:
-    """Draws arrays that keep a tensor's contract.
-
-    Floats are finite, because JSON has no other ones.
+def inputs_for(
+    definition: FunctionDefinition, *, smallest: int = 0, whole: bool = False
+) -> st.SearchStrategy[dict[str, Array]]:
+    """Draws input arrays by name that keep the contract.
 
     Args:
-        tensor: The tensor's declaration.
+        definition: Declares the inputs.
         smallest: Smallest size of an axis of any size.
+        whole: Whether each optional input is always drawn.
     """
-    shapes = st.tuples(
-        *[st.integers(smallest, MAX_SIZE) if size == -1 else st.just(size) for size in tensor.shape]
-    )
-    return shapes.flatmap(lambda shape: _arrays_of_shape(tensor, shape))
 
+    def drawn(sizes: Mapping[str, int]) -> st.SearchStrategy[dict[str, Array]]:
+        by_name = {t.name: _arrays(t, smallest, sizes) for t in definition.inputs}
+        optional = {t.name: by_name.pop(t.name) for t in definition.inputs if left_out(t)}
+        return st.fixed_dictionaries(by_name, optional=optional)
 
-def inputs_for(definition: FunctionDefinition) -> st.SearchStrategy[dict[str, Array]]:
-    """Draws input arrays by name that keep the contract, with or without each optional one."""
-    required = {t.name: arrays_for(t) for t in definition.inputs if not t.optional}
-    optional = {t.name: arrays_for(t) for t in definition.inputs if t.optional}
-    return st.fixed_dictionaries(required, optional=optional)
+    def left_out(tensor: TensorDefinition) -> bool:
+        return tensor.optional and not whole
+
+    return _axis_sizes(definition.inputs, smallest).flatmap(drawn)
 
 
 def requests_for(definition: FunctionDefinition) -> st.SearchStrategy[Body]:
@@ -70,10 +72,14 @@ def bad_requests_for(definition: FunctionDefinition) -> st.SearchStrategy[BadReq
         ValueError: The definition declares no inputs, so there is no rule to break.
     """
     broken = [
-        _broken(definition, tensor, rule)
+        _broken(definition, tensor, rule, breaker)
         for tensor in definition.inputs
-        for rule, (applies, _) in _RULES.items()
+        for rule, (applies, breaker) in _RULES.items()
         if applies(tensor)
+    ]
+    broken += [
+        _broken(definition, tensor, "named axis", partial(_grow_axis, axis))
+        for tensor, axis in _shared_axes(definition)
     ]
     if not broken:
         raise ValueError("expected a definition with inputs, got none")
@@ -92,6 +98,33 @@ def _json(name: str, datatype: str, array: Array) -> Body:
         return {**body, "data": tensors.to_list(array)}
     body["data"], is_base64 = bytes_tensors.to_json_bytes(array)
     return {**body, "parameters": {"content_type": "base64"}} if is_base64 else body
+
+
+def _axis_sizes(
+    tensors: Sequence[TensorDefinition], smallest: int
+) -> st.SearchStrategy[dict[str, int]]:
+    """Draws a size for each name of an axis."""
+    names = {size for tensor in tensors for size in tensor.shape if isinstance(size, str)}
+    return st.fixed_dictionaries({name: st.integers(smallest, MAX_SIZE) for name in sorted(names)})
+
+
+def _arrays(
+    tensor: TensorDefinition, smallest: int, sizes: Mapping[str, int]
+) -> st.SearchStrategy[Array]:
+    axes = [sizes[size] if isinstance(size, str) else size for size in tensor.shape]
+    shapes = st.tuples(
+        *[st.integers(smallest, MAX_SIZE) if size == -1 else st.just(size) for size in axes]
+    )
+    return shapes.flatmap(lambda shape: _arrays_of_shape(tensor, shape))
+
+
+def _shared_axes(definition: FunctionDefinition) -> Iterator[tuple[TensorDefinition, int]]:
+    """Yields each input and axis whose name another axis of the inputs has too."""
+    names = [size for tensor in definition.inputs for size in tensor.shape]
+    for tensor in definition.inputs:
+        for axis, size in enumerate(tensor.shape):
+            if isinstance(size, str) and names.count(size) > 1 and 0 not in tensor.shape:
+                yield tensor, axis
 
 
 def _arrays_of_shape(tensor: TensorDefinition, shape: tuple[int, ...]) -> st.SearchStrategy[Array]:
@@ -119,19 +152,16 @@ Breaker = Callable[[TensorDefinition, Body, Body], None]
 
 
 def _broken(
-    definition: FunctionDefinition, tensor: TensorDefinition, rule: str
+    definition: FunctionDefinition, tensor: TensorDefinition, rule: str, breaker: Breaker
 ) -> st.SearchStrategy[BadRequest]:
-    # Some rules are broken by one element, so each array needs one.
-    full = {each.name: arrays_for(each, smallest=1) for each in definition.inputs}
-    breaker = _RULES[rule][1]
-
     def break_rule(arrays: dict[str, Array]) -> BadRequest:
         body = copy.deepcopy(body_of(definition, arrays))
         target = next(item for item in body["inputs"] if item["name"] == tensor.name)
         breaker(tensor, body, target)
         return BadRequest(rule, tensor.name, body)
 
-    return st.fixed_dictionaries(full).map(break_rule)
+    # Some rules are broken by one element, so each array needs one.
+    return inputs_for(definition, smallest=1, whole=True).map(break_rule)
 
 
 def _missing(tensor: TensorDefinition, body: Body, target: Body) -> None:
@@ -155,8 +185,13 @@ def _rank(tensor: TensorDefinition, body: Body, target: Body) -> None:
 
 
 def _fixed_axis(tensor: TensorDefinition, body: Body, target: Body) -> None:
-    axis = next(axis for axis, size in enumerate(tensor.shape) if size != -1)
+    axis = next(axis for axis, size in enumerate(tensor.sizes) if size != -1)
     target["shape"][axis] += 1
+
+
+def _grow_axis(axis: int, tensor: TensorDefinition, body: Body, target: Body) -> None:
+    target["shape"][axis] += 1
+    target["data"] = target["data"][:1] * math.prod(target["shape"])
 
 
 def _negative_size(tensor: TensorDefinition, body: Body, target: Body) -> None:
@@ -205,7 +240,7 @@ _RULES: dict[str, tuple[Callable[[TensorDefinition], bool], Breaker]] = {
     "duplicate": (_always, _duplicate),
     "datatype": (_always, _datatype),
     "rank": (_always, _rank),
-    "fixed axis": (lambda tensor: any(size != -1 for size in tensor.shape), _fixed_axis),
+    "fixed axis": (lambda tensor: any(size != -1 for size in tensor.sizes), _fixed_axis),
     "negative size": (lambda tensor: bool(tensor.shape), _negative_size),
     "element count": (_has_elements, _too_many),
     "element kind": (_has_elements, _wrong_kind),

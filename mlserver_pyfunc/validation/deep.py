@@ -8,7 +8,7 @@ from pathlib import Path
 from mlserver_pyfunc.definition.folder import FunctionFolder, open_folder
 from mlserver_pyfunc.errors import PyFuncError, RequestError
 from mlserver_pyfunc.protocol.request import InferenceRequest
-from mlserver_pyfunc.protocol.samples import random_array
+from mlserver_pyfunc.protocol.samples import random_arrays
 from mlserver_pyfunc.serving.local import LocalFunction
 
 from .findings import Finding
@@ -29,7 +29,7 @@ def check_deeply(path: Path) -> list[Finding]:
 def _called(folder: FunctionFolder, function: LocalFunction) -> list[Finding]:
     for call in range(CALLS):
         source = random.Random(call)
-        arrays = {t.name: random_array(t, source) for t in function.contract.inputs.values()}
+        arrays = random_arrays(function.contract.inputs.values(), source)
         try:
             request = InferenceRequest.from_values(function.contract, arrays)
             for _ in function.infer_stream(request):
@@ -37,8 +37,16 @@ def _called(folder: FunctionFolder, function: LocalFunction) -> list[Finding]:
         except RequestError as error:
             # A status below 500 is an answer: the function may refuse random values.
             if error.status >= 500:
-                return [_finding("X702", folder, str(error))]
+                return [_finding("X702", folder, f"{error}{_hint(function)}")]
     return []
+
+
+def _hint(function: LocalFunction) -> str:
+    """Says how to declare equal sizes, if random values had different ones for some axes."""
+    shapes = [tensor.shape for tensor in function.definition.inputs]
+    if sum(shape.count(-1) for shape in shapes) < 2:
+        return ""
+    return " (if sizes must be equal, give their axes one name in place of -1: shape: [rows])"
 
 
 def _finding(rule: str, folder: FunctionFolder, message: str) -> Finding:

@@ -139,15 +139,24 @@ def _serving(
 ) -> Iterator[Finding]:
     serving = definition.serving
     if serving.batch is not None:
+        tensors = (*definition.inputs, *definition.outputs)
+        rows = {size for t in tensors for size in t.shape[:1] if isinstance(size, str)}
         for kind in ("inputs", "outputs"):
             for index, tensor in enumerate(getattr(definition, kind)):
-                if tensor.shape[:1] != [-1]:
+                if tensor.sizes[:1] != [-1]:
                     message = (
                         f'{kind}: "{tensor.name}": expected a shape with a leading -1, as '
-                        f"serving.batch combines requests, got {tensor.shape}"
+                        f"serving.batch combines requests, got {tensor.shape_text}"
                     )
-                    line = document.line([*keys, kind, index])
-                    yield Finding("D107", message, document.path, line)
+                elif later := rows.intersection(tensor.shape[1:]):
+                    message = (
+                        f'{kind}: "{tensor.name}": expected axis "{later.pop()}" first in each '
+                        "shape, as it counts the rows that serving.batch combines"
+                    )
+                else:
+                    continue
+                line = document.line([*keys, kind, index])
+                yield Finding("D107", message, document.path, line)
     if serving.isolation == "none" or (serving.isolation == "auto" and not unmet_needs(definition)):
         for key in serving.for_processes:
             message = (

@@ -16,9 +16,7 @@ from mlserver_pyfunc.errors import BindError
 from mlserver_pyfunc.handler.binding import bind
 from mlserver_pyfunc.handler.context import Context
 from mlserver_pyfunc.handler.resolver import Resolver
-from mlserver_pyfunc.protocol.contract import TensorSpec
 from mlserver_pyfunc.protocol.names import parameter_name
-from mlserver_pyfunc.protocol.tensors import DATATYPES
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 _WHOLE_REQUEST = {"inputs", "request", "event"}
@@ -69,10 +67,7 @@ def handler_mismatches(
     definition: FunctionDefinition, signature: inspect.Signature
 ) -> Iterator[tuple[str, str]]:
     """Yields rule and message of each mismatch between a handler's parameters and the inputs."""
-    specs = [
-        TensorSpec(tensor.name, DATATYPES[tensor.datatype], tuple(tensor.shape))
-        for tensor in definition.inputs
-    ]
+    specs = [tensor.spec for tensor in definition.inputs]
     try:
         plan = bind(_stub(signature), specs)
     except BindError as error:

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlserver_pyfunc.definition import read
+from mlserver_pyfunc.definition import parse, read
 from mlserver_pyfunc.errors import ContractError
+from mlserver_pyfunc.protocol.contract import Contract
+from mlserver_pyfunc.protocol.request import InferenceRequest
 from mlserver_pyfunc.testing import bad_requests_for, load, requests_for
 from mlserver_pyfunc.testing.strategies import inputs_for
 
@@ -71,6 +73,30 @@ def test_optional_inputs_are_there_or_not():
     seen = set()
     collect()
     assert seen == {True, False}
+
+
+NAMED = parse({
+    "source": {"code": "def handler(inputs): return {**inputs}", "handler": "handler"},
+    "inputs": [
+        {"name": "a", "datatype": "INT64", "shape": ["rows", 2]},
+        {"name": "b", "datatype": "FP32", "shape": [-1, "rows", "rows"]},
+    ],
+})  # fmt: skip
+NAMED_CONTRACT = Contract("named", [tensor.spec for tensor in NAMED.inputs], [])
+
+
+@quick
+@given(body=requests_for(NAMED))
+def test_axes_of_one_name_are_drawn_with_equal_sizes(body):
+    NAMED_CONTRACT.decode_inputs(InferenceRequest.from_json(body).inputs)
+
+
+@settings(quick, max_examples=200)
+@given(bad=bad_requests_for(NAMED).filter(lambda bad: bad.rule != "requested outputs"))
+def test_a_named_axis_of_another_size_is_refused(bad):
+    message = 'axis "rows": expected' if bad.rule == "named axis" else None
+    with pytest.raises(ContractError, match=message):
+        NAMED_CONTRACT.decode_inputs(InferenceRequest.from_json(bad.body).inputs)
 
 
 ECHO_OUTPUTS = [tensor.name for tensor in ECHO.outputs]

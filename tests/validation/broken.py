@@ -182,6 +182,11 @@ CASES = [
         ("D107", 2),
     ),
     yaml_case(
+        "joined requests whose rows stand elsewhere",
+        FILE.replace("[-1]", "[rows, rows]", 1) + "serving: {batch: {max_size: 4}}\n",
+        ("D107", 2),
+    ),
+    yaml_case(
         "workers in the server's process",
         FILE + "serving:\n  isolation: none\n  workers: 4\n  memory_limit: 1G\n",
         ("D108", 6), ("D108", 7),

@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import Any
 
 from mlserver_pyfunc.client.templates import render
-from mlserver_pyfunc.definition import FunctionDefinition
+from mlserver_pyfunc.definition import FunctionDefinition, TensorDefinition
 
 _SCRIPTS = ("dom.js", "inputs.js", "answer.js", "snippets.js", "page.js")
 
@@ -67,8 +67,8 @@ def model_page(
         "name": name,
         "version": version,
         "streams": streams,
-        "inputs": [tensor.model_dump(exclude_none=True) for tensor in definition.inputs],
-        "outputs": [tensor.model_dump(exclude_none=True) for tensor in definition.outputs],
+        "inputs": [_shown(tensor) for tensor in definition.inputs],
+        "outputs": [_shown(tensor) for tensor in definition.outputs],
         "details": _details(definition, provenance),
     }
     return _page(
@@ -103,6 +103,11 @@ def _headers(nonce: str) -> dict[str, str]:
         "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-store",
     }
+
+
+def _shown(tensor: TensorDefinition) -> dict[str, Any]:
+    shape = {"shape": tensor.sizes, "shape_text": tensor.shape_text}
+    return {**tensor.model_dump(exclude_none=True), **shape}
 
 
 def _details(definition: FunctionDefinition, provenance: Mapping[str, Any]) -> dict[str, Any]:

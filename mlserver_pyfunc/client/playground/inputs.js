@@ -32,7 +32,7 @@ function editor(tensor) {
     (rank === 1 || tensor.shape[0] === -1 || tensor.shape[0] <= 12);
   const inner = isGrid ? gridEditor(tensor) : textEditor(tensor);
   const send = tensor.optional && make("input", { type: "checkbox", id: newId() });
-  const legend = make("legend", {}, tensor.name, " ", make("span", { class: "type" }, `${tensor.datatype} [${tensor.shape.join(", ")}]`));
+  const legend = make("legend", {}, tensor.name, " ", make("span", { class: "type" }, `${tensor.datatype} ${tensor.shape_text}`));
   const box = make("fieldset", {}, legend, make("div", {}));
   if (tensor.description) box.append(make("p", { class: "note" }, tensor.description));
   if (send) box.append(make("p", { class: "tools" }, make("label", {}, send, " send this optional input")));

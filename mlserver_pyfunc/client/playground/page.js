@@ -14,7 +14,7 @@ function showContract() {
     make("td", {}, kind.slice(0, -1) + (tensor.optional ? ", optional" : "")),
     make("th", { scope: "row" }, tensor.name),
     make("td", { class: "value" }, tensor.datatype),
-    make("td", { class: "value" }, `[${tensor.shape.join(", ")}]`),
+    make("td", { class: "value" }, tensor.shape_text),
     make("td", {}, tensor.description ?? ""))));
   const heads = ["", "tensor", "datatype", "shape", "description"].map((text) => text ? make("th", { scope: "col" }, text) : make("td"));
   $("contract").className = "plain";

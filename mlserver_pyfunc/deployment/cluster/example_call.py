@@ -25,7 +25,7 @@ def curl(definition: FunctionDefinition, model: str, address: Address) -> str:
         address: Address to call.
     """
     required = [tensor for tensor in definition.inputs if not tensor.optional]
-    sizes = [math.prod(1 if size == -1 else size for size in t.shape) for t in required]
+    sizes = [math.prod(1 if size == -1 else size for size in t.sizes) for t in required]
     if sum(sizes) > _READABLE:
         words = ["mlserver-pyfunc", "infer", address.url, "-m", model, "--random"]
         for name, value in address.headers.items():

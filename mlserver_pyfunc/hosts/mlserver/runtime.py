@@ -222,9 +222,11 @@ class PyFuncRuntime(Pages, MLModel):
 def _metadata_tensor(tensor: TensorDefinition) -> MetadataTensor:
     shown = {"content_type", "description", "optional"}
     parameters = tensor.model_dump(include=shown, exclude_defaults=True)
+    if any(tensor.spec.axes):
+        parameters["axes"] = tensor.shape_text
     return MetadataTensor(
         name=tensor.name,
         datatype=tensor.datatype,
-        shape=tensor.shape,
+        shape=tensor.sizes,
         parameters=Parameters(**parameters) if parameters else None,
     )

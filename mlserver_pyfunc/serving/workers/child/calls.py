@@ -24,7 +24,7 @@ from mlserver_pyfunc.handler.call import InferenceCall, printable_id, request_id
 from mlserver_pyfunc.handler.context import Context
 from mlserver_pyfunc.handler.outcome import Outcome, outcome_of
 from mlserver_pyfunc.handler.results import name_values
-from mlserver_pyfunc.protocol.contract import Contract
+from mlserver_pyfunc.protocol.contract import AxisSizes, Contract
 from mlserver_pyfunc.serving.workers.wire.codec import read_tensors
 from mlserver_pyfunc.serving.workers.wire.durations import BRIEF_SECONDS, TypicalDuration
 from mlserver_pyfunc.serving.workers.wire.messages import Kind, Message
@@ -137,10 +137,10 @@ class Calls:
         request_id.set(message.id)
         started = time.perf_counter()
         try:
-            result = self.plan(self._call(message))
+            result, sizes = self._start(message)
             if hasattr(result, "__await__"):
                 result = self._loop.run(result).get()
-            self._send_result(Kind.RESULT, number, result, started)
+            self._send_result(Kind.RESULT, number, result, sizes, started)
         except BaseException as error:
             self._send_error(number, error, started)
 
@@ -154,10 +154,11 @@ class Calls:
         number = message.call
         request_id.set(message.id)
         try:
-            items: Iterator[Any] = self.plan(self._call(message))
+            items: Iterator[Any]
+            items, sizes = self._start(message)
             try:
                 for item in items:
-                    self._send_result(Kind.ITEM, number, item)
+                    self._send_result(Kind.ITEM, number, item, sizes)
                     if not wants_more():
                         break
             finally:
@@ -207,8 +208,8 @@ class Calls:
         number = message.call
         request_id.set(message.id)
         try:
-            result = await self.plan(self._call(message))
-            self._send_result(Kind.RESULT, number, result)
+            result, sizes = self._start(message)
+            self._send_result(Kind.RESULT, number, await result, sizes)
         except BaseException as error:
             self._send_error(number, error)
 
@@ -216,10 +217,11 @@ class Calls:
         number = message.call
         request_id.set(message.id)
         try:
-            items: AsyncIterator[Any] = self.plan(self._call(message))
+            items: AsyncIterator[Any]
+            items, sizes = self._start(message)
             try:
                 async for item in items:
-                    self._send_result(Kind.ITEM, number, item)
+                    self._send_result(Kind.ITEM, number, item, sizes)
                     if not await wanted.get():
                         break
             finally:
@@ -238,6 +240,13 @@ class Calls:
         if task is not None:
             task.cancel()
 
+    def _start(self, message: Message) -> tuple[Any, AxisSizes]:
+        """Calls the handler. Returns its result, and the sizes that the outputs must have."""
+        call = self._call(message)
+        # Before the call: a handler may change its dictionary of inputs.
+        sizes = self._contract.axis_sizes(call.inputs)
+        return self.plan(call), sizes
+
     def _call(self, message: Message) -> InferenceCall:
         request = _Request(message)
         inputs = read_tensors(message, self._contract.inputs)
@@ -247,10 +256,16 @@ class Calls:
         return InferenceCall(self._context, inputs, self._contract.inputs, request)
 
     def _send_result(
-        self, kind: Kind, number: int, result: Any, started: float | None = None
+        self,
+        kind: Kind,
+        number: int,
+        result: Any,
+        sizes: AxisSizes,
+        started: float | None = None,
     ) -> None:
         named = name_values(self._contract, result)
-        outputs = [(item.spec, item.array) for item in self._contract.encode_outputs(named.values)]
+        checked = self._contract.encode_outputs(named.values, sizes)
+        outputs = [(item.spec, item.array) for item in checked]
         self._leave_if_forked()
         seconds = self._measure(started)
         head = {"parameters": dict(named.parameters)} if named.parameters else None
