@@ -150,8 +150,8 @@ def _inputs(metadata: Any, given: tuple[str, ...], *, is_random: bool) -> list[I
 
     from mlserver_pyfunc.client import InferInput
     from mlserver_pyfunc.protocol.contract import TensorSpec
+    from mlserver_pyfunc.protocol.datatypes import datatype_of
     from mlserver_pyfunc.protocol.samples import random_arrays
-    from mlserver_pyfunc.protocol.tensors import DATATYPES
 
     from . import inputs
 
@@ -159,12 +159,13 @@ def _inputs(metadata: Any, given: tuple[str, ...], *, is_random: bool) -> list[I
     specs = [
         TensorSpec(
             tensor["name"],
-            DATATYPES[tensor["datatype"]],
+            datatype_of(tensor["datatype"], nullable=parameters.get("nullable", False)),
             tuple(tensor.get("shape") or ()),
-            text=(parameters := tensor.get("parameters") or {}).get("content_type") == "str",
+            text=parameters.get("content_type") == "str",
             axes=_axes(parameters.get("axes", "")),
         )
         for tensor in declared
+        for parameters in (tensor.get("parameters") or {},)
     ]
     arrays = inputs.parse(specs, given)
     if is_random:

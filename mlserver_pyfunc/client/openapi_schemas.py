@@ -189,9 +189,10 @@ def _element(tensor: TensorDefinition, *, is_output: bool) -> Schema:
         return {"type": "integer", "minimum": int(info.min), "maximum": int(info.max)}
     most = float(np.finfo(dtype).max)
     number: Schema = {"type": "number", "minimum": -most, "maximum": most}
-    if not is_output:
+    if not is_output and not tensor.nullable:
         return number
-    return {"anyOf": [number, {"type": "null", "description": "NaN or infinity"}]}
+    meaning = "NaN or infinity" if is_output else "NaN"
+    return {"anyOf": [number, {"type": "null", "description": meaning}]}
 
 
 def _tensor_parameters(tensor: TensorDefinition) -> Schema:

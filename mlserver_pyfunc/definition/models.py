@@ -44,6 +44,7 @@ class TensorDefinition(_Model):
         None, description="`str`: the handler sees BYTES elements as str instead of bytes."
     )
     optional: bool = Field(False, description="A request may leave it out.")
+    nullable: bool = Field(False, description="For floats: null in JSON is NaN.")
 
     @property
     def sizes(self) -> list[int]:
@@ -59,17 +60,23 @@ class TensorDefinition(_Model):
     def spec(self) -> TensorSpec:
         """The tensor as the contract checks it."""
         from mlserver_pyfunc.protocol.contract import TensorSpec
-        from mlserver_pyfunc.protocol.datatypes import DATATYPES
+        from mlserver_pyfunc.protocol.datatypes import datatype_of
 
         axes = tuple(size if isinstance(size, str) else None for size in self.shape)
         return TensorSpec(
             name=self.name,
-            datatype=DATATYPES[self.datatype],
+            datatype=datatype_of(self.datatype, nullable=self.nullable),
             shape=tuple(self.sizes),
             axes=axes if any(axes) else (),
             optional=self.optional,
             text=self.content_type == "str",
         )
+
+    @model_validator(mode="after")
+    def _only_floats_are_nullable(self) -> TensorDefinition:
+        if self.nullable and not self.datatype.startswith("FP"):
+            raise ValueError(f"nullable is for FP16, FP32 and FP64, got {self.datatype}")
+        return self
 
     @model_validator(mode="after")
     def _only_bytes_are_text(self) -> TensorDefinition:

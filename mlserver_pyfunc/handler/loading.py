@@ -16,7 +16,7 @@ from typing import Any
 
 from mlserver_pyfunc.errors import BindError, describe
 from mlserver_pyfunc.protocol.contract import TensorSpec
-from mlserver_pyfunc.protocol.datatypes import DATATYPES
+from mlserver_pyfunc.protocol.datatypes import datatype_of
 
 from .binding import CallPlan, bind
 from .context import Context
@@ -155,9 +155,10 @@ def cause_of(error: BaseException) -> str:
 
 
 def _tensor_to_json(spec: TensorSpec) -> dict[str, Any]:
-    return {**vars(spec), "datatype": spec.datatype.name}
+    datatype = spec.datatype
+    return {**vars(spec), "datatype": {"name": datatype.name, "nullable": datatype.nullable}}
 
 
 def _tensor_from_json(values: Mapping[str, Any]) -> TensorSpec:
     lists = {key: tuple(values[key]) for key in ("shape", "axes")}
-    return TensorSpec(**{**values, "datatype": DATATYPES[values["datatype"]], **lists})
+    return TensorSpec(**{**values, "datatype": datatype_of(**values["datatype"]), **lists})

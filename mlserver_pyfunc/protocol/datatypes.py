@@ -5,9 +5,10 @@ Follows the Open Inference Protocol v2, "Tensor Data Types".
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ class Datatype:
         contents: Field of gRPC's `InferTensorContents`; None for FP16, which has no field.
         code: Format character of the `struct` module; empty for BYTES.
         decode: Function that decodes a flat list of elements to a one-dimensional array.
+        nullable: Whether null is an element, which becomes NaN.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Datatype:
     contents: str | None
     code: str
     decode: Callable[[Datatype, list[Any]], Array]
+    nullable: bool = False
 
     @property
     def is_bytes(self) -> bool:
@@ -61,6 +64,12 @@ def _decode_packed(datatype: Datatype, flat: list[Any]) -> Array:
     if len(suspects) and _any_bool(flat, suspects):
         return _decode_slowly(datatype, flat)
     return array
+
+
+def _decode_nullable(datatype: Datatype, flat: list[Any]) -> Array:
+    if None in flat:
+        flat = [math.nan if element is None else element for element in flat]
+    return _decode_packed(datatype, flat)
 
 
 def _any_bool(flat: list[Any], suspects: NDArray[np.intp]) -> bool:
@@ -146,3 +155,20 @@ DATATYPES: dict[str, Datatype] = {
         Datatype("BYTES", np.dtype(object), "strings", "bytes_contents", "", _decode_bytes),
     )
 }
+
+_NULLABLE = {
+    datatype.name: replace(
+        datatype, elements=f"{datatype.elements}, or null", decode=_decode_nullable, nullable=True
+    )
+    for datatype in DATATYPES.values()
+    if datatype.dtype.kind == "f"
+}
+
+
+def datatype_of(name: str, *, nullable: bool = False) -> Datatype:
+    """Returns a row of `DATATYPES`, or its form for tensors whose elements may be null.
+
+    Raises:
+        KeyError: There is no such datatype, or it is nullable and none of floats.
+    """
+    return (_NULLABLE if nullable else DATATYPES)[name]

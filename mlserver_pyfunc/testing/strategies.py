@@ -95,7 +95,8 @@ def body_of(definition: FunctionDefinition, arrays: dict[str, Array]) -> Body:
 def _json(name: str, datatype: str, array: Array) -> Body:
     body: Body = {"name": name, "datatype": datatype, "shape": list(array.shape)}
     if datatype != "BYTES":
-        return {**body, "data": tensors.to_list(array)}
+        # Only NaN differs from itself.
+        return {**body, "data": [x if x == x else None for x in tensors.to_list(array)]}
     body["data"], is_base64 = bytes_tensors.to_json_bytes(array)
     return {**body, "parameters": {"content_type": "base64"}} if is_base64 else body
 
@@ -137,8 +138,8 @@ def _arrays_of_shape(tensor: TensorDefinition, shape: tuple[int, ...]) -> st.Sea
         return drawn.map(lambda items: _objects(items, shape))
     if dtype.kind == "f":
         width = cast("Literal[16, 32, 64]", dtype.itemsize * 8)
-        finite = st.floats(width=width, allow_nan=False, allow_infinity=False)
-        return hnp.arrays(dtype, shape, elements=finite)
+        floats = st.floats(width=width, allow_nan=tensor.nullable, allow_infinity=False)
+        return hnp.arrays(dtype, shape, elements=floats)
     return hnp.arrays(dtype, shape)
 
 
@@ -244,7 +245,7 @@ _RULES: dict[str, tuple[Callable[[TensorDefinition], bool], Breaker]] = {
     "negative size": (lambda tensor: bool(tensor.shape), _negative_size),
     "element count": (_has_elements, _too_many),
     "element kind": (_has_elements, _wrong_kind),
-    "null": (_has_elements, _null),
+    "null": (lambda tensor: not tensor.nullable and _has_elements(tensor), _null),
     "whole numbers": (_is_integer, _fraction),
     "range": (lambda tensor: _is_integer(tensor) and tensor.datatype != "UINT64", _out_of_range),
     "requested outputs": (_always, _unknown_output),

@@ -106,17 +106,17 @@ def test_reads_every_key(tmp_path: Path) -> None:
         "inputs": [
             {
                 "name": "features", "datatype": "FP32", "shape": [-1, 4], "description": "cm",
-                "content_type": None, "optional": False,
+                "content_type": None, "optional": False, "nullable": False,
             },
             {
                 "name": "note", "datatype": "BYTES", "shape": [], "description": None,
-                "content_type": "str", "optional": True,
+                "content_type": "str", "optional": True, "nullable": False,
             },
         ],
         "outputs": [
             {
                 "name": "species", "datatype": "BYTES", "shape": [-1], "description": None,
-                "content_type": None, "optional": False,
+                "content_type": None, "optional": False, "nullable": False,
             }
         ],
         "serving": {
@@ -268,6 +268,7 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(value: Any, message:
             _tensor(datatype="FP31"),
             'inputs.0.datatype: unknown datatype "FP31", expected one of ',
         ),
+        (_tensor(datatype="INT8", nullable=True), "nullable is for FP16, FP32 and FP64, got INT8"),
         (_tensor(shape=[-2]), "inputs.0.shape.0: input should be greater than or equal to -1"),
         (_tensor(shape=[1.5]), "inputs.0.shape.0: "),
         (_tensor(shape=[1] * 33), "inputs.0.shape: "),

@@ -220,7 +220,7 @@ class PyFuncRuntime(Pages, MLModel):
 
 
 def _metadata_tensor(tensor: TensorDefinition) -> MetadataTensor:
-    shown = {"content_type", "description", "optional"}
+    shown = {"content_type", "description", "nullable", "optional"}
     parameters = tensor.model_dump(include=shown, exclude_defaults=True)
     if any(tensor.spec.axes):
         parameters["axes"] = tensor.shape_text

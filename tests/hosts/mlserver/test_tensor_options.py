@@ -5,6 +5,7 @@ In the server's process and in a worker.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +21,13 @@ AXES = {
     "inputs": [tensor("a", "FP32", ["rows", 2]), tensor("b", "FP32", ["rows"])],
     "outputs": [tensor("y", "FP32", ["rows"])],
 }
+_FLOATS = [
+    tensor("x", "FP32", [-1], nullable=True),
+    tensor("d", "FP64", [-1], nullable=True, optional=True),
+    tensor("h", "FP16", [-1, 1], nullable=True, optional=True),
+    tensor("strict", "FP32", [-1], optional=True),
+]
+NULLABLE = {"inputs": _FLOATS, "outputs": _FLOATS}
 
 
 def _models(**serving: Any) -> dict[str, Definition]:
@@ -28,6 +36,7 @@ def _models(**serving: Any) -> dict[str, Definition]:
             "def f(a, b):\n    return a.sum(axis=1) + b if len(b) < 4 else b[1:]",
             "f", AXES, **serving,
         ),
+        "nullable": inline("def f(inputs):\n    return inputs", "f", NULLABLE, **serving),
     }  # fmt: skip
 
 
@@ -92,3 +101,36 @@ def test_metadata_have_minus_one_for_a_named_axis(
     assert metadata["inputs"][0]["parameters"] == {"axes": "[rows, 2]"}
     over_grpc = grpc_call(grpc_calls.metadata, server.grpc_address, "axes")
     assert over_grpc["inputs"] == [("a", "FP32", [-1, 2]), ("b", "FP32", [-1])]
+
+
+@pytest.mark.parametrize("count", [1, 2000], ids=["small", "large"])
+def test_null_is_nan_both_ways_in_json(server: ServerProcess, suffix: str, count: int) -> None:
+    data = {"x": [1.5, None] * count, "d": [None, 0.1] * count, "h": [[None], [2.0]] * count}
+    datatypes = {"x": "FP32", "d": "FP64", "h": "FP16"}
+    inputs = [
+        {"name": n, "datatype": d, "shape": [2 * count, 1] if n == "h" else [2 * count]}
+        for n, d in datatypes.items()
+    ]
+    body = {"inputs": [{**each, "data": data[each["name"]]} for each in inputs]}
+    answer = server.client.post(f"/v2/models/nullable{suffix}/infer", json=body).json()
+    outputs = {output["name"]: output["data"] for output in answer["outputs"]}
+    assert outputs == {"x": data["x"], "d": data["d"], "h": [None, 2.0] * count}
+
+
+def test_nan_is_exact_by_grpc(server: ServerProcess, grpc_call: GrpcCall, suffix: str) -> None:
+    x = Tensor("x", "FP32", (3,), [1.5, math.nan, -math.inf])
+    request = Request(f"nullable{suffix}", [x])
+    for raw in (False, True):
+        reply = grpc_call(grpc_calls.infer, server.grpc_address, request, raw).expect_ok()
+        assert reply.outputs["x"].bits == x.bits
+
+
+def test_null_stays_an_error_without_nullable(server: ServerProcess, suffix: str) -> None:
+    tensors = [Tensor("x", "FP32", (1,), [None]), Tensor("strict", "FP32", (1,), [None])]
+    refused = rest_infer(server.client, Request(f"nullable{suffix}", tensors))
+    assert refused.status == 400
+    assert f'input "strict" of model "nullable{suffix}": expected numbers' in refused.error
+    assert "got null at index 0 (JSON has no NaN" in refused.error
+    text = Tensor("x", "FP32", (1,), ["1"])
+    refused = rest_infer(server.client, Request(f"nullable{suffix}", [text]))
+    assert "numbers up to 3.4028e+38, or null, got '1' at index 0" in refused.error
