@@ -7,13 +7,14 @@ import math
 import re
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticKnownError
 
 from mlserver_pyfunc.protocol.names import suggest_datatype
 from mlserver_pyfunc.settings import parse_bytes
+
+from .yaml_reader import YamlError, load
 
 PYTHON_VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 MAX_RANK = 32
@@ -32,8 +33,8 @@ def parsed(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        found = yaml.safe_load(value)
-    except yaml.YAMLError:
+        found = load(value, "text")
+    except YamlError:
         return value
     return found if isinstance(found, list | dict) else value
 

@@ -39,7 +39,7 @@ class Place:
         if not isinstance(self.inline, str):
             return self.inline
         try:
-            return json.loads(self.inline)
+            return json.loads(self.inline, object_pairs_hook=_without_repeats)
         except (ValueError, RecursionError) as error:
             raise DefinitionError(f"{_INLINE}: not JSON: {error}") from None
 
@@ -132,6 +132,15 @@ def read_place(place: Place) -> Located:
     if place.file is not None:
         return Located(read(place.file), place.folder, str(place.file))
     return Located(parse(place.inline_value(), _INLINE), place.folder, _INLINE)
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f'"{repeated}" is given twice in one mapping')
+    return value
 
 
 def _file(path: Path) -> Place:

@@ -76,7 +76,7 @@ def parse_settings(name: str, text: str) -> dict[str, Any]:
     """
     try:
         settings = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON: {error}") from None
     if not isinstance(settings, dict):
         raise ValueError(f"expected a mapping, got {type(settings).__name__}")

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from mlserver_pyfunc.errors import DefinitionError
 
 from .fields import parsed
 from .models import FunctionDefinition
+from .yaml_reader import read_yaml
 
 FILE_NAME = "function.yaml"
 
@@ -46,7 +46,8 @@ def parse(value: Any, where: str = "function definition") -> FunctionDefinition:
         DefinitionError: The mapping is not a definition; the message lists every problem.
     """
     if not isinstance(value, Mapping):
-        raise DefinitionError(f"{where}: expected a mapping, got {type(value).__name__}")
+        kind = "nothing" if value is None else type(value).__name__
+        raise DefinitionError(f"{where}: expected a mapping, got {kind}")
     try:
         return FunctionDefinition.model_validate(_without_nulls(_unwrapped(value, where)))
     except ValidationError as error:
@@ -74,14 +75,9 @@ def read(path: Path) -> FunctionDefinition:
         DefinitionError: The file cannot be read, or is not a definition.
     """
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return parse(value, str(path))
+        return parse(read_yaml(path), str(path))
     except OSError as error:
         raise DefinitionError(f"{path}: {error.strerror}") from None
-    except RecursionError:
-        raise DefinitionError(f"{path}: nested too deeply, or contains itself") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DefinitionError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
 
 
 def _unwrapped(value: Mapping[str, Any], where: str) -> Mapping[str, Any]:
@@ -136,10 +132,16 @@ def _problems(error: ValidationError) -> Iterator[Problem]:
             text = str(problem["ctx"]["error"])
             message = f"{path}: {text}" if path else text
         else:
-            got = json.dumps(problem["input"], default=str)
             text = problem["msg"]
-            message = f"{path}: {text[0].lower()}{text[1:]}, got {got[:80]}"
+            message = f"{path}: {text[0].lower()}{text[1:]}, got {_shown(problem['input'])}"
         yield Problem(location, problem["type"], message)
+
+
+def _shown(value: Any) -> str:
+    try:
+        return json.dumps(value, default=str)[:80]
+    except TypeError:  # A mapping has a key that JSON does not have, for example a date.
+        return repr(value)[:80]
 
 
 def _nearest(location: tuple[int | str, ...]) -> str:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mlserver_pyfunc import sources
 from mlserver_pyfunc.definition import FunctionDefinition
+from mlserver_pyfunc.definition.yaml_reader import YamlError, read_yaml
 from mlserver_pyfunc.errors import SourceError
 
 from .digest import LOCK_NAME, RENEW, DigestError, tree_sha256
@@ -122,15 +123,13 @@ def read(folder: Path) -> Lock | None:
     """
     path = folder / LOCK_NAME
     try:
-        text = path.read_text(encoding="utf-8")
+        return Lock.model_validate(read_yaml(path))
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error}") from None
-    try:
-        return Lock.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise SourceError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    except YamlError as error:
+        raise SourceError(str(error)) from None
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in problem["loc"]) or "lock"

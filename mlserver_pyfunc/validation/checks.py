@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mlserver_pyfunc.definition import FunctionDefinition, parse
 from mlserver_pyfunc.definition.folder import settings_file_of
 from mlserver_pyfunc.definition.locate import Place, place_of
@@ -18,6 +16,7 @@ from mlserver_pyfunc.definition.model_settings import (
     disagreements,
     parse_settings,
 )
+from mlserver_pyfunc.definition.yaml_reader import YamlError, read_text
 from mlserver_pyfunc.errors import DefinitionError, PyFuncError
 from mlserver_pyfunc.handler.shadowing import PACKAGE
 from mlserver_pyfunc.sources import check_form, lock
@@ -66,18 +65,16 @@ def _all(path: Path, *, fetch: bool) -> Iterator[Finding]:
     try:
         document = _document(place, file)
         found = list(definition_rules.check(document))
-    except (OSError, UnicodeDecodeError) as error:
-        yield Finding("D001", _reason(error), file, 1)
+        lines = Document(settings_file, read_text(settings_file)) if settings_file else None
+    except OSError as error:
+        yield Finding("D001", error.strerror or str(error), file, 1)
         return
-    except (yaml.YAMLError, DefinitionError) as error:
-        yield _not_yaml(error, file)
-        return
-    except RecursionError:
-        yield Finding("D002", "nested too deeply, or contains itself", file, 1)
+    except DefinitionError as error:
+        yield _not_read(error, file)
         return
     yield from found
-    if settings_file:
-        yield from _settings_findings(settings_file, settings, document, broken=bool(found))
+    if lines:
+        yield from _settings_findings(lines, settings, document, broken=bool(found))
     if any(finding.severity == "error" for finding in found):
         return
     definition = parse(document.value())
@@ -88,19 +85,19 @@ def _document(place: Place, file: Path) -> Document:
     """Reads the text of a definition, from its own file or from model-settings.json.
 
     Raises:
-        DefinitionError: An inline definition is not JSON.
+        DefinitionError: The text is not YAML, or an inline definition is not JSON.
     """
     if isinstance(place.inline, str):
         place.inline_value()
         return Document(file, place.inline)
     keys = () if place.inline is None else ("parameters", "extra", "function")
-    return Document(file, file.read_text(encoding="utf-8"), keys)
+    return Document(file, read_text(file), keys)
 
 
 def _settings_findings(
-    file: Path, settings: Mapping[str, Any], document: Document, *, broken: bool
+    lines: Document, settings: Mapping[str, Any], document: Document, *, broken: bool
 ) -> Iterator[Finding]:
-    lines = Document(file, file.read_text(encoding="utf-8"))
+    file = lines.path
     implementation = settings.get("implementation")
     if implementation != IMPLEMENTATION:
         yield Finding(
@@ -166,15 +163,7 @@ def _declared(settings: Mapping[str, Any], kind: str) -> list[DeclaredTensor]:
     return [DeclaredTensor.model_validate(tensor) for tensor in settings.get(kind) or ()]
 
 
-def _not_yaml(error: yaml.YAMLError | DefinitionError, file: Path) -> Finding:
-    if isinstance(error, DefinitionError):
-        return Finding("D002", str(error), file, 1)
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or "cannot be read"
-    return Finding("D002", f"not YAML: {problem}", file, mark.line + 1 if mark else 1)
-
-
-def _reason(error: OSError | UnicodeDecodeError) -> str:
-    if isinstance(error, UnicodeDecodeError):
-        return f"not UTF-8 text: {error.reason}"
-    return error.strerror or str(error)
+def _not_read(error: DefinitionError, file: Path) -> Finding:
+    if isinstance(error, YamlError):
+        return Finding("D002", error.problem, file, error.line)
+    return Finding("D002", str(error), file, 1)

@@ -12,6 +12,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from mlserver_pyfunc.definition import FunctionDefinition, Problem, parse, problems
+from mlserver_pyfunc.definition.fields import parsed
 from mlserver_pyfunc.environments.environment import unmet_needs
 from mlserver_pyfunc.errors import DefinitionError
 from mlserver_pyfunc.protocol.names import parameter_name
@@ -30,7 +31,7 @@ def check(document: Document) -> Iterator[Finding]:
         kind = "nothing" if value is None else type(value).__name__
         yield Finding("D002", f"expected a mapping, got {kind}", path, document.line())
         return
-    for line, key in document.repeated_keys():
+    for line, key in document.repeated_keys:
         yield Finding("D003", f'"{key}" is given twice in one mapping', path, line)
     try:
         listed = problems(value)
@@ -76,7 +77,7 @@ def _line(document: Document, keys: list[str], problem: Problem, value: Mapping[
     spec = value.get("spec", value)
     kind = problem.message.partition(":")[0]
     seen = set()
-    for index, tensor in enumerate(spec.get(kind) or ()):
+    for index, tensor in enumerate(parsed(spec.get(kind)) or ()):
         name = parameter_name(tensor["name"]) if kind == "inputs" else tensor["name"]
         if name in seen:
             return document.line([*keys, kind, index])

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from mlserver_pyfunc.definition.model_settings import MODEL_SETTINGS
+from mlserver_pyfunc.definition.yaml_reader import compose, construct, repeated_keys
 
 Location = Sequence[int | str]
 
@@ -20,18 +24,24 @@ class Document:
         prefix: Keys that lead to the part.
 
     Raises:
-        yaml.YAMLError: The text is neither YAML nor JSON.
+        YamlError: The text is neither YAML nor JSON, or larger than the bounds.
+
+    Attributes:
+        repeated_keys: Line and name of each key that its mapping has already.
     """
 
     def __init__(self, path: Path, text: str, prefix: Location = ()) -> None:
         self.path = path
-        self._text = text
-        self._root = yaml.compose(text, Loader=yaml.SafeLoader)
+        is_json = path.name == MODEL_SETTINGS
+        # JSON has tabs between values only, and YAML refuses them there.
+        self._root = compose(text.replace("\t", " ") if is_json else text, str(path))
+        self.repeated_keys = list(repeated_keys(self._root))
+        self._value = json.loads(text) if is_json else construct(self._root, str(path))
         self._prefix = tuple(prefix)
 
     def value(self) -> Any:
         """Returns the part's value; None if there is no such part."""
-        value = yaml.safe_load(self._text)
+        value = self._value
         for key in self._prefix:
             value = value.get(key) if isinstance(value, dict) else None
         return value
@@ -58,10 +68,6 @@ class Document:
             return int(node.start_mark.line) + 1
         return line - 1
 
-    def repeated_keys(self) -> Iterator[tuple[int, str]]:
-        """Yields line and name of each key that its mapping has already."""
-        yield from _repeated(self._root)
-
 
 def _child(node: Any, key: int | str) -> tuple[int, Any] | None:
     if isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
@@ -72,17 +78,3 @@ def _child(node: Any, key: int | str) -> tuple[int, Any] | None:
             if name.value == key:
                 return name.start_mark.line + 1, child
     return None
-
-
-def _repeated(node: Any) -> Iterator[tuple[int, str]]:
-    if isinstance(node, yaml.SequenceNode):
-        for child in node.value:
-            yield from _repeated(child)
-    if not isinstance(node, yaml.MappingNode):
-        return
-    seen: set[str] = set()
-    for name, child in node.value:
-        if name.value in seen:
-            yield name.start_mark.line + 1, str(name.value)
-        seen.add(name.value)
-        yield from _repeated(child)

@@ -312,11 +312,11 @@ def test_the_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"a: [1", "not YAML: "),
-        (b"\xff\xfe\x00", "not YAML: "),
-        (b"- a\n- b\n", "expected a mapping, got list"),
-        (b"", "expected a mapping, got NoneType"),
-        (b"!!python/object/apply:os.system ['true']", "not YAML: "),
+        (b"a: [1", "1: not YAML: "),
+        (b"\xff\xfe\x00", "1: not YAML: "),
+        (b"- a\n- b\n", " expected a mapping, got list"),
+        (b"", " expected a mapping, got nothing"),
+        (b"!!python/object/apply:os.system ['true']", "1: expected a value that JSON has too"),
     ],
 )
 def test_a_file_that_is_no_definition_is_a_definition_error(
@@ -326,7 +326,7 @@ def test_a_file_that_is_no_definition_is_a_definition_error(
     path.write_bytes(content)
     with pytest.raises(DefinitionError) as caught:
         read(path)
-    assert str(caught.value).startswith(f"{path}: {message}")
+    assert str(caught.value).startswith(f"{path}:{message}")
     assert "\n" not in str(caught.value)
 
 
@@ -471,5 +471,5 @@ def test_a_datatype_by_another_name_is_told_the_protocols(written: str, meant: s
 
 def test_a_definition_within_itself_is_an_error(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_text("source: &a {source: m.py, handler: f, lang: [*a]}\n")
-    with pytest.raises(DefinitionError, match="nested too deeply, or contains itself"):
+    with pytest.raises(DefinitionError, match=r"yaml:1: an alias stands for .* that contains it"):
         read(tmp_path / FILE_NAME)

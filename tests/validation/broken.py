@@ -169,7 +169,7 @@ CASES = [
             "mlserver_pyfunc.py": "",
         },
     ),
-    yaml_case("within itself", FILE + "serving: &b [*b]\n", ("D002", 1)),
+    yaml_case("within itself", FILE + "serving: &b [*b]\n", ("D002", 4)),
     yaml_case("a datatype of NumPy's", FILE.replace("FP32", "float32", 1), ("D103", 2)),
     yaml_case("a shape of any size", FILE.replace("[-1]", "[-1, 99999999, 99999]", 1), ("D103", 2)),
     yaml_case("version as a number", FILE + "model_version: 1.10\n", ("D103", 4)),
