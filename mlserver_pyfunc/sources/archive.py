@@ -15,6 +15,7 @@ leaves nothing behind.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import lzma
 import os
@@ -283,6 +284,11 @@ def _reading() -> Iterator[None]:
     except _BROKEN as error:
         text = " ".join(str(error).split()) or type(error).__name__
         raise SourceError(f"the archive is truncated or broken: {text[:200]}") from None
+    except OSError as error:
+        # bz2 raises one without a number, and a position before the file's start is EINVAL.
+        if error.errno not in (None, errno.EINVAL):
+            raise
+        raise SourceError(f"the archive is truncated or broken: {error}") from None
 
 
 def _kind(kind: int) -> str:

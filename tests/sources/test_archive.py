@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import tarfile
@@ -12,6 +13,7 @@ import pytest
 
 from mlserver_pyfunc.definition import SourceDefinition
 from mlserver_pyfunc.errors import SourceError
+from mlserver_pyfunc.sources import archive as archive_module
 from mlserver_pyfunc.sources import fetch
 
 
@@ -106,3 +108,22 @@ def test_fetches_again_what_was_changed_in_the_cache(tmp_path: Path) -> None:
     root = fetch(source("a.zip"), tmp_path).root
     (root / "evil.py").write_text("x = 2")
     assert tree(fetch(source("a.zip"), tmp_path).root) == {"model.py": "x = 1"}
+
+
+METHODS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=["stored", "deflated", "bzip2", "lzma"])
+def test_a_zip_with_any_byte_changed_is_read_or_refused(method: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("model.py", "def f(x):\n    return x\n" * 3)
+    content = path.read_bytes()
+    for position in range(len(content)):
+        changed = bytearray(content)
+        changed[position] ^= 0xFF
+        path.write_bytes(changed)
+        root = tmp_path / f"{position}"
+        root.mkdir()
+        with contextlib.suppress(SourceError):
+            archive_module.unpack(path, root, source("a.zip"))

@@ -206,8 +206,14 @@ class Connection:
             return False
         for message in self._codec.decode(packet):
             on_message = self._on_message.get(message.kind)
-            if on_message is not None:
+            if on_message is None:
+                continue
+            try:
                 on_message(message)
+            except (LookupError, TypeError, ValueError, AttributeError) as error:
+                # A value of the head is missing or of another type. An error here would only
+                # be logged by the event loop, and the call would never end.
+                raise WireError(f"message {message.kind.name}: {error!r}") from error
         return bool(packet)
 
     def _flush(self) -> None:

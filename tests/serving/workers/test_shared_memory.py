@@ -106,3 +106,22 @@ def test_regions_in_use_never_overlap_and_all_of_them_can_be_had_again(
         assert writer.allocate(SIZE) == 0
     finally:
         os.close(descriptor)
+
+
+def test_pages_go_back_before_another_writer_can_have_them(arena: int) -> None:
+    writer = Writer(arena)
+    size = KEPT_BYTES + 4096
+    offset = writer.allocate(size)
+    meanwhile = []
+
+    class Map:
+        """Allocates at the moment at which pages are removed, as another thread may."""
+
+        def madvise(self, *_: int) -> None:
+            meanwhile.append(writer.allocate(size))
+
+    writer._map = Map()
+    writer.release(offset)
+    assert len(meanwhile) == 1
+    assert meanwhile[0] >= offset + size
+    assert writer.allocate(size) == offset

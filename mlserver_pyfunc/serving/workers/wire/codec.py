@@ -28,6 +28,7 @@ import numpy as np
 from mlserver_pyfunc.protocol import bytes_tensors, tensors
 from mlserver_pyfunc.protocol.contract import TensorSpec
 from mlserver_pyfunc.protocol.tensors import Array, RawTensor
+from mlserver_pyfunc.protocol.types import TensorError
 
 from .messages import HEAD_BYTES, INLINE_BYTES, VERSION, Head, Kind, Message, View, WireError
 from .shared_memory import Reader, Writer
@@ -223,9 +224,18 @@ def read_tensors(message: Message, specs: Mapping[str, TensorSpec]) -> dict[str,
         specs: Declared tensors, the same for all messages of a connection.
 
     Raises:
-        WireError: A tensor does not match its declaration.
+        WireError: The tensors cannot be read, or do not match their declaration.
         TensorError: The bytes of a tensor do not fit its shape.
     """
+    try:
+        return _read_tensors(message, specs)
+    except TensorError:
+        raise
+    except _UNREADABLE as error:
+        raise WireError(f"unreadable tensors: {error}") from None
+
+
+def _read_tensors(message: Message, specs: Mapping[str, TensorSpec]) -> dict[str, Array]:
     head, body = message.head, message.body
     if head.views is None:
         head.views = _views(head.values.get("tensors", ()), specs)

@@ -111,11 +111,14 @@ class Writer:
             if size is None:
                 return
             self.used_bytes -= size
-            insort(self._free, (offset, offset + size))
-            self._join(self._free.index((offset, offset + size)))
+        # While the region is neither used nor free: once it is free, another thread may write to
+        # it, and removing its pages would set them to zero.
         surplus = max(offset, KEPT_BYTES)
         if offset + size > surplus:
             self._map.madvise(mmap.MADV_REMOVE, surplus, offset + size - surplus)
+        with self._lock:
+            insort(self._free, (offset, offset + size))
+            self._join(self._free.index((offset, offset + size)))
 
     def _join(self, index: int) -> None:
         free = self._free
