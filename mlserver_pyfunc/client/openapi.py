@@ -14,10 +14,11 @@ from .openapi_schemas import Schema, ref, schemas
 _READABLE = 1000
 
 _ERRORS = {
-    "400": "The request breaks the contract: the message says where, what was expected and got.",
-    "422": "The body is not an inference request.",
+    "400": "The request cannot be read or breaks the contract: the message says where, what was "
+    "expected and what was received.",
+    "404": "The model is not served: the message names those that are.",
     "500": "The handler failed, or its answer breaks the contract.",
-    "503": "Too many calls wait, or no call can run now.",
+    "503": "The model is loading, too many calls wait, or no call can run now.",
     "504": "The call passed its time limit.",
 }
 
@@ -110,7 +111,7 @@ def _stream(name: str, operation: str) -> Schema:
                 "description": "Each event's data is an inference response, or an error.",
                 "content": {"text/event-stream": {"schema": ref("Event")}},
             },
-            "422": _error("422"),
+            **{status: _error(status) for status in ("400", "404", "503")},
         },
     }
 
@@ -124,6 +125,7 @@ def _metadata(name: str, operation: str) -> Schema:
                 "description": "The model's metadata.",
                 "content": {"application/json": {"schema": ref("Metadata")}},
             },
+            "404": _error("404"),
         },
     }
 
@@ -133,18 +135,19 @@ def _ready(name: str, operation: str) -> Schema:
         "operationId": operation,
         "summary": f"Whether a call of {name} could run now",
         "responses": {
-            "200": {"description": "It could."},
-            "400": {"description": "It could not."},
+            "200": {
+                "description": "It could.",
+                "content": {"application/json": {"schema": ref("Ready")}},
+            },
+            **{status: _error(status) for status in ("404", "503")},
         },
     }
 
 
 def _error(status: str) -> Schema:
-    # The host answers a body that it cannot read in a form of its own.
-    schema = "UnreadableRequest" if status == "422" else "Error"
     response: Schema = {
         "description": _ERRORS[status],
-        "content": {"application/json": {"schema": ref(schema)}},
+        "content": {"application/json": {"schema": ref("Error")}},
     }
     if status == "503":
         response["headers"] = {

@@ -54,10 +54,10 @@ def schemas(definition: FunctionDefinition) -> Schema:
             "required": ["error"],
             "properties": {"error": {"type": "string"}},
         },
-        "UnreadableRequest": {
+        "Ready": {
             "type": "object",
-            "description": "`detail` of the host, or `error` of the runtime.",
-            "anyOf": [{"required": ["detail"]}, {"required": ["error"]}],
+            "required": ["name", "ready"],
+            "properties": {"name": {"type": "string"}, "ready": {"type": "boolean"}},
         },
         **{f"Input_{i}": _tensor(t, is_output=False) for i, t in enumerate(definition.inputs)},
         **{f"Output_{i}": _tensor(t, is_output=True) for i, t in enumerate(definition.outputs)},

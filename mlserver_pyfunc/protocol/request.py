@@ -101,8 +101,7 @@ class InferenceRequest:
         """Makes a request from the protocol's JSON body, already parsed.
 
         Raises:
-            RequestError: The body is not an inference request. Its status is 422, the one
-                that MLServer uses.
+            RequestError: The body is not an inference request. Status 400.
         """
         try:
             inputs = [
@@ -118,9 +117,9 @@ class InferenceRequest:
             outputs = [RequestOutput(output["name"]) for output in body.get("outputs") or ()]
             parameters = Parameters(body.get("parameters") or {})
         except KeyError as error:
-            raise RequestError(f"request: {error.args[0]} is missing", 422) from None
+            raise RequestError(f"request: {error.args[0]} is missing", 400) from None
         except (TypeError, ValueError, AttributeError):
-            raise RequestError('request: expected {"inputs": [{name, shape, ...}]}', 422) from None
+            raise RequestError('request: expected {"inputs": [{name, shape, ...}]}', 400) from None
         return cls(inputs, outputs, parameters, str(body.get("id") or ""))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +16,8 @@ from .bytes_tensors import object_array
 from .contract import TensorSpec
 from .tensors import Array
 
+_MAX_TENSORS = _MAX_ELEMENTS = 4
+_ANY_TENSOR = '{"name": ..., "shape": [...], "datatype": ..., "data": [...]}'
 _TEXTS = ["", "plain", "naïve", "日本語"]
 
 
@@ -72,6 +76,25 @@ def example(tensors: Sequence[TensorSpec], size: int = 1) -> list[dict[str, Any]
         size: Size of each -1 axis.
     """
     return [_example(tensor, size) for tensor in tensors]
+
+
+def request_form(tensors: Sequence[TensorSpec]) -> str:
+    """Returns the JSON of a request that keeps the contract, shortened for an error message.
+
+    Args:
+        tensors: Declared inputs; empty if they are not known.
+    """
+    required = [tensor for tensor in tensors if not tensor.optional] or list(tensors[:1])
+    shown = [_short(tensor) for tensor in required[:_MAX_TENSORS]]
+    shown += ["..."] if len(required) > _MAX_TENSORS else []
+    return f'{{"inputs": [{", ".join(shown) or _ANY_TENSOR}]}}'
+
+
+def _short(tensor: TensorSpec) -> str:
+    shape = [1 if axis == -1 else axis for axis in tensor.shape]
+    few = replace(tensor, shape=(min(math.prod(shape), _MAX_ELEMENTS),))
+    text = json.dumps({**_example(few, 1), "shape": shape})
+    return text if math.prod(shape) <= _MAX_ELEMENTS else f"{text[:-2]}, ...]}}"
 
 
 def _example(tensor: TensorSpec, size: int) -> dict[str, Any]:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import asyncio
 
-from mlserver_pyfunc.errors import OverloadedError, RequestError, TimeLimitError
+from mlserver_pyfunc.errors import OverloadedError, TimeLimitError
 
 UNLOAD_SECONDS = 10.0
 """How long an unload waits for calls in flight, and then for the unload function."""
 
 
-def not_loaded(model_name: str) -> RequestError:
+def not_loaded(model_name: str) -> OverloadedError:
     """Returns the error of a call to a function that is not loaded."""
-    return RequestError(f'model "{model_name}" is not loaded', 503)
+    return OverloadedError(f'model "{model_name}" is not loaded')
 
 
 def over_time_limit(model_name: str, seconds: float) -> TimeLimitError:

@@ -75,7 +75,7 @@ def test_infer_tells_the_servers_error_in_its_words(flaky):
         _, err = run("infer", *args, "-i", "x=7", code=1)
         assert "RuntimeError: seven is not to my taste" in err
     _, err = run("infer", url, "-m", "absent", "-i", "x=7", code=1)
-    assert "absent not found" in err
+    assert 'model "absent" not found' in err
 
 
 VERSIONED = (
@@ -103,7 +103,7 @@ def test_infer_calls_the_version_that_it_is_told(tmp_path):
                 out, _ = run("infer", *args, "--json")
                 assert json.loads(out)["outputs"][0]["data"] == [version]
         _, err = run("infer", f"{url}/v2/models/pair/versions/3", code=1)
-        assert "pair with version 3 not found" in err
+        assert 'version "3" of model "pair" not found' in err
         _, err = run("infer", f"http://{target}", "-m", "pair", code=4)
         assert "does not speak HTTP: is it the port of gRPC?" in err
 

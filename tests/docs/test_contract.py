@@ -120,20 +120,28 @@ def test_refuses_bytes_that_do_not_add_up_as_documented(server: ServerProcess) -
 
 
 @pytest.mark.server
-def test_mlserver_answers_itself_what_the_document_lists(server: ServerProcess) -> None:
+def test_answers_before_the_function_is_asked_as_the_document_lists(server: ServerProcess) -> None:
     nothing: list[dict[str, Any]] = []
     bf16 = {"name": "i", "datatype": "BF16", "shape": [1], "data": [1]}
     without = {"name": "i", "datatype": "INT32", "shape": [1]}
     large = {"name": "u", "datatype": "UINT8", "shape": [5 * 2**20], "size": 5 * 2**20}
-    assert rest(server, "no-such", nothing)[0] == 404
+    status, answer = rest(server, "no-such", nothing)
+    assert (status, answer["error"][:36]) == (404, 'model "no-such" not found, expected ')
     assert grpc(server, "no-such", nothing)[0] == "NOT_FOUND"
-    assert post(server, "contract", b'{"inputs": [')[0] == 422
+    assert post(server, "contract", b'{"inputs": [')[0] == 400
+    for body in (b"", b"[]", b'{"x": 1}', b'{"instances": []}'):
+        status, answer = post(server, "contract", body)
+        assert (status, "expected {" in answer["error"]) == (400, True)
     plain = {"Content-Type": "text/plain"}
-    assert post(server, "contract", b'{"inputs": []}', plain, "infer_stream")[0] == 422
     assert post(server, "contract", b'{"inputs": []}', plain)[0] == 200
-    assert "detail" in rest(server, "contract", [bf16])[1]
+    brotli = {"Content-Encoding": "br"}
+    assert post(server, "contract", b'{"inputs": []}', brotli)[0] == 400
+    expected = {"error": 'input "i" of model "contract": expected datatype INT32, got BF16'}
+    assert rest(server, "contract", [bf16]) == (400, expected)
     assert grpc(server, "contract", [bf16])[1].endswith("expected datatype INT32, got BF16")
-    assert "detail" in rest(server, "contract", [without])[1]
+    assert '"data" is missing' in rest(server, "contract", [without])[1]["error"]
+    assert post(server, "contract", b"", method="no-such-method")[0] == 404
+    assert post(server, "contract", b"", method="ready")[0] == 405
     assert grpc(server, "contract", [without])[1].endswith(
         "expected 1 elements for shape [1], got 0"
     )

@@ -100,10 +100,10 @@ def test_answers_the_protocols_json_form(flaky):
 
 
 @pytest.mark.parametrize("body", [{}, {"inputs": 1}, {"inputs": [{"name": "x"}]}, [], None])
-def test_a_body_that_is_not_a_request_gets_422(flaky, body):
+def test_a_body_that_is_not_a_request_gets_400(flaky, body):
     with pytest.raises(RequestError) as raised:
         flaky.request(body)
-    assert raised.value.status == 422
+    assert raised.value.status == 400
 
 
 def test_streams_answers_one_by_one():

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlserver.context import model_name_var, model_version_var
-from mlserver.errors import ModelNotReady
 from mlserver.handlers import DataPlane
 from mlserver.settings import ModelSettings
 from mlserver.types import InferenceRequest, InferenceResponse
 from mlserver.utils import generate_uuid
 
 from .cloud_events import CloudEvents
+from .errors import ModelNotReadyError
 from .rest_response import ArrayResponse
 
 Headers = Mapping[str, str]
@@ -119,7 +119,7 @@ async def _predict(
     model: Any, metrics: ModelMetrics, payload: InferenceRequest, name: str, version: str | None
 ) -> InferenceResponse:
     if not model.ready:
-        raise ModelNotReady(name, version)
+        raise ModelNotReadyError(name, version)
     request_id = payload.id
     if request_id is None:
         request_id = payload.id = generate_uuid()

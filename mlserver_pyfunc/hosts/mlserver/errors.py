@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import grpc
-from mlserver.errors import MLServerError
+from mlserver.errors import MLServerError, ModelNotFound, ModelNotReady
+from mlserver.grpc.logging import logger as grpc_logger
 from mlserver.rest.responses import Response
 
-from mlserver_pyfunc.errors import OverloadedError, RequestError
+from mlserver_pyfunc.errors import OverloadedError, RequestError, safe_message
 
 _GRPC_CODES = {
     401: grpc.StatusCode.UNAUTHENTICATED,
@@ -36,6 +38,22 @@ class _RetryStatus(int):
     retry_after: int
 
 
+class UnknownModelError(ModelNotFound):
+    """There is no such model, or no such version. Status 404."""
+
+    def __init__(self, message: str) -> None:
+        MLServerError.__init__(self, safe_message(message), 404)
+
+
+class ModelNotReadyError(ModelNotReady):
+    """A model is loading, or cannot run a call now. Status 503."""
+
+    def __init__(self, name: str, version: str | None = None) -> None:
+        where = f'version "{version}" of model "{name}"' if version else f'model "{name}"'
+        text = f"{where} is not ready: it is loading, or no call can run now; try again"
+        MLServerError.__init__(self, safe_message(text), _retry(503, 1))
+
+
 class _StatusMapping(dict[int, Any]):
     """gRPC status codes by HTTP status."""
 
@@ -47,9 +65,38 @@ def to_host_error(error: RequestError) -> MLServerError:
         return MLServerError(str(cause), cause.status_code)
     status = error.status
     if isinstance(error, OverloadedError):
-        status = _RetryStatus(status)
-        status.retry_after = error.retry_after
+        status = _retry(status, error.retry_after)
     return MLServerError(str(error), status)
+
+
+def _retry(status: int, seconds: int) -> _RetryStatus:
+    marked = _RetryStatus(status)
+    marked.retry_after = seconds
+    return marked
+
+
+def answer_not_ready_with_503(stock: Any) -> Any:
+    """Refuses a call to a model that is not ready with 503, over gRPC with UNAVAILABLE.
+
+    Without it, the answer is 400 or INVALID_ARGUMENT, and a client does not try again.
+    """
+    return ModelNotReadyError
+
+
+def log_refusals_without_traceback() -> None:
+    """Logs refusals of gRPC calls in one line.
+
+    Without it, each request that breaks a contract adds a traceback to the log.
+    """
+    grpc_logger.addFilter(_shorten)
+
+
+def _shorten(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, MLServerError) and error.status_code != 500:
+        record.exc_info = None
+        record.levelno, record.levelname = logging.INFO, "INFO"
+    return True
 
 
 def extend_error_mapping(stock: dict[int, Any]) -> dict[int, Any]:

@@ -15,7 +15,7 @@ from mlserver.utils import insert_headers
 from starlette.types import Receive, Scope
 
 from . import data_plane, grpc_messages
-from .models import is_ours
+from .models import is_ours, require_ready
 from .rest_request import TensorRequest
 from .rest_response import ArrayResponse
 from .rest_route import add_routes
@@ -35,6 +35,8 @@ def read_grpc_requests(stock: Any) -> Any:
 
     def _InsertHeaders(self: Any, request: Any, context: Any) -> Any:  # noqa: N802
         if not is_ours(request.model_name):
+            registry = self._data_plane._model_registry
+            require_ready(registry, request.model_name, request.model_version)
             return stock(self, request, context)
         if data_plane.supports_short_path(self._data_plane):
             return grpc_messages.read_request(request, lambda: to_headers(context))

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import weakref
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from mlserver import MLModel
+from mlserver.errors import ModelNotFound
 from mlserver.registry import SingleModelRegistry
 from mlserver.settings import ModelSettings
 
 from mlserver_pyfunc.definition.locate import Located, find_definition
 from mlserver_pyfunc.errors import PyFuncError
 
+from .errors import ModelNotReadyError, UnknownModelError
+
 _PACKAGE = __name__.partition(".")[0]
 _versions: defaultdict[str, list[str | None]] = defaultdict(list)
+_failures: dict[str, str] = {}
+_MAX_NAMES = 20
 _mixed: dict[str, weakref.ref[SingleModelRegistry]] = {}
 # In seconds. The first value is what MLServer itself waits for calls at shutdown.
 _longest_call = 5.0
@@ -31,7 +37,13 @@ def add_model(name: str, version: str | None, call_seconds: float) -> None:
     """
     global _longest_call
     _versions[name].append(version)
+    _failures.pop(name, None)
     _longest_call = max(_longest_call, call_seconds)
+
+
+def note_failure(name: str, message: str) -> None:
+    """Notes why a model of this runtime did not load, for the answer to those who call it."""
+    _failures[name] = message
 
 
 def remove_model(name: str, version: str | None) -> None:
@@ -98,7 +110,8 @@ def _has_others(versions: SingleModelRegistry) -> bool:
 def separate_readiness_from_availability(stock: Any) -> Any:
     """Answers the readiness endpoints by a model's `available`, if it has that attribute.
 
-    Without it, the endpoints say that a model is ready while all its workers are being replaced.
+    Without it, the endpoints say that a model is ready while all its workers are being replaced,
+    and `ModelReady` of an unknown model ends with UNKNOWN over gRPC.
 
     `ready` has to be true meanwhile. MLServer refuses requests to a model whose `ready` is false,
     and these requests need only wait.
@@ -108,9 +121,77 @@ def separate_readiness_from_availability(stock: Any) -> Any:
         return all(map(is_available, await self._model_registry.get_models()))
 
     async def model_ready(self: Any, name: str, version: str | None = None) -> bool:
-        return is_available(await self._model_registry.get_model(name, version))
+        # Only gRPC asks here: the protocol has no error for a model that is unknown.
+        try:
+            return is_available(await self._model_registry.get_model(name, version))
+        except ModelNotFound:
+            return False
 
     return {"ready": ready, "model_ready": model_ready}[stock.__name__]
+
+
+def name_served_models(stock: Any) -> Any:
+    """Says in the error about an unknown model which models there are, or why it did not load.
+
+    Without it, the error says no more than that there is no such model.
+    """
+
+    def _get_model_registry(self: Any, name: str, version: str | None = None) -> Any:
+        served = self._models.get(name)
+        if served is not None:
+            return served
+        names = [name for name, versions in self._models.items() if not versions.empty()]
+        expected = f", expected {listed(names)}" if names else ": no model is served"
+        reason = f": {_failures[name]}" if name in _failures else expected
+        raise UnknownModelError(f'model "{name}" not found{reason}')
+
+    return _get_model_registry
+
+
+def name_served_versions(stock: Any) -> Any:
+    """Says in the error about an unknown version which versions there are.
+
+    Without it, the error says no more than that there is no such version.
+    """
+
+    async def get_model(self: Any, version: str | None = None) -> Any:
+        model = self._find_model(version)
+        if model is not None:
+            return model
+        if self.empty():
+            reason = _failures.get(self._name, "it is not loaded")
+            raise UnknownModelError(f'model "{self._name}" not found: {reason}')
+        expected = f", expected {listed(self._versions)}" if self._versions else ": it has none"
+        raise UnknownModelError(f'version "{version}" of model "{self._name}" not found{expected}')
+
+    return get_model
+
+
+def find(registry: Any, name: str, version: str | None) -> Any:
+    """Returns a model, loaded or not.
+
+    Raises:
+        UnknownModelError: There is no such model.
+    """
+    return registry._get_model_registry(name, version)._find_model(version)
+
+
+def require_ready(registry: Any, name: str, version: str | None) -> None:
+    """Checks that a model takes calls, before its request is read.
+
+    Raises:
+        MLServerError: It is unknown or not ready.
+    """
+    model = find(registry, name, version)
+    if model is not None and not model.ready:
+        raise ModelNotReadyError(name, version)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Returns names in quotes, the first 20 of them."""
+    quoted = [f'"{name}"' for name in names]
+    more = [f"{len(quoted) - _MAX_NAMES} more"] if len(quoted) > _MAX_NAMES else []
+    return ", ".join(quoted[:_MAX_NAMES] + more)
 
 
 def read_definition(settings: ModelSettings) -> tuple[Located | None, str]:

@@ -26,7 +26,7 @@ from packaging.specifiers import SpecifierSet
 
 from mlserver_pyfunc import settings
 
-from . import errors, fast_path, models, process_tuning
+from . import errors, fast_path, models, process_tuning, rest_edges
 from .rest_response import ArrayData
 
 FAST_PATH = "fast_path"
@@ -209,6 +209,7 @@ _fast = partial(Patch, group=FAST_PATH, versions="==1.7.1")
 _pool = "mlserver.parallel.registry:InferencePoolRegistry"
 _servicer = "mlserver.grpc.servicers:InferenceServicer"
 _converters = "mlserver.grpc.converters"
+_registry = "mlserver.registry"
 _data_plane = "mlserver.handlers:DataPlane"
 
 TABLE: tuple[ProcessSetting, ...] = (
@@ -216,12 +217,17 @@ TABLE: tuple[ProcessSetting, ...] = (
     _fix("mlserver.rest.errors.Response", errors.send_retry_after),
     _fix(f"{_data_plane}.ready", models.separate_readiness_from_availability),
     _fix(f"{_data_plane}.model_ready", models.separate_readiness_from_availability),
+    _fix("mlserver.handlers.dataplane.ModelNotReady", errors.answer_not_ready_with_503),
+    _fix(f"{_registry}:MultiModelRegistry._get_model_registry", models.name_served_models),
+    _fix(f"{_registry}:SingleModelRegistry.get_model", models.name_served_versions),
+    _fix("mlserver.rest.server:RESTServer.add_custom_handlers", rest_edges.answer_at_the_edges),
+    _fix("mlserver.rest.requests:Request.body", rest_edges.read_deflate),
     _fix("mlserver.registry._get_version", models.read_version_from_definition),
     _fix(f"{_servicer}.ModelStreamInfer.f", allow_empty_streams, upstream=1750),
     _fix("mlserver.grpc.server:GRPCServer.stop", drain_grpc_on_shutdown),
     _fix(f"{_pool}._handle_worker_stop", reap_only_pool_workers, upstream=1234),
     _fix(f"{_converters}:InferTensorContentsConverter._get_contents", refuse_typed_fp16),
-    _fast("mlserver.registry:SingleModelRegistry._register", models.note_mixed_models),
+    _fast(f"{_registry}:SingleModelRegistry._register", models.note_mixed_models),
     _fast(f"{_servicer}._InsertHeaders", fast_path.read_grpc_requests),
     _fast(f"{_converters}:ModelInferResponseConverter.from_types", fast_path.write_grpc_responses),
     _fast(f"{_servicer}._SetTrailingMetadata", fast_path.send_prepared_metadata),
@@ -231,6 +237,7 @@ TABLE: tuple[ProcessSetting, ...] = (
     ProcessSetting("process: mallopt of glibc", process_tuning.raise_malloc_thresholds, FAST_PATH),
     ProcessSetting("process: gc.set_threshold", process_tuning.raise_gc_threshold, FAST_PATH),
     ProcessSetting("process: sys.stdout and sys.stderr", process_tuning.line_buffer_stdout),
+    ProcessSetting('process: logger "mlserver.grpc"', errors.log_refusals_without_traceback),
     ProcessSetting('process: logger "mlserver.parallel"', process_tuning.hide_pool_warning),
     ProcessSetting("process: sys.meta_path", process_tuning.pin_package),
 )

@@ -6,31 +6,33 @@ Follows the "Binary Tensor Data Extension" of Triton's HTTP protocol: a JSON hea
 
 from __future__ import annotations
 
+import gzip
 import json
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from fastapi import Request as FastAPIRequest
 from mlserver.rest.requests import Request
 from starlette.types import Receive, Scope
 
 from mlserver_pyfunc.protocol.tensors import RawTensor
+from mlserver_pyfunc.protocol.types import short_repr
 
 from . import json_body
 
 LENGTH_HEADER = b"inference-header-content-length"
-_JSON = (b"content-type", b"application/json")
+JSON_HEADER = (b"content-type", b"application/json")
 
 
 class TensorRequest(Request):
     """A request to a model of this runtime: its tensors do not become Python lists."""
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
-        self._header_length: bytes | None = dict(scope["headers"]).get(LENGTH_HEADER)
-        if self._header_length is not None:
-            # FastAPI calls `json()` only if the content type is JSON.
-            headers = [pair for pair in scope["headers"] if pair[0] != _JSON[0]]
-            scope = {**scope, "headers": [*headers, _JSON]}
+        headers = dict(scope["headers"])
+        self._header_length: bytes | None = headers.get(LENGTH_HEADER)
+        self._encoding: bytes = headers.get(b"content-encoding", b"")
         super().__init__(scope, receive)
 
     async def json(self) -> Any:
@@ -51,13 +53,51 @@ class TensorRequest(Request):
         """Returns the body, decompressed.
 
         Raises:
-            json.JSONDecodeError: It claims to be gzip and is not.
+            json.JSONDecodeError: It is not what `Content-Encoding` says.
         """
+        if not hasattr(self, "_body"):
+            body = await FastAPIRequest.body(self)
+            if self._encoding:
+                body = decompressed(body, self._encoding.decode("latin-1"))
+            self._body = body
+        return self._body
+
+
+def decompressed(body: bytes, encoding: str) -> bytes:
+    """Returns a body without its compression.
+
+    Args:
+        body: Body as it came.
+        encoding: Value of `Content-Encoding`; empty for none.
+
+    Raises:
+        json.JSONDecodeError: It is not of that encoding, or the encoding is not known.
+    """
+    for name in reversed(encoding.lower().replace(",", " ").split()):
+        if name not in _DECOMPRESS:
+            problem = f"Content-Encoding: expected gzip or deflate, got {short_repr(name)}"
+            raise json.JSONDecodeError(problem, "", 0)
         try:
-            body: bytes = await super().body()
+            body = _DECOMPRESS[name](body)
         except (OSError, EOFError, zlib.error) as error:
-            raise json.JSONDecodeError(f"body is not gzip: {error}", "", 0) from None
-        return body
+            raise json.JSONDecodeError(f"body is not {name}: {error}", "", 0) from None
+    return body
+
+
+def _inflate(body: bytes) -> bytes:
+    try:
+        return zlib.decompress(body)
+    except zlib.error:
+        # Some clients leave out zlib's header (RFC 9110, section 8.4.1.2).
+        return zlib.decompress(body, -zlib.MAX_WBITS)
+
+
+_DECOMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.decompress,
+    "x-gzip": gzip.decompress,
+    "deflate": _inflate,
+    "identity": bytes,
+}
 
 
 def _parse(body: bytes, header_length: bytes) -> Any:

@@ -27,6 +27,7 @@ from mlserver_pyfunc.definition.model_settings import (
     seldon_model,
 )
 from mlserver_pyfunc.errors import LoadError, PyFuncError, RequestError
+from mlserver_pyfunc.serving import limits
 from mlserver_pyfunc.serving.function import Function
 from mlserver_pyfunc.serving.runner import logger
 
@@ -96,6 +97,7 @@ class PyFuncRuntime(Pages, MLModel):
             await function.load()
         except PyFuncError as error:
             logger.error("%s", error)
+            models.note_failure(self.name, str(error))
             raise MLServerError(str(error), 500) from None
         self._function = function
         self._shutdown = asyncio.get_running_loop().create_task(self._close_on_shutdown())
@@ -196,7 +198,7 @@ class PyFuncRuntime(Pages, MLModel):
 
     def _loaded(self) -> Function:
         if self._function is None:
-            raise RequestError(f'model "{self.name}" is not loaded', 503)
+            raise limits.not_loaded(self.name)
         return self._function
 
     async def _close_on_shutdown(self) -> None:

@@ -355,7 +355,7 @@ def test_a_model_that_goes_away_is_said_to_be_not_ready(page, server):
     urlopen(Request(f"{url}/unload", b"", method="POST")).read()
     try:
         iris.call()
-        assert "Model iris not found (status 404)" in iris.text("#error")
+        assert 'model "iris" not found' in iris.text("#error")
         iris.wait(lambda: iris.text("#ready") == "not ready")
     finally:
         urlopen(Request(f"{url}/load", b"", method="POST")).read()

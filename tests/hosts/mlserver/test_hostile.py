@@ -58,7 +58,7 @@ def _nested(text: str) -> bytes:
 def test_json_that_is_too_deep_is_refused(where: str, size: int, server: ServerProcess) -> None:
     body = _nested(where)[:-1] + f', "padding": "{"." * size}"}}'.encode()
     reply = _post(server, body)
-    assert reply.status_code == 422, reply.text
+    assert reply.status_code == 400, reply.text
     assert "expected up to 100 lists or objects in each other" in reply.text
 
 
@@ -79,8 +79,8 @@ def test_a_large_tensor_that_lacks_a_key_is_told_so(
     del tensor[missing]
     path = f"/v2/models/strict/infer{'_stream' if stream else ''}"
     reply = server.client.post(path, json={"inputs": [tensor]})
-    assert reply.status_code == 422, reply.text
-    assert [each["loc"][-1] for each in reply.json()["detail"]] == [missing]
+    assert reply.status_code == 400, reply.text
+    assert f' of model "strict": "{missing}" is missing, got "' in reply.json()["error"]
 
 
 @pytest.mark.parametrize("missing", ["name", "shape", "datatype"])
@@ -90,14 +90,14 @@ def test_a_binary_tensor_that_lacks_a_key_is_told_so(missing: str, server: Serve
     head = json.dumps({"inputs": [tensor]}).encode()
     length = {"Inference-Header-Content-Length": str(len(head))}
     reply = _post(server, head + bytes(16), **length)
-    assert reply.status_code == 422, reply.text
-    assert [each["loc"][-1] for each in reply.json()["detail"]] == [missing]
+    assert reply.status_code == 400, reply.text
+    assert f' of model "strict": "{missing}" is missing, got "' in reply.json()["error"]
 
 
 def test_a_head_length_of_many_digits_is_refused(server: ServerProcess) -> None:
     length = {"Inference-Header-Content-Length": "9" * 5000}
     reply = _post(server, b"{}", **length)
-    assert reply.status_code == 422, reply.text
+    assert reply.status_code == 400, reply.text
     assert "Inference-Header-Content-Length: expected a number up to 2" in reply.text
 
 
@@ -127,8 +127,8 @@ def test_an_input_that_is_no_object_is_told_so_in_a_large_request(
 ) -> None:
     tensor = {**X, "shape": [500, 4], "data": [1.5] * 2000}
     reply = _post(server, {"inputs": [tensor, item]})
-    assert reply.status_code == 422, reply.text
-    assert [each["loc"] for each in reply.json()["detail"]] == [["body", "inputs", 1]]
+    assert reply.status_code == 400, reply.text
+    assert reply.json()["error"].startswith('inputs[1] of model "strict": expected an object')
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "\n", "\U0001f600", "%"])

@@ -63,3 +63,39 @@ def _reply(status: int | str, result: Any, datatypes: dict[str, str]) -> Reply:
             values = [value.encode() if isinstance(value, str) else value for value in values]
         outputs[name] = Tensor(name, datatype, array.shape, values)
     return Reply(status, outputs=outputs)
+
+
+def status(protocol: str, address: str, models: list[str]) -> dict[str, Any]:
+    """Asks for all statuses by the client's own settings."""
+    with _client(protocol, address) as client:
+        return {
+            "live": client.is_server_live(),
+            "ready": client.is_server_ready(),
+            **{model: client.is_model_ready(model) for model in models},
+        }
+
+
+def infer_once(protocol: str, address: str, model: str) -> tuple[str, str]:
+    """Calls a model by the client's own settings.
+
+    Returns:
+        Type and text of the exception, or an empty text and the elements of "y".
+    """
+    module = _module(protocol)
+    part = module.InferInput("x", [1, 4], "FP32")
+    part.set_data_from_numpy(np.array([[1, 2, 3, 4]], np.float32))
+    with _client(protocol, address) as client:
+        try:
+            return "", str(client.infer(model, [part]).as_numpy("y").ravel().tolist())
+        except Exception as error:
+            return type(error).__name__, str(error)
+
+
+def _module(protocol: str) -> Any:
+    import importlib
+
+    return importlib.import_module(f"tritonclient.{protocol}")
+
+
+def _client(protocol: str, address: str) -> Any:
+    return _module(protocol).InferenceServerClient(address.removeprefix("http://"))
