@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from mlserver_pyfunc.errors import TimeLimitError
@@ -72,11 +72,14 @@ class Executor:
         Raises:
             OverloadedError: The queue is full.
             TimeLimitError: The time limit passed. A call that has begun keeps its slot until
-                it ends.
+                it ends. Or the call has waited, and can no longer end within its limit.
         """
         # A wait blocks the event loop, so it must be short, and no other call may need the loop.
         waits = not self.active.count and self._typical.seconds < BRIEF_SECONDS / 2
         job = Job(function)
+        job.counts = limited
+        if limited and self.is_full:
+            job.deadline = time.monotonic() + self._timeout
         self._submit(job)
         if job.wait_briefly(BRIEF_SECONDS if waits else 0):
             self._end(job)
@@ -100,7 +103,8 @@ class Executor:
             TimeLimitError: The time limit passed.
         """
         self._admit()
-        task = asyncio.ensure_future(self._in_slot(function))
+        deadline = time.monotonic() + self._timeout if self._slots.locked() else None
+        task = asyncio.ensure_future(self._in_slot(function, deadline))
         task.add_done_callback(lambda _: self.active.remove())
         try:
             done, _ = await asyncio.wait({task}, timeout=self._timeout)
@@ -207,6 +211,16 @@ class Executor:
         if job.future.done():
             return
         job.future.set_exception(self._time_limit())
+        self._note_overdue(job)
+
+    def _note_overdue(self, job: Job) -> None:
+        """Counts a job as overdue, as soon as it has run for its time limit."""
+        if job.ended or not job.began:
+            return
+        remaining = job.began + self._timeout - time.monotonic()
+        if remaining > 0:
+            job.loop.call_later(remaining, self._note_overdue, job)
+            return
         job.overdue = True
         self._overdue += 1
 
@@ -214,6 +228,8 @@ class Executor:
         """Drops a job that has not begun. A job that has begun keeps its slot until it ends."""
         if job.ended or not job.claim():
             return
+        with suppress(ValueError):  # a thread has it, and finds that it cannot claim it
+            self._jobs.remove(job)
         self._end(job)
 
     def _end(self, job: Job) -> None:
@@ -225,9 +241,23 @@ class Executor:
     def _end_overdue(self, _: asyncio.Future[Any]) -> None:
         self._overdue -= 1
 
-    async def _in_slot(self, function: Callable[[], Awaitable[T]]) -> Outcome[T]:
+    async def _in_slot(
+        self, function: Callable[[], Awaitable[T]], deadline: float | None
+    ) -> Outcome[T]:
         async with self._slots:
-            return await outcome_of(function)
+            if deadline is not None and (error := self._too_late(deadline)):
+                return Outcome(error=error)
+            began = time.monotonic()
+            outcome = await outcome_of(function)
+            self._typical.add(time.monotonic() - began)
+            return outcome
+
+    def _too_late(self, deadline: float) -> TimeLimitError | None:
+        """Returns the error of a call that has waited and cannot end in time; None if it can."""
+        remaining, expected = deadline - time.monotonic(), self._typical.seconds
+        if limits.can_end(remaining, expected):
+            return None
+        return limits.not_begun(self._model_name, self._timeout, remaining, expected)
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
@@ -252,25 +282,37 @@ class Executor:
     def _work(self) -> None:
         """Runs jobs until there is a None in the queue. Runs on a thread."""
         while (job := self._next_job()) is not None:
-            if not job.claim():
+            self._run_job(job)
+            del job  # frees its tensors while the thread waits for the next job
+
+    def _next_job(self) -> Job | None:
+        while True:
+            self._wakeup.acquire()
+            try:
+                job = self._jobs.popleft()
+            except IndexError:  # the event loop has removed the job
                 continue
-            started = time.perf_counter()
+            if job is None:
+                return None
+            job.began = time.monotonic()
+            if job.claim():
+                return job
+            del job
+
+    def _run_job(self, job: Job) -> None:
+        if job.deadline is not None and (error := self._too_late(job.deadline)):
+            job.outcome = Outcome(error=error)
+        else:
             try:
                 job.outcome = Outcome(job.context.run(job.function))
             except BaseException as error:
                 job.outcome = Outcome(error=error)
-            self._typical.add(time.perf_counter() - started)
-            job.done.release()
-            if not job.wants_wakeup:
-                continue
-            try:
+            if job.counts:
+                self._typical.add(time.monotonic() - job.began)
+        job.done.release()
+        if job.wants_wakeup:
+            with suppress(RuntimeError):  # the loop is closed
                 job.loop.call_soon_threadsafe(self._finish, job)
-            except RuntimeError:  # the loop is closed
-                return
-
-    def _next_job(self) -> Job | None:
-        self._wakeup.acquire()
-        return self._jobs.popleft()
 
     def _finish(self, job: Job) -> None:
         if job.ended:

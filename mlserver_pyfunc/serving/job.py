@@ -31,12 +31,16 @@ class Job:
         wants_wakeup: Whether the thread must wake the event loop when the call has ended.
         future: Where the event loop waits for the outcome. Exists once a wakeup is requested.
         ended: Whether the job no longer counts as active.
-        overdue: Whether the time limit passed before the call ended.
+        deadline: When the time limit passes, in seconds of the monotonic clock; None without
+            a limit, and for a call that does not wait.
+        began: When the call began, in seconds of the monotonic clock; 0 before.
+        counts: Whether the duration of the call is one of those that calls typically have.
+        overdue: Whether the call has run for longer than its time limit.
     """
 
     __slots__ = (
-        "_claim", "context", "done", "ended", "function", "future", "loop", "outcome", "overdue",
-        "wants_wakeup",
+        "_claim", "began", "context", "counts", "deadline", "done", "ended", "function", "future",
+        "loop", "outcome", "overdue", "wants_wakeup",
     )  # fmt: skip
 
     future: asyncio.Future[Outcome[Any]]
@@ -50,6 +54,9 @@ class Job:
         self.done.acquire()
         self.wants_wakeup = False
         self.ended = False
+        self.deadline: float | None = None
+        self.began = 0.0
+        self.counts = False
         self.overdue = False
         self._claim = threading.Lock()
 

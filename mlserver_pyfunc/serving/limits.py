@@ -9,6 +9,8 @@ import asyncio
 
 from mlserver_pyfunc.errors import OverloadedError, TimeLimitError
 
+_MARGIN = 1.25
+
 UNLOAD_SECONDS = 10.0
 """How long an unload waits for calls in flight, and then for the unload function."""
 
@@ -23,6 +25,36 @@ def over_time_limit(model_name: str, seconds: float) -> TimeLimitError:
     return TimeLimitError(
         f'call of model "{model_name}" passed its time limit of {seconds:g} s (serving.timeout)'
     )
+
+
+def not_begun(model_name: str, seconds: float, remaining: float, expected: float) -> TimeLimitError:
+    """Returns the error of a call that waited until too little of its time limit was left.
+
+    Args:
+        model_name: Name of the model.
+        seconds: Time limit of the call.
+        remaining: Seconds that are left of it.
+        expected: Seconds that calls of the model take on average.
+    """
+    return TimeLimitError(
+        f'call of model "{model_name}" waited until {max(remaining, 0):.3g} s were left of its '
+        f"time limit of {seconds:g} s (serving.timeout), and calls take {expected:.3g} s on "
+        "average: it was not begun"
+    )
+
+
+def can_end(remaining: float, expected: float) -> bool:
+    """Returns whether a call that has waited can be expected to end within its time limit.
+
+    A call that ends a moment after its limit has been run in vain, so a quarter of the average
+    is added for variation. A call that has not waited runs in any case: otherwise a function
+    whose average once passed the limit would never run again.
+
+    Args:
+        remaining: Seconds that are left of the call's time limit.
+        expected: Seconds that calls take on average.
+    """
+    return remaining >= expected * _MARGIN
 
 
 def queue_full(model_name: str, running: str, waiting: str) -> OverloadedError:

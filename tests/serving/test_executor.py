@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -304,6 +306,36 @@ async def test_a_cancelled_call_that_waits_never_runs_and_leaves_the_queue(make:
     go.set()
     await asyncio.gather(first, third)
     assert ran == [3]
+
+
+async def test_cancelled_calls_that_wait_are_freed_at_once(make: Any) -> None:
+    executor, go = make(max_queue=1000), threading.Event()
+    running = asyncio.ensure_future(executor.run(go.wait))
+    await asyncio.sleep(0.02)
+    payloads = [threading.Event() for _ in range(1000)]
+    left = [weakref.ref(payload) for payload in payloads]
+    calls = [asyncio.ensure_future(executor.run(payload.wait)) for payload in payloads]
+    await asyncio.sleep(0)
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    del payloads, calls, call
+    gc.collect()
+    assert not any(payload() for payload in left)
+    assert executor.active.count == 1
+    last = asyncio.ensure_future(executor.run(lambda: 1))
+    go.set()
+    assert (await running).get()
+    assert (await last).get() == 1
+
+
+async def test_an_idle_thread_keeps_nothing_of_its_last_call(make: Any) -> None:
+    executor, payload = make(), threading.Event()
+    left = weakref.ref(payload)
+    payload.set()
+    await executor.run(payload.wait)
+    del payload
+    await _until(lambda: left() is None, "the call is still held")
 
 
 async def test_drain_waits_for_calls_in_flight(make: Any) -> None:

@@ -48,6 +48,7 @@ class Dispatcher:
         self._contract = contract
         self._serving = serving
         self._metrics = metrics
+        self._streams = False
         self._workers: list[Worker] = []
         self._queue: deque[PendingCall[Worker]] = deque()
         self._numbers = itertools.count(1)
@@ -65,6 +66,7 @@ class Dispatcher:
         self.refusal = ""
         assert self.handler_info is not None
         self._prefetch.bind(self.handler_info)
+        self._streams = self.handler_info.streams
         self._workers.append(worker)
         self._metrics.set_workers(len(self._workers))
         self._send_waiting(worker)
@@ -106,7 +108,7 @@ class Dispatcher:
             pending.wait = self._metrics.enter_queue()
             self._queue.append(pending)
         else:
-            self._send(worker, pending)
+            self._send(worker, pending, pending.deadline)
         return pending
 
     def next_item(self, pending: PendingCall[Worker]) -> None:
@@ -119,7 +121,7 @@ class Dispatcher:
             raise pending.failure
         assert pending.worker is not None
         pending.future = self._loop.create_future()
-        self._deadlines.start(pending)
+        self._restart_time(pending)
         pending.worker.process.connection.send(Kind.NEXT, pending.number)
 
     def leave(self, pending: PendingCall[Worker]) -> None:
@@ -144,7 +146,7 @@ class Dispatcher:
             worker.process.connection.send(Kind.CLOSE, pending.number)
         if self.handler_info.streams or self.handler_info.can_cancel:
             # The handler gets its time limit once more to end. Then its worker is killed.
-            self._deadlines.start(pending)
+            self._restart_time(pending)
         pending.future.cancel()
 
     def on_message(self, worker: Worker, message: Message) -> None:
@@ -164,8 +166,10 @@ class Dispatcher:
         del worker.calls[pending.number]
         worker.count_call()
         self._end(pending)
-        if message.kind is not Kind.END:
-            self._prefetch.typical.add(message.seconds)
+        if worker.calls:
+            self._prefetch.note_begin(worker, self._serving.timeout)
+        if not self._streams:
+            self._prefetch.typical.add(message.seconds or self._seconds_of(pending))
         if message.kind is Kind.RESULT:
             self._set_answer(pending, message)
         elif message.kind is Kind.ERROR:
@@ -216,8 +220,16 @@ class Dispatcher:
         return len(self._queue) + prefetched >= self._serving.max_queue
 
     def _send_waiting(self, worker: Worker) -> None:
+        """Sends calls from the queue. A call that cannot end within its time limit is dropped."""
+        expected = self._prefetch.typical.seconds
         while self._queue and worker in self._workers and self._prefetch.has_room(worker):
-            self._send(worker, self._queue.popleft())
+            pending, now = self._queue.popleft(), self._loop.time()
+            if limits.can_end(pending.deadline - now, expected) or self._streams:
+                self._send(worker, pending, now + self._serving.timeout)
+                continue
+            timeout, remaining = self._serving.timeout, pending.deadline - now
+            model_name = self._contract.model_name
+            self._drop(pending, limits.not_begun(model_name, timeout, remaining, expected))
 
     def _take_back(self, worker: Worker) -> None:
         """Gives the calls that a worker has not begun to other workers, if one has room."""
@@ -229,11 +241,21 @@ class Dispatcher:
         for number in list(worker.calls)[: -taken - 1 : -1]:
             pending = worker.calls.pop(number)
             pending.worker = None
-            self._queue.appendleft(pending)
+            if pending.future.done():
+                self._end(pending)
+            else:
+                self._queue.appendleft(pending)
         for other in others:
             self._send_waiting(other)
 
-    def _send(self, worker: Worker, pending: PendingCall[Worker]) -> None:
+    def _send(self, worker: Worker, pending: PendingCall[Worker], runs_until: float) -> None:
+        """Sends a call to a worker.
+
+        Args:
+            worker: Worker that has room.
+            pending: Call to send.
+            runs_until: When it has run for its time limit, if the worker begins it at once.
+        """
         call = pending.call
         specs = self._contract.inputs
         named = [(specs[name], array) for name, array in call.inputs.items()]
@@ -243,6 +265,7 @@ class Dispatcher:
         pending.end_wait()
         pending.worker = worker
         worker.calls[pending.number] = pending
+        pending.runs_until = 0.0 if self._prefetch.count_waiting(worker) else runs_until
         self._prefetch.check_later(worker)
         try:
             worker.process.connection.send(
@@ -292,12 +315,28 @@ class Dispatcher:
         self._kill(pending)
 
     def _kill(self, pending: PendingCall[Worker]) -> None:
+        """Kills the worker of an expired call, as soon as the call has run for its time limit."""
         worker = pending.worker
         if worker is None or pending.number not in worker.calls:
+            return
+        remaining = self._serving.timeout
+        if pending.runs_until:
+            remaining = pending.runs_until - self._loop.time()
+        if remaining > 0:
+            self._loop.call_later(remaining, self._kill, pending)
             return
         limit = f"{self._serving.timeout:g} s (serving.timeout)"
         self.remove(worker)
         worker.process.kill("timeout", f"was stopped when another call passed its limit of {limit}")
+
+    def _restart_time(self, pending: PendingCall[Worker]) -> None:
+        """Gives a call on a worker its time limit once more."""
+        self._deadlines.start(pending)
+        pending.runs_until = pending.deadline
+
+    def _seconds_of(self, pending: PendingCall[Worker]) -> float:
+        """Returns how long a call has run, if its worker does not measure it."""
+        return self._loop.time() - pending.runs_until + self._serving.timeout
 
     def _drop(self, pending: PendingCall[Worker], error: RequestError) -> None:
         self._end(pending)

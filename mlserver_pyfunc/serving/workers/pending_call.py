@@ -20,7 +20,9 @@ class PendingCall(Generic[W]):
     Attributes:
         call: Call of the handler.
         number: Number of the call in messages.
-        deadline: When the time limit passes, in the event loop's time.
+        deadline: When the caller gets the error of the time limit, in the event loop's time.
+        runs_until: When the call has run for its time limit, in the event loop's time; 0 while
+            it has not begun.
         future: Answer of the call; for a stream its next item, None at the end.
         failure: Error of a stream that came while nobody waited for an item.
         wait: Time in the queue, for the metrics; None if the call never waited.
@@ -35,7 +37,8 @@ class PendingCall(Generic[W]):
     """
 
     __slots__ = (
-        "begun", "call", "deadline", "failure", "future", "number", "retried", "wait", "worker",
+        "begun", "call", "deadline", "failure", "future", "number", "retried", "runs_until",
+        "wait", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -46,6 +49,7 @@ class PendingCall(Generic[W]):
         self.future = future
         self.failure: RequestError | None = None
         self.deadline = 0.0
+        self.runs_until = 0.0
         self.wait: Wait | None = None
         self.worker: W | None = None
         self.retried = False

@@ -96,6 +96,17 @@ class Prefetch:
             len(worker.calls) > 1 or worker.process.connection.sent_several
         )
 
+    def note_begin(self, worker: Worker, timeout: float) -> None:
+        """Notes when a worker begins its next prefetched call: when the one before has ended.
+
+        Args:
+            worker: Worker that has calls left.
+            timeout: Time limit of the call in seconds.
+        """
+        if self._is_possible:
+            first = next(iter(worker.calls.values()))
+            first.runs_until = first.runs_until or self._loop.time() + timeout
+
     def check_later(self, worker: Worker) -> None:
         """Starts to check a worker that has several calls, until it has one or none.
 

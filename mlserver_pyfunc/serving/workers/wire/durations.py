@@ -17,14 +17,18 @@ class TypicalDuration:
     """Moving average of the durations of a handler's calls.
 
     Attributes:
-        seconds: The average, exponentially weighted: the last eight calls count most.
+        seconds: The average, exponentially weighted: the last eight calls count most. The first
+            eight calls count alike.
     """
 
-    __slots__ = ("seconds",)
+    __slots__ = ("_weight", "seconds")
 
     def __init__(self) -> None:
         self.seconds = BRIEF_SECONDS
+        self._weight = 1.0
 
     def add(self, seconds: float) -> None:
         """Adds the duration of one call."""
-        self.seconds += (seconds - self.seconds) * _WEIGHT
+        self.seconds += (seconds - self.seconds) * self._weight
+        if self._weight > _WEIGHT:
+            self._weight /= 1 + self._weight
