@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from urllib.parse import quote
 
 from mlserver_pyfunc.definition import FunctionDefinition, TensorDefinition
-from mlserver_pyfunc.protocol.samples import example
+from mlserver_pyfunc.protocol.samples import examples
 
 from .openapi_schemas import Schema, ref, schemas
 
@@ -59,18 +58,29 @@ def document(
 
 
 def _infer(definition: FunctionDefinition, name: str, operation: str) -> Schema:
-    answer: Schema = {"model_name": name, "outputs": _example(definition.outputs)}
+    sizes: dict[str, int] = {}
+    required = [t for t in definition.inputs if not t.optional or t.example is not None]
+    inputs = _tensors(required, sizes)
+    answer: Schema = {"model_name": name, "outputs": _tensors(definition.outputs, sizes)}
     return {
         "operationId": operation,
         "summary": f"Call {name}",
-        "requestBody": _request_body(definition),
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": ref("InferenceRequest"),
+                    "examples": _example({"inputs": inputs}, inputs),
+                }
+            },
+        },
         "responses": {
             "200": {
                 "description": "The outputs, checked against the contract.",
                 "content": {
                     "application/json": {
                         "schema": ref("InferenceResponse"),
-                        "examples": _examples(answer, definition.outputs),
+                        "examples": _example(answer, answer["outputs"]),
                     }
                 },
             },
@@ -79,23 +89,10 @@ def _infer(definition: FunctionDefinition, name: str, operation: str) -> Schema:
     }
 
 
-def _request_body(definition: FunctionDefinition) -> Schema:
-    required = [tensor for tensor in definition.inputs if not tensor.optional]
-    return {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": ref("InferenceRequest"),
-                "examples": _examples({"inputs": _example(required)}, required),
-            }
-        },
-    }
-
-
-def _examples(body: Schema, tensors: Sequence[TensorDefinition]) -> Schema:
+def _example(body: Schema, tensors: Sequence[Schema]) -> Schema:
     """An example to be read: a picture's worth of numbers is none."""
-    sizes = [math.prod(1 if size == -1 else size for size in t.sizes) for t in tensors]
-    return {"contract": {"value": body}} if sum(sizes) <= _READABLE else {}
+    count = sum(len(tensor["data"]) for tensor in tensors)
+    return {"contract": {"value": body}} if count <= _READABLE else {}
 
 
 def _stream(name: str, operation: str) -> Schema:
@@ -156,5 +153,6 @@ def _error(status: str) -> Schema:
     return response
 
 
-def _example(tensors: Sequence[TensorDefinition]) -> list[Schema]:
-    return example([tensor.spec for tensor in tensors])
+def _tensors(tensors: Sequence[TensorDefinition], sizes: dict[str, int]) -> list[Schema]:
+    declared = {tensor.name: tensor.example for tensor in tensors if tensor.example is not None}
+    return examples([tensor.spec for tensor in tensors], declared, sizes)

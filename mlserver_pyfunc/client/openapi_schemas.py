@@ -153,14 +153,16 @@ def _tensor(tensor: TensorDefinition, *, is_output: bool) -> Schema:
 
 
 def _description(tensor: TensorDefinition) -> str:
-    names = list(dict.fromkeys(size for size in tensor.shape if isinstance(size, str)))
-    if not names:
-        return tensor.description or ""
-    note = (
-        f"Shape {tensor.shape_text}: {', '.join(names)} may be of any size, "
-        "the same in all tensors of a request and its answer."
-    )
-    return f"{tensor.description}. {note}" if tensor.description else note
+    notes = [tensor.description] if tensor.description else []
+    if names := list(dict.fromkeys(size for size in tensor.shape if isinstance(size, str))):
+        notes.append(
+            f"Shape {tensor.shape_text}: {', '.join(names)} may be of any size, "
+            "the same in all tensors of a request and its answer"
+        )
+    if tensor.labels:
+        axis = tensor.labels_axis
+        notes.append(f"Axis {axis}: {', '.join(tensor.labels)}")
+    return ". ".join(notes)
 
 
 def _data(tensor: TensorDefinition, *, is_output: bool) -> Schema:

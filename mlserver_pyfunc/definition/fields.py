@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, get_args
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -89,6 +90,13 @@ def _handler_path(value: str) -> str:
     return value
 
 
+def _sample_path(value: str) -> str:
+    path = PurePosixPath(value)
+    if path.is_absolute() or ".." in path.parts or not path.name:
+        raise ValueError(f'expected a path in the folder of the definition, got "{value}"')
+    return value
+
+
 def _datatype(value: Any) -> Any:
     if not isinstance(value, str):
         return value
@@ -140,6 +148,7 @@ Text = Annotated[str, BeforeValidator(_text)]
 Version = Annotated[str, BeforeValidator(_version), Field(min_length=1, pattern=r"^[^/\s]+$")]
 Lines = Annotated[list[str], BeforeValidator(_lines)]
 HandlerPath = Annotated[str, AfterValidator(_handler_path)]
+SamplePath = Annotated[str, AfterValidator(_sample_path)]
 PythonVersion = Annotated[
     str, BeforeValidator(_python_version), Field(json_schema_extra={"examples": ["3.12"]})
 ]

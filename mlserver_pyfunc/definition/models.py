@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from mlserver_pyfunc.errors import ContractError
 from mlserver_pyfunc.protocol.names import parameter_name
 
 if TYPE_CHECKING:
     from mlserver_pyfunc.protocol.contract import TensorSpec
+    from mlserver_pyfunc.protocol.tensors import Array
 
 from .fields import (
     FROM_TEXT,
@@ -20,6 +23,7 @@ from .fields import (
     Lines,
     PythonVersion,
     Requirements,
+    SamplePath,
     Shape,
     Text,
     Version,
@@ -45,6 +49,12 @@ class TensorDefinition(_Model):
     )
     optional: bool = Field(False, description="A request may leave it out.")
     nullable: bool = Field(False, description="For floats: null in JSON is NaN.")
+    example: Any = Field(
+        None, description="A value that fits: a scalar, or nested lists of the shape."
+    )
+    labels: list[Text] | None = Field(
+        None, description="Names of the entries along the last axis that has as many."
+    )
 
     @property
     def sizes(self) -> list[int]:
@@ -71,6 +81,33 @@ class TensorDefinition(_Model):
             optional=self.optional,
             text=self.content_type == "str",
         )
+
+    @property
+    def labels_axis(self) -> int:
+        """Axis of the labels: the last one of their number."""
+        count = len(self.labels or ())
+        return max(axis for axis, size in enumerate(self.shape) if size == count)
+
+    @model_validator(mode="after")
+    def _example_fits(self) -> TensorDefinition:
+        if self.example is None:
+            return self
+        from mlserver_pyfunc.protocol.samples import example_array
+
+        try:
+            example_array(self.spec, self.example)
+            json.dumps(self.example, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"example: {error}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _labels_have_an_axis(self) -> TensorDefinition:
+        if self.labels is not None and len(self.labels) not in self.shape:
+            raise ValueError(
+                f"labels: expected an axis of size {len(self.labels)}, got shape {self.shape_text}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _only_floats_are_nullable(self) -> TensorDefinition:
@@ -127,6 +164,18 @@ class BatchDefinition(_Model):
     )
 
 
+WARMUP_TAGS = ("(flag)", "(mapping)")
+"""Tags of the forms of `warmup`, which pydantic adds to the location of an error."""
+
+
+class WarmupDefinition(_Model):
+    """What the function is called with before the model is ready."""
+
+    samples: Annotated[list[SamplePath], Field(min_length=1)] = Field(
+        description="Files with a request as JSON, beside the definition or in the source."
+    )
+
+
 class ServingDefinition(_Model):
     """How the function is run."""
 
@@ -162,7 +211,19 @@ class ServingDefinition(_Model):
     batch: Annotated[BatchDefinition, FROM_TEXT] | None = Field(
         None, description="Combines waiting requests into one call of the handler."
     )
-    warmup: bool = Field(False, description="Call once with zeros before ready.")
+    warmup: Annotated[
+        Annotated[bool, Tag(WARMUP_TAGS[0])] | Annotated[WarmupDefinition, Tag(WARMUP_TAGS[1])],
+        Discriminator(lambda value: WARMUP_TAGS[isinstance(value, dict | WarmupDefinition)]),
+        FROM_TEXT,
+    ] = Field(
+        False,
+        description="Call before ready: once with examples or zeros, or with each sample.",
+    )
+
+    @property
+    def samples(self) -> list[str]:
+        """Paths of the requests to warm up with."""
+        return [] if isinstance(self.warmup, bool) else self.warmup.samples
 
     @property
     def for_processes(self) -> list[str]:
@@ -200,6 +261,16 @@ class FunctionDefinition(_Model):
     serving: Annotated[ServingDefinition, FROM_TEXT] = ServingDefinition()
     build: Annotated[BuildDefinition, FROM_TEXT] = BuildDefinition()
 
+    @property
+    def input_examples(self) -> dict[str, Array]:
+        """The examples that inputs declare, as a request would carry them, by name."""
+        declared = [tensor for tensor in self.inputs if tensor.example is not None]
+        if not declared:
+            return {}
+        from mlserver_pyfunc.protocol.samples import example_array
+
+        return {tensor.name: example_array(tensor.spec, tensor.example) for tensor in declared}
+
     @model_validator(mode="after")
     def _names_are_unique(self) -> FunctionDefinition:
         for kind in ("inputs", "outputs"):
@@ -207,6 +278,18 @@ class FunctionDefinition(_Model):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise ValueError(f'{kind}: tensor "{twice[0]}" is declared twice')
+        return self
+
+    @model_validator(mode="after")
+    def _examples_have_equal_axes(self) -> FunctionDefinition:
+        if examples := self.input_examples:
+            from mlserver_pyfunc.protocol.contract import Contract
+
+            contract = Contract(self.model_name or "", [t.spec for t in self.inputs], [])
+            try:
+                contract.axis_sizes(examples)
+            except ContractError as error:
+                raise ValueError(f"inputs: example: {error}") from None
         return self
 
     @model_validator(mode="after")

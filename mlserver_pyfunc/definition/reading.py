@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from mlserver_pyfunc.errors import DefinitionError
 
 from .fields import parsed
-from .models import FunctionDefinition
+from .models import WARMUP_TAGS, FunctionDefinition
 from .yaml_reader import read_yaml
 
 FILE_NAME = "function.yaml"
@@ -122,7 +122,7 @@ def _without_nulls(value: Any) -> Any:
 
 def _problems(error: ValidationError) -> Iterator[Problem]:
     for problem in error.errors(include_url=False):
-        location = problem["loc"]
+        location = _without_tag(problem["loc"])
         path = ".".join(str(part) for part in location)
         if problem["type"] == "extra_forbidden":
             message = f"{path}: unknown key{_nearest(location)}"
@@ -142,6 +142,12 @@ def _shown(value: Any) -> str:
         return json.dumps(value, default=str)[:80]
     except TypeError:  # A mapping has a key that JSON does not have, for example a date.
         return repr(value)[:80]
+
+
+def _without_tag(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Drops the part that pydantic adds below `warmup`: the tag of the union's member."""
+    pairs = zip((None, *location), location, strict=False)
+    return tuple(part for parent, part in pairs if parent != "warmup" or part not in WARMUP_TAGS)
 
 
 def _nearest(location: tuple[int | str, ...]) -> str:

@@ -128,7 +128,7 @@ class Contract:
                     f"{self._where('input', tensor.name)}: expected once, got it twice"
                 )
             try:
-                arrays[tensor.name] = _decode(spec, tensor)
+                arrays[tensor.name] = decode(spec, tensor)
             except TensorError as error:
                 raise ContractError(f"{self._where('input', tensor.name)}: {error}") from None
         for name in self._required:
@@ -255,7 +255,12 @@ def _axes(specs: Iterable[TensorSpec], names: set[str]) -> list[tuple[str, int, 
     ]
 
 
-def _decode(spec: TensorSpec, tensor: RequestInput) -> Array:
+def decode(spec: TensorSpec, tensor: RequestInput) -> Array:
+    """Checks and decodes one input tensor.
+
+    Raises:
+        TensorError: The tensor does not match its declaration.
+    """
     if tensor.datatype != spec.datatype.name:
         raise TensorError(f"datatype {spec.datatype.name}", str(tensor.datatype))
     shape = tensor.shape

@@ -126,11 +126,18 @@ class InferenceRequest:
 def _request_input(contract: Contract, name: str, value: Any) -> RequestInput:
     spec = contract.inputs.get(name)
     if isinstance(value, list | tuple | int | float | bool | str | bytes) or value is None:
-        return _from_python(spec, name, value)
+        return from_python(spec, name, value)
     return _from_array(contract, name, np.asarray(value))
 
 
-def _from_python(spec: TensorSpec | None, name: str, value: Any) -> RequestInput:
+def from_python(spec: TensorSpec | None, name: str, value: Any) -> RequestInput:
+    """Makes an input tensor from a list or scalar, as JSON would carry it.
+
+    Args:
+        spec: Declaration of the tensor; None if there is none of its name.
+        name: Name of the tensor.
+        value: A scalar, or nested lists.
+    """
     data = _as_lists(value)
     shape = _shape(data)
     # A scalar becomes a tensor of shape [1], unless shape [] is declared.

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from .bytes_tensors import object_array
-from .contract import TensorSpec
+from .contract import TensorSpec, decode
+from .request import RequestInput, from_python
 from .tensors import Array
 
 _MAX_TENSORS = _MAX_ELEMENTS = 4
@@ -68,14 +69,35 @@ def _random_array(tensor: TensorSpec, source: random.Random, sizes: dict[str, in
     return generator.integers(low, high, shape, endpoint=True).astype(dtype)
 
 
-def example(tensors: Sequence[TensorSpec], size: int = 1) -> list[dict[str, Any]]:
+def example_array(tensor: TensorSpec, value: Any) -> Array:
+    """Returns a declared example as an array.
+
+    Raises:
+        TensorError: The value does not fit the tensor.
+    """
+    return decode(tensor, from_python(tensor, tensor.name, value))
+
+
+def examples(
+    tensors: Iterable[TensorSpec],
+    declared: Mapping[str, Any],
+    sizes: dict[str, int] | None = None,
+) -> list[dict[str, Any]]:
     """Returns tensors in the protocol's JSON form that keep the contract.
 
     Args:
         tensors: Declared tensors.
-        size: Size of each -1 axis.
+        declared: Declared examples by name, for those tensors that have one.
+        sizes: Sizes of named axes; those of declared examples are added. All others are 1.
     """
-    return [_example(tensor, size) for tensor in tensors]
+    specs = list(tensors)
+    sizes = {} if sizes is None else sizes
+    given = {s.name: from_python(s, s.name, declared[s.name]) for s in specs if s.name in declared}
+    for spec in specs:
+        if spec.name in given:
+            pairs = zip(spec.axes, given[spec.name].shape, strict=False)
+            sizes.update({name: size for name, size in pairs if name is not None})
+    return [_example(spec, given.get(spec.name), sizes) for spec in specs]
 
 
 def request_form(tensors: Sequence[TensorSpec]) -> str:
@@ -92,21 +114,31 @@ def request_form(tensors: Sequence[TensorSpec]) -> str:
 
 def _short(tensor: TensorSpec) -> str:
     shape = [1 if axis == -1 else axis for axis in tensor.shape]
-    few = replace(tensor, shape=(min(math.prod(shape), _MAX_ELEMENTS),))
-    text = json.dumps({**_example(few, 1), "shape": shape})
+    few = replace(tensor, shape=(min(math.prod(shape), _MAX_ELEMENTS),), axes=())
+    text = json.dumps({**_example(few, None, {}), "shape": shape})
     return text if math.prod(shape) <= _MAX_ELEMENTS else f"{text[:-2]}, ...]}}"
 
 
-def _example(tensor: TensorSpec, size: int) -> dict[str, Any]:
-    shape = [size if axis == -1 else axis for axis in tensor.shape]
-    values = {"O": "text", "b": True, "f": 0.5}
-    value = values.get(tensor.datatype.dtype.kind, 1)
-    return {
-        "name": tensor.name,
-        "datatype": tensor.datatype.name,
-        "shape": shape,
-        "data": [value] * math.prod(shape),
-    }
+def _example(
+    spec: TensorSpec, given: RequestInput | None, sizes: Mapping[str, int]
+) -> dict[str, Any]:
+    if given is None:
+        shape = smallest_shape(spec, sizes)
+        kinds = {"O": "text", "b": True, "f": 0.5}
+        data = [kinds.get(spec.datatype.dtype.kind, 1)] * math.prod(shape)
+    else:
+        shape = list(given.shape)
+        data = np.array(given.data, dtype=object).ravel().tolist()
+    return {"name": spec.name, "datatype": spec.datatype.name, "shape": shape, "data": data}
+
+
+def smallest_shape(tensor: TensorSpec, sizes: Mapping[str, int]) -> list[int]:
+    """Returns a tensor's shape with 1 for -1, and the given sizes for named axes."""
+    axes = tensor.axes or (None,) * len(tensor.shape)
+    return [
+        sizes.get(name or "", 1) if size == -1 else size
+        for name, size in zip(axes, tensor.shape, strict=True)
+    ]
 
 
 def _random_bytes(source: random.Random, *, text: bool) -> bytes:

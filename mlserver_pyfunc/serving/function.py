@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from mlserver_pyfunc.handler.call import InferenceCall
 from mlserver_pyfunc.handler.context import Context
 from mlserver_pyfunc.handler.loading import HandlerSpec
 from mlserver_pyfunc.protocol.contract import Contract, TensorSpec
+from mlserver_pyfunc.protocol.request import InferenceRequest
+from mlserver_pyfunc.protocol.samples import smallest_shape
 from mlserver_pyfunc.protocol.tensors import Array
 from mlserver_pyfunc.sources import SourceTree, lock
 
@@ -114,7 +117,11 @@ class Function:
         await runner.load()
         self._runner = runner
         if definition.serving.warmup:
-            await self._warm_up(runner, context)
+            try:
+                await self._warm_up(runner, context, tree)
+            except LoadError:
+                await self.close()
+                raise
 
     async def infer(self, request: Any) -> Answer:
         """Answers one inference request.
@@ -200,20 +207,27 @@ class Function:
         assert self._context is not None
         return InferenceCall(self._context, inputs, contract.inputs, request), requested
 
-    async def _warm_up(self, runner: Runner, context: Context) -> None:
-        inputs = {spec.name: _zeros(spec) for spec in self.contract.inputs.values()}
-        call = InferenceCall(context, inputs, self.contract.inputs)
-        try:
-            if not runner.streams:
-                await runner.answer(call)
-                return
-            items = runner.items(call)
-            async for _ in items:
-                break
-            await items.aclose()
-        except RequestError as error:
-            await self.close()
-            raise self._failure("warmup", str(error)) from None
+    async def _warm_up(self, runner: Runner, context: Context, tree: SourceTree) -> None:
+        samples = self.definition.serving.samples
+        if not samples:
+            call = InferenceCall(context, self._warm_up_inputs(), self.contract.inputs)
+            try:
+                await _try(runner, call)
+            except RequestError as error:
+                raise self._failure("warmup", str(error)) from None
+        for name in samples:
+            try:
+                body = await asyncio.to_thread(_read_sample, name, (self._folder, tree.root))
+                call, _ = self._decode(InferenceRequest.from_json(body))
+                await _try(runner, call)
+            except (RequestError, OSError, ValueError) as error:
+                raise self._failure("warmup", f'sample "{name}": {error}') from None
+
+    def _warm_up_inputs(self) -> dict[str, Array]:
+        examples = self.definition.input_examples
+        sizes = {name: each.size for name, each in self.contract.axis_sizes(examples).items()}
+        zeros = {s.name: _zeros(s, sizes) for s in self.contract.inputs.values()}
+        return {**zeros, **examples}
 
     async def _new_runner(self, spec: HandlerSpec, context: Context) -> Runner:
         """Makes a runner for this process if the definition allows it, else for workers."""
@@ -289,8 +303,38 @@ def _selected(answer: Answer, requested: Sequence[str]) -> Answer:
     return Answer(chosen, answer.parameters)
 
 
-def _zeros(spec: TensorSpec) -> Array:
-    shape = tuple(1 if size == -1 else size for size in spec.shape)
+async def _try(runner: Runner, call: InferenceCall) -> None:
+    """Makes a call, of a stream as far as its first item."""
+    if not runner.streams:
+        await runner.answer(call)
+        return
+    items = runner.items(call)
+    try:
+        async for _ in items:
+            break
+    finally:
+        await items.aclose()
+
+
+def _read_sample(name: str, folders: Sequence[Path]) -> Any:
+    """Reads a request from the first folder that has the file.
+
+    Raises:
+        FileNotFoundError: None has it.
+        ValueError: It is not JSON.
+    """
+    for folder in folders:
+        if (folder / name).is_file():
+            try:
+                return json.loads((folder / name).read_bytes())
+            except ValueError as error:
+                raise ValueError(f"not JSON: {error}") from None
+    listed = " or ".join(str(folder) for folder in dict.fromkeys(folders))
+    raise FileNotFoundError(f"no such file in {listed}")
+
+
+def _zeros(spec: TensorSpec, sizes: Mapping[str, int]) -> Array:
+    shape = smallest_shape(spec, sizes)
     if not spec.datatype.is_bytes:
         return np.zeros(shape, dtype=spec.datatype.dtype)
     return np.full(shape, "" if spec.text else b"", dtype=object)

@@ -107,16 +107,19 @@ def test_reads_every_key(tmp_path: Path) -> None:
             {
                 "name": "features", "datatype": "FP32", "shape": [-1, 4], "description": "cm",
                 "content_type": None, "optional": False, "nullable": False,
+                "example": None, "labels": None,
             },
             {
                 "name": "note", "datatype": "BYTES", "shape": [], "description": None,
                 "content_type": "str", "optional": True, "nullable": False,
+                "example": None, "labels": None,
             },
         ],
         "outputs": [
             {
                 "name": "species", "datatype": "BYTES", "shape": [-1], "description": None,
                 "content_type": None, "optional": False, "nullable": False,
+                "example": None, "labels": None,
             }
         ],
         "serving": {
@@ -269,6 +272,34 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(value: Any, message:
             'inputs.0.datatype: unknown datatype "FP31", expected one of ',
         ),
         (_tensor(datatype="INT8", nullable=True), "nullable is for FP16, FP32 and FP64, got INT8"),
+        (_tensor(example="a"), "inputs.0: example: expected numbers up to"),
+        (_tensor(example=[1, 2]), "inputs.0: example: expected shape [1], got [2]"),
+        (_tensor(example=[float("nan")]), "inputs.0: example: "),
+        (_tensor(datatype="BYTES", example=[b"a"]), "inputs.0: example: "),
+        (
+            _with(
+                inputs=[
+                    {"name": n, "datatype": "INT8", "shape": ["rows"], "example": [1] * len(n)}
+                    for n in ("a", "bb")
+                ]
+            ),
+            'example: input "bb" of model "": axis "rows": expected 1 as in input "a", got 2',
+        ),
+        (
+            _tensor(shape=["rows", 2], labels=["a"]),
+            "inputs.0: labels: expected an axis of size 1, got shape [rows, 2]",
+        ),
+        (_with(serving={"warmup": {}}), "serving.warmup.samples: missing"),
+        (_with(serving={"warmup": {"samples": []}}), "serving.warmup.samples: "),
+        (
+            _with(serving={"warmup": {"sample": ["a.json"]}}),
+            'serving.warmup.sample: unknown key, did you mean "samples"?',
+        ),
+        (
+            _with(serving={"warmup": {"samples": ["../a.json"]}}),
+            'expected a path in the folder of the definition, got "../a.json"',
+        ),
+        (_with(serving={"warmup": 3}), "serving.warmup: "),
         (_tensor(shape=[-2]), "inputs.0.shape.0: input should be greater than or equal to -1"),
         (_tensor(shape=[1.5]), "inputs.0.shape.0: "),
         (_tensor(shape=[1] * 33), "inputs.0.shape: "),

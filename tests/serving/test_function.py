@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -320,6 +321,57 @@ async def test_a_warm_up_calls_the_handler_with_zeros_of_the_contract(load: Load
     code = "SEEN = []\n\ndef handler(x):\n    SEEN.append(x.tolist())\n    return [len(SEEN)]\n"
     function = await load(code, serving={"warmup": True})
     assert await _answer(function) == {"y": [2]}
+
+
+COUNT = "SEEN = []\n\ndef handler(x):\n    SEEN.append(x.tolist())\n    return sum(SEEN, [])\n"
+
+
+def _sample(path: Path, *data: Any) -> None:
+    x = {"name": "x", "datatype": "INT64", "shape": [len(data)], "data": data}
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"inputs": [x]}))
+
+
+@pytest.mark.parametrize("isolation", ["none", "process"])
+async def test_a_warm_up_sends_each_sample_once(isolation: str, load: Load, tmp_path: Path) -> None:
+    _sample(tmp_path / "first.json", 1, 2)
+    _sample(tmp_path / "samples" / "second.json", 3)
+    warmup = {"samples": ["first.json", "samples/second.json"]}
+    function = await load(COUNT, serving={"isolation": isolation, "warmup": warmup})
+    assert await _answer(function, request((4,))) == {"y": [1, 2, 3, 4]}
+
+
+async def test_a_sample_may_be_in_the_source(load: Load, tmp_path: Path) -> None:
+    _sample(tmp_path / "package" / "sample.json", 5)
+    (tmp_path / "package" / "model.py").write_text(COUNT)
+    function = await load(
+        source={"source": "package", "handler": "model:handler"},
+        serving={"warmup": {"samples": ["sample.json"]}},
+    )
+    assert await _answer(function, request((6,))) == {"y": [5, 6]}
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        (None, "no such file in "),
+        ("{", "not JSON: "),
+        ("{}", "request: inputs is missing"),
+        ('{"inputs": []}', 'input "x" of model "iris": missing from the request'),
+        (
+            '{"inputs": [{"name": "x", "datatype": "INT64", "shape": [1], "data": [0]}]}',
+            "ZeroDivisionError",
+        ),
+    ],
+)
+async def test_a_sample_that_fails_is_named(text: str | None, cause: str, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "bad.json").write_text(text)
+    code = "def handler(x):\n    return [1 // int(x[0])]\n"
+    error = await _refused(code, tmp_path, serving={"warmup": {"samples": ["bad.json"]}})
+    assert error.phase == "warmup"
+    assert 'sample "bad.json": ' in str(error)
+    assert cause in str(error)
 
 
 async def test_a_warm_up_of_a_generator_takes_one_item(load: Load) -> None:

@@ -5,6 +5,7 @@ A page refers to nothing outside itself, and is made when it is requested.
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 
 from mlserver_pyfunc.client.templates import render
 from mlserver_pyfunc.definition import FunctionDefinition, TensorDefinition
+from mlserver_pyfunc.protocol.samples import examples
 
 _SCRIPTS = ("dom.js", "inputs.js", "answer.js", "snippets.js", "page.js")
 
@@ -107,7 +109,12 @@ def _headers(nonce: str) -> dict[str, str]:
 
 def _shown(tensor: TensorDefinition) -> dict[str, Any]:
     shape = {"shape": tensor.sizes, "shape_text": tensor.shape_text}
-    return {**tensor.model_dump(exclude_none=True), **shape}
+    shown = {**tensor.model_dump(exclude_none=True), **shape}
+    if tensor.example is not None:
+        # Elements as JSON text: JavaScript would round 64-bit integers.
+        [example] = examples([tensor.spec], {tensor.name: tensor.example})
+        shown["example"] = {**example, "data": [json.dumps(each) for each in example["data"]]}
+    return shown
 
 
 def _details(definition: FunctionDefinition, provenance: Mapping[str, Any]) -> dict[str, Any]:

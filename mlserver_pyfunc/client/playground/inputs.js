@@ -38,6 +38,7 @@ function editor(tensor) {
   if (send) box.append(make("p", { class: "tools" }, make("label", {}, send, " send this optional input")));
   box.append(...inner.parts);
   inner.randomise();
+  if (tensor.example) inner.show(tensor.example);
   return {
     tensor, box,
     randomise: inner.randomise,
@@ -48,9 +49,10 @@ function editor(tensor) {
 
 function gridEditor(tensor) {
   const columns = tensor.shape.at(-1);
+  const labels = tensor.labels?.length === columns ? tensor.labels : null;
   const isOpen = tensor.shape.length === 2 && tensor.shape[0] === -1;
   const startRows = tensor.shape.length === 1 ? 1 : isOpen ? 1 : tensor.shape[0];
-  const head = make("tr", {}, ...Array.from({ length: columns }, (_, i) => make("th", { scope: "col" }, String(i))));
+  const head = make("tr", {}, ...Array.from({ length: columns }, (_, i) => make("th", { scope: "col" }, labels?.[i] ?? String(i))));
   const body = make("tbody");
   const cells = () => [...body.rows].map((row) => [...row.querySelectorAll("input")]);
   function addRow() {
@@ -64,8 +66,8 @@ function gridEditor(tensor) {
   for (let i = 0; i < startRows; i++) addRow();
   const scroll = make("div", { class: "scroll" }, make("table", { class: "grid" }, make("thead", {}, head), body));
   const tools = make("div", { class: "tools" });
+  const rows = (n) => { while (body.rows.length < n) addRow(); while (body.rows.length > n) body.lastChild.remove(); };
   if (isOpen) {
-    const rows = (n) => { while (body.rows.length < n) addRow(); while (body.rows.length > n) body.lastChild.remove(); };
     tools.append(
       make("button", { type: "button", class: "small", onclick: addRow }, "Add row"),
       make("button", { type: "button", class: "small", onclick: () => rows(Math.max(body.rows.length - 1, 0)) }, "Remove row"),
@@ -78,6 +80,10 @@ function gridEditor(tensor) {
   return {
     parts: [scroll, tools],
     randomise: fill,
+    show: ({ shape, data }) => {
+      if (isOpen) rows(shape[0]);
+      cells().flat().forEach((cell, index) => { cell.value = data[index]; });
+    },
     value: () => {
       const rows = cells();
       const data = rows.flat().map((cell) => element(tensor, cell.value));
@@ -165,7 +171,12 @@ function textEditor(tensor) {
     if (isBytes(tensor)) area.value = elements.map((text) => JSON.parse(text)).join("\n");
     else show(elements);
   };
-  return { parts: [area, tools], randomise, value };
+  const showExample = ({ shape, data }) => {
+    setSizes(shape);
+    if (isBytes(tensor)) area.value = data.map((text) => JSON.parse(text)).join("\n");
+    else show(data);
+  };
+  return { parts: [area, tools], randomise, show: showExample, value };
 }
 
 async function base64Of(file) {

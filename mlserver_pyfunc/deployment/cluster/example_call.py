@@ -8,7 +8,7 @@ import shlex
 from urllib.parse import quote
 
 from mlserver_pyfunc.definition import FunctionDefinition
-from mlserver_pyfunc.protocol.samples import example
+from mlserver_pyfunc.protocol.samples import examples
 
 from .addresses import Address
 
@@ -35,6 +35,8 @@ def curl(definition: FunctionDefinition, model: str, address: Address) -> str:
     words = ["curl", "--fail-with-body", "-sS"]
     for name, value in headers.items():
         words += ["-H", f"{name}: {value}"]
-    body = json.dumps({"inputs": example([tensor.spec for tensor in required])}, ensure_ascii=False)
+    declared = {tensor.name: tensor.example for tensor in required if tensor.example is not None}
+    inputs = examples([tensor.spec for tensor in required], declared)
+    body = json.dumps({"inputs": inputs}, ensure_ascii=False)
     url = f"{address.url}/v2/models/{quote(model, safe='')}/infer"
     return shlex.join([*words, "-d", body, url])

@@ -79,6 +79,11 @@ def write(opened: FunctionFolder, target: Path, options: Options) -> None:
     _copy(source_files.selected(tree, folder), target / SOURCE)
     inside = _inside(definition, tree)
     _write_function(inside, tree, settings, target)
+    for name in definition.serving.samples:
+        if (folder / name).is_file():
+            sample = target / "function" / name
+            sample.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(folder / name, sample)
     (target / "server.txt").write_text(installed.server, encoding="utf-8")
     if installed.function:
         (target / "requirements.txt").write_text(installed.function, encoding="utf-8")

@@ -59,6 +59,11 @@ def definition(workload: Workload) -> dict[str, Any]:
                 f"init_parameters: {name} would show a secret in the manifest; let the function "
                 "read it from a variable, and give --secret VARIABLE=SECRET/KEY"
             )
+    if given.serving.samples:
+        raise ManifestError(
+            "--shape inline: expected no serving.warmup.samples, which are files; build an image "
+            "(mlserver-pyfunc build) or give the folder by --storage-uri"
+        )
     # The platform gives the name, and only a build needs the rest.
     left_out = {"model_name", "model_version", "image", "base_image", "build", "source"}
     plain = given.model_dump(mode="json", exclude_unset=True, exclude=left_out)

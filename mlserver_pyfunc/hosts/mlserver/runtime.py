@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
@@ -226,6 +227,10 @@ def _metadata_tensor(tensor: TensorDefinition) -> MetadataTensor:
     parameters = tensor.model_dump(include=shown, exclude_defaults=True)
     if any(tensor.spec.axes):
         parameters["axes"] = tensor.shape_text
+    # As text: gRPC has no lists there.
+    for key in ("example", "labels"):
+        if (value := getattr(tensor, key)) is not None:
+            parameters[key] = json.dumps(value, ensure_ascii=False)
     return MetadataTensor(
         name=tensor.name,
         datatype=tensor.datatype,

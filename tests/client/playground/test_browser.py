@@ -134,6 +134,17 @@ def test_a_table_of_numbers_is_filled_in_and_answered(page):
     iris.assert_clean()
 
 
+def test_the_form_starts_with_the_declared_examples(page):
+    table = page("table")
+    assert [cell.text for cell in table.all("table.grid th")][:3] == ["width", "height", "depth"]
+    assert table.named("cells, row 1, column 2").get_attribute("value") == "6"
+    assert table.named("notes").get_attribute("value") == "one\ntwo"
+    table.call()
+    assert "16.25" in table.output("total").text
+    assert "9007199254740993" in table.output("ids").text
+    table.assert_clean()
+
+
 def test_errors_are_the_servers_words(page):
     iris = page("iris")
     iris.fill("features, row 0, column 0", "tall")

@@ -17,7 +17,7 @@ from schemathesis.specs.openapi.checks import (
 
 from mlserver_pyfunc.client.openapi import document
 from mlserver_pyfunc.definition import read
-from mlserver_pyfunc.protocol.samples import example
+from mlserver_pyfunc.protocol.samples import examples
 from mlserver_pyfunc.testing import Server, bad_requests_for, load, requests_for
 from tests.places import FUNCTIONS, IRIS
 
@@ -26,15 +26,33 @@ FOLDERS = [
     FUNCTIONS / "shout",
     FUNCTIONS / "flaky",
     Path(__file__).with_name("functions") / "gallery",
+    Path(__file__).with_name("functions") / "table",
     IRIS,
 ]
 ECHO = read(FUNCTIONS / "echo/function.yaml")
+TABLE = Path(__file__).with_name("functions") / "table"
 quick = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def validator(described, name):
     schema = {"$ref": f"#/components/schemas/{name}", "components": described["components"]}
     return jsonschema.Draft202012Validator(schema)
+
+
+def test_declared_examples_are_the_documents():
+    described = document(read(TABLE / "function.yaml"), "table")
+    call = described["paths"]["/v2/models/table/infer"]["post"]
+    content = call["requestBody"]["content"]["application/json"]
+    inputs = content["examples"]["contract"]["value"]["inputs"]
+    assert [tensor["shape"] for tensor in inputs] == [[2, 3], [2], [2], [1]]
+    assert [tensor["data"] for tensor in inputs] == [
+        [1.5, 2, 3, 4, 5, 6], [9007199254740993, 2], ["one", "two"], [2.5],
+    ]  # fmt: skip
+    answer = call["responses"]["200"]["content"]["application/json"]["examples"]["contract"]
+    assert [tensor["shape"] for tensor in answer["value"]["outputs"]] == [[2], [2]]
+    cells = described["components"]["schemas"]["Input_0"]["description"]
+    assert "Shape [rows, 3]: rows may be of any size" in cells
+    assert "Axis 1: width, height, depth" in cells
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
@@ -73,7 +91,7 @@ def test_the_examples_are_answered_and_the_answers_are_in_the_schema():
     for folder in (FOLDERS[0], FOLDERS[2], FOLDERS[4]):
         definition = read(folder / "function.yaml")
         with load(folder) as function:
-            body = {"inputs": example([tensor.spec for tensor in definition.inputs])}
+            body = {"inputs": examples([tensor.spec for tensor in definition.inputs], {})}
             answer = function.request(body)
         del answer["id"]
         validator(document(definition, "m"), "InferenceResponse").validate(answer)

@@ -119,6 +119,18 @@ def test_dockerignore_leaves_out_more_and_takes_in_what_it_names(
     assert names(target / "source") == expected
 
 
+def test_takes_the_samples_of_a_warm_up(write_function: WriteFunction, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "model.py"
+    elsewhere.write_text(CODE)
+    folder = write_function(
+        {"samples/one.json": "{}"},
+        source={"source": str(elsewhere), "handler": "predict"},
+        serving={"warmup": {"samples": ["samples/one.json"]}},
+    )
+    target = made(folder, tmp_path / "context")
+    assert "samples/one.json" in names(target / "function")
+
+
 def test_takes_no_neighbours_of_a_file_elsewhere(
     write_function: WriteFunction, tmp_path: Path
 ) -> None:

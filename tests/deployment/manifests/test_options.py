@@ -230,6 +230,12 @@ def test_a_config_map_that_the_api_server_would_refuse_is_refused() -> None:
         names.check_config_map({"a": "b" * names.MAX_CONFIG_MAP_BYTES})
 
 
+def test_samples_of_a_warm_up_cannot_go_inline() -> None:
+    definition = function(serving={"warmup": {"samples": ["one.json"]}})
+    with pytest.raises(ManifestError, match=r"expected no serving\.warmup\.samples"):
+        of(definition, IRIS, "kserve", "inline")
+
+
 def test_a_password_in_a_source_never_goes_inline() -> None:
     definition = function(source={"source": "git+https://me:s3cret@h/r.git#v1", "handler": "f"})
     with pytest.raises(ManifestError) as raised:

@@ -5,6 +5,7 @@ In the server's process and in a worker.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -21,6 +22,23 @@ AXES = {
     "inputs": [tensor("a", "FP32", ["rows", 2]), tensor("b", "FP32", ["rows"])],
     "outputs": [tensor("y", "FP32", ["rows"])],
 }
+WARM = """
+import json
+
+SEEN = []
+
+
+def f(text, numbers):
+    SEEN.append("%d %s" % (json.loads(text[0])["a"], numbers.tolist()))
+    return SEEN[:1]
+"""
+WARM_TENSORS = {
+    "inputs": [
+        tensor("text", "BYTES", [1], content_type="str", example='{"a": 1}'),
+        tensor("numbers", "INT64", [-1, 2], example=[[1, 2], [3, 4]], labels=["low", "high"]),
+    ],
+    "outputs": [tensor("seen", "BYTES", [1])],
+}
 _FLOATS = [
     tensor("x", "FP32", [-1], nullable=True),
     tensor("d", "FP64", [-1], nullable=True, optional=True),
@@ -36,6 +54,7 @@ def _models(**serving: Any) -> dict[str, Definition]:
             "def f(a, b):\n    return a.sum(axis=1) + b if len(b) < 4 else b[1:]",
             "f", AXES, **serving,
         ),
+        "warm": inline(WARM, "f", WARM_TENSORS, warmup=True, **serving),
         "nullable": inline("def f(inputs):\n    return inputs", "f", NULLABLE, **serving),
     }  # fmt: skip
 
@@ -91,6 +110,24 @@ def test_axes_of_one_name_have_equal_sizes(infer: Any, suffix: str) -> None:
     assert failed.error == (
         f'output "y" of model "{model}": axis "rows": expected 4 as in input "a", got 3'
     )
+
+
+def test_metadata_have_example_and_labels(server: ServerProcess, grpc_call: GrpcCall) -> None:
+    metadata = server.client.get("/v2/models/warm").json()
+    text, numbers = metadata["inputs"]
+    assert text["parameters"] == {"content_type": "str", "example": '"{\\"a\\": 1}"'}
+    assert json.loads(numbers["parameters"]["labels"]) == ["low", "high"]
+    assert json.loads(numbers["parameters"]["example"]) == [[1, 2], [3, 4]]
+    assert grpc_call(grpc_calls.metadata, server.grpc_address, "warm")["inputs"][1][0] == "numbers"
+
+
+def test_a_warm_up_gets_the_examples(infer: Any, suffix: str) -> None:
+    inputs = [
+        Tensor("text", "BYTES", (1,), [b'{"a": 7}']),
+        Tensor("numbers", "INT64", (1, 2), [1, 2]),
+    ]
+    reply = infer(Request(f"warm{suffix}", inputs)).expect_ok()
+    assert reply.outputs["seen"].values[0] == b"1 [[1, 2], [3, 4]]"
 
 
 def test_metadata_have_minus_one_for_a_named_axis(
