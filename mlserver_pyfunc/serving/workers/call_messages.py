@@ -65,13 +65,21 @@ def read_answer(message: Message, contract: Contract) -> Answer:
 
 
 def read_error(message: Message, model_name: str, request_id: str) -> RequestError:
-    """Reads the error of a call. Logs the traceback of user code, if there is one."""
+    """Reads the error of a call. Logs the traceback of user code, if there is one.
+
+    Raises:
+        LookupError: A value of the message is missing.
+        TypeError: A value of the message is of another type.
+    """
     values = message.values
+    text, status = values["message"], values["status"]
+    if not isinstance(text, str) or not isinstance(status, int):
+        raise TypeError(f"expected a text and a number, got {text!r} and {status!r}")
     if values.get("traceback"):
         shown = printable_id(request_id)
         request = f" (request {shown})" if shown else ""
         logger.error('handler of model "%s" failed%s\n%s', model_name, request, values["traceback"])
     kind = _ERRORS.get(values["error"], RequestError)
-    error = kind(values["message"])
-    error.status = values["status"]
+    error = kind(text)
+    error.status = status
     return error

@@ -89,6 +89,8 @@ class Connection:
 
         Raises:
             TypeError: The head holds a value that JSON cannot represent.
+            ValueError: A text cannot be encoded, or a tensor has elements of the wrong type.
+            RecursionError: The head is nested too deeply.
             MemoryError: The tensors do not fit into the shared memory.
         """
         if self._codec is None:
@@ -210,7 +212,7 @@ class Connection:
                 continue
             try:
                 on_message(message)
-            except (LookupError, TypeError, ValueError, AttributeError) as error:
+            except Exception as error:
                 # A value of the head is missing or of another type. An error here would only
                 # be logged by the event loop, and the call would never end.
                 raise WireError(f"message {message.kind.name}: {error!r}") from error

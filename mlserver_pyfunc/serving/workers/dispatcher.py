@@ -150,7 +150,11 @@ class Dispatcher:
         pending.future.cancel()
 
     def on_message(self, worker: Worker, message: Message) -> None:
-        """Handles a worker's message about one of its calls."""
+        """Handles a worker's message about one of its calls.
+
+        Raises:
+            Exception: A value of the message is missing or of another type. The call goes on.
+        """
         if message.kind is Kind.DROPPED:
             worker.taken_back -= 1
             self._send_waiting(worker)
@@ -163,6 +167,13 @@ class Dispatcher:
             pending.begun = True
             self._set_answer(pending, message)
             return
+        # Read first: an error here kills the worker, which must still have the call then.
+        if message.kind is Kind.RESULT:
+            self._set_answer(pending, message)
+        elif message.kind is Kind.ERROR:
+            pending.fail(read_error(message, self._contract.model_name, pending.call.id))
+        elif not pending.future.done():
+            pending.future.set_result(None)
         del worker.calls[pending.number]
         worker.count_call()
         self._end(pending)
@@ -170,12 +181,6 @@ class Dispatcher:
             self._prefetch.note_begin(worker, self._serving.timeout)
         if not self._streams:
             self._prefetch.typical.add(message.seconds or self._seconds_of(pending))
-        if message.kind is Kind.RESULT:
-            self._set_answer(pending, message)
-        elif message.kind is Kind.ERROR:
-            pending.fail(read_error(message, self._contract.model_name, pending.call.id))
-        elif not pending.future.done():
-            pending.future.set_result(None)
         if self._queue:
             self._send_waiting(worker)
 

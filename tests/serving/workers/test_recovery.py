@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import signal
@@ -21,6 +22,7 @@ from mlserver_pyfunc.errors import (
     TimeLimitError,
     WorkerError,
 )
+from mlserver_pyfunc.serving.workers.wire.messages import VERSION, Kind
 
 from .functions import DOUBLE, call, children, loaded, no_more_children, request, until, until_ready
 
@@ -425,6 +427,69 @@ def handler(x):
         with pytest.raises(WorkerError, match="was stopped: unreadable message"):
             await call(function, 1)
         assert (await call(function, 0)).tolist() == [0]
+
+
+SAY = """
+import os, struct, sys
+
+def say(kind, head, call=0):
+    text = head.encode()
+    header = struct.pack("<BBBxIIIIQ", {version}, kind, 0, 0, len(text), 0, 0, call)
+    connection, wakeup = map(int, sys.argv[1:3])
+    os.write(connection, header + text)
+    os.write(wakeup, (1).to_bytes(8, sys.byteorder))
+
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "head"),
+    [
+        (Kind.ERROR, {}),
+        (Kind.ERROR, {"error": [], "message": "no", "status": 400}),
+        (Kind.ERROR, {"error": "HandlerError", "message": 3, "status": 400}),
+        (Kind.ERROR, {"error": "HandlerError", "message": "no", "status": "400"}),
+        (Kind.LOG, {"level": "x", "text": "no", "request": ""}),
+        (Kind.LOG, {}),
+        (Kind.PHASE, {}),
+    ],
+)
+async def test_a_message_that_is_not_as_agreed_ends_its_worker_not_the_answer(
+    kind: Kind, head: dict[str, object]
+) -> None:
+    code = (
+        SAY.replace("{version}", str(VERSION))
+        + f"""
+import time
+
+def handler(x):
+    if x[0]:
+        say({int(kind)}, {json.dumps(head)!r}, 2)
+        time.sleep(3600)
+    return x
+"""
+    )
+    async with loaded(code, timeout=250) as function:
+        await call(function, 0)  # The next call is number 2.
+        with pytest.raises(WorkerError, match=f"was stopped: message {kind.name}"):
+            await asyncio.wait_for(call(function, 1), 60)
+        assert (await call(function, 0)).tolist() == [0]
+
+
+@pytest.mark.parametrize("kind", [Kind.LOADED, Kind.FAILED, Kind.PHASE, Kind.LOG])
+async def test_a_message_that_is_not_as_agreed_fails_the_load(kind: Kind) -> None:
+    code = (
+        SAY.replace("{version}", str(VERSION))
+        + f"""
+import time
+
+say({int(kind)}, "{{}}")
+time.sleep(3600)
+"""
+    )
+    with pytest.raises(LoadError, match=f"import: the worker was stopped: message {kind.name}"):
+        async with loaded(code, init_timeout=250):
+            pass
 
 
 async def test_a_stopped_worker_is_over_the_limit_too() -> None:
