@@ -106,14 +106,19 @@ class Patch(ProcessSetting):
         stock = getattr(owner, name)
         if not self._is_applied(stock):
             new = self.function(stock)
-            setattr(new, _MARK, self.target)
+            setattr(new, _MARK, {*getattr(stock, _MARK, ()), self._mark})
             is_bound = isinstance(inspect.getattr_static(owner, name), classmethod | staticmethod)
             setattr(owner, name, staticmethod(new) if is_bound else new)
         return ""
 
     def _is_applied(self, stock: Any) -> bool:
         # The mark is on the replacement, so it holds too if Python imports this module again.
-        return getattr(stock, _MARK, "") == self.target
+        return self._mark in getattr(stock, _MARK, ())
+
+    @property
+    def _mark(self) -> str:
+        # Rows with the same target wrap each other, in the order of the table.
+        return f"{self.target} {self.name}"
 
     def _place(self) -> tuple[Any, str]:
         """Returns the object that has the attribute, and the attribute's name."""

@@ -90,6 +90,17 @@ def test_a_patch_that_is_applied_again_changes_nothing(counter: type[Counter]) -
     assert counter().add(3) == 6
 
 
+def test_a_second_patch_of_an_attribute_wraps_the_first(counter: type[Counter]) -> None:
+    def negated(stock: Any) -> Any:
+        return lambda self, number, *, twice=False: -stock(self, number)
+
+    rows = (patch(), patch(function=negated))
+    for row in (*rows, *rows):
+        assert row.misfit() == ""
+        row.apply()
+    assert counter().add(3) == -6
+
+
 def test_a_class_method_is_called_as_before(counter: type[Counter]) -> None:
     shout = patch("counting:Counter.name", shouted)
     assert shout.misfit() == ""
