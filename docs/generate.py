@@ -56,6 +56,7 @@ PATCH_GROUPS = {
 same, byte for byte: `tests/hosts/mlserver/test_fastpath.py` compares that. The patches rely on each
 other, so all of them are off if one does not fit. Those with a target that begins with `process`
 act on other runtimes too.""",
+    "triton": "They answer Triton's clients, for the models of all runtimes in the server.",
     "process": "They act on the whole process, other runtimes in the server included.",
 }
 

@@ -69,12 +69,17 @@ def fetch_timeout() -> float:
 
 def python_downloads() -> bool:
     """Returns whether a Python that this machine lacks may be downloaded."""
-    return os.environ.get(PYTHON_DOWNLOADS, "").lower() in ("1", "true", "yes", "on")
+    return is_switched_on(PYTHON_DOWNLOADS)
 
 
 def is_enabled(variable: str) -> bool:
     """Returns whether a feature that is on by default is left on by its variable."""
     return os.environ.get(variable, "1").lower() not in ("0", "false", "off", "no")
+
+
+def is_switched_on(variable: str) -> bool:
+    """Returns whether a feature that is off by default is switched on by its variable."""
+    return os.environ.get(variable, "").lower() in ("1", "true", "yes", "on")
 
 
 def ca_bundle() -> str | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -69,6 +70,34 @@ class Wait:
             self._wait.observe(seconds)
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What a histogram has observed: how often, and the sum."""
+
+    count: int = 0
+    total: float = 0.0
+
+    def __add__(self, other: Measured) -> Measured:
+        return Measured(self.count + other.count, self.total + other.total)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What the metrics of one version of a model have counted until now.
+
+    Attributes:
+        succeeded: Requests with a status below 400, and their seconds.
+        failed: All other requests, and their seconds.
+        queued: Requests that waited in the queue, and the seconds that they waited.
+        batches: Joined calls, and their rows.
+    """
+
+    succeeded: Measured
+    failed: Measured
+    queued: Measured
+    batches: Measured
+
+
 class FunctionMetrics:
     """Metrics of one version of a model.
 
@@ -82,6 +111,17 @@ class FunctionMetrics:
         self._depth = QUEUE_DEPTH.labels(*self._labels)
         self._wait = QUEUE_WAIT.labels(*self._labels)
         self._requests: dict[int, Histogram] = {}
+        self._batch_rows: Histogram | None = None
+
+    def counts(self) -> Counts:
+        """Reads what has been counted until now."""
+        requests = {status: _measured(metric) for status, metric in self._requests.items()}
+        return Counts(
+            succeeded=sum((m for s, m in requests.items() if s < 400), Measured()),
+            failed=sum((m for s, m in requests.items() if s >= 400), Measured()),
+            queued=_measured(self._wait),
+            batches=_measured(self._batch_rows) if self._batch_rows else Measured(),
+        )
 
     def count_request(self, seconds: float, status: int) -> None:
         """Counts a request.
@@ -111,7 +151,9 @@ class FunctionMetrics:
     def count_batch(self, requests: int, rows: int) -> None:
         """Counts a batch with its number of requests and rows."""
         BATCH_REQUESTS.labels(*self._labels).observe(requests)
-        BATCH_ROWS.labels(*self._labels).observe(rows)
+        if self._batch_rows is None:
+            self._batch_rows = BATCH_ROWS.labels(*self._labels)
+        self._batch_rows.observe(rows)
 
     def set_workers(self, available: int) -> None:
         """Sets the number of workers that get calls."""
@@ -130,3 +172,12 @@ class FunctionMetrics:
 def metrics_of(model: str, version: str | None) -> FunctionMetrics:
     """Returns the metrics of a model's version. Each load of it gets the same object."""
     return FunctionMetrics(model, version or "")
+
+
+def _measured(histogram: Histogram) -> Measured:
+    values = {
+        sample.name.rpartition("_")[2]: sample.value
+        for metric in histogram.collect()
+        for sample in metric.samples
+    }
+    return Measured(int(values["count"]), values["sum"])

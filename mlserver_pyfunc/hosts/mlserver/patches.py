@@ -28,6 +28,8 @@ from mlserver_pyfunc import settings
 
 from . import errors, fast_path, models, process_tuning, rest_edges
 from .rest_response import ArrayData
+from .triton import routes as triton_routes
+from .triton import streams as triton_streams
 
 FAST_PATH = "fast_path"
 FAST_PATH_SWITCH = "MLSERVER_PYFUNC_FASTPATH"
@@ -211,6 +213,7 @@ def refuse_typed_fp16(stock: Any) -> Any:
 
 _fix = partial(Patch, group="fixes", versions="~=1.7.1")
 _fast = partial(Patch, group=FAST_PATH, versions="==1.7.1")
+_triton = partial(Patch, group="triton", versions="~=1.7.1")
 _pool = "mlserver.parallel.registry:InferencePoolRegistry"
 _servicer = "mlserver.grpc.servicers:InferenceServicer"
 _converters = "mlserver.grpc.converters"
@@ -239,6 +242,11 @@ TABLE: tuple[ProcessSetting, ...] = (
     _fast(f"{_data_plane}.infer", fast_path.patched_infer),
     _fast(f"{_data_plane}.metadata", fast_path.announce_binary_tensors),
     _fast("mlserver.rest.app.Request", fast_path.add_rest_routes, upstream=854),
+    _triton(
+        "mlserver.rest.server:RESTServer.add_custom_handlers", triton_routes.answer_triton_calls
+    ),
+    _triton(f"{_servicer}.ModelStreamInfer.f", triton_streams.answer_in_triton_form),
+    _triton(f"{_servicer}._GetReturnRaw", triton_streams.send_raw_outputs),
     ProcessSetting("process: mallopt of glibc", process_tuning.raise_malloc_thresholds, FAST_PATH),
     ProcessSetting("process: gc.set_threshold", process_tuning.raise_gc_threshold, FAST_PATH),
     ProcessSetting("process: sys.stdout and sys.stderr", process_tuning.line_buffer_stdout),

@@ -99,3 +99,75 @@ def _module(protocol: str) -> Any:
 
 def _client(protocol: str, address: str) -> Any:
     return _module(protocol).InferenceServerClient(address.removeprefix("http://"))
+
+
+def read_by_http(url: str, model: str, version: str = "") -> dict[str, Any]:
+    """What the REST client reads of a model; the error if there is one."""
+    from tritonclient import http
+
+    with http.InferenceServerClient(url.removeprefix("http://")) as client:
+        try:
+            return {
+                "config": client.get_model_config(model, version),
+                "statistics": client.get_inference_statistics(model, version),
+                "all": client.get_inference_statistics(),
+                "extensions": client.get_server_metadata()["extensions"],
+            }
+        except Exception as error:
+            return {"error": str(error)}
+
+
+def read_by_grpc(address: str, model: str, version: str = "") -> dict[str, Any]:
+    """The same by the gRPC client, in its JSON form. That has 64-bit numbers as text."""
+    from tritonclient import grpc
+
+    with grpc.InferenceServerClient(address) as client:
+        try:
+            return {
+                "config": client.get_model_config(model, version, as_json=True)["config"],
+                "statistics": client.get_inference_statistics(model, version, as_json=True),
+                "all": client.get_inference_statistics(as_json=True),
+                "extensions": client.get_server_metadata(as_json=True)["extensions"],
+            }
+        except Exception as error:
+            return {"error": str(error)}
+
+
+def stream_by_grpc(
+    address: str,
+    requests: list[Request],
+    headers: dict[str, str] | None = None,
+    empty_final: bool = False,
+) -> list[dict[str, Any]]:
+    """The items of one stream for all requests, as the client's callback gets them."""
+    from tritonclient import grpc
+
+    items = []
+
+    def take(result: Any, error: Any) -> None:
+        if error is not None:
+            items.append({"error": error.message()})
+            return
+        response = result.get_response()
+        values = {output.name: result.as_numpy(output.name).tolist() for output in response.outputs}
+        final = response.parameters["triton_final_response"]
+        flag = {"final": final.bool_param} if final.HasField("bool_param") else {}
+        items.append({"model": response.model_name, "id": response.id, **values, **flag})
+
+    with grpc.InferenceServerClient(address) as client:
+        client.start_stream(take, headers=headers)
+        for request in requests:
+            inputs = []
+            for tensor in request.inputs:
+                part = grpc.InferInput(tensor.name, list(tensor.shape), tensor.datatype)
+                part.set_data_from_numpy(_array(tensor))
+                inputs.append(part)
+            client.async_stream_infer(
+                request.model,
+                inputs,
+                request_id=request.id,
+                enable_empty_final_response=empty_final,
+            )
+        # Waits for the answers to all of them.
+        client.stop_stream()
+    return items
