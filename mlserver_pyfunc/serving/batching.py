@@ -20,6 +20,7 @@ from mlserver_pyfunc.errors import (
     LoadError,
     OverloadedError,
     RequestError,
+    ResponseError,
 )
 from mlserver_pyfunc.handler.call import InferenceCall
 from mlserver_pyfunc.protocol.contract import Contract
@@ -27,6 +28,7 @@ from mlserver_pyfunc.protocol.contract import Contract
 from . import batch, limits
 from .metrics import FunctionMetrics, Wait
 from .runner import Answer, Runner
+from .workers.wire.durations import TypicalDuration
 
 _LIGHT_LOAD = 10
 """After that many times `max_delay_ms` without a batch, the next request does not wait."""
@@ -40,12 +42,15 @@ class _Member:
     rows: int
     future: asyncio.Future[Answer]
     wait: Wait
+    deadline: float
+    found_slot: bool
 
 
 @dataclass(eq=False)
 class _Group:
     """Requests that wait and may share a batch."""
 
+    key: Hashable
     members: list[_Member] = field(default_factory=list)
     timer: asyncio.TimerHandle | None = None
 
@@ -89,6 +94,7 @@ class BatchingRunner:
         self._tasks: set[asyncio.Task[None]] = set()
         self._expected = 1
         self._last_sent = 0.0
+        self._typical = TypicalDuration()
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -141,13 +147,17 @@ class BatchingRunner:
         rows = batch.rows_of(call, self._contract.model_name)
         if self._waiting >= max(self._serving.max_queue, 1):
             raise self._queue_full()
-        member = _Member(call, rows, self._loop.create_future(), self._metrics.enter_queue())
-        limit = self._loop.call_later(self._serving.timeout, self._expire, member)
-        self._join(member)
+        deadline = self._loop.time() + self._serving.timeout
+        wait = self._metrics.enter_queue()
+        found_slot = len(self._tasks) < self._slots
+        member = _Member(call, rows, self._loop.create_future(), wait, deadline, found_slot)
+        limit = self._loop.call_at(deadline, self._expire, member)
+        group = self._join(member)
         try:
             return await member.future
         finally:
-            member.wait.end()
+            self._leave(group, member)
+            wait.end()
             limit.cancel()
 
     def items(self, call: InferenceCall) -> AsyncGenerator[Answer, None]:
@@ -166,20 +176,36 @@ class BatchingRunner:
             if self._tasks:
                 await asyncio.wait(self._tasks)
 
-    def _join(self, member: _Member) -> None:
+    def _join(self, member: _Member) -> _Group:
         key = self._key(member.call)
         group = self._groups.get(key)
         if group is not None and group.rows + member.rows > self._max_size:
             self._close_group(key)
             group = None
         if group is None:
-            group = self._groups[key] = _Group()
+            group = self._groups[key] = _Group(key)
         group.members.append(member)
         self._waiting += 1
         if group.rows >= self._max_size or self._expects_no_more(group):
             self._close_group(key)
         elif group.timer is None:
             group.timer = self._loop.call_later(self._max_delay, self._due, key)
+        return group
+
+    def _leave(self, group: _Group, member: _Member) -> None:
+        """Takes a member that was cancelled or has expired out of a group that waits."""
+        if member not in group.members:
+            return
+        group.members.remove(member)
+        self._waiting -= 1
+        if group.members:
+            return
+        if group.timer is not None:
+            group.timer.cancel()
+        if self._groups.get(group.key) is group:
+            del self._groups[group.key]
+        else:
+            self._full.remove(group)
 
     def _expects_no_more(self, group: _Group) -> bool:
         """Whether a batch could run now and no more requests are expected to join it.
@@ -215,12 +241,13 @@ class BatchingRunner:
     def _send(self, group: _Group) -> None:
         if group.timer is not None:
             group.timer.cancel()
-        self._waiting -= len(group.members)
-        self._expected = len(group.members)
+        members, group.members = group.members, []
+        self._waiting -= len(members)
+        self._expected = len(members)
         self._last_sent = time.monotonic()
-        for member in group.members:
+        for member in members:
             member.wait.end()
-        members = [member for member in group.members if not member.future.done()]
+        members = [member for member in members if member.found_slot or self._can_end(member)]
         if not members:
             return
         task = self._loop.create_task(self._answer(members))
@@ -235,14 +262,13 @@ class BatchingRunner:
         sizes = [member.rows for member in members]
         self._metrics.count_batch(len(members), sum(sizes))
         try:
-            answer = await self._runner.answer(batch.join([member.call for member in members]))
-            parts = batch.split(answer, sizes, self._contract.model_name)
-        except (HandlerError, InferenceError) as error:
-            if len(members) == 1:
-                _fail(members[0], error)
+            answer = await self._run(members)
+            if answer is None:
+                for member in members:
+                    if self._can_end(member):
+                        await self._answer([member])
                 return
-            # One request may have caused the error: each runs again alone.
-            await asyncio.gather(*(self._answer([member]) for member in members))
+            parts = batch.split(answer, sizes, self._contract.model_name)
         except RequestError as error:
             for member in members:
                 _fail(member, error)
@@ -254,6 +280,34 @@ class BatchingRunner:
             for member, part in zip(members, parts, strict=True):
                 if not member.future.done():
                     member.future.set_result(part)
+
+    async def _run(self, members: Sequence[_Member]) -> Answer | None:
+        """Runs a batch. Returns None if one member may have caused an error of all.
+
+        Each member then runs again alone, one after another: the batch keeps its slot, so none of
+        them has to wait for one.
+        """
+        began = self._loop.time()
+        try:
+            return await self._runner.answer(batch.join([member.call for member in members]))
+        except (HandlerError, InferenceError, ResponseError):
+            if len(members) == 1:
+                raise
+            return None
+        finally:
+            self._typical.add(self._loop.time() - began)
+
+    def _can_end(self, member: _Member) -> bool:
+        """Whether a member still waits and can end within its time limit; fails it if not."""
+        if member.future.done():
+            return False
+        remaining, expected = member.deadline - self._loop.time(), self._typical.seconds
+        timeout = self._serving.timeout
+        if limits.can_end(remaining, expected):
+            return True
+        model_name = self._contract.model_name
+        _fail(member, limits.not_begun(model_name, timeout, remaining, expected))
+        return False
 
     def _key(self, call: InferenceCall) -> Hashable:
         tensors = tuple(sorted((name, array.shape[1:]) for name, array in call.inputs.items()))

@@ -93,6 +93,57 @@ async def test_a_bad_request_fails_alone(isolation: Any) -> None:
             await function.infer(broken)
 
 
+async def test_a_response_that_breaks_the_contract_fails_its_own_request_alone(
+    isolation: Any,
+) -> None:
+    isolation["inputs"] = [{**X[0], "datatype": "FP64"}]
+    async with loaded(HANDLER, **isolation) as function:
+
+        async def one(value: float) -> Any:
+            answer = await function.infer(request(x=np.array([float(value)])))
+            return answer.arrays[0].array.tolist()
+
+        first = asyncio.ensure_future(one(0))
+        await asyncio.sleep(0.02)
+        calls = [one(1), one(1e300), one(2), one(3)]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert [answers[0], *answers[2:]] == [[2], [4], [6]]
+        assert isinstance(answers[1], ResponseError)
+        assert await first == [0]
+
+
+async def test_members_that_run_again_are_not_refused(isolation: Any) -> None:
+    isolation["batch"] = {"max_size": 4, "max_delay_ms": 20}
+    async with loaded(HANDLER, concurrency=2, max_queue=4, **isolation) as function:
+        blockers = [asyncio.ensure_future(infer(function, n)) for n in (100, 101)]
+        await asyncio.sleep(0.05)
+        values = [1, 2, 3, -2]
+        calls = [asyncio.ensure_future(infer(function, n)) for n in values]
+        await asyncio.gather(*blockers)
+        # Two batches run at a time now, and their members are more than may wait.
+        calls += [asyncio.ensure_future(infer(function, n)) for n in values]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        for start in (0, 4):
+            assert [answer[0] for answer in answers[start : start + 3]] == [[2], [4], [6]]
+            assert isinstance(answers[start + 3], HandlerError)
+
+
+async def test_a_member_that_is_cancelled_leaves_the_queue(isolation: Any) -> None:
+    async with loaded(HANDLER, max_queue=2, **isolation) as function:
+        first = asyncio.ensure_future(infer(function, 100))
+        await asyncio.sleep(0.02)
+        calls = [asyncio.ensure_future(infer(function, n)) for n in range(2)]
+        await asyncio.sleep(0.02)
+        with pytest.raises(OverloadedError):
+            await infer(function, 3)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        others = [asyncio.ensure_future(infer(function, n)) for n in (4, 5)]
+        assert [(await other)[0] for other in others] == [[8], [10]]
+        assert (await first)[0] == [200]
+
+
 async def test_a_client_that_leaves_harms_nobody(isolation: Any) -> None:
     async with loaded(HANDLER, **isolation) as function:
         first = asyncio.ensure_future(infer(function, 100))
