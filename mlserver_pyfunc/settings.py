@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
-from .errors import SourceError
+from .errors import DefinitionError, SourceError
 
 CACHE = "MLSERVER_PYFUNC_CACHE"
 CACHE_SIZE = "MLSERVER_PYFUNC_CACHE_SIZE"
@@ -15,6 +17,7 @@ FETCH_TIMEOUT = "MLSERVER_PYFUNC_FETCH_TIMEOUT"
 PYTHON_DOWNLOADS = "MLSERVER_PYFUNC_PYTHON_DOWNLOADS"
 CA_BUNDLE = "MLSERVER_PYFUNC_CA_BUNDLE"
 ENVIRONMENT = "MLSERVER_PYFUNC_ENVIRONMENT"
+INIT_PARAMETERS = "MLSERVER_PYFUNC_INIT_PARAMETERS"
 
 # How uv, git, OpenSSL and the build programs report a certificate that they do not trust.
 _UNTRUSTED = (
@@ -113,6 +116,22 @@ def trust_hint(text: str) -> str:
         "where a proxy inspects TLS, give the PEM file of its authorities in "
         f"{CA_BUNDLE}, or to build by --ca-bundle"
     )
+
+
+def init_parameters() -> dict[str, Any]:
+    """Returns the init parameters of this run, which go before those of definitions.
+
+    Raises:
+        DefinitionError: The variable is not a JSON object.
+    """
+    text = os.environ.get(INIT_PARAMETERS) or "{}"
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DefinitionError(f"{INIT_PARAMETERS}: not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise DefinitionError(f"{INIT_PARAMETERS}: expected a JSON object, got {text[:80]}")
+    return found
 
 
 def shipped_environment() -> Path | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -12,8 +12,10 @@ from urllib.parse import unquote, urlsplit
 from mlserver_pyfunc.errors import DefinitionError
 
 from . import FILE_NAME, FunctionDefinition, parse, read
+from .fields import parsed
 
 _INLINE = "parameters.extra.function"
+_RUN = "parameters.extra.init_parameters"
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,13 @@ class Place:
         folder: Folder that the definition's relative paths start from.
         file: The definition's file, which may be missing; None for an inline definition.
         inline: Value of `parameters.extra.function`: a mapping, or its JSON text.
+        init_parameters: Value of `parameters.extra.init_parameters`: those of this run.
     """
 
     folder: Path
     file: Path | None = None
     inline: Any = None
+    init_parameters: Any = None
 
     def inline_value(self) -> Any:
         """Returns the inline definition, which is parsed if it is JSON text.
@@ -87,6 +91,15 @@ def find_place(settings_file: Path | None, uri: str | None, extra: Any) -> Place
     Raises:
         DefinitionError: There is no definition in any of these places.
     """
+    place = _place(settings_file, uri, extra)
+    return (
+        replace(place, init_parameters=extra.get("init_parameters"))
+        if isinstance(extra, Mapping)
+        else place
+    )
+
+
+def _place(settings_file: Path | None, uri: str | None, extra: Any) -> Place:
     beside = settings_file.parent if settings_file else None
     under = _uri_folder(uri, beside)
     folder = beside or under or Path.cwd()
@@ -130,8 +143,17 @@ def read_place(place: Place) -> Located:
         DefinitionError: The definition cannot be read, or is not valid.
     """
     if place.file is not None:
-        return Located(read(place.file), place.folder, str(place.file))
-    return Located(parse(place.inline_value(), _INLINE), place.folder, _INLINE)
+        located = Located(read(place.file), place.folder, str(place.file))
+    else:
+        located = Located(parse(place.inline_value(), _INLINE), place.folder, _INLINE)
+    own = parsed(place.init_parameters)
+    if own is None:
+        return located
+    if not isinstance(own, Mapping):
+        raise DefinitionError(f"{_RUN}: expected a mapping, got {type(own).__name__}")
+    merged = {**located.definition.init_parameters, **own}
+    definition = located.definition.model_copy(update={"init_parameters": merged})
+    return replace(located, definition=definition)
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

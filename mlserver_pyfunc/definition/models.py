@@ -240,6 +240,22 @@ class BuildDefinition(_Model):
     env: Annotated[dict[str, Text], FROM_TEXT] = {}
 
 
+class ContractDefinition(_Model):
+    """What a breach of the declared tensors does."""
+
+    requests: Literal["enforce", "warn"] = Field(
+        "enforce", description="`warn`: a request that breaks the contract reaches the handler."
+    )
+    responses: Literal["enforce", "warn"] = Field(
+        "enforce", description="`warn`: a result that breaks the contract is sent as it is."
+    )
+
+    @property
+    def lenient(self) -> tuple[str, ...]:
+        """Which of `requests` and `responses` only warn."""
+        return tuple(side for side in ("requests", "responses") if getattr(self, side) == "warn")
+
+
 class FunctionDefinition(_Model):
     """A function: its tensors, its source and how to run it.
 
@@ -260,6 +276,13 @@ class FunctionDefinition(_Model):
     outputs: Annotated[list[TensorDefinition], FROM_TEXT] = []
     serving: Annotated[ServingDefinition, FROM_TEXT] = ServingDefinition()
     build: Annotated[BuildDefinition, FROM_TEXT] = BuildDefinition()
+    contract: Annotated[ContractDefinition, FROM_TEXT] = ContractDefinition()
+    dialect: Literal["digitalhub"] | None = Field(
+        None, description="`digitalhub`: the handler gets request, run and project as there."
+    )
+    description: str | None = None
+    labels: Lines = []
+    project: Text | None = None
 
     @property
     def input_examples(self) -> dict[str, Array]:

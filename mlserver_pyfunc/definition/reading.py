@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from mlserver_pyfunc.errors import DefinitionError
 
-from .fields import parsed
+from .digitalhub import unwrapped
 from .models import WARMUP_TAGS, FunctionDefinition
 from .yaml_reader import read_yaml
 
@@ -49,7 +49,7 @@ def parse(value: Any, where: str = "function definition") -> FunctionDefinition:
         kind = "nothing" if value is None else type(value).__name__
         raise DefinitionError(f"{where}: expected a mapping, got {kind}")
     try:
-        return FunctionDefinition.model_validate(_without_nulls(_unwrapped(value, where)))
+        return FunctionDefinition.model_validate(_without_nulls(unwrapped(value, where)))
     except ValidationError as error:
         messages = (problem.message for problem in _problems(error))
         raise DefinitionError(f"{where}: " + "; ".join(messages)) from None
@@ -62,7 +62,7 @@ def problems(value: Mapping[str, Any], where: str = "function definition") -> li
         DefinitionError: The mapping is an object of another kind.
     """
     try:
-        FunctionDefinition.model_validate(_without_nulls(_unwrapped(value, where)))
+        FunctionDefinition.model_validate(_without_nulls(unwrapped(value, where)))
     except ValidationError as error:
         return list(_problems(error))
     return []
@@ -78,33 +78,6 @@ def read(path: Path) -> FunctionDefinition:
         return parse(read_yaml(path), str(path))
     except OSError as error:
         raise DefinitionError(f"{path}: {error.strerror}") from None
-
-
-def _unwrapped(value: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-    if "spec" not in value:
-        if "kind" in value:
-            kind = value["kind"]
-            raise DefinitionError(
-                f'{where}: spec: missing, expected one in an object of kind "{kind}"'
-            )
-        return value
-    kind = value.get("kind", "openinference")
-    if kind != "openinference" or not isinstance(value["spec"], Mapping):
-        raise DefinitionError(f'{where}: kind: expected "openinference" with a spec, got "{kind}"')
-    spec = dict(value["spec"])
-    if spec.get("model_name") is None and value.get("name"):
-        spec["model_name"] = value["name"]
-    for kind in ("inputs", "outputs"):
-        if isinstance(tensors := parsed(spec.get(kind)), list):
-            spec[kind] = [_with_datatype(tensor) for tensor in tensors]
-    return spec
-
-
-def _with_datatype(tensor: Any) -> Any:
-    """Adds the datatype that digitalhub gives to a tensor without one: FP32."""
-    if isinstance(tensor, Mapping) and tensor.get("datatype") is None:
-        return {**tensor, "datatype": "FP32"}
-    return tensor
 
 
 def _without_nulls(value: Any) -> Any:

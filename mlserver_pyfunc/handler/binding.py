@@ -29,6 +29,9 @@ RESERVED: dict[str, Getter] = {
 }
 """Parameter names that get something other than an input, with the function that returns it."""
 
+_FIELDS = ("request", "parameters", "headers", "event")
+"""Reserved names that need a field of the request besides its tensors."""
+
 
 @dataclass(frozen=True)
 class CallPlan:
@@ -41,6 +44,7 @@ class CallPlan:
         keywords: Name and getter of each other parameter, and the name of an optional input
             without which the parameter keeps its default, or None.
         spread: Names of the inputs for `**kwargs`.
+        reserved: Reserved names with their getters.
 
     Examples:
         >>> from mlserver_pyfunc.protocol.tensors import DATATYPES
@@ -65,6 +69,7 @@ class CallPlan:
     positional: tuple[Getter, ...]
     keywords: tuple[tuple[str, Getter, str | None], ...]
     spread: tuple[str, ...]
+    reserved: Mapping[str, Getter]
 
     @property
     def streams(self) -> bool:
@@ -75,8 +80,7 @@ class CallPlan:
     def required_fields(self) -> frozenset[str]:
         """Fields of the request that the handler asks for besides its tensors."""
         getters = [*self.positional, *(getter for _, getter, _ in self.keywords)]
-        fields = ("request", "parameters", "headers", "event")
-        return frozenset(name for name in fields if RESERVED[name] in getters)
+        return frozenset(name for name in _FIELDS if self.reserved[name] in getters)
 
     def __call__(self, call: InferenceCall) -> Any:
         """Calls the handler. Returns its result, awaitable or generator."""
@@ -92,15 +96,24 @@ class CallPlan:
         return self.function(*[get(call) for get in self.positional], **keywords)
 
 
-def bind(function: Callable[..., Any], inputs: Iterable[TensorSpec]) -> CallPlan:
+def bind(
+    function: Callable[..., Any],
+    inputs: Iterable[TensorSpec],
+    reserved: Mapping[str, Getter] = RESERVED,
+) -> CallPlan:
     """Matches a handler's parameters to the declared inputs and the reserved names.
+
+    Args:
+        function: The handler.
+        inputs: Declared input tensors.
+        reserved: Reserved names with their getters.
 
     Raises:
         BindError: A required parameter matches nothing.
     """
     specs = {spec.name: spec for spec in inputs}
     signature = _signature(function)
-    matches = _matches(signature, specs)
+    matches = _matches(signature, specs, reserved)
     positional: list[Getter] = []
     keywords: list[tuple[str, Getter, str | None]] = []
     for parameter in signature.parameters.values():
@@ -115,11 +128,14 @@ def bind(function: Callable[..., Any], inputs: Iterable[TensorSpec]) -> CallPlan
     taken = {spec.name for _, spec in matches.values() if spec}
     has_spread = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
     spread = tuple(name for name in specs if name not in taken) if has_spread else ()
-    return CallPlan(function, _kind(function), tuple(positional), tuple(keywords), spread)
+    kind = _kind(function)
+    return CallPlan(function, kind, tuple(positional), tuple(keywords), spread, reserved)
 
 
 def _matches(
-    signature: inspect.Signature, specs: Mapping[str, TensorSpec]
+    signature: inspect.Signature,
+    specs: Mapping[str, TensorSpec],
+    reserved: Mapping[str, Getter],
 ) -> dict[str, tuple[Getter, TensorSpec | None]]:
     """Returns the getter of each matched parameter, and the input if it gets one."""
     by_identifier = {parameter_name(name): spec for name, spec in specs.items()}
@@ -131,8 +147,8 @@ def _matches(
         if parameter.name in by_identifier:
             spec = by_identifier[parameter.name]
             matches[parameter.name] = (_input(spec.name), spec)
-        elif parameter.name in RESERVED:
-            matches[parameter.name] = (RESERVED[parameter.name], None)
+        elif parameter.name in reserved:
+            matches[parameter.name] = (reserved[parameter.name], None)
         elif parameter.default is parameter.empty:
             free.append(parameter)
     if len(specs) == len(free) == 1 and free[0].kind is not free[0].KEYWORD_ONLY:

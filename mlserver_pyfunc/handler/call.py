@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -21,6 +21,8 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 """Id of the request that is being handled, for log records."""
 
 _MAX_ID_CHARS = 80
+_ENCODINGS = ("content_type", "binary_data_size")
+"""Parameters of a tensor that say how its data were sent."""
 
 
 def printable_id(call_id: str) -> str:
@@ -52,10 +54,13 @@ class Event:
     Attributes:
         id: Identifier of the request; empty if it has none.
         body: The request in its JSON form: tensors as flat lists, BYTES as strings.
-        headers: HTTP headers or gRPC metadata, plus X-Model-Name and X-Model-Version.
+        headers: HTTP headers or gRPC metadata, plus X-Model-Name,
+            X-Model-Version and X-Request-ID.
         timestamp: Time at which the event was made, in UTC.
         content_type: Media type of the body.
         method: HTTP method.
+        path: Path of the request over REST.
+        fields: Parameters of the request.
     """
 
     id: str
@@ -64,6 +69,8 @@ class Event:
     timestamp: datetime.datetime
     content_type: str = "application/json"
     method: str = "POST"
+    path: str = ""
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
     def get_header(self, name: str, default: Any = None) -> Any:
         """Returns a header by its name, in any case."""
@@ -119,10 +126,14 @@ class InferenceCall:
         return [output.name for output in getattr(self._request, "outputs", None) or ()]
 
     @cached_property
+    def _tensor_parameters(self) -> Mapping[str, Mapping[str, Any]]:
+        received = getattr(self._request, "inputs", ())
+        return {tensor.name: _mapping(tensor.parameters) for tensor in received}
+
+    @cached_property
     def request(self) -> DecodedRequest:
         """The request with decoded inputs."""
-        received = getattr(self._request, "inputs", ())
-        parameters = {tensor.name: _mapping(tensor.parameters) for tensor in received}
+        parameters = self._tensor_parameters
         inputs = []
         for name, array in self.inputs.items():
             datatype = self.specs[name].datatype.name
@@ -130,25 +141,42 @@ class InferenceCall:
             inputs.append(RequestInput(name, datatype, shape, array, parameters.get(name, {})))
         return DecodedRequest(self.id, self.parameters, inputs, self.outputs)
 
+    def _json_input(self, name: str) -> dict[str, Any]:
+        spec, array = self.specs[name], self.inputs[name]
+        given = self._tensor_parameters.get(name, {})
+        # How the tensor came says nothing about the form that it has here.
+        parameters = {key: value for key, value in given.items() if key not in _ENCODINGS}
+        if spec.datatype.is_bytes:
+            data, is_base64 = bytes_tensors.to_json_bytes(array)
+            if is_base64:
+                parameters["content_type"] = "base64"
+        else:
+            data = tensors.to_list(array)
+        head = tensor_head(NamedArray(spec, array))
+        return {**head, **({"parameters": parameters} if parameters else {}), "data": data}
+
     @cached_property
     def event(self) -> Event:
         """The request as a Nuclio event."""
         body: dict[str, Any] = {"id": self.id, "inputs": []}
         if self.parameters:
             body["parameters"] = dict(self.parameters)
-        for name, array in self.inputs.items():
-            spec = self.specs[name]
-            is_bytes = spec.datatype.is_bytes
-            data = bytes_tensors.to_json_bytes(array)[0] if is_bytes else tensors.to_list(array)
-            body["inputs"].append({**tensor_head(NamedArray(spec, array)), "data": data})
+        body["inputs"] = [self._json_input(name) for name in self.inputs]
         if self.outputs:
             body["outputs"] = [{"name": name} for name in self.outputs]
         names = {
             "X-Model-Name": self.context.model_name,
             "X-Model-Version": self.context.model_version or "",
+            "X-Request-ID": self.id,
         }
-        now = datetime.datetime.now(tz=datetime.timezone.utc)
-        return Event(self.id, body, {**self.headers, **names}, now)
+        return Event(
+            self.id,
+            body,
+            {**self.headers, **names},
+            datetime.datetime.now(tz=datetime.timezone.utc),
+            path=f"/v2/models/{self.context.model_name}/infer",
+            fields=self.parameters,
+        )
 
 
 def _mapping(parameters: Any) -> Mapping[str, Any]:

@@ -43,7 +43,7 @@ class Context:
     def __init__(
         self,
         *,
-        logger: logging.Logger,
+        logger: logging.Logger | logging.LoggerAdapter[logging.Logger],
         model_name: str,
         model_version: str | None,
         definition: Mapping[str, Any],

@@ -18,7 +18,8 @@ from mlserver_pyfunc.errors import BindError, describe
 from mlserver_pyfunc.protocol.contract import TensorSpec
 from mlserver_pyfunc.protocol.datatypes import datatype_of
 
-from .binding import CallPlan, bind
+from . import digitalhub
+from .binding import RESERVED, CallPlan, bind
 from .context import Context
 from .loader import FunctionPackage
 from .resolver import Resolver
@@ -43,6 +44,9 @@ class HandlerSpec:
         definition: The whole definition, as user code reads it from the context.
         concurrency: Number of calls at a time.
         memory_limit: Private memory of a worker in bytes; None without a limit.
+        lenient: Which of `requests` and `responses` only warn if they break the contract.
+        dialect: `digitalhub` for a handler that is written for it, else None.
+        project: Name of the function's project; None without one.
     """
 
     model_name: str
@@ -59,6 +63,9 @@ class HandlerSpec:
     definition: Mapping[str, Any]
     concurrency: int
     memory_limit: int | None
+    lenient: Sequence[str] = ()
+    dialect: str | None = None
+    project: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns the specification as a JSON object. The source folder becomes absolute."""
@@ -83,6 +90,7 @@ class HandlerSpec:
                 "inputs": [_tensor_from_json(tensor) for tensor in values["inputs"]],
                 "outputs": [_tensor_from_json(tensor) for tensor in values["outputs"]],
                 "source_dir": Path(values["source_dir"]),
+                "lenient": tuple(values["lenient"]),
             }
         )
 
@@ -92,7 +100,7 @@ class HandlerSpec:
         Args:
             logger: Logger for user code.
         """
-        return Context(
+        context = Context(
             logger=logger,
             model_name=self.model_name,
             model_version=self.model_version,
@@ -100,6 +108,9 @@ class HandlerSpec:
             source_dir=self.source_dir,
             init_parameters=self.init_parameters,
         )
+        if self.dialect == "digitalhub":
+            digitalhub.complete(context, self.project)
+        return context
 
 
 class HandlerLoader:
@@ -138,7 +149,8 @@ class HandlerLoader:
         self._package.close()
 
     def _bind(self) -> None:
-        plan = bind(self._resolver.resolve(self._spec.handler), self._spec.inputs)
+        reserved = digitalhub.RESERVED if self._spec.dialect == "digitalhub" else RESERVED
+        plan = bind(self._resolver.resolve(self._spec.handler), self._spec.inputs, reserved)
         if self._spec.unload_function:
             unload = self._resolver.resolve(self._spec.unload_function)
             self.unload = lambda: self._resolver.call_with_context(unload)

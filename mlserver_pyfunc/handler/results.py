@@ -12,8 +12,8 @@ import numpy as np
 
 from mlserver_pyfunc.errors import InferenceError, ResponseError
 from mlserver_pyfunc.protocol import casting, tensors
-from mlserver_pyfunc.protocol.contract import Contract, TensorSpec
-from mlserver_pyfunc.protocol.tensors import TensorError
+from mlserver_pyfunc.protocol.contract import Contract, NamedArray, TensorSpec
+from mlserver_pyfunc.protocol.tensors import DATATYPES, Array, Datatype, TensorError
 
 from .context import Response
 
@@ -37,7 +37,7 @@ def name_values(contract: Contract, result: Any) -> NamedValues:
 
     Raises:
         ResponseError: The result has none of these forms.
-        InferenceError: The result is a Nuclio response with an error status.
+        InferenceError: The result is `{"error": text}`, or a Nuclio response with an error status.
     """
     # The most frequent form first: all others take several times as long to recognise.
     if type(result) is np.ndarray and len(contract.outputs) == 1:
@@ -48,6 +48,9 @@ def name_values(contract: Contract, result: Any) -> NamedValues:
         outputs = result.get("outputs")
         if "outputs" not in contract.outputs and _are_protocol_tensors(outputs):
             return _from_protocol(contract, outputs, result.get("parameters"))
+        error = result.get("error")
+        if error is not None and contract.outputs.keys().isdisjoint(result):
+            raise InferenceError(str(error), 500)
         return NamedValues(result)
     if hasattr(result, "outputs") and hasattr(result, "model_name"):
         parameters = result.parameters
@@ -65,7 +68,7 @@ def name_values(contract: Contract, result: Any) -> NamedValues:
 
 
 def _unexpected(contract: Contract, got: str) -> ResponseError:
-    names = ", ".join(contract.outputs)
+    names = ", ".join(contract.outputs) or "tensors by name"
     expected = f"a dict of {names}, or a tuple in that order"
     if len(contract.outputs) == 1:
         expected = f"a value for {names}, or a dict"
@@ -91,7 +94,10 @@ def _from_protocol(contract: Contract, outputs: Iterable[Any], parameters: Any) 
             raise ResponseError(f'output "{name}" of model "{contract.model_name}": given twice')
         spec = contract.outputs.get(name)
         try:
-            values[name] = tensor.get("data") if spec is None else _value(spec, tensor)
+            if "responses" in contract.lenient:
+                values[name] = _as_given(name, spec, tensor)
+            else:
+                values[name] = tensor.get("data") if spec is None else _value(spec, tensor)
         except TensorError as error:
             raise ResponseError(
                 f'output "{name}" of model "{contract.model_name}": {error}'
@@ -105,25 +111,60 @@ def _attributes(output: Any) -> dict[str, Any]:
 
 
 def _value(spec: TensorSpec, tensor: Mapping[str, Any]) -> Any:
-    datatype = tensor.get("datatype")
-    # MLServer's datatypes are members of an enumeration, its data are in a `root` attribute.
-    if datatype is not None and getattr(datatype, "value", datatype) != spec.datatype.name:
+    datatype, data, shape = _parts(tensor)
+    if datatype is not None and datatype != spec.datatype.name:
         raise TensorError(f"datatype {spec.datatype.name}", str(datatype))
-    data = tensor.get("data")
-    data = getattr(data, "root", data)
-    shape = tensor.get("shape")
     if shape is None or data is None:
         return data
+    return _array(spec.datatype, tensor, data, shape)
+
+
+def _as_given(name: str, spec: TensorSpec | None, tensor: Mapping[str, Any]) -> Any:
+    """Returns a tensor as the handler gave it, whatever the contract declares.
+
+    Data that do not fit the tensor's shape keep their own; the shape of its `spec` tells.
+    """
+    given, data, shape = _parts(tensor)
+    datatype = spec.datatype if spec is not None else None
+    if given is not None:
+        datatype = DATATYPES.get(str(given).upper())
+        if datatype is None:
+            raise TensorError(f"a datatype of {', '.join(DATATYPES)}", str(given))
+    if datatype is None or data is None:
+        return data
+    said = None if shape is None else tuple(shape)
+    is_flat = isinstance(data, list) and not any(isinstance(element, list) for element in data[:1])
+    try:
+        array = _array(datatype, tensor, data, [len(data)] if said is None and is_flat else said)
+    except TensorError:
+        if said is None:
+            raise
+        own = [len(data)] if is_flat else None
+        array = _array(datatype, tensor, data, own)
+    shown = array.shape if said is None else said
+    return NamedArray(TensorSpec(name, datatype, shown), array)
+
+
+def _parts(tensor: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    """Returns datatype, data and shape of a tensor, each None if it is not given."""
+    datatype, data = tensor.get("datatype"), tensor.get("data")
+    # MLServer's datatypes are members of an enumeration, its data are in a `root` attribute.
+    return getattr(datatype, "value", datatype), getattr(data, "root", data), tensor.get("shape")
+
+
+def _array(datatype: Datatype, tensor: Mapping[str, Any], data: Any, shape: Any) -> Array:
+    if shape is None:
+        return casting.from_value(datatype, data)
     if not isinstance(data, list):
-        return tensors.reshape(casting.from_value(spec.datatype, data), shape)
+        return tensors.reshape(casting.from_value(datatype, data), shape)
     parameters = tensor.get("parameters")
     content_type = (
         parameters.get("content_type")
         if isinstance(parameters, Mapping)
         else getattr(parameters, "content_type", None)
     )
-    is_base64 = spec.datatype.is_bytes and content_type == "base64"
-    return tensors.from_list(spec.datatype, data, shape, is_base64=is_base64)
+    is_base64 = datatype.is_bytes and content_type == "base64"
+    return tensors.from_list(datatype, data, shape, is_base64=is_base64)
 
 
 def _json_parameters(contract: Contract, parameters: Any) -> Mapping[str, Any]:

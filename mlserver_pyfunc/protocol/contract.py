@@ -29,6 +29,7 @@ class TensorSpec:
         axes: Name of each axis, or None; names stand for -1. Empty if no axis has a name.
         optional: Whether a request or a result may omit the tensor.
         text: Whether handlers get BYTES elements as `str` instead of `bytes`.
+        undeclared: Whether the tensor breaks the contract and is let through as it is.
     """
 
     name: str
@@ -37,6 +38,7 @@ class TensorSpec:
     optional: bool = False
     text: bool = False
     axes: tuple[str | None, ...] = ()
+    undeclared: bool = False
 
     def admits(self, shape: Sequence[int]) -> bool:
         """Returns whether a shape has the declared rank and fixed sizes."""
@@ -91,6 +93,9 @@ class Contract:
         >>> contract.encode_outputs({"n": 3})[0].array
         array([3])
     """
+
+    lenient: frozenset[str] = frozenset()
+    """Which of `requests` and `responses` only warn."""
 
     def __init__(
         self, model_name: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
@@ -154,6 +159,13 @@ class Contract:
             raise ContractError(problem)
         return sizes
 
+    def input_specs(self, arrays: Mapping[str, Array]) -> Mapping[str, TensorSpec]:
+        """Returns the specifications of the arrays that `decode_inputs` returned."""
+        return self.inputs
+
+    def report(self, kind: str, tensor: str, message: str) -> None:
+        """Reports a breach that is let through. Nothing is, unless a subclass does."""
+
     def requested_outputs(self, names: Iterable[str]) -> list[str]:
         """Checks the names of the outputs that a request asks for.
 
@@ -203,7 +215,7 @@ class Contract:
                     f"{self._where('output', name)}: the handler returned no value for it"
                 )
             try:
-                checked.append(NamedArray(spec, _fit(spec, value)))
+                checked.append(NamedArray(spec, fit(spec, value)))
             except TensorError as error:
                 raise ResponseError(f"{self._where('output', name)}: {error}") from None
         if self._output_axes:
@@ -285,7 +297,12 @@ def _is_base64(spec: TensorSpec, tensor: RequestInput) -> bool:
     )
 
 
-def _fit(spec: TensorSpec, value: Any) -> Array:
+def fit(spec: TensorSpec, value: Any) -> Array:
+    """Casts a handler's value to the datatype of a specification, and checks its shape.
+
+    Raises:
+        TensorError: The value does not match the specification.
+    """
     array = casting.from_value(spec.datatype, value)
     if array.ndim == 0 and len(spec.shape) == 1:
         array = array.reshape(1)

@@ -43,6 +43,8 @@ def obstacles(contract: Contract, streams: bool, required_fields: frozenset[str]
     ]
     if not contract.inputs:
         found.append("expected an input, got none")
+    if contract.lenient:
+        found.append("contract: expected enforce for requests and responses, got warn")
     if streams:
         found.append("the handler streams")
     single = sorted(required_fields - {"parameters"})

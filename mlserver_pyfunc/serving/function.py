@@ -17,17 +17,26 @@ import numpy as np
 
 from mlserver_pyfunc.definition import FunctionDefinition
 from mlserver_pyfunc.environments.environment import provide, unmet_needs
-from mlserver_pyfunc.errors import ContractError, LoadError, PyFuncError, RequestError
+from mlserver_pyfunc.errors import (
+    ContractError,
+    DefinitionError,
+    LoadError,
+    PyFuncError,
+    RequestError,
+)
 from mlserver_pyfunc.handler.call import InferenceCall
 from mlserver_pyfunc.handler.context import Context
 from mlserver_pyfunc.handler.loading import HandlerSpec
-from mlserver_pyfunc.protocol.contract import Contract, TensorSpec
+from mlserver_pyfunc.protocol.contract import TensorSpec
+from mlserver_pyfunc.protocol.lenient import new_contract
 from mlserver_pyfunc.protocol.request import InferenceRequest
 from mlserver_pyfunc.protocol.samples import smallest_shape
 from mlserver_pyfunc.protocol.tensors import Array
+from mlserver_pyfunc.settings import init_parameters
 from mlserver_pyfunc.sources import SourceTree, lock
 
 from . import limits
+from .breaches import BreachLog
 from .in_process import InProcessRunner
 from .metrics import metrics_of
 from .runner import Answer, Runner, logger
@@ -63,14 +72,16 @@ class Function:
         self.definition = definition
         self.model_name = model_name
         self.model_version = model_version
-        self.contract = Contract(
-            model_name,
-            [tensor.spec for tensor in definition.inputs],
-            [tensor.spec for tensor in definition.outputs],
-        )
         self.provenance: Mapping[str, str] = {}
         self._folder = folder
         self._metrics = metrics_of(model_name, model_version)
+        self.contract = new_contract(
+            model_name,
+            [tensor.spec for tensor in definition.inputs],
+            [tensor.spec for tensor in definition.outputs],
+            definition.contract.lenient,
+            BreachLog(self._metrics).add,
+        )
         self._context: Context | None = None
         self._runner: Runner | None = None
 
@@ -92,7 +103,8 @@ class Function:
     @property
     def metadata(self) -> Mapping[str, str]:
         """Where the code came from and how it runs, for the model's metadata."""
-        return {**self.provenance, **(self._runner.metadata if self._runner else {})}
+        runner = self._runner.metadata if self._runner else {}
+        return {**_described(self.definition), **self.provenance, **runner}
 
     async def load(self) -> None:
         """Fetches and imports the source, runs the init function, binds the handler, warms up.
@@ -102,7 +114,7 @@ class Function:
                 code that fails goes to the log. Nothing is left loaded.
         """
         definition = self.definition
-        if not definition.outputs:
+        if not definition.outputs and definition.contract.responses == "enforce":
             raise self._failure("definition", "outputs: expected at least one tensor, got none")
         if definition.serving.isolation == "none" and (unmet := unmet_needs(definition)):
             raise self._failure("environment", "; ".join(unmet))
@@ -111,7 +123,10 @@ class Function:
         except (PyFuncError, OSError) as error:
             raise self._failure("fetch", str(error)) from None
         self.provenance = tree.provenance.as_parameters()
-        spec = self._new_spec(tree)
+        try:
+            spec = self._new_spec(tree)
+        except DefinitionError as error:
+            raise self._failure("definition", str(error)) from None
         context = self._context = spec.new_context(logger)
         runner = await self._new_runner(spec, context)
         await runner.load()
@@ -205,7 +220,8 @@ class Function:
         if request.outputs:
             requested = contract.requested_outputs(output.name for output in request.outputs)
         assert self._context is not None
-        return InferenceCall(self._context, inputs, contract.inputs, request), requested
+        specs = contract.input_specs(inputs)
+        return InferenceCall(self._context, inputs, specs, request), requested
 
     async def _warm_up(self, runner: Runner, context: Context, tree: SourceTree) -> None:
         samples = self.definition.serving.samples
@@ -275,7 +291,7 @@ class Function:
             handler=source.handler,
             init_function=source.init_function,
             unload_function=source.unload_function,
-            init_parameters=definition.init_parameters,
+            init_parameters={**definition.init_parameters, **init_parameters()},
             inputs=list(self.contract.inputs.values()),
             outputs=list(self.contract.outputs.values()),
             source_dir=tree.root,
@@ -284,6 +300,9 @@ class Function:
             definition=definition.model_dump(mode="json"),
             concurrency=definition.serving.concurrency,
             memory_limit=definition.serving.memory_limit,
+            lenient=definition.contract.lenient,
+            dialect=definition.dialect,
+            project=definition.project,
         )
 
     def _failure(self, phase: str, cause: str) -> LoadError:
@@ -331,6 +350,12 @@ def _read_sample(name: str, folders: Sequence[Path]) -> Any:
                 raise ValueError(f"not JSON: {error}") from None
     listed = " or ".join(str(folder) for folder in dict.fromkeys(folders))
     raise FileNotFoundError(f"no such file in {listed}")
+
+
+def _described(definition: FunctionDefinition) -> dict[str, str]:
+    labels = ", ".join(definition.labels)
+    found = {"description": definition.description, "labels": labels, "project": definition.project}
+    return {key: text for key, text in found.items() if text}
 
 
 def _zeros(spec: TensorSpec, sizes: Mapping[str, int]) -> Array:

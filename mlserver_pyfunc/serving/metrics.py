@@ -51,6 +51,12 @@ ENVIRONMENT_SECONDS = Gauge(
     multiprocess_mode="livesum",
 )
 
+CONTRACT_WARNINGS = Counter(
+    "pyfunc_contract_warnings",
+    "Breaches of the contract that were let through (contract: warn), by kind.",
+    [*_LABELS, "kind"],
+)
+
 
 class Wait:
     """Measures the time of one request in the queue. Safe for threads."""
@@ -162,6 +168,10 @@ class FunctionMetrics:
     def count_exit(self, reason: str) -> None:
         """Counts a worker that is replaced, by the reason."""
         WORKER_EXITS.labels(*self._labels, reason).inc()
+
+    def count_breach(self, kind: str) -> None:
+        """Counts a breach of the contract that was let through, by its kind."""
+        CONTRACT_WARNINGS.labels(*self._labels, kind).inc()
 
     def set_environment_seconds(self, seconds: float) -> None:
         """Sets the time that it took to make the environment."""

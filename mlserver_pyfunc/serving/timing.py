@@ -8,6 +8,7 @@ from typing import Any
 
 from mlserver_pyfunc.definition.folder import FunctionFolder
 from mlserver_pyfunc.protocol.contract import NO_SIZES, AxisSizes, Contract, NamedArray
+from mlserver_pyfunc.protocol.lenient import LenientContract
 from mlserver_pyfunc.protocol.request import RequestInput
 from mlserver_pyfunc.protocol.tensors import Array
 
@@ -65,10 +66,10 @@ class _Inputs(dict[str, Array]):
         return super().__getitem__(key)
 
 
-class _TimedContract(Contract):
+class _TimedContract(LenientContract):
     def __init__(self, timed: TimedFunction, contract: Contract) -> None:
         inputs, outputs = list(contract.inputs.values()), list(contract.outputs.values())
-        super().__init__(contract.model_name, inputs, outputs)
+        super().__init__(contract.model_name, inputs, outputs, contract.lenient, contract.report)
         self._timed = timed
         self._sent = _Inputs()
         self._decoded = 0.0

@@ -42,7 +42,7 @@ def check(document: Document) -> Iterator[Finding]:
     for problem in listed:
         yield Finding(_rule(problem), problem.message, path, _line(document, keys, problem, value))
     spec: Any = value.get("spec", value)
-    if not listed and not spec.get("outputs"):
+    if not listed and not spec.get("outputs") and parse(value).contract.responses == "enforce":
         message = "outputs: expected at least one tensor, got none"
         yield Finding("D106", message, path, document.line([*keys, "outputs"]))
     if not any(problem.location[:1] == ("requirements",) for problem in listed):
@@ -78,7 +78,8 @@ def _line(document: Document, keys: list[str], problem: Problem, value: Mapping[
     kind = problem.message.partition(":")[0]
     seen = set()
     for index, tensor in enumerate(parsed(spec.get(kind)) or ()):
-        name = parameter_name(tensor["name"]) if kind == "inputs" else tensor["name"]
+        name = tensor.get("name") or ""
+        name = parameter_name(name) if kind == "inputs" else name
         if name in seen:
             return document.line([*keys, kind, index])
         seen.add(name)

@@ -59,6 +59,10 @@ serving:
 build:
   instructions: [apt-get update]
   env: {OMP_NUM_THREADS: 1}
+contract: {responses: warn}
+description: Tells irises apart.
+labels: [demo]
+project: flowers
 """
 
 
@@ -128,6 +132,9 @@ def test_reads_every_key(tmp_path: Path) -> None:
             "max_requests": 1000, "batch": {"max_size": 8, "max_delay_ms": 2}, "warmup": True,
         },
         "build": {"instructions": ["apt-get update"], "env": {"OMP_NUM_THREADS": "1"}},
+        "contract": {"requests": "enforce", "responses": "warn"},
+        "dialect": None, "description": "Tells irises apart.", "labels": ["demo"],
+        "project": "flowers",
     }  # fmt: skip
 
 

@@ -166,9 +166,14 @@ def test_a_digitalhub_handler_of_five_parameters() -> None:
     assert event.body == {
         "id": "r-1",
         "parameters": {"mode": "fast"},
-        "inputs": [{"name": "x", "shape": [2], "datatype": "INT64", "data": [1, 2]}],
+        "inputs": [
+            {
+                "name": "x", "shape": [2], "datatype": "INT64", "data": [1, 2],
+                "parameters": {"unit": "cm"},
+            }
+        ],
         "outputs": [{"name": "y"}],
-    }
+    }  # fmt: skip
     assert event.get_header("X-Trace") == "abc"
     assert event.get_header("x-model-name") == "iris"
     assert event.get_header("absent", 3) == 3

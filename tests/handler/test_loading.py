@@ -48,6 +48,9 @@ SPECS = st.builds(
     definition=st.dictionaries(st.text(), VALUES),
     concurrency=st.integers(1, 1024),
     memory_limit=st.none() | st.integers(2**20, 2**50),
+    lenient=st.sampled_from([(), ("responses",), ("requests", "responses")]),
+    dialect=st.sampled_from([None, "digitalhub"]),
+    project=st.none() | st.text(min_size=1),
 )
 
 

@@ -181,3 +181,11 @@ def test_parameters_that_no_route_can_send_are_refused(parameters: Any, message:
     said = _refused(ONE, {"outputs": [output], "parameters": parameters})
     assert said.startswith('response parameters of model "iris": ')
     assert message in said
+
+
+@pytest.mark.parametrize("more", [{}, {"status": "error"}])
+def test_a_dict_with_an_error_and_no_output_is_that_error(more: dict[str, str]) -> None:
+    with pytest.raises(InferenceError, match=r"^no face$") as caught:
+        name_values(ONE, {"error": "no face", **more})
+    assert caught.value.status == 500
+    assert name_values(ONE, {"y": 1, "error": "no face"}).values == {"y": 1, "error": "no face"}

@@ -55,12 +55,13 @@ def read_answer(message: Message, contract: Contract) -> Answer:
         ResponseError: A tensor does not match its declaration.
     """
     try:
-        arrays = read_tensors(message, contract.outputs)
+        lenient = "responses" in contract.lenient
+        arrays = read_tensors(message, contract.outputs, lenient=lenient)
     except (WireError, TensorError) as error:
         raise ResponseError(
             f'answer of a worker of model "{contract.model_name}": {error}'
         ) from None
-    named = [NamedArray(contract.outputs[name], array) for name, array in arrays.items()]
+    named = [NamedArray(view[1], arrays[view[0]]) for view in message.head.views or ()]
     return Answer(named, message.values.get("parameters", {}))
 
 

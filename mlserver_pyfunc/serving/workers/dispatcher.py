@@ -262,7 +262,7 @@ class Dispatcher:
             runs_until: When it has run for its time limit, if the worker begins it at once.
         """
         call = pending.call
-        specs = self._contract.inputs
+        specs = call.specs
         named = [(specs[name], array) for name, array in call.inputs.items()]
         assert self.handler_info is not None
         required_fields = self.handler_info.required_fields

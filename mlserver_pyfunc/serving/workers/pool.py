@@ -89,7 +89,9 @@ class WorkerRunner:
         self._serving = serving
         self._model_name = spec.model_name
         load_message = {"spec": spec.to_json(), "log_level": logger.getEffectiveLevel()}
-        self._config = WorkerConfig(spec.model_name, python, load_message, serving.init_timeout)
+        self._config = WorkerConfig(
+            spec.model_name, python, load_message, serving.init_timeout, contract.report
+        )
         self._metrics = metrics_of(spec.model_name, spec.model_version)
         self._dispatcher = Dispatcher(contract, serving, self._metrics)
         self._slots = [_Slot(index) for index in range(self._serving.workers)]

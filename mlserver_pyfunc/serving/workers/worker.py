@@ -13,6 +13,7 @@ from typing import Any
 
 from mlserver_pyfunc.errors import LoadError
 from mlserver_pyfunc.handler.call import printable_id
+from mlserver_pyfunc.protocol.lenient import Report
 from mlserver_pyfunc.serving.limits import UNLOAD_SECONDS, over_init_limit
 from mlserver_pyfunc.serving.runner import logger
 
@@ -32,12 +33,14 @@ class WorkerConfig:
         python: Interpreter of the worker.
         load_message: Values of the LOAD message.
         init_timeout: Seconds from the start of the process until it must accept calls.
+        report: Gets the breaches of the contract that a worker lets through.
     """
 
     model_name: str
     python: Path
     load_message: Mapping[str, Any]
     init_timeout: float
+    report: Report
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ class Worker:
         on_message: dict[Kind, Callable[[Message], None]] = {
             **dict.fromkeys(_ABOUT_CALLS, partial(self.on_call_message, self)),
             Kind.LOG: self._on_log,
+            Kind.BREACH: self._on_breach,
             Kind.PHASE: self._on_phase,
             Kind.LOADED: self._on_loaded,
             Kind.FAILED: self._on_failed,
@@ -159,6 +163,10 @@ class Worker:
     def _on_log(self, message: Message) -> None:
         values = message.values
         self._log(values["level"], values["text"], values["request"])
+
+    def _on_breach(self, message: Message) -> None:
+        values = message.values
+        self.config.report(values["kind"], values["tensor"], values["text"])
 
     def _on_phase(self, message: Message) -> None:
         self._phase = message.values["phase"]

@@ -211,13 +211,14 @@ def test_no_packet_raises_anything_else(pair: Pair, tail: bytes, text: bytes) ->
         ["x", [2.5], 0, 10],
         ["x", None, 0, 8],
         [["x"], [2], 0, 8],
+        [["x", "FP32", False], [2], 0, 8],
         "x",
         7,
         ["x", [2**70], 0, 2**72],
     ],
     ids=[
         "unknown", "rank", "negative", "beyond", "shifted", "cut", "text", "texts", "fraction",
-        "no-shape", "list", "letter", "number", "huge",
+        "no-shape", "list", "undeclared", "letter", "number", "huge",
     ],
 )  # fmt: skip
 def test_a_tensor_that_is_not_as_declared_is_an_error(pair: Pair, layout: list[object]) -> None:

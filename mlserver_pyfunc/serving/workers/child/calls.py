@@ -249,11 +249,13 @@ class Calls:
 
     def _call(self, message: Message) -> InferenceCall:
         request = _Request(message)
-        inputs = read_tensors(message, self._contract.inputs)
+        contract = self._contract
+        lenient = "requests" in contract.lenient
+        inputs = read_tensors(message, contract.inputs, lenient=lenient)
         # Only the arrays hold the tensors now. When user code drops the last array on a region
         # of shared memory, the region goes back to the server.
         message.body = b""
-        return InferenceCall(self._context, inputs, self._contract.inputs, request)
+        return InferenceCall(self._context, inputs, contract.input_specs(inputs), request)
 
     def _send_result(
         self,

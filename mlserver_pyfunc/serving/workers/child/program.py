@@ -26,7 +26,7 @@ import numpy as np
 from mlserver_pyfunc.errors import BindError
 from mlserver_pyfunc.handler.call import request_id
 from mlserver_pyfunc.handler.loading import HandlerLoader, HandlerSpec, cause_of
-from mlserver_pyfunc.protocol.contract import Contract
+from mlserver_pyfunc.protocol.lenient import new_contract
 from mlserver_pyfunc.serving.workers.wire.codec import Codec
 from mlserver_pyfunc.serving.workers.wire.messages import Kind, Message
 from mlserver_pyfunc.serving.workers.wire.shared_memory import Reader, Writer
@@ -108,7 +108,9 @@ class _Program:
                 raise LoadStepError(phase, error) from None
         plan = self._loader.plan
         assert plan is not None
-        contract = Contract(spec.model_name, spec.inputs, spec.outputs)
+        contract = new_contract(
+            spec.model_name, spec.inputs, spec.outputs, spec.lenient, self._report_breach
+        )
         note = _memory_note(spec.memory_limit)
         self._calls = Calls(self._channel, plan, contract, self._context, self._loop, note)
         # What init made lives as long as the worker. The garbage collector need not visit it.
@@ -147,6 +149,9 @@ class _Program:
             self._await(self._loader.unload())
         except BaseException:
             self._logger.exception("unload_function failed")
+
+    def _report_breach(self, kind: str, tensor: str, text: str) -> None:
+        self._channel.send(Kind.BREACH, head={"kind": kind, "tensor": tensor, "text": text})
 
     def _serve_on_main_thread(self) -> None:
         """Serves one call at a time. No call is handed to another thread, which saves time."""

@@ -216,29 +216,34 @@ class Codec:
         return _encode_json([offset, len(text)]).encode()
 
 
-def read_tensors(message: Message, specs: Mapping[str, TensorSpec]) -> dict[str, Array]:
+def read_tensors(
+    message: Message, specs: Mapping[str, TensorSpec], *, lenient: bool = False
+) -> dict[str, Array]:
     """Returns a message's tensors as read-only arrays by name. Numbers are not copied.
 
     Args:
         message: Message with the tensors.
         specs: Declared tensors, the same for all messages of a connection.
+        lenient: Whether tensors may be other than declared.
 
     Raises:
         WireError: The tensors cannot be read, or do not match their declaration.
         TensorError: The bytes of a tensor do not fit its shape.
     """
     try:
-        return _read_tensors(message, specs)
+        return _read_tensors(message, specs, lenient)
     except TensorError:
         raise
     except _UNREADABLE as error:
         raise WireError(f"unreadable tensors: {error}") from None
 
 
-def _read_tensors(message: Message, specs: Mapping[str, TensorSpec]) -> dict[str, Array]:
+def _read_tensors(
+    message: Message, specs: Mapping[str, TensorSpec], lenient: bool
+) -> dict[str, Array]:
     head, body = message.head, message.body
     if head.views is None:
-        head.views = _views(head.values.get("tensors", ()), specs)
+        head.views = _views(head.values.get("tensors", ()), specs, lenient)
     arrays: dict[str, Array] = {}
     for name, spec, shape, start, size, plain in head.views:
         if start + size > len(body):
@@ -252,8 +257,11 @@ def _read_tensors(message: Message, specs: Mapping[str, TensorSpec]) -> dict[str
     return arrays
 
 
-_Place = tuple[str, tuple[int, ...], int, int]
-"""A tensor's name and shape, and its start and size in bytes."""
+_Place = tuple[str | tuple[str, str, bool], tuple[int, ...], int, int]
+"""A tensor's name and shape, and its start and size in bytes.
+
+With the name of a tensor that is not as declared come its datatype and whether it is text.
+"""
 
 
 def _laid_out(
@@ -270,7 +278,8 @@ def _laid_out(
             part, size = array, array.nbytes
         start = end + -end % _ALIGNMENT
         end = start + size
-        layout.append((spec.name, array.shape, start, size))
+        name = (spec.name, spec.datatype.name, spec.text) if spec.undeclared else spec.name
+        layout.append((name, array.shape, start, size))
         parts.append(part)
     return parts, tuple(layout), end
 
@@ -289,16 +298,26 @@ def _joined(layout: Sequence[_Place], parts: Sequence[Array | bytes]) -> bytes:
     return b"".join(chunks)
 
 
-def _views(layout: Sequence[Any], specs: Mapping[str, TensorSpec]) -> tuple[View, ...]:
+def _views(
+    layout: Sequence[Any], specs: Mapping[str, TensorSpec], lenient: bool
+) -> tuple[View, ...]:
     views: list[View] = []
     for name, shape, start, size in layout:
-        spec = specs.get(name)
+        if isinstance(name, list):
+            name, datatype, text = name
+            spec = _undeclared(name, datatype, text, tuple(shape)) if lenient else None
+        else:
+            spec = specs.get(name)
         if spec is None or not spec.admits(shape) or start < 0:
             raise WireError(f'unexpected tensor "{name}" of shape {shape}')
         dtype = spec.datatype.dtype
         is_plain = dtype.kind not in "Ob" and size == math.prod(shape) * dtype.itemsize
         views.append((name, spec, tuple(shape), start, size, is_plain))
     return tuple(views)
+
+
+def _undeclared(name: str, datatype: str, text: bool, shape: tuple[int, ...]) -> TensorSpec:
+    return TensorSpec(name, tensors.DATATYPES[datatype], shape, text=text, undeclared=True)
 
 
 def _keep(kept: dict[Any, Any], key: object, value: object) -> None:

@@ -44,6 +44,7 @@ class Kind(IntEnum):
     ERROR = 38
     LOG = 39
     DROPPED = 40
+    BREACH = 41
 
 
 class WireError(Exception):

@@ -1,0 +1,83 @@
+"""Reads a digitalhub object of kind `openinference` as a definition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mlserver_pyfunc.errors import DefinitionError
+
+from .fields import parsed
+
+_KEPT = ("description", "labels", "project")
+"""Keys of the object that describe it. They stand beside `spec`, or under `metadata`."""
+
+
+def unwrapped(value: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """Returns the definition in a digitalhub object `{kind, spec}`; any other mapping as it is.
+
+    Fills in what digitalhub does: a tensor without a datatype is FP32, and it takes whatever a
+    handler answers.
+
+    Args:
+        value: The mapping.
+        where: Name of the definition in errors.
+
+    Raises:
+        DefinitionError: The object has another kind, or no spec.
+    """
+    if "spec" not in value:
+        if "kind" in value:
+            kind = value["kind"]
+            raise DefinitionError(
+                f'{where}: spec: missing, expected one in an object of kind "{kind}"'
+            )
+        return value
+    kind = value.get("kind", "openinference")
+    if kind != "openinference" or not isinstance(value["spec"], Mapping):
+        raise DefinitionError(f'{where}: kind: expected "openinference" with a spec, got "{kind}"')
+    spec = {"dialect": "digitalhub", **_described(value), **value["spec"]}
+    if spec.get("model_name") is None and value.get("name"):
+        spec["model_name"] = value["name"]
+    spec["contract"] = _contract(spec)
+    for kind in ("inputs", "outputs"):
+        if isinstance(tensors := parsed(spec.get(kind)), list):
+            spec[kind] = [_completed(t, f"{kind[:-1]}-{i}") for i, t in enumerate(tensors)]
+    return spec
+
+
+def _described(value: Mapping[str, Any]) -> dict[str, Any]:
+    metadata = value.get("metadata")
+    found = metadata if isinstance(metadata, Mapping) else {}
+    given = {key: value.get(key) or found.get(key) for key in _KEPT}
+    return {key: text for key, text in given.items() if text}
+
+
+def _contract(spec: Mapping[str, Any]) -> Any:
+    """Returns the spec's `contract` with digitalhub's defaults.
+
+    Requests can be checked only against inputs that all have a name and a shape.
+    """
+    given = parsed(spec.get("contract")) or {}
+    if not isinstance(given, Mapping):
+        return given
+    inputs = parsed(spec.get("inputs"))
+    are_declared = bool(inputs) and isinstance(inputs, list) and all(map(_is_declared, inputs))
+    defaults = {"requests": "enforce" if are_declared else "warn", "responses": "warn"}
+    return {**defaults, **{key: side for key, side in given.items() if side is not None}}
+
+
+def _is_declared(tensor: Any) -> bool:
+    return (
+        isinstance(tensor, Mapping) and bool(tensor.get("name")) and tensor.get("shape") is not None
+    )
+
+
+def _completed(tensor: Any, name: str) -> Any:
+    """Adds what a tensor of a digitalhub spec may leave out: name, shape and datatype."""
+    if not isinstance(tensor, Mapping):
+        return tensor
+    given = {key: value for key, value in tensor.items() if value is not None}
+    if not given.get("name", True):
+        del given["name"]
+    return {"name": name, "shape": [-1], "datatype": "FP32", **given}

@@ -1,0 +1,168 @@
+"""What a handler that is written for digitalhub asks for: request, run, project and logger.
+
+digitalhub gives a handler the request as the protocol's JSON has it, with flat lists, and objects
+of its own SDK. Without its platform, what is logged to these goes to the server's log.
+
+Needs only the standard library.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from . import binding
+from .call import InferenceCall
+from .context import Context
+
+_MAX_LOGGED_CHARS = 500
+
+
+class _Fields:
+    """An object of the protocol that can be written as a dict and as JSON."""
+
+    def dict(self) -> dict[str, Any]:
+        """Returns the fields by name. The objects in its lists become dicts too."""
+        return {
+            name: [each.dict() for each in value] if name in ("inputs", "outputs") else value
+            for name, value in vars(self).items()
+        }
+
+    def json(self) -> str:
+        """Returns the fields as JSON text."""
+        return json.dumps(self.dict())
+
+
+@dataclass
+class FlatInput(_Fields):
+    """An input tensor of a request.
+
+    Attributes:
+        name: Name of the input.
+        datatype: Datatype in the protocol's spelling.
+        shape: One size per axis.
+        data: Elements in row-major order; those of BYTES are text, or base64 if one is no text.
+        parameters: Parameters of the tensor; None without any.
+    """
+
+    name: str
+    datatype: str
+    shape: list[int]
+    data: list[Any]
+    parameters: Mapping[str, Any] | None = None
+
+
+@dataclass
+class FlatOutput(_Fields):
+    """A requested output of a request. Only its name is known."""
+
+    name: str
+    datatype: str | None = None
+    shape: list[int] | None = None
+    parameters: Mapping[str, Any] | None = None
+
+
+@dataclass
+class FlatRequest(_Fields):
+    """An inference request with its tensors as flat lists.
+
+    Attributes:
+        id: Identifier of the request; None if it has none.
+        parameters: Parameters of the request; None without any.
+        inputs: Input tensors.
+        outputs: Requested outputs; empty if all are requested.
+    """
+
+    id: str | None
+    parameters: Mapping[str, Any] | None
+    inputs: list[FlatInput]
+    outputs: list[FlatOutput]
+
+    @classmethod
+    def of(cls, call: InferenceCall) -> FlatRequest:
+        """Makes the request of a call."""
+        body = call.event.body
+        return cls(
+            body["id"] or None,
+            body.get("parameters"),
+            [FlatInput(**tensor) for tensor in body["inputs"]],
+            [FlatOutput(**output) for output in body.get("outputs", ())],
+        )
+
+
+class LoggedObject:
+    """Stands for an object of digitalhub's SDK. Each method writes a line to the log.
+
+    Attributes:
+        name: Name of the object.
+
+    Args:
+        kind: `run` or `project`, for the log.
+        name: Name of the object.
+        logger: Logger for user code.
+    """
+
+    def __init__(self, kind: str, name: str, logger: Any) -> None:
+        self.name = name
+        self._kind = kind
+        self._logger = logger
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+
+        def log(*args: Any, **kwargs: Any) -> None:
+            given = [*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())]
+            text = ", ".join(given)[:_MAX_LOGGED_CHARS]
+            self._logger.info("%s.%s(%s)", self._kind, name, text)
+
+        return log
+
+
+# In Python 3.10, LoggerAdapter takes no type argument.
+class NuclioLogger(logging.LoggerAdapter):  # type: ignore[type-arg]
+    """A logger with the methods of Nuclio's, which take values by name."""
+
+    def __init__(self, logger: Any) -> None:
+        super().__init__(logger, {})
+
+    def debug_with(self, message: str, *args: Any, **values: Any) -> None:
+        """Logs a message and values at level DEBUG."""
+        self._log_with(logging.DEBUG, message, args, values)
+
+    def info_with(self, message: str, *args: Any, **values: Any) -> None:
+        """Logs a message and values at level INFO."""
+        self._log_with(logging.INFO, message, args, values)
+
+    def warn_with(self, message: str, *args: Any, **values: Any) -> None:
+        """Logs a message and values at level WARNING."""
+        self._log_with(logging.WARNING, message, args, values)
+
+    def error_with(self, message: str, *args: Any, **values: Any) -> None:
+        """Logs a message and values at level ERROR."""
+        self._log_with(logging.ERROR, message, args, values)
+
+    def _log_with(
+        self, level: int, message: str, args: tuple[Any, ...], values: Mapping[str, Any]
+    ) -> None:
+        shown = " ".join(f"{key}={value!r}" for key, value in values.items())
+        self.log(level, f"{message} {shown}" if shown else message, *args)
+
+
+def complete(context: Context, project: str | None) -> None:
+    """Gives a context what digitalhub's has: `project`, `run` and Nuclio's logger.
+
+    Args:
+        context: Context to complete.
+        project: Name of the function's project; None without one.
+    """
+    context.logger = logger = NuclioLogger(context.logger)
+    context.project = LoggedObject("project", project or "", logger)
+    context.run = LoggedObject("run", context.model_name, logger)
+
+
+RESERVED: Mapping[str, binding.Getter] = {**binding.RESERVED, "request": FlatRequest.of}
+"""Reserved names of handlers that are written for digitalhub, with their getters."""
