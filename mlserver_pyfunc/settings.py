@@ -13,11 +13,16 @@ from .errors import DefinitionError, SourceError
 CACHE = "MLSERVER_PYFUNC_CACHE"
 CACHE_SIZE = "MLSERVER_PYFUNC_CACHE_SIZE"
 MAX_SOURCE_SIZE = "MLSERVER_PYFUNC_MAX_SOURCE_SIZE"
+MAX_BODY = "MLSERVER_PYFUNC_MAX_BODY"
 FETCH_TIMEOUT = "MLSERVER_PYFUNC_FETCH_TIMEOUT"
 PYTHON_DOWNLOADS = "MLSERVER_PYFUNC_PYTHON_DOWNLOADS"
 CA_BUNDLE = "MLSERVER_PYFUNC_CA_BUNDLE"
 ENVIRONMENT = "MLSERVER_PYFUNC_ENVIRONMENT"
 INIT_PARAMETERS = "MLSERVER_PYFUNC_INIT_PARAMETERS"
+
+DEFAULT_MAX_BODY = 268435456
+"""256 MiB, for REST and gRPC alike. A much higher limit, such as gRPC's largest of 2 GiB, would let
+one client's message take all the memory of a container."""
 
 # How uv, git, OpenSSL and the build programs report a certificate that they do not trust.
 _UNTRUSTED = (
@@ -56,6 +61,11 @@ def cache_size() -> int:
 def max_source_size() -> int:
     """Returns the maximum size in bytes of one source, both fetched and unpacked."""
     return _size(MAX_SOURCE_SIZE, "4G")
+
+
+def max_body() -> int:
+    """Returns the maximum size in bytes of a REST request's body, as it comes and inflated."""
+    return _size(MAX_BODY, str(DEFAULT_MAX_BODY))
 
 
 def fetch_timeout() -> float:

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from mlserver_pyfunc.settings import DEFAULT_MAX_BODY
+
 METRICS_PATH = "/metrics"
 
 
@@ -48,9 +50,8 @@ LEAN: Mapping[str, int] = {
     "parallel_workers": 0,
     "debug": False,
     "gzip_enabled": False,
-    # 256 MiB. gRPC refuses messages over 4 MiB by default. A much higher limit, such as gRPC's
-    # largest of 2 GiB, would let one client's message take all the memory of a container.
-    "grpc_max_message_length": 268435456,
+    # gRPC refuses messages over 4 MiB by default.
+    "grpc_max_message_length": DEFAULT_MAX_BODY,
 }
 """MLServer's settings by name. Settings and variables of the user win over them."""
 

@@ -22,6 +22,12 @@ MIN_BYTES = 4096
 MAX_DEPTH = 100
 """Allowed nesting of lists and objects: far below the limit of Python's recursion."""
 
+MAX_LISTS = 2**22
+"""Allowed number of lists and objects. As Python's own values, each takes 56 bytes or more."""
+
+MAX_VALUES = 2**25
+"""Allowed number of values. As Python's own, each takes up to 32 bytes and more."""
+
 KEYS = frozenset({"name", "shape", "datatype"})
 """Names that an input must have besides `data`."""
 
@@ -39,10 +45,11 @@ def parse(body: bytes) -> Any:
     """Parses the body of a request. Numeric data of its inputs become `JsonNumbers`.
 
     Raises:
-        json.JSONDecodeError: The text is not JSON, or nested too deep.
+        json.JSONDecodeError: The text is not JSON, nested too deep, or has too many values.
     """
     if len(body) < MIN_BYTES:
         return parse_lists(body)
+    _check_width(body)
     try:
         payload = _parse(body)
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError):
@@ -56,8 +63,9 @@ def parse_lists(body: bytes | memoryview) -> Any:
     """Parses JSON into Python's own values.
 
     Raises:
-        json.JSONDecodeError: The text is not JSON, or nested too deep.
+        json.JSONDecodeError: The text is not JSON, nested too deep, or has too many values.
     """
+    _check_width(body)
     payload = orjson.loads(body)
     if len(body) > 2 * MAX_DEPTH and _opened(body) > MAX_DEPTH:
         _check_depth(payload)
@@ -70,6 +78,14 @@ def _opened(text: bytes | memoryview) -> int:
         return text.count(b"[") + text.count(b"{")
     # "[" and "{" differ by one bit.
     return int(np.count_nonzero((np.frombuffer(text, np.uint8) | 0x20) == ord("{")))
+
+
+def _check_width(text: bytes | memoryview) -> None:
+    """Raises an error if a text has more than `MAX_LISTS` or `MAX_VALUES` allow."""
+    if len(text) > MAX_LISTS and _opened(text) > MAX_LISTS:
+        raise json.JSONDecodeError(f"expected up to {MAX_LISTS} lists and objects", "", 0)
+    if len(text) > MAX_VALUES and _count(text, b",") >= MAX_VALUES:
+        raise json.JSONDecodeError(f"expected up to {MAX_VALUES} values", "", 0)
 
 
 def _check_depth(payload: Any) -> None:
@@ -123,14 +139,14 @@ def _parse(body: bytes) -> Any:
             tensor["data"] = JsonNumbers(values)
         inputs.append(tensor)
     # A buffer flattens lists inside a row without an error, so count the lists of the body.
-    if _lists(body) != brackets + _lists(orjson.dumps(payload, default=_nothing)):
+    if _count(body, b"[") != brackets + _count(orjson.dumps(payload, default=_nothing), b"["):
         raise ValueError("lists within the data")
     return payload
 
 
-def _lists(text: bytes) -> int:
-    """Counts "[" in a JSON text. `bytes.count` takes four times as long."""
-    return int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord("[")))
+def _count(text: bytes | memoryview, character: bytes) -> int:
+    """Counts a character in a JSON text. `bytes.count` takes four times as long."""
+    return int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord(character)))
 
 
 def _without(source: Any, key: str) -> dict[str, Any]:

@@ -102,6 +102,12 @@ def _is_mixed(name: str) -> bool:
     return False
 
 
+def has_others(registry: Any, name: str) -> bool:
+    """Returns whether another runtime serves a model, or a version of it."""
+    versions = registry._models.get(name)
+    return versions is not None and _has_others(versions)
+
+
 def _has_others(versions: SingleModelRegistry) -> bool:
     models = [*versions._versions.values(), versions._default]
     return any(model is not None and not is_pyfunc(model) for model in models)

@@ -26,7 +26,7 @@ from packaging.specifiers import SpecifierSet
 
 from mlserver_pyfunc import settings
 
-from . import errors, fast_path, models, process_tuning, rest_edges
+from . import errors, fast_path, models, process_tuning, rest_bounds, rest_edges
 from .rest_response import ArrayData
 from .triton import routes as triton_routes
 from .triton import streams as triton_streams
@@ -229,12 +229,13 @@ TABLE: tuple[ProcessSetting, ...] = (
     _fix(f"{_registry}:MultiModelRegistry._get_model_registry", models.name_served_models),
     _fix(f"{_registry}:SingleModelRegistry.get_model", models.name_served_versions),
     _fix("mlserver.rest.server:RESTServer.add_custom_handlers", rest_edges.answer_at_the_edges),
-    _fix("mlserver.rest.requests:Request.body", rest_edges.read_deflate),
+    _fix("mlserver.rest.requests:Request.body", rest_bounds.inflate_bodies),
     _fix("mlserver.registry._get_version", models.read_version_from_definition),
     _fix(f"{_servicer}.ModelStreamInfer.f", allow_empty_streams, upstream=1750),
     _fix("mlserver.grpc.server:GRPCServer.stop", drain_grpc_on_shutdown),
     _fix(f"{_pool}._handle_worker_stop", reap_only_pool_workers, upstream=1234),
     _fix(f"{_converters}:InferTensorContentsConverter._get_contents", refuse_typed_fp16),
+    _fix("fastapi:FastAPI.build_middleware_stack", rest_bounds.guard_requests),
     _fast(f"{_registry}:SingleModelRegistry._register", models.note_mixed_models),
     _fast(f"{_servicer}._InsertHeaders", fast_path.read_grpc_requests),
     _fast(f"{_converters}:ModelInferResponseConverter.from_types", fast_path.write_grpc_responses),
@@ -252,6 +253,7 @@ TABLE: tuple[ProcessSetting, ...] = (
     ProcessSetting("process: sys.stdout and sys.stderr", process_tuning.line_buffer_stdout),
     ProcessSetting('process: logger "mlserver.grpc"', errors.log_refusals_without_traceback),
     ProcessSetting('process: logger "mlserver.parallel"', process_tuning.hide_pool_warning),
+    ProcessSetting("process: trailers in uvicorn", process_tuning.drop_trailers),
     ProcessSetting("process: sys.meta_path", process_tuning.pin_package),
 )
 

@@ -13,6 +13,7 @@ import logging
 import os
 import platform
 import sys
+from typing import Any
 
 from mlserver.parallel.logging import logger as pool_logger
 
@@ -67,6 +68,30 @@ def line_buffer_stdout() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError, OSError):
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+
+def drop_trailers() -> str:
+    """Drops the trailers of a chunked request, as h11 does.
+
+    Without it, uvicorn with httptools adds them to the headers of the request, so a client gets
+    a header past a proxy that checks headers.
+    """
+    try:
+        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+    except ImportError:
+        return "httptools is not installed"
+    stock = HttpToolsProtocol.on_headers_complete
+    if getattr(stock, "_drops_trailers", False):
+        return ""
+
+    def on_headers_complete(self: Any) -> None:
+        stock(self)
+        # The request has the list from before. What comes now is a trailer.
+        self.headers = []
+
+    vars(on_headers_complete)["_drops_trailers"] = True
+    setattr(HttpToolsProtocol, "on_headers_complete", on_headers_complete)  # noqa: B010
+    return ""
 
 
 def pin_package() -> None:

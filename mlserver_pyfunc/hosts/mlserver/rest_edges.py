@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from . import models, rest_errors
 from .errors import ModelNotReadyError
 from .fast_path import BINARY_EXTENSION
-from .rest_request import JSON_HEADER, LENGTH_HEADER, decompressed
+from .rest_request import JSON_HEADER, LENGTH_HEADER
 
 CALLS = ("infer", "infer_stream")
 """Names of the endpoints of MLServer that call a model."""
@@ -44,23 +44,6 @@ def answer_at_the_edges(stock: Any) -> Any:
         return await stock(self, model)
 
     return add_custom_handlers
-
-
-def read_deflate(stock: Any) -> Any:
-    """Reads bodies with `Content-Encoding: deflate` for models of this runtime.
-
-    Without it, MLServer knows gzip alone, and the answer to gzip that is broken is not clear.
-    """
-
-    async def body(self: Any) -> Any:
-        name = self.scope.get("path_params", {}).get("model_name", "")
-        if hasattr(self, "_body") or not models.is_ours(name):
-            return await stock(self)
-        encoding = self.headers.get("content-encoding", "")
-        self._body = decompressed(await FastAPIRequest.body(self), encoding)
-        return self._body
-
-    return body
 
 
 def prepare(app: FastAPI) -> None:
@@ -140,11 +123,11 @@ def _not_ready(status: dict[str, Any], error: str) -> Response:
 
 
 async def _index(endpoints: Any, request: FastAPIRequest) -> Response:
-    body = await Request(request.scope, request.receive).body()
     try:
+        body = await Request(request.scope, request.receive).body()
         wanted = RepositoryIndexRequest.model_validate_json(body or b"{}")
-    except ValidationError as error:
-        problem = error.errors()[0]["msg"]
+    except ValueError as error:
+        problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise MLServerError(
             f'repository index: expected no body or {{"ready": true}}: {problem}', 400
         ) from None

@@ -6,10 +6,7 @@ Follows the "Binary Tensor Data Extension" of Triton's HTTP protocol: a JSON hea
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -18,12 +15,13 @@ from mlserver.rest.requests import Request
 from starlette.types import Receive, Scope
 
 from mlserver_pyfunc.protocol.tensors import RawTensor
-from mlserver_pyfunc.protocol.types import short_repr
 
 from . import json_body
+from .rest_bounds import decompressed
 
 LENGTH_HEADER = b"inference-header-content-length"
 JSON_HEADER = (b"content-type", b"application/json")
+_MAX_DIGITS = 18
 
 
 class TensorRequest(Request):
@@ -58,46 +56,9 @@ class TensorRequest(Request):
         if not hasattr(self, "_body"):
             body = await FastAPIRequest.body(self)
             if self._encoding:
-                body = decompressed(body, self._encoding.decode("latin-1"))
+                body = await decompressed(body, self._encoding.decode("latin-1"))
             self._body = body
         return self._body
-
-
-def decompressed(body: bytes, encoding: str) -> bytes:
-    """Returns a body without its compression.
-
-    Args:
-        body: Body as it came.
-        encoding: Value of `Content-Encoding`; empty for none.
-
-    Raises:
-        json.JSONDecodeError: It is not of that encoding, or the encoding is not known.
-    """
-    for name in reversed(encoding.lower().replace(",", " ").split()):
-        if name not in _DECOMPRESS:
-            problem = f"Content-Encoding: expected gzip or deflate, got {short_repr(name)}"
-            raise json.JSONDecodeError(problem, "", 0)
-        try:
-            body = _DECOMPRESS[name](body)
-        except (OSError, EOFError, zlib.error) as error:
-            raise json.JSONDecodeError(f"body is not {name}: {error}", "", 0) from None
-    return body
-
-
-def _inflate(body: bytes) -> bytes:
-    try:
-        return zlib.decompress(body)
-    except zlib.error:
-        # Some clients leave out zlib's header (RFC 9110, section 8.4.1.2).
-        return zlib.decompress(body, -zlib.MAX_WBITS)
-
-
-_DECOMPRESS: dict[str, Callable[[bytes], bytes]] = {
-    "gzip": gzip.decompress,
-    "x-gzip": gzip.decompress,
-    "deflate": _inflate,
-    "identity": bytes,
-}
 
 
 def _parse(body: bytes, header_length: bytes) -> Any:
@@ -106,7 +67,9 @@ def _parse(body: bytes, header_length: bytes) -> Any:
     Raises:
         json.JSONDecodeError: The header is not JSON of that length.
     """
-    if not header_length.isdigit() or int(header_length[:20]) > len(body):
+    # int() refuses more than 4,300 digits by an error of its own.
+    is_number = header_length.isdigit() and len(header_length) <= _MAX_DIGITS
+    if not is_number or int(header_length) > len(body):
         got = header_length[:40].decode("latin-1")
         raise json.JSONDecodeError(
             f"Inference-Header-Content-Length: expected a number up to {len(body)}, got {got!r}",

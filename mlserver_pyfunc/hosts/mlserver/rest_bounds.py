@@ -1,0 +1,263 @@
+"""What REST requests may be: bounded in size, also unpacked, and not from another site.
+
+`Guard` stands before all routes of MLServer's application. A request with a `Content-Length`
+below the bound and without an `Origin` costs one look at its headers there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterator, MutableMapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI
+from fastapi import Request as FastAPIRequest
+from mlserver.rest.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from mlserver_pyfunc import settings
+from mlserver_pyfunc.errors import safe_message
+from mlserver_pyfunc.protocol.types import short_repr
+
+from . import models
+
+MAX_BODY = settings.max_body()
+
+_CHUNK_BYTES = 64 * 1024
+_INLINE_BYTES = 1024
+"""Largest compressed body that is inflated on the event loop: it is at most 1 MiB inflated."""
+
+_WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+_OF_MODEL = re.compile(r"/v2/models/([^/]+)/")
+
+
+class BodyTooLargeError(HTTPException):
+    """The body of a request is larger than the bound. Status 413."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            413, f"request body: expected up to {MAX_BODY} bytes ({settings.MAX_BODY}), got more"
+        )
+
+
+def guard_requests(stock: Any) -> Any:
+    """Bounds the size of REST bodies, and refuses requests that another site's page sends.
+
+    Without it, a REST body may take all memory, a page of any site can call models and the
+    repository API from the browser of somebody who can reach the server, and the log has a
+    traceback for each client that leaves while it sends.
+
+    MLServer has built its application before it loads a model, and Starlette calls this method
+    at the first request to it.
+    """
+
+    def build_middleware_stack(self: Any) -> Any:
+        async def too_large(request: Any, error: Any) -> Response:
+            return Response({"error": error.detail}, error.status_code)
+
+        self.exception_handlers[BodyTooLargeError] = too_large
+        return Guard(stock(self), self)
+
+    return build_middleware_stack
+
+
+def inflate_bodies(stock: Any) -> Any:
+    """Inflates bodies off the event loop and up to the bound, and reads `deflate` too.
+
+    Without it, a small gzip body may take all memory and stops the server while it is inflated.
+    """
+
+    async def body(self: Any) -> Any:
+        encoding = self.headers.get("content-encoding", "")
+        if hasattr(self, "_body") or not encoding or _is_of_another_runtime(self.app, self.scope):
+            return await stock(self)
+        self._body = await decompressed(await FastAPIRequest.body(self), encoding)
+        return self._body
+
+    return body
+
+
+class Guard:
+    """ASGI middleware that bounds and refuses requests.
+
+    Args:
+        app: What answers the others.
+        owner: The application, of whose models and settings for CORS it asks.
+    """
+
+    def __init__(self, app: ASGIApp, owner: FastAPI) -> None:
+        self._app = app
+        self._owner = owner
+        self._allowed = _cors_origins(owner)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request."""
+        if scope["type"] == "http" and scope["method"] not in _SAFE_METHODS:
+            length = origin = site = b""
+            for name, value in scope["headers"]:
+                if name == b"content-length":
+                    length = value
+                elif name == b"origin":
+                    origin = value
+                elif name == b"sec-fetch-site":
+                    site = value
+            if origin or site:
+                refusal = self._foreign(scope, origin.decode("latin-1"), site)
+                if refusal:
+                    await Response({"error": refusal}, 403)(scope, receive, send)
+                    return
+            # The HTTP parsers see to it that a body is as long as it says.
+            is_over = len(length) > 18 or int(length or -1) > MAX_BODY
+            if (is_over or not length) and not _is_of_another_runtime(self._owner, scope):
+                receive = _bounded(receive, is_over=is_over)
+        try:
+            await self._app(scope, receive, send)
+        except ClientDisconnect:
+            return
+
+    def _foreign(self, scope: Scope, origin: str, site: bytes) -> str:
+        """Returns why a request from a browser is refused; empty if it is not."""
+        if site in (b"same-origin", b"none") or self._allowed(origin):
+            return ""
+        host = urlsplit(origin).netloc.lower()
+        # A page of another site cannot set X-Forwarded-Host, but a proxy can.
+        hosts = [
+            value.decode("latin-1").lower()
+            for name, value in scope["headers"]
+            if name in (b"host", b"x-forwarded-host")
+        ]
+        if site != b"cross-site" and host and host in hosts:
+            return ""
+        if site in (b"", b"same-site") and not origin:
+            return ""
+        if _is_of_another_runtime(self._owner, scope):
+            return ""
+        return safe_message(
+            f"expected a request from the server's own pages, got one from "
+            f'"{origin[:200] or "another site"}": allow the origin in MLServer\'s cors_settings'
+        )
+
+
+async def decompressed(body: bytes, encoding: str) -> bytes:
+    """Returns a body without its compression. Inflates on a thread, and up to the bound only.
+
+    Args:
+        body: The body as it came.
+        encoding: Value of `Content-Encoding`; empty for none.
+
+    Raises:
+        BodyTooLargeError: It is larger than the bound.
+        json.JSONDecodeError: It is not of that encoding, or the encoding is not known.
+    """
+    for name in reversed(encoding.lower().replace(",", " ").split()):
+        if name == "identity":
+            continue
+        if name not in _WINDOWS:
+            problem = f"Content-Encoding: expected gzip or deflate, got {short_repr(name)}"
+            raise json.JSONDecodeError(problem, "", 0)
+        try:
+            if len(body) <= _INLINE_BYTES:
+                body = inflate(body, name)
+            else:
+                body = await asyncio.to_thread(inflate, body, name)
+        except (EOFError, zlib.error) as error:
+            raise json.JSONDecodeError(f"body is not {name}: {error}", "", 0) from None
+    return body
+
+
+def inflate(body: bytes, encoding: str) -> bytes:
+    """Inflates a body, piece by piece, and stops at the bound.
+
+    Raises:
+        BodyTooLargeError: It is larger than the bound.
+        EOFError: It is cut off.
+        zlib.error: It is not of that encoding.
+    """
+    window = _WINDOWS[encoding]
+    # Some clients leave out zlib's header (RFC 9110, section 8.4.1.2).
+    if encoding == "deflate" and not _has_zlib_header(body):
+        window = -zlib.MAX_WBITS
+    pieces: list[bytes] = []
+    size = 0
+    for piece in _inflated(memoryview(body), window):
+        size += len(piece)
+        if size > MAX_BODY:
+            raise BodyTooLargeError
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _inflated(body: memoryview, window: int) -> Iterator[bytes]:
+    stream = zlib.decompressobj(window)
+    start = 0
+    while start < len(body):
+        if stream.eof:
+            # More gzip members may follow, and zeros as padding.
+            if window < 16 or not any(body[start : start + _CHUNK_BYTES]):
+                return
+            stream = zlib.decompressobj(window)
+        rest = bytes(body[start : start + _CHUNK_BYTES])
+        start += len(rest)
+        while rest and not stream.eof:
+            yield stream.decompress(rest, _CHUNK_BYTES * 16)
+            rest = stream.unconsumed_tail
+        start -= len(stream.unused_data)
+    # What zlib holds back, because a piece was full.
+    while not stream.eof:
+        piece = stream.decompress(b"", _CHUNK_BYTES * 16)
+        if not piece:
+            raise EOFError("it ends too early")
+        yield piece
+
+
+def _has_zlib_header(body: bytes) -> bool:
+    return len(body) >= 2 and body[0] & 0x0F == 8 and int.from_bytes(body[:2], "big") % 31 == 0
+
+
+def _bounded(receive: Receive, *, is_over: bool) -> Receive:
+    """Counts a body while it is received.
+
+    Args:
+        receive: What receives it.
+        is_over: Whether its `Content-Length` is over the bound.
+    """
+    size = 0
+
+    async def receive_bounded() -> MutableMapping[str, Any]:
+        nonlocal size
+        if is_over:
+            raise BodyTooLargeError
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > MAX_BODY:
+            raise BodyTooLargeError
+        return message
+
+    return receive_bounded
+
+
+def _cors_origins(app: FastAPI) -> Callable[[str], bool]:
+    """Returns whether MLServer's `cors_settings` allow an origin."""
+    for middleware in app.user_middleware:
+        kind: Any = middleware.cls
+        if kind is CORSMiddleware:
+            options: Any = middleware.kwargs
+            cors = CORSMiddleware(app, **options)
+            return cors.is_allowed_origin
+    return lambda origin: False
+
+
+def _is_of_another_runtime(app: FastAPI, scope: Scope) -> bool:
+    """Returns whether a request is to a model of another runtime."""
+    found = _OF_MODEL.match(scope["path"].removeprefix(scope.get("root_path", "")))
+    if found is None or models.is_ours(found[1]):
+        return False
+    return models.has_others(models.registry_of(app), found[1])
