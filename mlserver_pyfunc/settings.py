@@ -19,6 +19,8 @@ PYTHON_DOWNLOADS = "MLSERVER_PYFUNC_PYTHON_DOWNLOADS"
 CA_BUNDLE = "MLSERVER_PYFUNC_CA_BUNDLE"
 ENVIRONMENT = "MLSERVER_PYFUNC_ENVIRONMENT"
 INIT_PARAMETERS = "MLSERVER_PYFUNC_INIT_PARAMETERS"
+TRITON = "MLSERVER_PYFUNC_TRITON"
+"""Switch: the server answers as Triton does where the clients of Triton rely on it."""
 
 DEFAULT_MAX_BODY = 268435456
 """256 MiB, for REST and gRPC alike. A much higher limit, such as gRPC's largest of 2 GiB, would let

@@ -10,6 +10,7 @@ from mlserver.errors import MLServerError, ModelNotFound, ModelNotReady
 from mlserver.grpc.logging import logger as grpc_logger
 from mlserver.rest.responses import Response
 
+from mlserver_pyfunc import settings
 from mlserver_pyfunc.errors import OverloadedError, RequestError, safe_message
 
 _GRPC_CODES = {
@@ -39,10 +40,14 @@ class _RetryStatus(int):
 
 
 class UnknownModelError(ModelNotFound):
-    """There is no such model, or no such version. Status 404."""
+    """There is no such model, or no such version. Status 404.
+
+    Clients of Triton know this case by the first words of Triton's message.
+    """
 
     def __init__(self, message: str) -> None:
-        MLServerError.__init__(self, safe_message(message), 404)
+        start = "Request for unknown model: " if settings.is_switched_on(settings.TRITON) else ""
+        MLServerError.__init__(self, safe_message(f"{start}{message}"), 404)
 
 
 class ModelNotReadyError(ModelNotReady):

@@ -262,3 +262,11 @@ def test_the_switch_makes_typed_answers_raw(
     request = Request("simple", inputs)
     reply = grpc_call(grpc_calls.infer, triton_server.grpc_address, request, False)
     assert reply.outputs["OUTPUT0"].values == [1] * 16
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_the_switch_words_the_error_about_an_unknown_model(
+    route: str, triton_server: ServerProcess, triton_call: GrpcCall
+) -> None:
+    error = _read(route, triton_server, triton_call, "absent")["error"]
+    assert '] Request for unknown model: model "absent" not found, expected' in error

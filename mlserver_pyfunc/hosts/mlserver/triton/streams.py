@@ -21,8 +21,6 @@ from mlserver_pyfunc import settings
 from . import messages
 
 METADATA_KEY = "triton-stream"
-SWITCH = "MLSERVER_PYFUNC_TRITON"
-"""Variable that chooses Triton's form for all calls, except streams that decline it."""
 
 _WANTS_FINAL = "triton_enable_empty_final_response"
 _IS_FINAL = "triton_final_response"
@@ -55,7 +53,7 @@ def send_raw_outputs(stock: Any) -> Any:
     Without it, Triton's examples for typed contents fail: the outputs are typed if the inputs
     are, and Triton's are always raw.
     """
-    if not settings.is_switched_on(SWITCH):
+    if not settings.is_switched_on(settings.TRITON):
         return stock
 
     def _GetReturnRaw(request: Any) -> bool:  # noqa: N802
@@ -85,7 +83,7 @@ def _is_asked_for(context: Any) -> bool:
     for key, value in context.invocation_metadata() or ():
         if key == METADATA_KEY:
             return bool(value.lower() == "true")
-    return settings.is_switched_on(SWITCH)
+    return settings.is_switched_on(settings.TRITON)
 
 
 async def _answers(
