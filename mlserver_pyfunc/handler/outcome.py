@@ -1,4 +1,4 @@
-"""The outcome of user code, carried as a value between threads and processes.
+"""The outcome of user code, carried as a value between threads.
 
 Needs only the standard library.
 """
@@ -36,7 +36,7 @@ class Outcome(Generic[T]):
 
 
 async def outcome_of(start: Callable[[], Awaitable[T]]) -> Outcome[T]:
-    """Awaits user code and returns its outcome.
+    """Awaits user code and returns its outcome. Needs a task of its own: see `outcome_of_task`.
 
     Args:
         start: Returns what to await.
@@ -50,3 +50,29 @@ async def outcome_of(start: Callable[[], Awaitable[T]]) -> Outcome[T]:
         raise
     except BaseException as error:
         return Outcome(error=error)
+
+
+def outcome_of_task(task: asyncio.Task[Outcome[T]]) -> Outcome[T]:
+    """Returns the outcome of a task that has run `outcome_of` and is done.
+
+    A CancelledError that user code raises cannot be told from a cancellation of the task that
+    awaits it. In a task of its own it ends this task alone, and is an error like any other.
+    """
+    return Outcome(error=asyncio.CancelledError()) if task.cancelled() else task.result()
+
+
+async def outcome_in_task(start: Callable[[], Awaitable[T]]) -> Outcome[T]:
+    """Awaits user code in a task of its own and returns its outcome.
+
+    Args:
+        start: Returns what to await.
+
+    Raises:
+        asyncio.CancelledError: The caller was cancelled. Then the user code is too.
+    """
+    task = asyncio.ensure_future(outcome_of(start))
+    try:
+        await asyncio.wait({task})
+    finally:
+        task.cancel()
+    return outcome_of_task(task)

@@ -16,7 +16,12 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from mlserver_pyfunc.errors import TimeLimitError
-from mlserver_pyfunc.handler.outcome import Outcome, outcome_of
+from mlserver_pyfunc.handler.outcome import (
+    Outcome,
+    outcome_in_task,
+    outcome_of,
+    outcome_of_task,
+)
 
 from . import limits
 from .job import GeneratorBridge, Job
@@ -116,9 +121,7 @@ class Executor:
             self._overdue += 1
             task.add_done_callback(self._end_overdue)
             raise self._time_limit()
-        if task.cancelled():
-            return Outcome(error=asyncio.CancelledError())
-        return task.result()
+        return outcome_of_task(task)
 
     async def stream(self, function: Callable[[], Iterator[T]]) -> AsyncGenerator[Outcome[T], None]:
         """Iterates a generator on a thread. The generator makes an item when one is requested.
@@ -172,7 +175,7 @@ class Executor:
                             task.cancel()
                         if not done:
                             raise self._time_limit()
-                        outcome = task.result()
+                        outcome = outcome_of_task(task)
                         if isinstance(outcome.error, StopAsyncIteration):
                             return
                         yield outcome
@@ -180,7 +183,7 @@ class Executor:
                             return
                 finally:
                     if (close := getattr(items, "aclose", None)) is not None:
-                        await outcome_of(close)
+                        await outcome_in_task(close)
         finally:
             self.active.remove()
 

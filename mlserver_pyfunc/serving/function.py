@@ -182,7 +182,7 @@ class Function:
             RequestError: With the status to answer.
         """
         started = time.perf_counter()
-        status = _CLIENT_GONE
+        status = 500
         answers = self._stream(request)
         try:
             async for answer in answers:
@@ -190,6 +190,9 @@ class Function:
             status = 200
         except RequestError as error:
             status = error.status
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            status = _CLIENT_GONE
             raise
         finally:
             self._metrics.count_request(time.perf_counter() - started, status)
@@ -278,7 +281,7 @@ class Function:
             environment = await asyncio.to_thread(
                 provide, self.definition, self.model_name, resolved or ()
             )
-        except PyFuncError as error:
+        except (PyFuncError, OSError) as error:
             raise self._failure("environment", str(error)) from None
         self._metrics.set_environment_seconds(environment.seconds)
         return WorkerRunner(spec, self.contract, self.definition.serving, environment.python)

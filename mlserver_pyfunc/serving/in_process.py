@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -22,7 +21,7 @@ from mlserver_pyfunc.handler.binding import CallPlan
 from mlserver_pyfunc.handler.call import InferenceCall, printable_id, request_id
 from mlserver_pyfunc.handler.context import Context
 from mlserver_pyfunc.handler.loading import HandlerLoader, HandlerSpec, cause_of
-from mlserver_pyfunc.handler.outcome import Outcome, outcome_of
+from mlserver_pyfunc.handler.outcome import Outcome, outcome_in_task
 from mlserver_pyfunc.handler.results import name_values
 from mlserver_pyfunc.protocol.contract import AxisSizes, Contract
 
@@ -53,6 +52,7 @@ class InProcessRunner:
         )
         self._metrics = metrics_of(spec.model_name, spec.model_version)
         self._init_timeout = serving.init_timeout
+        self._phase = "import"
         self._plan: CallPlan | None = None
 
     @property
@@ -95,7 +95,7 @@ class InProcessRunner:
         except asyncio.TimeoutError:
             self._discard()
             cause = limits.over_init_limit(self._init_timeout)
-            raise LoadError(self._model_name, "init", cause) from None
+            raise LoadError(self._model_name, self._phase, cause) from None
         except BaseException:
             self._discard()
             raise
@@ -155,17 +155,27 @@ class InProcessRunner:
             return
         await drain(self._executor.active, self._model_name)
         if self._loader.unload is not None:
-            with suppress(asyncio.TimeoutError):
-                unload = self._run_user_code(self._loader.unload)
-                error = (await asyncio.wait_for(unload, limits.UNLOAD_SECONDS)).error
-                if error is not None:
-                    logger.error(
-                        'function "%s": unload_function failed', self._model_name, exc_info=error
-                    )
+            await self._unload(self._loader.unload)
         self._discard()
+
+    async def _unload(self, function: Callable[[], Any]) -> None:
+        seconds = limits.UNLOAD_SECONDS
+        try:
+            outcome = await asyncio.wait_for(self._run_user_code(function), seconds)
+        except asyncio.TimeoutError:
+            logger.warning(
+                'function "%s": unload_function still runs after %g s, unloading all the same',
+                self._model_name, seconds,
+            )  # fmt: skip
+            return
+        if outcome.error is not None:
+            logger.error(
+                'function "%s": unload_function failed', self._model_name, exc_info=outcome.error
+            )
 
     async def _load(self) -> None:
         for phase, step in self._loader.load_steps():
+            self._phase = phase
             error = (await self._run_user_code(step)).error
             if error is None:
                 continue
@@ -179,7 +189,7 @@ class InProcessRunner:
         outcome: Outcome[Any] = await self._executor.run(function, limited=False)
         if not inspect.isawaitable(outcome.value):
             return outcome
-        return await outcome_of(partial(_identity, outcome.value))
+        return await outcome_in_task(partial(_identity, outcome.value))
 
     def _discard(self) -> None:
         self._plan = None

@@ -461,6 +461,29 @@ async def test_an_error_is_the_last_item_of_a_stream(
     assert (await executor.run(lambda: 1)).get() == 1
 
 
+@pytest.mark.parametrize("when", ["item", "close"])
+async def test_an_async_stream_that_cancels_itself_does_not_cancel_its_reader(
+    when: str, make: Any
+) -> None:
+    async def items() -> AsyncIterator[int]:
+        try:
+            yield 1
+            if when == "item":
+                raise asyncio.CancelledError
+            yield 2
+        finally:
+            if when == "close":
+                raise asyncio.CancelledError
+
+    executor = make()
+    stream = executor.stream_async(items)
+    assert (await stream.__anext__()).get() == 1
+    if when == "item":
+        assert isinstance((await stream.__anext__()).error, asyncio.CancelledError)
+    await stream.aclose()
+    assert await executor.active.drain(60)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_an_item_past_the_limit_ends_a_stream(kind: str, make: Any) -> None:
     go = threading.Event()

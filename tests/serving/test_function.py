@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 from mlserver_pyfunc.definition import parse
 from mlserver_pyfunc.errors import (
@@ -25,6 +27,7 @@ from mlserver_pyfunc.handler.loader import PREFIX
 from mlserver_pyfunc.serving.function import Function
 
 GOOD = "def handler(x):\n    return x * 2\n"
+ASYNC_WAIT = "import asyncio\nasync def close():\n    await asyncio.sleep(3600)"
 
 
 def _definition(code: str = GOOD, **more: Any) -> dict[str, Any]:
@@ -296,6 +299,18 @@ async def test_an_init_that_fails_is_a_load_error(init: str, cause: str, tmp_pat
     assert cause in str(error)
 
 
+async def test_a_load_that_takes_too_long_names_its_phase(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+    monkeypatch.setattr(sys, "go", go, raising=False)
+    error = await _refused(
+        "import sys\nsys.go.wait(60)\n" + GOOD, tmp_path, serving={"init_timeout": 0.2}
+    )
+    go.set()
+    assert "failed to load: import: passed its limit of 0.2 s" in str(error)
+
+
 async def test_an_unload_function_that_is_not_there_is_a_load_error(tmp_path: Path) -> None:
     error = await _refused(GOOD, tmp_path, source={"unload_function": "absent"})
     assert (error.phase, 'has no "absent"' in str(error)) == ("bind", True)
@@ -315,6 +330,17 @@ async def test_what_fails_before_the_import_is_a_load_error(
 ) -> None:
     error = await _refused(GOOD, tmp_path, **more)
     assert (error.phase, cause in str(error)) == (phase, True), error
+
+
+async def test_an_environment_that_cannot_be_read_is_a_load_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "/venv")
+
+    monkeypatch.setattr("mlserver_pyfunc.serving.function.provide", denied)
+    error = await _refused(GOOD, tmp_path, serving={"isolation": "process"})
+    assert (error.phase, "Permission denied: '/venv'" in str(error)) == ("environment", True), error
 
 
 async def test_a_warm_up_calls_the_handler_with_zeros_of_the_contract(load: Load) -> None:
@@ -432,6 +458,42 @@ async def test_an_unload_function_that_fails_is_logged_and_no_more(
     with caplog.at_level(logging.ERROR):
         await function.close()
     assert 'function "iris": unload_function failed' in caplog.text
+
+
+async def test_an_async_unload_function_that_cancels_itself_is_logged_and_no_more(
+    load: Load, caplog: pytest.LogCaptureFixture
+) -> None:
+    code = f"import asyncio\n{GOOD}\nasync def close():\n    raise asyncio.CancelledError\n"
+    function = await load(code, source={"unload_function": "close"})
+    await function.close()
+    assert 'function "iris": unload_function failed' in caplog.text
+
+
+@pytest.mark.parametrize("wait", ["def close():\n    sys.go.wait(60)", ASYNC_WAIT])
+async def test_an_unload_function_that_takes_too_long_is_logged(
+    wait: str, load: Load, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+    monkeypatch.setattr(sys, "go", go, raising=False)
+    monkeypatch.setattr("mlserver_pyfunc.serving.limits.UNLOAD_SECONDS", 0.2)
+    function = await load(f"import sys\n{GOOD}\n{wait}\n", source={"unload_function": "close"})
+    await function.close()
+    go.set()
+    assert 'function "iris": unload_function still runs after 0.2 s' in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("broken", "status"), [(SimpleNamespace(id="r-1"), 500), (request([0.5]), 400)]
+)
+async def test_the_metrics_count_a_stream_that_fails_by_its_status(
+    broken: Any, status: int, load: Load
+) -> None:
+    function, name = await load(), "pyfunc_request_duration_seconds_count"
+    labels = {"model": "iris", "version": "1", "status": str(status)}
+    before = REGISTRY.get_sample_value(name, labels) or 0
+    with pytest.raises((AttributeError, ContractError)):
+        await function.stream(broken).__anext__()
+    assert REGISTRY.get_sample_value(name, labels) == before + 1
 
 
 @pytest.mark.parametrize("prefix", ["", "async "])

@@ -32,6 +32,10 @@ FAILURES: dict[str, tuple[str, dict[str, str], str, str]] = {
         "async def setup(): raise OSError('no')\n" + DOUBLE, {"init_function": "setup"},
         "init", "OSError: no",
     ),
+    "async-init-cancels": (
+        "import asyncio\nasync def setup(): raise asyncio.CancelledError('no')\n" + DOUBLE,
+        {"init_function": "setup"}, "init", "CancelledError",
+    ),
     "init-interrupts": (
         "def setup(): raise KeyboardInterrupt\n" + DOUBLE, {"init_function": "setup"},
         "init", "KeyboardInterrupt",

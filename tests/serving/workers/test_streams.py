@@ -110,6 +110,22 @@ async def test_an_error_comes_after_the_items_before_it(
         assert await items(function, 3) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("isolation", ["none", "process"])
+async def test_an_async_stream_that_cancels_itself_is_the_handlers_error(isolation: str) -> None:
+    code = """
+import asyncio
+
+async def handler(x):
+    yield x
+    raise asyncio.CancelledError
+"""
+    async with loaded(code, isolation=isolation) as function:
+        stream = function.stream(request(1))
+        await stream.__anext__()
+        with pytest.raises(HandlerError, match="raised CancelledError"):
+            await stream.__anext__()
+
+
 async def test_a_death_between_two_items_is_told_at_the_next(tmp_path: Path) -> None:
     async with loaded(SYNC, init_parameters={"folder": str(tmp_path)}) as function:
         stream = function.stream(request(1000))
