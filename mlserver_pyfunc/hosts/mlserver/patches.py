@@ -12,8 +12,9 @@ import inspect
 import logging
 import os
 import pkgutil
+import signal
 import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -35,6 +36,7 @@ FAST_PATH = "fast_path"
 FAST_PATH_SWITCH = "MLSERVER_PYFUNC_FASTPATH"
 OFF_SWITCH = "MLSERVER_PYFUNC_PATCHES_OFF"
 _MARK = "_pyfunc_patch"
+_STOPPING = "_pyfunc_stopping"
 _WITHOUT = "Without it, "
 
 logger = logging.getLogger("mlserver.pyfunc")
@@ -172,6 +174,47 @@ def drain_grpc_on_shutdown(stock: Any) -> Any:
     return stop
 
 
+def drain_on_interrupt(stock: Any) -> Any:
+    """Answers the calls in flight after SIGINT as after SIGTERM. A second SIGINT ends them.
+
+    Without it, Ctrl-C answers calls over REST that are in flight with 500.
+
+    MLServer's handler of a signal and uvicorn's handler both run. uvicorn takes the second SIGINT
+    that it hears of for the wish to end at once, and the first signal reaches it several times:
+    from the kernel, from MLServer, and from its other server (of the metrics), which raises the
+    signals that it has captured once more when it ends. So REST hears of SIGTERM alone, which
+    counts only once, and nothing is raised again.
+    """
+
+    async def stop(self: Any, sig: int | None = None) -> None:
+        servers = [
+            getattr(host, "_server", None) for host in (self._rest_server, self._metrics_server)
+        ]
+        rest = servers[0]
+        if sig is None or rest is None:
+            await stock(self, sig)
+            return
+        if sig == signal.SIGINT and getattr(self, _STOPPING, False):
+            rest.force_exit = True
+            await self._grpc_server._server.stop(None)
+            return
+        setattr(self, _STOPPING, True)
+        # Accept no new requests over REST while calls over gRPC are waited for.
+        rest.should_exit = True
+        _forget_signals(servers)
+        await stock(self, signal.SIGTERM)
+        _forget_signals(servers)
+
+    return stop
+
+
+def _forget_signals(servers: Iterable[Any]) -> None:
+    for server in servers:
+        captured = getattr(server, "_captured_signals", None)
+        if captured is not None:
+            captured.clear()
+
+
 def reap_only_pool_workers(stock: Any) -> Any:
     """Waits for the processes of MLServer's pool one by one, and for no other process.
 
@@ -232,6 +275,7 @@ TABLE: tuple[ProcessSetting, ...] = (
     _fix("mlserver.rest.requests:Request.body", rest_bounds.inflate_bodies),
     _fix("mlserver.registry._get_version", models.read_version_from_definition),
     _fix(f"{_servicer}.ModelStreamInfer.f", allow_empty_streams, upstream=1750),
+    _fix("mlserver.server:MLServer.stop", drain_on_interrupt),
     _fix("mlserver.grpc.server:GRPCServer.stop", drain_grpc_on_shutdown),
     _fix(f"{_pool}._handle_worker_stop", reap_only_pool_workers, upstream=1234),
     _fix(f"{_converters}:InferTensorContentsConverter._get_contents", refuse_typed_fp16),

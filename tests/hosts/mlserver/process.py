@@ -29,6 +29,7 @@ class ServerProcess:
         env: More environment variables.
         python: Whose `mlserver` it is.
         prefix: A command that runs it, with its own command as arguments.
+        command: `mlserver start`, or our own `serve`.
     """
 
     def __init__(
@@ -38,12 +39,18 @@ class ServerProcess:
         env: Mapping[str, str] | None = None,
         python: str = sys.executable,
         prefix: Sequence[str] = (),
+        command: str = "mlserver start",
     ) -> None:
-        mlserver = str(Path(python).with_name("mlserver"))
-        self._command = [*prefix, mlserver, "start", str(folder)]
+        program, verb = command.split()
+        self._command = [*prefix, str(Path(python).with_name(program)), verb, str(folder)]
         self._work = work
         self._log_file = work / "server.log"
         ports = free_ports(len(PORTS))
+        if verb == "serve":
+            for option, port in zip(
+                ("--port", "--grpc-port", "--metrics-port"), ports, strict=True
+            ):
+                self._command += [option, str(port)]
         self._env = {
             **{k: v for k, v in os.environ.items() if not k.startswith("MLSERVER_")},
             **{name: str(port) for name, port in zip(PORTS, ports, strict=True)},
@@ -122,6 +129,11 @@ class ServerProcess:
     def terminate(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
+
+    def interrupt(self) -> None:
+        """Sends SIGINT, as Ctrl-C does."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGINT)
 
     def stop(self, seconds: float = START_SECONDS) -> int:
         """Ends it by SIGTERM; returns its exit code."""

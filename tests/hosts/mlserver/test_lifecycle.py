@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -401,13 +401,19 @@ def test_a_model_is_not_ready_while_its_init_runs(living: ServerProcess, reposit
     assert living.is_ready("slow-start")
 
 
-def test_sigterm_answers_the_requests_in_flight_then_unloads_and_exits_with_zero(
-    tmp_path: Path, grpc_call: GrpcCall
+@pytest.mark.parametrize("command", ["mlserver start", "mlserver-pyfunc serve"])
+@pytest.mark.parametrize("end", [ServerProcess.terminate, ServerProcess.interrupt])
+def test_a_signal_answers_the_requests_in_flight_then_unloads_and_exits_with_zero(
+    end: Callable[[ServerProcess], None], command: str, tmp_path: Path, grpc_call: GrpcCall
 ) -> None:
     folder, record = tmp_path / "models" / "last", tmp_path / "record.txt"
     write_model(folder, _definition(record))
     _write_code(folder, "last")
-    with serving(tmp_path / "models", tmp_path, "last") as server, ThreadPoolExecutor(2) as pool:
+    models = tmp_path / "models"
+    with (
+        serving(models, tmp_path, "last", command=command) as server,
+        ThreadPoolExecutor(2) as pool,
+    ):
         # Until the worker of the inference pool is up, which MLServer starts and we do not
         # use, it takes its time to end.
         time.sleep(3)
@@ -418,12 +424,33 @@ def test_sigterm_answers_the_requests_in_flight_then_unloads_and_exits_with_zero
         by_rest = pool.submit(rest_infer, server.client, request)
         by_grpc = pool.submit(grpc_call, grpc_calls.infer, address, longer, True)
         _until_calls_run(record, 2)
-        server.terminate()
+        end(server)
         code = server.wait_for_end()
         for running in (by_rest, by_grpc):
             assert running.result().expect_ok().outputs["answer"].values == [b"last word"]
         assert code == 0, server.log
         assert record.read_text() == "last closed\n"
+
+
+def test_a_second_interrupt_ends_the_requests_in_flight(tmp_path: Path) -> None:
+    folder, record = tmp_path / "models" / "last", tmp_path / "record.txt"
+    write_model(folder, _definition(record))
+    _write_code(folder, "last")
+    with (
+        serving(tmp_path / "models", tmp_path, "last") as server,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        request = Request("last", [Tensor("x", "FP64", (1,), [45])])
+        running = pool.submit(rest_infer, server.client, request)
+        _until_calls_run(record, 1)
+        started = time.monotonic()
+        server.interrupt()
+        time.sleep(1)
+        assert server.running
+        server.interrupt()
+        server.wait_for_end()
+        assert time.monotonic() - started < 44
+        running.exception()
 
 
 def test_a_model_defined_by_environment_alone_is_served(tmp_path: Path) -> None:
