@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from mlserver_pyfunc.errors import HandlerError, describe
 from mlserver_pyfunc.protocol import bytes_tensors, tensors
 from mlserver_pyfunc.protocol.contract import NamedArray, TensorSpec
 from mlserver_pyfunc.protocol.request import RequestInput
@@ -187,3 +188,23 @@ def _mapping(parameters: Any) -> Mapping[str, Any]:
         return parameters
     dumped: Mapping[str, Any] = parameters.model_dump(exclude_none=True)
     return dumped
+
+
+def handler_error(
+    model_name: str, error: BaseException, call_id: str, note: str = ""
+) -> HandlerError:
+    """Words an exception of a handler for the client.
+
+    Args:
+        model_name: Name of the model.
+        error: What the handler raised.
+        call_id: Identifier of the request; empty if it has none.
+        note: Note that is added to the exception's message.
+    """
+    what = describe(error)
+    # NumPy says so of the target of an assignment, of an operator such as += and of a sort.
+    if isinstance(error, ValueError) and what.endswith("is read-only"):
+        note = " (inputs are read-only, to change one copy it: x.copy())"
+    shown = printable_id(call_id)
+    request = f" (request {shown})" if shown else ""
+    return HandlerError(f'handler of model "{model_name}" raised {what}{note}{request}')

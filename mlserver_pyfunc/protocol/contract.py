@@ -268,7 +268,7 @@ def _axes(specs: Iterable[TensorSpec], names: set[str]) -> list[tuple[str, int, 
 
 
 def decode(spec: TensorSpec, tensor: RequestInput) -> Array:
-    """Checks and decodes one input tensor.
+    """Checks and decodes one input tensor, to a read-only array.
 
     Raises:
         TensorError: The tensor does not match its declaration.
@@ -286,7 +286,11 @@ def decode(spec: TensorSpec, tensor: RequestInput) -> Array:
         array = tensors.from_raw(spec.datatype, data, shape)
     else:
         array = tensors.from_other(spec.datatype, data, shape, is_base64=_is_base64(spec, tensor))
-    return bytes_tensors.decode_text(array) if spec.text else array
+    if spec.text:
+        array = bytes_tensors.decode_text(array)
+    # A view of the request cannot be written to, so neither can any other input.
+    array.setflags(write=False)
+    return array
 
 
 def _is_base64(spec: TensorSpec, tensor: RequestInput) -> bool:

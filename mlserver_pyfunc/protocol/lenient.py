@@ -172,7 +172,11 @@ class LenientContract(Contract):
             raise TensorError(f"a datatype of {', '.join(DATATYPES)}", str(tensor.datatype))
         if min(shape, default=0) < 0:
             raise TensorError("sizes of 0 or more", str(list(shape)))
-        if declared is not None and declared.datatype is datatype and declared.admits(shape):
+        if (
+            declared is not None
+            and declared.datatype.name == datatype.name
+            and declared.admits(shape)
+        ):
             return declared
         where = self._where("input", tensor.name)
         if declared is not None:
@@ -200,7 +204,7 @@ class LenientContract(Contract):
             if self.outputs:
                 listed = ", ".join(f'"{output}"' for output in self.outputs)
                 self.report("response_unknown", "", f"{where}: unknown, expected {listed}")
-        elif given.spec.shape == array.shape and datatype is declared.datatype:
+        elif given.spec.shape == array.shape and datatype.name == declared.datatype.name:
             try:
                 return NamedArray(declared, fit(declared, array))
             except TensorError as error:
@@ -217,7 +221,7 @@ class LenientContract(Contract):
     def _report_misfit(
         self, side: str, declared: TensorSpec, datatype: Datatype, shape: Sequence[int], where: str
     ) -> None:
-        if datatype is declared.datatype:
+        if datatype.name == declared.datatype.name:
             problem = TensorError(f"shape {list(declared.shape)}", str(list(shape)))
             self.report(f"{side}_shape", declared.name, f"{where}: {problem}")
         else:

@@ -80,6 +80,8 @@ def join(calls: Sequence[InferenceCall]) -> InferenceCall:
     if len(calls) == 1:
         return first
     inputs = {name: np.concatenate([call.inputs[name] for call in calls]) for name in first.inputs}
+    for array in inputs.values():
+        array.setflags(write=False)
     ids = ",".join(call.id for call in calls)
     request = SimpleNamespace(id=ids[:_MAX_ID_CHARS], parameters=first.parameters, inputs=())
     return InferenceCall(first.context, inputs, first.specs, request)

@@ -246,6 +246,8 @@ class Function:
         examples = self.definition.input_examples
         sizes = {name: each.size for name, each in self.contract.axis_sizes(examples).items()}
         zeros = {s.name: _zeros(s, sizes) for s in self.contract.inputs.values()}
+        for array in zeros.values():
+            array.setflags(write=False)
         return {**zeros, **examples}
 
     async def _new_runner(self, spec: HandlerSpec, context: Context) -> Runner:

@@ -11,14 +11,12 @@ from typing import Any
 from mlserver_pyfunc.definition import ServingDefinition
 from mlserver_pyfunc.errors import (
     BindError,
-    HandlerError,
     LoadError,
     OverloadedError,
     RequestError,
-    describe,
 )
 from mlserver_pyfunc.handler.binding import CallPlan
-from mlserver_pyfunc.handler.call import InferenceCall, printable_id, request_id
+from mlserver_pyfunc.handler.call import InferenceCall, handler_error, printable_id, request_id
 from mlserver_pyfunc.handler.context import Context
 from mlserver_pyfunc.handler.loading import HandlerLoader, HandlerSpec, cause_of
 from mlserver_pyfunc.handler.outcome import Outcome, outcome_in_task
@@ -227,9 +225,7 @@ class InProcessRunner:
         shown = printable_id(call.id)
         request = f" (request {shown})" if shown else ""
         logger.error('handler of model "%s" failed%s', self._model_name, request, exc_info=error)
-        raise HandlerError(
-            f'handler of model "{self._model_name}" raised {describe(error)}{request}'
-        ) from error
+        raise handler_error(self._model_name, error, call.id) from error
 
 
 class _WaitingPlan:

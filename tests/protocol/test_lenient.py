@@ -10,6 +10,7 @@ import pytest
 from mlserver_pyfunc.errors import ContractError, ResponseError
 from mlserver_pyfunc.handler.results import name_values
 from mlserver_pyfunc.protocol.contract import Contract, TensorSpec
+from mlserver_pyfunc.protocol.datatypes import datatype_of
 from mlserver_pyfunc.protocol.lenient import new_contract
 from mlserver_pyfunc.protocol.request import RequestInput
 from mlserver_pyfunc.protocol.tensors import DATATYPES
@@ -194,3 +195,12 @@ def test_unequal_sizes_of_one_axis_are_reported(reports: Reports) -> None:
     sizes = contract.axis_sizes(arrays)
     assert [each.array.size for each in contract.encode_outputs({"c": [1, 2, 3]}, sizes)] == [3]
     assert reports.kinds == ["request_axes", "response_axes"]
+
+
+def test_null_is_nan_in_a_nullable_tensor(reports: Reports) -> None:
+    nullable = TensorSpec("x", datatype_of("FP32", nullable=True), (-1,))
+    contract = new_contract("m", [nullable], [nullable], BOTH, reports.add)
+    arrays = contract.decode_inputs([RequestInput("x", "FP32", [2], [1, None])])
+    assert np.isnan(arrays["x"]).tolist() == [False, True]
+    assert np.isnan(contract.encode_outputs({"x": [1.0, None]})[0].array).tolist() == [False, True]
+    assert reports == []

@@ -53,6 +53,13 @@ def test_lists_and_scalars_travel_as_json_would_carry_them(echo):
     assert answer["blob"].tolist() == [b"\xff\x00", b""]
 
 
+def test_inputs_are_read_only_as_on_a_server(echo):
+    arrays = {"fp32": np.ones((1, 2), np.float32), "uint64": np.ones(2, np.uint64)}
+    for answer in (echo(VALUES), echo({**VALUES, **arrays})):
+        assert not answer["fp32"].flags.writeable
+        assert not answer["uint64"].flags.writeable
+
+
 def test_an_array_keeps_its_own_datatype_so_a_wrong_one_is_refused(flaky):
     assert flaky(x=np.array([1, 2], np.int32))["y"].tolist() == [2, 4]
     with pytest.raises(ContractError, match="expected datatype INT32, got INT64"):

@@ -16,7 +16,7 @@ from . import grpc_calls
 from .conftest import GrpcCall
 from .models import Definition, inline, tensor, write_repository
 from .process import ServerProcess, serving
-from .wire import Reply, Request, Tensor, rest_infer
+from .wire import DTYPES, Reply, Request, Tensor, encode_raw, read_json, rest_infer
 
 AXES = {
     "inputs": [tensor("a", "FP32", ["rows", 2]), tensor("b", "FP32", ["rows"])],
@@ -39,6 +39,30 @@ WARM_TENSORS = {
     ],
     "outputs": [tensor("seen", "BYTES", [1])],
 }
+READ_ONLY = """
+def f(inputs):
+    for name, array in inputs.items():
+        if array.flags.writeable:
+            return f"{name} can be written"
+    if "fp32" in inputs and inputs["fp32"].size == 1:
+        inputs["fp32"] += 1
+    return "none can be written"
+"""
+EVERY_KIND = {
+    "inputs": [
+        *(tensor(d.lower(), d, [-1], optional=True) for d in DTYPES),
+        tensor("text", "BYTES", [-1], optional=True, content_type="str"),
+    ],
+    "outputs": [tensor("answer", "BYTES", [1])],
+}
+SAID = """
+def f(text):
+    return {"error": text[0]}
+"""
+SAID_TENSORS = {
+    "inputs": [tensor("text", "BYTES", [1], content_type="str")],
+    "outputs": [tensor("answer", "BYTES", [1])],
+}
 _FLOATS = [
     tensor("x", "FP32", [-1], nullable=True),
     tensor("d", "FP64", [-1], nullable=True, optional=True),
@@ -54,6 +78,8 @@ def _models(**serving: Any) -> dict[str, Definition]:
             "def f(a, b):\n    return a.sum(axis=1) + b if len(b) < 4 else b[1:]",
             "f", AXES, **serving,
         ),
+        "read-only": inline(READ_ONLY, "f", EVERY_KIND, **serving),
+        "said": inline(SAID, "f", SAID_TENSORS, **serving),
         "warm": inline(WARM, "f", WARM_TENSORS, warmup=True, **serving),
         "nullable": inline("def f(inputs):\n    return inputs", "f", NULLABLE, **serving),
     }  # fmt: skip
@@ -171,3 +197,53 @@ def test_null_stays_an_error_without_nullable(server: ServerProcess, suffix: str
     text = Tensor("x", "FP32", (1,), ["1"])
     refused = rest_infer(server.client, Request(f"nullable{suffix}", [text]))
     assert "numbers up to 3.4028e+38, or null, got '1' at index 0" in refused.error
+
+
+def _every_kind(model: str, count: int, *but: str) -> Request:
+    values = {d: [b"a"] if d == "BYTES" else [True] if d == "BOOL" else [2] for d in DTYPES}
+    inputs = [
+        Tensor(d.lower(), d, (count,), each * count) for d, each in values.items() if d not in but
+    ]
+    return Request(model, [*inputs, Tensor("text", "BYTES", (count,), [b"a"] * count)])
+
+
+@pytest.mark.parametrize("count", [2, 3000], ids=["small", "large"])
+def test_inputs_are_read_only_on_every_route(infer: Any, suffix: str, count: int) -> None:
+    for but in ("FP16", "BYTES"):
+        reply = infer(_every_kind(f"read-only{suffix}", count, but, "FP16"))
+        assert reply.expect_ok().outputs["answer"].values == [b"none can be written"]
+
+
+def test_inputs_are_read_only_as_binary_tensors(server: ServerProcess, suffix: str) -> None:
+    request = _every_kind(f"read-only{suffix}", 2)
+    raw = [encode_raw(each.datatype, each.values) for each in request.inputs]
+    inputs = [
+        {
+            "name": each.name, "datatype": each.datatype, "shape": list(each.shape),
+            "parameters": {"binary_data_size": len(data)},
+        }
+        for each, data in zip(request.inputs, raw, strict=True)
+    ]  # fmt: skip
+    head = json.dumps({"inputs": inputs}).encode()
+    reply = server.client.post(
+        f"/v2/models/{request.model}/infer",
+        content=b"".join([head, *raw]),
+        headers={"Inference-Header-Content-Length": str(len(head))},
+    )
+    assert read_json(reply).expect_ok().outputs["answer"].values == [b"none can be written"]
+
+
+def test_a_write_to_an_input_says_how_to_copy_it(infer: Any, suffix: str) -> None:
+    x = Tensor("fp32", "FP32", (1,), [1.0])
+    refused = infer(Request(f"read-only{suffix}", [x], id="r-1"))
+    assert refused.status in (500, "INTERNAL")
+    assert refused.error == (
+        f'handler of model "read-only{suffix}" raised ValueError: output array is read-only '
+        "(inputs are read-only, to change one copy it: x.copy()) (request r-1)"
+    )
+
+
+def test_an_error_that_a_handler_returns_keeps_its_text(infer: Any, suffix: str) -> None:
+    said = "no model for \u00fc"
+    reply = infer(Request(f"said{suffix}", [Tensor("text", "BYTES", (1,), [said.encode()])]))
+    assert (reply.status, reply.error) in [(500, said), ("INTERNAL", said)]

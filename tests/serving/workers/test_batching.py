@@ -61,6 +61,12 @@ async def together(function: Function, *requests: tuple[float, ...]) -> list[Any
     return list(await asyncio.gather(*calls, return_exceptions=True))
 
 
+async def test_inputs_of_a_batch_are_read_only(isolation: Any) -> None:
+    code = f"{HANDLER}\ndef check(x):\n    assert not x.flags.writeable\n    return handler(x)\n"
+    async with loaded(code, "check", **isolation) as function:
+        assert await together(function, (1,), (2, 3)) == [([2], [3]), ([4, 6], [3, 3])]
+
+
 async def test_requests_that_wait_share_a_call_and_get_their_own_rows(isolation: Any) -> None:
     async with loaded(HANDLER, **isolation) as function:
         answers = await together(function, (1,), (2, 3), (4, 5, 6), ())

@@ -18,9 +18,9 @@ from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
-from mlserver_pyfunc.errors import HandlerError, RequestError, ResponseError, describe
+from mlserver_pyfunc.errors import RequestError, ResponseError
 from mlserver_pyfunc.handler.binding import CallPlan
-from mlserver_pyfunc.handler.call import InferenceCall, printable_id, request_id
+from mlserver_pyfunc.handler.call import InferenceCall, handler_error, request_id
 from mlserver_pyfunc.handler.context import Context
 from mlserver_pyfunc.handler.outcome import Outcome, outcome_of
 from mlserver_pyfunc.handler.results import name_values
@@ -305,10 +305,7 @@ class Calls:
         with suppress(BaseException):
             text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         note = self._memory_note if isinstance(error, MemoryError) else ""
-        shown = printable_id(request_id.get())
-        request = f" (request {shown})" if shown else ""
-        cause = f"{describe(error)}{note}{request}"
-        raised = HandlerError(f'handler of model "{self._contract.model_name}" raised {cause}')
+        raised = handler_error(self._contract.model_name, error, request_id.get(), note)
         return {
             "error": "HandlerError",
             "message": str(raised),

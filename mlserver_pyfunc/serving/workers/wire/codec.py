@@ -254,6 +254,7 @@ def _read_tensors(
         raw = RawTensor(memoryview(body)[start : start + size])
         array = tensors.from_raw(spec.datatype, raw, shape)
         arrays[name] = bytes_tensors.decode_text(array) if spec.text else array
+        arrays[name].setflags(write=False)
     return arrays
 
 
