@@ -16,6 +16,8 @@ Schema = dict[str, Any]
 
 def schemas(definition: FunctionDefinition) -> Schema:
     """A schema each of request, response, event, metadata, errors and tensors, by name."""
+    requests_warn = definition.contract.requests == "warn"
+    responses_warn = definition.contract.responses == "warn"
     return {
         "InferenceRequest": {
             "type": "object",
@@ -23,7 +25,7 @@ def schemas(definition: FunctionDefinition) -> Schema:
             "properties": {
                 "id": {"type": "string", "description": "Comes back with the answer."},
                 "parameters": _PARAMETERS,
-                "inputs": _tensors(definition.inputs, "Input"),
+                "inputs": _tensors(definition.inputs, "Input", requests_warn),
                 "outputs": _requested(definition),
             },
         },
@@ -37,8 +39,8 @@ def schemas(definition: FunctionDefinition) -> Schema:
                 "parameters": _PARAMETERS,
                 "outputs": {
                     "type": "array",
-                    "items": _one_of(definition.outputs, "Output"),
-                    "maxItems": len(definition.outputs),
+                    "items": _items(definition.outputs, "Output", responses_warn),
+                    **({} if responses_warn else {"maxItems": len(definition.outputs)}),
                 },
             },
         },
@@ -66,6 +68,17 @@ def schemas(definition: FunctionDefinition) -> Schema:
 
 _PARAMETERS: Schema = {"type": "object", "additionalProperties": True}
 
+_ANY_TENSOR: Schema = {
+    "type": "object",
+    "required": ["name", "datatype", "shape", "data"],
+    "properties": {
+        "name": {"type": "string"},
+        "datatype": {"enum": list(DATATYPES)},
+        "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+        "data": {"type": "array"},
+    },
+}
+
 _METADATA: Schema = {
     "type": "object",
     "required": ["name", "platform"],
@@ -85,21 +98,24 @@ def ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _one_of(tensors: Sequence[TensorDefinition], kind: str) -> Schema:
-    if not tensors:
-        return {}
+def _items(tensors: Sequence[TensorDefinition], kind: str, warn: bool) -> Schema:
+    """One of the declared tensors, or any tensor where the contract only warns."""
     refs = [ref(f"{kind}_{index}") for index in range(len(tensors))]
-    return refs[0] if len(refs) == 1 else {"oneOf": refs}
+    if warn:
+        return {"anyOf": [*refs, _ANY_TENSOR]}
+    return {"oneOf": refs} if len(refs) > 1 else refs[0] if refs else {}
 
 
-def _tensors(tensors: Sequence[TensorDefinition], kind: str) -> Schema:
-    """Each required tensor once, in any order."""
+def _tensors(tensors: Sequence[TensorDefinition], kind: str, warn: bool) -> Schema:
+    """Each required tensor once, in any order; any tensors where the contract only warns."""
+    if warn:
+        return {"type": "array", "items": _items(tensors, kind, warn)}
     required = [tensor for tensor in tensors if not tensor.optional]
     schema: Schema = {
         "type": "array",
         "minItems": len(required),
         "maxItems": len(tensors),
-        "items": _one_of(tensors, kind),
+        "items": _items(tensors, kind, warn),
     }
     if len(tensors) > 1:
         schema["allOf"] = [{"contains": _named(tensor), "maxContains": 1} for tensor in required]
@@ -116,15 +132,13 @@ def _named(tensor: TensorDefinition) -> Schema:
 
 def _requested(definition: FunctionDefinition) -> Schema:
     names = [tensor.name for tensor in definition.outputs]
+    is_open = not names or definition.contract.requests == "warn"
+    name: Schema = {"type": "string"} if is_open else {"enum": names}
     return {
         "type": "array",
         "description": "Which outputs to send; all where this is absent.",
-        "maxItems": len(names),
-        "items": {
-            "type": "object",
-            "required": ["name"],
-            "properties": {"name": {"enum": names}},
-        },
+        **({} if is_open else {"maxItems": len(names)}),
+        "items": {"type": "object", "required": ["name"], "properties": {"name": name}},
     }
 
 
