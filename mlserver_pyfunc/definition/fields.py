@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import AfterValidator, BeforeValidator, Field
-from pydantic_core import PydanticKnownError
+from pydantic_core import PydanticKnownError, to_jsonable_python
 
 from mlserver_pyfunc.protocol.names import suggest_datatype
 from mlserver_pyfunc.settings import parse_bytes
@@ -38,6 +38,14 @@ def parsed(value: Any) -> Any:
     except YamlError:
         return value
     return found if isinstance(found, list | dict) else value
+
+
+def _json_values(value: Any) -> Any:
+    """Makes values what JSON makes of them: a function gets the same in process and in a worker."""
+    try:
+        return to_jsonable_python(value)
+    except ValueError as error:
+        raise ValueError(f"expected values that JSON can carry: {error}") from None
 
 
 def _lines(value: Any) -> Any:
@@ -131,6 +139,7 @@ def _shape(value: list[int | str]) -> list[int | str]:
 
 
 FROM_TEXT = BeforeValidator(parsed)
+JsonMapping = Annotated[dict[str, Any], FROM_TEXT, AfterValidator(_json_values)]
 
 DatatypeName = Annotated[_Datatype, BeforeValidator(_datatype)]
 Shape = Annotated[

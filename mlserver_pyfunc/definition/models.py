@@ -20,6 +20,7 @@ from .fields import (
     Bytes,
     DatatypeName,
     HandlerPath,
+    JsonMapping,
     Lines,
     PythonVersion,
     Requirements,
@@ -271,7 +272,7 @@ class FunctionDefinition(_Model):
     requirements: Requirements = []
     base_image: str | None = None
     image: str | None = None
-    init_parameters: Annotated[dict[str, Any], FROM_TEXT] = {}
+    init_parameters: JsonMapping = {}
     inputs: Annotated[list[TensorDefinition], FROM_TEXT] = []
     outputs: Annotated[list[TensorDefinition], FROM_TEXT] = []
     serving: Annotated[ServingDefinition, FROM_TEXT] = ServingDefinition()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mlserver_pyfunc.definition import parse
-from mlserver_pyfunc.errors import LoadError
+from mlserver_pyfunc.errors import DefinitionError, InferenceError, LoadError
 from mlserver_pyfunc.serving.function import Function
 
-from .workers.functions import DOUBLE, definition
+from .workers.functions import DOUBLE, call, definition, loaded
 
 FAILURES: dict[str, tuple[str, dict[str, str], str, str]] = {
     "import-raises": (
@@ -88,3 +89,30 @@ async def test_both_name_the_same_phase_and_cause(case: str) -> None:
     assert (here.phase, worker.phase) == (phase, phase)
     assert str(here) == str(worker)
     assert f"{phase}: {cause}" in str(here)
+
+
+@pytest.mark.parametrize("isolation", ["none", "process"])
+async def test_init_parameters_are_what_json_makes_of_them(isolation: str) -> None:
+    code = """
+from mlserver_pyfunc import InferenceError
+
+def handler(x, context):
+    raise InferenceError(repr(context.init_parameters))
+"""
+    given = {
+        "since": date(2024, 1, 1), "at": datetime(2024, 1, 1, 12), "folder": Path("/data"),
+        "pair": (1, 2), "by": {1: "one"}, "limit": float("inf"),
+    }  # fmt: skip
+    async with loaded(code, isolation=isolation, init_parameters=given) as function:
+        with pytest.raises(InferenceError) as raised:
+            await call(function, 1)
+    assert str(raised.value) == (
+        "{'since': '2024-01-01', 'at': '2024-01-01T12:00:00', 'folder': '/data', "
+        "'pair': [1, 2], 'by': {'1': 'one'}, 'limit': inf}"
+    )
+
+
+def test_init_parameters_that_json_cannot_carry_are_refused() -> None:
+    message = "init_parameters: expected values that JSON can carry: .*unknown type"
+    with pytest.raises(DefinitionError, match=message):
+        parse(definition(DOUBLE, init_parameters={"it": object()}))
