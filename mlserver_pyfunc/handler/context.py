@@ -14,7 +14,7 @@ class Response:
     """A result in the form of Nuclio: `context.Response(body=..., status_code=...)`.
 
     Attributes:
-        headers: Ignored; part of Nuclio's signature.
+        headers: HTTP headers or gRPC metadata of the response. Not sent with an error.
         body: The protocol's inference response, as a mapping or as JSON text.
         content_type: Ignored; part of Nuclio's signature.
         status_code: HTTP status. 400 and above answer with an error whose text is the body.

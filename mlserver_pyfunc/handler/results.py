@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
@@ -14,13 +15,18 @@ from mlserver_pyfunc.errors import InferenceError, ResponseError
 from mlserver_pyfunc.protocol import casting, tensors
 from mlserver_pyfunc.protocol.contract import Contract, NamedArray, TensorSpec
 from mlserver_pyfunc.protocol.tensors import DATATYPES, Array, Datatype, TensorError
+from mlserver_pyfunc.protocol.types import short_repr
 
 from .context import Response
 
 
 @dataclass(slots=True)
 class NamedValues:
-    """Values by output name, not yet checked, and the parameters of the response."""
+    """Values by output name, not yet checked, and the parameters of the response.
+
+    `headers` among the parameters, where MLServer has them too, are sent as HTTP headers or gRPC
+    metadata.
+    """
 
     values: Mapping[str, Any]
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -43,7 +49,11 @@ def name_values(contract: Contract, result: Any) -> NamedValues:
     if type(result) is np.ndarray and len(contract.outputs) == 1:
         return NamedValues({next(iter(contract.outputs)): result})
     if isinstance(result, Response):
-        result = _nuclio_body(contract, result)
+        named = name_values(contract, _nuclio_body(contract, result))
+        if result.headers:
+            headers = {"headers": _headers(contract, result.headers)}
+            named.parameters = {**named.parameters, **headers}
+        return named
     if isinstance(result, Mapping):
         outputs = result.get("outputs")
         if "outputs" not in contract.outputs and _are_protocol_tensors(outputs):
@@ -180,6 +190,43 @@ def _json_parameters(contract: Contract, parameters: Any) -> Mapping[str, Any]:
         checked: dict[str, Any] = json.loads(text, parse_int=_int64)
     except (TypeError, ValueError, RecursionError) as error:
         raise ResponseError(f"{where}: expected what JSON can carry: {error}") from None
+    if (headers := checked.pop("headers", None)) is not None:
+        checked["headers"] = _headers(contract, headers)
+    return checked
+
+
+_HEADER_NAME = re.compile(r"[a-z0-9_.-]+")
+_OWN_HEADERS = re.compile(
+    r"content-(length|type|encoding)|transfer-encoding|connection|keep-alive|upgrade|te|trailer"
+    r"|inference-header-content-length|(grpc|ce)-.*|.*-bin"
+)
+_MAX_HEADERS_CHARS = 4096
+"""Length of all headers. gRPC clients accept 8 KiB of metadata by default."""
+
+
+def _headers(contract: Contract, headers: Any) -> dict[str, str]:
+    """Checks headers that a handler sets, so that HTTP and gRPC can send them."""
+    where = f'response headers of model "{contract.model_name}"'
+    if not isinstance(headers, Mapping):
+        raise ResponseError(f"{where}: expected a mapping, got {type(headers).__name__}")
+    checked = {}
+    for given, value in headers.items():
+        name = str(given).lower()
+        shown = short_repr(given)
+        if not _HEADER_NAME.fullmatch(name):
+            raise ResponseError(
+                f"{where}: expected a name of letters, digits, - and _, got {shown}"
+            )
+        if _OWN_HEADERS.fullmatch(name):
+            raise ResponseError(f"{where}: the server sets {shown} itself, leave it out")
+        text = str(value) if isinstance(value, int | float) else value
+        if not isinstance(text, str) or not (text.isascii() and text.isprintable()):
+            got = short_repr(value)
+            raise ResponseError(f"{where}: expected printable ASCII text for {shown}, got {got}")
+        checked[name] = text.strip()
+    size = sum(len(name) + len(text) for name, text in checked.items())
+    if size > _MAX_HEADERS_CHARS:
+        raise ResponseError(f"{where}: expected up to {_MAX_HEADERS_CHARS} characters, got {size}")
     return checked
 
 

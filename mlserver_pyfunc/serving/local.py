@@ -135,7 +135,7 @@ class LocalFunction:
             self.model_name,
             self.folder.model_version,
             request_id or None,
-            answer.parameters,
+            {key: value for key, value in answer.parameters.items() if key != "headers"},
             [json_output(named) for named in answer.arrays],
         )
 

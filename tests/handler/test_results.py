@@ -189,3 +189,31 @@ def test_a_dict_with_an_error_and_no_output_is_that_error(more: dict[str, str]) 
         name_values(ONE, {"error": "no face", **more})
     assert caught.value.status == 500
     assert name_values(ONE, {"y": 1, "error": "no face"}).values == {"y": 1, "error": "no face"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "message"),
+    [
+        (["a"], "expected a mapping, got list"),
+        ({"a b": "c"}, "expected a name of letters, digits, - and _, got 'a b'"),
+        ({"X-Y": "line\r\nbreak"}, "expected printable ASCII text for 'X-Y'"),
+        ({"X-Y": "\u00fc"}, "expected printable ASCII text for 'X-Y'"),
+        ({"X-Y": None}, "expected printable ASCII text for 'X-Y', got null"),
+        ({"grpc-status": "0"}, "the server sets 'grpc-status' itself"),
+        ({"trace-bin": "0"}, "the server sets 'trace-bin' itself"),
+        ({"X-Y": "a" * 5000}, "expected up to 4096 characters, got 5003"),
+    ],
+)
+def test_headers_that_no_route_can_send_are_refused(headers: Any, message: str) -> None:
+    for result in ({**PROTOCOL, "parameters": {"headers": headers}}, Response(headers, PROTOCOL)):
+        with pytest.raises(ResponseError) as caught:
+            name_values(ONE, result)
+        assert message in str(caught.value)
+
+
+def test_headers_are_among_the_parameters() -> None:
+    for result in (
+        {**PROTOCOL, "parameters": {"headers": {"X-Y": 1}}},
+        Response({"X-Y": 1}, PROTOCOL),
+    ):
+        assert name_values(ONE, result).parameters["headers"] == {"x-y": "1"}

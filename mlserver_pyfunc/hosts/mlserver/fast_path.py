@@ -67,7 +67,10 @@ def send_prepared_metadata(stock: Any) -> Any:
 
     def _SetTrailingMetadata(self: Any, result: Any, context: Any) -> None:  # noqa: N802
         if isinstance(result, ArrayResponse) and result.cloud_events:
-            context.set_trailing_metadata(result.cloud_events.metadata(result.id))
+            metadata = result.cloud_events.metadata(result.id)
+            if result.own_headers:
+                metadata = [*metadata, *result.own_headers.items()]
+            context.set_trailing_metadata(metadata)
         else:
             stock(self, result, context)
 

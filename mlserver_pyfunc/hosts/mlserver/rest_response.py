@@ -85,7 +85,7 @@ class ArrayResponse(UnvalidatedModel, InferenceResponse, Response):
         model_name: Name of the model.
         model_version: Version of the model; None without one.
         arrays: Outputs to send.
-        parameters: Parameters of the response.
+        parameters: Parameters of the response; `headers` among them become its headers.
         binary: Names of the outputs that REST sends as binary tensors.
     """
 
@@ -98,6 +98,11 @@ class ArrayResponse(UnvalidatedModel, InferenceResponse, Response):
         binary: Container[str] = (),
     ) -> None:
         headers = SendableHeaders()
+        own: dict[str, str] = {}
+        if "headers" in parameters:
+            parameters = dict(parameters)
+            own = parameters.pop("headers")
+            headers |= own
         self._set_state(
             {
                 "model_name": model_name,
@@ -112,6 +117,8 @@ class ArrayResponse(UnvalidatedModel, InferenceResponse, Response):
                 "http_headers": headers,
                 # Set by data_plane.infer. MLServer's data plane fills http_headers instead.
                 "cloud_events": None,
+                # Set by the handler. They are in http_headers too.
+                "own_headers": own,
             },
             _FIELDS,
         )
@@ -141,6 +148,8 @@ class ArrayResponse(UnvalidatedModel, InferenceResponse, Response):
         chunks = [head, *binary]
         size = sum(map(len, chunks))
         headers = self.cloud_events.http(self.id) if self.cloud_events else self._host_headers()
+        if self.own_headers and self.cloud_events:
+            headers += [(name.encode(), text.encode()) for name, text in self.own_headers.items()]
         headers.append((b"content-length", b"%d" % size))
         if binary:
             headers.append((b"content-type", b"application/octet-stream"))

@@ -59,6 +59,17 @@ SAID = """
 def f(text):
     return {"error": text[0]}
 """
+HEADED = """
+def f(text, context):
+    form, _, value = text[0].partition(":")
+    outputs = [{"name": "answer", "datatype": "BYTES", "shape": [1], "data": ["a"]}]
+    headers = {"X-Form": form, "Cache-Control": value, "x-count": 3}
+    if form == "nuclio":
+        return context.Response(headers=headers, body={"outputs": outputs})
+    if form == "bad":
+        return context.Response(headers={value: "a"}, body={"outputs": outputs})
+    return {"outputs": outputs, "parameters": {"note": "n", "headers": headers}}
+"""
 SAID_TENSORS = {
     "inputs": [tensor("text", "BYTES", [1], content_type="str")],
     "outputs": [tensor("answer", "BYTES", [1])],
@@ -79,6 +90,7 @@ def _models(**serving: Any) -> dict[str, Definition]:
             "f", AXES, **serving,
         ),
         "read-only": inline(READ_ONLY, "f", EVERY_KIND, **serving),
+        "headed": inline(HEADED, "f", SAID_TENSORS, **serving),
         "said": inline(SAID, "f", SAID_TENSORS, **serving),
         "warm": inline(WARM, "f", WARM_TENSORS, warmup=True, **serving),
         "nullable": inline("def f(inputs):\n    return inputs", "f", NULLABLE, **serving),
@@ -247,3 +259,24 @@ def test_an_error_that_a_handler_returns_keeps_its_text(infer: Any, suffix: str)
     said = "no model for \u00fc"
     reply = infer(Request(f"said{suffix}", [Tensor("text", "BYTES", (1,), [said.encode()])]))
     assert (reply.status, reply.error) in [(500, said), ("INTERNAL", said)]
+
+
+@pytest.mark.parametrize("form", ["nuclio", "protocol"])
+def test_a_handler_sets_headers(infer: Any, suffix: str, form: str) -> None:
+    text = Tensor("text", "BYTES", (1,), [f"{form}:no-store".encode()])
+    reply = infer(Request(f"headed{suffix}", [text], id="r-1")).expect_ok()
+    assert reply.headers["x-form"] == form
+    assert reply.headers["cache-control"] == "no-store"
+    assert reply.headers["x-count"] == "3"
+    assert reply.headers["ce-id"] == "r-1"
+    assert reply.parameters == ({} if form == "nuclio" else {"note": "n"})
+
+
+def test_a_header_that_the_server_sets_is_an_error(infer: Any, suffix: str) -> None:
+    text = Tensor("text", "BYTES", (1,), [b"bad:Content-Length"])
+    reply = infer(Request(f"headed{suffix}", [text]))
+    assert reply.status in (500, "INTERNAL")
+    assert reply.error == (
+        f'response headers of model "headed{suffix}": '
+        "the server sets 'Content-Length' itself, leave it out"
+    )
