@@ -68,6 +68,8 @@ def requests_for(definition: FunctionDefinition) -> st.SearchStrategy[Body]:
 def bad_requests_for(definition: FunctionDefinition) -> st.SearchStrategy[BadRequest]:
     """Draws requests that break one rule of the contract each. The server answers 400 to all.
 
+    Rules whose breach only warns (`contract.requests: warn`) are left out.
+
     Raises:
         ValueError: The definition declares no inputs, so there is no rule to break.
     """
@@ -75,15 +77,23 @@ def bad_requests_for(definition: FunctionDefinition) -> st.SearchStrategy[BadReq
         _broken(definition, tensor, rule, breaker)
         for tensor in definition.inputs
         for rule, (applies, breaker) in _RULES.items()
-        if applies(tensor)
+        if applies(tensor) and _is_refused(definition, rule)
     ]
     broken += [
         _broken(definition, tensor, "named axis", partial(_grow_axis, axis))
         for tensor, axis in _shared_axes(definition)
+        if _is_refused(definition, "named axis")
     ]
     if not broken:
         raise ValueError("expected a definition with inputs, got none")
     return st.one_of(broken)
+
+
+def _is_refused(definition: FunctionDefinition, rule: str) -> bool:
+    """Returns whether a request that breaks a rule is refused, not only warned of."""
+    if rule == "requested outputs" and not definition.outputs:
+        return False
+    return definition.contract.requests == "enforce" or rule not in _ONLY_WARNED_OF
 
 
 def body_of(definition: FunctionDefinition, arrays: dict[str, Array]) -> Body:
@@ -250,3 +260,7 @@ _RULES: dict[str, tuple[Callable[[TensorDefinition], bool], Breaker]] = {
     "range": (lambda tensor: _is_integer(tensor) and tensor.datatype != "UINT64", _out_of_range),
     "requested outputs": (_always, _unknown_output),
 }
+_ONLY_WARNED_OF = {
+    "missing", "unknown", "datatype", "rank", "fixed axis", "named axis", "requested outputs",
+}  # fmt: skip
+"""Rules whose breach `contract.requests: warn` lets through."""

@@ -415,6 +415,32 @@ def test_the_specs_own_model_name_goes_before_the_functions_name() -> None:
     assert parse({**DIGITALHUB, "spec": spec}).model_name == "served-name"
 
 
+def test_digitalhub_fills_in_what_its_specs_leave_out() -> None:
+    spec = {**DIGITALHUB["spec"], "inputs": [{}], "outputs": [{"name": "y"}, {"name": None}]}
+    definition = parse({**DIGITALHUB, "spec": spec})
+    assert [(t.name, t.datatype, t.shape) for t in definition.inputs] == [("input-0", "FP32", [-1])]
+    assert [tensor.name for tensor in definition.outputs] == ["y", "output-1"]
+    assert (definition.dialect, definition.project) == ("digitalhub", "p")
+    assert definition.contract.lenient == ("requests", "responses")
+
+
+@pytest.mark.parametrize(
+    ("given", "lenient"),
+    [
+        (None, ("responses",)),
+        ({"requests": "warn"}, ("requests", "responses")),
+        ({"responses": "enforce"}, ()),
+        ('{"responses": "enforce", "requests": null}', ()),
+    ],
+)
+def test_the_contract_of_a_digitalhub_spec_warns_of_responses(
+    given: Any, lenient: tuple[str, ...]
+) -> None:
+    spec = {**DIGITALHUB["spec"], "contract": given}
+    assert parse({**DIGITALHUB, "spec": spec}).contract.lenient == lenient
+    assert parse(_with(contract={})).contract.lenient == ()
+
+
 @pytest.mark.parametrize("kind", ["python", "mlflowserve", 3])
 def test_another_kind_of_digitalhub_function_is_refused(kind: Any) -> None:
     assert f'expected "openinference" with a spec, got "{kind}"' in _error(

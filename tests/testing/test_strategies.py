@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from mlserver_pyfunc.definition import parse, read
 from mlserver_pyfunc.errors import ContractError
 from mlserver_pyfunc.protocol.contract import Contract
+from mlserver_pyfunc.protocol.lenient import new_contract
 from mlserver_pyfunc.protocol.request import InferenceRequest
 from mlserver_pyfunc.testing import bad_requests_for, load, requests_for
 from mlserver_pyfunc.testing.strategies import inputs_for
@@ -100,3 +101,21 @@ def test_a_named_axis_of_another_size_is_refused(bad):
 
 
 ECHO_OUTPUTS = [tensor.name for tensor in ECHO.outputs]
+
+
+WARNED = parse(
+    {
+        "source": {"code": "def f(inputs):\n    return {}", "handler": "f"},
+        "inputs": [{"name": "x", "datatype": "INT8", "shape": [-1, 2]}],
+        "contract": {"requests": "warn", "responses": "warn"},
+    }
+)
+
+
+@quick
+@given(bad=bad_requests_for(WARNED))
+def test_bad_requests_are_those_that_are_refused_where_the_contract_warns(bad):
+    contract = new_contract("m", [t.spec for t in WARNED.inputs], [], ["requests"], lambda *_: None)
+    request = InferenceRequest.from_json(bad.body)
+    with pytest.raises(ContractError):
+        contract.decode_inputs(request.inputs)
