@@ -233,7 +233,7 @@ HALF = Tensor("fp16_any", "FP16", (2,), [1.5, -0.5])
 
 
 def test_the_server_announces_the_extension(server: ServerProcess) -> None:
-    assert server.client.get("/v2").json()["extensions"] == ["binary_tensor_data"]
+    assert "binary_tensor_data" in server.client.get("/v2").json()["extensions"]
 
 
 def test_binary_and_json_tensors_mix_in_a_request(server: ServerProcess) -> None:
