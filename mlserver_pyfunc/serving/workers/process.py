@@ -47,7 +47,7 @@ class WorkerProcess:
     """One worker process. All methods are for the event loop's thread.
 
     Attributes:
-        pid: Process id.
+        pid: Process id of its guardian, which ends as the process does.
         alive: Whether the exit has not been reported yet.
         connection: Connection to the process.
 
@@ -88,7 +88,7 @@ class WorkerProcess:
         return self._output.last_lines
 
     def kill(self, reason: str, text: str) -> None:
-        """Kills the process and its process group at once.
+        """Kills the process at once, and all that it has started.
 
         Args:
             reason: Reason for `Exit.reason`.
@@ -96,19 +96,27 @@ class WorkerProcess:
         """
         if self.alive:
             self._killed_for = self._killed_for or Exit(reason, text)
-            _kill_group(self.pid)
+            # Its guardian kills them.
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
 
     def _start(self, python: Path, on_line: Callable[[str], None]) -> int:
         reading, writing = os.pipe2(os.O_CLOEXEC)
         try:
             process = subprocess.Popen(
-                [str(python), "-I", str(_BOOTSTRAP), *map(str, self.connection.passed)],
+                [
+                    str(python),
+                    "-I",
+                    str(_BOOTSTRAP),
+                    *map(str, self.connection.passed),
+                    str(os.getpid()),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=writing,
                 stderr=writing,
                 pass_fds=self.connection.passed,
                 env=self._environment(python),
-                # A process group of its own can be killed as a whole, and gets no Ctrl-C.
+                # A session of its own gets no Ctrl-C.
                 start_new_session=True,
             )
         except BaseException:
@@ -146,7 +154,6 @@ class WorkerProcess:
             exit_ = _exit(status)
         except ChildProcessError:
             exit_ = Exit("exit", "exited (another part of the server took its exit status)")
-        _kill_group(self.pid)
         with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._exited, exit_)
         _kill_marked(self._mark)
@@ -175,13 +182,8 @@ def _exit(status: int) -> Exit:
     return Exit("signal", f"was killed by {name}{note}")
 
 
-def _kill_group(group: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, signal.SIGKILL)
-
-
 def _kill_marked(mark: str) -> None:
-    """Kills processes of a worker that left its process group: they still have its mark."""
+    """Kills processes of a worker whose guardian was killed itself: they have the worker's mark."""
     needle = f"{_MARK}={mark}".encode()
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():

@@ -63,7 +63,7 @@ def children() -> list[psutil.Process]:
     for worker in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess):
             if _is_marked(worker):
-                found += [worker, *worker.children(recursive=True)]
+                found += worker.children(recursive=True)  # `worker` is its guardian.
     return found
 
 

@@ -7,7 +7,9 @@ import json
 import logging
 import os
 import signal
+import sys
 import time
+from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +135,66 @@ def handler(x):
             await call(function, 1)
         await call(function, 0)
         await until(lambda: sleeping() == 2)  # Of the live worker.
+    await until(lambda: sleeping() == 0)
+
+
+STARTS = f"""
+import os, subprocess
+
+def start():
+    for more in ({{}}, {{"env": {{}}}}, {{"start_new_session": True}}):
+        subprocess.Popen({["sleep", f"60.{os.getpid()}"]}, **more)
+    subprocess.Popen(
+        {["sleep", f"60.{os.getpid()}"]}, start_new_session=True, env={{}}, close_fds=True
+    )
+    # Its parent is gone at once.
+    subprocess.run(["sh", "-c", "sleep 60.{os.getpid()} & exit 0"], env={{}})
+
+"""
+
+
+@pytest.mark.parametrize("end", ["os._exit(1)", "os.kill(os.getpid(), 9)", "os.kill(0, 15)"])
+async def test_no_child_outlives_its_worker(end: str) -> None:
+    code = f"{STARTS}def handler(x):\n    start()\n    {end}\n"
+    async with loaded(code) as function:
+        with pytest.raises(WorkerError):
+            await call(function, 1)
+        await until(lambda: sleeping() == 0)
+
+
+async def test_no_child_outlives_a_call_past_its_limit() -> None:
+    code = f"import time\n{STARTS}def handler(x):\n    start()\n    time.sleep(60)\n"
+    async with loaded(code, timeout=1) as function:
+        with pytest.raises(TimeLimitError):
+            await call(function, 1)
+        await until(lambda: sleeping() == 0)
+
+
+@pytest.mark.parametrize("busy", [True, False])
+async def test_no_child_outlives_a_killed_server(busy: bool, tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(
+        f"import time\n{STARTS}start()\ndef handler(x):\n    time.sleep(60 if x[0] else 0)\n"
+        "    return x\n"
+    )
+    definition = {
+        "source": {"source": "model.py", "handler": "handler"},
+        "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1]}],
+        "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1]}],
+        "serving": {"isolation": "process"},
+    }
+    (tmp_path / "function.yaml").write_text(json.dumps(definition))
+    program = (
+        "from mlserver_pyfunc.serving.local import load\n"
+        f"with load({str(tmp_path)!r}) as function:\n"
+        f"    function(x=[0.0]); print('up', flush=True); function(x=[{float(busy)}]); input()\n"
+    )
+    server = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, stdin=PIPE, stdout=PIPE
+    )
+    assert await server.stdout.readline() == b"up\n"
+    await until(lambda: sleeping() == 5)
+    server.kill()
+    await server.wait()
     await until(lambda: sleeping() == 0)
 
 
@@ -461,6 +523,7 @@ async def test_a_message_that_is_not_as_agreed_ends_its_worker_not_the_answer(
         SAY.replace("{version}", str(VERSION))
         + f"""
 import time
+from asyncio.subprocess import PIPE
 
 def handler(x):
     if x[0]:
@@ -482,6 +545,7 @@ async def test_a_message_that_is_not_as_agreed_fails_the_load(kind: Kind) -> Non
         SAY.replace("{version}", str(VERSION))
         + f"""
 import time
+from asyncio.subprocess import PIPE
 
 say({int(kind)}, "{{}}")
 time.sleep(3600)

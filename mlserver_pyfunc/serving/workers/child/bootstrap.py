@@ -16,7 +16,8 @@ from pathlib import Path
 def main() -> None:
     """Runs the worker program.
 
-    The arguments are file descriptors: SOCKET WAKEUP TOKENS INBOUND OUTBOUND.
+    The arguments are file descriptors, SOCKET WAKEUP TOKENS INBOUND OUTBOUND, and the server's
+    process id.
     """
     package = Path(__file__).resolve().parents[3]
     spec = spec_from_file_location(
@@ -27,9 +28,14 @@ def main() -> None:
     module = module_from_spec(spec)
     sys.modules["mlserver_pyfunc"] = module
     spec.loader.exec_module(module)
+    from mlserver_pyfunc.serving.workers.child import guardian
+
+    *descriptors, server = map(int, sys.argv[1:7])
+    # Before all other imports: the guardian needs none of them.
+    guardian.fork_worker(server, descriptors)
     from mlserver_pyfunc.serving.workers.child import program
 
-    program.main(*map(int, sys.argv[1:6]))
+    program.main(*descriptors)
 
 
 if __name__ == "__main__":

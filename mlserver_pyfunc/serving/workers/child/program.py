@@ -209,13 +209,12 @@ def _die_with_server(connection: int) -> None:
     """Kills this process and its children when the server is gone, whatever they are doing.
 
     The problem: a handler that computes for an hour does not read the socket, and would outlive
-    a server that was killed. PR_SET_PDEATHSIG alone does not work: the kernel sends the signal
-    when the *thread* that started the worker ends, not only the process, and it does not reach
-    the children of the worker. See `man 2 prctl`.
+    a server that was killed. The guardian (see `guardian.py`) kills it then, but may be killed
+    itself.
 
-    The solution is both that signal and a thread that waits for the server to close its end of
-    the socket. The thread then kills the whole process group. It needs the GIL for that; the
-    signal does not, so it also ends a handler that holds the GIL in C code.
+    The solution is both a signal at the guardian's death and a thread that waits for the server
+    to close its end of the socket. The thread needs the GIL; the signal does not, so it also ends
+    a handler that holds the GIL in C code. See PR_SET_PDEATHSIG in `man 2 prctl`.
     """
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
