@@ -13,7 +13,7 @@ from mlserver_pyfunc.deployment import manifests
 from mlserver_pyfunc.deployment.manifests.options import declared
 
 if TYPE_CHECKING:
-    from mlserver_pyfunc.definition.locate import Located
+    from mlserver_pyfunc.definition.folder import FunctionFolder
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -107,25 +107,31 @@ def command(platform: str, folder: Path, output: IO[str], **given: Any) -> None:
     """Print the Kubernetes objects that serve the function in FOLDER."""
     from mlserver_pyfunc.definition.folder import open_folder
 
-    located = open_folder(folder).located
-    warn(platform, located, given)
-    output.write(manifests.dump(objects(platform, located, given)))
+    opened = open_folder(folder)
+    warn(platform, opened, given)
+    output.write(manifests.dump(objects(platform, opened, given)))
 
 
-def objects(platform: str, located: Located, given: dict[str, Any]) -> list[dict[str, Any]]:
+def objects(platform: str, opened: FunctionFolder, given: dict[str, Any]) -> list[dict[str, Any]]:
     """Returns the objects of a function.
 
     Args:
         platform: One of `manifests.PLATFORMS`.
-        located: Definition of the function.
+        opened: Folder of the function.
         given: Values of the command line's options.
     """
-    return manifests.objects(platform, located.definition, located.folder, _parse(given))
+    place = opened.located.folder
+    return manifests.objects(
+        platform, opened.definition, place, _parse(given), opened.settings_file
+    )
 
 
-def warn(platform: str, located: Located, given: dict[str, Any]) -> None:
+def warn(platform: str, opened: FunctionFolder, given: dict[str, Any]) -> None:
     """Prints warnings about the objects of a function. The arguments are those of `objects`."""
-    for warning in manifests.warnings(platform, located.definition, located.folder, _parse(given)):
+    place = opened.located.folder
+    for warning in manifests.warnings(
+        platform, opened.definition, place, _parse(given), opened.settings_file
+    ):
         click.echo(f"{click.style('warning', fg='yellow', bold=True)}: {warning}", err=True)
 
 

@@ -7,7 +7,13 @@ from pathlib import Path
 
 from . import FunctionDefinition
 from .locate import Located, place_of, read_place
-from .model_settings import IMPLEMENTATION, MODEL_SETTINGS, read_settings
+from .model_settings import (
+    IMPLEMENTATION,
+    MODEL_SETTINGS,
+    NAME_VARIABLE,
+    read_settings,
+    served_name,
+)
 
 
 @dataclass(frozen=True)
@@ -16,7 +22,7 @@ class FunctionFolder:
 
     Attributes:
         located: The definition and where it was found.
-        model_name: Name in model-settings.json, else in the definition, else of the folder.
+        model_name: Name that the server gives the model too: the result of `served_name`.
         model_version: Version in model-settings.json, else in the definition, else None.
         settings_file: Path of model-settings.json; None if there is none.
     """
@@ -49,7 +55,9 @@ def open_folder(path: str | Path) -> FunctionFolder:
     settings = read_settings(settings_file) if settings_file else {}
     located = read_place(place_of(path, settings_file, settings))
     definition = located.definition
-    name = settings.get("name") or definition.model_name or located.folder.resolve().name
+    name = served_name(
+        settings, definition, settings_file.parent if settings_file else located.folder
+    )
     version = (settings.get("parameters") or {}).get("version") or definition.model_version
     return FunctionFolder(located, name, version, settings_file)
 
@@ -60,7 +68,7 @@ def environment_model(folder: Path) -> dict[str, str]:
         return {}
     opened = open_folder(folder)
     return {
-        "MLSERVER_MODEL_NAME": opened.model_name,
+        NAME_VARIABLE: opened.model_name,
         "MLSERVER_MODEL_IMPLEMENTATION": IMPLEMENTATION,
         "MLSERVER_MODEL_URI": str(folder.resolve()),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ MODEL_SETTINGS = "model-settings.json"
 SERVER_SETTINGS = "settings.json"
 IMPLEMENTATION = "mlserver_pyfunc.PyFuncRuntime"
 """Value of `implementation` in the model-settings.json of a function."""
+NAME_VARIABLE = "MLSERVER_MODEL_NAME"
+"""Variable by which KServe and Seldon Core 1 name a model."""
 
 # Seldon Core v2 writes version 3 of the model "iris" to the folder iris_3/1 and names it iris_3.
 _SELDON_NAME = re.compile(r"(.+)_\d+")
@@ -112,6 +115,31 @@ def explicit_settings(settings_file: Path | None) -> Mapping[str, Any]:
 def explicit_name(settings_file: Path | None) -> str | None:
     """Returns the `name` in model-settings.json; None if MLServer would fill it in."""
     return explicit_settings(settings_file).get("name") or None
+
+
+def given_name(settings: Mapping[str, Any]) -> str | None:
+    """Returns the name that model-settings.json or the environment gives a model.
+
+    Args:
+        settings: Content of model-settings.json, without the values that MLServer fills in.
+    """
+    return settings.get("name") or os.environ.get(NAME_VARIABLE) or None
+
+
+def served_name(settings: Mapping[str, Any], definition: FunctionDefinition, folder: Path) -> str:
+    """Returns the name that a model is served under, by the server and by every command.
+
+    The first of these wins: `name` in model-settings.json, the variable `MLSERVER_MODEL_NAME`,
+    `model_name` in the definition, the folder's name.
+
+    Args:
+        settings: Content of model-settings.json, without the values that MLServer fills in.
+        definition: The definition.
+        folder: Folder of model-settings.json; without one, folder of the definition.
+    """
+    # Not Path.resolve: MLServer does not follow links.
+    folder_name = os.path.basename(os.path.abspath(folder))
+    return given_name(settings) or definition.model_name or folder_name
 
 
 def seldon_model(settings_file: Path | None, name: str) -> str | None:

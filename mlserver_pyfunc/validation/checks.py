@@ -15,6 +15,7 @@ from mlserver_pyfunc.definition.model_settings import (
     DeclaredTensor,
     disagreements,
     parse_settings,
+    seldon_model,
 )
 from mlserver_pyfunc.definition.yaml_reader import YamlError, read_text
 from mlserver_pyfunc.errors import DefinitionError, PyFuncError
@@ -113,12 +114,13 @@ def _settings_findings(
         return
     definition = parse(document.value())
     name = settings.get("name")
-    if name and definition.model_name and name != definition.model_name:
+    by_seldon = seldon_model(file.absolute(), name or "") is not None
+    if name and not by_seldon and definition.model_name not in (None, name):
         message = f'name: "{name}", but the definition\'s model_name is "{definition.model_name}"'
         yield Finding("M203", message, file, lines.line(["name"]))
     for message in disagreements(
         definition,
-        version=(settings.get("parameters") or {}).get("version"),
+        version=None if by_seldon else (settings.get("parameters") or {}).get("version"),
         inputs=_declared(settings, "inputs"),
         outputs=_declared(settings, "outputs"),
     ):

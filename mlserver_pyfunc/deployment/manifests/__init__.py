@@ -27,7 +27,11 @@ PLATFORMS = tuple(_PLATFORMS)
 
 
 def objects(
-    platform: str, definition: FunctionDefinition, folder: Path, options: Options
+    platform: str,
+    definition: FunctionDefinition,
+    folder: Path,
+    options: Options,
+    settings_file: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Derives the objects of a function, in the order to apply them.
 
@@ -36,17 +40,22 @@ def objects(
         definition: Definition of the function.
         folder: Folder of the function: it holds the lock, and relative sources start there.
         options: What the objects depend on besides the function.
+        settings_file: Its model-settings.json, if that is not in its folder.
 
     Raises:
         ManifestError: The function or the options do not fit the platform.
         SourceError: The function's lock or local source cannot be read.
     """
     described, derive = _PLATFORMS[platform]
-    return derive(plan(described, definition, folder, options))
+    return derive(plan(described, definition, folder, options, settings_file))
 
 
 def warnings(
-    platform: str, definition: FunctionDefinition, folder: Path, options: Options
+    platform: str,
+    definition: FunctionDefinition,
+    folder: Path,
+    options: Options,
+    settings_file: Path | None = None,
 ) -> list[str]:
     """Returns warnings about the objects that `objects` derives from the same arguments.
 
@@ -54,4 +63,5 @@ def warnings(
         ManifestError: The function or the options do not fit the platform.
     """
     described, _ = _PLATFORMS[platform]
-    return list(advice.warnings(platform, plan(described, definition, folder, options)))
+    planned = plan(described, definition, folder, options, settings_file)
+    return list(advice.warnings(platform, planned))

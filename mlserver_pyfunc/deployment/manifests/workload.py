@@ -12,6 +12,7 @@ from mlserver_pyfunc.definition.model_settings import (
     SERVER_SETTINGS,
     explicit_settings,
     read_settings,
+    served_name,
 )
 from mlserver_pyfunc.deployment.image import record
 
@@ -102,7 +103,11 @@ class Workload:
 
 
 def plan(
-    platform: Platform, definition: FunctionDefinition, folder: Path, options: Options
+    platform: Platform,
+    definition: FunctionDefinition,
+    folder: Path,
+    options: Options,
+    settings_file: Path | None = None,
 ) -> Workload:
     """Decides what the options leave open.
 
@@ -112,9 +117,9 @@ def plan(
         DefinitionError: The folder's settings.json would be mounted, and is not valid.
     """
     options.refuse_for(platform.name)
-    settings = explicit_settings(folder / MODEL_SETTINGS)
-    explicit_name = settings.get("name") or None
-    model_name = explicit_name or definition.model_name or folder.resolve().name
+    settings_file = settings_file or folder / MODEL_SETTINGS
+    settings = explicit_settings(settings_file)
+    model_name = served_name(settings, definition, settings_file.parent)
     shape = _shape(platform, options)
     if shape == "storage":
         _check_settings(folder)
@@ -124,7 +129,7 @@ def plan(
         options,
         _name(platform, options, model_name),
         model_name,
-        explicit_name,
+        settings.get("name") or None,
         (settings.get("parameters") or {}).get("version") or definition.model_version,
         shape,
         _image(platform, definition, folder, options, shape),

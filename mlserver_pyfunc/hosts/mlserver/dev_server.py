@@ -25,6 +25,8 @@ from mlserver_pyfunc.deployment.server_settings import LEAN
 from mlserver_pyfunc.errors import PyFuncError
 from mlserver_pyfunc.handler.shadowing import pin_package
 
+from . import patches
+
 logger = logging.getLogger("mlserver.pyfunc")
 
 
@@ -87,6 +89,8 @@ async def serve(options: Options) -> BaseException | None:
     pin_package()
     os.environ.update(environment_model(options.folder))
     settings = _settings(options)
+    # Before the models are listed: they get their names from their definitions.
+    patches.install()
     models = await ModelRepositoryFactory.resolve_model_repository(settings).list()
     if not models:
         return PyFuncError(f"{options.folder}: no model-settings.json below could be read")

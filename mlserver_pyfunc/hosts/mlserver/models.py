@@ -73,6 +73,11 @@ def is_pyfunc(model: MLModel) -> bool:
     return hasattr(model, "model_metrics")
 
 
+def is_for_pyfunc(settings: ModelSettings) -> bool:
+    """Returns whether a model's settings ask for this runtime."""
+    return settings.implementation_.startswith(f"{_PACKAGE}.")
+
+
 def is_available(model: MLModel) -> bool:
     """Returns whether a model could run a call now."""
     return bool(model.ready and getattr(model, "available", True))
@@ -219,23 +224,6 @@ def read_definition(settings: ModelSettings) -> tuple[Located | None, str]:
     if parameters and not parameters.version:
         parameters.version = located.definition.model_version
     return located, ""
-
-
-def read_version_from_definition(stock: Any) -> Any:
-    """Gives MLServer the version of a model if only the definition says it.
-
-    Without it, a second version that only function.yaml names replaces the first one: MLServer
-    reads the version from the settings, before it creates the model, and takes it for a reload.
-    """
-
-    def _get_version(model_settings: ModelSettings) -> str | None:
-        is_ours = model_settings.implementation_.startswith(f"{_PACKAGE}.")
-        if is_ours and not stock(model_settings):
-            read_definition(model_settings)
-        version: str | None = stock(model_settings)
-        return version
-
-    return _get_version
 
 
 def keep_out_of_pool(settings: ModelSettings) -> None:

@@ -27,7 +27,7 @@ from packaging.specifiers import SpecifierSet
 
 from mlserver_pyfunc import settings
 
-from . import errors, fast_path, models, process_tuning, rest_bounds, rest_edges
+from . import errors, fast_path, models, process_tuning, repository, rest_bounds, rest_edges
 from .rest_response import ArrayData
 from .triton import routes as triton_routes
 from .triton import streams as triton_streams
@@ -262,6 +262,8 @@ _servicer = "mlserver.grpc.servicers:InferenceServicer"
 _converters = "mlserver.grpc.converters"
 _registry = "mlserver.registry"
 _data_plane = "mlserver.handlers:DataPlane"
+_handlers = "mlserver.handlers:ModelRepositoryHandlers"
+_repository = "mlserver.repository"
 
 TABLE: tuple[ProcessSetting, ...] = (
     _fix("mlserver.grpc.utils.STATUS_CODE_MAPPING", errors.extend_error_mapping, upstream=488),
@@ -273,7 +275,13 @@ TABLE: tuple[ProcessSetting, ...] = (
     _fix(f"{_registry}:SingleModelRegistry.get_model", models.name_served_versions),
     _fix("mlserver.rest.server:RESTServer.add_custom_handlers", rest_edges.answer_at_the_edges),
     _fix("mlserver.rest.requests:Request.body", rest_bounds.inflate_bodies),
-    _fix("mlserver.registry._get_version", models.read_version_from_definition),
+    _fix(f"{_repository}.repository:SchemalessModelRepository.list", repository.name_by_definition),
+    _fix(f"{_repository}.load._folder_matches", repository.accept_folder_names),
+    _fix(f"{_registry}:MultiModelRegistry.load", repository.load_in_turn),
+    _fix(f"{_registry}:SingleModelRegistry._load_model", repository.begin_again_by_definition),
+    _fix(f"{_registry}:SingleModelRegistry._reload_model", repository.begin_again_by_definition),
+    _fix(f"{_handlers}.load", repository.serve_in_turn),
+    _fix(f"{_handlers}.unload", repository.serve_in_turn),
     _fix(f"{_servicer}.ModelStreamInfer.f", allow_empty_streams, upstream=1750),
     _fix("mlserver.server:MLServer.stop", drain_on_interrupt),
     _fix("mlserver.grpc.server:GRPCServer.stop", drain_grpc_on_shutdown),

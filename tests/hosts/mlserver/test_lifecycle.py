@@ -201,15 +201,15 @@ def test_a_model_without_a_version_names_none(living: ServerProcess) -> None:
     assert rest_infer(living.client, Request("anchor", [X])).version == ""
 
 
-def test_another_name_in_the_definition_than_the_folders_is_served_with_a_warning(
+def test_a_folder_that_is_added_is_loaded_by_the_name_of_its_definition(
     living: ServerProcess, repository: Path
 ) -> None:
     folder = repository / "folder-name"
     write_model(folder, _definition(repository / "n.txt", model_name="other-name"))
     _write_code(folder, "named")
-    assert _repository(living, "folder-name", "load")[0] == 200
-    assert _ask(living, "folder-name") == "named word"
-    assert 'function "other-name" is served under the name "folder-name"' in living.log
+    assert _repository(living, "folder-name", "load")[0] == 404
+    assert _repository(living, "other-name", "load")[0] == 200
+    assert _ask(living, "other-name") == "named word"
 
 
 def _bad_source(**source: object) -> Definition:
