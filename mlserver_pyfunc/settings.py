@@ -19,6 +19,7 @@ PYTHON_DOWNLOADS = "MLSERVER_PYFUNC_PYTHON_DOWNLOADS"
 CA_BUNDLE = "MLSERVER_PYFUNC_CA_BUNDLE"
 ENVIRONMENT = "MLSERVER_PYFUNC_ENVIRONMENT"
 INIT_PARAMETERS = "MLSERVER_PYFUNC_INIT_PARAMETERS"
+REPOSITORY_API = "MLSERVER_PYFUNC_REPOSITORY_API"
 TRITON = "MLSERVER_PYFUNC_TRITON"
 """Switch: the server answers as Triton does where the clients of Triton rely on it."""
 
@@ -85,6 +86,11 @@ def fetch_timeout() -> float:
 def python_downloads() -> bool:
     """Returns whether a Python that this machine lacks may be downloaded."""
     return is_switched_on(PYTHON_DOWNLOADS)
+
+
+def repository_api() -> str:
+    """Returns who may load and unload models: `open` for all, `loopback`, or `off` for nobody."""
+    return os.environ.get(REPOSITORY_API, "").lower() or "open"
 
 
 def is_enabled(variable: str) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from mlserver_pyfunc.settings import DEFAULT_MAX_BODY
+from mlserver_pyfunc.settings import DEFAULT_MAX_BODY, REPOSITORY_API
 
 METRICS_PATH = "/metrics"
 
@@ -55,6 +55,9 @@ LEAN: Mapping[str, int] = {
 }
 """MLServer's settings by name. Settings and variables of the user win over them."""
 
+REPOSITORY_API_VARIABLES = {REPOSITORY_API: "loopback"}
+"""Variables by which only this machine may load and unload models."""
+
 LEAN_VARIABLES = {f"MLSERVER_{name.upper()}": str(value).lower() for name, value in LEAN.items()}
 """The lean settings as environment variables of MLServer."""
 
@@ -66,6 +69,7 @@ CONTAINER_VARIABLES = {
     "MLSERVER_ENVIRONMENTS_DIR": "/tmp/mlserver/envs",
     "MLSERVER_METRICS_DIR": "/tmp/mlserver/metrics",
     "MLSERVER_PYFUNC_CACHE": "/tmp/mlserver-pyfunc",
+    **REPOSITORY_API_VARIABLES,
     **LEAN_VARIABLES,
 }
 """The environment variables of every image: the stock one, and those of functions."""

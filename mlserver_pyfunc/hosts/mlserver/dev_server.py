@@ -21,7 +21,7 @@ from mlserver_pyfunc.client import CallError
 from mlserver_pyfunc.client.rest import RestClient
 from mlserver_pyfunc.definition.folder import environment_model
 from mlserver_pyfunc.definition.model_settings import SERVER_SETTINGS, read_settings, worded
-from mlserver_pyfunc.deployment.server_settings import LEAN
+from mlserver_pyfunc.deployment.server_settings import LEAN, REPOSITORY_API_VARIABLES
 from mlserver_pyfunc.errors import PyFuncError
 from mlserver_pyfunc.handler.shadowing import pin_package
 
@@ -88,6 +88,7 @@ async def serve(options: Options) -> BaseException | None:
     """
     pin_package()
     os.environ.update(environment_model(options.folder))
+    os.environ.update({**REPOSITORY_API_VARIABLES, **os.environ})
     settings = _settings(options)
     # Before the models are listed: they get their names from their definitions.
     patches.install()

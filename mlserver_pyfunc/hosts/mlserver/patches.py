@@ -27,7 +27,16 @@ from packaging.specifiers import SpecifierSet
 
 from mlserver_pyfunc import settings
 
-from . import errors, fast_path, models, process_tuning, repository, rest_bounds, rest_edges
+from . import (
+    errors,
+    fast_path,
+    models,
+    process_tuning,
+    repository,
+    repository_api,
+    rest_bounds,
+    rest_edges,
+)
 from .rest_response import ArrayData
 from .triton import routes as triton_routes
 from .triton import streams as triton_streams
@@ -284,6 +293,9 @@ TABLE: tuple[ProcessSetting, ...] = (
     _fix(f"{_handlers}.unload", repository.serve_in_turn),
     _fix(f"{_servicer}.ModelStreamInfer.f", allow_empty_streams, upstream=1750),
     _fix("mlserver.server:MLServer.stop", drain_on_interrupt),
+    _fix(f"{_servicer}.RepositoryModelLoad.f", repository_api.guard_grpc),
+    _fix(f"{_servicer}.RepositoryModelUnload.f", repository_api.guard_grpc),
+    _fix("mlserver.rest.server:RESTServer.add_custom_handlers", repository_api.guard_rest),
     _fix("mlserver.grpc.server:GRPCServer.stop", drain_grpc_on_shutdown),
     _fix(f"{_pool}._handle_worker_stop", reap_only_pool_workers, upstream=1234),
     _fix(f"{_converters}:InferTensorContentsConverter._get_contents", refuse_typed_fp16),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
 import httpx
+import psutil
 import pytest
 
 from .models import inline, tensor, write_model
@@ -19,6 +21,7 @@ from .wire import Request, Tensor, rest_infer
 WORKERS = 2
 SECONDS = 60
 CODE = """
+import socket
 import time
 
 
@@ -141,4 +144,77 @@ def test_a_load_during_the_load_at_start_leaves_one_set_of_workers(tmp_path: Pat
         assert _rest(server, "slow", "load") == "OK"
         _expect_workers(server, WORKERS)
         assert _is_served(server, "slow")
+        assert server.stop() == 0, server.log
+
+
+SWITCH = "MLSERVER_PYFUNC_REPOSITORY_API"
+# Address to listen on, and mode; then the answers to this machine by its loopback address, by
+# another address, and by loopback through a proxy.
+GUARDED = {
+    "not set": ({}, "OK", "OK", "OK"),
+    "open": ({SWITCH: "open"}, "OK", "OK", "OK"),
+    "loopback": ({SWITCH: "loopback"}, "OK", "PERMISSION_DENIED", "PERMISSION_DENIED"),
+    "off": ({SWITCH: "off"}, *["PERMISSION_DENIED"] * 3),
+    "no such mode": ({SWITCH: "yes"}, *["PERMISSION_DENIED"] * 3),
+}
+FORWARDED = {"x-forwarded-for": "127.0.0.1"}
+
+
+def _other_address() -> str:
+    """Returns an address of this machine other than loopback."""
+    for addresses in psutil.net_if_addrs().values():
+        for each in addresses:
+            if each.family is socket.AF_INET and not each.address.startswith("127."):
+                return each.address
+    pytest.skip("this machine has no address but loopback")
+
+
+def _load(server: ServerProcess, route: str, host: str, headers: Mapping[str, str]) -> str:
+    """Loads the model at an address of the server. Returns the code and the message."""
+    if route == "REST":
+        url = server.url.replace("127.0.0.1", host) + "/v2/repository/models/plain/load"
+        response = httpx.post(url, headers=dict(headers), timeout=SECONDS)
+        codes = {200: "OK", 403: "PERMISSION_DENIED"}
+        return f"{codes[response.status_code]} {response.text}"
+    with grpc.insecure_channel(server.grpc_address.replace("127.0.0.1", host)) as channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/RepositoryModelLoad")
+        try:
+            call(b"\x12\x05plain", timeout=SECONDS, metadata=tuple(headers.items()))
+        except grpc.RpcError as error:
+            return f"{error.code().name} {error.details()}"
+    return "OK"
+
+
+@pytest.mark.parametrize("case", GUARDED)
+def test_only_those_who_may_load_models(case: str, tmp_path: Path) -> None:
+    variables, *expected = GUARDED[case]
+    other = _other_address()
+    definition = inline(CODE, "handler", {"inputs": [X], "outputs": [Y]})
+    write_model(tmp_path / "models" / "plain", definition)
+    env = {"MLSERVER_HOST": "0.0.0.0", **variables}
+    with serving(tmp_path / "models", tmp_path, "plain", env=env) as server:
+        for route in ("REST", "gRPC"):
+            calls = [("127.0.0.1", {}), (other, {}), ("127.0.0.1", FORWARDED)]
+            answers = [_load(server, route, host, headers) for host, headers in calls]
+            assert [answer.split(" ")[0] for answer in answers] == expected, answers
+            for answer in answers:
+                assert answer.startswith("OK") or f"{SWITCH}=open" in answer
+        index = httpx.post(f"{server.url}/v2/repository/index".replace("127.0.0.1", other), json={})
+        assert index.json()[0]["state"] == "READY"
+        assert server.stop() == 0, server.log
+
+
+def test_a_server_that_starts_without_models_lets_others_load_them(tmp_path: Path) -> None:
+    definition = inline(CODE, "handler", {"inputs": [X], "outputs": [Y]})
+    write_model(tmp_path / "models" / "plain", definition)
+    env = {
+        "MLSERVER_HOST": "0.0.0.0",
+        "MLSERVER_LOAD_MODELS_AT_STARTUP": "false",
+        SWITCH: "loopback",
+    }
+    with serving(tmp_path / "models", tmp_path, env=env) as server:
+        server.wait_for_log("Uvicorn running on")
+        for route in ("REST", "gRPC"):
+            for _ in range(2):
+                assert _load(server, route, _other_address(), {}).startswith("OK")
         assert server.stop() == 0, server.log
