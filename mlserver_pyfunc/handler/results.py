@@ -50,9 +50,9 @@ def name_values(contract: Contract, result: Any) -> NamedValues:
         return NamedValues({next(iter(contract.outputs)): result})
     if isinstance(result, Response):
         named = name_values(contract, _nuclio_body(contract, result))
-        if result.headers:
-            headers = {"headers": _headers(contract, result.headers)}
-            named.parameters = {**named.parameters, **headers}
+        if headers := _without_content_type(result.headers):
+            sent = {"headers": _headers(contract, headers)}
+            named.parameters = {**named.parameters, **sent}
         return named
     if isinstance(result, Mapping):
         outputs = result.get("outputs")
@@ -202,6 +202,13 @@ _OWN_HEADERS = re.compile(
 )
 _MAX_HEADERS_CHARS = 4096
 """Length of all headers. gRPC clients accept 8 KiB of metadata by default."""
+
+
+def _without_content_type(headers: Any) -> Any:
+    """Drops the type of a Nuclio response's body, which most handlers for Nuclio name."""
+    if not isinstance(headers, Mapping):
+        return headers
+    return {key: value for key, value in headers.items() if str(key).lower() != "content-type"}
 
 
 def _headers(contract: Contract, headers: Any) -> dict[str, str]:

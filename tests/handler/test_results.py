@@ -211,6 +211,13 @@ def test_headers_that_no_route_can_send_are_refused(headers: Any, message: str) 
         assert message in str(caught.value)
 
 
+def test_a_nuclio_response_may_name_its_content_type() -> None:
+    result = Response({"Content-Type": "application/json"}, PROTOCOL)
+    assert "headers" not in name_values(ONE, result).parameters
+    with pytest.raises(ResponseError, match="the server sets 'Content-Type' itself"):
+        name_values(ONE, {**PROTOCOL, "parameters": {"headers": result.headers}})
+
+
 def test_headers_are_among_the_parameters() -> None:
     for result in (
         {**PROTOCOL, "parameters": {"headers": {"X-Y": 1}}},

@@ -30,7 +30,8 @@ def handler(context, event):
             "outputs": outputs}
     if "parameters" in request:
         body["parameters"] = request["parameters"]
-    return context.Response(body=json.dumps(body), status_code=200)
+    headers = {"Content-Type": "application/json"}
+    return context.Response(body=json.dumps(body), headers=headers, status_code=200)
 """
 CAPTION = """
 def handler(context, request):
