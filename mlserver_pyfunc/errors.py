@@ -12,7 +12,7 @@
           + ResponseError   500   the handler's result breaks the tensor contract
           + HandlerError    500   the handler raised any other exception
           + WorkerError     500   the worker process died during the call
-          + OverloadedError 503   the queue is full, or the function is not loaded
+          + OverloadedError 503   the queue is full, no worker starts, or no function is loaded
           + TimeLimitError  504   the call took longer than its time limit
 
 Needs only the standard library, because workers in other interpreters import it too.
@@ -133,7 +133,7 @@ class WorkerError(RequestError):
 
 
 class OverloadedError(RequestError):
-    """The queue is full, or the function is not loaded. Status 503.
+    """The queue is full, no worker can be started, or the function is not loaded. Status 503.
 
     Attributes:
         retry_after: Time in seconds after which the client should try again.

@@ -91,6 +91,7 @@ class BatchingRunner:
         self._groups: dict[Hashable, _Group] = {}
         self._full: deque[_Group] = deque()
         self._waiting = 0
+        self._closing = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._expected = 1
         self._last_sent = 0.0
@@ -105,7 +106,7 @@ class BatchingRunner:
     @property
     def accepts_calls(self) -> bool:
         """Whether a call is accepted, even if it has to wait."""
-        return self._runner.accepts_calls
+        return self._runner.accepts_calls and not self._closing
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -144,6 +145,8 @@ class BatchingRunner:
         Raises:
             RequestError: With the status to answer.
         """
+        if self._closing:
+            raise limits.not_loaded(self._contract.model_name)
         rows = batch.rows_of(call, self._contract.model_name)
         if self._waiting >= max(self._serving.max_queue, 1):
             raise self._queue_full()
@@ -166,6 +169,7 @@ class BatchingRunner:
 
     async def close(self) -> None:
         """Answers the requests that wait, then closes the runner."""
+        self._closing = True
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._drain(), limits.UNLOAD_SECONDS)
         await self._runner.close()

@@ -64,7 +64,7 @@ def loaded_versions(name: str) -> list[str]:
 
 
 def longest_call() -> float:
-    """Returns the longest time limit of a call of any model, in seconds."""
+    """Returns the longest time limit of a call, in seconds, of all models loaded so far."""
     return _longest_call
 
 

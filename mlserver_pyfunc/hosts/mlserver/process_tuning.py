@@ -18,6 +18,7 @@ from typing import Any
 from mlserver.parallel.logging import logger as pool_logger
 
 from mlserver_pyfunc.handler import shadowing
+from mlserver_pyfunc.serving import malloc
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _STOCK_THRESHOLDS = (700, 2000)
@@ -30,15 +31,16 @@ def raise_malloc_thresholds() -> str:
     Without it, a 4 MiB tensor over gRPC takes twice as long: glibc returns large blocks to the
     kernel when they are freed, and the next request fetches them again, page by page.
 
-    If a `MALLOC_` variable is set, glibc stays as it is: somebody has tuned it.
+    If a `MALLOC_` variable or a `glibc.malloc` tunable is set, glibc stays as it is: somebody has
+    tuned it.
     """
     if platform.libc_ver()[0] != "glibc":
         return "the C library is not glibc"
-    if chosen := next((name for name in os.environ if name.startswith("MALLOC_")), ""):
+    if chosen := malloc.chosen_setting(os.environ):
         return f"{chosen} is set"
     mallopt = ctypes.CDLL(None).mallopt
-    mallopt(_M_MMAP_THRESHOLD, 32 << 20)
-    mallopt(_M_TRIM_THRESHOLD, 128 << 20)
+    mallopt(_M_MMAP_THRESHOLD, malloc.MMAP_THRESHOLD)
+    mallopt(_M_TRIM_THRESHOLD, malloc.TRIM_THRESHOLD)
     return ""
 
 

@@ -45,6 +45,7 @@ class Dispatcher:
         self.active = limits.ActiveCalls()
         self.handler_info: HandlerInfo | None = None
         self.refusal = ""
+        self._closed = False
         self._contract = contract
         self._serving = serving
         self._metrics = metrics
@@ -84,8 +85,12 @@ class Dispatcher:
             reason: Reason for the errors of these calls.
         """
         self.refusal = reason
-        while self._queue:
-            self._drop(self._queue.popleft(), self._refused())
+        self._drop_waiting()
+
+    def close(self) -> None:
+        """Refuses calls that wait, and those of workers that end: the function is unloaded."""
+        self._closed = True
+        self._drop_waiting()
 
     def submit(self, call: InferenceCall) -> PendingCall[Worker]:
         """Sends a call to the least busy worker, or queues it until a worker has room.
@@ -208,6 +213,8 @@ class Dispatcher:
             )
         for other in list(self._workers):
             self._send_waiting(other)
+        if self._closed:
+            self._drop_waiting()
 
     def _free_worker(self) -> Worker | None:
         free = None
@@ -358,7 +365,13 @@ class Dispatcher:
         running = f"{calls} calls at a time (serving.workers times serving.concurrency)"
         return limits.queue_full(self._contract.model_name, running, f"{serving.max_queue}")
 
-    def _refused(self) -> OverloadedError:
+    def _drop_waiting(self) -> None:
+        while self._queue:
+            self._drop(self._queue.popleft(), self._refused())
+
+    def _refused(self) -> RequestError:
+        if self._closed:
+            return limits.not_loaded(self._contract.model_name)
         return OverloadedError(
             f'model "{self._contract.model_name}" has no worker: {self.refusal}', retry_after=5
         )

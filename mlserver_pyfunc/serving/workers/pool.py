@@ -107,7 +107,7 @@ class WorkerRunner:
 
     @property
     def accepts_calls(self) -> bool:
-        """Whether the function is not being unloaded.
+        """Whether the function is loaded, and not being unloaded.
 
         Also true in a crash loop: the error then names the reason, which MLServer's would not.
         """
@@ -181,9 +181,9 @@ class WorkerRunner:
 
     async def close(self) -> None:
         """Waits for calls in flight, then unloads and ends every worker. No process is left."""
-        await drain(self._dispatcher.active, self._model_name)
         self._closing = True
-        self._dispatcher.refuse("it is being unloaded")
+        await drain(self._dispatcher.active, self._model_name)
+        self._dispatcher.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*(worker.unload() for worker in list(self._alive)))
@@ -204,7 +204,8 @@ class WorkerRunner:
             slot.worker = None
             while not await self._restart(slot):
                 await asyncio.sleep(slot.delay)
-            self._metrics.count_exit("max_requests")
+            if not worker.ended.done():
+                self._metrics.count_exit("max_requests")
             self._dispatcher.remove(worker)
             self._run(self._retire(worker))
 
@@ -249,13 +250,14 @@ class WorkerRunner:
     def _on_exit(self, slot: _Slot, worker: Worker, exit_: Exit) -> None:
         in_call = bool(worker.calls)
         self._dispatcher.on_exit(worker, exit_)
-        if slot.worker is not worker or self._closing:
+        if worker.unloading:
             return
         self._last_exit = f"worker {worker.index} {exit_.text}"
         logger.error("%s: worker %d %s", self._model_name, worker.index, exit_.text)
-        slot.died(worker, exit_, in_call)
         self._metrics.count_exit(exit_.reason)
-        self._note_crash_loop()
+        if slot.worker is worker:  # else it reached `max_requests`, and the next one starts
+            slot.died(worker, exit_, in_call)
+            self._note_crash_loop()
 
     def _failed(self, slot: _Slot, reason: str) -> None:
         self._last_exit = reason

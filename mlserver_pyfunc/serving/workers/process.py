@@ -13,6 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlserver_pyfunc.serving import malloc
+
 from .connection import Connection
 from .log_reader import OutputReader
 from .wire.messages import Kind, Message, WireError
@@ -25,8 +27,8 @@ _SERVER_ONLY = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "VIRTUAL_ENV", "__P
 
 _MALLOC = {
     # glibc keeps freed blocks up to these sizes, so that the next result needs no new pages.
-    "MALLOC_MMAP_THRESHOLD_": str(64 * 2**20),
-    "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20),
+    "MALLOC_MMAP_THRESHOLD_": str(malloc.MMAP_THRESHOLD),
+    "MALLOC_TRIM_THRESHOLD_": str(malloc.TRIM_THRESHOLD),
 }
 
 
@@ -48,7 +50,7 @@ class WorkerProcess:
 
     Attributes:
         pid: Process id of its guardian, which ends as the process does.
-        alive: Whether the exit has not been reported yet.
+        alive: Whether the exit has not been reported yet. Until then nobody else has the id.
         connection: Connection to the process.
 
     Args:
@@ -134,8 +136,8 @@ class WorkerProcess:
         environment = {k: v for k, v in os.environ.items() if k not in _SERVER_ONLY}
         environment[_MARK] = self._mark
         environment["PATH"] = f"{python.parent}{os.pathsep}{environment.get('PATH', '')}"
-        for name, value in _MALLOC.items():
-            environment.setdefault(name, value)
+        if not malloc.chosen_setting(environment):
+            environment |= _MALLOC
         return environment
 
     def _wait(self) -> None:
@@ -146,12 +148,17 @@ class WorkerProcess:
         of it waits for any child, so it takes the exit status of our workers too (`waitpid(-1)`
         in `mlserver/parallel/registry.py`). To poll does not work: the status may be gone.
 
-        The solution: a thread blocks in `os.waitpid(pid)` from the start, so that it is usually
-        the first to get the status. If the host was faster, the exit is reported without it.
+        The solution: a thread blocks in `os.waitid` from the start, and MLServer's handler is
+        replaced by one that leaves our workers alone (`reap_only_pool_workers`). If another part
+        of the server takes the status all the same, the exit is reported without it.
+
+        The thread does not reap: until `_exited` does, the process id cannot be that of another
+        process, so that `kill` is safe.
         """
         try:
-            _, status = os.waitpid(self.pid, 0)
-            exit_ = _exit(status)
+            ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            assert ended is not None
+            exit_ = _exit(ended.si_code, ended.si_status)
         except ChildProcessError:
             exit_ = Exit("exit", "exited (another part of the server took its exit status)")
         with suppress(RuntimeError):  # the loop is closed
@@ -163,6 +170,8 @@ class WorkerProcess:
             return
         self.connection.close()
         self.alive = False
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, os.WNOHANG)
         self._output.close()
         self._on_exit(self._killed_for or exit_)
 
@@ -170,14 +179,13 @@ class WorkerProcess:
         self.kill("protocol", f"was stopped: {error}")
 
 
-def _exit(status: int) -> Exit:
-    code = os.waitstatus_to_exitcode(status)
-    if code >= 0:
-        return Exit("exit", f"exited with code {code}")
+def _exit(code: int, status: int) -> Exit:
+    if code == os.CLD_EXITED:
+        return Exit("exit", f"exited with code {status}")
     try:
-        name = signal.Signals(-code).name
+        name = signal.Signals(status).name
     except ValueError:
-        name = f"signal {-code}"
+        name = f"signal {status}"
     note = " (the kernel sends it when memory runs out)" if name == "SIGKILL" else ""
     return Exit("signal", f"was killed by {name}{note}")
 

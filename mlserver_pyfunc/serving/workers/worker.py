@@ -84,6 +84,7 @@ class Worker:
         taken_back: Number of calls that were taken back and that it has not dropped yet.
         served: Number of calls that have ended.
         since: When the worker was started, in seconds of the monotonic clock.
+        unloading: Whether the process was asked to exit, or will be.
         ended: How the process ended, once it has.
         max_requests_reached: Done once the worker has served `max_requests` calls.
         process: The worker's process.
@@ -104,6 +105,7 @@ class Worker:
         self.ended: asyncio.Future[Exit] = loop.create_future()
         self.max_requests_reached: asyncio.Future[None] = loop.create_future()
         self._loaded: asyncio.Future[HandlerInfo] = loop.create_future()
+        self.unloading = False
         self._phase = "start"
         self._logged_at = 0.0
         on_message: dict[Kind, Callable[[Message], None]] = {
@@ -122,7 +124,7 @@ class Worker:
         """Loads the function in the process.
 
         Raises:
-            LoadError: Names the phase and the cause. The process is gone.
+            LoadError: Names the phase and the cause. The process has been killed.
         """
         self.process.connection.send(Kind.LOAD, head=self.config.load_message)
         limit = self.config.init_timeout
@@ -149,6 +151,7 @@ class Worker:
 
     async def unload(self) -> None:
         """Asks the process to run the unload function and to exit; kills it at the time limit."""
+        self.unloading = True
         if not self._loaded.done():
             self.process.kill("unload", "was stopped")
         self.process.connection.send(Kind.UNLOAD)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 import sys
 
 import pytest
+
+from mlserver_pyfunc.hosts.mlserver import process_tuning
 
 PROGRAM = """
 import gc, json
@@ -42,3 +45,9 @@ def test_it_is_less_often_than_pythons_own() -> None:
 )
 def test_what_was_set_otherwise_stays(before: str, expected: list[int]) -> None:
     assert _thresholds(before)[: len(expected)] == expected
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_malloc_that_was_tuned_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.mmap_threshold=1048576")
+    assert process_tuning.raise_malloc_thresholds() == "GLIBC_TUNABLES is set"

@@ -273,6 +273,11 @@ async def test_requests_that_wait_are_answered_before_an_unload(isolation: Any) 
     async with loaded(HANDLER, **isolation) as function:
         calls = [asyncio.ensure_future(infer(function, n)) for n in range(20)]
         await asyncio.sleep(0.02)
+        closing = asyncio.ensure_future(function.close())
+        await asyncio.sleep(0)
+        with pytest.raises(OverloadedError, match="is not loaded"):
+            await infer(function, 20)
+        await closing
     answers = await asyncio.gather(*calls)
     assert [values for values, _ in answers] == [[2 * n] for n in range(20)]
 

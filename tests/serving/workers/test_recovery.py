@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from prometheus_client import REGISTRY
 
 from mlserver_pyfunc.errors import (
     HandlerError,
@@ -24,6 +26,7 @@ from mlserver_pyfunc.errors import (
     TimeLimitError,
     WorkerError,
 )
+from mlserver_pyfunc.serving.workers.process import Exit, WorkerProcess
 from mlserver_pyfunc.serving.workers.wire.messages import VERSION, Kind
 
 from .functions import DOUBLE, call, children, loaded, no_more_children, request, until, until_ready
@@ -321,6 +324,114 @@ async def test_a_worker_is_replaced_after_its_share_of_calls() -> None:
         assert "last_exit" not in function.metadata, (
             "a worker that reached max_requests is no failure"
         )
+
+
+async def test_the_death_of_a_worker_that_is_being_replaced_is_logged_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    code = """
+import pathlib, time
+
+def setup(folder):
+    while pathlib.Path(folder, "hold").exists():
+        pathlib.Path(folder, "starting").touch()
+        time.sleep(0.01)
+
+def handler(x):
+    return x
+"""
+
+    def count(reason: str) -> float:
+        labels = {"model": "subject", "version": "1", "reason": reason}
+        return REGISTRY.get_sample_value("pyfunc_worker_restarts_total", labels) or 0
+
+    more = {"init_function": "setup", "init_parameters": {"folder": str(tmp_path)}}
+    async with loaded(code, max_requests=1, timeout=250, **more) as function:
+        before = count("signal"), count("max_requests")
+        (worker,) = children()
+        (tmp_path / "hold").touch()
+        await call(function, 1)
+        await until((tmp_path / "starting").exists)
+        worker.kill()
+        await until(lambda: count("signal") > before[0])
+        assert "worker 0 was killed by SIGKILL" in function.metadata["last_exit"]
+        assert "subject: worker 0 was killed by SIGKILL" in caplog.text
+        (tmp_path / "hold").unlink()
+        await until_ready(function)
+        assert (count("signal"), count("max_requests")) == (before[0] + 1, before[1])
+        assert (await call(function, 2)).tolist() == [2]
+
+
+async def test_an_unload_refuses_calls_at_once_and_ends_those_that_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mlserver_pyfunc.serving.runner.UNLOAD_SECONDS", 0.5)
+    monkeypatch.setattr("mlserver_pyfunc.serving.workers.worker.UNLOAD_SECONDS", 0.5)
+    async with loaded(DEADLY, timeout=250) as function:
+        running = asyncio.ensure_future(call(function, 11))
+        await asyncio.sleep(0.1)
+        waiting = asyncio.ensure_future(call(function, 0))
+        await asyncio.sleep(0.1)
+        closing = asyncio.ensure_future(function.close())
+        await asyncio.sleep(0)
+        assert not function.accepts_calls
+        for refused in (call(function, 0), waiting):
+            with pytest.raises(OverloadedError, match=r'^model "subject" is not loaded$'):
+                await asyncio.wait_for(refused, 60)
+        with pytest.raises(WorkerError):
+            await running
+        await closing
+
+
+async def test_a_process_id_is_used_only_while_it_is_the_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[str] = []
+
+    def kill(pid: int, number: int) -> None:
+        if pid != process.pid:
+            send(pid, number)
+            return
+        with contextlib.suppress(psutil.NoSuchProcess):
+            seen.append(psutil.Process(pid).status())
+            return
+        seen.append("gone")
+
+    ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+    process = WorkerProcess(Path(sys.executable), {}, ended.set_result, print)
+    guardian, send = psutil.Process(process.pid), os.kill
+    os.kill(process.pid, signal.SIGKILL)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while guardian.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+    time.sleep(0.1)  # The event loop cannot report the exit yet.
+    monkeypatch.setattr(os, "kill", kill)
+    process.kill("late", "was stopped")
+    assert seen == ["zombie"]
+    await asyncio.wait_for(ended, 60)
+    process.kill("later", "was stopped")
+    assert len(seen) == 1
+    assert not psutil.pid_exists(process.pid)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "threshold"),
+    [
+        ("UNRELATED", "1", str(32 << 20)),
+        ("MALLOC_ARENA_MAX", "2", None),
+        ("GLIBC_TUNABLES", "glibc.rtld.nns=4", str(32 << 20)),
+        ("GLIBC_TUNABLES", "glibc.rtld.nns=4:glibc.malloc.arena_max=2", None),
+    ],
+)
+async def test_malloc_of_a_worker_is_tuned_unless_somebody_has(
+    name: str, value: str, threshold: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for each in [each for each in os.environ if each.startswith(("MALLOC_", "GLIBC_"))]:
+        monkeypatch.delenv(each)
+    monkeypatch.setenv(name, value)
+    async with loaded(DOUBLE):
+        (worker,) = children()
+        assert worker.environ().get("MALLOC_MMAP_THRESHOLD_") == threshold
 
 
 async def test_memory_over_the_limit_is_a_clear_error() -> None:
