@@ -64,7 +64,11 @@ def test_the_page_tells_contract_origin_and_limits(server):
 def test_the_list_links_every_version(server):
     page, _ = get(server, "/v2/playground")
     links = re.findall(r'href="(models/[^"]+)"', page)
-    assert links == ["models/gallery/versions/1/playground", "models/story/playground"]
+    assert links == [
+        "models/gallery/versions/1/playground",
+        "models/story/playground",
+        "models/table/playground",
+    ]
     for link in links:
         get(server, f"/v2/{link}")
 
