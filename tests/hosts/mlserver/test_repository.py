@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -83,9 +84,18 @@ def _at_once(
 def _expect_workers(server: ServerProcess, count: int) -> None:
     """Waits until the server has so many workers. It starts none later: all requests are over."""
     deadline = time.monotonic() + SECONDS
-    while (found := len(_workers(server))) != count:
+    while (found := _count(_workers(server))) != count:
         assert time.monotonic() < deadline, f"expected {count} workers, got {found}"
         time.sleep(0.1)
+
+
+def _count(processes: list[psutil.Process]) -> int:
+    """Counts workers. Each has a process beside it that ends what it leaves, as parent or child."""
+    parents = set()
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            parents.add(process.ppid())
+    return sum(process.pid not in parents for process in processes)
 
 
 def _is_loading(server: ServerProcess, model: str) -> bool:
