@@ -15,6 +15,7 @@ CACHE_SIZE = "MLSERVER_PYFUNC_CACHE_SIZE"
 MAX_SOURCE_SIZE = "MLSERVER_PYFUNC_MAX_SOURCE_SIZE"
 MAX_BODY = "MLSERVER_PYFUNC_MAX_BODY"
 FETCH_TIMEOUT = "MLSERVER_PYFUNC_FETCH_TIMEOUT"
+WRITE_TIMEOUT = "MLSERVER_PYFUNC_WRITE_TIMEOUT"
 PYTHON_DOWNLOADS = "MLSERVER_PYFUNC_PYTHON_DOWNLOADS"
 CA_BUNDLE = "MLSERVER_PYFUNC_CA_BUNDLE"
 ENVIRONMENT = "MLSERVER_PYFUNC_ENVIRONMENT"
@@ -73,14 +74,12 @@ def max_body() -> int:
 
 def fetch_timeout() -> float:
     """Returns the time limit of one fetch in seconds."""
-    text = os.environ.get(FETCH_TIMEOUT) or "600"
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0
-    if not 0 < seconds < float("inf"):
-        raise SourceError(f'{FETCH_TIMEOUT}: expected seconds above 0, got "{text}"')
-    return seconds
+    return _seconds(FETCH_TIMEOUT, "600")
+
+
+def write_timeout() -> float:
+    """Returns how long in seconds a client may not read before its connection is closed."""
+    return _seconds(WRITE_TIMEOUT, "30")
 
 
 def python_downloads() -> bool:
@@ -156,6 +155,17 @@ def shipped_environment() -> Path | None:
     """Returns the folder of the environment that an image contains, if any."""
     folder = os.environ.get(ENVIRONMENT)
     return Path(folder) if folder else None
+
+
+def _seconds(variable: str, default: str) -> float:
+    text = os.environ.get(variable) or default
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds < float("inf"):
+        raise SourceError(f'{variable}: expected seconds above 0, got "{text}"')
+    return seconds
 
 
 def _size(variable: str, default: str) -> int:

@@ -36,6 +36,7 @@ from . import (
     repository_api,
     rest_bounds,
     rest_edges,
+    write_limit,
 )
 from .rest_response import ArrayData
 from .triton import routes as triton_routes
@@ -292,6 +293,8 @@ TABLE: tuple[ProcessSetting, ...] = (
     _fix(f"{_handlers}.load", repository.serve_in_turn),
     _fix(f"{_handlers}.unload", repository.serve_in_turn),
     _fix(f"{_servicer}.ModelStreamInfer.f", allow_empty_streams, upstream=1750),
+    _fix(f"{_servicer}.ModelStreamInfer.f", write_limit.limit_grpc_writes),
+    _fix("uvicorn.protocols.http.flow_control:FlowControl.drain", write_limit.limit_rest_writes),
     _fix("mlserver.server:MLServer.stop", drain_on_interrupt),
     _fix(f"{_servicer}.RepositoryModelLoad.f", repository_api.guard_grpc),
     _fix(f"{_servicer}.RepositoryModelUnload.f", repository_api.guard_grpc),

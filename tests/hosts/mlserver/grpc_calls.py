@@ -7,6 +7,7 @@ function here runs in a process that does nothing else.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -71,6 +72,28 @@ def stream(
         except grpc.RpcError as error:
             return items, Reply(error.code().name, error.details())
         return items, Reply("OK")
+
+
+def stall(address: str, request: Request, until: str) -> str:
+    """Reads one item of a stream and then nothing until a file exists; returns how it ended."""
+    import grpc
+    import open_inference_grpc_pb2 as pb
+
+    with grpc.insecure_channel(address) as channel:
+        call = channel.stream_stream(
+            _METHOD + "ModelStreamInfer",
+            request_serializer=pb.ModelInferRequest.SerializeToString,
+            response_deserializer=pb.ModelInferResponse.FromString,
+        )(iter([_message(request, raw=True)]))
+        next(call)
+        while not Path(until).exists():
+            time.sleep(0.05)
+        try:
+            for _ in call:
+                pass
+        except grpc.RpcError as error:
+            return str(error.code().name)
+    return "OK"
 
 
 def infer_and_cancel(address: str, request: Request, seconds: float) -> Reply:

@@ -419,10 +419,11 @@ def test_a_signal_answers_the_requests_in_flight_then_unloads_and_exits_with_zer
         time.sleep(3)
         address = server.grpc_address
         grpc_call(grpc_calls.is_ready, address, "last")
-        # Over gRPC it is longer than the 5 s that MLServer itself gives a call.
-        request, longer = (Request("last", [Tensor("x", "FP64", (1,), [s])]) for s in (1.5, 6.5))
-        by_rest = pool.submit(rest_infer, server.client, request)
-        by_grpc = pool.submit(grpc_call, grpc_calls.infer, address, longer, True)
+        # Over gRPC it is longer than the 5 s that MLServer itself gives a call. Over REST it is
+        # longer still: MLServer stops REST when the calls over gRPC have ended.
+        request, longer = (Request("last", [Tensor("x", "FP64", (1,), [s])]) for s in (6.5, 9))
+        by_grpc = pool.submit(grpc_call, grpc_calls.infer, address, request, True)
+        by_rest = pool.submit(rest_infer, server.client, longer)
         _until_calls_run(record, 2)
         end(server)
         code = server.wait_for_end()

@@ -1,0 +1,92 @@
+"""Closes the connection or stream of a client that does not read what it asked for.
+
+A stream makes its next item when the last one is sent. If its client does not read, the stream
+would keep its slot for as long as the client likes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+import grpc
+
+from mlserver_pyfunc import settings
+
+logger = logging.getLogger("mlserver.pyfunc")
+
+
+def limit_rest_writes(stock: Any) -> Any:
+    """Closes a connection whose client does not read for the write limit.
+
+    Without it, a client that does not read its stream over REST holds a slot for ever: uvicorn
+    waits without a limit until the client has room for the next item.
+
+    uvicorn awaits this method only while more than 64 KiB are unsent. To close the connection
+    ends the response as if the client had left.
+    """
+    seconds = settings.write_timeout()
+
+    async def drain(self: Any) -> None:
+        try:
+            await asyncio.wait_for(stock(self), seconds)
+        except asyncio.TimeoutError:
+            _log("a client of REST", seconds)
+            self._transport.abort()
+            # uvicorn sets the event when it notices that the connection is gone.
+            await stock(self)
+
+    return drain
+
+
+def limit_grpc_writes(stock: Any) -> Any:
+    """Cancels a gRPC stream whose client does not read for the write limit.
+
+    Without it, a client that does not read its stream over gRPC holds a slot for ever: gRPC
+    waits without a limit until the client has room for the next item.
+
+    To cancel the task of the call ends the stream and frees its slot, but sends no status. So the
+    status is sent by a task of its own, which waits until the client reads or leaves.
+    """
+    seconds = settings.write_timeout()
+    closing: set[asyncio.Task[None]] = set()
+
+    async def f(self: Any, requests_stream: Any, context: Any) -> AsyncIterator[Any]:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+
+        def cancel() -> None:
+            _log("a client of gRPC", seconds)
+            status = loop.create_task(_send_status(context, seconds))
+            closing.add(status)
+            status.add_done_callback(closing.discard)
+            task.cancel()
+
+        async for response in stock(self, requests_stream, context):
+            # gRPC asks for the next item when it has sent this one, in the task of the call.
+            timer = loop.call_later(seconds, cancel)
+            try:
+                yield response
+            finally:
+                timer.cancel()
+
+    return f
+
+
+async def _send_status(context: Any, seconds: float) -> None:
+    # abort raises an error for the code that handles the call, which has been cancelled.
+    with suppress(Exception):
+        await context.abort(
+            grpc.StatusCode.DEADLINE_EXCEEDED,
+            f"the client has read nothing for {seconds:g} s ({settings.WRITE_TIMEOUT})",
+        )
+
+
+def _log(client: str, seconds: float) -> None:
+    logger.warning(
+        "%s has read nothing for %g s (%s): its stream is closed",
+        client, seconds, settings.WRITE_TIMEOUT,
+    )  # fmt: skip
