@@ -48,7 +48,9 @@ settings.load_profile("default")
 HEAVY = (
     "tests/client/playground/test_browser.py",
     "tests/client/playground/test_openapi.py",
+    "tests/deployment/cluster/",
     "tests/deployment/engines/",
+    "tests/deployment/platforms/",
     "tests/docs/test_benchmarks.py",
     "tests/docs/test_wheel.py",
     "tests/hosts/mlserver/test_fastpath.py",
@@ -58,9 +60,12 @@ HEAVY = (
     "tests/hosts/mlserver/test_process_tuning.py",
     "tests/hosts/mlserver/test_read_only.py",
     "tests/hosts/mlserver/test_repository.py",
+    "tests/hosts/mlserver/test_stalled_readers.py",
+    "tests/hosts/mlserver/test_triton.py",
     "tests/sources/test_s3.py",
     "tests/sources/test_served.py",
     "tests/serving/faults/",
+    "tests/serving/test_overload.py",
     "tests/testing/test_strategies.py",
 )
 # pytest-xdist runs the tests of a file in one process: they share servers. These folders go to one

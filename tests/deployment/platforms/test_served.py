@@ -58,7 +58,7 @@ def test_is_not_ready_while_init_runs_and_not_restarted_for_it(
     assert not pod.was_ready
     pod.wait_until_ready()
     # While the function loads, the server answers for itself and says no for the model.
-    assert any(answer and answer[:3] == "400" for answer in startup.answers), startup.answers
+    assert any(answer and answer[:3] == "503" for answer in startup.answers), startup.answers
     assert startup.answers[-1] is None
     assert not pod.ends
     assert pod.network.run(ask_by_rest, pod, found.rest, found.model) == OUTPUTS
