@@ -1,4 +1,4 @@
-"""A model's OpenAPI 3.1 document, from its contract."""
+"""Writes the OpenAPI 3.1 document of a model from its contract."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from mlserver_pyfunc.protocol.samples import example
 from .openapi_schemas import Schema, ref, schemas
 
 _READABLE = 1000
+"""Most elements of an example. A longer one, such as a picture, cannot be read."""
 
 _ERRORS = {
-    "400": "The request breaks the contract: the message says where, what was expected and got.",
+    "400": "The request breaks the contract. The message says what was expected and what came.",
     "422": "The body is not an inference request.",
     "500": "The handler failed, or its answer breaks the contract.",
-    "503": "Too many calls wait, or no call can run now.",
-    "504": "The call passed its time limit.",
+    "503": "Too many calls are waiting, or the model accepts no calls now.",
+    "504": "The call took longer than its time limit.",
 }
 
 
 def document(
     definition: FunctionDefinition, name: str, version: str | None = None, server: str = ""
 ) -> Schema:
-    """Describes a model's endpoints with its own tensors.
+    """Describes the endpoints of a model, with its own tensors.
 
     Args:
-        definition: Declares the tensors.
-        name: As served.
-        version: As served; None without one.
+        definition: The function's definition, which declares the tensors.
+        name: Name of the model, as served.
+        version: Version of the model, as served; None if it has none.
         server: URL of the server, or its path prefix.
     """
     base = f"/v2/models/{quote(name, safe='')}"
@@ -65,7 +66,7 @@ def _infer(definition: FunctionDefinition, name: str, operation: str) -> Schema:
         "requestBody": _request_body(definition),
         "responses": {
             "200": {
-                "description": "The outputs, checked against the contract.",
+                "description": "The outputs, which keep the contract.",
                 "content": {
                     "application/json": {
                         "schema": ref("InferenceResponse"),
@@ -92,7 +93,7 @@ def _request_body(definition: FunctionDefinition) -> Schema:
 
 
 def _examples(body: Schema, tensors: Sequence[TensorDefinition]) -> Schema:
-    """An example to be read: a picture's worth of numbers is none."""
+    """Returns the body as an example, if it is short enough to be read."""
     sizes = [math.prod(1 if size == -1 else size for size in t.shape) for t in tensors]
     return {"contract": {"value": body}} if sum(sizes) <= _READABLE else {}
 
@@ -100,14 +101,14 @@ def _examples(body: Schema, tensors: Sequence[TensorDefinition]) -> Schema:
 def _stream(name: str, operation: str) -> Schema:
     return {
         "operationId": operation,
-        "summary": f"Call {name} and get its answers as server-sent events",
+        "summary": f"Call {name} and receive its answers as server-sent events",
         "requestBody": {
             "required": True,
             "content": {"application/json": {"schema": ref("InferenceRequest")}},
         },
         "responses": {
             "200": {
-                "description": "Each event's data is an inference response, or an error.",
+                "description": "The data of each event is an inference response or an error.",
                 "content": {"text/event-stream": {"schema": ref("Event")}},
             },
             "422": _error("422"),
@@ -118,7 +119,7 @@ def _stream(name: str, operation: str) -> Schema:
 def _metadata(name: str, operation: str) -> Schema:
     return {
         "operationId": operation,
-        "summary": f"The contract of {name} and where its code came from",
+        "summary": f"Get the contract of {name} and where its code came from",
         "responses": {
             "200": {
                 "description": "The model's metadata.",
@@ -131,16 +132,16 @@ def _metadata(name: str, operation: str) -> Schema:
 def _ready(name: str, operation: str) -> Schema:
     return {
         "operationId": operation,
-        "summary": f"Whether a call of {name} could run now",
+        "summary": f"Check whether {name} accepts calls now",
         "responses": {
-            "200": {"description": "It could."},
-            "400": {"description": "It could not."},
+            "200": {"description": "It does."},
+            "400": {"description": "It does not."},
         },
     }
 
 
 def _error(status: str) -> Schema:
-    # The host answers a body that it cannot read in a form of its own.
+    # MLServer answers 422 in a form of its own if it cannot read the body.
     schema = "UnreadableRequest" if status == "422" else "Error"
     response: Schema = {
         "description": _ERRORS[status],
@@ -148,7 +149,10 @@ def _error(status: str) -> Schema:
     }
     if status == "503":
         response["headers"] = {
-            "Retry-After": {"description": "Seconds.", "schema": {"type": "string"}}
+            "Retry-After": {
+                "description": "Seconds to wait.",
+                "schema": {"type": "string"},
+            }
         }
     return response
 

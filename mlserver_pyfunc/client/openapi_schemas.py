@@ -1,4 +1,4 @@
-"""The JSON Schemas of a model's OpenAPI document: its messages, each with its own tensors."""
+"""Writes the JSON Schemas of a model's messages, for its OpenAPI document."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Schema = dict[str, Any]
 
 
 def schemas(definition: FunctionDefinition) -> Schema:
-    """A schema each of request, response, event, metadata, errors and tensors, by name."""
+    """Returns schemas by name: of request, response, event, metadata, errors and each tensor."""
     return {
         "InferenceRequest": {
             "type": "object",
             "required": ["inputs"],
             "properties": {
-                "id": {"type": "string", "description": "Comes back with the answer."},
+                "id": {"type": "string", "description": "Returned with the answer."},
                 "parameters": _PARAMETERS,
                 "inputs": _tensors(definition.inputs, "Input"),
                 "outputs": _requested(definition),
@@ -44,7 +44,7 @@ def schemas(definition: FunctionDefinition) -> Schema:
         },
         "Event": {
             "type": "object",
-            "description": "A server-sent event: `data` is a response or an error, as JSON.",
+            "description": "A server-sent event. `data` is a response or an error, as JSON.",
             "required": ["data"],
             "properties": {"data": {"type": "string", "contentMediaType": "application/json"}},
         },
@@ -56,7 +56,7 @@ def schemas(definition: FunctionDefinition) -> Schema:
         },
         "UnreadableRequest": {
             "type": "object",
-            "description": "`detail` of the host, or `error` of the runtime.",
+            "description": "`detail` if MLServer refused the body, `error` if the runtime did.",
             "anyOf": [{"required": ["detail"]}, {"required": ["error"]}],
         },
         **{f"Input_{i}": _tensor(t, is_output=False) for i, t in enumerate(definition.inputs)},
@@ -81,7 +81,7 @@ _METADATA: Schema = {
 
 
 def ref(name: str) -> Schema:
-    """Refers to one of `schemas`."""
+    """Returns a reference to one of `schemas`."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
@@ -93,7 +93,7 @@ def _one_of(tensors: Sequence[TensorDefinition], kind: str) -> Schema:
 
 
 def _tensors(tensors: Sequence[TensorDefinition], kind: str) -> Schema:
-    """Each required tensor once, in any order."""
+    """Describes a list that holds each required tensor once, in any order."""
     required = [tensor for tensor in tensors if not tensor.optional]
     schema: Schema = {
         "type": "array",
@@ -118,7 +118,7 @@ def _requested(definition: FunctionDefinition) -> Schema:
     names = [tensor.name for tensor in definition.outputs]
     return {
         "type": "array",
-        "description": "Which outputs to send; all where this is absent.",
+        "description": "Outputs to send. All are sent if this is absent.",
         "maxItems": len(names),
         "items": {
             "type": "object",
@@ -131,10 +131,10 @@ def _requested(definition: FunctionDefinition) -> Schema:
 def _tensor(tensor: TensorDefinition, *, is_output: bool) -> Schema:
     sizes = [{"type": "integer", "minimum": 0} if s == -1 else {"const": s} for s in tensor.shape]
     shape: Schema = {"type": "array", "minItems": len(sizes), "maxItems": len(sizes)}
-    shape["description"] = f"{list(tensor.shape)}, where -1 admits any size"
+    shape["description"] = f"{list(tensor.shape)}; -1 stands for any size"
     if sizes:
         shape["prefixItems"] = sizes
-        # For readers that know no prefixItems.
+        # For tools that do not know prefixItems.
         shape["items"] = {"type": "integer", "minimum": 0}
     schema: Schema = {
         "type": "object",
@@ -188,6 +188,6 @@ def _tensor_parameters(tensor: TensorDefinition) -> Schema:
         return _PARAMETERS
     content_type: Schema = {
         "enum": ["base64"],
-        "description": "Elements are base64, for bytes that are not UTF-8 text.",
+        "description": "The elements are base64. Needed for bytes that are not UTF-8 text.",
     }
     return {"type": "object", "properties": {"content_type": content_type}}
