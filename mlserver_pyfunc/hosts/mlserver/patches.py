@@ -25,6 +25,7 @@ from mlserver.types import Datatype
 from packaging.specifiers import SpecifierSet
 
 from mlserver_pyfunc import settings
+from mlserver_pyfunc.handler.shadowing import pin_package
 
 from . import errors, fast_path, models, process_tuning
 from .rest_response import ArrayData
@@ -232,7 +233,7 @@ TABLE: tuple[ProcessSetting, ...] = (
     ProcessSetting("process: gc.set_threshold", process_tuning.raise_gc_threshold, FAST_PATH),
     ProcessSetting("process: sys.stdout and sys.stderr", process_tuning.line_buffer_stdout),
     ProcessSetting('process: logger "mlserver.parallel"', process_tuning.hide_pool_warning),
-    ProcessSetting("process: sys.meta_path", process_tuning.pin_package),
+    ProcessSetting("process: sys.meta_path", pin_package),
 )
 
 

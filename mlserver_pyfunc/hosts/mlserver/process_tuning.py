@@ -16,8 +16,6 @@ import sys
 
 from mlserver.parallel.logging import logger as pool_logger
 
-from mlserver_pyfunc.handler import shadowing
-
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _STOCK_THRESHOLDS = (700, 2000)
 _GC_THRESHOLD = 20_000
@@ -67,15 +65,6 @@ def line_buffer_stdout() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError, OSError):
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-
-
-def pin_package() -> None:
-    """Finds this package again when MLServer reloads it.
-
-    Without it, a folder `mlserver_pyfunc` beside a model is imported in place of this package:
-    MLServer puts the model's folder first on `sys.path` for the reload.
-    """
-    shadowing.pin_package()
 
 
 def hide_pool_warning() -> None:

@@ -28,6 +28,7 @@ from mlserver_pyfunc.definition.model_settings import (
 )
 from mlserver_pyfunc.errors import LoadError, PyFuncError, RequestError
 from mlserver_pyfunc.serving.function import Function
+from mlserver_pyfunc.serving.limits import not_loaded
 from mlserver_pyfunc.serving.runner import logger
 
 from . import models, patches
@@ -196,7 +197,7 @@ class PyFuncRuntime(Pages, MLModel):
 
     def _loaded(self) -> Function:
         if self._function is None:
-            raise RequestError(f'model "{self.name}" is not loaded', 503)
+            raise not_loaded(self.name)
         return self._function
 
     async def _close_on_shutdown(self) -> None:
