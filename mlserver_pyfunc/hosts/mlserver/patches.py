@@ -1,8 +1,8 @@
-"""All that this runtime changes in MLServer and in the process: one table, and its `install`.
+"""The table of all that this runtime changes in MLServer and in the process, and its `install`.
 
 A patch replaces one attribute of MLServer. It is applied only to the versions of MLServer that it
-was made for, and only if the attribute is there and is called as the replacement is. Otherwise it
-is left off, one line in the log says what is lost, and the server serves all the same.
+was made for, and only if the attribute exists and takes the same parameters as the replacement.
+Otherwise it is left off, one line in the log says what is lost, and the server serves all the same.
 `mlserver-pyfunc env --patches` lists the table, and docs/design/patches.md is generated from it.
 """
 

@@ -136,7 +136,7 @@ class WorkerProcess:
         The problem: the server must know soon that a worker died, and how. asyncio's child
         watchers do not work: they need SIGCHLD, which belongs to the host. MLServer's handler
         of it waits for any child, so it takes the exit status of our workers too (`waitpid(-1)`
-        in `mlserver/parallel/registry.py`). To poll does not work: the status may be gone.
+        in `mlserver/parallel/registry.py`). Polling does not work: the status may be gone.
 
         The solution: a thread blocks in `os.waitpid(pid)` from the start, so that it is usually
         the first to get the status. If the host was faster, the exit is reported without it.
