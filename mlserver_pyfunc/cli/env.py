@@ -41,17 +41,17 @@ def command(folder: Path, prune: bool, unused: float, patches: bool, as_json: bo
     from mlserver_pyfunc.sources import lock
 
     opened = open_folder(folder)
-    held = lock.read(opened.located.folder)
-    resolved = (held.resolved if held else None) or ()
+    locked = lock.read(opened.located.folder)
+    resolved = (locked.resolved if locked else None) or ()
     made = environment.provide(opened.definition, opened.model_name, resolved)
-    needs = environment.unmet_needs(opened.definition)
+    unmet = environment.unmet_needs(opened.definition)
     if as_json:
-        facts = {"python": str(made.python), "unmet": needs, "resolved": dict(made.resolved)}
-        click.echo(json.dumps(facts, indent=2))
+        described = {"python": str(made.python), "unmet": unmet, "resolved": dict(made.resolved)}
+        click.echo(json.dumps(described, indent=2))
         return
-    for need in needs:
-        click.echo(f"not here: {need}")
-    click.echo(f"python: {made.python}{'' if needs else ' (the one that serves)'}")
+    for requirement in unmet:
+        click.echo(f"not here: {requirement}")
+    click.echo(f"python: {made.python}{'' if unmet else ' (the one that serves)'}")
     for name, version in made.resolved.items():
         click.echo(f"  {name}=={version}")
 

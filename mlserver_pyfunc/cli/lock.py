@@ -26,17 +26,17 @@ def command(folder: Path, check: bool) -> None:
         resolved = resolve(located.definition)
         click.echo(f"wrote {lock.write(located.definition, located.folder, resolved)}")
         return
-    held = lock.read(located.folder)
+    locked = lock.read(located.folder)
     renew = f"mlserver-pyfunc lock {folder} writes it"
-    if held is None or held.source is None:
+    if locked is None or locked.source is None:
         raise Failure(f"{located.folder}: no source in a function.lock", hint=renew)
     now = lock.current(located.definition, located.folder)
     changed = [
-        f"{name}: locked {getattr(held, name)}, now {getattr(now, name)}"
-        for name in type(held).model_fields
+        f"{name}: locked {old}, now {new}"
+        for name, old in locked
         # Newer versions of requirements are no change: the lock is there to keep the old ones. An
         # image has a check of its own.
-        if name not in ("resolved", "image", "origin") and getattr(held, name) != getattr(now, name)
+        if name not in ("resolved", "image", "origin") and old != (new := getattr(now, name))
     ]
     if changed:
         raise Failure("function.lock is out of date: " + "; ".join(changed), hint=renew)

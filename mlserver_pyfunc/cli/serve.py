@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -70,19 +71,17 @@ def _serve_image(folder: Path, host: str, ports: Ports, *, open_browser: bool) -
     """Runs the function's image and ends the command with it; returns if there is no image."""
     from mlserver_pyfunc.deployment.image import container
 
-    def tell(line: str) -> None:
-        click.echo(line, err=True)
-
-    runnable = container.find(folder, tell)
+    echo = partial(click.echo, err=True)
+    runnable = container.find(folder, echo)
     if runnable is None:
         return
     url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{ports.http}"
 
     def when_ready() -> None:
-        tell(f"serving {runnable.model_name}, try {url}/v2/models/{runnable.model_name}/playground")
+        echo(f"serving {runnable.model_name}, try {url}/v2/models/{runnable.model_name}/playground")
         if open_browser:
             container.open_playground(url, runnable.model_name)
 
-    tell(f"running image {runnable.reference} by {runnable.engine.name}")
+    echo(f"running image {runnable.reference} by {runnable.engine.name}")
     published = dict(zip(vars(PORTS).values(), vars(ports).values(), strict=True))
     raise SystemExit(container.run(runnable, published, host, when_ready))

@@ -1,4 +1,4 @@
-"""A model's OpenAPI 3.1 document, from its contract."""
+"""Writes the OpenAPI 3.1 document of a model from its contract."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from mlserver_pyfunc.protocol.samples import examples
 from .openapi_schemas import Schema, ref, schemas
 
 _READABLE = 1000
+"""Most elements of an example. A longer one, such as a picture, cannot be read."""
 
 _ERRORS = {
     "400": "The request cannot be read or breaks the contract: the message says where, what was "
@@ -25,12 +26,12 @@ _ERRORS = {
 def document(
     definition: FunctionDefinition, name: str, version: str | None = None, server: str = ""
 ) -> Schema:
-    """Describes a model's endpoints with its own tensors.
+    """Describes the endpoints of a model, with its own tensors.
 
     Args:
-        definition: Declares the tensors.
-        name: As served.
-        version: As served; None without one.
+        definition: The function's definition, which declares the tensors.
+        name: Name of the model, as served.
+        version: Version of the model, as served; None if it has none.
         server: URL of the server, or its path prefix.
     """
     base = f"/v2/models/{quote(name, safe='')}"
@@ -76,7 +77,7 @@ def _infer(definition: FunctionDefinition, name: str, operation: str) -> Schema:
         },
         "responses": {
             "200": {
-                "description": "The outputs, checked against the contract.",
+                "description": "The outputs, which keep the contract.",
                 "content": {
                     "application/json": {
                         "schema": ref("InferenceResponse"),
@@ -90,7 +91,7 @@ def _infer(definition: FunctionDefinition, name: str, operation: str) -> Schema:
 
 
 def _example(body: Schema, tensors: Sequence[Schema]) -> Schema:
-    """An example to be read: a picture's worth of numbers is none."""
+    """Returns the body as an example, if it is short enough to be read."""
     count = sum(len(tensor["data"]) for tensor in tensors)
     return {"contract": {"value": body}} if count <= _READABLE else {}
 
@@ -98,14 +99,14 @@ def _example(body: Schema, tensors: Sequence[Schema]) -> Schema:
 def _stream(name: str, operation: str) -> Schema:
     return {
         "operationId": operation,
-        "summary": f"Call {name} and get its answers as server-sent events",
+        "summary": f"Call {name} and receive its answers as server-sent events",
         "requestBody": {
             "required": True,
             "content": {"application/json": {"schema": ref("InferenceRequest")}},
         },
         "responses": {
             "200": {
-                "description": "Each event's data is an inference response, or an error.",
+                "description": "The data of each event is an inference response or an error.",
                 "content": {"text/event-stream": {"schema": ref("Event")}},
             },
             **{status: _error(status) for status in ("400", "404", "503")},
@@ -116,7 +117,7 @@ def _stream(name: str, operation: str) -> Schema:
 def _metadata(name: str, operation: str) -> Schema:
     return {
         "operationId": operation,
-        "summary": f"The contract of {name} and where its code came from",
+        "summary": f"Get the contract of {name} and where its code came from",
         "responses": {
             "200": {
                 "description": "The model's metadata.",
@@ -130,10 +131,10 @@ def _metadata(name: str, operation: str) -> Schema:
 def _ready(name: str, operation: str) -> Schema:
     return {
         "operationId": operation,
-        "summary": f"Whether a call of {name} could run now",
+        "summary": f"Check whether {name} accepts calls now",
         "responses": {
             "200": {
-                "description": "It could.",
+                "description": "It does.",
                 "content": {"application/json": {"schema": ref("Ready")}},
             },
             **{status: _error(status) for status in ("404", "503")},
@@ -148,7 +149,10 @@ def _error(status: str) -> Schema:
     }
     if status == "503":
         response["headers"] = {
-            "Retry-After": {"description": "Seconds.", "schema": {"type": "string"}}
+            "Retry-After": {
+                "description": "Seconds to wait.",
+                "schema": {"type": "string"},
+            }
         }
     return response
 

@@ -1,4 +1,4 @@
-"""The JSON Schemas of a model's OpenAPI document: its messages, each with its own tensors."""
+"""Writes the JSON Schemas of a model's messages, for its OpenAPI document."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Schema = dict[str, Any]
 
 
 def schemas(definition: FunctionDefinition) -> Schema:
-    """A schema each of request, response, event, metadata, errors and tensors, by name."""
+    """Returns schemas by name: of request, response, event, metadata, errors and each tensor."""
     requests_warn = definition.contract.requests == "warn"
     responses_warn = definition.contract.responses == "warn"
     return {
@@ -23,7 +23,7 @@ def schemas(definition: FunctionDefinition) -> Schema:
             "type": "object",
             "required": ["inputs"],
             "properties": {
-                "id": {"type": "string", "description": "Comes back with the answer."},
+                "id": {"type": "string", "description": "Returned with the answer."},
                 "parameters": _PARAMETERS,
                 "inputs": _tensors(definition.inputs, "Input", requests_warn),
                 "outputs": _requested(definition),
@@ -46,7 +46,7 @@ def schemas(definition: FunctionDefinition) -> Schema:
         },
         "Event": {
             "type": "object",
-            "description": "A server-sent event: `data` is a response or an error, as JSON.",
+            "description": "A server-sent event. `data` is a response or an error, as JSON.",
             "required": ["data"],
             "properties": {"data": {"type": "string", "contentMediaType": "application/json"}},
         },
@@ -94,7 +94,7 @@ _METADATA: Schema = {
 
 
 def ref(name: str) -> Schema:
-    """Refers to one of `schemas`."""
+    """Returns a reference to one of `schemas`."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
@@ -107,7 +107,7 @@ def _items(tensors: Sequence[TensorDefinition], kind: str, warn: bool) -> Schema
 
 
 def _tensors(tensors: Sequence[TensorDefinition], kind: str, warn: bool) -> Schema:
-    """Each required tensor once, in any order; any tensors where the contract only warns."""
+    """Describes a list of each required tensor once, in any order, or any if the contract warns."""
     if warn:
         return {"type": "array", "items": _items(tensors, kind, warn)}
     required = [tensor for tensor in tensors if not tensor.optional]
@@ -136,7 +136,7 @@ def _requested(definition: FunctionDefinition) -> Schema:
     name: Schema = {"type": "string"} if is_open else {"enum": names}
     return {
         "type": "array",
-        "description": "Which outputs to send; all where this is absent.",
+        "description": "Outputs to send. All are sent if this is absent.",
         **({} if is_open else {"maxItems": len(names)}),
         "items": {"type": "object", "required": ["name"], "properties": {"name": name}},
     }
@@ -145,10 +145,10 @@ def _requested(definition: FunctionDefinition) -> Schema:
 def _tensor(tensor: TensorDefinition, *, is_output: bool) -> Schema:
     sizes = [{"type": "integer", "minimum": 0} if s == -1 else {"const": s} for s in tensor.sizes]
     shape: Schema = {"type": "array", "minItems": len(sizes), "maxItems": len(sizes)}
-    shape["description"] = f"{tensor.sizes}, where -1 admits any size"
+    shape["description"] = f"{tensor.sizes}; -1 stands for any size"
     if sizes:
         shape["prefixItems"] = sizes
-        # For readers that know no prefixItems.
+        # For tools that do not know prefixItems.
         shape["items"] = {"type": "integer", "minimum": 0}
     schema: Schema = {
         "type": "object",
@@ -216,6 +216,6 @@ def _tensor_parameters(tensor: TensorDefinition) -> Schema:
         return _PARAMETERS
     content_type: Schema = {
         "enum": ["base64"],
-        "description": "Elements are base64, for bytes that are not UTF-8 text.",
+        "description": "The elements are base64. Needed for bytes that are not UTF-8 text.",
     }
     return {"type": "object", "properties": {"content_type": content_type}}

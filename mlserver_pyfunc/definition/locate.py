@@ -1,4 +1,4 @@
-"""The one search for a model's definition: of the server, of `open_folder` and of `validate`."""
+"""Finds a model's definition. The server, `open_folder` and `validate` use this one search."""
 
 from __future__ import annotations
 

@@ -214,8 +214,8 @@ class BatchingRunner:
     def _expects_no_more(self, group: _Group) -> bool:
         """Whether a batch could run now and no more requests are expected to join it.
 
-        As many requests are expected as the last batch had, because clients that wait for an
-        answer send their next request together.
+        The number of requests expected is that of the last batch: clients that got their answers
+        together send their next requests together.
         """
         if len(self._tasks) >= self._slots:
             return False

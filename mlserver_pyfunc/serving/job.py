@@ -75,7 +75,7 @@ class Job:
         The problem: a handler of a few microseconds costs less than handing its result back.
         `call_soon_threadsafe` writes to the loop's self-pipe, then the loop wakes, reads the
         pipe and runs the callback. An asyncio lock or queue does not help, because it needs
-        the same callback. To run the handler on the event loop does not
+        the same callback. Running the handler on the event loop does not
         work either: nobody knows beforehand whether this call blocks.
 
         The solution: the event loop waits on a plain lock for at most `seconds`, which is about

@@ -1,4 +1,4 @@
-// The answer: each output as a table, a chart, a picture or text; errors in the server's words.
+// Shows the answer: each output as a table, a chart, a picture or text, or the server's error.
 
 const $ = (id) => document.getElementById(id);
 
@@ -7,7 +7,8 @@ function showError(message) {
   $("error").hidden = !message;
 }
 
-// Numbers beyond 2^53 stay exact where the browser tells their source text.
+// Keeps integers beyond 2^53 exact in browsers whose JSON.parse passes a number's source text:
+// https://github.com/tc39/proposal-json-parse-with-source
 function parseAnswer(text) {
   return JSON.parse(text, (key, value, context) =>
     typeof value === "number" && !Number.isSafeInteger(value) && /^-?\d+$/.test(context?.source ?? "")
@@ -101,7 +102,7 @@ function pictureOf(output) {
   const canvas = make("canvas", { class: "picture", width, height, role: "img", "aria-label": `${output.name} as a picture` });
   const context = canvas.getContext("2d");
   const image = context.createImageData(width, height);
-  // Floats of at most 1 are taken for shares of full brightness.
+  // Floats up to 1 are shares of full brightness, as picture libraries write them.
   const most = output.data.reduce((a, b) => Math.max(a, Number(b)), 0);
   const scale = output.datatype.startsWith("FP") && most <= 1 ? 255 : 1;
   for (let i = 0; i < width * height; i++) {
@@ -113,7 +114,7 @@ function pictureOf(output) {
   return canvas;
 }
 
-// A stream's items as they come: texts run on, anything else stands one under the other.
+// Shows the items of a stream as they arrive: text in one line, anything else one below the other.
 function streamView(answerBox) {
   const text = make("div", { class: "stream" });
   const items = make("div");

@@ -1,4 +1,4 @@
-// Elements, tabs and charts: what the other parts draw with.
+// Makes elements, tabs and charts for the other scripts.
 
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -14,7 +14,7 @@ function make(tag, attributes = {}, ...children) {
 let serial = 0;
 const newId = () => `e${++serial}`;
 
-// views: [title, () => element]; an element is made when its tab is first shown.
+// Makes tabs of views, which are [title, () => element]. Makes an element when its tab is first shown.
 function tabs(label, views) {
   if (views.length === 1) return views[0][1]();
   const panel = make("div", { role: "tabpanel", id: newId(), tabindex: "0" });
@@ -58,7 +58,7 @@ function draw(tag, attributes, ...children) {
 const short = (value) =>
   typeof value === "number" && !Number.isInteger(value) ? String(Number(value.toPrecision(6))) : String(value);
 
-// series: [{name, values}], values may hold null; kind: "line" or "bar".
+// Draws series, which are {name, values}; a value may be null. kind is "line" or "bar".
 function chart(label, series, kind, unit = "") {
   const [width, height, left, right, top, bottom] = [640, 240, 64, 10, 12, 24];
   const all = series.flatMap((s) => s.values).filter((v) => Number.isFinite(v));
@@ -108,7 +108,7 @@ function chart(label, series, kind, unit = "") {
   return svg;
 }
 
-// At most 2000 points: more cannot be seen and take long to draw.
+// Keeps at most 2000 points: more cannot be seen and take long to draw.
 function thin(values) {
   const step = Math.ceil(values.length / 2000);
   return values.map((value, index) => [index, value]).filter(([index]) => index % step === 0);

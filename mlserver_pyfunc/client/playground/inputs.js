@@ -1,4 +1,4 @@
-// The request's form: one editor per declared input, each giving {shape, data, parameters}.
+// Builds the form of the request: one editor per declared input, which returns {shape, data, parameters}.
 // Elements are kept as JSON text, so that 64-bit integers keep every digit.
 
 const LIMITS = {
@@ -18,7 +18,7 @@ function randomElement(tensor) {
   return String(Math.floor(low + Math.random() * (high - low + 1)));
 }
 
-// What is no JSON value is sent as a string: the server says what is wrong with it.
+// Sends text that is no JSON value as a string, so that the server says what is wrong with it.
 function element(tensor, text) {
   if (isBytes(tensor)) return JSON.stringify(text);
   const trimmed = text.trim();
@@ -120,19 +120,19 @@ function textEditor(tensor) {
   const sizes = new Map(open.map(([, axis]) => [axis, make("input", { type: "number", min: "0", value: "1", "aria-label": `${tensor.name}, size of axis ${axis}` })]));
   const hint = isBytes(tensor) ? "One element a line." : "Numbers in row-major order, by commas or spaces.";
   const area = make("textarea", { "aria-label": tensor.name, spellcheck: "false", placeholder: hint });
-  let held = null; // what a file gave: {data, parameters}; typing takes its place
-  area.addEventListener("input", () => { held = null; });
+  let fileContent = null; // {data, parameters} of the file that was read; typing replaces it
+  area.addEventListener("input", () => { fileContent = null; });
   const shape = () => tensor.shape.map((size, axis) => (size === -1 ? Number(sizes.get(axis).value) : size));
   const setSizes = (values) => values.forEach((value, axis) => { if (sizes.has(axis)) sizes.get(axis).value = value; });
   const show = (elements) => {
     const shown = elements.slice(0, 4000).join(", ");
     area.value = elements.length > 4000 ? `${shown}, ... ${elements.length} in all` : shown;
-    held = elements.length > 4000 ? { data: elements } : null;
+    fileContent = elements.length > 4000 ? { data: elements } : null;
   };
   async function fromFile(file) {
     if (isBytes(tensor)) {
       const data = await base64Of(file);
-      held = { data: [JSON.stringify(data)], parameters: { content_type: "base64" } };
+      fileContent = { data: [JSON.stringify(data)], parameters: { content_type: "base64" } };
       area.value = `${file.name}, ${file.size} bytes`;
       setSizes(tensor.shape.map(() => 1));
       return;
@@ -152,7 +152,7 @@ function textEditor(tensor) {
   const accept = isBytes(tensor) ? "" : ".csv,.json,.txt,image/*";
   tools.append(fileButton(tensor, fromFile, accept));
   const value = () => {
-    if (held) return { shape: shape(), ...held };
+    if (fileContent) return { shape: shape(), ...fileContent };
     if (isBytes(tensor)) {
       const lines = product(shape()) === 1 ? [area.value] : area.value === "" ? [] : area.value.split("\n");
       if (open.length === 1 && tensor.shape.length === 1) sizes.get(0).value = lines.length;
@@ -167,7 +167,7 @@ function textEditor(tensor) {
   };
   const randomise = () => {
     const elements = Array.from({ length: product(shape()) }, () => randomElement(tensor));
-    held = null;
+    fileContent = null;
     if (isBytes(tensor)) area.value = elements.map((text) => JSON.parse(text)).join("\n");
     else show(elements);
   };
@@ -186,7 +186,7 @@ async function base64Of(file) {
   return btoa(text);
 }
 
-// A picture as a tensor of rows, columns and channels, at the size that the shape asks for.
+// Turns a picture into a tensor of rows, columns and channels, scaled to the declared shape.
 async function pixelsOf(file, tensor) {
   const bitmap = await createImageBitmap(file);
   const channels = [1, 3, 4].includes(tensor.shape.at(-1)) ? tensor.shape.at(-1) : 3;

@@ -1,7 +1,7 @@
-// The page: builds the form, calls the model, measures.
+// Builds the page, calls the model and measures its latency.
 
 const model = JSON.parse($("model").textContent);
-// All addresses are relative to the page's own, so any path prefix in front of it holds.
+// All addresses are relative to the page's own, so the page works behind any path prefix.
 const here = new URL(".", location.href);
 const origin = here.href.replace(/\/v2\/models\/.*$/, "");
 const editors = model.inputs.map(editor);

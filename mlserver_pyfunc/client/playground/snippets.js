@@ -1,4 +1,4 @@
-// The same call by curl, tritonclient, kserve and plain Python, made of the request on show.
+// Writes the current request as a call by curl, plain Python, tritonclient and kserve.
 
 const NUMPY = { BOOL: "bool", BYTES: "object", FP16: "float16", FP32: "float32", FP64: "float64" };
 const numpyName = (datatype) => NUMPY[datatype] ?? datatype.toLowerCase();

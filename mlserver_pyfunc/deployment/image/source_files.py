@@ -16,65 +16,14 @@ from mlserver_pyfunc.sources.safe_tree import quoted
 
 IGNORE_FILE = ".dockerignore"
 
-# A line !NAME of .dockerignore takes a file in after all.
-_IGNORED = """
-.git
-.git*
-.hg
-.svn
-.github
-__pycache__
-*.py[cod]
-*.egg-info
-.venv
-venv
-.tox
-.nox
-node_modules
-.cache
-.*_cache
-.ipynb_checkpoints
-.coverage*
-.DS_Store
-.idea
-.vscode
-*.sw[op]
-.env
-.env.*
-.envs
-.metrics
-.envrc
-.netrc
-.pypirc
-.aws
-.azure
-.config
-.docker
-.gnupg
-.kube
-.ssh
-*.key
-*.pem
-*.p12
-*.pfx
-id_rsa*
-id_ed25519*
-id_ecdsa*
-test
-tests
-test_*.py
-*_test.py
-conftest.py
-Dockerfile
-"""
 # No line of .dockerignore takes these in.
-_NEVER = """
-/.dockerignore
-/function.yaml
-/function.lock
-/model-settings.json
-/settings.json
-"""
+_NEVER = (
+    "/.dockerignore",
+    "/function.yaml",
+    "/function.lock",
+    "/model-settings.json",
+    "/settings.json",
+)
 
 
 def selected(tree: SourceTree, folder: Path) -> dict[str, Path | bytes]:
@@ -119,7 +68,8 @@ def _spec(root: Path) -> GitIgnoreSpec:
     given = root / IGNORE_FILE
     lines = given.read_text(encoding="utf-8").splitlines() if given.is_file() else []
     asked = [_anchored(line.strip()) for line in lines if not line.startswith("#")]
-    return GitIgnoreSpec.from_lines([*_IGNORED.split(), *asked, *_NEVER.split()])
+    left_out = Path(__file__).with_name("left_out.gitignore").read_text(encoding="utf-8")
+    return GitIgnoreSpec.from_lines([*left_out.splitlines(), *asked, *_NEVER])
 
 
 def _anchored(line: str) -> str:

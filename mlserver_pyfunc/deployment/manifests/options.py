@@ -98,14 +98,9 @@ class Toleration(_Model):
 class Options(_Model):
     """What a manifest depends on besides the function."""
 
-    name: Label | None = _option(
-        None, "Name of the objects.  [the name of the model, as a DNS label]"
-    )
+    name: Label | None = _option(None, "Name of the objects.  [the model's, as a DNS label]")
     namespace: Label | None = _option(
-        None,
-        "Namespace of the objects.  [that of the kubeconfig's context]",
-        "--namespace",
-        "-n",
+        None, "Namespace of the objects.  [that of the kubeconfig's context]", "--namespace", "-n"
     )
     image: Annotated[str, AfterValidator(names.image)] | None = _option(
         None, "Image to run.  [the image that the definition names, else the one built last]"
@@ -147,7 +142,7 @@ class Options(_Model):
         None, "Lower bound of autoscaling.  [1]"
     )
     max_replicas: Annotated[int, Field(ge=1)] | None = _option(
-        None, "Upper bound of autoscaling, which it turns on."
+        None, "Upper bound; turns autoscaling on."
     )
     target_cpu: Annotated[int, Field(ge=1, le=100)] = _option(
         80,
@@ -168,10 +163,7 @@ class Options(_Model):
         {}, "Environment variable. Secrets are refused.", metavar="NAME=VALUE"
     )
     secrets: dict[EnvName, SecretKey] = _option(
-        {},
-        "Environment variable from a Kubernetes Secret.",
-        "--secret",
-        metavar="NAME=SECRET/KEY",
+        {}, "Environment variable from a Kubernetes Secret.", "--secret", metavar="NAME=SECRET/KEY"
     )
     env_from: list[EnvSource] = _option(
         [],
@@ -194,10 +186,7 @@ class Options(_Model):
         {}, "Label of the nodes on which pods may run.", metavar="KEY=VALUE"
     )
     tolerations: list[Toleration] = _option(
-        [],
-        "Taint of nodes that pods tolerate.",
-        "--toleration",
-        metavar="KEY[=VALUE][:EFFECT]",
+        [], "Taint of nodes that pods tolerate.", "--toleration", metavar="KEY[=VALUE][:EFFECT]"
     )
     service_account: Name | None = _option(
         None, "Service account of the pods, with which KServe also fetches --storage-uri."

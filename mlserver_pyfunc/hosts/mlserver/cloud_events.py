@@ -40,11 +40,8 @@ class CloudEvents:
 
     def headers(self, request_id: str | None) -> dict[str, str]:
         """Returns the headers with MLServer's names."""
-        headers = self._fixed.copy()
-        if request_id:
-            for key in self._id_keys:
-                headers[key] = request_id
-        return headers
+        ids = dict.fromkeys(self._id_keys, request_id) if request_id else {}
+        return {**self._fixed, **ids}
 
     def metadata(self, request_id: str | None) -> list[tuple[str, str]]:
         """Returns the headers as gRPC sends them."""

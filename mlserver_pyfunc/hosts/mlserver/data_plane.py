@@ -30,14 +30,17 @@ class RequestParameters:
     Args:
         values: MLServer's parameters of the request; None without any.
         headers: Function that returns the HTTP headers or gRPC metadata.
+
+    Attributes:
+        cloud_events: Function that returns headers to add; None without any.
     """
 
-    __slots__ = ("_cloud_events", "_headers", "_make_headers", "_values")
+    __slots__ = ("_headers", "_make_headers", "_values", "cloud_events")
 
     def __init__(self, values: Any, headers: Callable[[], Headers]) -> None:
         self._values = values
         self._make_headers = headers
-        self._cloud_events: Callable[[], Headers] | None = None
+        self.cloud_events: Callable[[], Headers] | None = None
         self._headers: dict[str, str] | None = None
 
     @property
@@ -45,13 +48,9 @@ class RequestParameters:
         """HTTP headers or gRPC metadata of the request, with CloudEvents headers."""
         if self._headers is None:
             self._headers = dict(self._make_headers())
-            if self._cloud_events is not None:
-                self._headers.update(self._cloud_events())
+            if self.cloud_events is not None:
+                self._headers.update(self.cloud_events())
         return self._headers
-
-    def add_cloud_events(self, headers: Callable[[], Headers]) -> None:
-        """Adds headers that are made at the first access too."""
-        self._cloud_events = headers
 
     def model_dump(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Returns the request's own parameters as JSON has them."""
@@ -124,7 +123,7 @@ async def _predict(
     if request_id is None:
         request_id = payload.id = generate_uuid()
     parameters: Any = payload.parameters
-    parameters.add_cloud_events(lambda: metrics.requests.headers(request_id))
+    parameters.cloud_events = lambda: metrics.requests.headers(request_id)
     name_token = model_name_var.set(metrics.context[0])
     version_token = model_version_var.set(metrics.context[1])
     try:

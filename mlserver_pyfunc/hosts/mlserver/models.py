@@ -84,7 +84,7 @@ def is_available(model: MLModel) -> bool:
 
 
 def note_mixed_models(stock: Any) -> Any:
-    """Notes the names of which this runtime serves one version and another runtime another.
+    """Notes model names that have versions of this runtime and versions of another one.
 
     Without it, the other runtime gets requests in a form that it cannot read: `is_ours` would be
     true for the name. MLServer registers each model of any runtime by the method replaced here.

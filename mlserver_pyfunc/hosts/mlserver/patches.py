@@ -1,8 +1,8 @@
-"""All that this runtime changes in MLServer and in the process: one table, and its `install`.
+"""The table of all that this runtime changes in MLServer and in the process, and its `install`.
 
 A patch replaces one attribute of MLServer. It is applied only to the versions of MLServer that it
-was made for, and only if the attribute is there and is called as the replacement is. Otherwise it
-is left off, one line in the log says what is lost, and the server serves all the same.
+was made for, and only if the attribute exists and takes the same parameters as the replacement.
+Otherwise it is left off, one line in the log says what is lost, and the server serves all the same.
 `mlserver-pyfunc env --patches` lists the table, and docs/design/patches.md is generated from it.
 """
 
@@ -26,6 +26,7 @@ from mlserver.types import Datatype
 from packaging.specifiers import SpecifierSet
 
 from mlserver_pyfunc import settings
+from mlserver_pyfunc.handler.shadowing import pin_package
 
 from . import (
     errors,
@@ -321,7 +322,7 @@ TABLE: tuple[ProcessSetting, ...] = (
     ProcessSetting('process: logger "mlserver.grpc"', errors.log_refusals_without_traceback),
     ProcessSetting('process: logger "mlserver.parallel"', process_tuning.hide_pool_warning),
     ProcessSetting("process: trailers in uvicorn", process_tuning.drop_trailers),
-    ProcessSetting("process: sys.meta_path", process_tuning.pin_package),
+    ProcessSetting("process: sys.meta_path", pin_package),
 )
 
 

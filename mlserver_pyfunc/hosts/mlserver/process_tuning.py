@@ -17,7 +17,6 @@ from typing import Any
 
 from mlserver.parallel.logging import logger as pool_logger
 
-from mlserver_pyfunc.handler import shadowing
 from mlserver_pyfunc.serving import malloc
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -94,15 +93,6 @@ def drop_trailers() -> str:
     vars(on_headers_complete)["_drops_trailers"] = True
     setattr(HttpToolsProtocol, "on_headers_complete", on_headers_complete)  # noqa: B010
     return ""
-
-
-def pin_package() -> None:
-    """Finds this package again when MLServer reloads it.
-
-    Without it, a folder `mlserver_pyfunc` beside a model is imported in place of this package:
-    MLServer puts the model's folder first on `sys.path` for the reload.
-    """
-    shadowing.pin_package()
 
 
 def hide_pool_warning() -> None:

@@ -28,8 +28,8 @@ from mlserver_pyfunc.definition.model_settings import (
     seldon_model,
 )
 from mlserver_pyfunc.errors import LoadError, PyFuncError, RequestError
-from mlserver_pyfunc.serving import limits
 from mlserver_pyfunc.serving.function import Function
+from mlserver_pyfunc.serving.limits import not_loaded
 from mlserver_pyfunc.serving.runner import logger
 
 from . import models, patches
@@ -199,7 +199,7 @@ class PyFuncRuntime(Pages, MLModel):
 
     def _loaded(self) -> Function:
         if self._function is None:
-            raise limits.not_loaded(self.name)
+            raise not_loaded(self.name)
         return self._function
 
     async def _close_on_shutdown(self) -> None:

@@ -23,7 +23,8 @@ from .worker import Worker, WorkerConfig
 
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 30.0
-"""Delay in seconds before a failed worker is started again. It doubles with each failure."""
+"""Seconds before a failed worker is started again: the first delay, which doubles with each
+failure, up to the longest."""
 
 STABLE_SECONDS = 10.0
 """A worker that lived longer, or answered a call, is not counted as a failed start."""

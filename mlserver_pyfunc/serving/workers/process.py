@@ -146,7 +146,7 @@ class WorkerProcess:
         The problem: the server must know soon that a worker died, and how. asyncio's child
         watchers do not work: they need SIGCHLD, which belongs to the host. MLServer's handler
         of it waits for any child, so it takes the exit status of our workers too (`waitpid(-1)`
-        in `mlserver/parallel/registry.py`). To poll does not work: the status may be gone.
+        in `mlserver/parallel/registry.py`). Polling does not work: the status may be gone.
 
         The solution: a thread blocks in `os.waitid` from the start, and MLServer's handler is
         replaced by one that leaves our workers alone (`reap_only_pool_workers`). If another part
