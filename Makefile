@@ -37,7 +37,7 @@ demo: setup
 
 # Each process runs whole files of tests, in the order of the folders.
 pytest := $(bin)/python -m pytest
-parallel := -n 2 --dist loadgroup --no-loadscope-reorder
+parallel := -n 2 --dist loadfile --no-loadscope-reorder
 
 # What a newcomer runs: some minutes. ARGS chooses other tests, in one process.
 test: setup

@@ -68,9 +68,6 @@ HEAVY = (
     "tests/serving/test_overload.py",
     "tests/testing/test_strategies.py",
 )
-# pytest-xdist runs the tests of a file in one process: they share servers. These folders go to one
-# process as a whole, because their files share what takes longest to make.
-TOGETHER = ("tests/deployment/engines/",)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -79,8 +76,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         path = item.path.relative_to(ROOT).as_posix()
         if path.startswith(HEAVY):
             item.add_marker(pytest.mark.heavy)
-        group = next(filter(path.startswith, TOGETHER), path)
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.hookimpl(tryfirst=True)
