@@ -284,7 +284,7 @@ def test_axe_finds_no_barrier(page, axe, model, scheme, picture):
 
 def test_the_list_of_models(browser, server, axe):
     page = Page(browser, f"{server.url}/v2/playground")
-    assert [link.text for link in page.all("a")] == ["gallery", "iris", "story"]
+    assert [link.text for link in page.all("a")] == ["gallery", "iris", "story", "table"]
     assert_accessible(page, axe)
     page.shot("list")
     page.find("a").click()
