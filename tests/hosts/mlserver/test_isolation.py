@@ -329,7 +329,9 @@ def _workers(server: ServerProcess) -> list[psutil.Process]:
     found = []
     for child in psutil.Process(server.pid).children(recursive=True):
         try:
-            if any("bootstrap.py" in part for part in child.cmdline()):
+            # A worker is the child of its guardian, which has the same command.
+            parent = psutil.Process(child.ppid())
+            if all("bootstrap.py" in " ".join(one.cmdline()) for one in (child, parent)):
                 found.append(child)
         except psutil.Error:
             continue

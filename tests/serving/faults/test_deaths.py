@@ -143,7 +143,8 @@ def workers() -> list[psutil.Process]:
         with contextlib.suppress(psutil.Error):
             if any("bootstrap.py" in part for part in child.cmdline()):
                 found.append(child)
-    return [worker for worker in found if worker.ppid() == os.getpid()]
+    # A worker is the child of its guardian, which is ours.
+    return [one for one in found if psutil.Process(one.ppid()).ppid() == os.getpid()]
 
 
 def settle(load: Load, total: Tally, faults: int, dead_workers: int) -> None:
