@@ -80,23 +80,24 @@ def command(
 
     from mlserver_pyfunc import settings
     from mlserver_pyfunc.deployment.image import builder
+    from mlserver_pyfunc.deployment.image.options import Options
     from mlserver_pyfunc.deployment.names import BuildError
 
     if ca_bundle:
         os.environ[settings.CA_BUNDLE] = str(ca_bundle.resolve())
-    options = builder.Options(
-        engine=engine,
-        platforms=platform,
-        push=push,
-        no_cache=no_cache,
-        arguments=build_arg,
-        secrets=secret,
-        ca_bundle=ca_bundle,
-        server_image=server_image,
-        extra=engine_arg,
-        mounts=not portable,
-    )
     try:
+        options = Options(
+            engine=engine,
+            platforms=platform,
+            push=push,
+            no_cache=no_cache,
+            arguments=build_arg,
+            secrets=secret,
+            ca_bundle=ca_bundle,
+            server_image=server_image,
+            extra=engine_arg,
+            mounts=not portable,
+        )
         if output is not None:
             builder.write_context(folder, output, options)
             click.echo(f"wrote {output}")

@@ -69,6 +69,8 @@ def command(
 
 def _serve_image(folder: Path, host: str, ports: Ports, *, open_browser: bool) -> None:
     """Runs the function's image and ends the command with it; returns if there is no image."""
+    import webbrowser
+
     from mlserver_pyfunc.deployment.image import container
 
     echo = partial(click.echo, err=True)
@@ -80,7 +82,7 @@ def _serve_image(folder: Path, host: str, ports: Ports, *, open_browser: bool) -
     def when_ready() -> None:
         echo(f"serving {runnable.model_name}, try {url}/v2/models/{runnable.model_name}/playground")
         if open_browser:
-            container.open_playground(url, runnable.model_name)
+            webbrowser.open(f"{url}/v2/models/{runnable.model_name}/playground")
 
     echo(f"running image {runnable.reference} by {runnable.engine.name}")
     published = dict(zip(vars(PORTS).values(), vars(ports).values(), strict=True))

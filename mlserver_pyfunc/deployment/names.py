@@ -1,4 +1,7 @@
-"""Checks names of images, variables, secrets and platforms before they go into a command."""
+"""Checks names of images, variables, secrets and platforms before they go into a command.
+
+The functions named `checked_` raise `BuildError` if a name is not valid.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,13 @@ _HOST = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)"
 _DOMAIN = rf"(?:{_HOST}(?:\.{_HOST})*(?::[0-9]+)?|\[[0-9a-fA-F:]+\](?::[0-9]+)?)"
 _PART = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
 _NAME = rf"(?:{_DOMAIN}/)?{_PART}(?:/{_PART})*"
-_TAG = r"\w[\w.-]{0,127}"
+_TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 _DIGEST = r"sha256:[0-9a-f]{64}"
 # More than a shell allows: engines and Kubernetes take a name such as `discovery.type` too.
-_VARIABLE = r"[-._a-zA-Z][-._a-zA-Z0-9]*"
+VARIABLE = r"[-._a-zA-Z][-._a-zA-Z0-9]*"
+"""Pattern of the name of an environment variable of an image or a pod."""
+BASE = rf"{_NAME}(?::{_TAG})?(?:@{_DIGEST})?"
+"""Pattern of the name of an image that exists, with a tag, a digest or both."""
 
 
 class BuildError(PyFuncError):
@@ -21,12 +27,8 @@ class BuildError(PyFuncError):
 
 
 def checked_image(name: str) -> str:
-    """Returns a name to tag an image with, `registry/name:tag`. The default tag is `latest`.
-
-    Raises:
-        BuildError: The name is not valid.
-    """
-    match = re.fullmatch(rf"({_NAME})(:{_TAG})?", name, re.ASCII)
+    """Returns a name to tag an image with, `registry/name:tag`. The default tag is `latest`."""
+    match = re.fullmatch(rf"({_NAME})(:{_TAG})?", name)
     if match is None or len(match[1]) > 255:
         hint = ", in lower case" if name != name.lower() else ""
         raise BuildError(f'image: expected "registry/name:tag"{hint}, got "{name}"')
@@ -34,27 +36,19 @@ def checked_image(name: str) -> str:
 
 
 def checked_base(name: str) -> str:
-    """Returns the name of an image to build on, with a tag, a digest or both.
-
-    Raises:
-        BuildError: The name is not valid.
-    """
-    if not re.fullmatch(rf"{_NAME}(?::{_TAG})?(?:@{_DIGEST})?", name, re.ASCII):
+    """Returns the name of an image to build on, with a tag, a digest or both."""
+    if not re.fullmatch(BASE, name):
         raise BuildError(f'base image: expected "registry/name:tag" or "name@digest", got "{name}"')
     return name
 
 
 def is_variable(name: str) -> bool:
     """Tells whether an image or a pod can have an environment variable of that name."""
-    return re.fullmatch(_VARIABLE, name) is not None
+    return re.fullmatch(VARIABLE, name) is not None
 
 
 def checked_platforms(text: str) -> str:
-    """Returns a list of platforms to build for, such as `linux/amd64,linux/arm64`.
-
-    Raises:
-        BuildError: An entry is not a platform.
-    """
+    """Returns a list of platforms to build for, such as `linux/amd64,linux/arm64`."""
     for platform in text.split(","):
         if not re.fullmatch(r"linux/[a-z0-9_]+(?:/v[0-9]+)?", platform):
             raise BuildError(f'platform: expected, for example, "linux/arm64", got "{platform}"')
@@ -62,11 +56,7 @@ def checked_platforms(text: str) -> str:
 
 
 def checked_secret(text: str) -> str:
-    """Returns the id of a secret in the form of engines, `id=NAME,src=FILE`.
-
-    Raises:
-        BuildError: The text does not have that form.
-    """
+    """Returns the id of a secret in the form of engines, `id=NAME,src=FILE`."""
     match = re.fullmatch(r"id=([\w.-]+)(?:,(?:type=\w+|(?:src|source|env)=[^,]+))*", text)
     if match is None:
         raise BuildError(f'secret: expected "id=NAME,src=FILE", got "{text}"')
@@ -74,11 +64,7 @@ def checked_secret(text: str) -> str:
 
 
 def checked_argument(text: str) -> str:
-    """Returns the name of a build argument, `NAME=VALUE`, or `NAME` for a variable of this process.
-
-    Raises:
-        BuildError: The text does not have that form.
-    """
+    """Returns the name of a build argument, `NAME=VALUE`, or `NAME` for one of this process."""
     name, _, _ = text.partition("=")
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise BuildError(f'build argument: expected "NAME=VALUE", got "{text}"')

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,13 @@ from mlserver_pyfunc.definition.model_settings import (
     SERVER_SETTINGS,
     read_settings,
 )
-from mlserver_pyfunc.deployment.names import BuildError, checked_base
+from mlserver_pyfunc.deployment.names import (
+    BuildError,
+    checked_argument,
+    checked_base,
+    checked_platforms,
+    checked_secret,
+)
 from mlserver_pyfunc.deployment.server_settings import CONTAINER_VARIABLES
 from mlserver_pyfunc.sources import SourceTree, lock
 from mlserver_pyfunc.sources.digest import file_sha256, tree_sha256
@@ -29,6 +34,7 @@ from mlserver_pyfunc.sources.uri import checked_scheme
 
 from . import dockerfile, requirements, source_files, wheel
 from .dockerfile import Recipe
+from .options import Options
 
 SOURCE = "source"
 _PORTS = ("host", "http_port", "grpc_port", "metrics_port", "model_repository_root")
@@ -37,39 +43,20 @@ _LATEST = 10**9
 _LABEL = "io.mlserver-pyfunc"
 
 
-@dataclass(frozen=True)
-class Options:
-    """What a context depends on besides the function.
-
-    Attributes:
-        platforms: Platforms to build for; None for the platform of this machine.
-        server_image: Image whose Python runs the server if MLServer cannot run on the function's.
-        arguments: Names of build arguments.
-        secrets: Ids of secrets.
-        mounts: Whether the engine has secret and cache mounts.
-        epoch: SOURCE_DATE_EPOCH, which becomes the time of every file; None if it is not set.
-    """
-
-    platforms: str | None = None
-    server_image: str = f"python:{requirements.DEFAULT_PYTHON}-slim"
-    arguments: Sequence[str] = ()
-    secrets: Sequence[str] = ()
-    mounts: bool = True
-    epoch: int | None = None
-
-
 def write(opened: FunctionFolder, target: Path, options: Options) -> None:
-    """Writes the build context of a function.
-
-    Args:
-        opened: Folder of the function.
-        target: An empty folder, or one that does not exist yet.
-        options: What the context depends on besides.
+    """Writes the build context of a function into an empty folder, or one that is not there yet.
 
     Raises:
-        PyFuncError: A settings file is not valid, the source differs from its lock, or no versions
-            satisfy the requirements.
+        PyFuncError: An option or a settings file is not valid, the source differs from its lock, or
+            no versions satisfy the requirements.
     """
+    if options.platforms:
+        checked_platforms(options.platforms)
+    if options.secrets and not options.mounts:
+        raise BuildError(
+            "secrets and a CA bundle need mounts, which neither --portable nor docker's old "
+            "builder has: install docker's buildx plugin, podman or buildah"
+        )
     definition, folder = opened.definition, opened.located.folder
     settings = _settings(opened)
     tree = lock.fetch_locked(definition, folder)
@@ -77,8 +64,7 @@ def write(opened: FunctionFolder, target: Path, options: Options) -> None:
     installed = requirements.resolve(definition, locked.resolved or (), options.platforms)
     target.mkdir(parents=True, exist_ok=True)
     _copy(source_files.selected(tree, folder), target / SOURCE)
-    inside = _inside(definition, tree)
-    _write_function(inside, tree, settings, target)
+    _write_function(_inside(definition, tree), tree, settings, target)
     for name in definition.serving.samples:
         if (folder / name).is_file():
             sample = target / "function" / name
@@ -120,8 +106,8 @@ def _recipe(
         env=definition.build.env,
         settings={**CONTAINER_VARIABLES, "MLSERVER_MODEL_NAME": opened.model_name},
         labels=_labels(opened, tree),
-        arguments=options.arguments,
-        secrets=options.secrets,
+        arguments=[checked_argument(argument) for argument in options.arguments],
+        secrets=[checked_secret(secret) for secret in options.secrets],
         mounts=options.mounts,
     )
 
@@ -161,7 +147,7 @@ def _inside(definition: FunctionDefinition, tree: SourceTree) -> FunctionDefinit
     """Returns the definition for the image, whose source is the folder beside it."""
     given = definition.source
     handlers = {
-        name: _pathed(value, tree.module)
+        name: value if ":" in value or tree.module is None else f"{tree.module}:{value}"
         for name in ("handler", "init_function", "unload_function")
         if (value := getattr(given, name)) is not None
     }
@@ -173,10 +159,6 @@ def _inside(definition: FunctionDefinition, tree: SourceTree) -> FunctionDefinit
             "build": type(definition.build)(),
         }
     )
-
-
-def _pathed(handler: str, module: str | None) -> str:
-    return handler if ":" in handler or module is None else f"{module}:{handler}"
 
 
 def _write_function(

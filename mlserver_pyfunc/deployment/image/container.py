@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import threading
-import webbrowser
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,12 +30,7 @@ class Runnable:
 def find(folder: Path, tell: Callable[[str], None]) -> Runnable | None:
     """Finds the image to run for a folder; None if the source is to be served.
 
-    Args:
-        folder: Folder given to `serve`.
-        tell: Called with a line that says why an existing image cannot be used.
-
-    Raises:
-        PyFuncError: The definition or the lock cannot be read.
+    `tell` is called with a line that says why an existing image cannot be used.
     """
     try:
         opened = open_folder(folder)
@@ -46,7 +40,7 @@ def find(folder: Path, tell: Callable[[str], None]) -> Runnable | None:
     found = record.recorded(opened.definition, opened.located.folder)
     if found is None:
         return None
-    if found.stale:
+    if found.why:
         tell(
             f"image {found.reference} is stale ({found.why}): serving from source; "
             "mlserver-pyfunc build renews it"
@@ -63,16 +57,10 @@ def find(folder: Path, tell: Callable[[str], None]) -> Runnable | None:
 def run(
     runnable: Runnable, ports: Mapping[int, int], host: str, when_ready: Callable[[], None]
 ) -> int:
-    """Runs an image in the foreground until it ends, or a signal ends it.
+    """Runs an image in the foreground until it ends, or a signal ends it; returns its exit code.
 
-    Args:
-        runnable: The image and its engine.
-        ports: Ports of the host, by port of the container.
-        host: Address to publish the ports on.
-        when_ready: Called as soon as the function can be called.
-
-    Returns:
-        The exit code of the engine's command.
+    `ports` has the ports of the host by port of the container, published on the address `host`.
+    `when_ready` is called as soon as the function can be called.
     """
     command = runnable.engine.run_command(runnable.reference, ports, host)
     process = subprocess.Popen(command)
@@ -93,11 +81,6 @@ def run(
         signal.signal(signal.SIGTERM, previous)
         ended.set()
         waiting.join()
-
-
-def open_playground(url: str, model_name: str) -> None:
-    """Opens a function's playground in the browser."""
-    webbrowser.open(f"{url}/v2/models/{model_name}/playground")
 
 
 def _await_ready(url: str, ended: threading.Event, when_ready: Callable[[], None]) -> None:

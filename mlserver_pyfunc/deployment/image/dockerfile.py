@@ -27,50 +27,27 @@ _FILE_VARIABLES = {"netrc": "NETRC", "pip.conf": "PIP_CONFIG_FILE", "uv.toml": "
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a Dockerfile depends on.
-
-    Attributes:
-        base: Image to build on.
-        python: Version of the base's Python.
-        server_image: Image whose /usr/local holds the server's Python; None if the server runs on
-            the Python of the base.
-        server_python: Version of the server's Python.
-        own: Whether the function has an environment of its own.
-        requirements: Whether anything is installed for the function.
-        hashed: Whether every requirement of the function has a hash.
-        wheel: File name of this package's wheel.
-        instructions: Shell commands that run first.
-        env: Variables that the function's definition sets.
-        settings: Variables of the server.
-        labels: Labels of the image.
-        arguments: Names of build arguments.
-        secrets: Ids of secrets that every step may read.
-        mounts: Whether the engine has secret and cache mounts.
-    """
+    """What a Dockerfile depends on."""
 
     base: str
     python: str
-    server_image: str | None
+    server_image: str | None  # its /usr/local has the server's Python; None: the base has it
     server_python: str
-    own: bool
-    requirements: bool
-    hashed: bool
-    wheel: str
-    instructions: Sequence[str] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
-    settings: Mapping[str, str] = field(default_factory=dict)
+    own: bool  # whether the function has an environment of its own
+    requirements: bool  # whether anything is installed for the function
+    hashed: bool  # whether every requirement of the function has a hash
+    wheel: str  # file name of this package's wheel
+    instructions: Sequence[str] = ()  # shell commands that run first
+    env: Mapping[str, str] = field(default_factory=dict)  # of the definition
+    settings: Mapping[str, str] = field(default_factory=dict)  # variables of the server
     labels: Mapping[str, str] = field(default_factory=dict)
-    arguments: Sequence[str] = ()
-    secrets: Sequence[str] = ()
+    arguments: Sequence[str] = ()  # names of build arguments
+    secrets: Sequence[str] = ()  # ids of secrets that every step may read
     mounts: bool = True
 
 
 def render(recipe: Recipe) -> str:
-    """Returns the text of the Dockerfile.
-
-    Raises:
-        BuildError: A value cannot be written in a Dockerfile.
-    """
+    """Returns the text of the Dockerfile, or raises `BuildError` if a value cannot be in one."""
     import jinja2
 
     # Without HTML's escapes: `pairs` and `one_command` quote as a Dockerfile needs it.
@@ -96,11 +73,7 @@ def render(recipe: Recipe) -> str:
 
 
 def _quoted(value: str, where: str) -> str:
-    """Quotes a value of ENV or LABEL.
-
-    Raises:
-        BuildError: The value has a line end or another control character.
-    """
+    """Quotes a value of ENV or LABEL."""
     if any(ord(character) < 32 or ord(character) == 127 for character in value):
         raise BuildError(f"{where}: a Dockerfile takes no line ends or control characters")
     return '"' + re.sub(r'(["\\$])', r"\\\1", value) + '"'

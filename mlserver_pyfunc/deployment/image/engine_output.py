@@ -26,10 +26,7 @@ _BLOCK_END = "------"
 
 
 def run(command: Sequence[str], variables: Mapping[str, str] | None = None) -> str:
-    """Runs an engine, and shows its output on standard error as it comes.
-
-    Returns:
-        The last 400 lines of output.
+    """Runs an engine, shows its output on standard error, and returns its last 400 lines.
 
     Raises:
         BuildError: The command failed. The message names the step that failed.

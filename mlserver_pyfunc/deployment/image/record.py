@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,59 +18,39 @@ from mlserver_pyfunc.definition.model_settings import MODEL_SETTINGS, SERVER_SET
 from mlserver_pyfunc.sources import lock
 from mlserver_pyfunc.sources.uri import checked_scheme
 
-from . import source_files as image_source
+from . import source_files, wheel
 
 RECIPE = 1
 """Version of the build. Raise it if the build makes another image from equal inputs."""
 
-_DISTRIBUTION = "mlserver-pyfunc"
-
 
 @dataclass(frozen=True)
 class Image:
-    """A function's image.
+    """A function's image."""
 
-    Attributes:
-        reference: `name@sha256:...` if the image was pushed, else `name:tag`.
-        stale: Whether the function has changed since the build.
-        why: What changed, in a few words; empty if nothing did.
-        id: Id of the image in the engine that built it.
-    """
-
-    reference: str
-    stale: bool = False
-    why: str = ""
-    id: str | None = None
+    reference: str  # name@sha256:... if the image was pushed, else name:tag
+    why: str = ""  # what changed since the build, in a few words; empty if nothing did
+    id: str | None = None  # its id in the engine that built it
 
 
 def recorded(definition: FunctionDefinition, folder: Path) -> Image | None:
-    """Returns the image that the definition names, else the image built last, else None.
-
-    Args:
-        definition: Definition of the function. An image that it names is never stale.
-        folder: Folder of the definition, with the lock.
-
-    Raises:
-        SourceError: The lock is not valid, or a local source cannot be read.
-    """
+    """Returns the image that the definition names, never stale, else the one built last."""
     if definition.image:
         return Image(definition.image)
     locked = lock.read(folder)
     if locked is None or locked.image is None:
         return None
     record = locked.image
-    changed = differences(record.inputs, inputs(definition, folder))
+    before, now = record.inputs, inputs(definition, folder)
+    changed = [name for name in {**now, **before} if before.get(name) != now.get(name)]
     why = f"{' and '.join(changed)} changed since it was built" if changed else ""
-    return Image(_reference(record), bool(changed), why, record.id)
+    return Image(_reference(record), why, record.id)
 
 
 def inputs(definition: FunctionDefinition, folder: Path) -> dict[str, str]:
     """Returns the SHA-256 of each part that goes into a function's image, by the part's name.
 
     Uses no network: the digest of a remote source comes from the lock.
-
-    Raises:
-        SourceError: The lock is not valid, or a local source cannot be read.
     """
     locked = lock.read(folder) or lock.Lock()
     parts = {
@@ -79,21 +58,16 @@ def inputs(definition: FunctionDefinition, folder: Path) -> dict[str, str]:
         "settings": {name: _text(folder / name) for name in (MODEL_SETTINGS, SERVER_SETTINGS)},
         "source": _source(definition.source, folder, locked),
         "resolved requirements": locked.resolved,
-        _DISTRIBUTION: [metadata.version(_DISTRIBUTION), RECIPE],
+        wheel.DISTRIBUTION: [wheel.version(), RECIPE],
     }
     return {name: _sha256(value) for name, value in parts.items()}
-
-
-def differences(before: dict[str, str], now: dict[str, str]) -> list[str]:
-    """Returns the names of the parts whose digests differ."""
-    return [name for name in {**now, **before} if before.get(name) != now.get(name)]
 
 
 def _source(source: SourceDefinition, folder: Path, locked: lock.Lock) -> Any:
     if not source.is_inline and checked_scheme(source.source or "") not in ("", "file"):
         return [locked.commit, locked.sha256, locked.tree_sha256]
     tree = sources.fetch(source, folder)
-    return image_source.sha256(image_source.selected(tree, folder))
+    return source_files.sha256(source_files.selected(tree, folder))
 
 
 def _reference(record: lock.ImageRecord) -> str:

@@ -32,24 +32,14 @@ _UV_PLATFORMS = {"linux/amd64": "x86_64-manylinux_2_28", "linux/arm64": "aarch64
 
 @dataclass(frozen=True)
 class Installed:
-    """What an image has installed.
+    """What an image has installed."""
 
-    Attributes:
-        python: Python version of the function.
-        server_python: Python version of the server.
-        server: Requirements file of the server's environment, with exact versions.
-        function: Requirements file of the function, with exact versions: on top of the server's, or
-            for an environment of its own.
-        own: Whether the function has an environment of its own.
-        given: Requirements that this environment satisfies, as the definition writes them.
-    """
-
-    python: str
+    python: str  # version of the function's Python
     server_python: str
-    server: str
-    function: str
-    own: bool
-    given: Sequence[str] = ()
+    server: str  # requirements file of the server's environment, with exact versions
+    function: str  # requirements file of the function, on top of the server's or on its own
+    own: bool  # whether the function has an environment of its own
+    given: Sequence[str] = ()  # requirements that this one meets, as the definition writes them
 
 
 def resolve(
@@ -57,10 +47,7 @@ def resolve(
 ) -> Installed:
     """Finds the versions to install in an image.
 
-    Args:
-        definition: Definition of the function.
-        locked: Exact versions from the lock.
-        platforms: Platforms to build for; None for the platform of this machine.
+    `locked` has exact versions from the lock. The platforms are that of this machine if None.
 
     Raises:
         PyFuncError: No versions satisfy the requirements. The message has uv's explanation.

@@ -20,14 +20,8 @@ def files(
 ) -> Iterator[list[str]]:
     """Yields the secrets of a build, `id=NAME,src=FILE`, while their files exist.
 
-    Args:
-        given: Secrets of the user.
-        ca_bundle: PEM file of certificate authorities to trust.
-        with_indexes: Whether to pass on the package indexes that this machine uses. Their URLs may
-            hold passwords, so they must not be build arguments, which stay in the image's history.
-
-    Raises:
-        BuildError: A secret is malformed, or the bundle holds no certificate.
+    `with_indexes` passes on the package indexes that this machine uses. Their URLs may hold
+    passwords, so they must not be build arguments, which stay in the image's history.
     """
     secrets = list(given)
     names = {checked_secret(secret) for secret in given}

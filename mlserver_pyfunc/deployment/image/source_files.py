@@ -9,33 +9,21 @@ from pathlib import Path
 
 from pathspec import GitIgnoreSpec
 
+from mlserver_pyfunc.definition import FILE_NAME
+from mlserver_pyfunc.definition.model_settings import MODEL_SETTINGS, SERVER_SETTINGS
 from mlserver_pyfunc.deployment.names import BuildError
 from mlserver_pyfunc.sources import SourceTree
-from mlserver_pyfunc.sources.digest import file_sha256
+from mlserver_pyfunc.sources.digest import LOCK_NAME, file_sha256
 from mlserver_pyfunc.sources.safe_tree import quoted
 
 IGNORE_FILE = ".dockerignore"
 
 # No line of .dockerignore takes these in.
-_NEVER = (
-    "/.dockerignore",
-    "/function.yaml",
-    "/function.lock",
-    "/model-settings.json",
-    "/settings.json",
-)
+_OURS = (IGNORE_FILE, FILE_NAME, LOCK_NAME, MODEL_SETTINGS, SERVER_SETTINGS)
 
 
 def selected(tree: SourceTree, folder: Path) -> dict[str, Path | bytes]:
-    """Returns the files that go into the image, or their contents, by their path in it.
-
-    Args:
-        tree: Source of the function.
-        folder: Folder of the definition.
-
-    Raises:
-        BuildError: A link leads out of the source.
-    """
+    """Returns the files that go into the image, or their contents, by their path in it."""
     files: dict[str, Path | bytes] = {}
     if tree.module and not tree.inline and not _is_inside(tree.root, folder):
         # The source is one file elsewhere: the files beside it are not part of the function.
@@ -69,7 +57,9 @@ def _spec(root: Path) -> GitIgnoreSpec:
     lines = given.read_text(encoding="utf-8").splitlines() if given.is_file() else []
     asked = [_anchored(line.strip()) for line in lines if not line.startswith("#")]
     left_out = Path(__file__).with_name("left_out.gitignore").read_text(encoding="utf-8")
-    return GitIgnoreSpec.from_lines([*left_out.splitlines(), *asked, *_NEVER])
+    return GitIgnoreSpec.from_lines(
+        [*left_out.splitlines(), *asked, *(f"/{name}" for name in _OURS)]
+    )
 
 
 def _anchored(line: str) -> str:

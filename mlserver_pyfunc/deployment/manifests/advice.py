@@ -30,7 +30,7 @@ def warnings(platform: str, workload: Workload) -> Iterator[str]:
 
 
 def _about_image(image: Image) -> Iterator[str]:
-    if image.stale:
+    if image.why:
         yield f"image {image.reference} is stale: {image.why}; mlserver-pyfunc build makes it anew"
     if image.id and "@sha256:" not in image.reference:
         yield (

@@ -13,6 +13,7 @@ import yaml
 
 from mlserver_pyfunc.definition.folder import open_folder
 from mlserver_pyfunc.deployment.image import build_context
+from mlserver_pyfunc.deployment.image.options import Options
 from mlserver_pyfunc.deployment.names import BuildError
 from mlserver_pyfunc.sources import lock
 from mlserver_pyfunc.sources.digest import DigestError
@@ -43,7 +44,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def made(folder: Path, target: Path, **options: Any) -> Path:
-    build_context.write(open_folder(folder), target, build_context.Options(**options))
+    build_context.write(open_folder(folder), target, Options(**options))
     return target
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mlserver_pyfunc.deployment.image import engines
-from mlserver_pyfunc.deployment.image.engines import BuildRequest
+from mlserver_pyfunc.deployment.image.options import Options
 from mlserver_pyfunc.deployment.names import BuildError
 
 from .fakes import DIGEST, ID, Put
@@ -43,8 +43,9 @@ def called(calls: Path, word: str) -> list[str]:
     return found
 
 
-def request(tmp_path: Path, **keys: Any) -> BuildRequest:
-    return BuildRequest(context=tmp_path / "context", name="registry.example/iris:1", **keys)
+def build(tmp_path: Path, **keys: Any) -> engines.Built:
+    context, name = tmp_path / "context", "registry.example/iris:1"
+    return engines.choose().build(context, name, Options(**keys), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -89,17 +90,14 @@ def test_knows_which_docker_has_mounts(
 
 def test_builds_by_buildx(put: Put, calls: Path, tmp_path: Path) -> None:
     put("docker", {**BuildKit, "buildx inspect": (0, "Name: b\nDriver:  docker-container\n")})
-    built = engines.choose().build(
-        request(
-            tmp_path,
-            platforms="linux/arm64",
-            no_cache=True,
-            arguments=["A=1 2", "B"],
-            secrets=["id=netrc,src=/x"],
-            epoch=7,
-            extra=["--network=host"],
-        ),
+    built = build(
         tmp_path,
+        platforms="linux/arm64",
+        no_cache=True,
+        arguments=["A=1 2", "B"],
+        secrets=["id=netrc,src=/x"],
+        epoch=7,
+        extra=["--network=host"],
     )
     assert called(calls, "build") == [
         "docker",
@@ -127,7 +125,7 @@ def test_the_engines_own_builder_is_not_asked_to_set_times(
     put: Put, calls: Path, tmp_path: Path
 ) -> None:
     put("docker", {**BuildKit, "buildx inspect": (0, "Name: default\nDriver:  docker\n")})
-    engines.choose().build(request(tmp_path, epoch=7), tmp_path)
+    build(tmp_path, epoch=7)
     got = called(calls, "build")
     assert "--output=type=docker,name=registry.example/iris:1" in got
     assert "--build-arg=SOURCE_DATE_EPOCH=7" in got
@@ -135,9 +133,7 @@ def test_the_engines_own_builder_is_not_asked_to_set_times(
 
 def test_buildx_pushes_as_it_builds(put: Put, calls: Path, tmp_path: Path) -> None:
     put("docker", BuildKit)
-    built = engines.choose().build(
-        request(tmp_path, push=True, platforms="linux/amd64,linux/arm64"), tmp_path
-    )
+    built = build(tmp_path, push=True, platforms="linux/amd64,linux/arm64")
     expected = "--output=type=image,push=true,name=registry.example/iris:1"
     assert expected in called(calls, "build")
     assert built.digest == DIGEST
@@ -147,7 +143,7 @@ def test_an_older_docker_builds_by_the_buildkit_in_its_engine(
     put: Put, calls: Path, tmp_path: Path
 ) -> None:
     put("docker", Docker20)
-    built = engines.choose().build(request(tmp_path, push=True), tmp_path)
+    built = build(tmp_path, push=True)
     assert called(calls, "build")[-1] == "1"
     assert called(calls, "push")[:3] == ["docker", "push", "registry.example/iris:1"]
     assert (built.id, built.digest) == (ID, DIGEST)
@@ -158,9 +154,7 @@ def test_builds_by_podman_and_buildah(
     put: Put, calls: Path, tmp_path: Path, name: str, command: str
 ) -> None:
     put(name)
-    built = engines.choose().build(
-        request(tmp_path, push=True, epoch=7, extra=["--tls-verify=false"]), tmp_path
-    )
+    built = build(tmp_path, push=True, epoch=7, extra=["--tls-verify=false"])
     got = called(calls, command)
     assert got[:3] == [name, command, "--tag=registry.example/iris:1"]
     assert {"--format=docker", "--timestamp=7", "--layers", "--tls-verify=false"} <= set(got)
@@ -173,7 +167,7 @@ def test_builds_by_podman_and_buildah(
 def test_several_platforms_make_a_list(put: Put, calls: Path, tmp_path: Path, name: str) -> None:
     put(name)
     platforms = "linux/amd64,linux/arm64"
-    built = engines.choose().build(request(tmp_path, platforms=platforms, push=True), tmp_path)
+    built = build(tmp_path, platforms=platforms, push=True)
     assert "--manifest=registry.example/iris:1" in called(calls, f"--platform={platforms}")
     assert called(calls, "push")[1:4] == ["manifest", "push", "--all"]
     assert (built.id, built.digest) == (None, DIGEST)
@@ -217,7 +211,7 @@ def test_a_failure_names_its_step_and_shows_the_last_lines(
 ) -> None:
     put(name, answers)
     with pytest.raises(BuildError) as caught:
-        engines.choose().build(request(tmp_path), tmp_path)
+        build(tmp_path)
     text = str(caught.value)
     assert f'{name} failed at step "{step}"; its last lines:\n' in text
     assert "error: no such package" in text
@@ -229,7 +223,7 @@ def test_a_base_without_a_shell_is_told_as_such(put: Put, tmp_path: Path) -> Non
     said = 'exec: "/bin/sh": stat /bin/sh: no such file or directory'
     put("podman", {"build ": (1, f"STEP 2/9: RUN true\n{said}")})
     with pytest.raises(BuildError, match="the base image has no sh"):
-        engines.choose().build(request(tmp_path), tmp_path)
+        build(tmp_path)
 
 
 def test_finds_the_engine_that_has_an_image(put: Put) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mlserver_pyfunc.deployment.image.builder import Options, write_context
+from mlserver_pyfunc.deployment.image.builder import write_context
+from mlserver_pyfunc.deployment.image.options import Options
 
 from .conftest import WriteFunction
 
