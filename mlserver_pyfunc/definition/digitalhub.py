@@ -19,10 +19,6 @@ def unwrapped(value: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     Fills in what digitalhub does: a tensor without a datatype is FP32, and it takes whatever a
     handler answers.
 
-    Args:
-        value: The mapping.
-        where: Name of the definition in errors.
-
     Raises:
         DefinitionError: The object has another kind, or no spec.
     """

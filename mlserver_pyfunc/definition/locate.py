@@ -66,11 +66,6 @@ class Located:
 def find_definition(settings_file: Path | None, uri: str | None, extra: Any) -> Located:
     """Finds and reads a model's definition.
 
-    Args:
-        settings_file: model-settings.json; None for a model defined by environment variables.
-        uri: `parameters.uri`.
-        extra: `parameters.extra`.
-
     Raises:
         DefinitionError: There is no definition, or it is not valid.
     """
@@ -82,11 +77,6 @@ def find_place(settings_file: Path | None, uri: str | None, extra: Any) -> Place
 
     The first of these wins: `extra.function`, which is taken even if it is wrong;
     function.yaml beside model-settings.json; function.yaml in the folder of `parameters.uri`.
-
-    Args:
-        settings_file: model-settings.json; None for a model defined by environment variables.
-        uri: `parameters.uri`.
-        extra: `parameters.extra`.
 
     Raises:
         DefinitionError: There is no definition in any of these places.
@@ -119,11 +109,6 @@ def _place(settings_file: Path | None, uri: str | None, extra: Any) -> Place:
 
 def place_of(path: Path, settings_file: Path | None, settings: Mapping[str, Any]) -> Place:
     """Finds the definition of a folder, or of a definition file itself, as the server finds it.
-
-    Args:
-        path: The folder or file.
-        settings_file: The folder's model-settings.json; None without one.
-        settings: Content of model-settings.json.
 
     Raises:
         DefinitionError: There is no definition.

@@ -70,10 +70,6 @@ def read_settings(path: Path) -> dict[str, Any]:
 def parse_settings(name: str, text: str) -> dict[str, Any]:
     """Parses the text of a settings file.
 
-    Args:
-        name: Name of the file.
-        text: Content of the file.
-
     Raises:
         ValueError: The text is not a JSON mapping, or a value has a type that MLServer refuses.
     """
@@ -120,8 +116,7 @@ def explicit_name(settings_file: Path | None) -> str | None:
 def given_name(settings: Mapping[str, Any]) -> str | None:
     """Returns the name that model-settings.json or the environment gives a model.
 
-    Args:
-        settings: Content of model-settings.json, without the values that MLServer fills in.
+    `settings` must not have the values that MLServer fills in.
     """
     return settings.get("name") or os.environ.get(NAME_VARIABLE) or None
 
@@ -131,11 +126,6 @@ def served_name(settings: Mapping[str, Any], definition: FunctionDefinition, fol
 
     The first of these wins: `name` in model-settings.json, the variable `MLSERVER_MODEL_NAME`,
     `model_name` in the definition, the folder's name.
-
-    Args:
-        settings: Content of model-settings.json, without the values that MLServer fills in.
-        definition: The definition.
-        folder: Folder of model-settings.json; without one, folder of the definition.
     """
     # Not Path.resolve: MLServer does not follow links.
     folder_name = os.path.basename(os.path.abspath(folder))
@@ -146,10 +136,6 @@ def seldon_model(settings_file: Path | None, name: str) -> str | None:
     """Returns the Seldon Core v2 Model that a model-settings.json was rewritten for.
 
     Seldon replaces the user's name and version by its own count of versions.
-
-    Args:
-        settings_file: model-settings.json; None for a model defined by environment variables.
-        name: Name that model-settings.json gives.
 
     Returns:
         Name of the Model; None if the folder is not one that Seldon wrote.
@@ -168,17 +154,7 @@ def disagreements(
     inputs: Sequence[Any],
     outputs: Sequence[Any],
 ) -> list[str]:
-    """Compares a definition with what model-settings.json gives too.
-
-    Args:
-        definition: The definition.
-        version: `parameters.version`.
-        inputs: Tensors of `inputs`.
-        outputs: Tensors of `outputs`.
-
-    Returns:
-        One message per difference; empty if they agree.
-    """
+    """Compares a definition with what model-settings.json gives too."""
     found = []
     if version and definition.model_version and version != definition.model_version:
         found.append(

@@ -38,10 +38,6 @@ class Problem:
 def parse(value: Any, where: str = "function definition") -> FunctionDefinition:
     """Reads a definition from a mapping, plain or a digitalhub `{kind, spec}`.
 
-    Args:
-        value: The mapping.
-        where: Name of the definition in errors, for example its file.
-
     Raises:
         DefinitionError: The mapping is not a definition; the message lists every problem.
     """

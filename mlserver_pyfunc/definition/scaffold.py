@@ -37,11 +37,7 @@ _DTYPES = {
 
 
 def starter(name: str) -> dict[str, str]:
-    """Returns the files of a new function that works, by file name.
-
-    Args:
-        name: Name of the model.
-    """
+    """Returns the files of a new function that works, by file name."""
     return {
         "function.yaml": _rendered("starter.yaml", name=name),
         "model.py": _rendered("starter.py"),
@@ -51,12 +47,6 @@ def starter(name: str) -> dict[str, str]:
 
 def described(name: str, folder: Path, module: Path, function: str) -> dict[str, str]:
     """Returns a definition of a function that exists, by file name, without running its code.
-
-    Args:
-        name: Name of the model.
-        folder: Folder that the definition will be written to.
-        module: File of the function.
-        function: Name of the function, `Class.method`, or a class that has `__call__`.
 
     Raises:
         DefinitionError: There is no such file or function.

@@ -81,10 +81,6 @@ def read_text(path: Path) -> str:
 def load(text: str, where: str) -> Any:
     """Returns the value of a document.
 
-    Args:
-        text: The document.
-        where: Name of the document in errors, for example its file.
-
     Raises:
         YamlError: It is not YAML, larger than the bounds, or a mapping has a key twice.
     """

@@ -103,11 +103,6 @@ def bind(
 ) -> CallPlan:
     """Matches a handler's parameters to the declared inputs and the reserved names.
 
-    Args:
-        function: The handler.
-        inputs: Declared input tensors.
-        reserved: Reserved names with their getters.
-
     Raises:
         BindError: A required parameter matches nothing.
     """

@@ -193,14 +193,7 @@ def _mapping(parameters: Any) -> Mapping[str, Any]:
 def handler_error(
     model_name: str, error: BaseException, call_id: str, note: str = ""
 ) -> HandlerError:
-    """Words an exception of a handler for the client.
-
-    Args:
-        model_name: Name of the model.
-        error: What the handler raised.
-        call_id: Identifier of the request; empty if it has none.
-        note: Note that is added to the exception's message.
-    """
+    """Words an exception of a handler for the client."""
     what = describe(error)
     # NumPy says so of the target of an assignment, of an operator such as += and of a sort.
     if isinstance(error, ValueError) and what.endswith("is read-only"):

@@ -98,11 +98,6 @@ class LoggedObject:
 
     Attributes:
         name: Name of the object.
-
-    Args:
-        kind: `run` or `project`, for the log.
-        name: Name of the object.
-        logger: Logger for user code.
     """
 
     def __init__(self, kind: str, name: str, logger: Any) -> None:
@@ -153,12 +148,7 @@ class NuclioLogger(logging.LoggerAdapter):  # type: ignore[type-arg]
 
 
 def complete(context: Context, project: str | None) -> None:
-    """Gives a context what digitalhub's has: `project`, `run` and Nuclio's logger.
-
-    Args:
-        context: Context to complete.
-        project: Name of the function's project; None without one.
-    """
+    """Gives a context what digitalhub's has: `project`, `run` and Nuclio's logger."""
     context.logger = logger = NuclioLogger(context.logger)
     context.project = LoggedObject("project", project or "", logger)
     context.run = LoggedObject("run", context.model_name, logger)

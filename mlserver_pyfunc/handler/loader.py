@@ -36,10 +36,7 @@ _OUR_PARENT = Path(__file__).resolve().parents[1]
 class FunctionPackage:
     """The modules of one loaded function, from the first import to `close`.
 
-    Args:
-        model_name: Name of the model; part of the package's name, which tracebacks show.
-        root: Folder of the source tree.
-        inline: Source text by module name. Such a module hides a file of the same name.
+    An inline module hides a file of the same name.
     """
 
     def __init__(self, model_name: str, root: Path, inline: Mapping[str, str]) -> None:
@@ -48,9 +45,6 @@ class FunctionPackage:
 
     def load(self, module: str) -> ModuleType:
         """Imports a module of the source tree.
-
-        Args:
-            module: Dotted path of the module, relative to the root of the tree.
 
         Raises:
             ModuleNotFoundError: The tree has no such module.

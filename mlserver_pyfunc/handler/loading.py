@@ -95,11 +95,7 @@ class HandlerSpec:
         )
 
     def new_context(self, logger: logging.Logger) -> Context:
-        """Makes the context that user code gets in this process.
-
-        Args:
-            logger: Logger for user code.
-        """
+        """Makes the context that user code gets in this process."""
         context = Context(
             logger=logger,
             model_name=self.model_name,
@@ -119,10 +115,6 @@ class HandlerLoader:
     Attributes:
         plan: How to call the handler; None until the "bind" step has run.
         unload: Calls the unload function, whose result may have to be awaited; None without one.
-
-    Args:
-        spec: What to load.
-        context: Context for user code.
     """
 
     def __init__(self, spec: HandlerSpec, context: Context) -> None:
@@ -158,11 +150,7 @@ class HandlerLoader:
 
 
 def cause_of(error: BaseException) -> str:
-    """Words the failure of a load step.
-
-    Args:
-        error: A BindError, whose message explains itself, or any exception of user code.
-    """
+    """Words the failure of a load step."""
     return str(error) if isinstance(error, BindError) else describe(error)
 
 

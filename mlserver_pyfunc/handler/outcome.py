@@ -38,9 +38,6 @@ class Outcome(Generic[T]):
 async def outcome_of(start: Callable[[], Awaitable[T]]) -> Outcome[T]:
     """Awaits user code and returns its outcome. Needs a task of its own: see `outcome_of_task`.
 
-    Args:
-        start: Returns what to await.
-
     Raises:
         asyncio.CancelledError: The task that awaits was cancelled.
     """
@@ -63,9 +60,6 @@ def outcome_of_task(task: asyncio.Task[Outcome[T]]) -> Outcome[T]:
 
 async def outcome_in_task(start: Callable[[], Awaitable[T]]) -> Outcome[T]:
     """Awaits user code in a task of its own and returns its outcome.
-
-    Args:
-        start: Returns what to await.
 
     Raises:
         asyncio.CancelledError: The caller was cancelled. Then the user code is too.

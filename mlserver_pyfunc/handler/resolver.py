@@ -19,13 +19,7 @@ A parameter annotated `Context` gets it too.
 
 
 class Resolver:
-    """Finds callables by their path, and keeps one instance of each class among them.
-
-    Args:
-        load: Function that imports a module of the function's package.
-        default_module: Module of a path that names none; None if the source is a folder.
-        context: Context for constructors, init and unload functions.
-    """
+    """Finds callables by their path, and keeps one instance of each class among them."""
 
     def __init__(
         self, load: Callable[[str], ModuleType], default_module: str | None, context: Context

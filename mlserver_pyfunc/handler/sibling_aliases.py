@@ -62,12 +62,7 @@ class _AliasFinder(MetaPathFinder):
         self._packages: dict[str, HasModule] = {}
 
     def add(self, package: str, has_module: HasModule) -> None:
-        """Adds a function's package.
-
-        Args:
-            package: Name of the package.
-            has_module: Returns whether the package has a module of a top-level name.
-        """
+        """Adds a function's package."""
         if not self._packages:
             sys.meta_path.append(self)
         self._packages[package] = has_module

@@ -55,11 +55,7 @@ def join_elements(elements: list[Any]) -> bytes:
 
 
 def to_json_bytes(array: Array) -> tuple[list[str], bool]:
-    """Converts a BYTES array to JSON strings: text, or base64 if any element is not UTF-8.
-
-    Returns:
-        The flat list of strings, and whether they are base64.
-    """
+    """Converts a BYTES array to JSON strings: text, or base64 if any element is not UTF-8."""
     elements = array.ravel().tolist()
     try:
         return [e if isinstance(e, str) else e.decode() for e in elements], False
@@ -82,9 +78,6 @@ def decode_text(array: Array) -> Array:
 
 def from_value(value: Any) -> Array:
     """Converts a handler's value to an array of `bytes`.
-
-    Args:
-        value: A `str` or `bytes`, a list of them nested to any depth, or an array.
 
     Raises:
         TensorError: An element is neither, or is text that UTF-8 cannot encode.

@@ -112,13 +112,6 @@ class Contract:
     def decode_inputs(self, request_inputs: Iterable[RequestInput]) -> dict[str, Array]:
         """Checks and decodes the input tensors of a request.
 
-        Args:
-            request_inputs: Input tensors: our own `RequestInput`, or any type with its
-                attributes, such as MLServer's.
-
-        Returns:
-            Arrays of the declared datatypes and the request's shapes, by input name.
-
         Raises:
             ContractError: A tensor is unknown, missing or given twice, or does not match its
                 declaration.
@@ -169,9 +162,6 @@ class Contract:
     def requested_outputs(self, names: Iterable[str]) -> list[str]:
         """Checks the names of the outputs that a request asks for.
 
-        Returns:
-            The names in the request's order.
-
         Raises:
             ContractError: A name is not declared, or is requested twice.
         """
@@ -188,13 +178,6 @@ class Contract:
         self, values: Mapping[str, Any], sizes: AxisSizes = NO_SIZES
     ) -> list[NamedArray]:
         """Checks a handler's result and casts it to the declared datatypes.
-
-        Args:
-            values: Arrays, lists or scalars by output name.
-            sizes: What `axis_sizes` returned for the inputs.
-
-        Returns:
-            The output tensors in declared order.
 
         Raises:
             ResponseError: An output is unknown or missing, or does not match its declaration.
@@ -231,14 +214,7 @@ class Contract:
         arrays: Mapping[str, Array],
         sizes: dict[str, AxisSize],
     ) -> str:
-        """Describes the first axis whose size is not that of its name; empty if there is none.
-
-        Args:
-            kind: `input` or `output`.
-            axes: Tensor, position and name of each axis to compare.
-            arrays: Arrays by tensor name.
-            sizes: Sizes of the axes by name. New ones are added.
-        """
+        """Describes the first axis whose size is not that of its name. Adds new names to `sizes`."""
         for tensor, axis, name in axes:
             if tensor not in arrays:
                 continue

@@ -33,15 +33,7 @@ def new_contract(
     lenient: Collection[str],
     report: Report,
 ) -> Contract:
-    """Makes the contract of a function.
-
-    Args:
-        model_name: Name of the model, for error messages.
-        inputs: Declared input tensors.
-        outputs: Declared output tensors, in the order of responses.
-        lenient: Which of `requests` and `responses` only warn.
-        report: Gets the breaches that are let through.
-    """
+    """Makes the contract of a function."""
     if not lenient:
         return Contract(model_name, inputs, outputs)
     return LenientContract(model_name, inputs, outputs, lenient, report)
@@ -51,13 +43,6 @@ class LenientContract(Contract):
     """A contract that reports the breaches of one side or of both, and lets them through.
 
     A side that declares no tensors has no breaches.
-
-    Args:
-        model_name: Name of the model, for error messages.
-        inputs: Declared input tensors.
-        outputs: Declared output tensors, in the order of responses.
-        lenient: Which of `requests` and `responses` only warn.
-        report: Gets the breaches that are let through.
     """
 
     def __init__(
@@ -135,11 +120,6 @@ class LenientContract(Contract):
         self, values: Mapping[str, Any], sizes: AxisSizes = NO_SIZES
     ) -> list[NamedArray]:
         """Makes tensors of a handler's result, of the declared datatypes if they fit.
-
-        Args:
-            values: Arrays, lists or scalars by output name; a `NamedArray` for a tensor whose
-                datatype and shape the handler gave.
-            sizes: What `axis_sizes` returned for the inputs.
 
         Raises:
             ResponseError: A value cannot be a tensor.

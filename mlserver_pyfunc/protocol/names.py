@@ -28,12 +28,7 @@ def parameter_name(tensor: str) -> str:
 
 
 def suggest_datatype(name: str, known: Sequence[str]) -> str:
-    """Returns the datatype that a wrong name probably means; empty if there is none.
-
-    Args:
-        name: Name as the user wrote it, such as `float32` or `TYPE_INT64`.
-        known: Names of the protocol's datatypes.
-    """
+    """Returns the datatype that a wrong name probably means; empty if there is none."""
     upper = name.upper().removeprefix("TYPE_").removeprefix("NP.").removeprefix("TORCH.")
     upper = upper.replace("FLOAT", "FP") if upper[-2:].isdigit() else upper
     meant = _FOREIGN_NAMES.get(upper, upper)

@@ -80,14 +80,7 @@ class InferenceRequest:
         outputs: Iterable[str] = (),
         parameters: Mapping[str, Any] | None = None,
     ) -> InferenceRequest:
-        """Makes a request from Python values.
-
-        Args:
-            contract: Contract that declares the inputs.
-            values: Values by input name. A NumPy array keeps its own datatype. Lists and
-                scalars are sent as JSON would carry them.
-            outputs: Names of the requested outputs; empty to request all.
-            parameters: Parameters of the request.
+        """Makes a request from Python values: arrays with their own datatypes, others as JSON.
 
         Raises:
             ContractError: The protocol has no datatype for a value.
@@ -131,13 +124,7 @@ def _request_input(contract: Contract, name: str, value: Any) -> RequestInput:
 
 
 def from_python(spec: TensorSpec | None, name: str, value: Any) -> RequestInput:
-    """Makes an input tensor from a list or scalar, as JSON would carry it.
-
-    Args:
-        spec: Declaration of the tensor; None if there is none of its name.
-        name: Name of the tensor.
-        value: A scalar, or nested lists.
-    """
+    """Makes an input tensor from a list or scalar, as JSON would carry it."""
     data = _as_lists(value)
     shape = _shape(data)
     # A scalar becomes a tensor of shape [1], unless shape [] is declared.

@@ -33,10 +33,7 @@ def random_arrays(
 ) -> dict[str, Array]:
     """Returns random arrays that keep the contract of declared tensors, by name.
 
-    Args:
-        tensors: Declared tensors.
-        source: Source of randomness; the same seed gives the same arrays.
-        given: Arrays to return as they are, by name. Axes named like theirs get their sizes.
+    Given arrays are returned as they are. Axes named like theirs get their sizes.
     """
     specs = list(tensors)
     sizes: dict[str, int] = {}
@@ -85,10 +82,7 @@ def examples(
 ) -> list[dict[str, Any]]:
     """Returns tensors in the protocol's JSON form that keep the contract.
 
-    Args:
-        tensors: Declared tensors.
-        declared: Declared examples by name, for those tensors that have one.
-        sizes: Sizes of named axes; those of declared examples are added. All others are 1.
+    Named axes get the given sizes, to which those of declared examples are added, else 1.
     """
     specs = list(tensors)
     sizes = {} if sizes is None else sizes
@@ -101,11 +95,7 @@ def examples(
 
 
 def request_form(tensors: Sequence[TensorSpec]) -> str:
-    """Returns the JSON of a request that keeps the contract, shortened for an error message.
-
-    Args:
-        tensors: Declared inputs; empty if they are not known.
-    """
+    """Returns the JSON of a request that keeps the contract, shortened for an error message."""
     required = [tensor for tensor in tensors if not tensor.optional] or list(tensors[:1])
     shown = [_short(tensor) for tensor in required[:_MAX_TENSORS]]
     shown += ["..."] if len(required) > _MAX_TENSORS else []

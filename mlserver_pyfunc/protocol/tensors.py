@@ -46,15 +46,6 @@ class JsonNumbers:
 def from_list(datatype: Datatype, data: Any, shape: Shape, *, is_base64: bool = False) -> Array:
     """Decodes JSON data, flat or nested, or the list of a field of gRPC's typed contents.
 
-    Args:
-        datatype: Datatype of the tensor.
-        data: A flat list in row-major order, or lists nested like `shape`.
-        shape: Shape in the request, without negative sizes.
-        is_base64: Whether strings of a BYTES tensor are base64.
-
-    Returns:
-        An array of `datatype.dtype` and `shape`.
-
     Raises:
         TensorError: The element count, the nesting or a value does not fit.
     """

@@ -56,14 +56,7 @@ class _AbsentError(Exception):
 def check(
     definition: FunctionDefinition, tree: SourceTree, document: Document, keys: Sequence[str]
 ) -> Iterator[Finding]:
-    """Checks the functions that a definition names.
-
-    Args:
-        definition: Definition with the names of handler, init and unload function.
-        tree: The fetched source.
-        document: Text of the definition, for line numbers and inline code.
-        keys: Keys in the document that lead to the source mapping.
-    """
+    """Checks the functions that a definition names."""
     search = _Search(tree, document, keys)
     source = definition.source
     roles = {

@@ -23,12 +23,7 @@ _WHOLE_REQUEST = {"inputs", "request", "event"}
 
 
 def signature_of(function: FunctionNode, *, is_bound: bool) -> inspect.Signature | None:
-    """Returns a function's signature; None if a decorator may have changed it.
-
-    Args:
-        function: Syntax tree of the function.
-        is_bound: Leave out the first parameter, as Python does for a method.
-    """
+    """Returns a function's signature; None if a decorator may have changed it."""
     known = {"staticmethod", "classmethod"}
     if any(getattr(d, "id", None) not in known for d in function.decorator_list):
         return None
