@@ -34,6 +34,11 @@ class Place:
     inline: Any = None
     init_parameters: Any = None
 
+    @property
+    def where(self) -> str:
+        """The definition's file, or the key of model-settings.json that holds it."""
+        return str(self.file or _INLINE)
+
     def inline_value(self) -> Any:
         """Returns the inline definition, which is parsed if it is JSON text.
 
@@ -50,13 +55,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Located:
-    """A definition and where it was found.
-
-    Attributes:
-        definition: The definition.
-        folder: Folder that its relative paths start from.
-        where: Path of its file, or the key of model-settings.json that holds it.
-    """
+    """A definition that was read, the folder its paths start from, and where it was."""
 
     definition: FunctionDefinition
     folder: Path
@@ -64,7 +63,7 @@ class Located:
 
 
 def find_definition(settings_file: Path | None, uri: str | None, extra: Any) -> Located:
-    """Finds and reads a model's definition.
+    """Finds and reads the definition of a model by its settings.
 
     Raises:
         DefinitionError: There is no definition, or it is not valid.
@@ -77,34 +76,23 @@ def find_place(settings_file: Path | None, uri: str | None, extra: Any) -> Place
 
     The first of these wins: `extra.function`, which is taken even if it is wrong;
     function.yaml beside model-settings.json; function.yaml in the folder of `parameters.uri`.
+    A model that environment variables define has no model-settings.json.
 
     Raises:
         DefinitionError: There is no definition in any of these places.
     """
-    place = _place(settings_file, uri, extra)
-    return (
-        replace(place, init_parameters=extra.get("init_parameters"))
-        if isinstance(extra, Mapping)
-        else place
-    )
-
-
-def _place(settings_file: Path | None, uri: str | None, extra: Any) -> Place:
+    given = extra if isinstance(extra, Mapping) else {}
     beside = settings_file.parent if settings_file else None
     under = _uri_folder(uri, beside)
-    folder = beside or under or Path.cwd()
-    inline = extra.get("function") if isinstance(extra, Mapping) else None
-    if isinstance(inline, str) and not inline.lstrip().startswith("{"):
-        path = folder / inline
-        return _file(path / FILE_NAME if path.is_dir() else path)
-    if inline is not None:
-        return Place(folder, inline=inline)
+    place = _given(given.get("function"), beside or under or Path.cwd())
     candidates = [path / FILE_NAME for path in (beside, under) if path is not None]
     for path in candidates:
-        if path.is_file():
-            return _file(path)
-    looked = ", ".join([_INLINE, *map(str, dict.fromkeys(candidates))])
-    raise DefinitionError(f"no function definition found, looked for {looked}")
+        if place is None and path.is_file():
+            place = _file(path)
+    if place is None:
+        looked = ", ".join([_INLINE, *map(str, dict.fromkeys(candidates))])
+        raise DefinitionError(f"no function definition found, looked for {looked}")
+    return replace(place, init_parameters=given.get("init_parameters"))
 
 
 def place_of(path: Path, settings_file: Path | None, settings: Mapping[str, Any]) -> Place:
@@ -127,18 +115,22 @@ def read_place(place: Place) -> Located:
     Raises:
         DefinitionError: The definition cannot be read, or is not valid.
     """
-    if place.file is not None:
-        located = Located(read(place.file), place.folder, str(place.file))
-    else:
-        located = Located(parse(place.inline_value(), _INLINE), place.folder, _INLINE)
+    definition = read(place.file) if place.file else parse(place.inline_value(), _INLINE)
     own = parsed(place.init_parameters)
-    if own is None:
-        return located
-    if not isinstance(own, Mapping):
-        raise DefinitionError(f"{_RUN}: expected a mapping, got {type(own).__name__}")
-    merged = {**located.definition.init_parameters, **own}
-    definition = located.definition.model_copy(update={"init_parameters": merged})
-    return replace(located, definition=definition)
+    if own is not None:
+        if not isinstance(own, Mapping):
+            raise DefinitionError(f"{_RUN}: expected a mapping, got {type(own).__name__}")
+        merged = {**definition.init_parameters, **own}
+        definition = definition.model_copy(update={"init_parameters": merged})
+    return Located(definition, place.folder, place.where)
+
+
+def _given(function: Any, folder: Path) -> Place | None:
+    """Returns the place that `extra.function` names or is; None without one."""
+    if not isinstance(function, str) or function.lstrip().startswith("{"):
+        return None if function is None else Place(folder, inline=function)
+    path = folder / function
+    return _file(path / FILE_NAME if path.is_dir() else path)
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

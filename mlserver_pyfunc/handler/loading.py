@@ -21,7 +21,7 @@ from mlserver_pyfunc.protocol.datatypes import datatype_of
 from . import digitalhub
 from .binding import RESERVED, CallPlan, bind
 from .context import Context
-from .loader import FunctionPackage
+from .function_package import FunctionPackage
 from .resolver import Resolver
 
 

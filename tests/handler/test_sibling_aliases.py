@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mlserver_pyfunc.handler.loader import FunctionPackage
+from mlserver_pyfunc.handler.function_package import FunctionPackage
 
 MODEL = """
 import importlib

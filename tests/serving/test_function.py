@@ -23,7 +23,7 @@ from mlserver_pyfunc.errors import (
     RequestError,
     ResponseError,
 )
-from mlserver_pyfunc.handler.loader import PREFIX
+from mlserver_pyfunc.handler.function_package import PREFIX
 from mlserver_pyfunc.serving.function import Function
 
 GOOD = "def handler(x):\n    return x * 2\n"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import mlserver_pyfunc
-from mlserver_pyfunc.handler.loader import PREFIX, FunctionPackage
+from mlserver_pyfunc.handler.function_package import PREFIX, FunctionPackage
 
 
 @pytest.fixture(autouse=True)
