@@ -214,7 +214,7 @@ class Contract:
         arrays: Mapping[str, Array],
         sizes: dict[str, AxisSize],
     ) -> str:
-        """Describes the first axis whose size is not that of its name. Adds new names to `sizes`."""
+        """Describes the first axis that has not the size of its name. Adds new names to `sizes`."""
         for tensor, axis, name in axes:
             if tensor not in arrays:
                 continue
