@@ -1,7 +1,7 @@
 """Makes siblings visible in `sys.modules` to code that does not run an import statement.
 
-Problem: import statements in a function's modules find siblings (function_package.py), but pickle and
-`importlib.import_module` do not run one. A model that was pickled with a class of `features.py`
+Problem: import statements in a function's modules find siblings (function_package.py), but pickle
+and `importlib.import_module` do not run one. A model that was pickled with a class of `features.py`
 asks for the module "features" in `sys.modules`, whose names all functions share.
 
 Things that don't work:
