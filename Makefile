@@ -47,8 +47,10 @@ test: setup
 test-rest: setup
 	$(pytest) $(parallel) -m heavy $(ARGS)
 
+# Also changes the lines that are new on this branch, and looks for a test that fails.
 test-all: setup
 	$(pytest) $(parallel) $(ARGS)
+	$(bin)/python -m tests.mutation --since --seconds 1200
 
 lint: setup
 	$(bin)/ruff check .
