@@ -147,6 +147,7 @@ def test_a_client_that_leaves_closes_the_generator(
     with server.client.stream("POST", f"/v2/models/{model}/infer_stream", json=body) as response:
         next(response.iter_text())
     _until(mark)
+    assert "never retrieved" not in server.log
 
 
 @pytest.mark.parametrize("model", [*MODELS, *ISOLATED])
@@ -158,6 +159,7 @@ def test_a_grpc_client_that_leaves_closes_the_generator(
     items, _ = grpc_call(grpc_calls.stream, server.grpc_address, [request], True, take=3)
     assert [item.outputs["n"].values for item in items] == [[0], [1], [2]]
     _until(mark)
+    assert "never retrieved" not in server.log
 
 
 @pytest.mark.parametrize("model", [*MODELS, *ISOLATED])
