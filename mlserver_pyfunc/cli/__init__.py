@@ -60,11 +60,7 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs the command.
-
-        Raises:
-            Failure: The command ended with one of the package's own errors.
-        """
+        """Runs the command."""
         try:
             return super().invoke(ctx)
         except DefinitionError as error:

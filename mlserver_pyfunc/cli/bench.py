@@ -31,13 +31,6 @@ def run(
 ) -> None:
     """Calls a model again and again, and prints a histogram of the latencies.
 
-    Args:
-        clients: Connections to the server. Each one calls in a thread of its own.
-        model: Name of the model, as served.
-        inputs: The input tensors of each call.
-        seconds: Time after which no new call starts.
-        as_json: Whether to print JSON, with percentiles in milliseconds, instead.
-
     Raises:
         click.exceptions.Exit: A call failed; the exit code is 1.
     """

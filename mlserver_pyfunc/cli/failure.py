@@ -12,13 +12,7 @@ UNREACHABLE = 4
 
 
 class Failure(click.ClickException):
-    """Ends the command with an error.
-
-    Args:
-        message: What is wrong.
-        exit_code: `WRONG`, `LOAD_FAILED` or `UNREACHABLE`.
-        hint: What to do next; empty if the message says it.
-    """
+    """Ends the command with an error."""
 
     def __init__(self, message: str, exit_code: int = WRONG, hint: str = "") -> None:
         super().__init__(message)

@@ -16,11 +16,7 @@ _OURS = {"content-type", "content-length", "transfer-encoding", "inference-heade
 
 
 def parse(given: Sequence[str]) -> dict[str, str]:
-    """Reads `NAME:VALUE` options. If a name is given twice, the last value counts.
-
-    Raises:
-        click.BadParameter: An option is not a header, or names one that the call sets itself.
-    """
+    """Reads `NAME:VALUE` options. If a name is given twice, the last value counts."""
     headers: dict[str, str] = {}
     for text in given:
         name, colon, value = text.partition(":")

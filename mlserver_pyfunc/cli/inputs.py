@@ -31,9 +31,6 @@ def parse(specs: Iterable[TensorSpec], given: Sequence[str]) -> dict[str, Array]
         specs: The declared inputs.
         given: The options, as `NAME=VALUE`; as `VALUE` if only one input is declared.
 
-    Returns:
-        Arrays by input name.
-
     Raises:
         click.BadParameter: An option names no input, or its value does not fit the input.
     """

@@ -52,46 +52,23 @@ class InferResult:
 class Client(Protocol):
     """A connection to one server: REST with JSON or binary tensors, gRPC with typed or raw ones.
 
-    Attributes:
-        name: How it calls the server, in words.
+    Every method raises `CallError` if the server answers with an error, or does not answer.
     """
 
     name: str
 
     def metadata(self, model: str) -> dict[str, Any]:
-        """Fetches the metadata of a model, in the form that REST gives it.
-
-        Raises:
-            CallError: The server answers with an error, or does not answer.
-        """
+        """Fetches the metadata of a model, in the form that REST gives it."""
 
     def infer(
         self, model: str, inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None = None
     ) -> InferResult:
-        """Sends one request and returns its answer.
-
-        Args:
-            model: Name of the model, as served.
-            inputs: The input tensors.
-            parameters: Parameters of the request.
-
-        Raises:
-            CallError: The server answers with an error, or does not answer.
-        """
+        """Sends one request and returns its answer."""
 
     def stream(
         self, model: str, inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None = None
     ) -> Iterator[InferResult]:
-        """Sends one request and yields each of its answers as it arrives.
-
-        Args:
-            model: Name of the model, as served.
-            inputs: The input tensors.
-            parameters: Parameters of the request.
-
-        Raises:
-            CallError: The server answers with an error, or does not answer.
-        """
+        """Sends one request and yields each of its answers as it arrives."""
 
     def close(self) -> None:
         """Closes the connection."""

@@ -42,9 +42,6 @@ class GrpcClient:
         timeout: Seconds to wait for an answer.
         headers: Metadata to send with every call. `host` is sent as the authority instead.
         version: Version of the model; empty for the default one.
-
-    Raises:
-        CallError: The target is not of that form.
     """
 
     name = "gRPC raw"

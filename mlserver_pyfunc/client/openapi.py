@@ -26,14 +26,7 @@ _ERRORS = {
 def document(
     definition: FunctionDefinition, name: str, version: str | None = None, server: str = ""
 ) -> Schema:
-    """Describes the endpoints of a model, with its own tensors.
-
-    Args:
-        definition: The function's definition, which declares the tensors.
-        name: Name of the model, as served.
-        version: Version of the model, as served; None if it has none.
-        server: URL of the server, or its path prefix.
-    """
+    """Describes the endpoints of a model, with its own tensors."""
     base = f"/v2/models/{quote(name, safe='')}"
     bases = [base, f"{base}/versions/{quote(version, safe='')}"] if version else [base]
     paths: Schema = {}

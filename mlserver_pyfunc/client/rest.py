@@ -29,9 +29,6 @@ class RestClient:
         timeout: Seconds to wait for an answer.
         headers: Headers to send with every call.
         version: Version of the model; empty for the default one.
-
-    Raises:
-        CallError: The URL is not of the form http://HOST:PORT.
     """
 
     name = "REST JSON"

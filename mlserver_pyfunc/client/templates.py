@@ -11,12 +11,7 @@ if TYPE_CHECKING:
 
 
 def render(name: str, **values: Any) -> str:
-    """Fills in one template; a page escapes each value that it shows.
-
-    Args:
-        name: Path of the template below this package.
-        values: Values by their names in the template. A name that is missing is an error.
-    """
+    """Fills in one template; a page escapes each value that it shows."""
     return _environment().get_template(name).render(values)
 
 

@@ -28,12 +28,7 @@ class _Field(NamedTuple):
 
 
 def client_module(definition: FunctionDefinition, name: str) -> str:
-    """Writes the source of a client module, which is clean under strict mypy.
-
-    Args:
-        definition: The function's definition, which declares the tensors.
-        name: Name of the model, as served.
-    """
+    """Writes the source of a client module, which is clean under strict mypy."""
     # In Python, parameters with a default come after those without one.
     inputs = _fields(sorted(definition.inputs, key=lambda tensor: tensor.optional))
     return render(

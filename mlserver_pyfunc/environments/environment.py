@@ -66,11 +66,7 @@ class Environment:
 
 
 def unmet_needs(definition: FunctionDefinition) -> list[str]:
-    """Lists what a definition needs and the serving interpreter does not have.
-
-    Returns:
-        One sentence per need; empty if the function can run in this interpreter.
-    """
+    """Lists what a definition needs and the serving interpreter lacks, a sentence per need."""
     unmet = []
     expected = definition.python_version
     if expected not in (None, uv.SERVING_PYTHON):
@@ -105,11 +101,6 @@ def provide(
 ) -> Environment:
     """Returns an interpreter that meets a definition's needs; makes one if necessary.
 
-    Args:
-        definition: Definition with the needs.
-        model_name: Name for the log.
-        resolved: Exact versions to install, from a lock; empty to resolve the requirements.
-
     Raises:
         PyFuncError: No such environment can be made. The message is uv's explanation.
     """
@@ -130,14 +121,7 @@ def provide(
 
 
 def prune(unused_seconds: float = 0) -> list[Path]:
-    """Removes environments that no process uses or has used recently.
-
-    Args:
-        unused_seconds: Minimum time in seconds since an environment's last use.
-
-    Returns:
-        The removed folders.
-    """
+    """Removes environments that nothing uses or has used for so long; returns their folders."""
     removed = []
     root = _root()
     for path in sorted(root.iterdir()) if root.is_dir() else []:

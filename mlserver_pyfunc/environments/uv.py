@@ -32,11 +32,7 @@ class UvError(PyFuncError):
 
 
 def find_uv() -> str:
-    """Returns the path of uv.
-
-    Raises:
-        UvError: uv is not installed.
-    """
+    """Returns the path of uv; raises `UvError` if it is not installed."""
     try:
         from uv import find_uv_bin
 
@@ -61,18 +57,9 @@ def is_installed() -> bool:
 def run(
     arguments: Sequence[str], *, stdin: str = "", on_line: Callable[[str], None] | None = None
 ) -> str:
-    """Runs uv.
+    """Runs uv with text on standard input, and returns its standard output.
 
-    Args:
-        arguments: Command line after `uv`.
-        stdin: Text for standard input.
-        on_line: Called with each line of standard error as it arrives, passwords hidden.
-
-    Returns:
-        The standard output.
-
-    Raises:
-        UvError: uv failed or cannot be run.
+    `on_line` gets each line of standard error as it arrives, passwords hidden.
     """
     command = [find_uv(), "--no-progress", "--color", "never", *arguments]
     with TemporaryFile() as output, TemporaryFile() as source:
@@ -103,9 +90,6 @@ def find_python(version: str) -> Path:
 
     Looks at the serving interpreter, PATH, pyenv and uv's own interpreters. Downloads one
     only if `MLSERVER_PYFUNC_PYTHON_DOWNLOADS` or uv's own setting allows it.
-
-    Raises:
-        UvError: No interpreter was found.
     """
     for candidate in _candidates(version):
         if release_of(candidate).rpartition(".")[0] == version:

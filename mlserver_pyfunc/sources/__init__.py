@@ -37,11 +37,6 @@ ARCHIVE_SUFFIXES = (".zip", ".tar.gz", ".tgz")
 def fetch(source: SourceDefinition, folder: Path, pin: Pin | None = None) -> SourceTree:
     """Makes the source available as a local tree.
 
-    Args:
-        source: The `source` mapping of the definition.
-        folder: Folder of the definition, which relative paths start from.
-        pin: Commit and digests that a lock requires.
-
     Raises:
         SourceError: The source cannot be fetched, verified or unpacked.
     """

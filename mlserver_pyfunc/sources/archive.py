@@ -62,13 +62,7 @@ _BROKEN = (
 
 @dataclass(frozen=True)
 class Member:
-    """One file of an archive.
-
-    Attributes:
-        name: Path in the archive.
-        size: Size in bytes that the archive gives.
-        executable: Whether anybody may run the file.
-    """
+    """One file of an archive."""
 
     name: str
     size: int
@@ -94,13 +88,7 @@ def key(digest: str, source: SourceDefinition) -> str:
 
 
 def unpacked(path: Path, digest: str, source: SourceDefinition) -> cache.Entry:
-    """Returns the archive's tree in the cache, unpacked if it is not there.
-
-    Args:
-        path: The archive.
-        digest: SHA-256 of the archive.
-        source: Source mapping with the subdirectory and the handler's package.
-    """
+    """Returns the archive's tree in the cache, unpacked if it is not there."""
 
     def make(work: Path) -> dict[str, str]:
         unpack(path, work / cache.TREE, source)

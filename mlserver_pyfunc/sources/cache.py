@@ -61,9 +61,6 @@ def obtain(key: str, make: Callable[[Path], Mapping[str, str]], since: float = 0
         key: Source and everything else that decides its content, without secrets.
         make: Function that fills the folder `TREE` of a workspace, and returns metadata.
         since: Unix time; trees that were fetched earlier do not count.
-
-    Raises:
-        SourceError: `make` raised it, or the cache cannot be read or written.
     """
     known = find(key, since)
     if known:

@@ -24,9 +24,6 @@ def hold(path: Path) -> bool:
 
     Returns:
         Whether the lock is new; False if this process holds it already.
-
-    Raises:
-        OSError: There is no such folder, or it cannot be read.
     """
     name = str(path)
     with _guard:
@@ -58,15 +55,12 @@ def release(path: Path) -> None:
 
 
 def discard(path: Path, within: Path) -> bool:
-    """Removes a folder unless a process uses it.
+    """Removes a folder unless a process uses it, and returns whether it is gone.
 
     Args:
         path: The folder.
         within: Folder on the same file system, which the folder is moved to first: nobody must
             see it with some of its files removed.
-
-    Returns:
-        Whether the folder is gone.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY)

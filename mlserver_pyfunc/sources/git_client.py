@@ -69,13 +69,7 @@ class GitClient:
         return {name: commit for commit, name in pairs}
 
     def fetch(self, what: str, *arguments: str, wanted: list[str] | None = None) -> str:
-        """Fetches from the remote, and returns the messages of git.
-
-        Args:
-            what: Description for the progress line.
-            arguments: Options and refs.
-            wanted: Objects to fetch, if they are too many for arguments.
-        """
+        """Fetches from the remote, and returns the messages of git."""
         return self._network(
             "fetch", "--progress", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance",
             "--recurse-submodules=no", *arguments, what=what, wanted=wanted,

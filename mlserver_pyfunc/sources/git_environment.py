@@ -47,13 +47,7 @@ def configuration(url: str) -> str:
 
 
 def environment(url: str, credentials: Credentials | None, work: Path) -> dict[str, str]:
-    """Returns the variables that git runs with, besides those of this process.
-
-    Args:
-        url: URL of the remote, without credentials.
-        credentials: Credentials for the URL's host.
-        work: Folder that holds the configuration file.
-    """
+    """Returns the variables that git runs with, besides those of this process."""
     parts = urlsplit(url)
     options = {
         "core.hooksPath": os.devnull,

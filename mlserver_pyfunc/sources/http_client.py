@@ -38,16 +38,7 @@ _MEANINGS = {
 
 
 def download(url: str, path: Path, deadline: float) -> None:
-    """Downloads a file.
-
-    Args:
-        url: Address, which may hold a login.
-        path: File to write; need not exist.
-        deadline: Time on the monotonic clock at which the download is given up.
-
-    Raises:
-        SourceError: The server refuses, fails for good, or sends too much.
-    """
+    """Downloads a file."""
     plain, login = for_http(url)
     if not parts_of(plain).hostname:
         raise SourceError("has no host")

@@ -31,11 +31,7 @@ def fetch(source: SourceDefinition, folder: Path, pin: Pin) -> SourceTree:
 
 
 def subdirectory(root: Path, relative: str | None) -> Path:
-    """Finds a folder inside a tree.
-
-    Raises:
-        SourceError: The folder is missing, or it is outside the tree, also by way of a link.
-    """
+    """Finds a folder inside a tree."""
     if not relative:
         return root
     path = (root / relative).resolve()
@@ -47,11 +43,7 @@ def subdirectory(root: Path, relative: str | None) -> Path:
 
 
 def found(uri: str, folder: Path) -> Path:
-    """Returns the path that a relative or `file://` URI names.
-
-    Raises:
-        SourceError: There is no file or folder at the path.
-    """
+    """Returns the path that a relative or `file://` URI names."""
     path = _path(uri, folder)
     if not path.exists():
         raise SourceError(f"no such file or folder, looked for {quoted(str(path), 400)}")

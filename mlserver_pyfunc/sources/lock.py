@@ -90,11 +90,7 @@ class Lock(BaseModel):
 
 
 def fetch_locked(definition: FunctionDefinition, folder: Path) -> SourceTree:
-    """Fetches a function's source, which must agree with a `function.lock` if there is one.
-
-    Args:
-        definition: Definition of the function.
-        folder: Folder of the definition and the lock, which relative paths start from.
+    """Fetches a function's source, which must agree with the `function.lock` in its folder, if any.
 
     Raises:
         SourceError: The source cannot be fetched, verified or unpacked, or differs from the lock.
@@ -137,11 +133,7 @@ def read(folder: Path) -> Lock | None:
 
 
 def current(definition: FunctionDefinition, folder: Path) -> Lock:
-    """Fetches a function's source as it is now, and returns a lock of it.
-
-    Raises:
-        SourceError: The source cannot be fetched.
-    """
+    """Fetches a function's source as it is now, and returns a lock of it."""
     tree = sources.fetch(definition.source, folder)
     return Lock(
         source=tree.provenance.source,
@@ -154,31 +146,16 @@ def current(definition: FunctionDefinition, folder: Path) -> Lock:
 
 
 def write(definition: FunctionDefinition, folder: Path, resolved: Sequence[str] = ()) -> Path:
-    """Fetches a function's source as it is now, whatever an old lock says, and writes a new lock.
+    """Fetches a function's source as it is now, and writes its lock whatever an old one says.
 
     The record of an image is kept: its `inputs` tell whether the image is out of date.
-
-    Args:
-        definition: Definition of the function.
-        folder: Folder of the definition.
-        resolved: Exact versions in the function's own environment, if it has one.
-
-    Returns:
-        Path of the lock.
-
-    Raises:
-        SourceError: The source cannot be fetched, or the folder cannot be written to.
     """
     renewed = current(definition, folder).model_copy(update={"resolved": list(resolved) or None})
     return write_to(renewed.model_copy(update={"image": _recorded_image(folder)}), folder)
 
 
 def record_image(image: ImageRecord, folder: Path) -> Path:
-    """Records an image in the lock of a folder, which is made if there is none.
-
-    Raises:
-        SourceError: The folder cannot be written to, or its lock is not valid.
-    """
+    """Records an image in the lock of a folder, which is made if there is none."""
     return write_to((read(folder) or Lock()).model_copy(update={"image": image}), folder)
 
 
@@ -192,11 +169,7 @@ def _recorded_image(folder: Path) -> ImageRecord | None:
 
 
 def write_to(lock: Lock, folder: Path) -> Path:
-    """Writes a lock to a folder, by one rename: a reader never sees half of it.
-
-    Raises:
-        SourceError: The folder cannot be written to.
-    """
+    """Writes a lock to a folder, by one rename: a reader never sees half of it."""
     text = yaml.safe_dump(lock.model_dump(exclude_none=True), sort_keys=False, width=1000)
     path = folder / LOCK_NAME
     temporary = folder / f".{LOCK_NAME}.new"

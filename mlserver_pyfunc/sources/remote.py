@@ -48,11 +48,7 @@ def fetch(source: SourceDefinition, folder: Path, pin: Pin) -> SourceTree:
 
 
 def check_form(uri: str) -> None:
-    """Checks the form of a URI.
-
-    Raises:
-        SourceError: The URI names neither a Python file nor an archive nor an S3 prefix.
-    """
+    """Checks the form of a URI."""
     url = uri.split("#", 1)[0]
     if url.lower().startswith(("zip+", "s3://")):
         return

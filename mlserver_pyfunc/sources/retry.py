@@ -18,10 +18,7 @@ class TransientError(SourceError):
 def retrying(deadline: float) -> tenacity.Retrying:
     """Returns a caller that tries again after a `TransientError`, with growing pauses.
 
-    The error of the last attempt is raised.
-
-    Args:
-        deadline: Time on the monotonic clock after which no attempt starts.
+    No attempt starts after `deadline` (monotonic clock). The error of the last one is raised.
     """
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(TransientError),

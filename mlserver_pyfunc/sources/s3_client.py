@@ -37,16 +37,7 @@ _PARALLEL = 8
 
 
 def download(url: str, path: Path, deadline: float) -> None:
-    """Downloads one object; s3fs tries again after failures.
-
-    Args:
-        url: Address of the object.
-        path: File to write.
-        deadline: Time on the monotonic clock at which the download is given up.
-
-    Raises:
-        SourceError: The object is missing, forbidden, too large or changing, or S3 fails.
-    """
+    """Downloads one object; s3fs tries again after failures."""
     files, key = _opened(url)
     limit = settings.max_source_size()
     with _reading(), Progress(f"fetching {redacted(url)}") as progress:
@@ -98,15 +89,7 @@ class Listing:
 
 
 def listed(url: str, subdirectory: str) -> Listing:
-    """Lists the objects below a prefix.
-
-    Args:
-        url: Address of the prefix.
-        subdirectory: Folder below the prefix; empty for all of it.
-
-    Raises:
-        SourceError: There are no objects, or their names or sizes are not allowed.
-    """
+    """Lists the objects below a prefix."""
     files, prefix = _opened(url.rstrip("/"))
     layout = Layout(settings.max_source_size())
     keys, sizes, digest = {}, {}, hashlib.sha256()

@@ -27,11 +27,7 @@ _SKIPPED = IGNORED_FOLDERS | {"__MACOSX"}
 
 
 class Layout:
-    """Checks the entries of a tree, before any is written.
-
-    Args:
-        max_size: Size limit of all files together, in bytes.
-    """
+    """Checks the entries of a tree, before any is written."""
 
     def __init__(self, max_size: int) -> None:
         self.size = 0
@@ -41,11 +37,7 @@ class Layout:
         self._spelled: dict[str, str] = {}
 
     def add_file(self, name: str, size: int) -> None:
-        """Adds a file.
-
-        Raises:
-            SourceError: The name is unsafe or taken, or the tree becomes too large.
-        """
+        """Adds a file."""
         self._add(name, "file")
         self.size += size
         if self.size > self._max_size:
@@ -135,11 +127,7 @@ def inside(name: str, prefix: str) -> str | None:
 
 
 def checked_subdirectory(subdirectory: str | None) -> str:
-    """Returns the subdirectory as a path without `.` parts; empty for the whole tree.
-
-    Raises:
-        SourceError: The subdirectory is not a path below the root.
-    """
+    """Returns the subdirectory as a path without `.` parts; empty for the whole tree."""
     name = (subdirectory or "").rstrip("/")
     if name in ("", "."):
         return ""

@@ -30,13 +30,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Pin:
-    """Commit and digests that a lock requires, so that nothing newer is fetched.
-
-    Attributes:
-        commit: Git commit.
-        sha256: Digest of the archive or file.
-        tree_sha256: Digest of the tree.
-    """
+    """Commit and digests that a lock requires, so that nothing newer is fetched."""
 
     commit: str | None = None
     sha256: str | None = None

@@ -30,11 +30,7 @@ def checked_scheme(uri: str) -> str:
 
 
 def parts_of(url: str) -> SplitResult:
-    """Splits a URL into its parts.
-
-    Raises:
-        SourceError: The text is not a URL.
-    """
+    """Splits a URL into its parts."""
     try:
         parts = urlsplit(url)
         # urllib checks the port only when it is read.

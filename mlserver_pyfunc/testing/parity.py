@@ -35,13 +35,7 @@ class ParityError(AssertionError):
 
 @dataclass(frozen=True)
 class ParityReport:
-    """What `assert_parity` compared.
-
-    Attributes:
-        routes: Names of the routes that were compared.
-        requests: Number of requests that were sent by each route.
-        skipped: Reasons by the names of the routes that were left out.
-    """
+    """What `assert_parity` compared."""
 
     routes: list[str]
     requests: int

@@ -41,13 +41,7 @@ class BadRequest:
 def inputs_for(
     definition: FunctionDefinition, *, smallest: int = 0, whole: bool = False
 ) -> st.SearchStrategy[dict[str, Array]]:
-    """Draws input arrays by name that keep the contract.
-
-    Args:
-        definition: Declares the inputs.
-        smallest: Smallest size of an axis of any size.
-        whole: Whether each optional input is always drawn.
-    """
+    """Draws input arrays by name that keep the contract."""
 
     def drawn(sizes: Mapping[str, int]) -> st.SearchStrategy[dict[str, Array]]:
         by_name = {t.name: _arrays(t, smallest, sizes) for t in definition.inputs}
