@@ -1,4 +1,4 @@
-"""Writes the JSON Schemas of a model's messages, for its OpenAPI document."""
+"""Writes the JSON Schemas of a model's tensors, for its OpenAPI document."""
 
 from __future__ import annotations
 
@@ -15,58 +15,22 @@ Schema = dict[str, Any]
 
 
 def schemas(definition: FunctionDefinition) -> Schema:
-    """Returns schemas by name: of request, response, event, metadata, errors and each tensor."""
-    requests_warn = definition.contract.requests == "warn"
-    responses_warn = definition.contract.responses == "warn"
+    """Returns the schemas that depend on the tensors: of their lists, and of each by its name."""
+    outputs_warn = definition.contract.responses == "warn"
     return {
-        "InferenceRequest": {
-            "type": "object",
-            "required": ["inputs"],
-            "properties": {
-                "id": {"type": "string", "description": "Returned with the answer."},
-                "parameters": _PARAMETERS,
-                "inputs": _tensors(definition.inputs, "Input", requests_warn),
-                "outputs": _requested(definition),
-            },
+        "inputs": _tensors(definition.inputs, "Input", definition.contract.requests == "warn"),
+        "requested": _requested(definition),
+        "outputs": {
+            "type": "array",
+            "items": _items(definition.outputs, "Output", outputs_warn),
+            **({} if outputs_warn else {"maxItems": len(definition.outputs)}),
         },
-        "InferenceResponse": {
-            "type": "object",
-            "required": ["model_name", "outputs"],
-            "properties": {
-                "model_name": {"type": "string"},
-                "model_version": {"type": "string"},
-                "id": {"type": "string"},
-                "parameters": _PARAMETERS,
-                "outputs": {
-                    "type": "array",
-                    "items": _items(definition.outputs, "Output", responses_warn),
-                    **({} if responses_warn else {"maxItems": len(definition.outputs)}),
-                },
-            },
+        "tensors": {
+            **{f"Input_{i}": _tensor(t, is_output=False) for i, t in enumerate(definition.inputs)},
+            **{f"Output_{i}": _tensor(t, is_output=True) for i, t in enumerate(definition.outputs)},
         },
-        "Event": {
-            "type": "object",
-            "description": "A server-sent event. `data` is a response or an error, as JSON.",
-            "required": ["data"],
-            "properties": {"data": {"type": "string", "contentMediaType": "application/json"}},
-        },
-        "Metadata": _METADATA,
-        "Error": {
-            "type": "object",
-            "required": ["error"],
-            "properties": {"error": {"type": "string"}},
-        },
-        "Ready": {
-            "type": "object",
-            "required": ["name", "ready"],
-            "properties": {"name": {"type": "string"}, "ready": {"type": "boolean"}},
-        },
-        **{f"Input_{i}": _tensor(t, is_output=False) for i, t in enumerate(definition.inputs)},
-        **{f"Output_{i}": _tensor(t, is_output=True) for i, t in enumerate(definition.outputs)},
     }
 
-
-_PARAMETERS: Schema = {"type": "object", "additionalProperties": True}
 
 _ANY_TENSOR: Schema = {
     "type": "object",
@@ -79,28 +43,12 @@ _ANY_TENSOR: Schema = {
     },
 }
 
-_METADATA: Schema = {
-    "type": "object",
-    "required": ["name", "platform"],
-    "properties": {
-        "name": {"type": "string"},
-        "versions": {"type": "array", "items": {"type": "string"}},
-        "platform": {"type": "string"},
-        "inputs": {"type": "array", "items": {"type": "object"}},
-        "outputs": {"type": "array", "items": {"type": "object"}},
-        "parameters": _PARAMETERS,
-    },
-}
-
-
-def ref(name: str) -> Schema:
-    """Returns a reference to one of `schemas`."""
-    return {"$ref": f"#/components/schemas/{name}"}
-
 
 def _items(tensors: Sequence[TensorDefinition], kind: str, warn: bool) -> Schema:
     """One of the declared tensors, or any tensor where the contract only warns."""
-    refs = [ref(f"{kind}_{index}") for index in range(len(tensors))]
+    refs: list[Schema] = [
+        {"$ref": f"#/components/schemas/{kind}_{index}"} for index in range(len(tensors))
+    ]
     if warn:
         return {"anyOf": [*refs, _ANY_TENSOR]}
     return {"oneOf": refs} if len(refs) > 1 else refs[0] if refs else {}
@@ -213,7 +161,7 @@ def _element(tensor: TensorDefinition, *, is_output: bool) -> Schema:
 
 def _tensor_parameters(tensor: TensorDefinition) -> Schema:
     if tensor.datatype != "BYTES":
-        return _PARAMETERS
+        return {"type": "object", "additionalProperties": True}
     content_type: Schema = {
         "enum": ["base64"],
         "description": "The elements are base64. Needed for bytes that are not UTF-8 text.",

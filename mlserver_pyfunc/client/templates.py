@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 
-def render(name: str, **values: Any) -> str:
+def render(template: str, /, **values: Any) -> str:
     """Fills in one template; a page escapes each value that it shows."""
-    return _environment().get_template(name).render(values)
+    return _environment().get_template(template).render(values)
 
 
 @cache
