@@ -8,8 +8,9 @@ import re
 import shlex
 from pathlib import Path
 
+from reference import reference
+
 from mlserver_pyfunc import cli, definition
-from mlserver_pyfunc.cli.reference import reference
 
 ROOT = Path(__file__).resolve().parent.parent
 PATCHES = ROOT / "docs" / "design" / "patches.md"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -48,17 +48,6 @@ class ImageRecord(BaseModel):
     inputs: dict[str, Sha256]
 
 
-class Origin(BaseModel):
-    """Origin of the copy of the source that an image holds."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    source: str
-    commit: str | None = None
-    sha256: Sha256 | None = None
-    tree_sha256: Sha256 | None = None
-
-
 class Lock(BaseModel):
     """The content of `function.lock`.
 
@@ -86,7 +75,7 @@ class Lock(BaseModel):
     requirements: list[str] = []
     resolved: list[str] | None = None
     image: ImageRecord | None = None
-    origin: Origin | None = None
+    origin: Provenance | None = None
 
 
 def fetch_locked(definition: FunctionDefinition, folder: Path) -> SourceTree:
@@ -107,8 +96,7 @@ def fetch_locked(definition: FunctionDefinition, folder: Path) -> SourceTree:
     tree = _checked(lock, tree)
     if lock.origin is None:
         return tree
-    origin = Provenance(lock.origin.source, lock.origin.commit, lock.origin.sha256)
-    return replace(tree, provenance=replace(origin, tree_sha256=lock.tree_sha256))
+    return replace(tree, provenance=replace(lock.origin, tree_sha256=lock.tree_sha256))
 
 
 def read(folder: Path) -> Lock | None:
@@ -185,28 +173,27 @@ def write_to(lock: Lock, folder: Path) -> Path:
 def _check_definition(lock: Lock, definition: FunctionDefinition) -> None:
     source = definition.source
     given = redacted(source.source) if source.source else None
+    pairs = [
+        ("subdirectory", lock.subdirectory, source.subdirectory),
+        ("requirements", lock.requirements, definition.requirements),
+    ]
     # The source of inline code is its kind, "inline code"; its digest is compared later.
-    if not source.is_inline and given != lock.source:
-        raise DigestError(f'{LOCK_NAME} is for source "{lock.source}", got "{given}"; {RENEW}')
-    if source.subdirectory != lock.subdirectory:
-        raise DigestError(
-            f'{LOCK_NAME} is for subdirectory "{lock.subdirectory}", '
-            f'got "{source.subdirectory}"; {RENEW}'
-        )
-    if definition.requirements != lock.requirements:
-        raise DigestError(
-            f"{LOCK_NAME} has requirements {lock.requirements}, "
-            f"got {definition.requirements}; {RENEW}"
-        )
+    if not source.is_inline:
+        pairs.insert(0, ("source", lock.source, given))
+    _check_equal(pairs)
 
 
 def _checked(lock: Lock, tree: SourceTree) -> SourceTree:
     got = replace(tree.provenance, tree_sha256=_tree_digest(tree))
-    for name in ("source", "commit", "sha256", "tree_sha256"):
-        expected, found = getattr(lock, name), getattr(got, name)
-        if expected != found:
-            raise DigestError(f"{LOCK_NAME} has {name} {expected}, got {found}; {RENEW}")
+    names = ("source", "commit", "sha256", "tree_sha256")
+    _check_equal([(name, getattr(lock, name), getattr(got, name)) for name in names])
     return replace(tree, provenance=got)
+
+
+def _check_equal(pairs: Sequence[tuple[str, Any, Any]]) -> None:
+    for name, locked, got in pairs:
+        if locked != got:
+            raise DigestError(f"{LOCK_NAME} has {name} {locked}, got {got}; {RENEW}")
 
 
 def _tree_digest(tree: SourceTree) -> str | None:

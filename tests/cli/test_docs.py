@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from mlserver_pyfunc.cli.reference import reference
 from mlserver_pyfunc.client import CallError
 from mlserver_pyfunc.client.rest import RestClient
 from mlserver_pyfunc.deployment.server_settings import free_ports
 from tests.places import DOCS
+
+sys.path.insert(0, str(DOCS))
+from reference import reference
 
 
 def test_the_reference_is_the_commands_own():

@@ -139,8 +139,8 @@ def test_a_lock_on_a_cold_cache_fetches_the_locked_commit(
 @pytest.mark.parametrize(
     ("changed", "cause"),
     [
-        ({"source": "git+https://example.com/x#main"}, "is for source"),
-        ({"subdirectory": "lib"}, 'is for subdirectory "None", got "lib"'),
+        ({"source": "git+https://example.com/x#main"}, "has source"),
+        ({"subdirectory": "lib"}, "has subdirectory None, got lib"),
         ({"requirements": ["numpy"]}, "has requirements"),
     ],
 )

@@ -176,7 +176,7 @@ def _write_function(
         source=SOURCE,
         tree_sha256=tree_sha256(target / SOURCE),
         requirements=inside.requirements,
-        origin=lock.Origin(**_origin(tree).as_parameters()),
+        origin=_origin(tree),
     )
     lock.write_to(pinned, folder)
     for name, value in settings.items():

@@ -6,7 +6,7 @@ import inspect
 
 import click
 
-from . import COMMANDS, main
+from mlserver_pyfunc.cli import COMMANDS, main
 
 _HEAD = """\
 # Command line
