@@ -20,11 +20,8 @@ class CloudEvents:
     """The headers of one model, for its requests or for its responses.
 
     MLServer's middleware is public, and the names of its headers are not. So this gives it a
-    request with a known id, and looks which headers have that id.
-
-    Args:
-        add: Method of MLServer's middleware that adds headers to requests or to responses.
-        settings: Settings of the model.
+    request with a known id, and looks which headers have that id. `add` is the middleware's method
+    for requests or that for responses.
     """
 
     def __init__(self, add: Callable[[Any, ModelSettings], Any], settings: ModelSettings) -> None:

@@ -25,15 +25,7 @@ Headers = Mapping[str, str]
 
 
 class RequestParameters:
-    """The parameters of a request. Headers are made at the first access.
-
-    Args:
-        values: MLServer's parameters of the request; None without any.
-        headers: Function that returns the HTTP headers or gRPC metadata.
-
-    Attributes:
-        cloud_events: Function that returns headers to add; None without any.
-    """
+    """The parameters of a request. Headers are made at the first access."""
 
     __slots__ = ("_headers", "_make_headers", "_values", "cloud_events")
 
@@ -64,18 +56,9 @@ class RequestParameters:
 
 @dataclass(slots=True)
 class ModelMetrics:
-    """Metrics and headers of a model, looked up once for each version that requests ask for.
+    """Metrics and headers of a model, looked up once for each version that requests ask for."""
 
-    Attributes:
-        context: Name and version for MLServer's context variables.
-        requests: CloudEvents headers of requests.
-        responses: CloudEvents headers of responses.
-        duration: Summary of the time of requests, in seconds.
-        succeeded: Counter of requests.
-        failed: Counter of requests.
-    """
-
-    context: tuple[str, str]
+    context: tuple[str, str]  # name and version, for MLServer's context variables
     requests: CloudEvents
     responses: CloudEvents
     duration: Any
@@ -91,11 +74,7 @@ def supports_short_path(data_plane: DataPlane) -> bool:
 async def infer(
     data_plane: DataPlane, payload: InferenceRequest, name: str, version: str | None = None
 ) -> InferenceResponse:
-    """Does what `DataPlane.infer` does, for a request with `RequestParameters`.
-
-    Raises:
-        MLServerError: With the status to answer.
-    """
+    """Does what `DataPlane.infer` does, for a request with `RequestParameters`."""
     model: Any = await data_plane._model_registry.get_model(name, version)
     try:
         metrics = model.model_metrics[version]

@@ -32,17 +32,7 @@ logger = logging.getLogger("mlserver.pyfunc")
 
 @dataclass(frozen=True)
 class Options:
-    """The options of the command `serve`.
-
-    Attributes:
-        folder: Folder of the function, or of several.
-        host: Address to listen on.
-        http_port: Port of REST.
-        grpc_port: Port of gRPC.
-        metrics_port: Port of the metrics.
-        reload: Whether to reload the functions when a file changes.
-        open_browser: Whether to open the playground when the functions are ready.
-    """
+    """The options of the command `serve`."""
 
     folder: Path
     host: str
@@ -79,12 +69,8 @@ def use_uvloop() -> None:
 async def serve(options: Options) -> BaseException | None:
     """Serves a folder until a signal ends it.
 
-    Returns:
-        The error if a function cannot be loaded; None after a signal.
-
-    Raises:
-        PyFuncError: The folder has neither model-settings.json nor a definition, or the settings
-            of the server are not valid.
+    Returns the error if a function cannot be loaded, and None after a signal. Raises PyFuncError if
+    the folder has neither model-settings.json nor a definition, or the server's settings are wrong.
     """
     pin_package()
     os.environ.update(environment_model(options.folder))

@@ -31,12 +31,9 @@ class _RetryStatus(int):
 
     MLServer copies only the status of an error to its error response. A subclass of int is the
     one thing that carries a second value through that code.
-
-    Attributes:
-        retry_after: Number of seconds after which the client may try again.
     """
 
-    retry_after: int
+    retry_after: int  # in seconds
 
 
 class UnknownModelError(ModelNotFound):
@@ -112,7 +109,7 @@ def extend_error_mapping(stock: dict[int, Any]) -> dict[int, Any]:
     return _StatusMapping({**_GRPC_CODES, **stock})
 
 
-class ErrorResponse(Response):
+class RetryAfterResponse(Response):
     """MLServer's error response, with `Retry-After` if the status carries a value for it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -126,4 +123,4 @@ def send_retry_after(stock: Any) -> Any:
 
     Without it, a REST response with status 503 has no `Retry-After`.
     """
-    return ErrorResponse
+    return RetryAfterResponse

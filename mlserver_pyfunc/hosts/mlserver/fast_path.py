@@ -1,8 +1,8 @@
 """Replacements for speed: a request reaches a model of this runtime without Python lists.
 
-They concern gRPC messages, the routes and the body of REST requests, and the data plane between
-them. Each function takes what MLServer has and returns what takes its place; requests to models of
-other runtimes still get what MLServer has. `patches.TABLE` says where each one belongs.
+They concern gRPC messages and the data plane; `rest_route` is that for REST. Each function takes
+what MLServer has and returns what takes its place; requests to models of other runtimes still get
+what MLServer has. `patches.TABLE` says where each one belongs.
 """
 
 from __future__ import annotations
@@ -10,17 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 from mlserver.grpc.utils import to_headers
-from mlserver.rest.requests import Request
 from mlserver.utils import insert_headers
-from starlette.types import Receive, Scope
 
 from . import data_plane, grpc_messages
 from .models import is_ours, require_ready
-from .rest_request import TensorRequest
 from .rest_response import ArrayResponse
-from .rest_route import add_routes
-
-BINARY_EXTENSION = "binary_tensor_data"
 
 
 def read_grpc_requests(stock: Any) -> Any:
@@ -34,8 +28,8 @@ def read_grpc_requests(stock: Any) -> Any:
     """
 
     def _InsertHeaders(self: Any, request: Any, context: Any) -> Any:  # noqa: N802
-        if not is_ours(request.model_name):
-            registry = self._data_plane._model_registry
+        registry = self._data_plane._model_registry
+        if not is_ours(registry, request.model_name):
             require_ready(registry, request.model_name, request.model_version)
             return stock(self, request, context)
         if data_plane.supports_short_path(self._data_plane):
@@ -89,44 +83,3 @@ def patched_infer(stock: Any) -> Any:
         return (data_plane.infer if is_short else stock)(self, payload, name, version)
 
     return infer
-
-
-def announce_binary_tensors(stock: Any) -> Any:
-    """Names the binary tensor data extension in the server's metadata.
-
-    Without it, clients cannot see that the server reads binary tensors over REST.
-    """
-
-    async def metadata(self: Any) -> Any:
-        response = await stock(self)
-        if BINARY_EXTENSION not in response.extensions:
-            response.extensions = [*response.extensions, BINARY_EXTENSION]
-        return response
-
-    return metadata
-
-
-class HostRequest(TensorRequest):
-    """What MLServer's routes create for each request: its own request, or ours."""
-
-    def __new__(cls, scope: Scope, receive: Receive) -> Any:
-        """Returns a `TensorRequest` for a model of ours, or MLServer's `Request`.
-
-        Python calls `__init__` only on an instance of this class. Neither of them is one.
-        """
-        add_routes(scope["app"])
-        name = scope.get("path_params", {}).get("model_name", "")
-        return (TensorRequest if is_ours(name) else Request)(scope, receive)
-
-
-def add_rest_routes(stock: Any) -> Any:
-    """Puts our inference routes before MLServer's, and reads tensors for its other routes.
-
-    Without it, FastAPI works out the parameters of each REST request, tensors become Python
-    lists, and binary tensors are refused.
-
-    MLServer builds its application before it loads a model, and nothing public leads from a model
-    to the application. But its routes create a `Request` for each request, and the scope of that
-    names the application. So the first request adds our routes. MLServer's route serves it.
-    """
-    return HostRequest

@@ -25,8 +25,7 @@ from mlserver_pyfunc.protocol.tensors import DATATYPES, Array, Datatype, RawTens
 from mlserver_pyfunc.protocol.types import short_repr
 
 from .data_plane import RequestParameters
-from .rest_response import ArrayResponse
-from .unvalidated_model import UnvalidatedModel
+from .rest_response import ArrayResponse, UnvalidatedModel
 
 _FIXED_WIDTH = frozenset({"FP32", "FP64"})
 _WIRE_DTYPES: dict[str, np.dtype[Any]] = {
@@ -88,13 +87,7 @@ def read_request(
 ) -> GrpcRequest:
     """Reads a `ModelInferRequest`. Tensors view the message where its bytes allow it.
 
-    Args:
-        message: The gRPC message.
-        headers: Function that returns the metadata of the call; None if MLServer adds it.
-
-    Raises:
-        MLServerError: There is not one raw content for each input, an input has raw and typed
-            contents or typed contents in two fields, or a parameter has the wrong type.
+    `headers` returns the metadata of the call; it is None if MLServer adds it.
     """
     where = f'of model "{message.model_name}"'
     parameters = _parameters(message, "request", where)
@@ -122,15 +115,7 @@ def read_request(
 
 
 def write_response(response: ArrayResponse, use_raw: bool) -> pb.ModelInferResponse:
-    """Writes a `ModelInferResponse`.
-
-    Args:
-        response: Checked arrays.
-        use_raw: Whether to write raw contents, not typed ones.
-
-    Raises:
-        MLServerError: A typed tensor is FP16, for which the protocol has no field.
-    """
+    """Writes a `ModelInferResponse`, with raw contents or with typed ones."""
     message = pb.ModelInferResponse(model_name=response.model_name)
     if response.model_version:
         message.model_version = response.model_version

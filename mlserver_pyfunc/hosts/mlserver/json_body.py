@@ -44,8 +44,7 @@ _MAX_ROWS = 4096
 def parse(body: bytes) -> Any:
     """Parses the body of a request. Numeric data of its inputs become `JsonNumbers`.
 
-    Raises:
-        json.JSONDecodeError: The text is not JSON, nested too deep, or has too many values.
+    Raises json.JSONDecodeError if it is not JSON, nested too deep, or has too many values.
     """
     if len(body) < MIN_BYTES:
         return parse_lists(body)
@@ -60,11 +59,7 @@ def parse(body: bytes) -> Any:
 
 
 def parse_lists(body: bytes | memoryview) -> Any:
-    """Parses JSON into Python's own values.
-
-    Raises:
-        json.JSONDecodeError: The text is not JSON, nested too deep, or has too many values.
-    """
+    """Parses JSON into Python's own values. Raises as `parse` does."""
     _check_width(body)
     payload = orjson.loads(body)
     if len(body) > 2 * MAX_DEPTH and _opened(body) > MAX_DEPTH:
@@ -164,8 +159,7 @@ def _plain(value: Any) -> Any:
 def _nesting(data: Any, shape: list[int]) -> int:
     """Returns the number of lists in tensor data that is flat, or nested as its shape.
 
-    Raises:
-        ValueError: The data is neither, or has so many rows that a look at each is slow.
+    Raises ValueError if it is neither, or has so many rows that a look at each is slow.
     """
     if not len(data) or not isinstance(data[0], simdjson.Array):
         return 1

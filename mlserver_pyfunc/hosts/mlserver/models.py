@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 from mlserver import MLModel
 from mlserver.errors import ModelNotFound
-from mlserver.registry import SingleModelRegistry
 from mlserver.settings import ModelSettings
 
 from mlserver_pyfunc.definition.locate import Located, find_definition
@@ -22,19 +20,12 @@ _PACKAGE = __name__.partition(".")[0]
 _versions: defaultdict[str, list[str | None]] = defaultdict(list)
 _failures: dict[str, str] = {}
 _MAX_NAMES = 20
-_mixed: dict[str, weakref.ref[SingleModelRegistry]] = {}
 # In seconds. The first value is what MLServer itself waits for calls at shutdown.
 _longest_call = 5.0
 
 
 def add_model(name: str, version: str | None, call_seconds: float) -> None:
-    """Notes that a model of this runtime is loaded.
-
-    Args:
-        name: Name of the model.
-        version: Version of the model; None without one.
-        call_seconds: Time limit of its calls, in seconds.
-    """
+    """Notes that a model of this runtime is loaded, and the time limit of its calls in seconds."""
     global _longest_call
     _versions[name].append(version)
     _failures.pop(name, None)
@@ -53,9 +44,22 @@ def remove_model(name: str, version: str | None) -> None:
         del _versions[name]
 
 
-def is_ours(name: str) -> bool:
+def is_ours(registry: Any, name: str) -> bool:
     """Returns whether this runtime serves all loaded versions of a model."""
-    return name in _versions and (name not in _mixed or not _is_mixed(name))
+    return name in _versions and not has_others(registry, name)
+
+
+def has_others(registry: Any, name: str) -> bool:
+    """Returns whether another runtime serves a model, or a version of it."""
+    versions = registry._models.get(name)
+    if versions is None:
+        return False
+    # Not any(): this is asked for each request.
+    for model in versions._versions.values():
+        if not is_pyfunc(model):
+            return True
+    default = versions._default
+    return default is not None and not is_pyfunc(default)
 
 
 def loaded_versions(name: str) -> list[str]:
@@ -78,48 +82,13 @@ def is_for_pyfunc(settings: ModelSettings) -> bool:
     return settings.implementation_.startswith(f"{_PACKAGE}.")
 
 
-def is_available(model: MLModel) -> bool:
+def is_available(model: Any) -> bool:
     """Returns whether a model could run a call now."""
-    return bool(model.ready and getattr(model, "available", True))
-
-
-def note_mixed_models(stock: Any) -> Any:
-    """Notes model names that have versions of this runtime and versions of another one.
-
-    Without it, the other runtime gets requests in a form that it cannot read: `is_ours` would be
-    true for the name. MLServer registers each model of any runtime by the method replaced here.
-    """
-
-    def _register(self: SingleModelRegistry, model: MLModel) -> None:
-        stock(self, model)
-        if _has_others(self):
-            _mixed[self._name] = weakref.ref(self)
-
-    return _register
-
-
-def _is_mixed(name: str) -> bool:
-    """Returns whether a name that was mixed still is. Forgets it if not."""
-    versions = _mixed[name]()
-    if versions is not None and _has_others(versions):
-        return True
-    del _mixed[name]
-    return False
-
-
-def has_others(registry: Any, name: str) -> bool:
-    """Returns whether another runtime serves a model, or a version of it."""
-    versions = registry._models.get(name)
-    return versions is not None and _has_others(versions)
-
-
-def _has_others(versions: SingleModelRegistry) -> bool:
-    models = [*versions._versions.values(), versions._default]
-    return any(model is not None and not is_pyfunc(model) for model in models)
+    return bool(model.ready and (not is_pyfunc(model) or model.available))
 
 
 def separate_readiness_from_availability(stock: Any) -> Any:
-    """Answers the readiness endpoints by a model's `available`, if it has that attribute.
+    """Answers the readiness endpoints by whether a model of this runtime could run a call now.
 
     Without it, the endpoints say that a model is ready while all its workers are being replaced,
     and `ModelReady` of an unknown model ends with UNKNOWN over gRPC.
@@ -166,36 +135,35 @@ def name_served_versions(stock: Any) -> Any:
     """
 
     async def get_model(self: Any, version: str | None = None) -> Any:
-        model = self._find_model(version)
-        if model is not None:
-            return model
-        if self.empty():
-            reason = _failures.get(self._name, "it is not loaded")
-            raise UnknownModelError(f'model "{self._name}" not found: {reason}')
-        expected = f", expected {listed(self._versions)}" if self._versions else ": it has none"
-        raise UnknownModelError(f'version "{version}" of model "{self._name}" not found{expected}')
+        return _find(self, version)
 
     return get_model
 
 
-def find(registry: Any, name: str, version: str | None) -> Any:
-    """Returns a model, loaded or not.
+def _find(versions: Any, version: str | None) -> Any:
+    model = versions._find_model(version)
+    if model is not None:
+        return model
+    name = versions._name
+    if versions.empty():
+        reason = _failures.get(name, "it is not loaded")
+        raise UnknownModelError(f'model "{name}" not found: {reason}')
+    served = versions._versions
+    expected = f", expected {listed(served)}" if served else ": it has none"
+    raise UnknownModelError(f'version "{version}" of model "{name}" not found{expected}')
 
-    Raises:
-        UnknownModelError: There is no such model.
-    """
-    return registry._get_model_registry(name, version)._find_model(version)
+
+def find(registry: Any, name: str, version: str | None = None) -> Any:
+    """Returns a model, loaded or not. Raises UnknownModelError if there is no such model."""
+    return _find(registry._get_model_registry(name, version), version)
 
 
-def require_ready(registry: Any, name: str, version: str | None) -> None:
-    """Checks that a model takes calls, before its request is read.
-
-    Raises:
-        MLServerError: It is unknown or not ready.
-    """
+def require_ready(registry: Any, name: str, version: str | None = None) -> Any:
+    """Returns a model that takes calls. Raises MLServerError if it is unknown or not ready."""
     model = find(registry, name, version)
-    if model is not None and not model.ready:
+    if not model.ready:
         raise ModelNotReadyError(name, version)
+    return model
 
 
 def listed(names: Iterable[str]) -> str:
@@ -206,12 +174,9 @@ def listed(names: Iterable[str]) -> str:
 
 
 def read_definition(settings: ModelSettings) -> tuple[Located | None, str]:
-    """Finds and reads the definition of a model.
+    """Returns the definition of a model, or None and the reason why it cannot be read.
 
     Adds the version to the settings if only the definition gives one.
-
-    Returns:
-        The definition, or None and the reason why it cannot be read.
     """
     source = Path(settings._source) if settings._source else None
     parameters = settings.parameters

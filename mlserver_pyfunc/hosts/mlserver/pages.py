@@ -5,13 +5,13 @@ Their code is imported at the first request to one of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from mlserver.errors import MLServerError
 from mlserver.handlers import custom_handler
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from mlserver_pyfunc import settings
 from mlserver_pyfunc.definition import FunctionDefinition
@@ -21,54 +21,20 @@ from . import models
 SWITCH = "MLSERVER_PYFUNC_PLAYGROUND"
 """Variable that switches the playground off: its pages then answer 404."""
 
-
-Method = TypeVar("Method", bound=Callable[..., Any])
-
-
-def _get(path: str) -> Callable[[Method], Method]:
-    """Registers a method of a runtime as a route of the REST server."""
-    handle: Callable[[Method], Method] = custom_handler(rest_path=path, rest_method="GET")
-    return handle
+_MODEL = "/v2/models/{model_name}"
+_VERSION = f"{_MODEL}/versions/{{model_version}}"
 
 
-class Pages:
-    """The routes, as methods that a runtime inherits.
+def _route(path: str, answer: Callable[..., Awaitable[Response]]) -> Any:
+    """Makes a method of a runtime that MLServer registers as a route of the REST server."""
 
-    MLServer adds them once for each model, and the routes of the first model answer for all. So
-    each method looks up the model that the path names, as the protocol's own routes do.
-    """
+    async def route(self: Any, request: Request) -> Response:
+        return await answer(request, *request.path_params.values())
 
-    @_get("/v2/models/{model_name}/openapi.json")
-    async def openapi_route(self, request: Request, model_name: str) -> JSONResponse:
-        """Answers with the OpenAPI document of a model."""
-        return await _openapi(request, model_name, None)
-
-    @_get("/v2/models/{model_name}/versions/{model_version}/openapi.json")
-    async def openapi_version_route(
-        self, request: Request, model_name: str, model_version: str
-    ) -> JSONResponse:
-        """Answers with the OpenAPI document of a version of a model."""
-        return await _openapi(request, model_name, model_version)
-
-    @_get("/v2/models/{model_name}/playground")
-    async def playground_route(self, request: Request, model_name: str) -> HTMLResponse:
-        """Answers with the playground of a model."""
-        return await _playground(request, model_name, None)
-
-    @_get("/v2/models/{model_name}/versions/{model_version}/playground")
-    async def playground_version_route(
-        self, request: Request, model_name: str, model_version: str
-    ) -> HTMLResponse:
-        """Answers with the playground of a version of a model."""
-        return await _playground(request, model_name, model_version)
-
-    @_get("/v2/playground")
-    async def playground_list_route(self, request: Request) -> HTMLResponse:
-        """Answers with the list of all models."""
-        return await _list(request)
+    return custom_handler(rest_path=path, rest_method="GET")(route)
 
 
-async def _openapi(request: Request, name: str, version: str | None) -> JSONResponse:
+async def _openapi(request: Request, name: str, version: str | None = None) -> Response:
     from mlserver_pyfunc.client.openapi import document
 
     model, definition = await _ours(request, name, version)
@@ -76,7 +42,7 @@ async def _openapi(request: Request, name: str, version: str | None) -> JSONResp
     return JSONResponse(document(definition, name, model.version, prefix))
 
 
-async def _playground(request: Request, name: str, version: str | None) -> HTMLResponse:
+async def _playground(request: Request, name: str, version: str | None = None) -> Response:
     from mlserver_pyfunc.client import playground
 
     _require_switched_on()
@@ -92,7 +58,7 @@ async def _playground(request: Request, name: str, version: str | None) -> HTMLR
     return HTMLResponse(page.body, headers=dict(page.headers))
 
 
-async def _list(request: Request) -> HTMLResponse:
+async def _list(request: Request) -> Response:
     from mlserver_pyfunc.client import playground
 
     _require_switched_on()
@@ -108,11 +74,7 @@ async def _list(request: Request) -> HTMLResponse:
 
 
 async def _ours(request: Request, name: str, version: str | None) -> tuple[Any, FunctionDefinition]:
-    """Returns a model of this runtime and its definition.
-
-    Raises:
-        MLServerError: There is no such model, or it is one of another runtime: status 404.
-    """
+    """Returns a model of this runtime and its definition."""
     model: Any = await models.registry_of(request.app).get_model(name, version)
     if not models.is_pyfunc(model) or model.definition is None:
         raise MLServerError(f'model "{name}" is not served by mlserver-pyfunc', 404)
@@ -122,3 +84,17 @@ async def _ours(request: Request, name: str, version: str | None) -> tuple[Any, 
 def _require_switched_on() -> None:
     if not settings.is_enabled(SWITCH):
         raise MLServerError(f"the playground is switched off ({SWITCH})", 404)
+
+
+class Pages:
+    """The routes, as methods that a runtime inherits.
+
+    MLServer adds them once for each model, and the routes of the first model answer for all. So
+    each looks up the model that the path names, as the protocol's own routes do.
+    """
+
+    openapi_of_model = _route(f"{_MODEL}/openapi.json", _openapi)
+    openapi_of_version = _route(f"{_VERSION}/openapi.json", _openapi)
+    playground_of_model = _route(f"{_MODEL}/playground", _playground)
+    playground_of_version = _route(f"{_VERSION}/playground", _playground)
+    playgrounds = _route("/v2/playground", _list)

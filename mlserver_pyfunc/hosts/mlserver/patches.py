@@ -35,9 +35,9 @@ from . import (
     models,
     process_tuning,
     repository,
-    repository_api,
     rest_bounds,
     rest_edges,
+    rest_route,
     write_limit,
 )
 from .rest_response import ArrayData
@@ -58,12 +58,8 @@ logger = logging.getLogger("mlserver.pyfunc")
 class ProcessSetting:
     """A setting of the whole process, which other runtimes in the server have too.
 
-    Attributes:
-        target: What is set.
-        function: Function that sets it. Returns the reason if it leaves the setting as it is.
-        group: Name of the patches that a user switches off together.
-        upstream: Number of the issue or pull request of MLServer that concerns it; 0 for none.
-        versions: Versions of MLServer that it is made for, as in a requirement.
+    `function` sets it, and returns the reason if it leaves the setting as it is. A user switches
+    off the rows of a `group` together. `upstream` is the number of MLServer's issue about it.
     """
 
     target: str
@@ -298,6 +294,9 @@ _registry = "mlserver.registry"
 _data_plane = "mlserver.handlers:DataPlane"
 _handlers = "mlserver.handlers:ModelRepositoryHandlers"
 _repository = "mlserver.repository"
+_deprecated = "mlserver.grpc.model_repository:ModelRepositoryServicer"
+# MLServer calls it for each model. See `rest_route.once_for_app`.
+_app = "mlserver.rest.server:RESTServer.add_custom_handlers"
 
 TABLE: tuple[ProcessSetting, ...] = (
     _fix("mlserver.grpc.utils.STATUS_CODE_MAPPING", errors.extend_error_mapping, upstream=488),
@@ -307,7 +306,7 @@ TABLE: tuple[ProcessSetting, ...] = (
     _fix("mlserver.handlers.dataplane.ModelNotReady", errors.answer_not_ready_with_503),
     _fix(f"{_registry}:MultiModelRegistry._get_model_registry", models.name_served_models),
     _fix(f"{_registry}:SingleModelRegistry.get_model", models.name_served_versions),
-    _fix("mlserver.rest.server:RESTServer.add_custom_handlers", rest_edges.answer_at_the_edges),
+    _fix(_app, rest_edges.answer_at_the_edges),
     _fix("mlserver.rest.requests:Request.body", rest_bounds.inflate_bodies),
     _fix(f"{_repository}.repository:SchemalessModelRepository.list", repository.name_by_definition),
     _fix(f"{_repository}.load._folder_matches", repository.accept_folder_names),
@@ -321,31 +320,32 @@ TABLE: tuple[ProcessSetting, ...] = (
     _fix("uvicorn.protocols.http.flow_control:FlowControl.drain", write_limit.limit_rest_writes),
     _fix("mlserver.server:MLServer.stop", drain_on_interrupt),
     _fix("mlserver.handlers.dataplane.model_context", leave_context_anywhere),
-    _fix(f"{_servicer}.RepositoryModelLoad.f", repository_api.guard_grpc),
-    _fix(f"{_servicer}.RepositoryModelUnload.f", repository_api.guard_grpc),
-    _fix("mlserver.rest.server:RESTServer.add_custom_handlers", repository_api.guard_rest),
+    _fix(f"{_servicer}.RepositoryModelLoad.f", repository.guard_grpc),
+    _fix(f"{_servicer}.RepositoryModelUnload.f", repository.guard_grpc),
+    _fix(f"{_deprecated}.RepositoryModelLoad.f", repository.guard_grpc),
+    _fix(f"{_deprecated}.RepositoryModelUnload.f", repository.guard_grpc),
+    _fix(_app, repository.guard_rest),
     _fix("mlserver.grpc.server:GRPCServer.stop", drain_grpc_on_shutdown),
     _fix(f"{_pool}._handle_worker_stop", reap_only_pool_workers, upstream=1234),
     _fix(f"{_converters}:InferTensorContentsConverter._get_contents", refuse_typed_fp16),
     _fix("fastapi:FastAPI.build_middleware_stack", rest_bounds.guard_requests),
-    _fast(f"{_registry}:SingleModelRegistry._register", models.note_mixed_models),
     _fast(f"{_servicer}._InsertHeaders", fast_path.read_grpc_requests),
     _fast(f"{_converters}:ModelInferResponseConverter.from_types", fast_path.write_grpc_responses),
     _fast(f"{_servicer}._SetTrailingMetadata", fast_path.send_prepared_metadata),
     _fast(f"{_data_plane}.infer", fast_path.patched_infer),
-    _fast(f"{_data_plane}.metadata", fast_path.announce_binary_tensors),
-    _fast("mlserver.rest.app.Request", fast_path.add_rest_routes, upstream=854),
-    _triton(
-        "mlserver.rest.server:RESTServer.add_custom_handlers", triton_routes.answer_triton_calls
-    ),
+    _fast(_app, rest_route.add_rest_routes, upstream=854),
+    _triton(_app, triton_routes.answer_triton_calls),
     _triton(f"{_servicer}.ModelStreamInfer.f", triton_streams.answer_in_triton_form),
     _triton(f"{_servicer}._GetReturnRaw", triton_streams.send_raw_outputs),
+    Patch(
+        "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol.on_headers_complete",
+        process_tuning.drop_trailers,
+    ),
     ProcessSetting("process: mallopt of glibc", process_tuning.raise_malloc_thresholds, FAST_PATH),
     ProcessSetting("process: gc.set_threshold", process_tuning.raise_gc_threshold, FAST_PATH),
     ProcessSetting("process: sys.stdout and sys.stderr", process_tuning.line_buffer_stdout),
     ProcessSetting('process: logger "mlserver.grpc"', errors.log_refusals_without_traceback),
     ProcessSetting('process: logger "mlserver.parallel"', process_tuning.hide_pool_warning),
-    ProcessSetting("process: trailers in uvicorn", process_tuning.drop_trailers),
     ProcessSetting("process: sys.meta_path", pin_package),
 )
 
@@ -353,11 +353,9 @@ TABLE: tuple[ProcessSetting, ...] = (
 def install() -> dict[ProcessSetting, str]:
     """Applies the table, and logs in one line what is on and off. Idempotent.
 
-    Returns:
-        The reason why each row is off; an empty text if it is on.
+    Returns the reason why each row is off; an empty text if it is on.
     """
     chosen = _switched_off()
-    # The reason why each row is off: what the user has chosen, or what does not fit.
     off = {row: chosen.get(row.group) or chosen.get(row.name) or row.misfit() for row in TABLE}
     misfits = [row for row, reason in off.items() if reason and reason not in chosen.values()]
     # The patches of the fast path rely on each other: one of them alone would give MLServer's

@@ -71,28 +71,19 @@ def line_buffer_stdout() -> None:
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
-def drop_trailers() -> str:
+def drop_trailers(stock: Any) -> Any:
     """Drops the trailers of a chunked request, as h11 does.
 
     Without it, uvicorn with httptools adds them to the headers of the request, so a client gets
     a header past a proxy that checks headers.
     """
-    try:
-        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-    except ImportError:
-        return "httptools is not installed"
-    stock = HttpToolsProtocol.on_headers_complete
-    if getattr(stock, "_drops_trailers", False):
-        return ""
 
     def on_headers_complete(self: Any) -> None:
         stock(self)
         # The request has the list from before. What comes now is a trailer.
         self.headers = []
 
-    vars(on_headers_complete)["_drops_trailers"] = True
-    setattr(HttpToolsProtocol, "on_headers_complete", on_headers_complete)  # noqa: B010
-    return ""
+    return on_headers_complete
 
 
 def hide_pool_warning() -> None:

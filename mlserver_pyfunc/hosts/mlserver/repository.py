@@ -1,31 +1,40 @@
-"""How models get their names, and how they are loaded and unloaded: one at a time for each name."""
+"""How models get their names, how they are loaded and unloaded, and who may ask for it.
+
+Loads and unloads are done one at a time for each name.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 from weakref import WeakValueDictionary
 
 from mlserver import MLModel
 from mlserver.errors import MLServerError
+from mlserver.handlers import ModelRepositoryHandlers
 from mlserver.registry import MultiModelRegistry, SingleModelRegistry
+from mlserver.rest.endpoints import ModelRepositoryEndpoints
 from mlserver.settings import ModelSettings
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mlserver_pyfunc.definition.model_settings import explicit_settings, given_name, served_name
 from mlserver_pyfunc.errors import LoadError
+from mlserver_pyfunc.settings import REPOSITORY_API, repository_api
 
 from . import models
+from .rest_route import once_for_app
+
+_FORWARDED = ("x-forwarded-for", "forwarded")
 
 
 class _Turn(asyncio.Lock):
-    """The right to load or unload the models of one name.
-
-    Attributes:
-        holder: Task that has it.
-    """
+    """The right to load or unload the models of one name, and the task that has it."""
 
     holder: asyncio.Task[Any] | None = None
 
@@ -120,6 +129,41 @@ def begin_again_by_definition(stock: Any) -> Any:
     return {"_load_model": _load_model, "_reload_model": _reload_model}[stock.__name__]
 
 
+def guard_grpc(stock: Any) -> Any:
+    """Refuses to load and unload models for clients that may not, over gRPC.
+
+    Without it, everybody who reaches the port of gRPC loads and unloads models, whatever
+    `MLSERVER_PYFUNC_REPOSITORY_API` says.
+
+    MLServer has two services for it, of which one is deprecated. gRPC's server has taken the bound
+    methods before a model is loaded. So the patch sets a variable of MLServer's decorator, as
+    `allow_empty_streams` does.
+    """
+
+    async def f(self: Any, request: Any, context: Any) -> Any:
+        kind, _, address = unquote(context.peer()).partition(":")
+        host = None if kind == "unix" else address.rpartition(":")[0].strip("[]")
+        headers = (key for key, _ in context.invocation_metadata() or ())
+        handlers = getattr(self, "_handlers", None) or self._model_repository_handlers
+        _require_allowed(handlers, host, headers)
+        return await stock(self, request, context)
+
+    return f
+
+
+@once_for_app
+def guard_rest(server: Any) -> None:
+    """Refuses to load and unload models for clients that may not, over REST.
+
+    Without it, everybody who reaches the port of REST loads and unloads models, whatever
+    `MLSERVER_PYFUNC_REPOSITORY_API` says.
+    """
+    for route in server._app.routes:
+        owner = getattr(getattr(route, "endpoint", None), "__self__", None)
+        if isinstance(owner, ModelRepositoryEndpoints) and route.name in ("load", "unload"):
+            route.app = partial(_guarded, route.app, owner._handlers)
+
+
 def _take_name(settings: ModelSettings) -> None:
     """Names a model by its definition, unless its settings or the environment do."""
     located, _ = models.read_definition(settings)
@@ -153,35 +197,26 @@ async def _run_in_turn(stock: Any, handlers: Any, name: str) -> Any:
 
 async def _begun_again(versions: SingleModelRegistry, model: MLModel) -> bool:
     """Loads a model by the patched `load`, unless that is what runs. Returns whether it did."""
-    registry = _registry_of(versions)
+    server = _server_of(versions)
     turn = _turns.get(model.name)
     has_turn = turn is not None and turn.holder is asyncio.current_task()
-    if registry is None or has_turn or not models.is_pyfunc(model):
+    if server is None or has_turn or not models.is_pyfunc(model):
         return False
+    registry: MultiModelRegistry = server._model_registry
     if registry._models.get(versions._name) is versions and versions.empty():
         del registry._models[versions._name]
     await registry.load(model.settings)
     return True
 
 
-def _registry_of(versions: SingleModelRegistry) -> MultiModelRegistry | None:
-    """Returns the registry of all models that one of its parts belongs to.
-
-    The part does not know it. But the server's method that adds routes is among its hooks.
-    """
-    for hook in versions._on_model_load:
-        server = getattr(hook, "__self__", None)
-        if isinstance(registry := getattr(server, "_model_registry", None), MultiModelRegistry):
-            return registry
-    return None
+def _server_of(registry: MultiModelRegistry | SingleModelRegistry) -> Any:
+    """Returns MLServer's server, or None. A registry does not know it, but has its methods."""
+    owners = [getattr(hook, "__self__", None) for hook in registry._on_model_load]
+    return next((owner for owner in owners if hasattr(owner, "_model_registry")), None)
 
 
 def _require_one_folder(old: MLModel, new: MLModel) -> None:
-    """Checks that a model does not take the place of one from another folder.
-
-    Raises:
-        MLServerError: It would.
-    """
+    """Checks that a model does not take the place of one from another folder."""
     theirs, ours = (model.settings._source for model in (old, new))
     if not models.is_pyfunc(old) or not models.is_pyfunc(new) or theirs == ours:
         return
@@ -192,3 +227,50 @@ def _require_one_folder(old: MLModel, new: MLModel) -> None:
         f"{Path(ours).parent}; give each its own model_name or model_version"
     )
     raise MLServerError(str(LoadError(new.name, "definition", cause)), 500)
+
+
+async def _guarded(
+    stock: ASGIApp, handlers: ModelRepositoryHandlers, scope: Scope, receive: Receive, send: Send
+) -> None:
+    host = (scope.get("client") or (None,))[0]
+    _require_allowed(handlers, host, (key.decode("latin-1") for key, _ in scope["headers"]))
+    await stock(scope, receive, send)
+
+
+def _require_allowed(
+    handlers: ModelRepositoryHandlers, host: str | None, headers: Iterable[str]
+) -> None:
+    """Checks that a client may load and unload models.
+
+    Takes the client's address, or None for a Unix socket, and the names of its headers in lower
+    case.
+    """
+    mode = repository_api()
+    if mode == "open":
+        return
+    server = _server_of(handlers._model_registry)
+    # Whoever starts a server without models, as Seldon's agent does, loads them all from outside.
+    if mode == "loopback" and server and not server._settings.load_models_at_startup:
+        return
+    # A proxy on this machine passes on requests of others.
+    is_forwarded = not set(headers).isdisjoint(_FORWARDED)
+    if mode == "loopback" and not is_forwarded and (host is None or _is_loopback(host)):
+        return
+    shown = "a forwarded request" if is_forwarded else f"one from {host}"
+    expected = {
+        "loopback": "expected a request from this machine (127.0.0.1 or ::1)",
+        "off": "expected no request",
+    }.get(mode, "expected open, loopback or off there")
+    raise MLServerError(
+        f"loading and unloading models is restricted ({REPOSITORY_API}={mode}): {expected}, got "
+        f"{shown}; set {REPOSITORY_API}=open to allow it to all who reach the port",
+        403,
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback

@@ -76,22 +76,19 @@ def inflate_bodies(stock: Any) -> Any:
     """
 
     async def body(self: Any) -> Any:
-        encoding = self.headers.get("content-encoding", "")
-        if hasattr(self, "_body") or not encoding or _is_of_another_runtime(self.app, self.scope):
+        encodings = [value for key, value in self.scope["headers"] if key == b"content-encoding"]
+        if encodings and _is_of_another_runtime(self.app, self.scope):
             return await stock(self)
-        self._body = await decompressed(await FastAPIRequest.body(self), encoding)
+        if not hasattr(self, "_body"):
+            body = await FastAPIRequest.body(self)
+            self._body = await decompressed(body, encodings) if encodings else body
         return self._body
 
     return body
 
 
 class Guard:
-    """ASGI middleware that bounds and refuses requests.
-
-    Args:
-        app: What answers the others.
-        owner: The application, of whose models and settings for CORS it asks.
-    """
+    """ASGI middleware that bounds and refuses requests, before what answers the others."""
 
     def __init__(self, app: ASGIApp, owner: FastAPI) -> None:
         self._app = app
@@ -146,18 +143,14 @@ class Guard:
         )
 
 
-async def decompressed(body: bytes, encoding: str) -> bytes:
-    """Returns a body without its compression. Inflates on a thread, and up to the bound only.
+async def decompressed(body: bytes, encodings: list[bytes]) -> bytes:
+    """Returns a body without its compression, given the values of `Content-Encoding`.
 
-    Args:
-        body: The body as it came.
-        encoding: Value of `Content-Encoding`; empty for none.
-
-    Raises:
-        BodyTooLargeError: It is larger than the bound.
-        json.JSONDecodeError: It is not of that encoding, or the encoding is not known.
+    Inflates on a thread, and up to the bound only. Raises BodyTooLargeError if the body is larger,
+    and json.JSONDecodeError if it is not of that encoding, or the encoding is not known.
     """
-    for name in reversed(encoding.lower().replace(",", " ").split()):
+    names = b" ".join(encodings).decode("latin-1").lower().replace(",", " ").split()
+    for name in reversed(names):
         if name == "identity":
             continue
         if name not in _WINDOWS:
@@ -174,12 +167,10 @@ async def decompressed(body: bytes, encoding: str) -> bytes:
 
 
 def inflate(body: bytes, encoding: str) -> bytes:
-    """Inflates a body, piece by piece, and stops at the bound.
+    """Inflates a body, piece by piece.
 
-    Raises:
-        BodyTooLargeError: It is larger than the bound.
-        EOFError: It is cut off.
-        zlib.error: It is not of that encoding.
+    Raises BodyTooLargeError at the bound, EOFError if the body is cut off, and zlib.error if it is
+    not of that encoding.
     """
     window = _WINDOWS[encoding]
     # Some clients leave out zlib's header (RFC 9110, section 8.4.1.2).
@@ -223,12 +214,7 @@ def _has_zlib_header(body: bytes) -> bool:
 
 
 def _bounded(receive: Receive, *, is_over: bool) -> Receive:
-    """Counts a body while it is received.
-
-    Args:
-        receive: What receives it.
-        is_over: Whether its `Content-Length` is over the bound.
-    """
+    """Counts a body while it is received, unless its `Content-Length` is over the bound."""
     size = 0
 
     async def receive_bounded() -> MutableMapping[str, Any]:
@@ -258,6 +244,4 @@ def _cors_origins(app: FastAPI) -> Callable[[str], bool]:
 def _is_of_another_runtime(app: FastAPI, scope: Scope) -> bool:
     """Returns whether a request is to a model of another runtime."""
     found = _OF_MODEL.match(scope["path"].removeprefix(scope.get("root_path", "")))
-    if found is None or models.is_ours(found[1]):
-        return False
-    return models.has_others(models.registry_of(app), found[1])
+    return found is not None and models.has_others(models.registry_of(app), found[1])

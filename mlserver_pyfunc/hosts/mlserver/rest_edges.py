@@ -1,7 +1,8 @@
-"""REST answers that MLServer gives before a runtime is asked: status, index and checks of the call.
+"""REST answers that no runtime is asked for: status, the repository index, refusals and errors.
 
-MLServer builds its application before it loads a model. So its routes are changed when the first
-model of this runtime comes: nothing here costs a request to such a model anything.
+MLServer builds its application before it loads a model. So its routes and error handlers are
+changed when the first model of this runtime comes, which costs requests to models nothing. What a
+model of another runtime answers to an inference request stays as MLServer writes it.
 """
 
 from __future__ import annotations
@@ -11,118 +12,100 @@ from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi import Request as FastAPIRequest
-from mlserver.errors import MLServerError
+from fastapi.exceptions import RequestValidationError
+from mlserver import MLModel
+from mlserver.errors import MLServerError, ModelNotFound
+from mlserver.rest import endpoints
 from mlserver.rest.requests import Request
 from mlserver.rest.responses import Response
 from mlserver.types import RepositoryIndexRequest
 from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from . import models, rest_errors
+from mlserver_pyfunc.errors import describe, safe_message
+from mlserver_pyfunc.protocol.contract import TensorSpec
+from mlserver_pyfunc.protocol.datatypes import DATATYPES
+from mlserver_pyfunc.protocol.samples import request_form
+from mlserver_pyfunc.protocol.types import short_repr
+
+from . import models
 from .errors import ModelNotReadyError
-from .fast_path import BINARY_EXTENSION
-from .rest_request import JSON_HEADER, LENGTH_HEADER
+from .rest_route import LENGTH_HEADER, calls_model, once_for_app
 
-CALLS = ("infer", "infer_stream")
-"""Names of the endpoints of MLServer that call a model."""
+Handler = Callable[[Any, Any], Awaitable[Any]]
+_JSON = (b"content-type", b"application/json")
+_KEYS = "name, shape, datatype and data"
+_MAX_PATH_CHARS = 200
 
 
-def answer_at_the_edges(stock: Any) -> Any:
+@once_for_app
+def answer_at_the_edges(server: Any) -> None:
     """Gives REST routes the bodies of the protocol, and one form of error to all under `/v2`.
 
     Without it, health and readiness have empty bodies, at which KServe's client fails, a model
     that is not ready answers 400, and a request that cannot be read gets 422 or 500 in a form that
     Triton's client cannot read.
-
-    MLServer calls this method for each model before it loads it.
     """
-
-    async def add_custom_handlers(self: Any, model: Any) -> Any:
-        prepare(self._app)
-        return await stock(self, model)
-
-    return add_custom_handlers
-
-
-def prepare(app: FastAPI) -> None:
-    """Changes the routes and the error handlers of MLServer's application. Idempotent."""
-    if getattr(app.state, "answers_at_the_edges", False):
-        return
-    app.state.answers_at_the_edges = True
-    routes = app.router.routes
-    for index, route in enumerate(routes):
-        if not isinstance(route, Route):
-            continue
-        owner: Any = getattr(route.endpoint, "__self__", None)
-        name = route.endpoint.__name__
-        if name in CALLS:
+    app = server._app
+    for index, route in enumerate(app.router.routes):
+        owner: Any = getattr(getattr(route, "endpoint", None), "__self__", None)
+        answer = _STATUS.get((type(owner), route.name))
+        if calls_model(route):
             route.app = partial(_call, route.app, owner._data_plane)
-        elif name in _ENDPOINTS:
-            endpoint = partial(_ENDPOINTS[name], owner)
-            routes[index] = Route(route.path, endpoint, methods=list(route.methods or ()))
-    rest_errors.install(app)
+        elif answer:
+            methods = list(route.methods or ())
+            app.router.routes[index] = Route(route.path, partial(answer, owner), methods=methods)
+    _install_handlers(app)
 
 
 async def _call(
     stock: ASGIApp, data_plane: Any, scope: Scope, receive: Receive, send: Send
 ) -> None:
-    """Passes a call on if its model can take it, whatever its body is.
-
-    Raises:
-        MLServerError: There is no such model, it is not ready, or it reads no binary tensors.
-    """
-    names = scope["path_params"]
-    name, version = names["model_name"], names.get("model_version")
-    model = await data_plane._model_registry.get_model(name, version)
-    if not model.ready:
-        raise ModelNotReadyError(name, version)
+    """Passes a call on if its model can take it, whatever its body is."""
+    names = scope["path_params"].values()
+    model = models.require_ready(data_plane._model_registry, *names)
     if models.is_pyfunc(model):
         headers = scope["headers"]
         if any(key == LENGTH_HEADER for key, _ in headers):
-            await _require_binary(data_plane, name)
+            raise MLServerError(
+                f'request of model "{model.name}": expected JSON, got binary tensors '
+                "(Inference-Header-Content-Length), which this server reads only with its fast "
+                "path, and only for names that no other runtime serves",
+                400,
+            )
         # FastAPI parses a body only if its content type is JSON.
-        others = [pair for pair in headers if pair[0] != JSON_HEADER[0]]
-        scope = {**scope, "headers": [*others, JSON_HEADER]}
+        scope = {**scope, "headers": [*(pair for pair in headers if pair[0] != _JSON[0]), _JSON]}
     await stock(scope, receive, send)
 
 
-async def _require_binary(data_plane: Any, name: str) -> None:
-    if BINARY_EXTENSION not in (await data_plane.metadata()).extensions:
-        raise MLServerError(
-            f'request of model "{name}": expected JSON, got binary tensors '
-            "(Inference-Header-Content-Length), which this server reads only with its fast path",
-            400,
-        )
+async def _live(owner: Any, request: Any) -> Response:
+    return Response({"live": await owner._data_plane.live()})
 
 
-async def _live(endpoints: Any, request: FastAPIRequest) -> Response:
-    return Response({"live": await endpoints._data_plane.live()})
-
-
-async def _ready(endpoints: Any, request: FastAPIRequest) -> Response:
-    registered = await endpoints._data_plane._model_registry.get_models()
+async def _ready(owner: Any, request: Any) -> Response:
+    registered = await owner._data_plane._model_registry.get_models()
     waiting = [model.name for model in registered if not models.is_available(model)]
     if not waiting:
         return Response({"ready": True})
     return _not_ready({"ready": False}, f"not ready: {models.listed(waiting)}")
 
 
-async def _model_ready(endpoints: Any, request: FastAPIRequest) -> Response:
-    names = request.path_params
-    name, version = names["model_name"], names.get("model_version")
-    model = await endpoints._data_plane._model_registry.get_model(name, version)
+async def _model_ready(owner: Any, request: Any) -> Response:
+    names = request.path_params.values()
+    model = models.find(owner._data_plane._model_registry, *names)
     if models.is_available(model):
-        return Response({"name": name, "ready": True})
-    return _not_ready({"name": name, "ready": False}, str(ModelNotReadyError(name, version)))
+        return Response({"name": model.name, "ready": True})
+    return _not_ready({"name": model.name, "ready": False}, str(ModelNotReadyError(*names)))
 
 
 def _not_ready(status: dict[str, Any], error: str) -> Response:
     return Response({**status, "error": error}, 503, headers={"Retry-After": "1"})
 
 
-async def _index(endpoints: Any, request: FastAPIRequest) -> Response:
+async def _index(owner: Any, request: Any) -> Response:
     try:
         body = await Request(request.scope, request.receive).body()
         wanted = RepositoryIndexRequest.model_validate_json(body or b"{}")
@@ -131,13 +114,141 @@ async def _index(endpoints: Any, request: FastAPIRequest) -> Response:
         raise MLServerError(
             f'repository index: expected no body or {{"ready": true}}: {problem}', 400
         ) from None
-    index = await endpoints._handlers.index(wanted)
+    index = await owner._handlers.index(wanted)
     return Response(index.model_dump(mode="json", exclude_unset=True, exclude_none=True))
 
 
-_ENDPOINTS: dict[str, Callable[..., Awaitable[Response]]] = {
-    "live": _live,
-    "ready": _ready,
-    "model_ready": _model_ready,
-    "index": _index,
+_STATUS: dict[tuple[Any, str], Handler] = {
+    (endpoints.Endpoints, "live"): _live,
+    (endpoints.Endpoints, "ready"): _ready,
+    (endpoints.Endpoints, "model_ready"): _model_ready,
+    (endpoints.ModelRepositoryEndpoints, "index"): _index,
 }
+
+
+def _install_handlers(app: FastAPI) -> None:
+    handlers: dict[Any, Any] = app.exception_handlers
+    # Starlette answers any other exception here, with a traceback if `debug` is true. So `debug`
+    # is switched off, and MLServer's answer is made only for the models of other runtimes.
+    middleware = ServerErrorMiddleware(app)
+    traceback_or_text = middleware.debug_response if app.debug else middleware.error_response
+
+    async def stock_failure(request: Any, error: Exception) -> Any:
+        return traceback_or_text(request, error)
+
+    app.debug = False
+    stock: dict[Any, Handler] = {**handlers, Exception: stock_failure}
+    for kind, answer in _ANSWERS.items():
+        handlers[kind] = partial(_answer_error, answer, stock[kind])
+    app.middleware_stack = None  # Starlette makes it again at the next request.
+
+
+async def _answer_error(answer: Handler, stock: Handler, request: Any, error: Exception) -> Any:
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    is_ours = f"{path}/".startswith("/v2/") and not _is_of_another_runtime(request)
+    return await (answer if is_ours else stock)(request, error)
+
+
+def _is_of_another_runtime(request: Any) -> bool:
+    """Returns whether a model of another runtime was called."""
+    owner = getattr(request.scope.get("endpoint"), "__self__", None)
+    called = owner if isinstance(owner, MLModel) else None
+    if request.method == "POST" and isinstance(owner, endpoints.Endpoints):
+        called = _model(request)
+    return called is not None and not models.is_pyfunc(called)
+
+
+def _model(request: Any) -> Any:
+    names = request.path_params
+    registry = models.registry_of(request.app)
+    try:
+        return models.find(registry, names.get("model_name", ""), names.get("model_version"))
+    except ModelNotFound:
+        return None
+
+
+async def _refuse_body(request: Any, error: RequestValidationError) -> Response:
+    name, model = request.path_params.get("model_name"), _model(request)
+    definition = getattr(model, "definition", None)
+    specs = [tensor.spec for tensor in definition.inputs] if definition else []
+    where = f'request of model "{name}"' if name else "request"
+    text = explain(error.errors()[0], error.body, where, specs)
+    return Response({"error": safe_message(text)}, 400)
+
+
+async def _refuse_route(request: Any, error: HTTPException) -> Response:
+    asked = f"{request.method} {request.url.path[:_MAX_PATH_CHARS]}"
+    allowed = (error.headers or {}).get("Allow")
+    text = f"{asked}: {error.detail}"
+    if "endpoint" not in request.scope:
+        text = (
+            f"{asked}: no such path, expected one of the Open Inference Protocol, such as "
+            "/v2/models/NAME/infer, /v2/models/NAME or /v2/health/ready"
+        )
+    elif allowed:
+        text = f"{asked}: expected {allowed}, got {request.method}"
+    return Response({"error": safe_message(text)}, error.status_code, headers=error.headers)
+
+
+async def _report_failure(request: Any, error: Exception) -> Response:
+    asked = f"{request.method} {request.url.path[:_MAX_PATH_CHARS]}"
+    text = f"{asked} failed: {describe(error)} (the log has the traceback)"
+    # uvicorn closes the connection after an exception, and says so only if it is told.
+    return Response({"error": safe_message(text)}, 500, headers={"Connection": "close"})
+
+
+_ANSWERS: dict[Any, Any] = {
+    RequestValidationError: _refuse_body,
+    HTTPException: _refuse_route,
+    Exception: _report_failure,
+}
+
+
+def explain(problem: Any, body: Any, where: str, specs: list[TensorSpec]) -> str:
+    """Says what a body that is no inference request should have been, and what it was.
+
+    Takes the first error of FastAPI's or pydantic's, and the declared inputs if they are known.
+    """
+    kind, path = problem["type"], tuple(problem["loc"][1:])
+    if kind == "json_invalid":
+        return f"{where}: expected JSON, got a body that cannot be read: {problem['ctx']['error']}"
+    if not path or path == ("inputs",):
+        return f"{where}: expected {request_form(specs)}, got {_described(body)}"
+    if path[0] == "inputs" and isinstance(path[1], int):
+        return _explain_input(problem, body["inputs"][path[1]], where, path[1:], specs)
+    return f"{where}: {_dotted(path)}: {problem['msg']}, got {short_repr(problem['input'])}"
+
+
+def _explain_input(
+    problem: Any, tensor: Any, where: str, path: tuple[Any, ...], specs: list[TensorSpec]
+) -> str:
+    model = where.removeprefix("request ")
+    if not isinstance(tensor, dict):
+        got = short_repr(tensor)
+        return f"inputs[{path[0]}] {model}: expected an object with {_KEYS}, got {got}"
+    name = tensor.get("name")
+    named = f'input "{name}" {model}' if isinstance(name, str) else f"inputs[{path[0]}] {model}"
+    if problem["type"] == "missing" and len(path) == 2:
+        return f'{named}: "{path[1]}" is missing, got {models.listed(map(str, tensor))}'
+    if path[1:] == ("datatype",):
+        declared = [spec.datatype.name for spec in specs if spec.name == name]
+        expected = ", ".join(declared or DATATYPES)
+        return f"{named}: expected datatype {expected}, got {tensor['datatype']}"
+    return f"{named}: {_dotted(path[1:])}: {problem['msg']}, got {short_repr(problem['input'])}"
+
+
+def _described(body: Any) -> str:
+    if body is None:
+        return "an empty body, or null"
+    if not isinstance(body, dict):
+        return short_repr(body)
+    if "inputs" in body:
+        return f'"inputs": {short_repr(body["inputs"])}'
+    if "instances" in body:
+        return '"instances", which is a request of the V1 protocol'
+    return f"an object with {models.listed(map(str, body))}" if body else "an empty object"
+
+
+def _dotted(path: tuple[Any, ...]) -> str:
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return "".join(parts).lstrip(".")

@@ -7,7 +7,7 @@ are written depends on the route, so nothing is converted before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Set
 from functools import partial
 from typing import Any
 
@@ -30,7 +30,6 @@ from mlserver_pyfunc.protocol.response import (
 from mlserver_pyfunc.protocol.tensors import Array
 
 from .cloud_events import SendableHeaders
-from .unvalidated_model import UnvalidatedModel
 
 GZIP_LIMIT = 64 * 1024
 """Length of a body from which it is sent with `Content-Encoding: identity`.
@@ -38,6 +37,25 @@ GZIP_LIMIT = 64 * 1024
 MLServer does not compress a response with that header. It compresses on the event loop: 0.5 s for
 a MiB, in which no other request is answered.
 """
+
+
+class UnvalidatedModel:
+    """Makes a pydantic model take any attribute as it is, if it stands before it as a base.
+
+    Pydantic checks and converts each value, which here would turn arrays into lists. Its
+    `model_construct` does not, but makes an instance of the model only, not of a subclass with
+    attributes of its own.
+    """
+
+    def _set_state(self, state: dict[str, Any], fields: Set[str] = frozenset()) -> None:
+        """Sets all attributes at once. Pydantic takes those of `fields` for set."""
+        object.__setattr__(self, "__dict__", state)
+        object.__setattr__(self, "__pydantic_fields_set__", fields)
+        object.__setattr__(self, "__pydantic_extra__", None)
+        object.__setattr__(self, "__pydantic_private__", None)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self.__dict__[name] = value
 
 
 class ArrayData:
@@ -62,9 +80,7 @@ class ArrayData:
 class ResponseParameters:
     """The parameters of a response. Takes a tenth of the time of MLServer's pydantic model.
 
-    Attributes:
-        headers: HTTP headers or gRPC metadata. MLServer adds to them, and sets None when it has
-            sent them.
+    MLServer adds to `headers`, and sets None when it has sent them.
     """
 
     __slots__ = ("_values", "headers")
@@ -81,12 +97,8 @@ class ResponseParameters:
 class ArrayResponse(UnvalidatedModel, InferenceResponse, Response):
     """A response of checked arrays.
 
-    Args:
-        model_name: Name of the model.
-        model_version: Version of the model; None without one.
-        arrays: Outputs to send.
-        parameters: Parameters of the response; `headers` among them become its headers.
-        binary: Names of the outputs that REST sends as binary tensors.
+    `headers` among its parameters become its headers. `binary` has the names of the outputs that
+    REST sends as binary tensors.
     """
 
     def __init__(
@@ -186,7 +198,7 @@ class ArrayResponse(UnvalidatedModel, InferenceResponse, Response):
         )
 
 
-class ErrorResponse(UnvalidatedModel, InferenceResponse):
+class StreamError(UnvalidatedModel, InferenceResponse):
     """The last item of a stream that failed: an event over REST, a status over gRPC.
 
     MLServer's REST code encodes it by `model_dump`. Its gRPC code reads `outputs`, which raises.

@@ -1,16 +1,23 @@
-"""Inference routes for models of this runtime, put before MLServer's.
+"""Routes for calls of models of this runtime, put before MLServer's.
 
 FastAPI works out the parameters of a route for every request, which costs more than the rest of a
-small request. These routes read the request and call the data plane themselves.
+small request. These routes read the request and call the data plane themselves. Its tensors do not
+become Python lists: numbers of JSON are arrays, and binary tensors view the body.
+
+Follows the "Binary Tensor Data Extension" of Triton's HTTP protocol: a JSON header of
+`Inference-Header-Content-Length` bytes, then the bytes of each binary tensor, in order.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from mlserver.rest.endpoints import Endpoints
+from mlserver.rest.requests import Request
 from mlserver.rest.responses import Response as JSONResponse
 from mlserver.types import InferenceRequest
 from pydantic import ValidationError
@@ -18,66 +25,116 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
-from . import data_plane
-from .models import is_ours
-from .rest_request import TensorRequest
+from mlserver_pyfunc.protocol.tensors import RawTensor
 
-PATHS = ("/v2/models/{model_name}/infer", "/v2/models/{model_name}/versions/{model_version}/infer")
+from . import data_plane, json_body, models
+
+CALLS = ("infer", "infer_stream")
+"""Names of the endpoints of MLServer that call a model."""
+
+LENGTH_HEADER = b"inference-header-content-length"
+BINARY_EXTENSION = "binary_tensor_data"
+_MAX_DIGITS = 18
+_PREPARED = "_prepared_by_pyfunc"
+
+
+def once_for_app(prepare: Callable[[Any], None]) -> Callable[[Any], Any]:
+    """Makes a patch of `RESTServer.add_custom_handlers` that prepares the REST server once.
+
+    MLServer builds its application before it loads a model, and so before this runtime is
+    imported. It calls that method for each model before it loads it. All routes are there then.
+    """
+
+    def patch(stock: Any) -> Any:
+        async def add_custom_handlers(self: Any, model: Any) -> Any:
+            prepared = vars(self).setdefault(_PREPARED, set())
+            if prepare.__name__ not in prepared:
+                prepared.add(prepare.__name__)
+                prepare(self)
+            return await stock(self, model)
+
+        return add_custom_handlers
+
+    patch.__name__, patch.__doc__ = prepare.__name__, prepare.__doc__
+    return patch
+
+
+@once_for_app
+def add_rest_routes(server: Any) -> None:
+    """Puts our routes for calls before MLServer's, and announces that they read binary tensors.
+
+    Without it, FastAPI works out the parameters of each REST request, tensors become Python
+    lists, and binary tensors are refused.
+    """
+    routes = server._app.router.routes
+    routes[:0] = [InferenceRoute(route) for route in routes if calls_model(route)]
+    announce(server, BINARY_EXTENSION)
+
+
+def announce(server: Any, *extensions: str) -> None:
+    """Names extensions of the protocol in the server's metadata."""
+    settings = server._data_plane._settings
+    settings.extensions = list(dict.fromkeys([*settings.extensions, *extensions]))
+
+
+def calls_model(route: Any) -> bool:
+    """Returns whether a route is one of MLServer's own that call a model."""
+    endpoint: Any = getattr(route, "endpoint", None)
+    is_own = isinstance(getattr(endpoint, "__self__", None), Endpoints)
+    return is_own and endpoint.__name__ in CALLS
 
 
 class InferenceRoute(Route):
-    """Serves inference requests to models of this runtime, and matches nothing else.
+    """Serves the calls of one of MLServer's routes to models of this runtime, and no others."""
 
-    Args:
-        path: Path of MLServer's route.
-        endpoint: Endpoint of MLServer's route.
-    """
-
-    def __init__(self, path: str, endpoint: Any) -> None:
-        super().__init__(path, endpoint, methods=["POST"])
-        self._infer = endpoint
-        self._data_plane = endpoint.__self__._data_plane
+    def __init__(self, stock: Route) -> None:
+        super().__init__(stock.path, stock.endpoint, methods=["POST"])
+        self._data_plane = stock.endpoint.__self__._data_plane  # type: ignore[attr-defined]
+        self._registry = self._data_plane._model_registry
+        self._streams = stock.endpoint.__name__ == "infer_stream"
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Matches an inference request if its model is one of this runtime."""
+        """Matches a call if its model is one of this runtime."""
         match, child_scope = super().matches(scope)
-        if match is not Match.FULL or not is_ours(child_scope["path_params"]["model_name"]):
-            return Match.NONE, {}
-        return match, child_scope
+        if match is Match.FULL:
+            name = child_scope["path_params"]["model_name"]
+            if models.is_ours(self._registry, name):
+                return match, child_scope
+        return Match.NONE, {}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers an inference request."""
-        request = TensorRequest(scope, receive)
-        payload = _validated(await _json(request))
-        names = scope["path_params"]
-        if data_plane.supports_short_path(self._data_plane):
+        """Answers a call."""
+        names = scope["path_params"].values()
+        if self._streams:
+            # A stream begins its answer before it looks for the model.
+            models.require_ready(self._registry, *names)
+        request = Request(scope, receive)
+        payload = _validated(await _read(request))
+        response: Any
+        if self._streams:
+            response = await self.endpoint(request, payload, *names)
+        elif data_plane.supports_short_path(self._data_plane):
             parameters: Any = data_plane.RequestParameters(
                 payload.parameters, lambda: request.headers
             )
             payload.parameters = parameters
-            response: Any = await data_plane.infer(self._data_plane, payload, *names.values())
+            response = await data_plane.infer(self._data_plane, payload, *names)
         else:
-            # MLServer sets headers on raw_response. Our responses carry their own.
-            response = await self._infer(request, Response(), payload, *names.values())
+            # MLServer sets headers on the second argument. Our responses carry their own.
+            response = await self.endpoint(request, Response(), payload, *names)
         if not isinstance(response, Response):  # It comes from MLServer's response cache.
             response = JSONResponse(response.model_dump())
         await response(scope, receive, send)
 
 
-def add_routes(app: FastAPI) -> None:
-    """Puts our inference routes before MLServer's. Idempotent."""
-    routes = app.router.routes
-    if isinstance(routes[0], InferenceRoute):
-        return
-    endpoints = {route.path: route.endpoint for route in routes if isinstance(route, Route)}
-    routes[:0] = [InferenceRoute(path, endpoints[path]) for path in PATHS]
-
-
-async def _json(request: TensorRequest) -> Any:
-    """Parses the body. Errors are FastAPI's, which clients of MLServer know."""
+async def _read(request: Request) -> Any:
+    """Reads a body of JSON or of binary tensors. Errors are FastAPI's."""
     try:
         body = await request.body()
-        return await request.json() if body else None
+        if not body:
+            return None
+        length = dict(request.scope["headers"]).get(LENGTH_HEADER)
+        return json_body.parse(body) if length is None else _parse_binary(body, length)
     except json.JSONDecodeError as error:
         problem = {
             "type": "json_invalid",
@@ -101,3 +158,42 @@ def _validated(body: Any) -> InferenceRequest:
             for problem in error.errors(include_url=False)
         ]
         raise RequestValidationError(problems, body=body) from None
+
+
+def _parse_binary(body: bytes, header_length: bytes) -> Any:
+    """Parses the JSON header, and gives each binary tensor a view of its bytes."""
+    # int() refuses more than 4,300 digits by an error of its own.
+    is_number = header_length.isdigit() and len(header_length) <= _MAX_DIGITS
+    if not is_number or int(header_length) > len(body):
+        got = header_length[:40].decode("latin-1")
+        raise json.JSONDecodeError(
+            f"Inference-Header-Content-Length: expected a number up to {len(body)}, got {got!r}",
+            "",
+            0,
+        )
+    view = memoryview(body)
+    start = int(header_length)
+    payload = json_body.parse_lists(view[:start])
+    last: dict[str, Any] | None = None
+    for tensor in _binary_tensors(payload):
+        size = tensor["parameters"]["binary_data_size"]
+        data = RawTensor(view[start : start + size], size)
+        # The error about an input that lacks a key shows the input, and must not show bytes.
+        tensor["data"] = data if tensor.keys() >= json_body.KEYS else []
+        start = min(start + size, len(body))
+        last = tensor
+    if last is not None and start < len(body) and isinstance(last["data"], RawTensor):
+        last["data"] = replace(last["data"], surplus=len(body) - start)
+    return payload
+
+
+def _binary_tensors(payload: Any) -> list[dict[str, Any]]:
+    inputs = payload.get("inputs") if isinstance(payload, dict) else None
+    return [tensor for tensor in inputs if _is_binary(tensor)] if isinstance(inputs, list) else []
+
+
+def _is_binary(tensor: Any) -> bool:
+    if not isinstance(tensor, dict) or not isinstance(tensor.get("parameters"), dict):
+        return False
+    size = tensor["parameters"].get("binary_data_size")
+    return type(size) is int and size >= 0

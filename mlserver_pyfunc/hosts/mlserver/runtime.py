@@ -36,7 +36,7 @@ from . import models, patches
 from .data_plane import ModelMetrics
 from .errors import to_host_error
 from .pages import Pages
-from .rest_response import ArrayResponse, ErrorResponse, binary_outputs
+from .rest_response import ArrayResponse, StreamError, binary_outputs
 
 PLATFORM = "mlserver_pyfunc"
 
@@ -87,11 +87,7 @@ class PyFuncRuntime(Pages, MLModel):
         return self.ready and self._function is not None and self._function.ready
 
     async def load(self) -> bool:
-        """Loads the function.
-
-        Raises:
-            MLServerError: Names the function, the phase and the cause, in one line.
-        """
+        """Loads the function. An error names the function, the phase and the cause."""
         try:
             located = self._agreed()
             function = Function(located.definition, located.folder, self.name, self.version)
@@ -109,11 +105,7 @@ class PyFuncRuntime(Pages, MLModel):
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        """Answers one inference request.
-
-        Raises:
-            MLServerError: With the status to answer.
-        """
+        """Answers one inference request."""
         try:
             answer = await self._loaded().infer(payload)
         except RequestError as error:
@@ -134,7 +126,7 @@ class PyFuncRuntime(Pages, MLModel):
                             self.name, self.version, answer.arrays, answer.parameters
                         )
         except RequestError as error:
-            yield ErrorResponse(self.name, to_host_error(error))
+            yield StreamError(self.name, to_host_error(error))
 
     async def unload(self) -> bool:
         """Unloads the function when the calls in flight have ended."""
@@ -155,11 +147,7 @@ class PyFuncRuntime(Pages, MLModel):
         )
 
     def _agreed(self) -> Located:
-        """Returns the definition, after comparing it with the model's settings.
-
-        Raises:
-            LoadError: The definition cannot be read, or contradicts the settings.
-        """
+        """Returns the definition, after comparing it with the model's settings."""
         if self._located is None:
             raise LoadError(self.name, "definition", self._unreadable)
         file = Path(self.settings._source) if self.settings._source else None

@@ -218,7 +218,10 @@ def test_a_variable_switches_a_group_off(
 
 
 # Run by Python before MLServer: an MLServer of which one thing is different.
-MISSING = "from mlserver.handlers import DataPlane; del DataPlane.metadata"
+MISSING = """
+from mlserver.grpc.servicers import InferenceServicer
+del InferenceServicer._SetTrailingMetadata
+"""
 ANOTHER_SIGNATURE = """
 from mlserver.handlers import DataPlane
 stock = DataPlane.model_ready
@@ -235,9 +238,10 @@ DataPlane.model_ready = model_ready
             MISSING,
             {},
             [
-                "announce_binary_tensors is off: mlserver.handlers:DataPlane.metadata cannot be ",
-                "Without it, clients cannot see that the server reads binary tensors over REST.",
-                "patched_infer is off: announce_binary_tensors is off",
+                "send_prepared_metadata is off: mlserver.grpc.servicers:InferenceServicer."
+                "_SetTrailingMetadata cannot be ",
+                "Without it, MLServer makes the metadata of each gRPC response anew.",
+                "patched_infer is off: send_prepared_metadata is off",
             ],
         ),
         (

@@ -168,6 +168,12 @@ GUARDED = {
     "no such mode": ({SWITCH: "yes"}, *["PERMISSION_DENIED"] * 3),
 }
 FORWARDED = {"x-forwarded-for": "127.0.0.1"}
+# REST, and the services of gRPC. The second one is deprecated in MLServer, and still served.
+ROUTES = (
+    "REST",
+    "inference.GRPCInferenceService",
+    "inference.model_repository.ModelRepositoryService",
+)
 
 
 def _other_address() -> str:
@@ -187,7 +193,7 @@ def _load(server: ServerProcess, route: str, host: str, headers: Mapping[str, st
         codes = {200: "OK", 403: "PERMISSION_DENIED"}
         return f"{codes[response.status_code]} {response.text}"
     with grpc.insecure_channel(server.grpc_address.replace("127.0.0.1", host)) as channel:
-        call = channel.unary_unary("/inference.GRPCInferenceService/RepositoryModelLoad")
+        call = channel.unary_unary(f"/{route}/RepositoryModelLoad")
         try:
             call(b"\x12\x05plain", timeout=SECONDS, metadata=tuple(headers.items()))
         except grpc.RpcError as error:
@@ -203,7 +209,7 @@ def test_only_those_who_may_load_models(case: str, tmp_path: Path) -> None:
     write_model(tmp_path / "models" / "plain", definition)
     env = {"MLSERVER_HOST": "0.0.0.0", **variables}
     with serving(tmp_path / "models", tmp_path, "plain", env=env) as server:
-        for route in ("REST", "gRPC"):
+        for route in ROUTES:
             calls = [("127.0.0.1", {}), (other, {}), ("127.0.0.1", FORWARDED)]
             answers = [_load(server, route, host, headers) for host, headers in calls]
             assert [answer.split(" ")[0] for answer in answers] == expected, answers
@@ -224,7 +230,7 @@ def test_a_server_that_starts_without_models_lets_others_load_them(tmp_path: Pat
     }
     with serving(tmp_path / "models", tmp_path, env=env) as server:
         server.wait_for_log("Uvicorn running on")
-        for route in ("REST", "gRPC"):
+        for route in ROUTES:
             for _ in range(2):
                 assert _load(server, route, _other_address(), {}).startswith("OK")
         assert server.stop() == 0, server.log

@@ -17,7 +17,7 @@ from mlserver_pyfunc.hosts.mlserver import models
 from mlserver_pyfunc.protocol.contract import TensorSpec
 from mlserver_pyfunc.serving.metrics import Counts, Measured, metrics_of
 
-from .messages import DATA_TYPES, UNKNOWN_TYPE
+from .messages import DATA_TYPES, DURATIONS, UNKNOWN_TYPE
 
 EXTENSIONS = ("model_configuration", "statistics")
 """Triton's names of the extensions, for the server's metadata."""
@@ -26,11 +26,7 @@ Document = dict[str, Any]
 
 
 async def model_config(data_plane: DataPlane, name: str, version: str | None) -> Document:
-    """Returns the configuration of a model.
-
-    Raises:
-        MLServerError: There is no such model.
-    """
+    """Returns the configuration of a model."""
     metadata = await data_plane.model_metadata(name, version)
     config: Document = {"name": name, "platform": metadata.platform, "max_batch_size": 0}
     model: Any = await data_plane._model_registry.get_model(name, version)
@@ -44,16 +40,7 @@ async def model_config(data_plane: DataPlane, name: str, version: str | None) ->
 
 
 async def model_statistics(data_plane: DataPlane, name: str, version: str | None) -> Document:
-    """Returns the statistics of a model, or of all models.
-
-    Args:
-        data_plane: MLServer's data plane.
-        name: Name of the model; empty for all models.
-        version: Version of the model; empty or None for the default one.
-
-    Raises:
-        MLServerError: There is no such model.
-    """
+    """Returns the statistics of a model, or of all models if the name is empty."""
     registry = data_plane._model_registry
     if name:
         chosen = [await registry.get_model(name, version)]
@@ -95,15 +82,11 @@ async def _statistics(data_plane: DataPlane, model: Any) -> Document:
         counts = await _host_counts(data_plane, model)
     succeeded, queued, batches = counts.succeeded, counts.queued, counts.batches
     handled = Measured(succeeded.count, max(succeeded.total - queued.total, 0.0))
-    durations = {
+    durations = dict.fromkeys(DURATIONS, Measured()) | {
         "success": succeeded,
         "fail": counts.failed,
         "queue": queued,
-        "compute_input": Measured(),
         "compute_infer": handled,
-        "compute_output": Measured(),
-        "cache_hit": Measured(),
-        "cache_miss": Measured(),
     }
     return {
         "name": model.name,

@@ -19,28 +19,20 @@ from google.protobuf.descriptor_pb2 import (
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 
-DATA_TYPES = {
-    name: f"TYPE_{name}"
-    for name in (
-        "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
-        "FP16", "FP32", "FP64",
-    )
-} | {"BYTES": "TYPE_STRING", "BF16": "TYPE_BF16"}  # fmt: skip
+from mlserver_pyfunc.protocol.datatypes import DATATYPES
+
+DATA_TYPES = {name: f"TYPE_{name}" for name in [*DATATYPES, "BF16"]} | {"BYTES": "TYPE_STRING"}
 """Triton's names of the protocol's datatypes, in the order of their numbers, from 1 on."""
 
 UNKNOWN_TYPE = "TYPE_INVALID"
 """Triton's name of a datatype that it does not know. Its number is 0."""
 
 _PACKAGE = "inference"
-_SCALARS = {
-    "string": FieldDescriptorProto.TYPE_STRING,
-    "bytes": FieldDescriptorProto.TYPE_BYTES,
-    "bool": FieldDescriptorProto.TYPE_BOOL,
-    "int32": FieldDescriptorProto.TYPE_INT32,
-    "int64": FieldDescriptorProto.TYPE_INT64,
-    "uint64": FieldDescriptorProto.TYPE_UINT64,
-    "DataType": FieldDescriptorProto.TYPE_ENUM,
-}
+DURATIONS = (
+    "success", "fail", "queue", "compute_input", "compute_infer", "compute_output", "cache_hit",
+    "cache_miss",
+)  # fmt: skip
+"""Triton's names of the times that it measures, in the order of their fields."""
 _NAME_AND_VERSION = {"name": (1, "string"), "version": (2, "string")}
 # Each field has a number and a type. A star is a repeated field.
 _MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
@@ -73,14 +65,7 @@ _MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
         "inference_stats": (6, "InferStatistics"),
     },
     "InferStatistics": {
-        "success": (1, "StatisticDuration"),
-        "fail": (2, "StatisticDuration"),
-        "queue": (3, "StatisticDuration"),
-        "compute_input": (4, "StatisticDuration"),
-        "compute_infer": (5, "StatisticDuration"),
-        "compute_output": (6, "StatisticDuration"),
-        "cache_hit": (7, "StatisticDuration"),
-        "cache_miss": (8, "StatisticDuration"),
+        name: (number, "StatisticDuration") for number, name in enumerate(DURATIONS, start=1)
     },
     "StatisticDuration": {"count": (1, "uint64"), "ns": (2, "uint64")},
     # The response is a message. It has the same bytes as the serialised message in a field of
@@ -115,12 +100,12 @@ def _pool() -> DescriptorPool:
 
 
 def _add_field(described: DescriptorProto, name: str, number: int, kind: str) -> None:
-    repeated = kind.endswith("*")
+    types = FieldDescriptorProto
+    label = types.LABEL_REPEATED if kind.endswith("*") else types.LABEL_OPTIONAL
+    field = described.field.add(name=name, number=number, label=label)
     kind = kind.rstrip("*")
-    field = described.field.add(name=name, number=number)
-    field.label = (
-        FieldDescriptorProto.LABEL_REPEATED if repeated else FieldDescriptorProto.LABEL_OPTIONAL
-    )
-    field.type = _SCALARS.get(kind, FieldDescriptorProto.TYPE_MESSAGE)
-    if kind in _MESSAGES or kind == "DataType":
-        field.type_name = f".{_PACKAGE}.{kind}"
+    if kind.islower():
+        field.type = types.Type.Value(f"TYPE_{kind.upper()}")
+        return
+    field.type = types.TYPE_ENUM if kind == "DataType" else types.TYPE_MESSAGE
+    field.type_name = f".{_PACKAGE}.{kind}"
