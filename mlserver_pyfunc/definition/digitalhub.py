@@ -16,8 +16,8 @@ _KEPT = ("description", "labels", "project")
 def unwrapped(value: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     """Returns the definition in a digitalhub object `{kind, spec}`; any other mapping as it is.
 
-    Fills in what digitalhub does: a tensor without a datatype is FP32, and it takes whatever a
-    handler answers.
+    Fills in what digitalhub does: a tensor without a datatype is FP32, and whatever a client sends
+    or a handler answers is let through.
 
     Raises:
         DefinitionError: The object has another kind, or no spec.
@@ -50,23 +50,12 @@ def _described(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _contract(spec: Mapping[str, Any]) -> Any:
-    """Returns the spec's `contract` with digitalhub's defaults.
-
-    Requests can be checked only against inputs that all have a name and a shape.
-    """
+    """Returns the spec's `contract`. digitalhub checks neither requests nor answers."""
     given = parsed(spec.get("contract")) or {}
     if not isinstance(given, Mapping):
         return given
-    inputs = parsed(spec.get("inputs"))
-    are_declared = bool(inputs) and isinstance(inputs, list) and all(map(_is_declared, inputs))
-    defaults = {"requests": "enforce" if are_declared else "warn", "responses": "warn"}
+    defaults = {"requests": "warn", "responses": "warn"}
     return {**defaults, **{key: side for key, side in given.items() if side is not None}}
-
-
-def _is_declared(tensor: Any) -> bool:
-    return (
-        isinstance(tensor, Mapping) and bool(tensor.get("name")) and tensor.get("shape") is not None
-    )
 
 
 def _completed(tensor: Any, name: str) -> Any:

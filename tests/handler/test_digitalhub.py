@@ -114,9 +114,9 @@ def test_an_answer_of_another_shape_is_sent_and_warned_of_once(
     assert text.count("run.log_metric('length', 8)") == 2
     assert text.count("project.log_artifact(name='picture', kind='artifact')") == 2
     assert text.count("described model='described'") == 2
-    wrong = tensor("image", "UINT8", [1])
-    with pytest.raises(RequestError, match=r"expected shape \[-1, -1\], got \[1\]"):
-        ask(function, wrong)
+    image = tensor("image", "UINT8", list(b"!!"))
+    assert ask(function, image) == [tensor("caption", "BYTES", ["!!"])]
+    assert 'input "image" of model "described": expected shape [-1, -1], got [2]' in caplog.text
 
 
 def test_the_function_keeps_what_describes_it(tmp_path: Path, opened: Any) -> None:
@@ -137,8 +137,7 @@ def test_a_spec_with_tensors_left_out_loads_and_answers(
 
 
 def test_requests_of_any_tensors_reach_a_worker(tmp_path: Path, opened: Any) -> None:
-    contract = {"requests": "warn"}
-    function = opened(write(tmp_path, ECHO, isolation="process", contract=contract, outputs=None))
+    function = opened(write(tmp_path, ECHO, isolation="process", outputs=None))
     for datatype, value in (("FP64", 0.5), ("BYTES", "a"), ("BOOL", True), ("UINT8", 7)):
         [output] = ask(function, tensor("other", datatype, [value]))
         seen = json.loads(output["data"][0])["request"]["inputs"][0]
@@ -146,7 +145,10 @@ def test_requests_of_any_tensors_reach_a_worker(tmp_path: Path, opened: Any) -> 
 
 
 def test_the_contract_of_a_spec_may_enforce(tmp_path: Path, opened: Any) -> None:
-    function = opened(write(tmp_path, CAPTION, contract={"responses": "enforce"}))
+    contract = {"requests": "enforce", "responses": "enforce"}
+    function = opened(write(tmp_path, CAPTION, contract=contract))
+    with pytest.raises(RequestError, match=r"expected shape \[-1, -1\], got \[1\]"):
+        ask(function, tensor("image", "UINT8", [1]))
     with pytest.raises(RequestError, match=r"expected 8 elements for shape \[1, 8\], got 1"):
         ask(function, tensor("image", "UINT8", list(b"a parrot"), shape=[1, 8]))
 

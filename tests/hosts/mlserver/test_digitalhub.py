@@ -47,11 +47,11 @@ DOUBLED = {
     "outputs": [
         tensor("output_input", "FP32", PICTURE), tensor("output_text_input", "BYTES", [1]),
     ],
-    "contract": {"requests": "warn"},
 }  # fmt: skip
 CAPTIONED = {
     "inputs": [tensor("image", "UINT8", [-1, -1])],
     "outputs": [tensor("caption", "BYTES", [-1, -1])],
+    "contract": {"requests": "enforce"},
 }
 
 
@@ -128,7 +128,7 @@ def test_an_answer_goes_out_with_the_shape_of_its_data(
     assert reply.outputs == {"caption": Tensor("caption", "BYTES", (1,), [b"parrot"])}
 
 
-def test_a_request_is_checked_and_an_error_keeps_its_text(
+def test_a_spec_may_have_requests_checked_and_an_error_keeps_its_text(
     infer: Callable[[Request], Reply], isolation: str
 ) -> None:
     model = f"caption-{isolation}"
