@@ -46,6 +46,7 @@ settings.load_profile("default")
 # `make test-all` runs all. Heavy are these files, which take minutes or need more than one Python,
 # and the single tests that have the marker in their own file.
 HEAVY = (
+    "tests/chaos/",
     "tests/client/playground/test_browser.py",
     "tests/client/playground/test_openapi.py",
     "tests/deployment/cluster/",
