@@ -20,13 +20,7 @@ _MAX_ID_CHARS = 200
 
 
 def obstacles(contract: Contract, streams: bool, required_fields: frozenset[str]) -> list[str]:
-    """Lists why calls of a function cannot be batched; empty if they can.
-
-    Args:
-        contract: Contract of the function.
-        streams: Whether the handler is a generator.
-        required_fields: Fields of the request that the handler takes.
-    """
+    """Lists why calls of a function cannot be batched; empty if they can."""
     found = [
         f'{kind} "{spec.name}": expected a shape with a leading -1, got {list(spec.shape)}'
         for kind, specs in (("input", contract.inputs), ("output", contract.outputs))
@@ -89,11 +83,6 @@ def join(calls: Sequence[InferenceCall]) -> InferenceCall:
 
 def split(answer: Answer, sizes: Sequence[int], model_name: str) -> list[Answer]:
     """Splits the answer of a batch into the answers of its calls.
-
-    Args:
-        answer: Answer of the batch.
-        sizes: Number of rows of each call, in the order of `join`.
-        model_name: Name of the model, for errors.
 
     Raises:
         ResponseError: An output has a different number of rows than the inputs.

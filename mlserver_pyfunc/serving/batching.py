@@ -9,26 +9,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from mlserver_pyfunc.definition import BatchDefinition, ServingDefinition
-from mlserver_pyfunc.errors import (
-    HandlerError,
-    InferenceError,
-    LoadError,
-    OverloadedError,
-    RequestError,
-    ResponseError,
-)
+from mlserver_pyfunc.errors import HandlerError, InferenceError, RequestError, ResponseError
 from mlserver_pyfunc.handler.call import InferenceCall
-from mlserver_pyfunc.protocol.contract import Contract
 
 from . import batch, limits
 from .metrics import FunctionMetrics, Wait
 from .runner import Answer, Runner
-from .workers.wire.durations import TypicalDuration
 
 _LIGHT_LOAD = 10
 """After that many times `max_delay_ms` without a batch, the next request does not wait."""
@@ -59,35 +50,27 @@ class _Group:
         return sum(member.rows for member in self.members)
 
 
-class BatchingRunner:
-    """Batches the calls of another runner. All methods are for the event loop's thread.
-
-    Args:
-        runner: Runner of the batches.
-        contract: Contract of the function; names the model in errors.
-        serving: Limits of the function's calls.
-        batch: Largest batch and longest delay.
-        slots: Number of batches that may run at a time.
-        metrics: Metrics of the function.
-    """
+class Batcher:
+    """Batches the calls of a runner that is loaded. For the event loop's thread."""
 
     def __init__(
         self,
         runner: Runner,
-        contract: Contract,
+        model_name: str,
         serving: ServingDefinition,
         batch: BatchDefinition,
         slots: int,
         metrics: FunctionMetrics,
     ) -> None:
         self._runner = runner
-        self._contract = contract
-        self._serving = serving
+        self._model_name = model_name
+        self._max_queue = serving.max_queue
+        self._limit = limits.TimeLimit(model_name, serving.timeout)
         self._max_size = batch.max_size
         self._max_delay = batch.max_delay_ms / 1000
         self._slots = slots
         self._metrics = metrics
-        self._takes_parameters = False
+        self._takes_parameters = "parameters" in runner.required_fields
         self._groups: dict[Hashable, _Group] = {}
         self._full: deque[_Group] = deque()
         self._waiting = 0
@@ -95,49 +78,7 @@ class BatchingRunner:
         self._tasks: set[asyncio.Task[None]] = set()
         self._expected = 1
         self._last_sent = 0.0
-        self._typical = TypicalDuration()
         self._loop = asyncio.get_running_loop()
-
-    @property
-    def ready(self) -> bool:
-        """Whether a call could run now."""
-        return self._runner.ready
-
-    @property
-    def accepts_calls(self) -> bool:
-        """Whether a call is accepted, even if it has to wait."""
-        return self._runner.accepts_calls and not self._closing
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """How the function runs, for the model's metadata."""
-        return self._runner.metadata
-
-    @property
-    def streams(self) -> bool:
-        """Whether the handler is a generator."""
-        return self._runner.streams
-
-    @property
-    def required_fields(self) -> frozenset[str]:
-        """Fields of the request that the handler takes."""
-        return self._runner.required_fields
-
-    async def load(self) -> None:
-        """Loads the function, as `Runner.load` describes.
-
-        Raises:
-            LoadError: Loading failed, or calls of the handler cannot be batched.
-        """
-        await self._runner.load()
-        obstacles = batch.obstacles(
-            self._contract, self._runner.streams, self._runner.required_fields
-        )
-        if obstacles:
-            await self._runner.close()
-            cause = f"serving.batch: {'; '.join(obstacles)}"
-            raise LoadError(self._contract.model_name, "bind", cause)
-        self._takes_parameters = "parameters" in self._runner.required_fields
 
     async def answer(self, call: InferenceCall) -> Answer:
         """Answers a call, alone or in a batch.
@@ -146,11 +87,12 @@ class BatchingRunner:
             RequestError: With the status to answer.
         """
         if self._closing:
-            raise limits.not_loaded(self._contract.model_name)
-        rows = batch.rows_of(call, self._contract.model_name)
-        if self._waiting >= max(self._serving.max_queue, 1):
-            raise self._queue_full()
-        deadline = self._loop.time() + self._serving.timeout
+            raise limits.not_loaded(self._model_name)
+        rows = batch.rows_of(call, self._model_name)
+        if self._waiting >= max(self._max_queue, 1):
+            running = f"{self._slots} batches at a time"
+            raise limits.queue_full(self._model_name, running, f"{self._max_queue} requests")
+        deadline = self._loop.time() + self._limit.seconds
         wait = self._metrics.enter_queue()
         found_slot = len(self._tasks) < self._slots
         member = _Member(call, rows, self._loop.create_future(), wait, deadline, found_slot)
@@ -163,16 +105,11 @@ class BatchingRunner:
             wait.end()
             limit.cancel()
 
-    def items(self, call: InferenceCall) -> AsyncGenerator[Answer, None]:
-        """Calls a handler that streams. Such calls are not batched."""
-        return self._runner.items(call)
-
     async def close(self) -> None:
-        """Answers the requests that wait, then closes the runner."""
+        """Refuses new requests and answers those that wait, if they end in `UNLOAD_SECONDS`."""
         self._closing = True
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._drain(), limits.UNLOAD_SECONDS)
-        await self._runner.close()
 
     async def _drain(self) -> None:
         while self._tasks or self._waiting:
@@ -272,7 +209,7 @@ class BatchingRunner:
                     if self._can_end(member):
                         await self._answer([member])
                 return
-            parts = batch.split(answer, sizes, self._contract.model_name)
+            parts = batch.split(answer, sizes, self._model_name)
         except RequestError as error:
             for member in members:
                 _fail(member, error)
@@ -299,19 +236,13 @@ class BatchingRunner:
                 raise
             return None
         finally:
-            self._typical.add(self._loop.time() - began)
+            self._limit.typical.add(self._loop.time() - began)
 
     def _can_end(self, member: _Member) -> bool:
         """Whether a member still waits and can end within its time limit; fails it if not."""
-        if member.future.done():
-            return False
-        remaining, expected = member.deadline - self._loop.time(), self._typical.seconds
-        timeout = self._serving.timeout
-        if limits.can_end(remaining, expected):
-            return True
-        model_name = self._contract.model_name
-        _fail(member, limits.not_begun(model_name, timeout, remaining, expected))
-        return False
+        if error := self._limit.too_late(member.deadline - self._loop.time()):
+            _fail(member, error)
+        return not member.future.done()
 
     def _key(self, call: InferenceCall) -> Hashable:
         tensors = tuple(sorted((name, array.shape[1:]) for name, array in call.inputs.items()))
@@ -320,11 +251,7 @@ class BatchingRunner:
         return tensors, repr(sorted(call.parameters.items()))
 
     def _expire(self, member: _Member) -> None:
-        _fail(member, limits.over_time_limit(self._contract.model_name, self._serving.timeout))
-
-    def _queue_full(self) -> OverloadedError:
-        running, waiting = f"{self._slots} batches at a time", f"{self._serving.max_queue} requests"
-        return limits.queue_full(self._contract.model_name, running, waiting)
+        _fail(member, self._limit.passed())
 
 
 def _fail(member: _Member, error: RequestError) -> None:

@@ -7,24 +7,14 @@ from .runner import logger
 
 
 class BreachLog:
-    """Counts breaches, and logs the first of each kind and tensor. Safe for threads.
-
-    Args:
-        metrics: Metrics of the function.
-    """
+    """Counts breaches, and logs the first of each kind and tensor. Safe for threads."""
 
     def __init__(self, metrics: FunctionMetrics) -> None:
         self._metrics = metrics
         self._logged: set[tuple[str, str]] = set()
 
     def add(self, kind: str, tensor: str, message: str) -> None:
-        """Adds a breach.
-
-        Args:
-            kind: Side and kind, such as `response_shape`.
-            tensor: Name of the declared tensor; empty if the tensor is not declared.
-            message: What was expected and what came.
-        """
+        """Adds a breach of a kind such as `response_shape`. An undeclared tensor has no name."""
         self._metrics.count_breach(kind)
         if (kind, tensor) in self._logged:
             return

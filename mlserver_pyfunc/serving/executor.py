@@ -16,31 +16,22 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from mlserver_pyfunc.errors import TimeLimitError
-from mlserver_pyfunc.handler.outcome import (
-    Outcome,
-    outcome_in_task,
-    outcome_of,
-    outcome_of_task,
-)
+from mlserver_pyfunc.handler.outcome import Outcome, outcome_in_task, outcome_of, outcome_of_task
 
 from . import limits
 from .job import GeneratorBridge, Job
 from .wakeup import WakeupSemaphore
-from .workers.wire.durations import BRIEF_SECONDS, TypicalDuration
+from .workers.wire.durations import BRIEF_SECONDS
 
 T = TypeVar("T")
+
+_JOIN_SECONDS = 5
 
 
 class Executor:
     """Runs calls on threads or on the event loop. All methods are for the event loop's thread.
 
-    Attributes:
-        active: Count of the calls that wait or run.
-
     Args:
-        model_name: Name of the model, for errors and thread names.
-        concurrency: Number of calls that may run at a time.
-        max_queue: Number of calls that may wait.
         timeout: Time limit of a call in seconds, waiting included; for a stream, of each item.
     """
 
@@ -50,12 +41,12 @@ class Executor:
         self._concurrency = concurrency
         self._max_queue = max_queue
         self._timeout = timeout
+        self._limit = limits.TimeLimit(model_name, timeout)
         self._overdue = 0
         self._slots = asyncio.Semaphore(concurrency)
         self._jobs: deque[Job | None] = deque()
         self._wakeup = WakeupSemaphore()
         self._threads: list[threading.Thread] = []
-        self._typical = TypicalDuration()
 
     @property
     def is_full(self) -> bool:
@@ -70,17 +61,13 @@ class Executor:
     async def run(self, function: Callable[[], T], *, limited: bool = True) -> Outcome[T]:
         """Calls a function on a thread.
 
-        Args:
-            function: Takes no arguments.
-            limited: Whether the time limit applies.
-
         Raises:
             OverloadedError: The queue is full.
             TimeLimitError: The time limit passed. A call that has begun keeps its slot until
                 it ends. Or the call has waited, and can no longer end within its limit.
         """
         # A wait blocks the event loop, so it must be short, and no other call may need the loop.
-        waits = not self.active.count and self._typical.seconds < BRIEF_SECONDS / 2
+        waits = not self.active.count and self._limit.typical.seconds < BRIEF_SECONDS / 2
         job = Job(function)
         job.counts = limited
         if limited and self.is_full:
@@ -88,7 +75,7 @@ class Executor:
         self._submit(job)
         if job.wait_briefly(BRIEF_SECONDS if waits else 0):
             self._end(job)
-            return job.outcome
+            return job.take_outcome()
         timer = job.loop.call_later(self._timeout, self._expire, job) if limited else None
         try:
             outcome: Outcome[T] = await job.future
@@ -120,7 +107,7 @@ class Executor:
             task.cancel()
             self._overdue += 1
             task.add_done_callback(self._end_overdue)
-            raise self._time_limit()
+            raise self._limit.passed()
         return outcome_of_task(task)
 
     async def stream(self, function: Callable[[], Iterator[T]]) -> AsyncGenerator[Outcome[T], None]:
@@ -174,7 +161,7 @@ class Executor:
                         finally:
                             task.cancel()
                         if not done:
-                            raise self._time_limit()
+                            raise self._limit.passed()
                         outcome = outcome_of_task(task)
                         if isinstance(outcome.error, StopAsyncIteration):
                             return
@@ -188,10 +175,17 @@ class Executor:
             self.active.remove()
 
     def close(self) -> None:
-        """Ends the threads after they have run the jobs in the queue."""
+        """Ends the threads after they have run the jobs in the queue.
+
+        Waits for threads that are idle: one that frees what native code has made, while the
+        interpreter ends, could end the process by an abort. A call that still runs may never end.
+        """
         for _ in self._threads:
             self._jobs.append(None)
             self._wakeup.release()
+        if not self.active.count:
+            for thread in self._threads:
+                thread.join(_JOIN_SECONDS)
         self._threads = []
 
     def _admit(self) -> None:
@@ -199,9 +193,6 @@ class Executor:
             running = f"{self._concurrency} calls at a time (serving.concurrency)"
             raise limits.queue_full(self._model_name, running, f"{self._max_queue}")
         self.active.add()
-
-    def _time_limit(self) -> TimeLimitError:
-        return limits.over_time_limit(self._model_name, self._timeout)
 
     def _submit(self, job: Job) -> None:
         self._admit()
@@ -213,7 +204,7 @@ class Executor:
     def _expire(self, job: Job) -> None:
         if job.future.done():
             return
-        job.future.set_exception(self._time_limit())
+        job.future.set_exception(self._limit.passed())
         self._note_overdue(job)
 
     def _note_overdue(self, job: Job) -> None:
@@ -248,19 +239,12 @@ class Executor:
         self, function: Callable[[], Awaitable[T]], deadline: float | None
     ) -> Outcome[T]:
         async with self._slots:
-            if deadline is not None and (error := self._too_late(deadline)):
-                return Outcome(error=error)
             began = time.monotonic()
+            if deadline is not None and (error := self._limit.too_late(deadline - began)):
+                return Outcome(error=error)
             outcome = await outcome_of(function)
-            self._typical.add(time.monotonic() - began)
+            self._limit.typical.add(time.monotonic() - began)
             return outcome
-
-    def _too_late(self, deadline: float) -> TimeLimitError | None:
-        """Returns the error of a call that has waited and cannot end in time; None if it can."""
-        remaining, expected = deadline - time.monotonic(), self._typical.seconds
-        if limits.can_end(remaining, expected):
-            return None
-        return limits.not_begun(self._model_name, self._timeout, remaining, expected)
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
@@ -268,19 +252,18 @@ class Executor:
         try:
             await asyncio.wait_for(self._slots.acquire(), self._timeout)
         except asyncio.TimeoutError:
-            raise self._time_limit() from None
+            raise self._limit.passed() from None
         try:
             yield
         finally:
             self._slots.release()
 
     def _start_threads(self) -> None:
-        for number in range(self._concurrency):
-            name = f"pyfunc-{self._model_name}-{number}"
-            # Daemon threads: a call that never ends must not keep the server from exiting.
-            thread = threading.Thread(target=self._work, name=name, daemon=True)
+        names = [f"pyfunc-{self._model_name}-{number}" for number in range(self._concurrency)]
+        # Daemon threads: a call that never ends must not keep the server from exiting.
+        self._threads = [threading.Thread(target=self._work, name=n, daemon=True) for n in names]
+        for thread in self._threads:
             thread.start()
-            self._threads.append(thread)
 
     def _work(self) -> None:
         """Runs jobs until there is a None in the queue. Runs on a thread."""
@@ -303,7 +286,7 @@ class Executor:
             del job
 
     def _run_job(self, job: Job) -> None:
-        if job.deadline is not None and (error := self._too_late(job.deadline)):
+        if job.deadline is not None and (error := self._limit.too_late(job.deadline - job.began)):
             job.outcome = Outcome(error=error)
         else:
             try:
@@ -311,7 +294,7 @@ class Executor:
             except BaseException as error:
                 job.outcome = Outcome(error=error)
             if job.counts:
-                self._typical.add(time.monotonic() - job.began)
+                self._limit.typical.add(time.monotonic() - job.began)
         job.done.release()
         if job.wants_wakeup:
             with suppress(RuntimeError):  # the loop is closed
@@ -321,5 +304,6 @@ class Executor:
         if job.ended:
             return
         self._end(job)
+        outcome = job.take_outcome()
         if not job.future.done():
-            job.future.set_result(job.outcome)
+            job.future.set_result(outcome)

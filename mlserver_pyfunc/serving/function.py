@@ -10,12 +10,13 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mlserver_pyfunc.definition import FunctionDefinition
+from mlserver_pyfunc.definition import BatchDefinition, FunctionDefinition
 from mlserver_pyfunc.environments.environment import provide, unmet_needs
 from mlserver_pyfunc.errors import (
     ContractError,
@@ -36,9 +37,11 @@ from mlserver_pyfunc.settings import init_parameters
 from mlserver_pyfunc.sources import SourceTree, lock
 
 from . import limits
+from .batch import obstacles
+from .batching import Batcher
 from .breaches import BreachLog
 from .in_process import InProcessRunner
-from .metrics import metrics_of
+from .metrics import FunctionMetrics, metrics_of
 from .runner import Answer, Runner, logger
 
 _CLIENT_GONE = 499
@@ -49,17 +52,10 @@ class Function:
     """One function, from `load` to `close`. All methods are for one event loop's thread.
 
     Attributes:
-        definition: Definition of the function.
-        model_name: Name of the model, as served.
-        model_version: Version of the model, as served; None without one.
-        contract: Contract that checks requests and results.
         provenance: Where the source came from; empty until it is fetched.
 
     Args:
-        definition: Definition of the function to load.
         folder: Folder of the definition. A relative source starts there.
-        model_name: Name of the model, as served.
-        model_version: Version of the model, as served; None without one.
     """
 
     def __init__(
@@ -84,6 +80,8 @@ class Function:
         )
         self._context: Context | None = None
         self._runner: Runner | None = None
+        self._batcher: Batcher | None = None
+        self._closing = False
 
     @property
     def ready(self) -> bool:
@@ -98,7 +96,7 @@ class Function:
     @property
     def accepts_calls(self) -> bool:
         """Whether a call is accepted, even if it has to wait for a worker."""
-        return self._runner is not None and self._runner.accepts_calls
+        return self._runner is not None and self._runner.accepts_calls and not self._closing
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -131,12 +129,14 @@ class Function:
         runner = await self._new_runner(spec, context)
         await runner.load()
         self._runner = runner
-        if definition.serving.warmup:
-            try:
+        try:
+            if definition.serving.batch is not None:
+                self._batcher = self._new_batcher(runner, definition.serving.batch)
+            if definition.serving.warmup:
                 await self._warm_up(runner, context, tree)
-            except LoadError:
-                await self.close()
-                raise
+        except LoadError:
+            await self.close()
+            raise
 
     async def infer(self, request: Any) -> Answer:
         """Answers one inference request.
@@ -147,72 +147,42 @@ class Function:
         Raises:
             RequestError: With the status to answer.
         """
-        started = time.perf_counter()
-        status = 500
-        try:
-            answer = await self._infer(request)
-            status = 200
-            return answer
-        except RequestError as error:
-            status = error.status
-            raise
-        except asyncio.CancelledError:
-            status = _CLIENT_GONE
-            raise
-        finally:
-            self._metrics.count_request(time.perf_counter() - started, status)
-
-    async def _infer(self, request: Any) -> Answer:
-        runner = self._loaded()
-        if runner.streams:
-            raise ContractError(
-                f'model "{self.model_name}" streams its answers: '
-                "call infer_stream or generate_stream (REST) or ModelStreamInfer (gRPC)"
-            )
-        call, requested = self._decode(request)
-        return _selected(await runner.answer(call), requested)
+        with _Counted(self._metrics):
+            runner = self._loaded()
+            if runner.streams:
+                raise ContractError(
+                    f'model "{self.model_name}" streams its answers: '
+                    "call infer_stream or generate_stream (REST) or ModelStreamInfer (gRPC)"
+                )
+            call, requested = self._decode(request)
+            return _selected(await (self._batcher or runner).answer(call), requested)
 
     async def stream(self, request: Any) -> AsyncGenerator[Answer, None]:
         """Answers one inference request item by item. A handler that does not stream gives one.
 
-        Args:
-            request: Inference request of the host. It has the attributes of the protocol's.
-
         Raises:
             RequestError: With the status to answer.
         """
-        started = time.perf_counter()
-        status = 500
-        answers = self._stream(request)
-        try:
-            async for answer in answers:
-                yield answer
-            status = 200
-        except RequestError as error:
-            status = error.status
-            raise
-        except (asyncio.CancelledError, GeneratorExit):
-            status = _CLIENT_GONE
-            raise
-        finally:
-            self._metrics.count_request(time.perf_counter() - started, status)
-            await answers.aclose()
+        with _Counted(self._metrics):
+            runner = self._loaded()
+            call, requested = self._decode(request)
+            async with aclosing(self._items(runner, call)) as answers:
+                async for answer in answers:
+                    yield _selected(answer, requested)
 
-    async def _stream(self, request: Any) -> AsyncGenerator[Answer, None]:
-        runner = self._loaded()
-        call, requested = self._decode(request)
+    async def _items(self, runner: Runner, call: InferenceCall) -> AsyncGenerator[Answer, None]:
         if not runner.streams:
-            yield _selected(await runner.answer(call), requested)
+            yield await (self._batcher or runner).answer(call)
             return
-        items = runner.items(call)
-        try:
-            async for answer in items:
-                yield _selected(answer, requested)
-        finally:
-            await items.aclose()
+        async with aclosing(runner.items(call)) as items:
+            async for item in items:
+                yield item
 
     async def close(self) -> None:
         """Waits for calls in flight, runs the unload function and forgets the modules."""
+        self._closing = True
+        if self._batcher is not None:
+            await self._batcher.close()
         if self._runner is not None:
             await self._runner.close()
 
@@ -231,16 +201,21 @@ class Function:
         if not samples:
             call = InferenceCall(context, self._warm_up_inputs(), self.contract.inputs)
             try:
-                await _try(runner, call)
+                await self._try(runner, call)
             except RequestError as error:
                 raise self._failure("warmup", str(error)) from None
         for name in samples:
             try:
                 body = await asyncio.to_thread(_read_sample, name, (self._folder, tree.root))
                 call, _ = self._decode(InferenceRequest.from_json(body))
-                await _try(runner, call)
+                await self._try(runner, call)
             except (RequestError, OSError, ValueError) as error:
                 raise self._failure("warmup", f'sample "{name}": {error}') from None
+
+    async def _try(self, runner: Runner, call: InferenceCall) -> None:
+        """Makes a call, of a stream as far as its first item."""
+        async with aclosing(self._items(runner, call)) as items:
+            await anext(items, None)
 
     def _warm_up_inputs(self) -> dict[str, Array]:
         examples = self.definition.input_examples
@@ -253,26 +228,25 @@ class Function:
     async def _new_runner(self, spec: HandlerSpec, context: Context) -> Runner:
         """Makes a runner for this process if the definition allows it, else for workers."""
         serving = self.definition.serving
-        isolated = serving.isolation == "process" or (
-            serving.isolation == "auto" and bool(unmet_needs(self.definition))
-        )
-        runner: Runner
-        if isolated:
-            runner = await self._new_worker_runner(spec)
-        else:
-            if serving.for_processes:
-                logger.warning(
-                    'function "%s" runs in the server\'s process, where serving.%s does not count: '
-                    "set serving.isolation to process",
-                    self.model_name, ", serving.".join(serving.for_processes),
-                )  # fmt: skip
-            runner = InProcessRunner(spec, self.contract, serving, context)
-        if serving.batch is None:
-            return runner
-        from .batching import BatchingRunner
+        if serving.isolation == "process" or (
+            serving.isolation == "auto" and unmet_needs(self.definition)
+        ):
+            return await self._new_worker_runner(spec)
+        if serving.for_processes:
+            logger.warning(
+                'function "%s" runs in the server\'s process, where serving.%s does not count: '
+                "set serving.isolation to process",
+                self.model_name, ", serving.".join(serving.for_processes),
+            )  # fmt: skip
+        return InProcessRunner(spec, self.contract, serving, context)
 
-        slots = serving.concurrency * (serving.workers if isolated else 1)
-        return BatchingRunner(runner, self.contract, serving, serving.batch, slots, self._metrics)
+    def _new_batcher(self, runner: Runner, batching: BatchDefinition) -> Batcher:
+        if found := obstacles(self.contract, runner.streams, runner.required_fields):
+            raise self._failure("bind", f"serving.batch: {'; '.join(found)}")
+        serving = self.definition.serving
+        workers = 1 if isinstance(runner, InProcessRunner) else serving.workers
+        slots = serving.concurrency * workers
+        return Batcher(runner, self.model_name, serving, batching, slots, self._metrics)
 
     async def _new_worker_runner(self, spec: HandlerSpec) -> Runner:
         from .workers.pool import WorkerRunner
@@ -319,25 +293,32 @@ class Function:
         return self._runner
 
 
+class _Counted:
+    """Counts a request with its duration and status. Faster than a generator's context manager."""
+
+    def __init__(self, metrics: FunctionMetrics) -> None:
+        self._metrics = metrics
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if error is None:
+            status = 200
+        elif isinstance(error, RequestError):
+            status = error.status
+        else:
+            is_gone = isinstance(error, (asyncio.CancelledError, GeneratorExit))
+            status = _CLIENT_GONE if is_gone else 500
+        self._metrics.count_request(time.perf_counter() - self._started, status)
+
+
 def _selected(answer: Answer, requested: Sequence[str]) -> Answer:
     if not requested:
         return answer
     by_name = {named.spec.name: named for named in answer.arrays}
     chosen = [by_name[name] for name in requested if name in by_name]
     return Answer(chosen, answer.parameters)
-
-
-async def _try(runner: Runner, call: InferenceCall) -> None:
-    """Makes a call, of a stream as far as its first item."""
-    if not runner.streams:
-        await runner.answer(call)
-        return
-    items = runner.items(call)
-    try:
-        async for _ in items:
-            break
-    finally:
-        await items.aclose()
 
 
 def _read_sample(name: str, folders: Sequence[Path]) -> Any:

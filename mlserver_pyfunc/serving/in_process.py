@@ -9,12 +9,7 @@ from functools import partial
 from typing import Any
 
 from mlserver_pyfunc.definition import ServingDefinition
-from mlserver_pyfunc.errors import (
-    BindError,
-    LoadError,
-    OverloadedError,
-    RequestError,
-)
+from mlserver_pyfunc.errors import BindError, LoadError, OverloadedError, RequestError
 from mlserver_pyfunc.handler.binding import CallPlan
 from mlserver_pyfunc.handler.call import InferenceCall, handler_error, printable_id, request_id
 from mlserver_pyfunc.handler.context import Context
@@ -25,19 +20,12 @@ from mlserver_pyfunc.protocol.contract import AxisSizes, Contract
 
 from . import limits
 from .executor import Executor
-from .metrics import Wait, metrics_of
+from .metrics import metrics_of
 from .runner import Answer, drain, logger
 
 
 class InProcessRunner:
-    """Runs a function in the server's process, off the event loop. Implements `Runner`.
-
-    Args:
-        spec: What to load.
-        contract: Contract of the function; names the model in errors.
-        serving: Limits of the function's calls.
-        context: Context for user code.
-    """
+    """Runs a function in the server's process, off the event loop. Implements `Runner`."""
 
     def __init__(
         self, spec: HandlerSpec, contract: Contract, serving: ServingDefinition, context: Context
@@ -103,22 +91,29 @@ class InProcessRunner:
         plan = self._require_plan()
         request_id.set(call.id)
         if not self._executor.is_full:
-            return await self._answer(plan, call)
+            return await self._answer(plan.kind, plan, call)
         wait = self._metrics.enter_queue()
+
+        def begin(call: InferenceCall) -> Any:
+            wait.end()
+            return plan(call)
+
         try:
-            return await self._answer(_WaitingPlan(plan, wait), call)
+            return await self._answer(plan.kind, begin, call)
         finally:
             wait.end()
 
-    async def _answer(self, plan: CallPlan | _WaitingPlan, call: InferenceCall) -> Answer:
+    async def _answer(
+        self, kind: str, handler: Callable[[InferenceCall], Any], call: InferenceCall
+    ) -> Answer:
         start: Callable[[], Awaitable[Any]]
         # Before the call: a handler may change its dictionary of inputs.
         sizes = self._contract.axis_sizes(call.inputs)
-        if plan.kind == "async":
-            start = partial(plan, call)
+        if kind == "async":
+            start = partial(handler, call)
         else:
             outcome = await self._executor.run(
-                lambda: self._checked_unless_awaitable(plan(call), sizes)
+                lambda: self._checked_unless_awaitable(handler(call), sizes)
             )
             value = self._value(outcome, call)
             if isinstance(value, Answer):
@@ -226,19 +221,6 @@ class InProcessRunner:
         request = f" (request {shown})" if shown else ""
         logger.error('handler of model "%s" failed%s', self._model_name, request, exc_info=error)
         raise handler_error(self._model_name, error, call.id) from error
-
-
-class _WaitingPlan:
-    """A call plan for a call in the queue: the wait ends when the plan is called."""
-
-    def __init__(self, plan: CallPlan, wait: Wait) -> None:
-        self.kind = plan.kind
-        self._plan = plan
-        self._wait = wait
-
-    def __call__(self, call: InferenceCall) -> Any:
-        self._wait.end()
-        return self._plan(call)
 
 
 def _identity(value: Any) -> Any:

@@ -23,9 +23,6 @@ class Job:
     to drop it. The first one decides.
 
     Attributes:
-        function: Takes no arguments and makes the call.
-        loop: Event loop that waits for the outcome.
-        context: Context variables of the caller, in which the function runs.
         outcome: Outcome of the call, once `done` is released.
         done: Lock that the thread releases when the call has ended.
         wants_wakeup: Whether the thread must wake the event loop when the call has ended.
@@ -59,6 +56,14 @@ class Job:
         self.counts = False
         self.overdue = False
         self._claim = threading.Lock()
+
+    def take_outcome(self) -> Outcome[Any]:
+        """Takes the outcome of a call that has ended. For the event loop's thread.
+
+        The call's thread may hold the job for a moment longer, but must not free the result.
+        """
+        outcome, self.outcome = self.outcome, _NO_OUTCOME
+        return outcome
 
     def claim(self) -> bool:
         """Takes the job, to run it or to drop it. Returns False if it is already taken."""
@@ -100,12 +105,7 @@ class Job:
 
 
 class GeneratorBridge(Generic[T]):
-    """Carries the items of a generator from its thread to the event loop, one on each request.
-
-    Args:
-        function: Takes no arguments and returns the generator.
-        loop: Event loop that consumes the items.
-    """
+    """Carries the items of a generator from its thread to the event loop, one on each request."""
 
     def __init__(
         self, function: Callable[[], Iterator[T]], loop: asyncio.AbstractEventLoop
@@ -121,10 +121,10 @@ class GeneratorBridge(Generic[T]):
         try:
             while self._requests.get():
                 try:
-                    item = next(items)
+                    # Without a name for the item, which would live until the next one.
+                    self._loop.call_soon_threadsafe(self._items.put_nowait, next(items))
                 except StopIteration:
                     return
-                self._loop.call_soon_threadsafe(self._items.put_nowait, item)
         finally:
             close = getattr(items, "close", None)
             if close is not None:

@@ -9,6 +9,8 @@ import asyncio
 
 from mlserver_pyfunc.errors import OverloadedError, TimeLimitError
 
+from .workers.wire.durations import TypicalDuration
+
 _MARGIN = 1.25
 
 UNLOAD_SECONDS = 10.0
@@ -20,51 +22,8 @@ def not_loaded(model_name: str) -> OverloadedError:
     return OverloadedError(f'model "{model_name}" is not loaded')
 
 
-def over_time_limit(model_name: str, seconds: float) -> TimeLimitError:
-    """Returns the error of a call that took longer than `serving.timeout`."""
-    return TimeLimitError(
-        f'call of model "{model_name}" passed its time limit of {seconds:g} s (serving.timeout)'
-    )
-
-
-def not_begun(model_name: str, seconds: float, remaining: float, expected: float) -> TimeLimitError:
-    """Returns the error of a call that waited until too little of its time limit was left.
-
-    Args:
-        model_name: Name of the model.
-        seconds: Time limit of the call.
-        remaining: Seconds that are left of it.
-        expected: Seconds that calls of the model take on average.
-    """
-    return TimeLimitError(
-        f'call of model "{model_name}" waited until {max(remaining, 0):.3g} s were left of its '
-        f"time limit of {seconds:g} s (serving.timeout), and calls take {expected:.3g} s on "
-        "average: it was not begun"
-    )
-
-
-def can_end(remaining: float, expected: float) -> bool:
-    """Returns whether a call that has waited can be expected to end within its time limit.
-
-    A call that ends a moment after its limit has been run in vain, so a quarter of the average
-    is added for variation. A call that has not waited runs in any case: otherwise a function
-    whose average once passed the limit would never run again.
-
-    Args:
-        remaining: Seconds that are left of the call's time limit.
-        expected: Seconds that calls take on average.
-    """
-    return remaining >= expected * _MARGIN
-
-
 def queue_full(model_name: str, running: str, waiting: str) -> OverloadedError:
-    """Returns the error of a call that finds the queue full.
-
-    Args:
-        model_name: Name of the model.
-        running: How many calls may run, and the keys that say so.
-        waiting: How many calls may wait.
-    """
+    """Returns the error of a call that finds the queue full: how many may run, and wait."""
     return OverloadedError(
         f'model "{model_name}" is at its limit: {running} and {waiting} waiting (serving.max_queue)'
     )
@@ -75,12 +34,40 @@ def over_init_limit(seconds: float) -> str:
     return f"passed its limit of {seconds:g} s (serving.init_timeout)"
 
 
-class ActiveCalls:
-    """Counts the calls that wait or run. All methods are for the event loop's thread.
+class TimeLimit:
+    """The time limit of a function's calls, and how long they typically take. Safe for threads."""
 
-    Attributes:
-        count: Number of active calls.
-    """
+    def __init__(self, model_name: str, seconds: float) -> None:
+        self.seconds = seconds
+        self.typical = TypicalDuration()
+        self._model_name = model_name
+
+    def passed(self) -> TimeLimitError:
+        """Returns the error of a call that took longer than `serving.timeout`."""
+        return TimeLimitError(
+            f'call of model "{self._model_name}" passed its time limit of {self.seconds:g} s '
+            "(serving.timeout)"
+        )
+
+    def too_late(self, remaining: float) -> TimeLimitError | None:
+        """Returns the error of a call that has waited until it cannot end in time, else None.
+
+        A call that ends a moment after its limit has been run in vain, so a quarter of the average
+        is added for variation. A call that has not waited runs in any case: otherwise a function
+        whose average once passed the limit would never run again.
+        """
+        expected = self.typical.seconds
+        if remaining >= expected * _MARGIN:
+            return None
+        return TimeLimitError(
+            f'call of model "{self._model_name}" waited until {max(remaining, 0):.3g} s were left '
+            f"of its time limit of {self.seconds:g} s (serving.timeout), and calls take "
+            f"{expected:.3g} s on average: it was not begun"
+        )
+
+
+class ActiveCalls:
+    """Counts the calls that wait or run. All methods are for the event loop's thread."""
 
     def __init__(self) -> None:
         self.count = 0

@@ -57,13 +57,6 @@ class LocalFunction:
     mlserver_pyfunc.errors.ContractError: input "z" of model "double": unknown, expected "x"
     >>> double.close()
 
-    Attributes:
-        folder: Folder and definition of the function.
-        function: The loaded function.
-
-    Args:
-        folder: Folder of the function to load.
-
     Raises:
         LoadError: Names the function, the phase and the cause.
     """
@@ -195,9 +188,6 @@ class LocalFunction:
 
 def load(folder: str | Path) -> LocalFunction:
     """Loads the function of a folder or of a definition file.
-
-    Args:
-        folder: Path of the folder, or of the definition file.
 
     Raises:
         DefinitionError: There is no definition, or it is not valid.

@@ -108,7 +108,6 @@ class FunctionMetrics:
     """Metrics of one version of a model.
 
     Args:
-        model: Name of the model.
         version: Version of the model; empty without one.
     """
 
@@ -130,12 +129,7 @@ class FunctionMetrics:
         )
 
     def count_request(self, seconds: float, status: int) -> None:
-        """Counts a request.
-
-        Args:
-            seconds: Time from the request to its answer.
-            status: HTTP status of the answer.
-        """
+        """Counts a request."""
         requests = self._requests.get(status)
         if requests is None:
             requests = self._requests[status] = REQUESTS.labels(*self._labels, str(status))
@@ -147,11 +141,7 @@ class FunctionMetrics:
         return Wait(self._depth, self._wait)
 
     def change_depth(self, calls: int) -> None:
-        """Changes the number of waiting requests by those that wait outside the queue.
-
-        Args:
-            calls: Number of requests to add; negative to subtract.
-        """
+        """Changes the number of waiting requests by those that wait outside the queue."""
         self._depth.inc(calls)
 
     def count_batch(self, requests: int, rows: int) -> None:

@@ -37,12 +37,7 @@ async def drain(active: ActiveCalls, model_name: str) -> None:
 
 @dataclass(slots=True)
 class Answer:
-    """The answer to one request, or one item of a stream.
-
-    Attributes:
-        arrays: Checked outputs in declared order.
-        parameters: Parameters of the response.
-    """
+    """The answer to one request, or one item of a stream."""
 
     arrays: list[NamedArray]
     parameters: Mapping[str, Any]

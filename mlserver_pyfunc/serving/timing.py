@@ -26,9 +26,6 @@ class TimedFunction(LocalFunction):
             checked and decoded. `queue`: the call waits for a thread. `handler`: the handler
             runs. `check`: its result is cast and checked. `encode`: the answer is written as
             JSON; the caller adds it.
-
-    Args:
-        folder: Folder of the function.
     """
 
     def __init__(self, folder: FunctionFolder) -> None:

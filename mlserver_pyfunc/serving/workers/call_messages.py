@@ -28,12 +28,7 @@ _ERRORS = {
 
 
 def call_head(call: InferenceCall, required_fields: frozenset[str]) -> dict[str, Any]:
-    """Collects the fields of a request that the handler takes besides the tensors.
-
-    Args:
-        call: Call to send.
-        required_fields: Names of the fields that the handler takes.
-    """
+    """Collects the fields of a request that the handler takes besides the tensors."""
     head: dict[str, Any] = {}
     whole = not required_fields.isdisjoint(("request", "event"))
     if whole or "parameters" in required_fields:

@@ -33,7 +33,6 @@ class Connection:
     Args:
         on_message: Called with each message that arrives, by the message's kind. A message of
             another kind is ignored.
-        on_protocol_error: Called with the error of a message that cannot be read.
 
     Raises:
         OSError: The system does not support such a connection, or has no descriptors left.
@@ -75,17 +74,10 @@ class Connection:
         coalesce: bool = False,
         needs_token: bool = False,
     ) -> None:
-        """Sends a message. A message to a dead worker is lost.
+        """Sends a message, as `Codec.encode` describes it. A message to a dead worker is lost.
 
-        Args:
-            kind: Kind of the message.
-            call: Number of the call; 0 if the message is not about a call.
-            head: Values of the message.
-            named: Tensors of the message.
-            request_id: Id of the inference request.
-            coalesce: Whether to send the message together with those of other requests that
-                have already arrived.
-            needs_token: Whether the message is a call that `take_back` may take back.
+        With `coalesce` it is sent together with those of requests that have already arrived.
+        One that `needs_token` is a call that `take_back` may take back.
 
         Raises:
             TypeError: The head holds a value that JSON cannot represent.
@@ -131,11 +123,7 @@ class Connection:
         return taken
 
     def receive(self, limit: int | None = None) -> None:
-        """Receives messages, also those that the worker has not announced by a wakeup yet.
-
-        Args:
-            limit: Largest number of packets to receive; None for all.
-        """
+        """Receives messages, also those that the worker has not announced by a wakeup yet."""
         try:
             while limit != 0 and self._receive():
                 limit = None if limit is None else limit - 1

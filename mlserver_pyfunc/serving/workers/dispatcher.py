@@ -14,8 +14,7 @@ from mlserver_pyfunc.serving import limits
 from mlserver_pyfunc.serving.metrics import FunctionMetrics
 
 from .call_messages import call_head, read_answer, read_error
-from .deadlines import Deadlines
-from .pending_call import PendingCall
+from .pending import Deadlines, PendingCall
 from .prefetch import Prefetch
 from .process import Exit
 from .wire.messages import Kind, Message
@@ -29,14 +28,8 @@ class Dispatcher:
     """Distributes calls over workers. All methods are for the event loop's thread.
 
     Attributes:
-        active: Count of the calls that wait or run.
         handler_info: What the last loaded worker reported about the handler.
         refusal: Why calls are refused; empty while they are accepted.
-
-    Args:
-        contract: Contract of the function; checks the tensors that workers send.
-        serving: Limits of the function's calls.
-        metrics: Metrics of the function.
     """
 
     def __init__(
@@ -47,15 +40,16 @@ class Dispatcher:
         self.refusal = ""
         self._closed = False
         self._contract = contract
+        self._limit = limits.TimeLimit(contract.model_name, serving.timeout)
         self._serving = serving
         self._metrics = metrics
         self._streams = False
         self._workers: list[Worker] = []
-        self._queue: deque[PendingCall[Worker]] = deque()
+        self._queue: deque[PendingCall] = deque()
         self._numbers = itertools.count(1)
         self._loop = asyncio.get_running_loop()
         self._deadlines = Deadlines(serving.timeout, self._expire)
-        self._prefetch = Prefetch(serving, metrics, self._take_back)
+        self._prefetch = Prefetch(serving, metrics, self._limit.typical, self._take_back)
 
     @property
     def available_workers(self) -> int:
@@ -79,11 +73,7 @@ class Dispatcher:
             self._metrics.set_workers(len(self._workers))
 
     def refuse(self, reason: str) -> None:
-        """Refuses calls that wait and calls to come, until a worker is added.
-
-        Args:
-            reason: Reason for the errors of these calls.
-        """
+        """Refuses calls that wait and calls to come, until a worker is added."""
         self.refusal = reason
         self._drop_waiting()
 
@@ -92,7 +82,7 @@ class Dispatcher:
         self._closed = True
         self._drop_waiting()
 
-    def submit(self, call: InferenceCall) -> PendingCall[Worker]:
+    def submit(self, call: InferenceCall) -> PendingCall:
         """Sends a call to the least busy worker, or queues it until a worker has room.
 
         Raises:
@@ -103,10 +93,7 @@ class Dispatcher:
         worker = self._free_worker()
         if self._is_full(worker):
             raise self._queue_full()
-        # Not PendingCall[Worker](...): a subscripted class is slower to call.
-        pending: PendingCall[Worker] = PendingCall(
-            call, next(self._numbers), self._loop.create_future()
-        )
+        pending = PendingCall(call, next(self._numbers), self._loop.create_future())
         self._deadlines.start(pending)
         self.active.add()
         if worker is None:
@@ -116,7 +103,7 @@ class Dispatcher:
             self._send(worker, pending, pending.deadline)
         return pending
 
-    def next_item(self, pending: PendingCall[Worker]) -> None:
+    def next_item(self, pending: PendingCall) -> None:
         """Asks for the next item of a stream.
 
         Raises:
@@ -129,7 +116,7 @@ class Dispatcher:
         self._restart_time(pending)
         pending.worker.process.connection.send(Kind.NEXT, pending.number)
 
-    def leave(self, pending: PendingCall[Worker]) -> None:
+    def leave(self, pending: PendingCall) -> None:
         """Gives up a call that nobody waits for any more.
 
         A call on a worker keeps its place until it has ended. The handler is cancelled if it is
@@ -183,9 +170,11 @@ class Dispatcher:
         worker.count_call()
         self._end(pending)
         if worker.calls:
-            self._prefetch.note_begin(worker, self._serving.timeout)
+            self._prefetch.note_begin(worker)
         if not self._streams:
-            self._prefetch.typical.add(message.seconds or self._seconds_of(pending))
+            # Some workers do not measure their calls, those of async handlers.
+            began = pending.runs_until - self._limit.seconds
+            self._limit.typical.add(message.seconds or self._loop.time() - began)
         if self._queue:
             self._send_waiting(worker)
 
@@ -233,15 +222,12 @@ class Dispatcher:
 
     def _send_waiting(self, worker: Worker) -> None:
         """Sends calls from the queue. A call that cannot end within its time limit is dropped."""
-        expected = self._prefetch.typical.seconds
         while self._queue and worker in self._workers and self._prefetch.has_room(worker):
             pending, now = self._queue.popleft(), self._loop.time()
-            if limits.can_end(pending.deadline - now, expected) or self._streams:
-                self._send(worker, pending, now + self._serving.timeout)
-                continue
-            timeout, remaining = self._serving.timeout, pending.deadline - now
-            model_name = self._contract.model_name
-            self._drop(pending, limits.not_begun(model_name, timeout, remaining, expected))
+            if not self._streams and (error := self._limit.too_late(pending.deadline - now)):
+                self._drop(pending, error)
+            else:
+                self._send(worker, pending, now + self._limit.seconds)
 
     def _take_back(self, worker: Worker) -> None:
         """Gives the calls that a worker has not begun to other workers, if one has room."""
@@ -260,14 +246,8 @@ class Dispatcher:
         for other in others:
             self._send_waiting(other)
 
-    def _send(self, worker: Worker, pending: PendingCall[Worker], runs_until: float) -> None:
-        """Sends a call to a worker.
-
-        Args:
-            worker: Worker that has room.
-            pending: Call to send.
-            runs_until: When it has run for its time limit, if the worker begins it at once.
-        """
+    def _send(self, worker: Worker, pending: PendingCall, runs_until: float) -> None:
+        """Sends a call to a worker that has room, where it runs until then if it begins at once."""
         call = pending.call
         specs = call.specs
         named = [(specs[name], array) for name, array in call.inputs.items()]
@@ -296,7 +276,7 @@ class Dispatcher:
                 ),
             )
 
-    def _retries(self, pending: PendingCall[Worker]) -> bool:
+    def _retries(self, pending: PendingCall) -> bool:
         return (
             self._serving.idempotent
             and not pending.retried
@@ -304,7 +284,7 @@ class Dispatcher:
             and not pending.future.done()
         )
 
-    def _set_answer(self, pending: PendingCall[Worker], message: Message) -> None:
+    def _set_answer(self, pending: PendingCall, message: Message) -> None:
         if pending.future.done():
             return
         try:
@@ -312,8 +292,8 @@ class Dispatcher:
         except ResponseError as error:
             pending.fail(error)
 
-    def _expire(self, pending: PendingCall[Worker]) -> None:
-        pending.fail(limits.over_time_limit(self._contract.model_name, self._serving.timeout))
+    def _expire(self, pending: PendingCall) -> None:
+        pending.fail(self._limit.passed())
         worker = pending.worker
         if worker is None:
             self._queue.remove(pending)
@@ -326,7 +306,7 @@ class Dispatcher:
             return
         self._kill(pending)
 
-    def _kill(self, pending: PendingCall[Worker]) -> None:
+    def _kill(self, pending: PendingCall) -> None:
         """Kills the worker of an expired call, as soon as the call has run for its time limit."""
         worker = pending.worker
         if worker is None or pending.number not in worker.calls:
@@ -341,20 +321,16 @@ class Dispatcher:
         self.remove(worker)
         worker.process.kill("timeout", f"was stopped when another call passed its limit of {limit}")
 
-    def _restart_time(self, pending: PendingCall[Worker]) -> None:
+    def _restart_time(self, pending: PendingCall) -> None:
         """Gives a call on a worker its time limit once more."""
         self._deadlines.start(pending)
         pending.runs_until = pending.deadline
 
-    def _seconds_of(self, pending: PendingCall[Worker]) -> float:
-        """Returns how long a call has run, if its worker does not measure it."""
-        return self._loop.time() - pending.runs_until + self._serving.timeout
-
-    def _drop(self, pending: PendingCall[Worker], error: RequestError) -> None:
+    def _drop(self, pending: PendingCall, error: RequestError) -> None:
         self._end(pending)
         pending.fail(error)
 
-    def _end(self, pending: PendingCall[Worker]) -> None:
+    def _end(self, pending: PendingCall) -> None:
         self._deadlines.stop(pending)
         pending.end_wait()
         self.active.remove()

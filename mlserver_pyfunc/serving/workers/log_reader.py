@@ -23,12 +23,8 @@ _PAUSE = 0.01
 class OutputReader:
     """Reads the pipe that a worker's stdout and stderr go to.
 
-    Attributes:
-        last_lines: The last lines that were read.
-
     Args:
         descriptor: File descriptor of the pipe's reading end. The reader closes it.
-        log: Called with each line.
     """
 
     def __init__(self, descriptor: int, log: Callable[[str], None]) -> None:

@@ -34,14 +34,7 @@ CRASH_LOOP = 3
 
 
 class _Slot:
-    """A place for one worker, which is replaced each time it dies.
-
-    Attributes:
-        index: Index of the place, for logs.
-        worker: The worker; None until the next one is loaded.
-        failures: Number of failures in a row.
-        reason: Reason of the last failure.
-    """
+    """A place for one worker, which is replaced each time it dies."""
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -75,14 +68,7 @@ class _Slot:
 
 
 class WorkerRunner:
-    """Runs a function in `serving.workers` processes. Implements `Runner`.
-
-    Args:
-        spec: What to load. Each worker makes a context of its own from it.
-        contract: Contract of the function; names the model in errors.
-        serving: Number of workers and limits of the function's calls.
-        python: Interpreter of the workers.
-    """
+    """Runs a function in `serving.workers` processes. Implements `Runner`."""
 
     def __init__(
         self, spec: HandlerSpec, contract: Contract, serving: ServingDefinition, python: Path

@@ -37,24 +37,16 @@ _CHECK_SECONDS = 0.002
 
 
 class Prefetch:
-    """Decides how many calls a worker may have, and checks workers that have several.
-
-    Attributes:
-        typical: Moving average of how long the handler takes.
-
-    Args:
-        serving: Number of workers and calls at a time.
-        metrics: Metrics of the function.
-        take_back: Takes back the calls that a worker has not begun, if another can have them.
-    """
+    """Decides how many calls a worker may have, and checks workers that have several."""
 
     def __init__(
         self,
         serving: ServingDefinition,
         metrics: FunctionMetrics,
+        typical: TypicalDuration,
         take_back: Callable[[Worker], None],
     ) -> None:
-        self.typical = TypicalDuration()
+        self._typical = typical
         self._serving = serving
         self._metrics = metrics
         self._take_back = take_back
@@ -77,7 +69,7 @@ class Prefetch:
             self._is_possible
             and calls < MAX_CALLS
             and worker.process.connection.memory_used < MAX_BYTES
-            and self.typical.seconds < BRIEF_SECONDS
+            and self._typical.seconds < BRIEF_SECONDS
             # A printed line is logged with a request's id only if the worker has a single call.
             and not worker.logged_recently
         )
@@ -96,16 +88,11 @@ class Prefetch:
             len(worker.calls) > 1 or worker.process.connection.sent_several
         )
 
-    def note_begin(self, worker: Worker, timeout: float) -> None:
-        """Notes when a worker begins its next prefetched call: when the one before has ended.
-
-        Args:
-            worker: Worker that has calls left.
-            timeout: Time limit of the call in seconds.
-        """
+    def note_begin(self, worker: Worker) -> None:
+        """Notes when a worker begins its next prefetched call: when the one before has ended."""
         if self._is_possible:
             first = next(iter(worker.calls.values()))
-            first.runs_until = first.runs_until or self._loop.time() + timeout
+            first.runs_until = first.runs_until or self._loop.time() + self._serving.timeout
 
     def check_later(self, worker: Worker) -> None:
         """Starts to check a worker that has several calls, until it has one or none.

@@ -37,7 +37,6 @@ class Exit:
     """How a process ended.
 
     Attributes:
-        reason: Reason in one word, for the metrics.
         text: Rest of a sentence about the process, such as `was killed by SIGSEGV`.
     """
 
@@ -51,13 +50,9 @@ class WorkerProcess:
     Attributes:
         pid: Process id of its guardian, which ends as the process does.
         alive: Whether the exit has not been reported yet. Until then nobody else has the id.
-        connection: Connection to the process.
 
     Args:
-        python: Interpreter to start.
-        on_message: Called with each message that arrives, by the message's kind.
         on_exit: Called once, after the last message, with how the process ended.
-        on_line: Called with each line that the process prints.
 
     Raises:
         OSError: The process cannot be started.
@@ -90,12 +85,7 @@ class WorkerProcess:
         return self._output.last_lines
 
     def kill(self, reason: str, text: str) -> None:
-        """Kills the process at once, and all that it has started.
-
-        Args:
-            reason: Reason for `Exit.reason`.
-            text: Text for `Exit.text`.
-        """
+        """Kills the process at once, and all that it has started."""
         if self.alive:
             self._killed_for = self._killed_for or Exit(reason, text)
             # Its guardian kills them.

@@ -17,7 +17,7 @@ from mlserver_pyfunc.protocol.lenient import Report
 from mlserver_pyfunc.serving.limits import UNLOAD_SECONDS, over_init_limit
 from mlserver_pyfunc.serving.runner import logger
 
-from .pending_call import PendingCall
+from .pending import PendingCall
 from .process import Exit, WorkerProcess
 from .wire.messages import Kind, Message
 
@@ -29,11 +29,7 @@ class WorkerConfig:
     """What every worker of a function is started with.
 
     Attributes:
-        model_name: Name of the model, as served.
-        python: Interpreter of the worker.
-        load_message: Values of the LOAD message.
         init_timeout: Seconds from the start of the process until it must accept calls.
-        report: Gets the breaches of the contract that a worker lets through.
     """
 
     model_name: str
@@ -45,14 +41,7 @@ class WorkerConfig:
 
 @dataclass(frozen=True)
 class HandlerInfo:
-    """What a worker reports about the handler that it has loaded.
-
-    Attributes:
-        kind: Kind of the handler, as `CallPlan.kind`.
-        required_fields: Fields of the request to send besides the tensors.
-        python: Python version of the worker.
-        numpy: NumPy version of the worker.
-    """
+    """What a worker reports about the handler that it has loaded."""
 
     kind: str
     required_fields: frozenset[str]
@@ -75,26 +64,17 @@ class Worker:
     """One worker. All methods are for the event loop's thread.
 
     Attributes:
-        index: Place of the worker in the pool, for logs.
-        config: What the worker runs.
-        on_call_message: Called with the worker and each message about one of its calls.
-        max_requests: Number of calls after which the worker is replaced; None for no limit.
         calls: Calls in flight by number, in the order in which they were sent.
         reported_waiting: How many of its calls the metrics count as waiting.
         taken_back: Number of calls that were taken back and that it has not dropped yet.
-        served: Number of calls that have ended.
-        since: When the worker was started, in seconds of the monotonic clock.
         unloading: Whether the process was asked to exit, or will be.
-        ended: How the process ended, once it has.
-        max_requests_reached: Done once the worker has served `max_requests` calls.
-        process: The worker's process.
     """
 
     index: int
     config: WorkerConfig
     on_call_message: Callable[[Worker, Message], None]
     max_requests: int | None = None
-    calls: dict[int, PendingCall[Worker]] = field(default_factory=dict)
+    calls: dict[int, PendingCall] = field(default_factory=dict)
     reported_waiting: int = 0
     taken_back: int = 0
     served: int = 0

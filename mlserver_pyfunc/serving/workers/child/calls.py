@@ -97,19 +97,7 @@ class _Request:
 
 
 class Calls:
-    """Runs the calls of one handler.
-
-    Attributes:
-        plan: How to call the handler.
-
-    Args:
-        channel: Connection to the server.
-        plan: How to call the handler.
-        contract: Contract that checks the results.
-        context: Context for user code.
-        loop: Event loop for async handlers.
-        memory_note: Note that is added to the message of a MemoryError.
-    """
+    """Runs the calls of one handler."""
 
     def __init__(
         self,
@@ -145,12 +133,7 @@ class Calls:
             self._send_error(number, error, started)
 
     def stream(self, message: Message, wants_more: Callable[[], bool]) -> None:
-        """Iterates a generator. After each item it waits until the server asks for the next.
-
-        Args:
-            message: Message of the call.
-            wants_more: Waits until the server asks for an item (True) or ends the stream (False).
-        """
+        """Iterates a generator. After each item, `wants_more` waits for the server's wish."""
         number = message.call
         request_id.set(message.id)
         try:

@@ -37,14 +37,9 @@ COALESCE_BYTES = 64 * 1024
 class Channel:
     """Sends and receives messages. All methods but `receive` are safe for threads.
 
-    Attributes:
-        codec: Writes and reads messages.
-
     Args:
         connection: Socket of the type `SOCK_SEQPACKET` (blocking).
-        wakeup: File descriptor of the wakeup eventfd.
         tokens: File descriptor of the call-token eventfd (non-blocking).
-        codec: Writes and reads messages.
     """
 
     def __init__(self, connection: socket.socket, wakeup: int, tokens: int, codec: Codec) -> None:
@@ -99,13 +94,7 @@ class Channel:
         self.post(self.codec.encode(kind, call, head, named))
 
     def post(self, message: bytes, *, coalesce: bool = False) -> None:
-        """Sends an encoded message.
-
-        Args:
-            message: Encoded message.
-            coalesce: Whether the wakeup may wait for later messages, as long as there are calls
-                to run.
-        """
+        """Sends an encoded message. With `coalesce` its wakeup may wait while calls wait to run."""
         with self._lock:
             self._connection.send(message)
             if not self._unannounced:

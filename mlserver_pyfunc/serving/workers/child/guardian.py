@@ -27,9 +27,7 @@ _SIGNALS = frozenset({signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGH
 def fork_worker(server: int, descriptors: Sequence[int]) -> None:
     """Forks the worker and returns in it only. The process that called guards the worker.
 
-    Args:
-        server: Process id of the server.
-        descriptors: File descriptors that are the worker's alone.
+    It closes the descriptors, which are the worker's alone. `server` is a process id.
     """
     libc = ctypes.CDLL(None)
     old = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)

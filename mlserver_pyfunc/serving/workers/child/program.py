@@ -50,15 +50,7 @@ class LoadStepError(Exception):
 
 
 def main(connection: int, wakeup: int, tokens: int, inbound: int, outbound: int) -> None:
-    """Runs a worker until the server is gone or unloads the function.
-
-    Args:
-        connection: File descriptor of the socket to the server.
-        wakeup: File descriptor of the eventfd that announces messages to the server.
-        tokens: File descriptor of the call-token eventfd (non-blocking).
-        inbound: File descriptor of the shared memory that the server writes.
-        outbound: File descriptor of the shared memory that this process writes.
-    """
+    """Runs a worker until the server is gone or unloads the function."""
     _die_with_server(connection)
     codec = Codec(Writer(outbound), Reader(inbound))
     channel = Channel(socket.socket(fileno=connection), wakeup, tokens, codec)

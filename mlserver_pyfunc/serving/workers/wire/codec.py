@@ -56,15 +56,7 @@ _decode_json = json.JSONDecoder().raw_decode
 
 
 class Codec:
-    """Encodes and decodes the messages of one end of a connection. Safe for threads.
-
-    Attributes:
-        writer: Shared memory for the tensors that this end sends.
-
-    Args:
-        writer: Shared memory for the tensors that this end sends.
-        reader: Shared memory with the tensors that this end receives.
-    """
+    """Encodes and decodes the messages of one end of a connection. Safe for threads."""
 
     def __init__(self, writer: Writer, reader: Reader) -> None:
         self.writer = writer
@@ -85,14 +77,8 @@ class Codec:
     ) -> bytes:
         """Encodes a message, and writes big tensors to shared memory.
 
-        Args:
-            kind: Kind of the message.
-            call: Number of the call; 0 if the message is not about a call.
-            head: Values of the message.
-            named: Tensors of the message.
-            request_id: Id of the inference request.
-            seconds: Duration of the handler in seconds.
-            needs_token: Whether the worker must take a token before it begins the call.
+        A message that is not about a call has the number 0. `seconds` is the handler's duration.
+        If the call `needs_token`, the worker must take one before it begins the call.
 
         Raises:
             TypeError: The head holds a value that JSON cannot represent.
@@ -221,10 +207,8 @@ def read_tensors(
 ) -> dict[str, Array]:
     """Returns a message's tensors as read-only arrays by name. Numbers are not copied.
 
-    Args:
-        message: Message with the tensors.
-        specs: Declared tensors, the same for all messages of a connection.
-        lenient: Whether tensors may be other than declared.
+    The declared tensors must be the same for all messages of a connection: views are cached.
+    With `lenient`, tensors may be other than declared.
 
     Raises:
         WireError: The tensors cannot be read, or do not match their declaration.

@@ -79,10 +79,6 @@ class Message:
     """A message that has arrived.
 
     Attributes:
-        kind: Kind of the message.
-        call: Number of the call; 0 if the message is not about a call.
-        id: Id of the inference request; empty if the message is not a call.
-        head: JSON part of the message.
         body: Bytes of all tensors.
         seconds: Duration of the handler in seconds; 0 if the message is not a result.
         needs_token: Whether a worker must take a token before it begins the call.

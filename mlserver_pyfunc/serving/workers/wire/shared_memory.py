@@ -56,14 +56,7 @@ def create_arena() -> int:
 
 
 class Writer:
-    """The writing end: allocates regions, lowest address first. Safe for threads.
-
-    Attributes:
-        used_bytes: Size of the regions in use, in bytes.
-
-    Args:
-        descriptor: File descriptor of the memory.
-    """
+    """The writing end: allocates regions, lowest address first. Safe for threads."""
 
     def __init__(self, descriptor: int) -> None:
         self._map = mmap.mmap(descriptor, SIZE)
@@ -79,9 +72,6 @@ class Writer:
 
     def allocate(self, size: int) -> int:
         """Allocates a region and returns its offset.
-
-        Args:
-            size: Size in bytes.
 
         Raises:
             MemoryError: The region does not fit into the memory.
@@ -129,11 +119,7 @@ class Writer:
 
 
 class Reader:
-    """The reading end: reads regions, and notes which ones are released.
-
-    Args:
-        descriptor: File descriptor of the memory.
-    """
+    """The reading end: reads regions, and notes which ones are released."""
 
     def __init__(self, descriptor: int) -> None:
         self._map = mmap.mmap(descriptor, SIZE, prot=mmap.PROT_READ)

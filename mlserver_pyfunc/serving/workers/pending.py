@@ -1,39 +1,32 @@
-"""A call that waits for a worker or runs on one."""
+"""Calls that wait for a worker or run on one, and the end of their time."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Generic, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from mlserver_pyfunc.errors import RequestError
 from mlserver_pyfunc.handler.call import InferenceCall
 from mlserver_pyfunc.serving.metrics import Wait
 from mlserver_pyfunc.serving.runner import Answer
 
-W = TypeVar("W")
-"""Type of a worker. A worker holds its pending calls, so this module cannot import it."""
+if TYPE_CHECKING:  # a worker holds its calls
+    from .worker import Worker
 
 
-class PendingCall(Generic[W]):
+class PendingCall:
     """A call that waits for a worker or runs on one.
 
     Attributes:
-        call: Call of the handler.
-        number: Number of the call in messages.
         deadline: When the caller gets the error of the time limit, in the event loop's time.
         runs_until: When the call has run for its time limit, in the event loop's time; 0 while
             it has not begun.
         future: Answer of the call; for a stream its next item, None at the end.
         failure: Error of a stream that came while nobody waited for an item.
         wait: Time in the queue, for the metrics; None if the call never waited.
-        worker: Worker that has the call; None while the call waits.
         retried: Whether the call was already running on a worker that died.
         begun: Whether the stream has given an item.
-
-    Args:
-        call: Call of the handler.
-        number: Number of the call in messages.
-        future: Where the caller waits for the answer or the first item.
     """
 
     __slots__ = (
@@ -51,7 +44,7 @@ class PendingCall(Generic[W]):
         self.deadline = 0.0
         self.runs_until = 0.0
         self.wait: Wait | None = None
-        self.worker: W | None = None
+        self.worker: Worker | None = None
         self.retried = False
         self.begun = False
 
@@ -65,3 +58,41 @@ class PendingCall(Generic[W]):
         """Ends the call's time in the queue."""
         if self.wait is not None:
             self.wait.end()
+
+
+class Deadlines:
+    """Expires calls with one shared timer.
+
+    All calls have the same time limit, so they expire in the order in which they were started.
+    A timer for each call would cost a push and a pop of the event loop's heap for each.
+    """
+
+    def __init__(self, seconds: float, expire: Callable[[PendingCall], None]) -> None:
+        self._seconds = seconds
+        self._expire = expire
+        self._loop = asyncio.get_running_loop()
+        self._calls: dict[int, PendingCall] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self, call: PendingCall) -> None:
+        """Starts, or starts again, the time of a call."""
+        call.deadline = self._loop.time() + self._seconds
+        self._calls.pop(call.number, None)
+        self._calls[call.number] = call
+        if self._timer is None:
+            self._timer = self._loop.call_at(call.deadline, self._check)
+
+    def stop(self, call: PendingCall) -> None:
+        """Stops the time of a call, which then never expires."""
+        self._calls.pop(call.number, None)
+
+    def _check(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        while self._calls:
+            call = next(iter(self._calls.values()))
+            if call.deadline > now:
+                self._timer = self._loop.call_at(call.deadline, self._check)
+                return
+            del self._calls[call.number]
+            self._expire(call)
