@@ -48,11 +48,7 @@ def obstacles(contract: Contract, streams: bool, required_fields: frozenset[str]
 
 
 def rows_of(call: InferenceCall, model_name: str) -> int:
-    """Counts the rows of a call.
-
-    Raises:
-        ContractError: The inputs do not all have the same number of rows.
-    """
+    """Counts the rows of a call, or raises a ContractError if its inputs differ in theirs."""
     first = next(iter(call.inputs))
     rows = len(call.inputs[first])
     for name, array in call.inputs.items():
@@ -65,11 +61,7 @@ def rows_of(call: InferenceCall, model_name: str) -> int:
 
 
 def join(calls: Sequence[InferenceCall]) -> InferenceCall:
-    """Joins calls into one. Its request id lists the ids of theirs.
-
-    Args:
-        calls: Calls with the same inputs, whose shapes differ in the rows only.
-    """
+    """Joins calls whose shapes differ in the rows only. The request id of the call lists theirs."""
     first = calls[0]
     if len(calls) == 1:
         return first
@@ -82,10 +74,9 @@ def join(calls: Sequence[InferenceCall]) -> InferenceCall:
 
 
 def split(answer: Answer, sizes: Sequence[int], model_name: str) -> list[Answer]:
-    """Splits the answer of a batch into the answers of its calls.
+    """Splits the answer of a batch into those of its calls, of these sizes, in the order of `join`.
 
-    Raises:
-        ResponseError: An output has a different number of rows than the inputs.
+    Raises a ResponseError if an output has a different number of rows than the inputs.
     """
     rows = sum(sizes)
     for named in answer.arrays:

@@ -81,11 +81,7 @@ class Batcher:
         self._loop = asyncio.get_running_loop()
 
     async def answer(self, call: InferenceCall) -> Answer:
-        """Answers a call, alone or in a batch.
-
-        Raises:
-            RequestError: With the status to answer.
-        """
+        """Answers a call, alone or in a batch, as `Runner.answer` describes."""
         if self._closing:
             raise limits.not_loaded(self._model_name)
         rows = batch.rows_of(call, self._model_name)

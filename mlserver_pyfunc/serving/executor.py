@@ -8,11 +8,11 @@ runs everything from the init function to the unload function.
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, suppress
+from threading import Thread
 from typing import Any, TypeVar
 
 from mlserver_pyfunc.errors import TimeLimitError
@@ -31,8 +31,7 @@ _JOIN_SECONDS = 5
 class Executor:
     """Runs calls on threads or on the event loop. All methods are for the event loop's thread.
 
-    Args:
-        timeout: Time limit of a call in seconds, waiting included; for a stream, of each item.
+    The time limit is in seconds. It includes the wait; for a stream it is that of each item.
     """
 
     def __init__(self, model_name: str, concurrency: int, max_queue: int, timeout: float) -> None:
@@ -46,7 +45,7 @@ class Executor:
         self._slots = asyncio.Semaphore(concurrency)
         self._jobs: deque[Job | None] = deque()
         self._wakeup = WakeupSemaphore()
-        self._threads: list[threading.Thread] = []
+        self._threads: list[Thread] = []
 
     @property
     def is_full(self) -> bool:
@@ -88,37 +87,20 @@ class Executor:
                 timer.cancel()
 
     async def run_async(self, function: Callable[[], Awaitable[T]]) -> Outcome[T]:
-        """Awaits a coroutine on the event loop, and cancels it at the time limit.
-
-        Raises:
-            OverloadedError: The queue is full.
-            TimeLimitError: The time limit passed.
-        """
+        """Awaits a coroutine on the event loop; otherwise like `run`. The time limit cancels it."""
         self._admit()
         deadline = time.monotonic() + self._timeout if self._slots.locked() else None
         task = asyncio.ensure_future(self._in_slot(function, deadline))
         task.add_done_callback(lambda _: self.active.remove())
-        try:
-            done, _ = await asyncio.wait({task}, timeout=self._timeout)
-        except asyncio.CancelledError:
-            task.cancel()
-            raise
-        if not done:
-            task.cancel()
-            self._overdue += 1
-            task.add_done_callback(self._end_overdue)
-            raise self._limit.passed()
-        return outcome_of_task(task)
+        return await self._in_time(task)
 
-    async def stream(self, function: Callable[[], Iterator[T]]) -> AsyncGenerator[Outcome[T], None]:
-        """Iterates a generator on a thread. The generator makes an item when one is requested.
+    async def stream(
+        self, function: Callable[[], Generator[T, None, None]]
+    ) -> AsyncGenerator[Outcome[T], None]:
+        """Iterates a generator on a thread, which makes an item when one is requested.
 
-        Yields:
-            The generator's items; last, if it raises, its error.
-
-        Raises:
-            OverloadedError: The queue is full.
-            TimeLimitError: An item took longer than the time limit.
+        The outcomes are the items and last, if the generator raises, its error. The time limit is
+        that of each item; otherwise like `run`.
         """
         bridge = GeneratorBridge(function, asyncio.get_running_loop())
         job = Job(bridge.run)
@@ -146,7 +128,7 @@ class Executor:
             self._abandon(job)
 
     async def stream_async(
-        self, function: Callable[[], AsyncIterator[T]]
+        self, function: Callable[[], AsyncGenerator[T, None]]
     ) -> AsyncGenerator[Outcome[T], None]:
         """Iterates an async generator on the event loop; otherwise like `stream`."""
         self._admit()
@@ -156,21 +138,14 @@ class Executor:
                 try:
                     while True:
                         task = asyncio.ensure_future(outcome_of(items.__anext__))
-                        try:
-                            done, _ = await asyncio.wait({task}, timeout=self._timeout)
-                        finally:
-                            task.cancel()
-                        if not done:
-                            raise self._limit.passed()
-                        outcome = outcome_of_task(task)
+                        outcome = await self._in_time(task)
                         if isinstance(outcome.error, StopAsyncIteration):
                             return
                         yield outcome
                         if outcome.error is not None:
                             return
                 finally:
-                    if (close := getattr(items, "aclose", None)) is not None:
-                        await outcome_in_task(close)
+                    await outcome_in_task(items.aclose)
         finally:
             self.active.remove()
 
@@ -197,7 +172,11 @@ class Executor:
     def _submit(self, job: Job) -> None:
         self._admit()
         if not self._threads:
-            self._start_threads()
+            names = [f"pyfunc-{self._model_name}-{n}" for n in range(self._concurrency)]
+            # Daemon threads: a call that never ends must not keep the server from exiting.
+            self._threads = [Thread(target=self._work, name=name, daemon=True) for name in names]
+            for thread in self._threads:
+                thread.start()
         self._jobs.append(job)
         self._wakeup.release()
 
@@ -232,6 +211,18 @@ class Executor:
         if job.overdue:
             self._overdue -= 1
 
+    async def _in_time(self, task: asyncio.Task[Outcome[T]]) -> Outcome[T]:
+        """Awaits the outcome of a task, which is cancelled at the time limit or if nobody waits."""
+        try:
+            done, _ = await asyncio.wait({task}, timeout=self._timeout)
+            if done:
+                return outcome_of_task(task)
+        finally:
+            task.cancel()
+        self._overdue += 1
+        task.add_done_callback(self._end_overdue)
+        raise self._limit.passed()
+
     def _end_overdue(self, _: asyncio.Future[Any]) -> None:
         self._overdue -= 1
 
@@ -257,13 +248,6 @@ class Executor:
             yield
         finally:
             self._slots.release()
-
-    def _start_threads(self) -> None:
-        names = [f"pyfunc-{self._model_name}-{number}" for number in range(self._concurrency)]
-        # Daemon threads: a call that never ends must not keep the server from exiting.
-        self._threads = [threading.Thread(target=self._work, name=n, daemon=True) for n in names]
-        for thread in self._threads:
-            thread.start()
 
     def _work(self) -> None:
         """Runs jobs until there is a None in the queue. Runs on a thread."""

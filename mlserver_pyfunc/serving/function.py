@@ -39,7 +39,6 @@ from mlserver_pyfunc.sources import SourceTree, lock
 from . import limits
 from .batch import obstacles
 from .batching import Batcher
-from .breaches import BreachLog
 from .in_process import InProcessRunner
 from .metrics import FunctionMetrics, metrics_of
 from .runner import Answer, Runner, logger
@@ -51,11 +50,7 @@ _CLIENT_GONE = 499
 class Function:
     """One function, from `load` to `close`. All methods are for one event loop's thread.
 
-    Attributes:
-        provenance: Where the source came from; empty until it is fetched.
-
-    Args:
-        folder: Folder of the definition. A relative source starts there.
+    A relative source starts in the folder. `provenance` is empty until the source is fetched.
     """
 
     def __init__(
@@ -76,7 +71,7 @@ class Function:
             [tensor.spec for tensor in definition.inputs],
             [tensor.spec for tensor in definition.outputs],
             definition.contract.lenient,
-            BreachLog(self._metrics).add,
+            _BreachLog(self._metrics).add,
         )
         self._context: Context | None = None
         self._runner: Runner | None = None
@@ -139,10 +134,7 @@ class Function:
             raise
 
     async def infer(self, request: Any) -> Answer:
-        """Answers one inference request.
-
-        Args:
-            request: Inference request of the host. It has the attributes of the protocol's.
+        """Answers an inference request of the host, which has the attributes of the protocol's.
 
         Raises:
             RequestError: With the status to answer.
@@ -158,11 +150,7 @@ class Function:
             return _selected(await (self._batcher or runner).answer(call), requested)
 
     async def stream(self, request: Any) -> AsyncGenerator[Answer, None]:
-        """Answers one inference request item by item. A handler that does not stream gives one.
-
-        Raises:
-            RequestError: With the status to answer.
-        """
+        """Answers one inference request item by item. A handler that does not stream gives one."""
         with _Counted(self._metrics):
             runner = self._loaded()
             call, requested = self._decode(request)
@@ -293,6 +281,27 @@ class Function:
         return self._runner
 
 
+class _BreachLog:
+    """Counts breaches, and logs the first of each kind and tensor. Safe for threads."""
+
+    def __init__(self, metrics: FunctionMetrics) -> None:
+        self._metrics = metrics
+        self._logged: set[tuple[str, str]] = set()
+
+    def add(self, kind: str, tensor: str, message: str) -> None:
+        """Adds a breach of a kind such as `response_shape`. An undeclared tensor has no name."""
+        self._metrics.count_breach(kind)
+        if (kind, tensor) in self._logged:
+            return
+        self._logged.add((kind, tensor))
+        side = kind.partition("_")[0]
+        logger.warning(
+            "%s; let through by contract.%ss: warn. More of this kind are only counted, in "
+            "pyfunc_contract_warnings_total",
+            message, side,
+        )  # fmt: skip
+
+
 class _Counted:
     """Counts a request with its duration and status. Faster than a generator's context manager."""
 
@@ -322,12 +331,7 @@ def _selected(answer: Answer, requested: Sequence[str]) -> Answer:
 
 
 def _read_sample(name: str, folders: Sequence[Path]) -> Any:
-    """Reads a request from the first folder that has the file.
-
-    Raises:
-        FileNotFoundError: None has it.
-        ValueError: It is not JSON.
-    """
+    """Reads a request from the first folder that has the file."""
     for folder in folders:
         if (folder / name).is_file():
             try:

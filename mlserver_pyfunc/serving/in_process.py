@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from functools import partial
+from contextlib import aclosing
 from typing import Any
 
 from mlserver_pyfunc.definition import ServingDefinition
@@ -71,11 +71,7 @@ class InProcessRunner:
         return self._plan.required_fields if self._plan is not None else frozenset()
 
     async def load(self) -> None:
-        """Loads the function. The traceback of user code that fails goes to the log.
-
-        Raises:
-            LoadError: Names the function, the phase and the cause. Nothing is left loaded.
-        """
+        """Loads the function, as `Runner.load` describes. Nothing is left loaded if that fails."""
         try:
             await asyncio.wait_for(self._load(), self._init_timeout)
         except asyncio.TimeoutError:
@@ -90,56 +86,41 @@ class InProcessRunner:
         """Calls a handler that does not stream, as `Runner.answer` describes."""
         plan = self._require_plan()
         request_id.set(call.id)
-        if not self._executor.is_full:
-            return await self._answer(plan.kind, plan, call)
-        wait = self._metrics.enter_queue()
-
-        def begin(call: InferenceCall) -> Any:
-            wait.end()
-            return plan(call)
-
-        try:
-            return await self._answer(plan.kind, begin, call)
-        finally:
-            wait.end()
-
-    async def _answer(
-        self, kind: str, handler: Callable[[InferenceCall], Any], call: InferenceCall
-    ) -> Answer:
-        start: Callable[[], Awaitable[Any]]
         # Before the call: a handler may change its dictionary of inputs.
         sizes = self._contract.axis_sizes(call.inputs)
-        if kind == "async":
-            start = partial(handler, call)
-        else:
-            outcome = await self._executor.run(
-                lambda: self._checked_unless_awaitable(handler(call), sizes)
-            )
-            value = self._value(outcome, call)
-            if isinstance(value, Answer):
-                return value
-            start = partial(_identity, value)
-        awaited = await self._executor.run_async(partial(self._checked_awaited, start, sizes))
-        answer: Answer = self._value(awaited, call)
-        return answer
+        wait = self._metrics.enter_queue() if self._executor.is_full else None
+
+        def begin() -> Any:
+            if wait is not None:
+                wait.end()
+            return plan(call)
+
+        outcome: Outcome[Any]
+        run, run_async = self._executor.run, self._executor.run_async
+        try:
+            if plan.kind == "async":
+                outcome = await run_async(lambda: self._checked_awaited(begin(), sizes))
+            else:
+                outcome = await run(lambda: self._checked_unless_awaitable(begin(), sizes))
+                if outcome.error is None and not isinstance(outcome.value, Answer):
+                    awaitable: Any = outcome.value
+                    outcome = await run_async(lambda: self._checked_awaited(awaitable, sizes))
+            answer: Answer = self._value(outcome, call)
+            return answer
+        finally:
+            if wait is not None:
+                wait.end()
 
     async def items(self, call: InferenceCall) -> AsyncGenerator[Answer, None]:
         """Calls a handler that streams, as `Runner.items` describes."""
         plan = self._require_plan()
         request_id.set(call.id)
         sizes = self._contract.axis_sizes(call.inputs)
-        start = partial(plan, call)
-        executor = self._executor
-        outcomes = (
-            executor.stream_async(start)
-            if plan.kind == "async generator"
-            else executor.stream(start)
-        )
-        try:
+        is_async, executor = plan.kind == "async generator", self._executor
+        stream = executor.stream_async if is_async else executor.stream
+        async with aclosing(stream(lambda: plan(call))) as outcomes:
             async for outcome in outcomes:
                 yield self._checked(self._value(outcome, call), sizes)
-        finally:
-            await outcomes.aclose()
 
     async def close(self) -> None:
         """Waits for calls in flight, runs the unload function and forgets the modules."""
@@ -182,7 +163,8 @@ class InProcessRunner:
         outcome: Outcome[Any] = await self._executor.run(function, limited=False)
         if not inspect.isawaitable(outcome.value):
             return outcome
-        return await outcome_in_task(partial(_identity, outcome.value))
+        awaitable = outcome.value
+        return await outcome_in_task(lambda: awaitable)
 
     def _discard(self) -> None:
         self._plan = None
@@ -206,10 +188,8 @@ class InProcessRunner:
     def _checked_unless_awaitable(self, result: Any, sizes: AxisSizes) -> Any:
         return result if inspect.isawaitable(result) else self._checked(result, sizes)
 
-    async def _checked_awaited(
-        self, start: Callable[[], Awaitable[Any]], sizes: AxisSizes
-    ) -> Answer:
-        return self._checked(await start(), sizes)
+    async def _checked_awaited(self, result: Awaitable[Any], sizes: AxisSizes) -> Answer:
+        return self._checked(await result, sizes)
 
     def _value(self, outcome: Outcome[Any], call: InferenceCall) -> Any:
         error = outcome.error
@@ -221,7 +201,3 @@ class InProcessRunner:
         request = f" (request {shown})" if shown else ""
         logger.error('handler of model "%s" failed%s', self._model_name, request, exc_info=error)
         raise handler_error(self._model_name, error, call.id) from error
-
-
-def _identity(value: Any) -> Any:
-    return value

@@ -6,16 +6,23 @@ import asyncio
 import contextvars
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from mlserver_pyfunc.handler.outcome import Outcome
 
 T = TypeVar("T")
 
-_NO_OUTCOME: Outcome[Any] = Outcome()
+
+def _held_lock() -> threading.Lock:
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
 
 
+@dataclass(slots=True, eq=False)
 class Job:
     """One call that a thread is to run.
 
@@ -35,34 +42,26 @@ class Job:
         overdue: Whether the call has run for longer than its time limit.
     """
 
-    __slots__ = (
-        "_claim", "began", "context", "counts", "deadline", "done", "ended", "function", "future",
-        "loop", "outcome", "overdue", "wants_wakeup",
-    )  # fmt: skip
-
-    future: asyncio.Future[Outcome[Any]]
-
-    def __init__(self, function: Callable[[], Any]) -> None:
-        self.function = function
-        self.loop = asyncio.get_running_loop()
-        self.context = contextvars.copy_context()
-        self.outcome: Outcome[Any] = _NO_OUTCOME
-        self.done = threading.Lock()
-        self.done.acquire()
-        self.wants_wakeup = False
-        self.ended = False
-        self.deadline: float | None = None
-        self.began = 0.0
-        self.counts = False
-        self.overdue = False
-        self._claim = threading.Lock()
+    function: Callable[[], Any]
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
+    outcome: Outcome[Any] = field(default_factory=Outcome)
+    done: threading.Lock = field(default_factory=_held_lock)
+    wants_wakeup: bool = False
+    future: asyncio.Future[Outcome[Any]] = field(init=False)
+    ended: bool = False
+    deadline: float | None = None
+    began: float = 0.0
+    counts: bool = False
+    overdue: bool = False
+    _claim: threading.Lock = field(default_factory=threading.Lock)
 
     def take_outcome(self) -> Outcome[Any]:
         """Takes the outcome of a call that has ended. For the event loop's thread.
 
         The call's thread may hold the job for a moment longer, but must not free the result.
         """
-        outcome, self.outcome = self.outcome, _NO_OUTCOME
+        outcome, self.outcome = self.outcome, Outcome()
         return outcome
 
     def claim(self) -> bool:
@@ -108,7 +107,7 @@ class GeneratorBridge(Generic[T]):
     """Carries the items of a generator from its thread to the event loop, one on each request."""
 
     def __init__(
-        self, function: Callable[[], Iterator[T]], loop: asyncio.AbstractEventLoop
+        self, function: Callable[[], Generator[T, None, None]], loop: asyncio.AbstractEventLoop
     ) -> None:
         self._function = function
         self._loop = loop
@@ -117,18 +116,10 @@ class GeneratorBridge(Generic[T]):
 
     def run(self) -> None:
         """Iterates the generator until it ends or `stop` is called. Runs on the thread."""
-        items = self._function()
-        try:
+        with closing(self._function()) as items, suppress(StopIteration):
             while self._requests.get():
-                try:
-                    # Without a name for the item, which would live until the next one.
-                    self._loop.call_soon_threadsafe(self._items.put_nowait, next(items))
-                except StopIteration:
-                    return
-        finally:
-            close = getattr(items, "close", None)
-            if close is not None:
-                close()
+                # Without a name for the item, which would live until the next one.
+                self._loop.call_soon_threadsafe(self._items.put_nowait, next(items))
 
     async def next(self) -> T:
         """Requests an item and waits for it. Runs on the event loop."""

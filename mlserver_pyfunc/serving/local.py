@@ -8,10 +8,8 @@ from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mlserver_pyfunc.definition import FunctionDefinition
 from mlserver_pyfunc.definition.folder import FunctionFolder, open_folder
 from mlserver_pyfunc.protocol import bytes_tensors
-from mlserver_pyfunc.protocol.contract import Contract
 from mlserver_pyfunc.protocol.request import InferenceRequest
 from mlserver_pyfunc.protocol.response import json_output, response_body
 from mlserver_pyfunc.protocol.tensors import Array
@@ -64,6 +62,9 @@ class LocalFunction:
     def __init__(self, folder: FunctionFolder) -> None:
         self.folder = folder
         self.function = self._new_function(folder)
+        self.definition = folder.definition
+        self.contract = self.function.contract
+        self.model_name = folder.model_name
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -73,33 +74,15 @@ class LocalFunction:
             self._stop()
             raise
 
-    @property
-    def definition(self) -> FunctionDefinition:
-        """Definition of the function."""
-        return self.folder.definition
-
-    @property
-    def contract(self) -> Contract:
-        """Contract that checks requests and results."""
-        return self.function.contract
-
-    @property
-    def model_name(self) -> str:
-        """Name of the model."""
-        return self.folder.model_name
-
     def __call__(
         self, inputs: Mapping[str, Any] | None = None, /, **named: Any
     ) -> dict[str, Array]:
-        """Calls the function.
+        """Calls the function and returns its outputs by name, with the declared datatypes.
 
         Args:
             inputs: Inputs by tensor name, for names that are not Python identifiers.
             named: Inputs by tensor name. An array keeps its own datatype. Lists and scalars
                 are sent as JSON would carry them.
-
-        Returns:
-            Outputs by name, with the declared datatypes.
 
         Raises:
             RequestError: The error that a client would get, with its status.
@@ -114,11 +97,7 @@ class LocalFunction:
             yield arrays_of(answer)
 
     def request(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Answers a request in the protocol's JSON form, as REST does.
-
-        Raises:
-            RequestError: The error that a client would get, with its status.
-        """
+        """Answers a request in the protocol's JSON form, as REST does. Raises as a call does."""
         request = InferenceRequest.from_json(body)
         return self.response(self.infer(request), request.id)
 
@@ -133,19 +112,11 @@ class LocalFunction:
         )
 
     def infer(self, request: InferenceRequest) -> Answer:
-        """Answers a request.
-
-        Raises:
-            RequestError: The error that a client would get, with its status.
-        """
+        """Answers a request. Raises as a call does."""
         return self._wait(self.function.infer(request))
 
     def infer_stream(self, request: InferenceRequest) -> Iterator[Answer]:
-        """Answers a request item by item.
-
-        Raises:
-            RequestError: The error that a client would get, with its status.
-        """
+        """Answers a request item by item. Raises as a call does."""
         answers = self.function.stream(request)
         try:
             while (answer := self._wait(_next(answers))) is not _END:

@@ -105,11 +105,7 @@ class Counts:
 
 
 class FunctionMetrics:
-    """Metrics of one version of a model.
-
-    Args:
-        version: Version of the model; empty without one.
-    """
+    """Metrics of one version of a model. The version is empty if there is none."""
 
     def __init__(self, model: str, version: str) -> None:
         self._labels = (model, version)

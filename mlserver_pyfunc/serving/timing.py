@@ -21,11 +21,9 @@ PHASES = ("decode", "queue", "handler", "check", "encode")
 class TimedFunction(LocalFunction):
     """A local function that measures each phase of each call.
 
-    Attributes:
-        seconds: Durations in seconds by phase, one for each call. `decode`: the request is
-            checked and decoded. `queue`: the call waits for a thread. `handler`: the handler
-            runs. `check`: its result is cast and checked. `encode`: the answer is written as
-            JSON; the caller adds it.
+    `seconds` has the durations by phase, one for each call. `decode`: the request is checked and
+    decoded. `queue`: the call waits for a thread. `handler`: the handler runs. `check`: its result
+    is cast and checked. `encode`: the answer is written as JSON; the caller adds it.
     """
 
     def __init__(self, folder: FunctionFolder) -> None:

@@ -20,7 +20,7 @@ async def make() -> AsyncIterator[Callable[..., Executor]]:
     """Makes executors; when the test ends their threads must end too."""
     executors = []
 
-    def executor(concurrency: int = 1, max_queue: int = 8, timeout: float = 5) -> Executor:
+    def executor(concurrency: int = 1, max_queue: int = 8, timeout: float = 60) -> Executor:
         executors.append(Executor("iris", concurrency, max_queue, timeout))
         return executors[-1]
 
@@ -211,7 +211,7 @@ async def test_a_call_past_its_limit_is_answered_and_keeps_its_slot_until_it_end
     assert str(caught.value) == (
         'call of model "iris" passed its time limit of 0.1 s (serving.timeout)'
     )
-    assert not executor.has_slot
+    await _until(lambda: not executor.has_slot, "the call does not hold its slot")
     go.set()
     await _until(lambda: executor.has_slot, "the slot is not free again")
     assert (await executor.run(lambda: 1)).get() == 1

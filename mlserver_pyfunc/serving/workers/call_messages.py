@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlserver_pyfunc import errors
 from mlserver_pyfunc.errors import RequestError, ResponseError
 from mlserver_pyfunc.handler.call import InferenceCall, printable_id
 from mlserver_pyfunc.protocol.contract import Contract, NamedArray
@@ -14,17 +13,7 @@ from mlserver_pyfunc.serving.runner import Answer, logger
 from .wire.codec import read_tensors
 from .wire.messages import Message, WireError
 
-_ERRORS = {
-    kind.__name__: kind
-    for kind in (
-        errors.InferenceError,
-        errors.ContractError,
-        errors.ResponseError,
-        errors.HandlerError,
-        errors.OverloadedError,
-        errors.TimeLimitError,
-    )
-}
+_ERRORS = {kind.__name__: kind for kind in RequestError.__subclasses__()}
 
 
 def call_head(call: InferenceCall, required_fields: frozenset[str]) -> dict[str, Any]:
@@ -44,11 +33,7 @@ def call_head(call: InferenceCall, required_fields: frozenset[str]) -> dict[str,
 
 
 def read_answer(message: Message, contract: Contract) -> Answer:
-    """Reads the result of a call, or an item of a stream.
-
-    Raises:
-        ResponseError: A tensor does not match its declaration.
-    """
+    """Reads the result of a call or an item of a stream, or raises a ResponseError."""
     try:
         lenient = "responses" in contract.lenient
         arrays = read_tensors(message, contract.outputs, lenient=lenient)
@@ -63,9 +48,7 @@ def read_answer(message: Message, contract: Contract) -> Answer:
 def read_error(message: Message, model_name: str, request_id: str) -> RequestError:
     """Reads the error of a call. Logs the traceback of user code, if there is one.
 
-    Raises:
-        LookupError: A value of the message is missing.
-        TypeError: A value of the message is of another type.
+    Raises a LookupError or TypeError if a value of the message is missing or of another type.
     """
     values = message.values
     text, status = values["message"], values["status"]

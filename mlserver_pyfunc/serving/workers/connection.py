@@ -25,14 +25,12 @@ from .wire.shared_memory import Reader, Writer, create_arena
 class Connection:
     """Sends messages to one worker and receives its messages. For the event loop's thread.
 
+    A message of a kind that `on_message` has not is ignored.
+
     Attributes:
         passed: File descriptors for the worker: socket, wakeup, call tokens, the shared memory
             that the server writes, and the one that the worker writes.
         sent_several: Whether the last flush sent several messages together.
-
-    Args:
-        on_message: Called with each message that arrives, by the message's kind. A message of
-            another kind is ignored.
 
     Raises:
         OSError: The system does not support such a connection, or has no descriptors left.

@@ -36,14 +36,13 @@ class Dispatcher:
         self, contract: Contract, serving: ServingDefinition, metrics: FunctionMetrics
     ) -> None:
         self.active = limits.ActiveCalls()
-        self.handler_info: HandlerInfo | None = None
+        self.handler_info = HandlerInfo()
         self.refusal = ""
         self._closed = False
         self._contract = contract
         self._limit = limits.TimeLimit(contract.model_name, serving.timeout)
         self._serving = serving
         self._metrics = metrics
-        self._streams = False
         self._workers: list[Worker] = []
         self._queue: deque[PendingCall] = deque()
         self._numbers = itertools.count(1)
@@ -59,9 +58,7 @@ class Dispatcher:
     def add(self, worker: Worker) -> None:
         """Adds a worker, which gets calls from now on."""
         self.refusal = ""
-        assert self.handler_info is not None
         self._prefetch.bind(self.handler_info)
-        self._streams = self.handler_info.streams
         self._workers.append(worker)
         self._metrics.set_workers(len(self._workers))
         self._send_waiting(worker)
@@ -104,11 +101,7 @@ class Dispatcher:
         return pending
 
     def next_item(self, pending: PendingCall) -> None:
-        """Asks for the next item of a stream.
-
-        Raises:
-            RequestError: The stream has failed since the last item.
-        """
+        """Asks for the next item of a stream, or raises the error that has ended the stream."""
         if pending.failure is not None:
             raise pending.failure
         assert pending.worker is not None
@@ -130,7 +123,6 @@ class Dispatcher:
             return
         if pending.number not in worker.calls:
             return
-        assert self.handler_info is not None
         waited = not pending.future.done() or pending.future.cancelled()
         if self.handler_info.can_cancel and waited:
             worker.process.connection.send(Kind.CANCEL, pending.number)
@@ -144,8 +136,7 @@ class Dispatcher:
     def on_message(self, worker: Worker, message: Message) -> None:
         """Handles a worker's message about one of its calls.
 
-        Raises:
-            Exception: A value of the message is missing or of another type. The call goes on.
+        Raises any Exception if a value of the message is missing or wrong. The call goes on then.
         """
         if message.kind is Kind.DROPPED:
             worker.taken_back -= 1
@@ -171,7 +162,7 @@ class Dispatcher:
         self._end(pending)
         if worker.calls:
             self._prefetch.note_begin(worker)
-        if not self._streams:
+        if not self.handler_info.streams:
             # Some workers do not measure their calls, those of async handlers.
             began = pending.runs_until - self._limit.seconds
             self._limit.typical.add(message.seconds or self._loop.time() - began)
@@ -224,7 +215,8 @@ class Dispatcher:
         """Sends calls from the queue. A call that cannot end within its time limit is dropped."""
         while self._queue and worker in self._workers and self._prefetch.has_room(worker):
             pending, now = self._queue.popleft(), self._loop.time()
-            if not self._streams and (error := self._limit.too_late(pending.deadline - now)):
+            error = self._limit.too_late(pending.deadline - now)
+            if error and not self.handler_info.streams:
                 self._drop(pending, error)
             else:
                 self._send(worker, pending, now + self._limit.seconds)
@@ -251,7 +243,6 @@ class Dispatcher:
         call = pending.call
         specs = call.specs
         named = [(specs[name], array) for name, array in call.inputs.items()]
-        assert self.handler_info is not None
         required_fields = self.handler_info.required_fields
         head = call_head(call, required_fields) if required_fields else None
         pending.end_wait()
@@ -299,7 +290,6 @@ class Dispatcher:
             self._queue.remove(pending)
             self._end(pending)
             return
-        assert self.handler_info is not None
         if self.handler_info.can_cancel:
             worker.process.connection.send(Kind.CANCEL, pending.number)
             self._loop.call_later(CANCEL_SECONDS, self._kill, pending)

@@ -21,11 +21,7 @@ _PAUSE = 0.01
 
 
 class OutputReader:
-    """Reads the pipe that a worker's stdout and stderr go to.
-
-    Args:
-        descriptor: File descriptor of the pipe's reading end. The reader closes it.
-    """
+    """Reads the pipe that a worker's stdout and stderr go to, and closes the descriptor."""
 
     def __init__(self, descriptor: int, log: Callable[[str], None]) -> None:
         os.set_blocking(descriptor, False)
@@ -52,12 +48,9 @@ class OutputReader:
         size = self._read_chunk()
         if size == _CHUNK and self._descriptor is not None:
             self._loop.remove_reader(self._descriptor)
-            self._resume = self._loop.call_later(_PAUSE, self._continue)
-
-    def _continue(self) -> None:
-        self._resume = None
-        if self._descriptor is not None:
-            self._loop.add_reader(self._descriptor, self._read)
+            self._resume = self._loop.call_later(
+                _PAUSE, self._loop.add_reader, self._descriptor, self._read
+            )
 
     def _read_chunk(self) -> int:
         assert self._descriptor is not None

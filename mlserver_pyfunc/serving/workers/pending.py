@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlserver_pyfunc.errors import RequestError
@@ -15,6 +16,7 @@ if TYPE_CHECKING:  # a worker holds its calls
     from .worker import Worker
 
 
+@dataclass(slots=True, eq=False)
 class PendingCall:
     """A call that waits for a worker or runs on one.
 
@@ -29,24 +31,16 @@ class PendingCall:
         begun: Whether the stream has given an item.
     """
 
-    __slots__ = (
-        "begun", "call", "deadline", "failure", "future", "number", "retried", "runs_until",
-        "wait", "worker",
-    )  # fmt: skip
-
-    def __init__(
-        self, call: InferenceCall, number: int, future: asyncio.Future[Answer | None]
-    ) -> None:
-        self.call = call
-        self.number = number
-        self.future = future
-        self.failure: RequestError | None = None
-        self.deadline = 0.0
-        self.runs_until = 0.0
-        self.wait: Wait | None = None
-        self.worker: Worker | None = None
-        self.retried = False
-        self.begun = False
+    call: InferenceCall
+    number: int
+    future: asyncio.Future[Answer | None]
+    failure: RequestError | None = None
+    deadline: float = 0.0
+    runs_until: float = 0.0
+    wait: Wait | None = None
+    worker: Worker | None = None
+    retried: bool = False
+    begun: bool = False
 
     def fail(self, error: RequestError) -> None:
         """Raises an error in the caller, now or when it next asks for an item."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Coroutine, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,14 @@ CRASH_LOOP = 3
 """Number of failures in a row after which requests no longer wait for a worker."""
 
 
+@dataclass
 class _Slot:
     """A place for one worker, which is replaced each time it dies."""
 
-    def __init__(self, index: int) -> None:
-        self.index = index
-        self.worker: Worker | None = None
-        self.failures = 0
-        self.reason = ""
+    index: int
+    worker: Worker | None = None
+    failures: int = 0
+    reason: str = ""
 
     @property
     def delay(self) -> float:
@@ -103,13 +104,12 @@ class WorkerRunner:
     @property
     def streams(self) -> bool:
         """Whether the handler is a generator."""
-        return self._dispatcher.handler_info is not None and self._dispatcher.handler_info.streams
+        return self._dispatcher.handler_info.streams
 
     @property
     def required_fields(self) -> frozenset[str]:
         """Fields of the request that the handler takes."""
-        handler_info = self._dispatcher.handler_info
-        return handler_info.required_fields if handler_info is not None else frozenset()
+        return self._dispatcher.handler_info.required_fields
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -119,7 +119,7 @@ class WorkerRunner:
             "isolation": "process",
             "workers": f"{self._dispatcher.available_workers} of {len(self._slots)} up",
         }
-        if handler_info is not None:
+        if handler_info.python:
             metadata |= {"python": handler_info.python, "numpy": handler_info.numpy}
         if self._last_exit:
             metadata["last_exit"] = self._last_exit

@@ -34,11 +34,7 @@ _MALLOC = {
 
 @dataclass(frozen=True)
 class Exit:
-    """How a process ended.
-
-    Attributes:
-        text: Rest of a sentence about the process, such as `was killed by SIGSEGV`.
-    """
+    """How a process ended. The text ends a sentence about it, such as `was killed by SIGSEGV`."""
 
     reason: str
     text: str
@@ -47,15 +43,8 @@ class Exit:
 class WorkerProcess:
     """One worker process. All methods are for the event loop's thread.
 
-    Attributes:
-        pid: Process id of its guardian, which ends as the process does.
-        alive: Whether the exit has not been reported yet. Until then nobody else has the id.
-
-    Args:
-        on_exit: Called once, after the last message, with how the process ended.
-
-    Raises:
-        OSError: The process cannot be started.
+    `pid` is that of its guardian, which ends as the process does. Nobody else has this id while
+    the process is `alive`: until its exit is reported, once, after its last message.
     """
 
     def __init__(

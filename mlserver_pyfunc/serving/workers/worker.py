@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import takewhile
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,7 @@ _ABOUT_CALLS = (Kind.RESULT, Kind.ITEM, Kind.END, Kind.ERROR, Kind.DROPPED)
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """What every worker of a function is started with.
-
-    Attributes:
-        init_timeout: Seconds from the start of the process until it must accept calls.
-    """
+    """What every worker of a function is started with. `init_timeout` counts from that start."""
 
     model_name: str
     python: Path
@@ -43,10 +41,10 @@ class WorkerConfig:
 class HandlerInfo:
     """What a worker reports about the handler that it has loaded."""
 
-    kind: str
-    required_fields: frozenset[str]
-    python: str
-    numpy: str
+    kind: str = ""
+    required_fields: frozenset[str] = frozenset()
+    python: str = ""
+    numpy: str = ""
 
     @property
     def streams(self) -> bool:
@@ -101,11 +99,7 @@ class Worker:
         )
 
     async def load(self) -> HandlerInfo:
-        """Loads the function in the process.
-
-        Raises:
-            LoadError: Names the phase and the cause. The process has been killed.
-        """
+        """Loads the function in the process, or raises a LoadError and kills the process."""
         self.process.connection.send(Kind.LOAD, head=self.config.load_message)
         limit = self.config.init_timeout
         try:
@@ -144,12 +138,10 @@ class Worker:
             await asyncio.wait({self.ended}, timeout=1)
 
     def _on_log(self, message: Message) -> None:
-        values = message.values
-        self._log(values["level"], values["text"], values["request"])
+        self._log(*itemgetter("level", "text", "request")(message.values))
 
     def _on_breach(self, message: Message) -> None:
-        values = message.values
-        self.config.report(values["kind"], values["tensor"], values["text"])
+        self.config.report(*itemgetter("kind", "tensor", "text")(message.values))
 
     def _on_phase(self, message: Message) -> None:
         self._phase = message.values["phase"]
@@ -179,12 +171,10 @@ class Worker:
 
     def _last_words(self) -> str:
         """Quotes the last output of the process, without a crash's traceback, which is logged."""
-        lines: list[str] = []
-        for line in self.process.last_lines:
-            if line.startswith("Fatal Python error"):
-                break
-            lines.append(line.strip())
-        text = " | ".join(filter(None, lines))
+        lines = takewhile(
+            lambda line: not line.startswith("Fatal Python error"), self.process.last_lines
+        )
+        text = " | ".join(filter(None, map(str.strip, lines)))
         return f"; it said: {text[-500:]}" if text else ""
 
     def _failure(self, cause: str) -> LoadError:

@@ -147,7 +147,7 @@ def test_memory_goes_back_with_the_next_message(pair: Pair) -> None:
     for _ in range(5):
         passed(ours, theirs, Kind.CALL, named=[(tensor, np.zeros(INLINE_BYTES + 1, dtype="u1"))])
         passed(theirs, ours, Kind.RESULT)
-        assert ours.writer.used_regions == 0
+        assert ours.writer.used_bytes == 0
 
 
 def test_a_head_that_json_cannot_carry_takes_no_memory(pair: Pair) -> None:
@@ -156,7 +156,7 @@ def test_a_head_that_json_cannot_carry_takes_no_memory(pair: Pair) -> None:
     array = np.zeros(INLINE_BYTES + 1, dtype="u1")
     with pytest.raises(TypeError):
         ours.encode(Kind.CALL, 1, {"p": object()}, [(tensor, array)])
-    assert ours.writer.used_regions == 0
+    assert ours.writer.used_bytes == 0
 
 
 def packet(

@@ -1,7 +1,7 @@
 """Runs calls in a worker: from the server's message to the handler and back.
 
 The server decides how many calls a worker has at a time and how long a call may take. Nothing
-here limits calls. Needs only NumPy and the standard library.
+here limits calls.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, closing, contextmanager, suppress
+from dataclasses import dataclass
 from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
@@ -96,24 +97,18 @@ class _Request:
         return [SimpleNamespace(name=name) for name in self._head.get("outputs", ())]
 
 
+@dataclass(eq=False)
 class Calls:
     """Runs the calls of one handler."""
 
-    def __init__(
-        self,
-        channel: Channel,
-        plan: CallPlan,
-        contract: Contract,
-        context: Context,
-        loop: LoopThread,
-        memory_note: str,
-    ) -> None:
-        self.plan = plan
-        self._channel = channel
-        self._contract = contract
-        self._context = context
-        self._loop = loop
-        self._memory_note = memory_note
+    channel: Channel
+    plan: CallPlan
+    contract: Contract
+    context: Context
+    loop: LoopThread
+    memory_note: str
+
+    def __post_init__(self) -> None:
         self._process = os.getpid()
         self._typical = TypicalDuration()
         self._demands: dict[int, Callable[[bool], object]] = {}
@@ -127,33 +122,20 @@ class Calls:
         try:
             result, sizes = self._start(message)
             if hasattr(result, "__await__"):
-                result = self._loop.run(result).get()
+                result = self.loop.run(result).get()
             self._send_result(Kind.RESULT, number, result, sizes, started)
         except BaseException as error:
             self._send_error(number, error, started)
 
     def stream(self, message: Message, wants_more: Callable[[], bool]) -> None:
         """Iterates a generator. After each item, `wants_more` waits for the server's wish."""
-        number = message.call
-        request_id.set(message.id)
-        try:
-            items: Iterator[Any]
+        with self._streaming(message):
             items, sizes = self._start(message)
-            try:
+            with closing(items):
                 for item in items:
-                    self._send_result(Kind.ITEM, number, item, sizes)
+                    self._send_result(Kind.ITEM, message.call, item, sizes)
                     if not wants_more():
                         break
-            finally:
-                close = getattr(items, "close", None)
-                if close is not None:
-                    close()
-        except BaseException as error:
-            self._send_error(number, error)
-        else:
-            self._channel.send(Kind.END, number)
-        finally:
-            self._demands.pop(number, None)
 
     def new_demand(self, message: Message) -> Callable[[], bool]:
         """Returns the `wants_more` for `stream` if another thread reads the messages."""
@@ -165,15 +147,14 @@ class Calls:
         """Handles a message about a call that runs: CANCEL, NEXT or CLOSE."""
         number = message.call
         if message.kind is Kind.CANCEL:
-            self._loop.loop.call_soon_threadsafe(self._cancel, number)
+            self.loop.loop.call_soon_threadsafe(self._cancel, number)
             return
-        demand = self._demands.get(number)
-        if demand is not None:
+        if demand := self._demands.get(number):
             demand(message.kind is Kind.NEXT)
 
     def start_async(self, message: Message) -> None:
         """Starts a call of an async handler or async generator on the event loop."""
-        number, loop = message.call, self._loop.loop
+        number, loop = message.call, self.loop.loop
         if self.plan.kind == "async":
             run = self._answer_async(message)
         else:
@@ -197,48 +178,47 @@ class Calls:
             self._send_error(number, error)
 
     async def _stream_async(self, message: Message, wanted: asyncio.Queue[bool]) -> None:
-        number = message.call
-        request_id.set(message.id)
-        try:
-            items: AsyncIterator[Any]
+        with self._streaming(message):
             items, sizes = self._start(message)
-            try:
+            async with aclosing(items):
                 async for item in items:
-                    self._send_result(Kind.ITEM, number, item, sizes)
+                    self._send_result(Kind.ITEM, message.call, item, sizes)
                     if not await wanted.get():
                         break
-            finally:
-                close = getattr(items, "aclose", None)
-                if close is not None:
-                    await close()
+
+    @contextmanager
+    def _streaming(self, message: Message) -> Iterator[None]:
+        """Reports how a stream ended."""
+        request_id.set(message.id)
+        try:
+            yield
         except BaseException as error:
-            self._send_error(number, error)
+            self._send_error(message.call, error)
         else:
-            self._channel.send(Kind.END, number)
+            self.channel.send(Kind.END, message.call)
         finally:
-            self._demands.pop(number, None)
+            self._demands.pop(message.call, None)
 
     def _cancel(self, number: int) -> None:
-        task = self._tasks.get(number)
-        if task is not None:
+        if task := self._tasks.get(number):
             task.cancel()
 
     def _start(self, message: Message) -> tuple[Any, AxisSizes]:
         """Calls the handler. Returns its result, and the sizes that the outputs must have."""
         call = self._call(message)
         # Before the call: a handler may change its dictionary of inputs.
-        sizes = self._contract.axis_sizes(call.inputs)
+        sizes = self.contract.axis_sizes(call.inputs)
         return self.plan(call), sizes
 
     def _call(self, message: Message) -> InferenceCall:
         request = _Request(message)
-        contract = self._contract
+        contract = self.contract
         lenient = "requests" in contract.lenient
         inputs = read_tensors(message, contract.inputs, lenient=lenient)
         # Only the arrays hold the tensors now. When user code drops the last array on a region
         # of shared memory, the region goes back to the server.
         message.body = b""
-        return InferenceCall(self._context, inputs, contract.input_specs(inputs), request)
+        return InferenceCall(self.context, inputs, contract.input_specs(inputs), request)
 
     def _send_result(
         self,
@@ -246,55 +226,48 @@ class Calls:
         number: int,
         result: Any,
         sizes: AxisSizes,
-        started: float | None = None,
+        started: float = 0,
     ) -> None:
-        named = name_values(self._contract, result)
-        checked = self._contract.encode_outputs(named.values, sizes)
+        named = name_values(self.contract, result)
+        checked = self.contract.encode_outputs(named.values, sizes)
         outputs = [(item.spec, item.array) for item in checked]
         self._leave_if_forked()
         seconds = self._measure(started)
         head = {"parameters": dict(named.parameters)} if named.parameters else None
         try:
-            packet = self._channel.codec.encode(kind, number, head, outputs, seconds=seconds)
+            packet = self.channel.codec.encode(kind, number, head, outputs, seconds=seconds)
         except (TypeError, ValueError) as error:
             raise ResponseError(
-                f'response parameters of model "{self._contract.model_name}": '
+                f'response parameters of model "{self.contract.model_name}": '
                 f"expected what JSON can carry: {error}"
             ) from None
-        is_brief = started is not None and self._typical.seconds < BRIEF_SECONDS
-        self._channel.post(packet, coalesce=is_brief)
+        is_brief = started > 0 and self._typical.seconds < BRIEF_SECONDS
+        self.channel.post(packet, coalesce=is_brief)
 
-    def _measure(self, started: float | None) -> float:
+    def _measure(self, started: float) -> float:
         """Returns the seconds since a call was started, and adds them to the average."""
-        if started is None:
+        if not started:
             return 0
         seconds = time.perf_counter() - started
         self._typical.add(seconds)
         return seconds
 
-    def _send_error(self, number: int, error: BaseException, started: float | None = None) -> None:
+    def _send_error(self, number: int, error: BaseException, started: float = 0) -> None:
         self._leave_if_forked()
-        if isinstance(error, RequestError):
-            head = {
-                "error": type(error).__name__, "message": str(error), "status": error.status,
-            }  # fmt: skip
-        else:
-            head = self._handler_error(error)
-        codec = self._channel.codec
-        self._channel.post(codec.encode(Kind.ERROR, number, head, seconds=self._measure(started)))
-
-    def _handler_error(self, error: BaseException) -> dict[str, Any]:
         text = ""
-        with suppress(BaseException):
-            text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-        note = self._memory_note if isinstance(error, MemoryError) else ""
-        raised = handler_error(self._contract.model_name, error, request_id.get(), note)
-        return {
-            "error": "HandlerError",
-            "message": str(raised),
-            "status": raised.status,
+        if not isinstance(error, RequestError):
+            with suppress(BaseException):
+                text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+            note = self.memory_note if isinstance(error, MemoryError) else ""
+            error = handler_error(self.contract.model_name, error, request_id.get(), note)
+        head = {
+            "error": type(error).__name__,
+            "message": str(error),
+            "status": error.status,
             "traceback": text[-TRACEBACK_CHARS:],
         }
+        codec = self.channel.codec
+        self.channel.post(codec.encode(Kind.ERROR, number, head, seconds=self._measure(started)))
 
     def _leave_if_forked(self) -> None:
         """Ends a process that user code forked.

@@ -8,7 +8,7 @@ The solution separates the data from the wakeup. A result goes into the socket a
 server does not listen to the socket but to an eventfd, the wakeup, to which the worker adds the
 number of packets that it has sent. For brief calls it does so once for several packets.
 
-`Connection.take_back` explains the call tokens. Needs only NumPy and the standard library.
+`Connection.take_back` explains the call tokens.
 """
 
 from __future__ import annotations
@@ -37,9 +37,7 @@ COALESCE_BYTES = 64 * 1024
 class Channel:
     """Sends and receives messages. All methods but `receive` are safe for threads.
 
-    Args:
-        connection: Socket of the type `SOCK_SEQPACKET` (blocking).
-        tokens: File descriptor of the call-token eventfd (non-blocking).
+    The connection is a SOCK_SEQPACKET socket that blocks; the tokens' descriptor does not block.
     """
 
     def __init__(self, connection: socket.socket, wakeup: int, tokens: int, codec: Codec) -> None:
@@ -54,11 +52,7 @@ class Channel:
         self._unannounced_since = 0.0
 
     def receive(self) -> Message | None:
-        """Waits for the next message. Returns None if the server is gone.
-
-        Raises:
-            WireError: The message cannot be read.
-        """
+        """Waits for the next message. Returns None if the server is gone."""
         while not self._received:
             if self._unannounced:
                 with self._lock:

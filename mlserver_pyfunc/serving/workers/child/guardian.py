@@ -9,7 +9,7 @@ The solution: the worker is forked off a process that does nothing but wait. It 
 a process whose parent is gone becomes its child. So all that the worker has ever started is
 found among its descendants, and killed until none is left. The kernel signals it when the
 server is gone. At the end it dies as the worker did, for the server to see how.
-See `man 2 prctl`. Needs only the standard library.
+See `man 2 prctl`.
 """
 
 import contextlib

@@ -1,7 +1,4 @@
-"""The worker program: loads one function and answers calls until the server is gone.
-
-Needs only NumPy and the standard library.
-"""
+"""The worker program: loads one function and answers calls until the server is gone."""
 
 from __future__ import annotations
 
@@ -39,18 +36,11 @@ LOG_CHARS = 8000
 _PR_SET_PDEATHSIG = 1
 
 
-class LoadStepError(Exception):
-    """A load step failed. Carries the values of the FAILED message."""
-
-    def __init__(self, phase: str, error: BaseException) -> None:
-        super().__init__(cause_of(error))
-        # The words of a BindError are enough; user code needs its traceback.
-        text = "" if isinstance(error, BindError) else traceback.format_exc()[-TRACEBACK_CHARS:]
-        self.values = {"phase": phase, "cause": str(self), "traceback": text}
-
-
 def main(connection: int, wakeup: int, tokens: int, inbound: int, outbound: int) -> None:
-    """Runs a worker until the server is gone or unloads the function."""
+    """Runs a worker until the server is gone or unloads the function.
+
+    The arguments are the file descriptors that `Connection.passed` lists.
+    """
     _die_with_server(connection)
     codec = Codec(Writer(outbound), Reader(inbound))
     channel = Channel(socket.socket(fileno=connection), wakeup, tokens, codec)
@@ -63,13 +53,9 @@ def main(connection: int, wakeup: int, tokens: int, inbound: int, outbound: int)
         return
     spec = HandlerSpec.from_json(message.values["spec"])
     program = _Program(channel, spec, _new_logger(channel, message.values["log_level"]))
-    try:
-        program.load()
-    except LoadStepError as error:
-        channel.send(Kind.FAILED, head=error.values)
-        return
-    program.serve()
-    program.unload()
+    if program.load():
+        program.serve()
+        program.unload()
 
 
 class _Program:
@@ -84,12 +70,8 @@ class _Program:
         self._loader = HandlerLoader(spec, self._context)
         self._calls: Calls
 
-    def load(self) -> None:
-        """Runs the load steps, and reports to the server how to call the handler.
-
-        Raises:
-            LoadStepError: User code failed, or the function cannot be found.
-        """
+    def load(self) -> bool:
+        """Runs the load steps. Reports to the server how to call the handler, or what failed."""
         spec = self._spec
         _limit_memory(spec.memory_limit)
         for phase, step in self._loader.load_steps():
@@ -97,24 +79,31 @@ class _Program:
             try:
                 self._await(step())
             except BaseException as error:
-                raise LoadStepError(phase, error) from None
+                # The words of a BindError are enough; user code needs its traceback.
+                text = "" if isinstance(error, BindError) else traceback.format_exc()
+                head = {"phase": phase, "cause": cause_of(error)}
+                head["traceback"] = text[-TRACEBACK_CHARS:]
+                self._channel.send(Kind.FAILED, head=head)
+                return False
         plan = self._loader.plan
         assert plan is not None
         contract = new_contract(
             spec.model_name, spec.inputs, spec.outputs, spec.lenient, self._report_breach
         )
-        note = _memory_note(spec.memory_limit)
+        limit = spec.memory_limit
+        note = "" if limit is None else f" (serving.memory_limit is {limit / 2**20:g} MiB)"
         self._calls = Calls(self._channel, plan, contract, self._context, self._loop, note)
         # What init made lives as long as the worker. The garbage collector need not visit it.
         gc.collect()
         gc.freeze()
-        head = {
+        info = {
             "kind": plan.kind,
             "required_fields": sorted(plan.required_fields),
             "python": platform.python_version(),
             "numpy": np.__version__,
         }
-        self._channel.send(Kind.LOADED, head=head)
+        self._channel.send(Kind.LOADED, head=info)
+        return True
 
     def serve(self) -> None:
         """Answers calls until the server asks to unload, or is gone."""
@@ -250,7 +239,3 @@ def _limit_memory(limit: int | None) -> None:
 
     # Private writable memory: heap, stacks, anonymous maps; not files and shared memory.
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-
-
-def _memory_note(limit: int | None) -> str:
-    return "" if limit is None else f" (serving.memory_limit is {limit / 2**20:g} MiB)"

@@ -11,8 +11,6 @@ that dies leaves no half message.
     16-19    duration of the handler in microseconds, in a result
     20-27    number of the call
     28-      id, head, tensors; integers are little-endian
-
-Needs only NumPy and the standard library.
 """
 
 from __future__ import annotations
@@ -116,11 +114,7 @@ class Codec:
         return b"".join((header, identity, text, body))
 
     def decode(self, packet: bytes) -> list[Message]:
-        """Decodes the messages of a packet.
-
-        Raises:
-            WireError: A message cannot be read.
-        """
+        """Decodes the messages of a packet, or raises a WireError."""
         messages: list[Message] = []
         start = 0
         try:
@@ -214,31 +208,25 @@ def read_tensors(
         WireError: The tensors cannot be read, or do not match their declaration.
         TensorError: The bytes of a tensor do not fit its shape.
     """
+    head, body = message.head, message.body
+    arrays: dict[str, Array] = {}
     try:
-        return _read_tensors(message, specs, lenient)
+        if head.views is None:
+            head.views = _views(head.values.get("tensors", ()), specs, lenient)
+        for name, spec, shape, start, size, plain in head.views:
+            if start + size > len(body):
+                raise WireError(f'tensor "{name}" ends after its message')
+            if plain:
+                arrays[name] = np.ndarray(shape, spec.datatype.dtype, body, start)
+                continue
+            raw = RawTensor(memoryview(body)[start : start + size])
+            array = tensors.from_raw(spec.datatype, raw, shape)
+            arrays[name] = bytes_tensors.decode_text(array) if spec.text else array
+            arrays[name].setflags(write=False)
     except TensorError:
         raise
     except _UNREADABLE as error:
         raise WireError(f"unreadable tensors: {error}") from None
-
-
-def _read_tensors(
-    message: Message, specs: Mapping[str, TensorSpec], lenient: bool
-) -> dict[str, Array]:
-    head, body = message.head, message.body
-    if head.views is None:
-        head.views = _views(head.values.get("tensors", ()), specs, lenient)
-    arrays: dict[str, Array] = {}
-    for name, spec, shape, start, size, plain in head.views:
-        if start + size > len(body):
-            raise WireError(f'tensor "{name}" ends after its message')
-        if plain:
-            arrays[name] = np.ndarray(shape, spec.datatype.dtype, body, start)
-            continue
-        raw = RawTensor(memoryview(body)[start : start + size])
-        array = tensors.from_raw(spec.datatype, raw, shape)
-        arrays[name] = bytes_tensors.decode_text(array) if spec.text else array
-        arrays[name].setflags(write=False)
     return arrays
 
 

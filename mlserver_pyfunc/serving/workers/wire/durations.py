@@ -1,7 +1,4 @@
-"""How long calls of a handler typically take, measured in the server and in workers.
-
-Needs only the standard library.
-"""
+"""How long calls of a handler typically take, measured in the server and in workers."""
 
 from __future__ import annotations
 

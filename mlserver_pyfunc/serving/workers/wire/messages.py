@@ -1,6 +1,6 @@
 """The messages between the server and a worker: their kinds and size limits.
 
-`codec.py` defines their form. Needs only NumPy and the standard library.
+`codec.py` defines their form.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class WireError(Exception):
     """A message cannot be read: the other side has another version, or is broken."""
 
 
+@dataclass(slots=True)
 class Head:
     """The JSON part of a message. Messages with the same JSON text share one.
 
@@ -62,11 +63,8 @@ class Head:
         values: Values of the message.
     """
 
-    __slots__ = ("values", "views")
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self.values = values
-        self.views: tuple[View, ...] | None = None
+    values: Mapping[str, Any]
+    views: tuple[View, ...] | None = None
 
 
 View = tuple[str, TensorSpec, tuple[int, ...], int, int, bool]

@@ -11,7 +11,7 @@ the next message in the other direction carries the note to the writer.
 
 `multiprocessing.shared_memory` does not work here: its blocks have names in /dev/shm, which a
 process that is killed leaves behind. A memfd has no name, and is gone with the last process
-that maps it. Needs only NumPy and the standard library.
+that maps it.
 """
 
 from __future__ import annotations
@@ -39,11 +39,7 @@ _PAGE = mmap.PAGESIZE
 
 
 def create_arena() -> int:
-    """Creates the memory and returns its file descriptor.
-
-    Raises:
-        OSError: The system has no memfd. Only Linux has it.
-    """
+    """Creates the memory and returns its file descriptor. Raises an OSError except on Linux."""
     descriptor = os.memfd_create("mlserver-pyfunc", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.ftruncate(descriptor, SIZE)
@@ -65,17 +61,8 @@ class Writer:
         self._used: dict[int, int] = {}
         self.used_bytes = 0
 
-    @property
-    def used_regions(self) -> int:
-        """Number of regions in use."""
-        return len(self._used)
-
     def allocate(self, size: int) -> int:
-        """Allocates a region and returns its offset.
-
-        Raises:
-            MemoryError: The region does not fit into the memory.
-        """
+        """Allocates a region and returns its offset, or raises a MemoryError."""
         rounded = max(-(-size // _PAGE), 1) * _PAGE
         with self._lock:
             for index, (start, end) in enumerate(self._free):
@@ -127,11 +114,7 @@ class Reader:
         self._released: deque[int] = deque()
 
     def read(self, offset: int, size: int) -> memoryview:
-        """Returns the bytes of a region, read-only. They do not change while anything holds them.
-
-        Raises:
-            ValueError: The region is not inside the memory.
-        """
+        """Returns the read-only bytes of a region. They stay the same while anything holds them."""
         if not 0 <= offset <= offset + size <= SIZE:
             raise ValueError(f"region of {size} bytes at {offset} is outside the shared memory")
         return np.asarray(_Lease(self, offset, size)).data
