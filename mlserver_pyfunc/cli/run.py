@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +48,7 @@ def command(
 
     from . import inputs
 
-    with TimedFunction(open_folder(folder)) as function:
+    with _ended_by_interrupt(), TimedFunction(open_folder(folder)) as function:
         if request_file is not None:
             request = InferenceRequest.from_json(_read(request_file))
         else:
@@ -58,6 +61,16 @@ def command(
             _call(function, request, as_json=as_json, quiet=index < repeat - 1)
         if not as_json:
             _timings(function)
+
+
+@contextmanager
+def _ended_by_interrupt() -> Iterator[None]:
+    """Lets Ctrl-C end the process at once: to unwind the stack would wait for the handler."""
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _read(file: Any) -> Any:

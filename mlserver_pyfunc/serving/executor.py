@@ -77,8 +77,8 @@ class Executor:
             return job.take_outcome()
         timer = job.loop.call_later(self._timeout, self._expire, job) if limited else None
         try:
-            outcome: Outcome[T] = await job.future
-            return outcome
+            await job.future
+            return job.take_outcome()
         except (TimeLimitError, asyncio.CancelledError):
             self._abandon(job)
             raise
@@ -119,9 +119,10 @@ class Executor:
                 item.cancel()
                 if not job.future.done():
                     self._expire(job)
-                outcome = job.future.result()
+                job.future.result()
+                outcome: Outcome[T] = job.take_outcome()
                 if outcome.error is not None:
-                    yield Outcome(error=outcome.error)
+                    yield outcome
                 return
         finally:
             bridge.stop()
@@ -288,6 +289,7 @@ class Executor:
         if job.ended:
             return
         self._end(job)
-        outcome = job.take_outcome()
         if not job.future.done():
-            job.future.set_result(outcome)
+            job.future.set_result(None)
+        else:
+            job.take_outcome()

@@ -33,7 +33,7 @@ class Job:
         outcome: Outcome of the call, once `done` is released.
         done: Lock that the thread releases when the call has ended.
         wants_wakeup: Whether the thread must wake the event loop when the call has ended.
-        future: Where the event loop waits for the outcome. Exists once a wakeup is requested.
+        future: Where the event loop waits for the end. Exists once a wakeup is requested.
         ended: Whether the job no longer counts as active.
         deadline: When the time limit passes, in seconds of the monotonic clock; None without
             a limit, and for a call that does not wait.
@@ -48,7 +48,7 @@ class Job:
     outcome: Outcome[Any] = field(default_factory=Outcome)
     done: threading.Lock = field(default_factory=_held_lock)
     wants_wakeup: bool = False
-    future: asyncio.Future[Outcome[Any]] = field(init=False)
+    future: asyncio.Future[None] = field(init=False)
     ended: bool = False
     deadline: float | None = None
     began: float = 0.0

@@ -4,11 +4,14 @@ import json
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from click.testing import CliRunner
 from PIL import Image
@@ -196,6 +199,36 @@ def test_validate_deep_calls_the_function(tmp_path):
     assert 'output "y"' in out
     (tmp_path / "model.py").write_text("import absent_module\ndef fail_on_seven(x): pass\n")
     assert "X701" in call("validate", tmp_path, "--deep", code=1)[0]
+
+
+@pytest.mark.parametrize("isolation", ["none", "process"])
+def test_an_interrupt_ends_run_at_once(tmp_path, isolation):
+    mark = tmp_path / "began"
+    tmp_path.joinpath("model.py").write_text(
+        "import os, time\n"
+        f"def predict(x):\n    open({str(mark)!r}, 'w').write(str(os.getpid()))\n"
+        "    time.sleep(3600)\n"
+    )
+    tmp_path.joinpath("function.yaml").write_text(
+        "model_name: sleeper\nsource: {source: model.py, handler: predict}\n"
+        "inputs: [{name: x, datatype: FP32, shape: [-1]}]\n"
+        "outputs: [{name: y, datatype: FP32, shape: [-1]}]\n"
+        f"serving: {{isolation: {isolation}, timeout: 3600}}\n"
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen([PROGRAM, "run", tmp_path, "-i", "x=1"], stdout=pipe, stderr=pipe) as it:
+        _until(lambda: mark.exists() and mark.read_text())
+        it.send_signal(signal.SIGINT)
+        assert it.communicate(timeout=60) == (b"", b"")
+        assert it.returncode == -signal.SIGINT
+    _until(lambda: not psutil.pid_exists(int(mark.read_text())))
+
+
+def _until(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_run_answers_a_request_file_in_the_protocols_form(hello, tmp_path):

@@ -562,3 +562,38 @@ async def test_a_sync_stream_that_waits_for_a_slot_is_held_to_the_limit(make: An
         await asyncio.wait_for(second.__anext__(), 60)
     await first.aclose()
     await second.aclose()
+
+
+async def test_the_thread_of_a_call_does_not_free_its_result(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_job, go = Executor._run_job, threading.Event()
+
+    def run_and_hold(self: Executor, job: Any) -> None:
+        run_job(self, job)
+        go.wait(60)
+
+    monkeypatch.setattr(Executor, "_run_job", run_and_hold)
+    outcome = await make().run(threading.Event)
+    result = weakref.ref(outcome.get())
+    del outcome
+    held = result() is not None
+    go.set()
+    assert not held
+
+
+async def test_idle_threads_have_ended_when_the_executor_is_closed(make: Any) -> None:
+    executor = make(concurrency=3)
+    await asyncio.gather(*[executor.run(lambda: time.sleep(0.01)) for _ in range(6)])
+    assert len(_threads()) == 3
+    executor.close()
+    assert not _threads()
+
+
+async def test_to_close_does_not_wait_for_a_call_that_runs(make: Any) -> None:
+    executor, go = make(timeout=0.1), threading.Event()
+    with pytest.raises(TimeLimitError):
+        await executor.run(lambda: go.wait(60))
+    executor.close()
+    assert _threads()
+    go.set()

@@ -553,3 +553,40 @@ async def test_keys_of_processes_are_not_ignored_without_a_word(
         'function "iris" runs in the server\'s process, where serving.workers, '
         "serving.memory_limit does not count: set serving.isolation to process"
     )
+
+
+MADE = """
+import weakref
+import numpy as np
+left = []
+def made(x):
+    result = (x * 2).view(type("Result", (np.ndarray,), {}))
+    left.append(weakref.ref(result))
+    return result
+def handler(x):
+    if x[0] < 0:
+        return [sum(result() is not None for result in left)]
+    return made(x)
+async def awaited(x):
+    return handler(x)
+def generator(x):
+    yield handler(x)
+async def async_generator(x):
+    yield handler(x)
+"""
+
+
+@pytest.mark.parametrize("isolation", ["none", "process"])
+@pytest.mark.parametrize("handler", ["handler", "awaited", "generator", "async_generator"])
+async def test_a_result_is_freed_when_its_answer_is_sent(
+    load: Load, handler: str, isolation: str
+) -> None:
+    function = await load(MADE, source={"handler": handler}, serving={"isolation": isolation})
+
+    async def call(*data: int) -> list[int]:
+        [item] = [item.arrays[0].array.tolist() async for item in function.stream(request(data))]
+        return item
+
+    assert await call(1, 2) == [2, 4]
+    assert await call(-1) == [0]
+    assert await call(-1) == [0]
