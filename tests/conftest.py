@@ -54,6 +54,7 @@ HEAVY = (
     "tests/deployment/platforms/",
     "tests/docs/test_benchmarks.py",
     "tests/docs/test_wheel.py",
+    "tests/hosts/mlserver/test_edge_table.py",
     "tests/hosts/mlserver/test_fastpath.py",
     "tests/hosts/mlserver/test_isolation.py",
     "tests/hosts/mlserver/test_load.py",
