@@ -20,7 +20,7 @@ from .git_tree import entries, export, tree_of
 from .progress import logger
 from .safe_tree import checked_subdirectory, quoted
 from .tree import Pin, Provenance, SourceTree
-from .uri import nearest, parts_of, redacted
+from .uri import nearest, parts_of, redacted, split_fragment
 
 if TYPE_CHECKING:
     from .git_client import GitClient
@@ -135,7 +135,7 @@ def parsed(uri: str) -> _Remote:
     Raises:
         SourceError: The URI has another form, or git could take a part of it for an option.
     """
-    url, _, ref = uri[len("git+") :].partition("#")
+    url, ref = split_fragment(uri[len("git+") :])
     plain, login = credentials.for_git(url)
     ref = unquote(ref)
     parts = parts_of(plain)

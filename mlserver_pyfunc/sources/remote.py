@@ -18,7 +18,7 @@ from . import ARCHIVE_SUFFIXES, archive, cache
 from .digest import check_sha256, file_sha256
 from .safe_tree import checked_subdirectory
 from .tree import Pin, Provenance, SourceTree
-from .uri import redacted, split_user
+from .uri import redacted, split_fragment, split_user
 
 Make = Callable[[Path], dict[str, str]]
 
@@ -29,7 +29,7 @@ def fetch(source: SourceDefinition, folder: Path, pin: Pin) -> SourceTree:
     """Fetches a Python file, an archive, which is unpacked, or the files below an S3 prefix."""
     uri = source.source or ""
     check_form(uri)
-    url = uri.split("#", 1)[0]
+    url, _ = split_fragment(uri)
     # Archives and files have a digest of their own; a prefix has none.
     expected = source.sha256 or pin.sha256
     name = _name(url)
@@ -49,7 +49,7 @@ def fetch(source: SourceDefinition, folder: Path, pin: Pin) -> SourceTree:
 
 def check_form(uri: str) -> None:
     """Checks the form of a URI."""
-    url = uri.split("#", 1)[0]
+    url, _ = split_fragment(uri)
     if url.lower().startswith(("zip+", "s3://")):
         return
     if not _name(url).lower().endswith((*ARCHIVE_SUFFIXES, ".py")):

@@ -58,6 +58,12 @@ def split_user(url: str) -> tuple[str, str]:
     return f"{scheme}://{rest[len(user) + len(at) :]}", user
 
 
+def split_fragment(url: str) -> tuple[str, str]:
+    """Splits a URL into what is before the `#`, and the fragment. A password may hold a `#`."""
+    fragment = split_user(url)[0].partition("#")[2]
+    return url.removesuffix(fragment).removesuffix("#"), fragment
+
+
 def redacted(uri: str) -> str:
     """Returns the URI without possible secrets: user, password, and values of the query.
 

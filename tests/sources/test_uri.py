@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mlserver_pyfunc.definition import SourceDefinition
 from mlserver_pyfunc.errors import SourceError
 from mlserver_pyfunc.sources import fetch, git
-from mlserver_pyfunc.sources.uri import redacted, split_user
+from mlserver_pyfunc.sources.uri import redacted, split_fragment, split_user
 
 SECRETS = st.text("abcdefghijklmnopqrstuvwxyz/?@:#%&=+", min_size=4, max_size=20)
 SCHEMES = st.sampled_from(["https", "git+https", "zip+https", "git+ssh", "s3", "zip+s3", "http"])
@@ -45,6 +45,19 @@ def test_never_shows_a_password(scheme: str, secret: str, end: str) -> None:
     assert f"Q{secret}Q" not in redacted(uri)
     plain, user = split_user(uri)
     assert (plain, user) == (f"{scheme}://host.example{end}", f"ann:Q{secret}Q")
+
+
+@pytest.mark.parametrize("prefix", ["git+", "zip+", ""])
+def test_a_password_with_a_number_sign_is_not_taken_for_a_fragment(
+    prefix: str, tmp_path: Path
+) -> None:
+    # The host of ".invalid" does not exist (RFC 2606), and the port is none.
+    message = refusal(f"{prefix}https://ann:hidden#more/@host.invalid:port/b.zip#main", tmp_path)
+    assert "host.invalid" in message
+    assert "hidden" not in message
+    assert "more" not in message
+    url, fragment = split_fragment("https://ann:hid#den@host.invalid/b#main")
+    assert (url, fragment) == ("https://ann:hid#den@host.invalid/b", "main")
 
 
 def refusal(uri: str, folder: Path) -> str:

@@ -94,6 +94,17 @@ def test_a_binary_tensor_that_lacks_a_key_is_told_so(missing: str, server: Serve
     assert f' of model "strict": "{missing}" is missing, got "' in reply.json()["error"]
 
 
+@pytest.mark.parametrize("rows", [1, 1000], ids=["small", "large"])
+def test_the_last_of_two_equal_keys_counts_in_a_request_of_any_size(
+    rows: int, server: ServerProcess
+) -> None:
+    tensor = {**X, "shape": [rows, 4], "data": [1.5] * 4 * rows}
+    text = json.dumps({"id": "first", "inputs": [tensor], "parameters": {}})
+    reply = _post(server, (text[:-1] + ', "id": "last"}').encode())
+    assert reply.status_code == 200, reply.text
+    assert reply.json()["id"] == "last"
+
+
 def test_a_head_length_of_many_digits_is_refused(server: ServerProcess) -> None:
     length = {"Inference-Header-Content-Length": "9" * 5000}
     reply = _post(server, b"{}", **length)

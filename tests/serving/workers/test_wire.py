@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from mlserver_pyfunc.protocol import tensors
 from mlserver_pyfunc.protocol.contract import TensorSpec
 from mlserver_pyfunc.protocol.tensors import DATATYPES, Array
 from mlserver_pyfunc.serving.workers.wire.codec import Codec, read_tensors
@@ -179,14 +180,21 @@ def packet(
         packet(b"[" * 10_000),
         packet(b'{"region":[-1,100]}'),
         packet(b"[-1,1", flags=1),
+        packet(b'{"released":[0.0]}'),
+        packet(b'{"released":[false]}'),
+        packet(b'{"id":7}'),
     ],
     ids=[
         "short", "version", "kind", "list", "not-json", "cut", "deep", "outside", "spilled",
+        "released-fraction", "released-boolean", "id",
     ],
 )  # fmt: skip
 def test_an_unreadable_packet_is_an_error(pair: Pair, unreadable: bytes) -> None:
+    offset = pair[1].writer.allocate(1)
+    assert offset == 0
     with pytest.raises(WireError):
         pair[1].decode(unreadable)
+    assert pair[1].writer.used_bytes > 0
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -226,4 +234,28 @@ def test_a_tensor_that_is_not_as_declared_is_an_error(pair: Pair, layout: list[o
     message = passed(*pair, Kind.RESULT, named=[(tensor, np.zeros(2, dtype="<f4"))])
     message.head = Head({"tensors": [layout]})
     with pytest.raises(WireError):
+        read_tensors(message, {"x": tensor})
+
+
+@pytest.mark.parametrize("name", [["y", "FP32", "no"], [7, "FP32", False], ["y", "FP33", False]])
+def test_a_tensor_that_breaks_the_contract_needs_a_name_and_a_datatype(
+    pair: Pair, name: list[object]
+) -> None:
+    tensor = spec("FP32", 1)
+    message = passed(*pair, Kind.RESULT, named=[(tensor, np.zeros(2, dtype="<f4"))])
+    message.head = Head({"tensors": [[name, [2], 0, 8]]})
+    with pytest.raises(WireError):
+        read_tensors(message, {"x": tensor}, lenient=True)
+
+
+def test_tensors_that_no_memory_can_hold_are_an_error(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def from_raw(*_: object) -> None:
+        raise MemoryError
+
+    tensor = spec("BYTES", 1)
+    message = passed(*pair, Kind.RESULT, named=[(tensor, np.array([b"a"], dtype=object))])
+    monkeypatch.setattr(tensors, "from_raw", from_raw)
+    with pytest.raises(WireError, match="unreadable tensors"):
         read_tensors(message, {"x": tensor})

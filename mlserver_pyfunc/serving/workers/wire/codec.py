@@ -44,7 +44,7 @@ _KINDS = {int(kind): kind for kind in Kind}
 
 _UNREADABLE = (
     LookupError, ValueError, TypeError, AttributeError, RecursionError, OverflowError,
-    struct.error,
+    MemoryError, struct.error,
 )  # fmt: skip
 
 _KEPT_HEADS = 256
@@ -146,7 +146,11 @@ class Codec:
             head = self._new_head(text, flags)
             values = head.values
             identity = values.get("id", identity)
-            for offset in values.get("released", ()):
+            released = values.get("released", ())
+            # 0.0 and false are equal to 0, and would become an offset among the free ones.
+            if type(identity) is not str or not {int}.issuperset(map(type, released)):
+                raise WireError(f"expected an id and offsets, got {identity!r} and {released!r}")
+            for offset in released:
                 self.writer.release(offset)
             if "region" in values:
                 body = self._reader.read(*values["region"])
@@ -290,6 +294,8 @@ def _views(
 
 
 def _undeclared(name: str, datatype: str, text: bool, shape: tuple[int, ...]) -> TensorSpec:
+    if type(name) is not str or type(text) is not bool:
+        raise WireError(f"expected a tensor's name and whether it is text, got {name!r}, {text!r}")
     return TensorSpec(name, tensors.DATATYPES[datatype], shape, text=text, undeclared=True)
 
 
