@@ -9,6 +9,7 @@ With `CI` or `MLSERVER_PYFUNC_TESTS_REQUIRE_ALL` in the environment, the test fa
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import platform
 import shutil
@@ -101,6 +102,10 @@ OTHER = next(
 """A Python that is not the serving one: the newest of this machine."""
 
 NEEDS = {
+    "atheris": Need(
+        "pip install atheris, which has wheels for Python 3.11 and later on x86-64",
+        lambda: importlib.util.find_spec("atheris") is not None,
+    ),
     "axe-core": Need(
         "apt-get install npm, or AXE_CORE=PATH of axe.min.js",
         lambda: bool(os.environ.get("AXE_CORE") or find("npm")),

@@ -1,0 +1,115 @@
+"""Command line of the fuzzer.
+
+    python -m tests.fuzz                                 # the targets
+    python -m tests.fuzz rest_json --runs 100000         # fuzz one, from the kept corpus
+    python -m tests.fuzz rest_json --file crash-da39a3   # run one input
+    python -m tests.fuzz --coverage                      # lines that the corpus executes
+    python -m tests.fuzz rest_json --keep                # add to the corpus what runs have found
+
+New inputs, and those that fail, are in `.artifacts/fuzz/TARGET`. `--keep` adds the fewest that
+execute the lines, one after the other, which no input of the corpus does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from pathlib import Path
+
+from tests.places import ROOT
+
+FOUND = ROOT / ".artifacts" / "fuzz"
+
+
+def main() -> int:
+    """Runs a command of the fuzzer."""
+    parser = argparse.ArgumentParser(
+        "python -m tests.fuzz", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("target", nargs="?")
+    parser.add_argument("--runs", type=int)
+    parser.add_argument("--seed", type=int, default=0, help="0 for another one each time")
+    parser.add_argument("--file", type=Path)
+    parser.add_argument("--coverage", action="store_true")
+    parser.add_argument("--keep", action="store_true")
+    options = parser.parse_args()
+    if options.runs is not None:
+        _fuzz(options.target, options.runs, options.seed)
+    from .targets import TARGETS
+
+    names = [options.target] if options.target else list(TARGETS)
+    if options.file:
+        TARGETS[options.target].run(options.file.read_bytes())
+    elif options.coverage:
+        for name in names:
+            _show_coverage(name)
+    elif options.keep:
+        for name in names:
+            _keep(name)
+    else:
+        print(*TARGETS, sep="\n")
+    return 0
+
+
+def _fuzz(name: str, runs: int, seed: int) -> None:
+    """Fuzzes a target. Ends the process."""
+    import atheris
+
+    with atheris.instrument_imports(include=["mlserver_pyfunc"]):
+        from .targets import CORPUS, TARGETS
+    target = TARGETS[name]
+    found = FOUND / name
+    (found / "new").mkdir(parents=True, exist_ok=True)
+    arguments = [
+        sys.argv[0], f"-runs={runs}", f"-max_len={target.max_bytes}", f"-seed={seed}",
+        f"-artifact_prefix={found}/", "-timeout=60", "-rss_limit_mb=4096", "-print_final_stats=1",
+        "-reload=0",
+    ]  # fmt: skip
+    if target.words:
+        words = found / "words"
+        words.write_text("".join(f'"{_escaped(word)}"\n' for word in target.words))
+        arguments.append(f"-dict={words}")
+    arguments += [str(folder) for folder in (found / "new", CORPUS / name) if folder.is_dir()]
+    atheris.Setup(arguments, target.run)
+    atheris.Fuzz()
+
+
+def _escaped(word: str) -> str:
+    return "".join(f"\\x{octet:02x}" for octet in word.encode())
+
+
+def _show_coverage(name: str) -> None:
+    from . import coverage
+    from .targets import CORPUS, TARGETS
+
+    inputs = coverage.read(CORPUS / name)
+    print(f"{name}: {len(inputs)} inputs of {sum(map(len, inputs))} bytes")
+    for module, executed, lines, missed in coverage.table(TARGETS[name], inputs):
+        print(f"  {module}: {executed} of {lines} lines; not {_ranges(missed)}")
+
+
+def _ranges(lines: list[int]) -> str:
+    ranges: list[list[int]] = []
+    for line in lines:
+        if ranges and line - ranges[-1][1] <= 1:
+            ranges[-1][1] = line
+        else:
+            ranges.append([line, line])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges) or "none"
+
+
+def _keep(name: str) -> None:
+    from . import coverage
+    from .targets import CORPUS, TARGETS
+
+    corpus, found = CORPUS / name, coverage.read(FOUND / name / "new")
+    added = coverage.additions(TARGETS[name], coverage.read(corpus), found)
+    corpus.mkdir(parents=True, exist_ok=True)
+    for data in added:
+        (corpus / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
+    print(f"{name}: added {len(added)} of {len(found)} inputs, {sum(map(len, added))} bytes")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
