@@ -9,16 +9,35 @@ from .errors import DependencyError, InferenceError
 from .handler.shadowing import prefer_installed
 
 if TYPE_CHECKING:
+    from .api.function import Function
+    from .client.connection import Model, connect
     from .definition import FunctionDefinition
+    from .deployment.server_process import Server
     from .hosts.mlserver.runtime import PyFuncRuntime
 
 __version__ = "0.1.0"
-__all__ = ["FunctionDefinition", "InferenceError", "PyFuncRuntime", "__version__"]
+__all__ = [
+    "Function",
+    "FunctionDefinition",
+    "InferenceError",
+    "Model",
+    "PyFuncRuntime",
+    "Server",
+    "__version__",
+    "connect",
+]
 
 # MLServer reloads this module each time it reads `settings.implementation`, and workers import
 # it where MLServer is not installed. Importing these names here would cost time in the first
 # case and fail in the second, so `__getattr__` (PEP 562) imports them when they are first used.
-_LAZY = {"FunctionDefinition": "definition", "PyFuncRuntime": "hosts.mlserver.runtime"}
+_LAZY = {
+    "Function": "api.function",
+    "FunctionDefinition": "definition",
+    "Model": "client.connection",
+    "PyFuncRuntime": "hosts.mlserver.runtime",
+    "Server": "deployment.server_process",
+    "connect": "client.connection",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -31,3 +50,7 @@ def __getattr__(name: str) -> Any:
         # MLServer would report an ImportError as "no such implementation" without the cause.
         raise DependencyError(str(error)) from error
     return getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 import time
-from functools import partial
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,9 +17,9 @@ from .failure import Failure
 from .inputs import HELP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from mlserver_pyfunc.client import Client, InferInput, InferResult
+    from mlserver_pyfunc.client import InferInput, InferResult
+    from mlserver_pyfunc.client.connection import Model
+    from mlserver_pyfunc.protocol.contract import Contract
 
 
 _SECONDS = click.FloatRange(min=0, min_open=True)
@@ -80,110 +79,63 @@ def command(
 
     URL is http://HOST:PORT, the URL of a model on it, or HOST:PORT with --grpc.
     """
-    by_grpc = by_grpc or url.startswith("grpc://")
-    url, named, of_version = _parts(url)
-    model, version = model or named, version or of_version
-    headers = header_options.parse(headers_given)
-    if by_grpc:
-        url = url.removeprefix("grpc://").removeprefix("http://")
-    connect = partial(_client_class(by_grpc, binary), url, timeout, headers, version)
-    client = connect()
-    model = model or _only_model(client, by_grpc=by_grpc)
-    metadata = client.metadata(model)
-    inputs = _inputs(metadata, given, is_random=is_random)
+    from mlserver_pyfunc.client.connection import connect
+
+    try:
+        connected = connect(
+            url,
+            model,
+            version=version or "",
+            grpc=by_grpc,
+            binary=binary,
+            headers=header_options.parse(headers_given),
+            timeout=timeout,
+        )
+    except LookupError as error:
+        raise Failure(str(error), hint="name the model with --model") from None
+    except ImportError as error:
+        raise Failure(str(error)) from None
+    inputs = _inputs(connected.contract, given, is_random=is_random)
     if bench is not None:
         from . import bench as benchmark
 
-        benchmark.run([connect() for _ in range(clients)], model, inputs, bench, as_json=as_json)
+        with ExitStack() as stack:
+            opened = [stack.enter_context(connected.client()) for _ in range(clients)]
+            benchmark.run(opened, connected.name, inputs, bench, as_json=as_json)
         return
     if not as_json:
-        _show_contract(model, metadata)
-    started = time.perf_counter()
-    results = client.stream(model, inputs) if stream else iter([client.infer(model, inputs)])
-    for result in results:
-        _show(result, as_json=as_json)
+        _show_contract(connected)
+    with connected.client() as client:
+        started = time.perf_counter()
+        name = connected.name
+        results = client.stream(name, inputs) if stream else iter([client.infer(name, inputs)])
+        for result in results:
+            _show(result, as_json=as_json)
     took = (time.perf_counter() - started) * 1000
     if not as_json:
         click.echo(click.style(f"{client.name}: {took:.2f} ms", dim=True), err=True)
 
 
-def _parts(url: str) -> tuple[str, str, str]:
-    """Splits a URL into that of the server, the model's name and the model's version."""
-    base, separator, rest = url.partition("/v2/models/")
-    if not separator:
-        return url.removesuffix("/v2"), "", ""
-    model, _, more = rest.partition("/")
-    versions, _, version = more.partition("/")
-    return (
-        base,
-        unquote(model),
-        unquote(version.partition("/")[0]) if versions == "versions" else "",
-    )
-
-
-def _client_class(by_grpc: bool, binary: bool) -> Callable[..., Client]:
-    if by_grpc:
-        try:
-            from mlserver_pyfunc.client.grpc import GrpcClient
-        except ImportError as error:
-            raise Failure(str(error)) from None
-        return GrpcClient
-    from mlserver_pyfunc.client.rest import BinaryRestClient, RestClient
-
-    return BinaryRestClient if binary else RestClient
-
-
-def _only_model(client: Any, *, by_grpc: bool) -> str:
-    hint = "name the model with --model"
-    if by_grpc:
-        raise Failure("no model named, and gRPC cannot list the server's models", hint=hint)
-    names = sorted({model["name"] for model in client.models()})
-    if len(names) != 1:
-        raise Failure(
-            f"expected one model on the server, got {', '.join(names) or 'none'}", hint=hint
-        )
-    return str(names[0])
-
-
-def _inputs(metadata: Any, given: tuple[str, ...], *, is_random: bool) -> list[InferInput]:
+def _inputs(contract: Contract, given: tuple[str, ...], *, is_random: bool) -> list[InferInput]:
     from random import Random
 
     from mlserver_pyfunc.client import InferInput
-    from mlserver_pyfunc.protocol.contract import TensorSpec
-    from mlserver_pyfunc.protocol.datatypes import datatype_of
     from mlserver_pyfunc.protocol.samples import random_arrays
 
     from . import inputs
 
-    declared = metadata.get("inputs") or []
-    specs = [
-        TensorSpec(
-            tensor["name"],
-            datatype_of(tensor["datatype"], nullable=parameters.get("nullable", False)),
-            tuple(tensor.get("shape") or ()),
-            text=parameters.get("content_type") == "str",
-            axes=_axes(parameters.get("axes", "")),
-        )
-        for tensor in declared
-        for parameters in (tensor.get("parameters") or {},)
-    ]
+    specs = list(contract.inputs.values())
     arrays = inputs.parse(specs, given)
     if is_random:
         arrays = random_arrays(specs, Random(), arrays)
     return [InferInput(s.name, s.datatype.name, arrays[s.name]) for s in specs if s.name in arrays]
 
 
-def _axes(shape: str) -> tuple[str | None, ...]:
-    """Reads the names of axes in the text of a shape: `[rows, 4]`, as metadata have it."""
-    names = (size.strip() for size in shape.strip("[]").split(","))
-    return tuple(name if name.isidentifier() else None for name in names)
-
-
-def _show_contract(model: str, metadata: Any) -> None:
+def _show_contract(model: Model) -> None:
     from . import output
 
-    click.echo(click.style(model, bold=True))
-    output.contract(metadata)
+    click.echo(click.style(model.name, bold=True))
+    output.contract(model.metadata)
     click.echo()
 
 

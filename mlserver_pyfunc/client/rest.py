@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import math
+import select
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -109,6 +110,7 @@ class RestClient:
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
     ) -> http.client.HTTPResponse:
         headers = {"Content-Type": "application/json", **self._headers, **headers}
+        self._drop_if_closed()
         try:
             self._connection.request(method, self._prefix + path, body, dict(headers))
             response = self._connection.getresponse()
@@ -121,6 +123,14 @@ class RestClient:
         if response.status != 200:
             raise CallError(_message(response), response.status)
         return response
+
+    def _drop_if_closed(self) -> None:
+        """Drops a connection that the server has closed since, as servers do with idle ones."""
+        if self._connection.sock is not None:
+            poll = select.poll()
+            poll.register(self._connection.sock, select.POLLIN)
+            if poll.poll(0):
+                self._connection.close()
 
 
 class BinaryRestClient(RestClient):

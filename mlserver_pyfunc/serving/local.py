@@ -133,6 +133,12 @@ class LocalFunction:
         finally:
             self._stop()
 
+    def abandon(self) -> None:
+        """Closes like `close`, and does not wait: the garbage collector may call it anywhere."""
+        if not self._loop.is_closed():
+            closing = asyncio.run_coroutine_threadsafe(self.function.close(), self._loop)
+            closing.add_done_callback(lambda _: self._loop.stop())
+
     def __enter__(self) -> LocalFunction:
         return self
 

@@ -9,10 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mlserver_pyfunc.deployment.server_process import Server, ServerError
     from mlserver_pyfunc.serving.local import LocalFunction, load
 
     from .parity import ParityError, assert_parity
-    from .server import Server, ServerError
     from .strategies import BadRequest, bad_requests_for, requests_for
 
 __all__ = [
@@ -31,8 +31,8 @@ _LAZY = {
     "BadRequest": ".strategies",
     "LocalFunction": "mlserver_pyfunc.serving.local",
     "ParityError": ".parity",
-    "Server": ".server",
-    "ServerError": ".server",
+    "Server": "mlserver_pyfunc.deployment.server_process",
+    "ServerError": "mlserver_pyfunc.deployment.server_process",
     "assert_parity": ".parity",
     "bad_requests_for": ".strategies",
     "load": "mlserver_pyfunc.serving.local",

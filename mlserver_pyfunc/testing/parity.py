@@ -15,10 +15,9 @@ from mlserver_pyfunc.client import CallError, InferInput, InferResult
 from mlserver_pyfunc.client.rest import RestClient
 from mlserver_pyfunc.definition import FunctionDefinition
 from mlserver_pyfunc.definition.folder import open_folder
+from mlserver_pyfunc.deployment.server_process import Server
 from mlserver_pyfunc.protocol.samples import random_arrays
 from mlserver_pyfunc.protocol.tensors import Array
-
-from .server import Server
 
 CLIENTS = {
     "REST JSON": ("rest", "RestClient"),

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from mlserver_pyfunc.deployment.server_process import Server
     from mlserver_pyfunc.serving.local import LocalFunction
-
-    from .server import Server
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -61,7 +60,7 @@ def pyfunc_function(pyfunc_folder: Path) -> Iterator[LocalFunction]:
 @pytest.fixture(scope="module")
 def pyfunc_server(pyfunc_folder: Path) -> Iterator[Server]:
     """Serves the function by a real MLServer on free ports."""
-    from .server import Server
+    from mlserver_pyfunc.deployment.server_process import Server
 
     with Server(pyfunc_folder) as server:
         yield server

@@ -31,7 +31,7 @@ OF_USERS = {"model.py", "function.py", "rules.py", "features.py", "handlers.py"}
 LISTING = {
     *("__init__.py", "errors.py", "settings.py", "py.typed", "function.schema.json"),
     *("protocol", "handler", "definition", "sources", "environments", "serving"),
-    *("hosts", "client", "deployment", "validation", "testing", "cli"),
+    *("hosts", "client", "deployment", "validation", "testing", "api", "cli"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Runs a real MLServer in a process of its own, on free ports, while a test runs."""
+"""Runs a real MLServer in a process of its own, on free ports, which ends with this process."""
 
 from __future__ import annotations
 
@@ -7,27 +7,40 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, closing, suppress
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from mlserver_pyfunc.client import CallError
+from mlserver_pyfunc.client.connection import Model, connect
 from mlserver_pyfunc.client.rest import RestClient
 from mlserver_pyfunc.definition.folder import environment_model
-from mlserver_pyfunc.deployment.server_settings import Ports, free_ports
+from mlserver_pyfunc.deployment.server_settings import LEAN_VARIABLES, Ports, free_ports
+from mlserver_pyfunc.errors import PyFuncError
+from mlserver_pyfunc.protocol.tensors import Array
 
 START_SECONDS = 120.0
 STOP_SECONDS = 15.0
 _LOG_LINES = 25
 
+_START = """
+from mlserver_pyfunc.deployment.server_process import end_with
+end_with({owner})
+from mlserver.cli import main
+main()
+"""
 
-class ServerError(Exception):
+
+class ServerError(PyFuncError):
     """The server did not start, or ended. The message holds the end of its log."""
 
 
 class Server:
-    """Serves a folder by `mlserver start` while the `with` block runs.
+    """Serves a folder by `mlserver start`: from `start` to `stop`, or while a `with` block runs.
 
     Args:
         folder: Folder of one function, with or without model-settings.json, or a folder of many
@@ -40,7 +53,7 @@ class Server:
         models: Names of the models that are ready.
 
     Raises:
-        ServerError: On entering the `with` block: the server did not start.
+        ServerError: On entering the `with` block, or by `start`: the server did not start.
     """
 
     def __init__(self, folder: str | Path, env: Mapping[str, str] | None = None) -> None:
@@ -50,7 +63,8 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
         self._stack = ExitStack()
 
-    def __enter__(self) -> Server:
+    def start(self) -> Server:
+        """Starts the server, and waits until its models are ready."""
         ports = Ports(*free_ports(3))
         self.url = f"http://127.0.0.1:{ports.http}"
         self.grpc_target = f"127.0.0.1:{ports.grpc}"
@@ -58,6 +72,7 @@ class Server:
         scratch = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="pyfunc-"))
         self._log = Path(scratch, "server.log")
         env = {
+            **LEAN_VARIABLES,
             **os.environ,
             "MLSERVER_HOST": "127.0.0.1",
             **ports.variables(),
@@ -65,11 +80,18 @@ class Server:
             **environment_model(self.folder),
             **self._env,
         }
-        start = "from mlserver.cli import main; main()"
+        start = _START.format(owner=os.getpid())
         command = [sys.executable, "-c", start, "start", str(self.folder.resolve())]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                command, cwd=scratch, env=env, stdout=log, stderr=subprocess.STDOUT
+                command,
+                cwd=scratch,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # Jupyter interrupts a cell by a signal to the group of its kernel.
+                start_new_session=True,
             )
         try:
             self._wait_until_ready()
@@ -78,18 +100,23 @@ class Server:
             raise
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.stop()
-
     @property
     def pid(self) -> int:
         """The server's process id."""
         assert self._process is not None
         return self._process.pid
 
-    @property
-    def log(self) -> str:
-        """What the server has written to its output so far."""
+    @cached_property
+    def model(self) -> Model:
+        """The model that is served, by REST; the first one if there are several."""
+        return self._stack.enter_context(connect(self.url, self.models[0]))
+
+    def infer(self, inputs: Mapping[str, Any] | None = None, /, **named: Any) -> dict[str, Array]:
+        """Calls the model: see `Model.infer`."""
+        return self.model.infer(inputs, **named)
+
+    def logs(self) -> str:
+        """Returns what the server has written to its output so far."""
         return self._log.read_text(errors="replace")
 
     def stop(self) -> int | None:
@@ -110,6 +137,17 @@ class Server:
         self._stack.close()
         return process.returncode
 
+    def __enter__(self) -> Server:
+        return self if self._process else self.start()
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        if self._process is None:
+            return "Server(stopped)"
+        return f"Server({', '.join(self.models)} at {self.url} and {self.grpc_target})"
+
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_SECONDS
         with closing(RestClient(self.url, timeout=5)) as client:
@@ -128,8 +166,25 @@ class Server:
         )
 
     def _last_lines(self) -> str:
-        lines = self.log.splitlines()
+        lines = self.logs().splitlines()
         # The cause is logged once, before the many lines of the shutdown, so that the last lines
         # alone may not hold it.
         causes = [line for line in lines[:-_LOG_LINES] if "failed to load: " in line]
         return "\n".join(causes[:1] + lines[-_LOG_LINES:])
+
+
+def end_with(owner: int) -> None:
+    """Ends this process soon after the process that started it, however that ended.
+
+    PR_SET_PDEATHSIG does not work: it acts when the *thread* that started this process ends. Nor
+    does a pipe from the owner: processes that the owner has forked keep it open.
+    """
+
+    def watch() -> None:
+        while os.getppid() == owner:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(STOP_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

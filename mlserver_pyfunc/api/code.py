@@ -1,0 +1,187 @@
+"""Writes a module of a function that a notebook's cell or a script defines.
+
+The server and the workers import a function's code from files, so what a cell defines must become
+one. Pickling the function does not work: a pickle fits one version of Python and of each library,
+nobody can read it, and it would carry whatever the function happens to refer to. So the module is
+made of source: that of the function, and of each global name that it uses, if that is
+
+- a module or something that a module offers: an import;
+- a function, a class or an alias of a type of the notebook: its source, and what that uses;
+- a number, a text, None, or a list, tuple, set or dictionary of them: its value.
+
+Anything else, such as a trained model, is an error that names it.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import inspect
+import linecache
+import symtable
+import sys
+import typing
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+from mlserver_pyfunc.errors import DefinitionError
+
+_MAIN = "__main__"
+
+
+def module_text(function: Any) -> str:
+    """Returns the source of a module that has the function, and all that it uses.
+
+    Raises:
+        DefinitionError: A global cannot be written as source. The message names it.
+    """
+    return _Module(function).text()
+
+
+class _Module:
+    def __init__(self, function: Any) -> None:
+        self._name = function.__name__
+        self._module = function.__module__
+        own = getattr(inspect.unwrap(function), "__globals__", vars(sys.modules[_MAIN]))
+        self._globals = {**own, self._name: function}
+        self._imports: dict[str, None] = {}
+        self._texts: list[str] = []
+        self._known: set[str] = set()
+        if self._name == "<lambda>":
+            raise DefinitionError("expected a function with a name, got a lambda: define it by def")
+        inner = getattr(inspect.unwrap(function), "__closure__", None)
+        if inner or "<locals>" in function.__qualname__:
+            raise self._failure(self._name, "is defined inside another function")
+        self._add(self._name)
+
+    def text(self) -> str:
+        imports = "".join(f"{line}\n" for line in sorted(self._imports))
+        return "\n\n".join(filter(None, [imports, *self._texts]))
+
+    def _add(self, name: str) -> None:
+        """Adds what a global name stands for, after all that it uses itself."""
+        if name in self._known or name not in self._globals:
+            return
+        self._known.add(name)
+        value = self._globals[name]
+        if isinstance(value, ModuleType):
+            alias = "" if name == value.__name__.partition(".")[0] else f" as {name}"
+            self._imports[f"import {value.__name__}{alias}"] = None
+        elif getattr(value, "__module__", None) == self._module and hasattr(value, "__name__"):
+            self._add_source(value.__name__, name)
+        elif _is_plain(value):
+            self._texts.append(f"{name} = {value!r}\n")
+        elif found := _offered(name, value):
+            module, original = found
+            alias = "" if name == original else f" as {name}"
+            self._imports[f"from {module} import {original}{alias}"] = None
+        elif typing.get_origin(value) is not None:
+            self._add_source(name, name)
+        else:
+            raise self._failure(name, f"is a {type(value).__name__}")
+
+    def _add_source(self, name: str, alias: str) -> None:
+        source = _source(name, self._globals[alias])
+        if source is None:
+            raise self._failure(alias, "has no source")
+        tree = ast.parse(source)
+        for used in _globals_of(source):
+            self._add(used)
+        # `import scipy` alone does not import scipy.stats, which the notebook did.
+        for node in ast.walk(tree):
+            self._add_submodules(node)
+        self._texts.append(source + "\n")
+        if alias != name:
+            self._texts.append(f"{alias} = {name}\n")
+
+    def _add_submodules(self, node: ast.AST) -> None:
+        if isinstance(node, ast.Attribute):
+            names = ast.unparse(node).split(".")
+            value = self._globals.get(names[0])
+            for name in names[1:]:
+                value = getattr(value, name, None) if isinstance(value, ModuleType) else None
+                if isinstance(value, ModuleType) and value.__name__ in sys.modules:
+                    self._imports[f"import {value.__name__}"] = None
+
+    def _failure(self, name: str, what: str) -> DefinitionError:
+        return DefinitionError(
+            f'function "{self._name}": "{name}" {what}, and cannot be written as source: make it '
+            "in the function or in an init_function, or put the code into a file and give its path "
+            'by source="model.py"'
+        )
+
+
+def _is_plain(value: Any) -> bool:
+    try:
+        return bool(ast.literal_eval(repr(value)) == value)
+    except (ValueError, SyntaxError, TypeError, MemoryError):
+        return False
+
+
+def _offered(name: str, value: Any) -> tuple[str, str] | None:
+    """Finds the module that offers an object, and its name there."""
+    names = dict.fromkeys([name, getattr(value, "__name__", name)])
+    own = sys.modules.get(getattr(value, "__module__", None) or "")
+    others = [module for key, module in sys.modules.items() if key != _MAIN and "._" not in key]
+    # A module of the standard library rather than one that happens to import from it.
+    others.sort(key=lambda module: (not _is_standard(module), module.__name__.count(".")))
+    for module in (own, *others):
+        for each in names:
+            if isinstance(module, ModuleType) and vars(module).get(each) is value:
+                return module.__name__, each
+    return None
+
+
+def _is_standard(module: ModuleType) -> bool:
+    return module.__name__.partition(".")[0] in sys.stdlib_module_names
+
+
+def _source(name: str, value: Any) -> str | None:
+    """Returns the statement of a cell or script that last defined a name."""
+    code = getattr(inspect.unwrap(value), "__code__", None)
+    own = [linecache.getlines(code.co_filename)] if code else []
+    for lines in (*own, *_files()):
+        source = "".join(lines)
+        try:
+            body = ast.parse(source).body
+        except SyntaxError:
+            continue
+        for node in reversed(body):
+            if name in _bound(node):
+                first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
+                return "".join(lines[first - 1 : node.end_lineno]).rstrip()
+    return None
+
+
+def _files() -> Iterator[list[str]]:
+    """Yields the lines of the cells that ran, the last one first, and of the script."""
+    # IPython keeps the text of each cell where Python looks for that of a file.
+    for name in reversed(list(linecache.cache)):
+        if "ipykernel_" in name or "<ipython-input" in name or "<doctest" in name:
+            yield linecache.getlines(name)
+    script = getattr(sys.modules[_MAIN], "__file__", None)
+    if script:
+        yield linecache.getlines(script)
+
+
+def _bound(node: ast.stmt) -> list[str]:
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return [node.name]
+    if isinstance(node, ast.Assign):
+        return [target.id for target in node.targets if isinstance(target, ast.Name)]
+    return []
+
+
+def _globals_of(source: str) -> list[str]:
+    found: dict[str, None] = {}
+
+    def look(table: symtable.SymbolTable, *, is_top: bool) -> None:
+        for symbol in table.get_symbols():
+            if symbol.is_global() or (is_top and symbol.is_referenced()):
+                found[symbol.get_name()] = None
+        for child in table.get_children():
+            look(child, is_top=False)
+
+    look(symtable.symtable(source, "cell", "exec"), is_top=True)
+    return [name for name in found if not hasattr(builtins, name)]

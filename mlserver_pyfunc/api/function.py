@@ -1,0 +1,373 @@
+"""`Function`: a definition and code, to call, check, save, serve, build and deploy."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import sysconfig
+import tempfile
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from mlserver_pyfunc.client.templates import render
+from mlserver_pyfunc.definition import FILE_NAME, FunctionDefinition, TensorDefinition
+from mlserver_pyfunc.definition.folder import FunctionFolder, open_folder
+from mlserver_pyfunc.definition.model_settings import IMPLEMENTATION, MODEL_SETTINGS
+from mlserver_pyfunc.errors import DefinitionError
+from mlserver_pyfunc.protocol.contract import Contract
+from mlserver_pyfunc.protocol.tensors import Array
+
+from . import code
+
+if TYPE_CHECKING:
+    from mlserver_pyfunc.deployment.image.builder import Result
+    from mlserver_pyfunc.deployment.server_process import Server
+    from mlserver_pyfunc.serving.local import LocalFunction
+    from mlserver_pyfunc.validation import Finding
+
+Tensors = Sequence[TensorDefinition | Mapping[str, Any]]
+
+
+class Function:
+    """A function that this package serves.
+
+    Calls take the server's path: the contract checks the inputs and the outputs.
+
+    >>> def double(x):
+    ...     return 2 * x
+    >>> tensor = {"datatype": "FP32", "shape": [-1]}
+    >>> fn = Function(double, inputs=[{"name": "x", **tensor}], outputs=[{"name": "y", **tensor}])
+    >>> fn(x=[1, 2.5])
+    {'y': array([2., 5.], dtype=float32)}
+    >>> fn.close()
+
+    Args:
+        predict: The handler: a function, or a class with `__call__`. If a notebook or a script
+            defines it, its source is written to a module, with what it uses.
+        requirements: Packages that it needs, as PEP 508 lines.
+        python_version: Version of Python that it needs, such as `3.12`.
+        name: Name of the model; by default that of the handler.
+        source: Python file that has the handler, if its source cannot be written.
+        keys: Any other key of a definition: `inputs`, `outputs`, `serving` and so on.
+
+    Raises:
+        DefinitionError: The definition is not valid, or the source cannot be written.
+    """
+
+    def __init__(
+        self,
+        predict: Callable[..., Any],
+        *,
+        requirements: Sequence[str] = (),
+        python_version: str | None = None,
+        name: str | None = None,
+        source: str | Path | None = None,
+        **keys: Any,
+    ) -> None:
+        text, described = _source(predict, source)
+        given = {
+            "model_name": name or predict.__name__,
+            "source": described,
+            "requirements": list(requirements) or None,
+            "python_version": python_version,
+        }
+        self._open(_written({**given, **keys}, text))
+
+    @classmethod
+    def load(cls, place: str | Path) -> Function:
+        """Opens a function's folder, or a definition file.
+
+        Raises:
+            DefinitionError: There is no definition, or it is not valid.
+        """
+        function = cls.__new__(cls)
+        function._open(Path(place))
+        return function
+
+    @classmethod
+    def from_source(
+        cls, uri: str, handler: str, *, name: str | None = None, **keys: Any
+    ) -> Function:
+        """Describes a function by the URI of its code, such as `git+https://...#v1`.
+
+        Args:
+            uri: Source of the code: docs/sources.md lists the kinds.
+            handler: `module:callable`.
+            name: Name of the model; by default that of the callable.
+            keys: Any other key of a definition.
+        """
+        function = cls.__new__(cls)
+        described = {"source": uri, "handler": handler}
+        given = {"model_name": name or handler.rpartition(":")[2], "source": described, **keys}
+        function._open(_written(given, ""))
+        return function
+
+    def _open(self, place: Path) -> None:
+        self._lock = threading.Lock()
+        self.place = place
+        self.opened: FunctionFolder = open_folder(place)
+        if _is_ours(place):
+            weakref.finalize(self, shutil.rmtree, place, ignore_errors=True)
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        return self.opened.model_name
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the definition."""
+        return self.opened.located.folder
+
+    @property
+    def definition(self) -> FunctionDefinition:
+        """The definition; after the first call, with the tensors that the code declares."""
+        local: LocalFunction | None = vars(self).get("_local")
+        return local.definition if local else self.opened.definition
+
+    @property
+    def contract(self) -> Contract:
+        """The declared tensors. Loads the function."""
+        return self._loaded().contract
+
+    def __call__(
+        self, inputs: Mapping[str, Any] | None = None, /, **named: Any
+    ) -> dict[str, Array]:
+        """Calls the function in this process, or in a worker if its requirements differ.
+
+        Args:
+            inputs: Inputs by tensor name, for names that are not Python identifiers.
+            named: Inputs by tensor name: arrays, lists or scalars.
+
+        Raises:
+            RequestError: The error that a client would get.
+            LoadError: The function cannot be loaded, which the first call does.
+        """
+        return self._loaded()(inputs, **named)
+
+    def stream(
+        self, inputs: Mapping[str, Any] | None = None, /, **named: Any
+    ) -> Iterator[dict[str, Array]]:
+        """Calls the function and yields its answers one by one; otherwise like a call."""
+        return self._loaded().stream(inputs, **named)
+
+    def close(self) -> None:
+        """Unloads the function. The next call loads it again."""
+        with self._lock:
+            local: LocalFunction | None = vars(self).pop("_local", None)
+        if local:
+            local.close()
+
+    def __enter__(self) -> Function:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes the definition, the settings and the local code to a folder, which it makes.
+
+        Raises:
+            DefinitionError: The folder holds a definition already.
+        """
+        from mlserver_pyfunc import sources
+        from mlserver_pyfunc.deployment.image.source_files import selected
+
+        target = Path(folder)
+        if (target / FILE_NAME).exists():
+            raise DefinitionError(f"{target}: holds {FILE_NAME} already, choose another folder")
+        target.mkdir(parents=True, exist_ok=True)
+        definition = self.opened.definition
+        kept = definition.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+        kept["model_name"] = self.name
+        if definition.source.source and "://" not in definition.source.source:
+            tree = sources.fetch(definition.source, self.folder)
+            for name, content in selected(tree, self.folder).items():
+                path = target / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+            kept["source"]["source"] = f"{tree.module}.py" if tree.module else "."
+        _write(target, kept)
+        return target
+
+    def validate(self) -> list[Finding]:
+        """Checks the function without running its code, as `mlserver-pyfunc validate` does."""
+        from mlserver_pyfunc.validation import validate
+
+        return validate(self.place)
+
+    def lock(self) -> Path:
+        """Pins the source and the requirements in function.lock, and returns its path."""
+        from mlserver_pyfunc.environments.environment import resolve
+        from mlserver_pyfunc.sources import lock
+
+        located = self.opened.located
+        return lock.write(located.definition, located.folder, resolve(located.definition))
+
+    def build(self, tag: str, **options: Any) -> Result:
+        """Builds a container image.
+
+        Args:
+            tag: Name and tag of the image.
+            options: Fields of `deployment.image.options.Options`, such as `push` and `engine`.
+
+        Raises:
+            PyFuncError: The function cannot be read, fetched or resolved, or the engine fails.
+        """
+        from mlserver_pyfunc.deployment.image.builder import build
+        from mlserver_pyfunc.deployment.image.options import Options
+
+        return build(self.place, tag, Options(**options))
+
+    def build_context(self, output: str | Path, **options: Any) -> Path:
+        """Writes the folder that `build` gives to the engine, for a builder elsewhere."""
+        from mlserver_pyfunc.deployment.image.builder import write_context
+        from mlserver_pyfunc.deployment.image.options import Options
+
+        write_context(self.place, Path(output), Options(**options))
+        return Path(output)
+
+    def manifest(self, platform: str, **options: Any) -> str:
+        """Returns the Kubernetes objects that serve the function, as YAML.
+
+        Args:
+            platform: `kserve`, `seldon-v1`, `seldon-v2` or `kubernetes`.
+            options: Options of `mlserver-pyfunc manifest`, such as `replicas=2`.
+
+        Raises:
+            ManifestError: The function or the options do not fit the platform.
+        """
+        from mlserver_pyfunc.deployment import manifests
+
+        return manifests.dump(self._objects(platform, options))
+
+    def serve(self, **env: str) -> Server:
+        """Serves the function in a process of its own, on free ports; use `with`, or `stop`.
+
+        The server ends with this process, however that ends.
+
+        Args:
+            env: Environment variables of the server, such as `MLSERVER_PYFUNC_...`.
+
+        Raises:
+            ServerError: The server did not start. The message has the end of its log.
+        """
+        from mlserver_pyfunc.deployment.server_process import Server
+
+        server = Server(self.place, env)
+        # Its folder must not be removed as long as the server runs.
+        vars(server)["function"] = self
+        return server.start()
+
+    def __repr__(self) -> str:
+        tensors = (" ".join(_shown(t)) for t in self.definition.inputs)
+        outputs = (" ".join(_shown(t)) for t in self.definition.outputs)
+        return (
+            f"Function({self.name}: {', '.join(tensors)} -> {', '.join(outputs)}; {self._origin})"
+        )
+
+    def _repr_html_(self) -> str:
+        return render(
+            "function.html.jinja",
+            name=self.name,
+            origin=self._origin,
+            rows=[
+                (kind, *_shown(tensor), tensor.description or "")
+                for kind, tensors in (
+                    ("input", self.definition.inputs),
+                    ("output", self.definition.outputs),
+                )
+                for tensor in tensors
+            ],
+            requirements=self.definition.requirements,
+        )
+
+    @property
+    def _origin(self) -> str:
+        from mlserver_pyfunc.sources.uri import redacted
+
+        source = self.opened.definition.source
+        return f"{redacted(source.source or 'inline')}:{source.handler}"
+
+    def _objects(self, platform: str, options: Mapping[str, Any]) -> list[dict[str, Any]]:
+        from mlserver_pyfunc.deployment import manifests
+
+        opened, parsed = self.opened, manifests.parse(dict(options))
+        return manifests.objects(
+            platform, opened.definition, self.folder, parsed, opened.settings_file
+        )
+
+    def _loaded(self) -> LocalFunction:
+        with self._lock:
+            return self._local
+
+    @cached_property
+    def _local(self) -> LocalFunction:
+        from mlserver_pyfunc.serving.local import LocalFunction
+
+        local = LocalFunction(self.opened)
+        weakref.finalize(self, local.abandon)
+        return local
+
+
+_PREFIX = "pyfunc-function-"
+
+
+def _is_ours(place: Path) -> bool:
+    return place.name.startswith(_PREFIX) and place.parent == Path(tempfile.gettempdir())
+
+
+def _written(definition: Mapping[str, Any], text: str) -> Path:
+    """Writes a definition and its code to a new folder."""
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    if text:
+        (folder / "model.py").write_text(text, encoding="utf-8")
+    _write(folder, {key: _plain(value) for key, value in definition.items() if value is not None})
+    return folder
+
+
+def _write(folder: Path, definition: Mapping[str, Any]) -> None:
+    text = yaml.safe_dump(dict(definition), sort_keys=False, allow_unicode=True, width=1000)
+    (folder / FILE_NAME).write_text(text, encoding="utf-8")
+    settings = json.dumps({"implementation": IMPLEMENTATION}, indent=2)
+    (folder / MODEL_SETTINGS).write_text(settings + "\n", encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, TensorDefinition):
+        return value.model_dump(mode="json", exclude_unset=True)
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _source(predict: Callable[..., Any], source: str | Path | None) -> tuple[str, dict[str, str]]:
+    """Returns the text of the function's module, and its `source` in the definition."""
+    name, module = predict.__qualname__, predict.__module__
+    if source is not None:
+        return "", {"source": str(Path(source).resolve()), "handler": name}
+    file = getattr(sys.modules.get(module), "__file__", None)
+    of_code = getattr(getattr(predict, "__code__", None), "co_filename", file)
+    if module == "__main__" or file is None or of_code != file:
+        return code.module_text(predict), {"source": "model.py", "handler": name}
+    if _is_installed(Path(file)):
+        return f"from {module} import {name}\n", {"source": "model.py", "handler": name}
+    depth = module.count(".") + (Path(file).name == "__init__.py")
+    if not depth:
+        return "", {"source": str(Path(file).resolve()), "handler": name}
+    root = Path(file).resolve().parents[depth]
+    return "", {"source": str(root), "handler": f"{module}:{name}"}
+
+
+def _is_installed(file: Path) -> bool:
+    paths = (sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib"))
+    return any(file.resolve().is_relative_to(Path(path).resolve()) for path in paths)
+
+
+def _shown(tensor: TensorDefinition) -> tuple[str, str, str]:
+    return tensor.name, tensor.datatype, tensor.shape_text

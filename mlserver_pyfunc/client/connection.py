@@ -1,0 +1,256 @@
+"""Calls one model of any server of the protocol, with Python values by tensor name."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cached_property, partial
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+
+from mlserver_pyfunc.protocol import bytes_tensors, tensors
+from mlserver_pyfunc.protocol.contract import Contract, TensorSpec
+from mlserver_pyfunc.protocol.datatypes import DATATYPES, datatype_of
+from mlserver_pyfunc.protocol.request import InferenceRequest, RequestInput
+from mlserver_pyfunc.protocol.tensors import Array, RawTensor
+
+from . import Client, InferInput, InferResult
+
+PARALLEL = 64
+"""Number of calls of `infer_async` that run at a time."""
+
+
+class Model:
+    """A model on a server. `connect` makes one. Any thread may use it.
+
+    Attributes:
+        name: Name of the model, as served.
+
+    Args:
+        name: Name of the model, as served.
+        connect: Opens a connection to the server, which one thread at a time uses.
+    """
+
+    def __init__(self, name: str, connect: Callable[[], Client]) -> None:
+        self.name = name
+        self._connect = connect
+        self._idle: list[Client] = []
+
+    @cached_property
+    def metadata(self) -> dict[str, Any]:
+        """The model's metadata, in the form that REST gives it. Fetched once.
+
+        Raises:
+            CallError: The server answers with an error, or does not answer.
+        """
+        with self.client() as client:
+            return client.metadata(self.name)
+
+    @cached_property
+    def contract(self) -> Contract:
+        """The tensors that the metadata declare."""
+        declared = self.metadata
+        inputs, outputs = (
+            [_spec(tensor) for tensor in declared.get(kind) or ()] for kind in ("inputs", "outputs")
+        )
+        return Contract(self.name, inputs, outputs)
+
+    def infer(
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        /,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        **named: Any,
+    ) -> dict[str, Array]:
+        """Calls the model.
+
+        Args:
+            inputs: Inputs by tensor name, for names that are not Python identifiers.
+            parameters: Parameters of the request.
+            named: Inputs by tensor name. An array keeps its own datatype; lists and scalars get
+                the one that the model declares.
+
+        Returns:
+            Outputs by name.
+
+        Raises:
+            CallError: The server answers with an error, or does not answer.
+        """
+        sent = self.inputs({**(inputs or {}), **named})
+        with self.client() as client:
+            return self._values(client.infer(self.name, sent, parameters))
+
+    async def infer_async(
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        /,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        **named: Any,
+    ) -> dict[str, Array]:
+        """Calls the model on a thread, so that the event loop goes on; otherwise like `infer`."""
+        call = partial(self.infer, inputs, parameters=parameters, **named)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+    def stream(
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        /,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        **named: Any,
+    ) -> Iterator[dict[str, Array]]:
+        """Calls the model and yields its answers as they arrive; otherwise like `infer`."""
+        sent = self.inputs({**(inputs or {}), **named})
+        with self.client() as client:
+            for result in client.stream(self.name, sent, parameters):
+                yield self._values(result)
+
+    def close(self) -> None:
+        """Closes the connections."""
+        while self._idle:
+            self._idle.pop().close()
+        if "_threads" in vars(self):
+            self._threads.shutdown()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Model({self.name!r})"
+
+    @contextmanager
+    def client(self) -> Iterator[Client]:
+        """Lends a connection that no other thread uses. One that failed is not used again."""
+        client = self._idle.pop() if self._idle else self._connect()
+        try:
+            yield client
+        except BaseException:
+            client.close()
+            raise
+        self._idle.append(client)
+
+    def inputs(self, values: Mapping[str, Any]) -> list[InferInput]:
+        """Converts values to tensors. The server checks them, not this.
+
+        Raises:
+            TensorError: A list does not fit the declared datatype.
+        """
+        declared = self.contract.inputs
+        known = {
+            name: value if name in declared else np.asarray(value) for name, value in values.items()
+        }
+        request = InferenceRequest.from_values(self.contract, known)
+        return [InferInput(t.name, t.datatype, _array(t)) for t in request.inputs]
+
+    @cached_property
+    def _threads(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(PARALLEL, thread_name_prefix=f"pyfunc-{self.name}")
+
+    def _values(self, result: InferResult) -> dict[str, Array]:
+        texts = {name for name, spec in self.contract.outputs.items() if spec.text}
+        return {
+            name: bytes_tensors.decode_text(array) if name in texts else array
+            for name, array in result.outputs.items()
+        }
+
+
+def connect(
+    url: str,
+    model: str | None = None,
+    *,
+    version: str = "",
+    grpc: bool = False,
+    binary: bool = False,
+    headers: Mapping[str, str] | None = None,
+    timeout: float = 60,
+) -> Model:
+    """Connects to a model of any server of the Open Inference Protocol v2.
+
+    Args:
+        url: `http://HOST:PORT` for REST, `grpc://HOST:PORT` for gRPC, or the URL of a model.
+        model: Name of the model. Over REST, not needed if there is only one.
+        version: Version of the model; empty for the default one.
+        grpc: Call by gRPC, which needs the extra `client`.
+        binary: Call by REST with binary tensors.
+        headers: REST headers or gRPC metadata to send with every call.
+        timeout: Seconds to wait for an answer.
+
+    Raises:
+        CallError: The URL has another form, or the server does not list its models.
+        LookupError: No model is named, and the server has not exactly one.
+        ImportError: tritonclient, which calls by gRPC need, is not installed.
+    """
+    is_grpc = grpc or url.startswith("grpc://")
+    base, named, of_version = _parts(url)
+    if is_grpc:
+        base = base.removeprefix("grpc://").removeprefix("http://")
+    kind = _client_class(is_grpc, binary)
+    opened = partial(kind, base, timeout, headers, version or of_version)
+    # Opens no connection, but checks the URL.
+    first = opened()
+    connected = Model(model or named or _only_model(first), opened)
+    connected._idle.append(first)
+    return connected
+
+
+def _parts(url: str) -> tuple[str, str, str]:
+    """Splits a URL into that of the server, the model's name and the model's version."""
+    base, separator, rest = url.partition("/v2/models/")
+    if not separator:
+        return url.removesuffix("/v2"), "", ""
+    model, _, more = rest.partition("/")
+    versions, _, version = more.partition("/")
+    found = unquote(version.partition("/")[0]) if versions == "versions" else ""
+    return base, unquote(model), found
+
+
+def _client_class(is_grpc: bool, binary: bool) -> Callable[..., Client]:
+    if is_grpc:
+        from .grpc import GrpcClient
+
+        return GrpcClient
+    from .rest import BinaryRestClient, RestClient
+
+    return BinaryRestClient if binary else RestClient
+
+
+def _only_model(client: Any) -> str:
+    if not hasattr(client, "models"):
+        raise LookupError("no model named, and gRPC cannot list the server's models")
+    names = sorted({model["name"] for model in client.models()})
+    if len(names) != 1:
+        raise LookupError(f"expected one model on the server, got {', '.join(names) or 'none'}")
+    return str(names[0])
+
+
+def _spec(tensor: Mapping[str, Any]) -> TensorSpec:
+    parameters = tensor.get("parameters") or {}
+    return TensorSpec(
+        tensor["name"],
+        datatype_of(tensor["datatype"], nullable=parameters.get("nullable", False)),
+        tuple(tensor.get("shape") or ()),
+        text=parameters.get("content_type") == "str",
+        axes=_axes(parameters.get("axes", "")),
+    )
+
+
+def _axes(shape: str) -> tuple[str | None, ...]:
+    """Reads the names of axes in the text of a shape: `[rows, 4]`, as metadata have it."""
+    names = (size.strip() for size in shape.strip("[]").split(","))
+    return tuple(name if name.isidentifier() else None for name in names)
+
+
+def _array(tensor: RequestInput) -> Array:
+    datatype = DATATYPES[tensor.datatype]
+    if isinstance(tensor.data, RawTensor):
+        return tensors.from_raw(datatype, tensor.data, tensor.shape)
+    return tensors.from_list(datatype, tensor.data, tensor.shape)
