@@ -14,12 +14,12 @@ from mlserver_pyfunc.errors import ContractError, ResponseError
 from mlserver_pyfunc.handler.call import InferenceCall
 from mlserver_pyfunc.protocol.contract import Contract, NamedArray
 
-from .runner import Answer
+from .runner import Answer, HandlerInfo
 
 _MAX_ID_CHARS = 200
 
 
-def obstacles(contract: Contract, streams: bool, required_fields: frozenset[str]) -> list[str]:
+def obstacles(contract: Contract, handler: HandlerInfo) -> list[str]:
     """Lists why calls of a function cannot be batched; empty if they can."""
     found = [
         f'{kind} "{spec.name}": expected a shape with a leading -1, got {list(spec.shape)}'
@@ -39,9 +39,9 @@ def obstacles(contract: Contract, streams: bool, required_fields: frozenset[str]
         found.append("expected an input, got none")
     if contract.lenient:
         found.append("contract: expected enforce for requests and responses, got warn")
-    if streams:
+    if handler.streams:
         found.append("the handler streams")
-    single = sorted(required_fields - {"parameters"})
+    single = sorted(handler.required_fields - {"parameters"})
     if single:
         found.append(f'the handler takes "{single[0]}", which is of one request')
     return found

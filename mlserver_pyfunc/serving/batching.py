@@ -70,11 +70,10 @@ class Batcher:
         self._max_delay = batch.max_delay_ms / 1000
         self._slots = slots
         self._metrics = metrics
-        self._takes_parameters = "parameters" in runner.required_fields
+        self._takes_parameters = "parameters" in runner.handler.required_fields
         self._groups: dict[Hashable, _Group] = {}
         self._full: deque[_Group] = deque()
         self._waiting = 0
-        self._closing = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._expected = 1
         self._last_sent = 0.0
@@ -82,8 +81,6 @@ class Batcher:
 
     async def answer(self, call: InferenceCall) -> Answer:
         """Answers a call, alone or in a batch, as `Runner.answer` describes."""
-        if self._closing:
-            raise limits.not_loaded(self._model_name)
         rows = batch.rows_of(call, self._model_name)
         if self._waiting >= max(self._max_queue, 1):
             running = f"{self._slots} batches at a time"
@@ -102,8 +99,7 @@ class Batcher:
             limit.cancel()
 
     async def close(self) -> None:
-        """Refuses new requests and answers those that wait, if they end in `UNLOAD_SECONDS`."""
-        self._closing = True
+        """Answers the requests that wait, if they end in `UNLOAD_SECONDS`."""
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._drain(), limits.UNLOAD_SECONDS)
 

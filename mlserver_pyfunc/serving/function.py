@@ -86,12 +86,16 @@ class Function:
     @property
     def streams(self) -> bool:
         """Whether the handler is a generator."""
-        return self._runner is not None and self._runner.streams
+        return self._runner is not None and self._runner.handler.streams
 
     @property
     def accepts_calls(self) -> bool:
-        """Whether a call is accepted, even if it has to wait for a worker."""
-        return self._runner is not None and self._runner.accepts_calls and not self._closing
+        """Whether the function is loaded, and not being unloaded.
+
+        Also true while no slot is free, and in a crash loop: the error then names the reason. If
+        it were false, MLServer would answer 400, as if the client had made a mistake.
+        """
+        return self._runner is not None and not self._closing
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -141,7 +145,7 @@ class Function:
         """
         with _Counted(self._metrics):
             runner = self._loaded()
-            if runner.streams:
+            if runner.handler.streams:
                 raise ContractError(
                     f'model "{self.model_name}" streams its answers: '
                     "call infer_stream or generate_stream (REST) or ModelStreamInfer (gRPC)"
@@ -159,7 +163,7 @@ class Function:
                     yield _selected(answer, requested)
 
     async def _items(self, runner: Runner, call: InferenceCall) -> AsyncGenerator[Answer, None]:
-        if not runner.streams:
+        if not runner.handler.streams:
             yield await (self._batcher or runner).answer(call)
             return
         async with aclosing(runner.items(call)) as items:
@@ -229,7 +233,7 @@ class Function:
         return InProcessRunner(spec, self.contract, serving, context)
 
     def _new_batcher(self, runner: Runner, batching: BatchDefinition) -> Batcher:
-        if found := obstacles(self.contract, runner.streams, runner.required_fields):
+        if found := obstacles(self.contract, runner.handler):
             raise self._failure("bind", f"serving.batch: {'; '.join(found)}")
         serving = self.definition.serving
         workers = 1 if isinstance(runner, InProcessRunner) else serving.workers
@@ -276,7 +280,7 @@ class Function:
         return LoadError(self.model_name, phase, cause)
 
     def _loaded(self) -> Runner:
-        if self._runner is None:
+        if self._runner is None or self._closing:
             raise limits.not_loaded(self.model_name)
         return self._runner
 

@@ -21,7 +21,7 @@ from mlserver_pyfunc.protocol.contract import AxisSizes, Contract
 from . import limits
 from .executor import Executor
 from .metrics import metrics_of
-from .runner import Answer, drain, logger
+from .runner import Answer, HandlerInfo, drain, logger
 
 
 class InProcessRunner:
@@ -30,6 +30,7 @@ class InProcessRunner:
     def __init__(
         self, spec: HandlerSpec, contract: Contract, serving: ServingDefinition, context: Context
     ) -> None:
+        self.handler = HandlerInfo()
         self._contract = contract
         self._model_name = contract.model_name
         self._loader = HandlerLoader(spec, context)
@@ -47,28 +48,9 @@ class InProcessRunner:
         return self._plan is not None and self._executor.has_slot
 
     @property
-    def accepts_calls(self) -> bool:
-        """Whether the function is loaded.
-
-        Also true while no slot is free. If it were false, MLServer would answer 400, as if the
-        client had made a mistake.
-        """
-        return self._plan is not None
-
-    @property
     def metadata(self) -> Mapping[str, str]:
         """How the function runs, for the model's metadata."""
         return {"isolation": "none"}
-
-    @property
-    def streams(self) -> bool:
-        """Whether the handler is a generator."""
-        return self._plan is not None and self._plan.streams
-
-    @property
-    def required_fields(self) -> frozenset[str]:
-        """Fields of the request that the handler takes."""
-        return self._plan.required_fields if self._plan is not None else frozenset()
 
     async def load(self) -> None:
         """Loads the function, as `Runner.load` describes. Nothing is left loaded if that fails."""
@@ -156,7 +138,9 @@ class InProcessRunner:
             if not isinstance(error, BindError):
                 logger.error('function "%s": %s failed', self._model_name, phase, exc_info=error)
             raise LoadError(self._model_name, phase, cause_of(error))
-        self._plan = self._loader.plan
+        self._plan = plan = self._loader.plan
+        assert plan is not None
+        self.handler = HandlerInfo(plan.kind, plan.required_fields)
 
     async def _run_user_code(self, function: Callable[[], Any]) -> Outcome[Any]:
         """Calls a function on the handler's thread, and awaits its result if that is awaitable."""

@@ -43,28 +43,40 @@ class Answer:
     parameters: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class HandlerInfo:
+    """What is known of a handler: nothing until it is loaded. Workers report their versions."""
+
+    kind: str = ""
+    required_fields: frozenset[str] = frozenset()
+    python: str = ""
+    numpy: str = ""
+
+    @property
+    def streams(self) -> bool:
+        """Whether the handler is a generator."""
+        return self.kind in ("generator", "async generator")
+
+    @property
+    def can_cancel(self) -> bool:
+        """Whether a call can be cancelled: the handler is async."""
+        return self.kind in ("async", "async generator")
+
+
 class Runner(Protocol):
     """Runs one loaded function. All methods are for the event loop's thread."""
+
+    @property
+    def handler(self) -> HandlerInfo:
+        """What is known of the handler."""
 
     @property
     def ready(self) -> bool:
         """Whether a call could run now."""
 
     @property
-    def accepts_calls(self) -> bool:
-        """Whether a call is accepted, even if it has to wait."""
-
-    @property
     def metadata(self) -> Mapping[str, str]:
         """How the function runs, for the model's metadata."""
-
-    @property
-    def streams(self) -> bool:
-        """Whether the handler is a generator."""
-
-    @property
-    def required_fields(self) -> frozenset[str]:
-        """Fields of the request that the handler takes: `CallPlan.required_fields`."""
 
     async def load(self) -> None:
         """Imports the source, runs the init function and binds the handler.

@@ -12,13 +12,14 @@ from mlserver_pyfunc.handler.call import InferenceCall
 from mlserver_pyfunc.protocol.contract import Contract
 from mlserver_pyfunc.serving import limits
 from mlserver_pyfunc.serving.metrics import FunctionMetrics
+from mlserver_pyfunc.serving.runner import HandlerInfo
 
 from .call_messages import call_head, read_answer, read_error
 from .pending import Deadlines, PendingCall
 from .prefetch import Prefetch
 from .process import Exit
 from .wire.messages import Kind, Message
-from .worker import HandlerInfo, Worker
+from .worker import Worker
 
 CANCEL_SECONDS = 1.0
 """How long a cancelled async handler may take to end, before its worker is killed."""
@@ -85,7 +86,7 @@ class Dispatcher:
         Raises:
             OverloadedError: The queue is full, or no worker can be started.
         """
-        if self.refusal:
+        if self._closed or self.refusal:
             raise self._refused()
         worker = self._free_worker()
         if self._is_full(worker):
@@ -184,13 +185,8 @@ class Dispatcher:
                 pending.retried = pending.retried or has_begun
                 self._queue.appendleft(pending)
                 continue
-            self._drop(
-                pending,
-                WorkerError(
-                    f"the call was on worker {worker.index} of model "
-                    f'"{self._contract.model_name}", which {exit_.text}'
-                ),
-            )
+            where = f'worker {worker.index} of model "{self._contract.model_name}"'
+            self._drop(pending, WorkerError(f"the call was on {where}, which {exit_.text}"))
         for other in list(self._workers):
             self._send_waiting(other)
         if self._closed:
@@ -259,21 +255,12 @@ class Dispatcher:
             )  # fmt: skip
         except (TypeError, ValueError, RecursionError, MemoryError) as error:
             del worker.calls[pending.number]
-            self._drop(
-                pending,
-                RequestError(
-                    f'request to model "{self._contract.model_name}" cannot be sent to its '
-                    f"worker: {error}"
-                ),
-            )
+            name = self._contract.model_name
+            text = f'request to model "{name}" cannot be sent to its worker: {error}'
+            self._drop(pending, RequestError(text))
 
     def _retries(self, pending: PendingCall) -> bool:
-        return (
-            self._serving.idempotent
-            and not pending.retried
-            and not pending.begun
-            and not pending.future.done()
-        )
+        return self._serving.idempotent and not pending.retried and not pending.begun
 
     def _set_answer(self, pending: PendingCall, message: Message) -> None:
         if pending.future.done():

@@ -14,9 +14,8 @@ from mlserver_pyfunc.errors import LoadError
 from mlserver_pyfunc.handler.call import InferenceCall
 from mlserver_pyfunc.handler.loading import HandlerSpec
 from mlserver_pyfunc.protocol.contract import Contract
-from mlserver_pyfunc.serving.limits import not_loaded
 from mlserver_pyfunc.serving.metrics import metrics_of
-from mlserver_pyfunc.serving.runner import Answer, drain, logger
+from mlserver_pyfunc.serving.runner import Answer, HandlerInfo, drain, logger
 
 from .dispatcher import Dispatcher
 from .process import Exit
@@ -85,7 +84,6 @@ class WorkerRunner:
         self._slots = [_Slot(index) for index in range(self._serving.workers)]
         self._alive: set[Worker] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._closing = False
         self._last_exit = ""
 
     @property
@@ -94,33 +92,19 @@ class WorkerRunner:
         return self._dispatcher.available_workers > 0
 
     @property
-    def accepts_calls(self) -> bool:
-        """Whether the function is loaded, and not being unloaded.
-
-        Also true in a crash loop: the error then names the reason, which MLServer's would not.
-        """
-        return not self._closing
-
-    @property
-    def streams(self) -> bool:
-        """Whether the handler is a generator."""
-        return self._dispatcher.handler_info.streams
-
-    @property
-    def required_fields(self) -> frozenset[str]:
-        """Fields of the request that the handler takes."""
-        return self._dispatcher.handler_info.required_fields
+    def handler(self) -> HandlerInfo:
+        """What the last loaded worker has reported about the handler."""
+        return self._dispatcher.handler_info
 
     @property
     def metadata(self) -> Mapping[str, str]:
         """How the function runs, for the model's metadata."""
-        handler_info = self._dispatcher.handler_info
         metadata = {
             "isolation": "process",
             "workers": f"{self._dispatcher.available_workers} of {len(self._slots)} up",
         }
-        if handler_info.python:
-            metadata |= {"python": handler_info.python, "numpy": handler_info.numpy}
+        if self.handler.python:
+            metadata |= {"python": self.handler.python, "numpy": self.handler.numpy}
         if self._last_exit:
             metadata["last_exit"] = self._last_exit
         if self._dispatcher.refusal:
@@ -145,7 +129,6 @@ class WorkerRunner:
 
     async def answer(self, call: InferenceCall) -> Answer:
         """Calls a handler that does not stream, as `Runner.answer` describes."""
-        self._require_open()
         pending = self._dispatcher.submit(call)
         try:
             answer = await pending.future
@@ -157,7 +140,6 @@ class WorkerRunner:
 
     async def items(self, call: InferenceCall) -> AsyncGenerator[Answer, None]:
         """Calls a handler that streams, as `Runner.items` describes."""
-        self._require_open()
         pending = self._dispatcher.submit(call)
         try:
             while (answer := await pending.future) is not None:
@@ -168,7 +150,6 @@ class WorkerRunner:
 
     async def close(self) -> None:
         """Waits for calls in flight, then unloads and ends every worker. No process is left."""
-        self._closing = True
         await drain(self._dispatcher.active, self._model_name)
         self._dispatcher.close()
         for task in self._tasks:
@@ -266,7 +247,3 @@ class WorkerRunner:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    def _require_open(self) -> None:
-        if self._closing:
-            raise not_loaded(self._model_name)

@@ -22,9 +22,10 @@ from collections.abc import Callable
 
 from mlserver_pyfunc.definition import ServingDefinition
 from mlserver_pyfunc.serving.metrics import FunctionMetrics
+from mlserver_pyfunc.serving.runner import HandlerInfo
 
 from .wire.durations import BRIEF_SECONDS, TypicalDuration
-from .worker import HandlerInfo, Worker
+from .worker import Worker
 
 MAX_CALLS = 32
 """Largest number of calls that a worker has if they are brief."""

@@ -85,13 +85,7 @@ class WorkerProcess:
         reading, writing = os.pipe2(os.O_CLOEXEC)
         try:
             process = subprocess.Popen(
-                [
-                    str(python),
-                    "-I",
-                    str(_BOOTSTRAP),
-                    *map(str, self.connection.passed),
-                    str(os.getpid()),
-                ],
+                [python, "-I", _BOOTSTRAP, *map(str, self.connection.passed), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 stdout=writing,
                 stderr=writing,

@@ -17,7 +17,7 @@ from mlserver_pyfunc.errors import LoadError
 from mlserver_pyfunc.handler.call import printable_id
 from mlserver_pyfunc.protocol.lenient import Report
 from mlserver_pyfunc.serving.limits import UNLOAD_SECONDS, over_init_limit
-from mlserver_pyfunc.serving.runner import logger
+from mlserver_pyfunc.serving.runner import HandlerInfo, logger
 
 from .pending import PendingCall
 from .process import Exit, WorkerProcess
@@ -35,26 +35,6 @@ class WorkerConfig:
     load_message: Mapping[str, Any]
     init_timeout: float
     report: Report
-
-
-@dataclass(frozen=True)
-class HandlerInfo:
-    """What a worker reports about the handler that it has loaded."""
-
-    kind: str = ""
-    required_fields: frozenset[str] = frozenset()
-    python: str = ""
-    numpy: str = ""
-
-    @property
-    def streams(self) -> bool:
-        """Whether the handler is a generator."""
-        return self.kind in ("generator", "async generator")
-
-    @property
-    def can_cancel(self) -> bool:
-        """Whether a call can be cancelled: the handler is async."""
-        return self.kind in ("async", "async generator")
 
 
 @dataclass(eq=False)

@@ -221,12 +221,7 @@ class Calls:
         return InferenceCall(self.context, inputs, contract.input_specs(inputs), request)
 
     def _send_result(
-        self,
-        kind: Kind,
-        number: int,
-        result: Any,
-        sizes: AxisSizes,
-        started: float = 0,
+        self, kind: Kind, number: int, result: Any, sizes: AxisSizes, started: float = 0
     ) -> None:
         named = name_values(self.contract, result)
         checked = self.contract.encode_outputs(named.values, sizes)
