@@ -8,8 +8,8 @@ Measures in turns:
   and workers on one core;
 - requests of W1 from 32 clients, to a handler that takes 2 ms for any number of rows, batched by us
   and, with `--pytriton`, by PyTriton;
-- calls of a handler that computes in Python, with one worker and with two;
-- batched calls without a server.
+- calls of a handler that computes in Python, with one worker and with two, calls one at a time and
+  batched calls, all without a server.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ CASES = (
     ("w1", "json", 1), ("w1", "raw", 1), ("w1", "json", 16), ("w1", "raw", 16), ("w3", "raw", 4),
 )  # fmt: skip
 BATCHING_CASES = (("w1", "json", 32), ("w1", "raw", 32))
+
+DOUBLE = "def handler(x):\n    return x * 2\n"
 
 BUSY = """
 def handler(x):
@@ -150,7 +152,7 @@ def _throughput(
     }
 
 
-async def _calls_per_second(code: str, seconds: float, clients: int, **serving: Any) -> float:
+async def _calls_per_second(code: str, seconds: float, clients: int = 32, **serving: Any) -> float:
     tensors = [{"name": name, "datatype": "FP32", "shape": [-1]} for name in "xy"]
     definition = parse(
         {
@@ -183,6 +185,8 @@ def _scaling(seconds: float, repeats: int) -> dict[str, float]:
     found = defaultdict(list)
     batch = {"max_size": 32, "max_delay_ms": 2}
     cases: dict[str, tuple[str, dict[str, Any]]] = {
+        "one at a time, in process": (DOUBLE, {"isolation": "none", "clients": 1}),
+        "one at a time, isolated": (DOUBLE, {"isolation": "process", "clients": 1}),
         "busy, 1 worker": (BUSY, {"isolation": "process", "workers": 1}),
         "busy, 2 workers": (BUSY, {"isolation": "process", "workers": 2}),
         "2 ms a call, in process": (PER_CALL, {"isolation": "none"}),
@@ -192,7 +196,7 @@ def _scaling(seconds: float, repeats: int) -> dict[str, float]:
     }
     for _ in range(repeats):
         for name, (code, serving) in cases.items():
-            found[name].append(asyncio.run(_calls_per_second(code, seconds, 32, **serving)))
+            found[name].append(asyncio.run(_calls_per_second(code, seconds, **serving)))
     return {name: statistics.median(values) for name, values in found.items()}
 
 

@@ -1,0 +1,72 @@
+"""The figures of the pages on operations are those of the code."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlserver_pyfunc import settings
+from mlserver_pyfunc.definition import ServingDefinition
+from mlserver_pyfunc.deployment.manifests import pod
+from mlserver_pyfunc.hosts.mlserver import json_body
+from mlserver_pyfunc.serving import batching, limits
+from mlserver_pyfunc.serving.workers import dispatcher, log_reader, pool, prefetch
+from mlserver_pyfunc.serving.workers.child import program
+from mlserver_pyfunc.serving.workers.wire import durations, messages, shared_memory
+from tests.places import DOCS
+
+WORDS = {1: "a", 3: "three", 10: "ten"}
+BRIEF = f"{durations.BRIEF_SECONDS * 1000:g} ms"
+KIB, MIB = 2**10, 2**20
+DEFAULTS = ServingDefinition()
+FIGURES = {
+    "isolation.md": [
+        f"typically take less than {BRIEF}, a worker gets up to {prefetch.MAX_CALLS} calls",
+        f"Tensors over {messages.INLINE_BYTES // KIB} KiB travel in shared memory",
+        f"| `timeout` | {DEFAULTS.timeout:g} |",
+        f"| `init_timeout` | {DEFAULTS.init_timeout:g} |",
+        f"| `max_queue` | {DEFAULTS.max_queue} |",
+        f"does not end within {WORDS[dispatcher.CANCEL_SECONDS]} second",
+        f"again after {pool.FIRST_DELAY:g} s, {2 * pool.FIRST_DELAY:g} s, ... "
+        f"{pool.LONGEST_DELAY:g} s. After {WORDS[pool.CRASH_LOOP]} such failures",
+    ],
+    "batching.md": [f"After {WORDS[batching._LIGHT_LOAD]} such delays without a request"],
+    "operations.md": [
+        f"If a client does not read for {settings.write_timeout():g} s",
+        f"default {settings.write_timeout():g} |",
+        f"{settings.DEFAULT_MAX_BODY // MIB} MiB by default",
+        f"| JSON | {json_body.MAX_DEPTH} levels, {json_body.MAX_LISTS:,} lists and objects, "
+        f"{json_body.MAX_VALUES:,} values |",
+        f"calls that still run get {limits.UNLOAD_SECONDS:g} s, after them `unload_function` (in "
+        f"every worker) gets {limits.UNLOAD_SECONDS:g} s",
+        f"more than `timeout` and {2 * limits.UNLOAD_SECONDS:g} s, plus the "
+        f"{pod.PRE_STOP_SECONDS} s that its hook waits",
+        f"Lines are cut after {log_reader.LINE_CHARS:,} characters",
+        f"about {log_reader._CHUNK / log_reader._PAUSE / 1e6:.1f} MB/s",
+    ],
+    "design/worker-protocol.md": [
+        f"in packets of up to {messages.PACKET_BYTES // KIB} KiB",
+        f"{BRIEF}, a worker gets up to {prefetch.MAX_CALLS} calls in advance",
+        f"a timer checks it every {prefetch._CHECK_SECONDS * 1000:g} ms",
+        f"up to {messages.INLINE_BYTES // KIB} KiB in all travel in the packet",
+        f"mapped with {shared_memory.SIZE // 2**30} GiB of address space",
+        f"to {shared_memory.KEPT_BYTES // MIB} MiB of free memory are kept",
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("page", "figure"), [(page, figure) for page in FIGURES for figure in FIGURES[page]]
+)
+def test_a_page_has_the_figures_of_the_code(page: str, figure: str) -> None:
+    assert figure in " ".join((DOCS / page).read_text().split())
+
+
+def test_workers_cut_their_lines_as_the_server_does() -> None:
+    assert program.LOG_CHARS == log_reader.LINE_CHARS
+
+
+def test_a_quarter_more_than_the_average_must_be_left() -> None:
+    limit = limits.TimeLimit("iris", 5)
+    limit.typical.add(2)
+    assert limit.too_late(2.5) is None
+    assert limit.too_late(2.49) is not None
