@@ -45,6 +45,7 @@ def flooding(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess
     with serving(folder, tmp_path_factory.mktemp("work"), *MODELS, env=env) as server:
         yield server
         assert server.stop() == 0, server.log
+        assert "Traceback" not in server.log
 
 
 def _request(model: str, upto: int) -> Request:
