@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .client.connection import Model, connect
     from .definition import FunctionDefinition
     from .deployment.server_process import Server
+    from .handler.tensor import Tensor
     from .hosts.mlserver.runtime import PyFuncRuntime
 
 __version__ = "0.1.0"
@@ -23,6 +24,7 @@ __all__ = [
     "Model",
     "PyFuncRuntime",
     "Server",
+    "Tensor",
     "__version__",
     "connect",
 ]
@@ -36,6 +38,7 @@ _LAZY = {
     "Model": "client.connection",
     "PyFuncRuntime": "hosts.mlserver.runtime",
     "Server": "deployment.server_process",
+    "Tensor": "handler.tensor",
     "connect": "client.connection",
 }
 

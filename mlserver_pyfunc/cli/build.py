@@ -10,7 +10,7 @@ from .failure import Failure
 
 
 @click.command("build")
-@click.argument("folder", type=click.Path(exists=True, path_type=Path), default=".")
+@click.argument("folder", type=click.Path(path_type=Path), default=".")
 @click.option("-t", "--tag", "name", metavar="NAME:TAG", help="Name and tag of the image.")
 @click.option(
     "--engine",

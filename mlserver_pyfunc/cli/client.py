@@ -20,6 +20,7 @@ def command(folder: Path, output: IO[str]) -> None:
     """
     from mlserver_pyfunc.client.typed_client import client_module
     from mlserver_pyfunc.definition.folder import open_folder
+    from mlserver_pyfunc.serving.local import with_tensors
 
-    opened = open_folder(folder)
+    opened = with_tensors(open_folder(folder))
     output.write(client_module(opened.definition, opened.model_name))

@@ -19,7 +19,8 @@ def command(folder: Path, server: str, output: IO[str]) -> None:
     """Print the OpenAPI 3.1 document of the function in FOLDER."""
     from mlserver_pyfunc.client.openapi import document
     from mlserver_pyfunc.definition.folder import open_folder
+    from mlserver_pyfunc.serving.local import with_tensors
 
-    opened = open_folder(folder)
+    opened = with_tensors(open_folder(folder))
     described = document(opened.definition, opened.model_name, opened.model_version, server)
     output.write(json.dumps(described, indent=2, ensure_ascii=False) + "\n")

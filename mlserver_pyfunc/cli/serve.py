@@ -13,7 +13,7 @@ from .failure import LOAD_FAILED, Failure
 
 
 @click.command("serve")
-@click.argument("folder", type=click.Path(exists=True, path_type=Path), default=".")
+@click.argument("folder", type=click.Path(path_type=Path), default=".")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=PORTS.http, show_default=True, help="Port of REST; 0: a free one.")
 @click.option(

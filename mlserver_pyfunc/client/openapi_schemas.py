@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,8 @@ import numpy as np
 
 from mlserver_pyfunc.definition import FunctionDefinition, TensorDefinition
 from mlserver_pyfunc.protocol.datatypes import DATATYPES
+from mlserver_pyfunc.protocol.limits import LIMITS
+from mlserver_pyfunc.protocol.samples import examples
 
 Schema = dict[str, Any]
 
@@ -31,6 +34,8 @@ def schemas(definition: FunctionDefinition) -> Schema:
         },
     }
 
+
+_JSON_SCHEMA = {"exclusive_minimum": "exclusiveMinimum", "exclusive_maximum": "exclusiveMaximum"}
 
 _ANY_TENSOR: Schema = {
     "type": "object",
@@ -124,12 +129,16 @@ def _description(tensor: TensorDefinition) -> str:
     if tensor.labels:
         axis = tensor.labels_axis
         notes.append(f"Axis {axis}: {', '.join(tensor.labels)}")
+    if tensor.default is not None:
+        notes.append(f"Default: {json.dumps(tensor.default, ensure_ascii=False)}")
     return ". ".join(notes)
 
 
 def _data(tensor: TensorDefinition, *, is_output: bool) -> Schema:
     element = _element(tensor, is_output=is_output)
     flat: Schema = {"type": "array", "items": element, "description": "Row-major."}
+    if tensor.default is not None:
+        flat["default"] = examples([tensor.spec], {tensor.name: tensor.default})[0]["data"]
     if -1 not in tensor.sizes:
         flat["minItems"] = flat["maxItems"] = math.prod(tensor.sizes)
     if is_output or len(tensor.shape) < 2:
@@ -143,16 +152,18 @@ def _data(tensor: TensorDefinition, *, is_output: bool) -> Schema:
 
 
 def _element(tensor: TensorDefinition, *, is_output: bool) -> Schema:
+    limits = tensor.model_dump(include=set(LIMITS), exclude_none=True)
+    limits = {_JSON_SCHEMA.get(key, key): value for key, value in limits.items()}
     dtype = DATATYPES[tensor.datatype].dtype
     if dtype.kind == "O":
-        return {"type": "string"}
+        return {"type": "string", **limits}
     if dtype.kind == "b":
         return {"type": "boolean"}
     if dtype.kind in "iu":
         info = np.iinfo(dtype)
-        return {"type": "integer", "minimum": int(info.min), "maximum": int(info.max)}
+        return {"type": "integer", "minimum": int(info.min), "maximum": int(info.max), **limits}
     most = float(np.finfo(dtype).max)
-    number: Schema = {"type": "number", "minimum": -most, "maximum": most}
+    number: Schema = {"type": "number", "minimum": -most, "maximum": most, **limits}
     if not is_output and not tensor.nullable:
         return number
     meaning = "NaN or infinity" if is_output else "NaN"

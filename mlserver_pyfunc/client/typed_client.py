@@ -75,7 +75,12 @@ def _description(tensor: TensorDefinition) -> str:
     elements = "bytes" if elements == "object" else elements
     text = f"{elements} of shape {tensor.shape_text}"
     # The text stands in a docstring: it must be one line and must not end the docstring.
-    note = " ".join((tensor.description or "").split()).replace("\\", "\\\\").replace('"', "'")
+    note = (
+        " ".join((tensor.description or "").split())
+        .rstrip(".")
+        .replace("\\", "\\\\")
+        .replace('"', "'")
+    )
     return f"{text}; {note}." if note else f"{text}."
 
 

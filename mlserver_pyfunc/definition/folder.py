@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import FunctionDefinition
-from .locate import Located, place_of, read_place
+from .locate import Located, place_of, read_place, split_function
 from .model_settings import (
     IMPLEMENTATION,
     MODEL_SETTINGS,
@@ -45,7 +46,7 @@ def settings_file_of(path: Path) -> Path | None:
 
 
 def open_folder(path: str | Path) -> FunctionFolder:
-    """Reads a function's folder, or a definition file itself.
+    """Reads a function's folder, a definition file, or a function: `model.py:predict`.
 
     Raises:
         DefinitionError: There is no definition, or it is not valid.
@@ -63,12 +64,18 @@ def open_folder(path: str | Path) -> FunctionFolder:
 
 
 def environment_model(folder: Path) -> dict[str, str]:
-    """Returns the variables by which MLServer serves a folder without a model-settings.json."""
+    """Returns the variables by which MLServer serves a folder without a model-settings.json.
+
+    A function, `model.py:predict`, takes the place of a folder.
+    """
     if any(folder.rglob(MODEL_SETTINGS)):
         return {}
     opened = open_folder(folder)
-    return {
+    variables = {
         NAME_VARIABLE: opened.model_name,
         "MLSERVER_MODEL_IMPLEMENTATION": IMPLEMENTATION,
-        "MLSERVER_MODEL_URI": str(folder.resolve()),
+        "MLSERVER_MODEL_URI": str(opened.located.folder.resolve()),
     }
+    if split_function(folder)[1]:
+        variables["MLSERVER_MODEL_EXTRA"] = json.dumps({"function": str(folder.resolve())})
+    return variables

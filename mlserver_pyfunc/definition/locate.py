@@ -27,17 +27,19 @@ class Place:
         file: The definition's file, which may be missing; None for an inline definition.
         inline: Value of `parameters.extra.function`: a mapping, or its JSON text.
         init_parameters: Value of `parameters.extra.init_parameters`: those of this run.
+        function: The function, if it is given as `model.py:predict` and has no definition.
     """
 
     folder: Path
     file: Path | None = None
     inline: Any = None
     init_parameters: Any = None
+    function: str = ""
 
     @property
     def where(self) -> str:
-        """The definition's file, or the key of model-settings.json that holds it."""
-        return str(self.file or _INLINE)
+        """The definition's file, the function itself, or the key of model-settings.json."""
+        return str(self.file or self.function or _INLINE)
 
     def inline_value(self) -> Any:
         """Returns the inline definition, which is parsed if it is JSON text.
@@ -104,6 +106,8 @@ def place_of(path: Path, settings_file: Path | None, settings: Mapping[str, Any]
     if settings_file is not None:
         parameters = settings.get("parameters") or {}
         return find_place(settings_file, parameters.get("uri"), parameters.get("extra"))
+    if function := _function(path, is_named=True):
+        return function
     if not path.exists():
         raise DefinitionError(f"{path}: no such folder, expected one that holds {FILE_NAME}")
     return _file(path) if path.is_file() else find_place(None, str(path.resolve()), None)
@@ -115,7 +119,7 @@ def read_place(place: Place) -> Located:
     Raises:
         DefinitionError: The definition cannot be read, or is not valid.
     """
-    definition = read(place.file) if place.file else parse(place.inline_value(), _INLINE)
+    definition = read(place.file) if place.file else parse(place.inline_value(), place.where)
     own = parsed(place.init_parameters)
     if own is not None:
         if not isinstance(own, Mapping):
@@ -130,7 +134,29 @@ def _given(function: Any, folder: Path) -> Place | None:
     if not isinstance(function, str) or function.lstrip().startswith("{"):
         return None if function is None else Place(folder, inline=function)
     path = folder / function
+    if found := _function(path, is_named=False):
+        return found
     return _file(path / FILE_NAME if path.is_dir() else path)
+
+
+def _function(path: Path, *, is_named: bool) -> Place | None:
+    """Returns the place of a function without a definition: `model.py:predict`.
+
+    Its model is named after the function, unless model-settings.json or the folder gives a name.
+    """
+    file, handler = split_function(path)
+    if handler is None:
+        return None
+    definition: dict[str, Any] = {"source": {"source": file.name, "handler": handler}}
+    if is_named:
+        definition["model_name"] = handler.partition(".")[0]
+    return Place(file.parent, inline=json.dumps(definition), function=str(path))
+
+
+def split_function(path: Path) -> tuple[Path, str | None]:
+    """Splits `model.py:predict` into file and function; any other path has no function."""
+    name, _, handler = path.name.rpartition(":")
+    return (path.with_name(name), handler) if name.endswith(".py") else (path, None)
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

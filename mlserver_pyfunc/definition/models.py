@@ -56,6 +56,14 @@ class TensorDefinition(_Model):
     labels: list[Text] | None = Field(
         None, description="Names of the entries along the last axis that has as many."
     )
+    default: Any = Field(
+        None, description="What an optional input is taken for if a request leaves it out."
+    )
+    enum: list[str | int | float] | None = Field(None, description="The values that are allowed.")
+    minimum: float | int | None = Field(None, description="The lowest value.")
+    maximum: float | int | None = Field(None, description="The highest value.")
+    exclusive_minimum: float | int | None = Field(None, description="All values are above it.")
+    exclusive_maximum: float | int | None = Field(None, description="All values are below it.")
 
     @property
     def sizes(self) -> list[int]:
@@ -71,17 +79,8 @@ class TensorDefinition(_Model):
     def spec(self) -> TensorSpec:
         """The tensor as the contract checks it."""
         from mlserver_pyfunc.protocol.contract import TensorSpec
-        from mlserver_pyfunc.protocol.datatypes import datatype_of
 
-        axes = tuple(size if isinstance(size, str) else None for size in self.shape)
-        return TensorSpec(
-            name=self.name,
-            datatype=datatype_of(self.datatype, nullable=self.nullable),
-            shape=tuple(self.sizes),
-            axes=axes if any(axes) else (),
-            optional=self.optional,
-            text=self.content_type == "str",
-        )
+        return TensorSpec.of(vars(self))
 
     @property
     def labels_axis(self) -> int:
@@ -90,16 +89,18 @@ class TensorDefinition(_Model):
         return max(axis for axis, size in enumerate(self.shape) if size == count)
 
     @model_validator(mode="after")
-    def _example_fits(self) -> TensorDefinition:
-        if self.example is None:
-            return self
-        from mlserver_pyfunc.protocol.samples import example_array
+    def _values_fit(self) -> TensorDefinition:
+        given = {key: getattr(self, key) for key in ("example", "default")}
+        for key, value in given.items():
+            if value is None:
+                continue
+            from mlserver_pyfunc.protocol.samples import example_array
 
-        try:
-            example_array(self.spec, self.example)
-            json.dumps(self.example, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"example: {error}") from None
+            try:
+                example_array(self.spec, value)
+                json.dumps(value, allow_nan=False)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{key}: {error}") from None
         return self
 
     @model_validator(mode="after")
@@ -114,6 +115,19 @@ class TensorDefinition(_Model):
     def _only_floats_are_nullable(self) -> TensorDefinition:
         if self.nullable and not self.datatype.startswith("FP"):
             raise ValueError(f"nullable is for FP16, FP32 and FP64, got {self.datatype}")
+        return self
+
+    @model_validator(mode="after")
+    def _limits_are_for_the_datatype(self) -> TensorDefinition:
+        is_bytes = self.datatype == "BYTES"
+        bounds = ("minimum", "maximum", "exclusive_minimum", "exclusive_maximum")
+        given = [key for key in bounds if getattr(self, key) is not None]
+        if given and is_bytes:
+            raise ValueError(f"{given[0]} is for numbers, got BYTES")
+        if any(isinstance(value, str) != is_bytes for value in self.enum or ()):
+            raise ValueError(f"enum: expected values of {self.datatype}, got {self.enum}")
+        if self.default is not None and not self.optional:
+            raise ValueError("default is for an input that is optional: true")
         return self
 
     @model_validator(mode="after")
@@ -284,6 +298,13 @@ class FunctionDefinition(_Model):
     description: str | None = None
     labels: Lines = []
     project: Text | None = None
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """Which of `inputs` and `outputs` the handler's signature does not have to tell."""
+        sides = {"inputs": self.contract.requests, "outputs": self.contract.responses}
+        told = self.model_fields_set
+        return tuple(key for key, side in sides.items() if key in told or side == "warn")
 
     @property
     def input_examples(self) -> dict[str, Array]:

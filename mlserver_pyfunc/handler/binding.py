@@ -5,17 +5,25 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mlserver_pyfunc.errors import BindError
-from mlserver_pyfunc.protocol.contract import TensorSpec
+from mlserver_pyfunc.errors import BindError, ContractError
+from mlserver_pyfunc.protocol.contract import TensorSpec, decode
 from mlserver_pyfunc.protocol.names import parameter_name
+from mlserver_pyfunc.protocol.request import RequestInput
+from mlserver_pyfunc.protocol.types import TensorError
 
+from .annotations import Record, Value
 from .call import InferenceCall
+from .signature import Signature
 
 Kind = Literal["sync", "async", "generator", "async generator"]
 Getter = Callable[[InferenceCall], Any]
+Setting = Callable[[InferenceCall, Any], Any]
+"""Makes the handler's value of a parameter of the request."""
+Match = tuple[Getter, tuple[str, ...]]
+"""The getter of a parameter, and the names of the inputs that it takes."""
 
 RESERVED: dict[str, Getter] = {
     "request": lambda call: call.request,
@@ -45,6 +53,8 @@ class CallPlan:
             without which the parameter keeps its default, or None.
         spread: Names of the inputs for `**kwargs`.
         reserved: Reserved names with their getters.
+        settings: Readers of the request's parameters by the handler's parameter.
+        taken: Names of the inputs that reach a parameter.
 
     Examples:
         >>> from mlserver_pyfunc.protocol.tensors import DATATYPES
@@ -70,6 +80,8 @@ class CallPlan:
     keywords: tuple[tuple[str, Getter, str | None], ...]
     spread: tuple[str, ...]
     reserved: Mapping[str, Getter]
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+    taken: frozenset[str] = frozenset()
 
     @property
     def streams(self) -> bool:
@@ -80,7 +92,8 @@ class CallPlan:
     def required_fields(self) -> frozenset[str]:
         """Fields of the request that the handler asks for besides its tensors."""
         getters = [*self.positional, *(getter for _, getter, _ in self.keywords)]
-        return frozenset(name for name in _FIELDS if self.reserved[name] in getters)
+        needed = {name for name in _FIELDS if self.reserved[name] in getters}
+        return frozenset(needed | {"parameters"} if self.settings else needed)
 
     def __call__(self, call: InferenceCall) -> Any:
         """Calls the handler. Returns its result, awaitable or generator."""
@@ -93,6 +106,10 @@ class CallPlan:
         for name in self.spread:
             if name in inputs:
                 keywords[name] = inputs[name]
+        if self.settings:
+            for name, value in call.parameters.items():
+                if name in self.settings and name not in keywords and value is not None:
+                    keywords[name] = self.settings[name](call, value)
         return self.function(*[get(call) for get in self.positional], **keywords)
 
 
@@ -100,56 +117,66 @@ def bind(
     function: Callable[..., Any],
     inputs: Iterable[TensorSpec],
     reserved: Mapping[str, Getter] = RESERVED,
+    signature: Signature | None = None,
 ) -> CallPlan:
     """Matches a handler's parameters to the declared inputs and the reserved names.
+
+    An annotated parameter gets the value that its annotation names, if the input can give it.
 
     Raises:
         BindError: A required parameter matches nothing.
     """
     specs = {spec.name: spec for spec in inputs}
-    signature = _signature(function)
+    signature = signature or Signature.of(function)
+    parameters = signature.parameters.values()
     matches = _matches(signature, specs, reserved)
     positional: list[Getter] = []
     keywords: list[tuple[str, Getter, str | None]] = []
-    for parameter in signature.parameters.values():
+    for parameter in parameters:
         match = matches.get(parameter.name)
         if parameter.kind is parameter.POSITIONAL_ONLY:
             positional.append(_or_default(parameter, match))
         elif match is not None:
-            getter, spec = match
+            getter, taken = match
             has_default = parameter.default is not parameter.empty
-            optional = spec.name if spec and spec.optional and has_default else None
-            keywords.append((parameter.name, getter, optional))
-    taken = {spec.name for _, spec in matches.values() if spec}
-    has_spread = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
-    spread = tuple(name for name in specs if name not in taken) if has_spread else ()
+            is_optional = has_default and len(taken) == 1 and specs[taken[0]].optional
+            keywords.append((parameter.name, getter, taken[0] if is_optional else None))
+    reached = frozenset(name for _, taken in matches.values() for name in taken)
+    has_spread = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    spread = tuple(name for name in specs if name not in reached) if has_spread else ()
+    settings = _settings(signature, matches, specs)
     kind = _kind(function)
-    return CallPlan(function, kind, tuple(positional), tuple(keywords), spread, reserved)
+    return CallPlan(
+        function, kind, tuple(positional), tuple(keywords), spread, reserved, settings, reached
+    )
 
 
 def _matches(
-    signature: inspect.Signature,
-    specs: Mapping[str, TensorSpec],
-    reserved: Mapping[str, Getter],
-) -> dict[str, tuple[Getter, TensorSpec | None]]:
-    """Returns the getter of each matched parameter, and the input if it gets one."""
+    signature: Signature, specs: Mapping[str, TensorSpec], reserved: Mapping[str, Getter]
+) -> dict[str, Match]:
+    """Returns the match of each parameter that has one."""
     by_identifier = {parameter_name(name): spec for name, spec in specs.items()}
-    matches: dict[str, tuple[Getter, TensorSpec | None]] = {}
+    matches: dict[str, Match] = {}
     free: list[inspect.Parameter] = []
     for parameter in signature.parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
+        form = signature.forms.get(parameter.name)
         if parameter.name in by_identifier:
             spec = by_identifier[parameter.name]
-            matches[parameter.name] = (_input(spec.name), spec)
+            matches[parameter.name] = (_input(spec, form), (spec.name,))
+        elif isinstance(form, Record) and _has_fields(form, specs):
+            given = {name: specs[name] for name in form.fields if name in specs}
+            matches[parameter.name] = (_object(form, given), tuple(given))
         elif parameter.name in reserved:
-            matches[parameter.name] = (reserved[parameter.name], None)
+            matches[parameter.name] = (reserved[parameter.name], ())
         elif parameter.default is parameter.empty:
             free.append(parameter)
     if len(specs) == len(free) == 1 and free[0].kind is not free[0].KEYWORD_ONLY:
         [(identifier, spec)] = by_identifier.items()
         if identifier not in matches:
-            matches[free.pop().name] = (_input(spec.name), spec)
+            name = free.pop().name
+            matches[name] = (_input(spec, signature.forms.get(name)), (spec.name,))
     if free:
         offers = ", ".join([*by_identifier, *RESERVED])
         names = ", ".join(f'"{parameter.name}"' for parameter in free)
@@ -157,13 +184,77 @@ def _matches(
     return matches
 
 
-def _input(name: str) -> Getter:
-    return lambda call: call.inputs.get(name)
+def _input(spec: TensorSpec, form: Value | Record | None) -> Getter:
+    name = spec.name
+    convert = form.converter(spec) if isinstance(form, Value) else None
+    if convert is None:
+        return lambda call: call.inputs.get(name)
+
+    def get(call: InferenceCall) -> Any:
+        array = call.inputs.get(name)
+        if array is None:
+            return None
+        try:
+            return convert(array)
+        except TensorError as error:
+            raise _breach(call, "input", name, error) from None
+
+    return get
 
 
-def _or_default(
-    parameter: inspect.Parameter, match: tuple[Getter, TensorSpec | None] | None
-) -> Getter:
+def _has_fields(record: Record, specs: Mapping[str, TensorSpec]) -> bool:
+    required = [name for name, field in record.fields.items() if not field.tensor.get("optional")]
+    return all(name in specs for name in required) and not specs.keys().isdisjoint(record.fields)
+
+
+def _object(record: Record, specs: Mapping[str, TensorSpec]) -> Getter:
+    """Returns the getter of an object, whose fields are inputs."""
+    getters = {name: _input(spec, record.fields[name]) for name, spec in specs.items()}
+
+    def get(call: InferenceCall) -> Any:
+        try:
+            return record.build({n: each(call) for n, each in getters.items() if n in call.inputs})
+        except TensorError as error:
+            raise _breach(call, "input", ", ".join(getters), error) from None
+
+    return get
+
+
+def _settings(
+    signature: Signature, matches: Mapping[str, Match], specs: Mapping[str, TensorSpec]
+) -> dict[str, Setting]:
+    """Returns the readers of the request's parameters that the handler has parameters for."""
+    settings: dict[str, Setting] = {}
+    for name, form in signature.forms.items():
+        parameter = signature.parameters[name]
+        _, taken = matches.get(name, (None, ()))
+        is_free = name not in matches or (len(taken) == 1 and specs[taken[0]].optional)
+        is_keyword = parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        has_default = parameter.default is not parameter.empty
+        if isinstance(form, Value) and form.is_scalar and is_free and is_keyword and has_default:
+            settings[name] = _setting(name, form)
+    return settings
+
+
+def _setting(name: str, form: Value) -> Setting:
+    spec = TensorSpec.of({"name": name, **form.tensor, "shape": [1]})
+    convert = form.from_array
+
+    def read(call: InferenceCall, value: Any) -> Any:
+        try:
+            array = decode(spec, RequestInput(name, spec.datatype.name, [1], [value]))
+            return array if convert is None else convert(array)
+        except TensorError as error:
+            raise _breach(call, "parameter", name, error) from None
+
+    return read
+
+
+def _breach(call: InferenceCall, kind: str, name: str, error: TensorError) -> ContractError:
+    return ContractError(f'{kind} "{name}" of model "{call.context.model_name}": {error}')
+
+
+def _or_default(parameter: inspect.Parameter, match: Match | None) -> Getter:
     """Returns the getter of a positional-only parameter.
 
     It cannot be left out, as a keyword can, because later parameters would move forward.
@@ -171,17 +262,10 @@ def _or_default(
     default = None if parameter.default is parameter.empty else parameter.default
     if match is None:
         return lambda call: default
-    getter, spec = match
-    return getter if spec is None else lambda call: call.inputs.get(spec.name, default)
-
-
-def _signature(function: Callable[..., Any]) -> inspect.Signature:
-    try:
-        return inspect.signature(function)
-    except (TypeError, ValueError):
-        # Some functions written in C, such as `max`, have no signature.
-        only = inspect.Parameter("input", inspect.Parameter.POSITIONAL_ONLY)
-        return inspect.Signature([only])
+    getter, taken = match
+    if not taken:
+        return getter
+    return lambda call: getter(call) if taken[0] in call.inputs else default
 
 
 def _kind(function: Callable[..., Any]) -> Kind:

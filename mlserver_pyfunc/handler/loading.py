@@ -17,12 +17,14 @@ from typing import Any
 from mlserver_pyfunc.errors import BindError, describe
 from mlserver_pyfunc.protocol.contract import TensorSpec
 from mlserver_pyfunc.protocol.datatypes import datatype_of
+from mlserver_pyfunc.protocol.limits import Limits
 
 from . import digitalhub
 from .binding import RESERVED, CallPlan, bind
 from .context import Context
 from .function_package import FunctionPackage
 from .resolver import Resolver
+from .signature import Derived, Signature, derive
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class HandlerSpec:
         init_parameters: Arguments of the init function by name.
         inputs: Declared input tensors.
         outputs: Declared output tensors, in the order in which responses list them.
+        written: Which of `inputs` and `outputs` the definition has, if only as an empty list.
         source_dir: Folder of the source tree.
         default_module: Module of a handler that is a bare name; None if the source is a folder.
         inline: Source text by module name.
@@ -66,6 +69,7 @@ class HandlerSpec:
     lenient: Sequence[str] = ()
     dialect: str | None = None
     project: str | None = None
+    written: Sequence[str] = ("inputs", "outputs")
 
     def to_json(self) -> dict[str, Any]:
         """Returns the specification as a JSON object. The source folder becomes absolute."""
@@ -91,6 +95,7 @@ class HandlerSpec:
                 "outputs": [_tensor_from_json(tensor) for tensor in values["outputs"]],
                 "source_dir": Path(values["source_dir"]),
                 "lenient": tuple(values["lenient"]),
+                "written": tuple(values["written"]),
             }
         )
 
@@ -114,12 +119,14 @@ class HandlerLoader:
 
     Attributes:
         plan: How to call the handler; None until the "bind" step has run.
+        derived: Tensors that the handler's signature adds to the definition.
         unload: Calls the unload function, whose result may have to be awaited; None without one.
     """
 
     def __init__(self, spec: HandlerSpec, context: Context) -> None:
         self.plan: CallPlan | None = None
         self.unload: Callable[[], Any] | None = None
+        self.derived = Derived()
         self._spec = spec
         self._package = FunctionPackage(spec.model_name, spec.source_dir, spec.inline)
         self._resolver = Resolver(self._package.load, spec.default_module, context)
@@ -140,9 +147,19 @@ class HandlerLoader:
         """Forgets the function's modules. Calls in flight keep working."""
         self._package.close()
 
+    @property
+    def tensors(self) -> tuple[list[TensorSpec], list[TensorSpec]]:
+        """All inputs and all outputs: the declared and the derived ones."""
+        inputs, outputs = self.derived.specs
+        return [*self._spec.inputs, *inputs], [*self._spec.outputs, *outputs]
+
     def _bind(self) -> None:
-        reserved = digitalhub.RESERVED if self._spec.dialect == "digitalhub" else RESERVED
-        plan = bind(self._resolver.resolve(self._spec.handler), self._spec.inputs, reserved)
+        spec = self._spec
+        reserved = digitalhub.RESERVED if spec.dialect == "digitalhub" else RESERVED
+        handler = self._resolver.resolve(spec.handler)
+        signature = Signature.of(handler)
+        self.derived = derive(signature, spec.inputs, spec.outputs, spec.written, reserved)
+        plan = bind(handler, self.tensors[0], reserved, signature)
         if self._spec.unload_function:
             unload = self._resolver.resolve(self._spec.unload_function)
             self.unload = lambda: self._resolver.call_with_context(unload)
@@ -156,9 +173,13 @@ def cause_of(error: BaseException) -> str:
 
 def _tensor_to_json(spec: TensorSpec) -> dict[str, Any]:
     datatype = spec.datatype
-    return {**vars(spec), "datatype": {"name": datatype.name, "nullable": datatype.nullable}}
+    limits = vars(spec.limits) if spec.limits else None
+    named = {"name": datatype.name, "nullable": datatype.nullable}
+    return {**vars(spec), "datatype": named, "limits": limits}
 
 
 def _tensor_from_json(values: Mapping[str, Any]) -> TensorSpec:
-    lists = {key: tuple(values[key]) for key in ("shape", "axes")}
-    return TensorSpec(**{**values, "datatype": datatype_of(**values["datatype"]), **lists})
+    found = {key: tuple(values[key]) for key in ("shape", "axes")}
+    limits = Limits.of(values["limits"] or {})
+    datatype = datatype_of(**values["datatype"])
+    return TensorSpec(**{**values, "datatype": datatype, "limits": limits, **found})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import re
@@ -38,8 +39,9 @@ def name_values(contract: Contract, result: Any) -> NamedValues:
     Args:
         contract: Contract that declares the outputs.
         result: A mapping by output name; a single value if one output is declared; a tuple
-            in declared order; the protocol's response as a mapping or as an object with its
-            attributes; or a Nuclio response.
+            in declared order; an object whose fields are the outputs, or a list of them; the
+            protocol's response as a mapping or as an object with its attributes; or a Nuclio
+            response.
 
     Raises:
         ResponseError: The result has none of these forms.
@@ -69,12 +71,41 @@ def name_values(contract: Contract, result: Any) -> NamedValues:
         return _from_protocol(contract, result.outputs, parameters)
     if inspect.isgenerator(result) or inspect.isasyncgen(result):
         raise _unexpected(contract, "a generator")
+    if type(result).__module__ not in _PLAIN and (fields := _fields(contract, result)) is not None:
+        return NamedValues(fields)
+    if type(result) is list and len(contract.outputs) > 1:
+        rows = [_fields(contract, each) for each in result]
+        if all(row is not None for row in rows):
+            names = contract.outputs
+            return NamedValues({name: [row.get(name) for row in rows if row] for name in names})
+    if result is None and [spec.optional for spec in contract.outputs.values()] == [True]:
+        return NamedValues({})
     if isinstance(result, tuple) and len(result) == len(contract.outputs):
         return NamedValues(dict(zip(contract.outputs, result, strict=True)))
     if len(contract.outputs) == 1 and result is not None:
         return NamedValues({next(iter(contract.outputs)): result})
     got = f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
     raise _unexpected(contract, "None" if result is None else got)
+
+
+_PLAIN = ("builtins", "numpy")
+
+
+def _fields(contract: Contract, result: Any) -> Mapping[str, Any] | None:
+    """Returns the values of an object by field, if its fields are outputs; else None."""
+    if isinstance(result, Mapping):
+        found: dict[str, Any] = dict(result)
+    elif isinstance(result, tuple) and hasattr(result, "_asdict"):
+        found = result._asdict()
+    elif hasattr(result, "columns") and hasattr(result, "to_numpy"):
+        found = {str(name): result[name].to_numpy() for name in result.columns}
+    elif models := getattr(type(result), "model_fields", None):
+        found = {each.alias or name: getattr(result, name) for name, each in models.items()}
+    elif dataclasses.is_dataclass(result):
+        found = {each.name: getattr(result, each.name) for each in dataclasses.fields(result)}
+    else:
+        return None
+    return found if found.keys() <= contract.outputs.keys() else None
 
 
 def _unexpected(contract: Contract, got: str) -> ResponseError:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
+import enum
+import io
 import sys
 from typing import Any
 
@@ -23,6 +26,10 @@ def from_value(datatype: Datatype, value: Any) -> Array:
     """
     if type(value) is np.ndarray and value.dtype == datatype.dtype and not datatype.is_bytes:
         return value
+    if type(value).__module__ not in _PLAIN:
+        value = _plain(value, is_bytes=datatype.is_bytes)
+    elif isinstance(value, list) and value and type(value[0]).__module__ not in _PLAIN:
+        value = [_plain(each, is_bytes=datatype.is_bytes) for each in value]
     if datatype.is_bytes:
         return bytes_tensors.from_value(value)
     # Importing numpy.ma takes time. A value can be masked only if the handler imported it.
@@ -38,6 +45,28 @@ def from_value(datatype: Datatype, value: Any) -> Array:
     if not isinstance(value, np.ndarray | np.generic) and not hasattr(value, "__array__"):
         return _from_python(datatype, array, value)
     return _cast(datatype, array)
+
+
+_PLAIN = ("builtins", "numpy")
+
+
+def _plain(value: Any, *, is_bytes: bool) -> Any:
+    """Returns an object as what NumPy or a BYTES tensor takes; any other value as it is.
+
+    Members of an Enum, PyTorch tensors (detached, in the memory of the host), and for BYTES
+    dates and Pillow's images, which become PNG.
+    """
+    if isinstance(value, enum.Enum):
+        return value.value
+    if hasattr(value, "detach"):
+        return value.detach().cpu().numpy()
+    if is_bytes and isinstance(value, datetime.date):
+        return value.isoformat()
+    if is_bytes and hasattr(value, "save") and hasattr(value, "tobytes"):
+        encoded = io.BytesIO()
+        value.save(encoded, "PNG")
+        return encoded.getvalue()
+    return value
 
 
 def _cast(datatype: Datatype, array: Array) -> Array:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from mlserver_pyfunc.errors import ContractError, ResponseError
 
 from . import bytes_tensors, casting, tensors
+from .datatypes import datatype_of
+from .limits import Limits
 from .tensors import Array, Datatype, RawTensor, TensorError
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ class TensorSpec:
         optional: Whether a request or a result may omit the tensor.
         text: Whether handlers get BYTES elements as `str` instead of `bytes`.
         undeclared: Whether the tensor breaks the contract and is let through as it is.
+        limits: What each element must be, besides of the datatype; None without any.
     """
 
     name: str
@@ -39,6 +42,21 @@ class TensorSpec:
     text: bool = False
     axes: tuple[str | None, ...] = ()
     undeclared: bool = False
+    limits: Limits | None = None
+
+    @classmethod
+    def of(cls, tensor: Mapping[str, Any]) -> TensorSpec:
+        """Makes the specification of a tensor from its keys in a definition."""
+        names = tuple(size if isinstance(size, str) else None for size in tensor["shape"])
+        return cls(
+            name=tensor["name"],
+            datatype=datatype_of(tensor["datatype"], nullable=tensor.get("nullable", False)),
+            shape=tuple(size if isinstance(size, int) else -1 for size in tensor["shape"]),
+            axes=names if any(names) else (),
+            optional=tensor.get("optional", False),
+            text=tensor.get("content_type") == "str",
+            limits=Limits.of(tensor),
+        )
 
     def admits(self, shape: Sequence[int]) -> bool:
         """Returns whether a shape has the declared rank and fixed sizes."""
@@ -101,6 +119,14 @@ class Contract:
         self, model_name: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
     ) -> None:
         self.model_name = model_name
+        self._declare(inputs, outputs)
+
+    def add(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+        """Declares further tensors, which the handler's signature told when it was loaded."""
+        if inputs or outputs:
+            self._declare([*self.inputs.values(), *inputs], [*self.outputs.values(), *outputs])
+
+    def _declare(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
         self.inputs = {spec.name: spec for spec in inputs}
         self.outputs = {spec.name: spec for spec in outputs}
         self._required = [spec.name for spec in inputs if not spec.optional]
@@ -264,6 +290,8 @@ def decode(spec: TensorSpec, tensor: RequestInput) -> Array:
         array = tensors.from_other(spec.datatype, data, shape, is_base64=_is_base64(spec, tensor))
     if spec.text:
         array = bytes_tensors.decode_text(array)
+    if spec.limits is not None:
+        spec.limits.check(array)
     # A view of the request cannot be written to, so neither can any other input.
     array.setflags(write=False)
     return array
@@ -290,6 +318,8 @@ def fit(spec: TensorSpec, value: Any) -> Array:
         array = array.reshape(())
     if not spec.admits(array.shape):
         raise TensorError(f"shape {list(spec.shape)}", str(list(array.shape)))
+    if spec.limits is not None:
+        spec.limits.check(array)
     return array
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -75,9 +76,15 @@ class LenientContract(Contract):
             if tensor.name in arrays:
                 raise ContractError(f"{where}: expected once, got it twice")
             try:
-                arrays[tensor.name] = decode(self._spec_of(tensor), tensor)
+                spec = self._spec_of(tensor)
+                arrays[tensor.name] = array = decode(replace(spec, limits=None), tensor)
             except TensorError as error:
                 raise ContractError(f"{where}: {error}") from None
+            try:
+                if spec.limits is not None:
+                    spec.limits.check(array)
+            except TensorError as error:
+                self.report("request_value", tensor.name, f"{where}: {error}")
         for name in self._required:
             if name not in arrays:
                 where = self._where("input", name)

@@ -15,7 +15,7 @@ import numpy as np
 from .bytes_tensors import object_array
 from .contract import TensorSpec, decode
 from .request import RequestInput, from_python
-from .tensors import Array
+from .tensors import Array, from_list
 
 _MAX_TENSORS = _MAX_ELEMENTS = 4
 _ANY_TENSOR = '{"name": ..., "shape": [...], "datatype": ..., "data": [...]}'
@@ -48,6 +48,14 @@ def random_arrays(
 
 
 def _random_array(tensor: TensorSpec, source: random.Random, sizes: dict[str, int]) -> Array:
+    array = _any_array(tensor, source, sizes)
+    if tensor.limits is None:
+        return array
+    near = [tensor.limits.nearest(element) for element in array.ravel().tolist()]
+    return from_list(tensor.datatype, near, array.shape)
+
+
+def _any_array(tensor: TensorSpec, source: random.Random, sizes: dict[str, int]) -> Array:
     shape = [source.randint(1, _MAX_SIZE) if size == -1 else size for size in tensor.shape]
     for axis, name in enumerate(tensor.axes):
         if name is not None:
@@ -114,8 +122,9 @@ def _example(
 ) -> dict[str, Any]:
     if given is None:
         shape = smallest_shape(spec, sizes)
-        kinds = {"O": "text", "b": True, "f": 0.5}
-        data = [kinds.get(spec.datatype.dtype.kind, 1)] * math.prod(shape)
+        kinds: dict[str, Any] = {"O": "text", "b": True, "f": 0.5}
+        value = kinds.get(spec.datatype.dtype.kind, 1)
+        data = [spec.limits.nearest(value) if spec.limits else value] * math.prod(shape)
     else:
         shape = list(given.shape)
         data = np.array(given.data, dtype=object).ravel().tolist()

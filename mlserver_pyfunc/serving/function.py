@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from mlserver_pyfunc.definition import BatchDefinition, FunctionDefinition
+from mlserver_pyfunc.definition.derived import completed
 from mlserver_pyfunc.environments.environment import provide, unmet_needs
 from mlserver_pyfunc.errors import (
     ContractError,
@@ -50,7 +51,8 @@ _CLIENT_GONE = 499
 class Function:
     """One function, from `load` to `close`. All methods are for one event loop's thread.
 
-    A relative source starts in the folder. `provenance` is empty until the source is fetched.
+    A relative source starts in the folder. `provenance` is empty until the source is fetched. After
+    the load, the definition has the tensors that only the handler's signature tells, too.
     """
 
     def __init__(
@@ -111,7 +113,8 @@ class Function:
                 code that fails goes to the log. Nothing is left loaded.
         """
         definition = self.definition
-        if not definition.outputs and definition.contract.responses == "enforce":
+        is_checked = definition.contract.responses == "enforce"
+        if is_checked and "outputs" in definition.written and not definition.outputs:
             raise self._failure("definition", "outputs: expected at least one tensor, got none")
         if definition.serving.isolation == "none" and (unmet := unmet_needs(definition)):
             raise self._failure("environment", "; ".join(unmet))
@@ -129,6 +132,7 @@ class Function:
         await runner.load()
         self._runner = runner
         try:
+            self.definition = self._completed(runner)
             if definition.serving.batch is not None:
                 self._batcher = self._new_batcher(runner, definition.serving.batch)
             if definition.serving.warmup:
@@ -187,6 +191,14 @@ class Function:
         assert self._context is not None
         specs = contract.input_specs(inputs)
         return InferenceCall(self._context, inputs, specs, request), requested
+
+    def _completed(self, runner: Runner) -> FunctionDefinition:
+        try:
+            found = completed(self.definition, runner.handler.derived)
+        except DefinitionError as error:
+            raise self._failure("definition", str(error)) from None
+        self.contract.add(*runner.handler.derived.specs)
+        return found
 
     async def _warm_up(self, runner: Runner, context: Context, tree: SourceTree) -> None:
         samples = self.definition.serving.samples
@@ -274,6 +286,7 @@ class Function:
             lenient=definition.contract.lenient,
             dialect=definition.dialect,
             project=definition.project,
+            written=definition.written,
         )
 
     def _failure(self, phase: str, cause: str) -> LoadError:
@@ -354,6 +367,8 @@ def _described(definition: FunctionDefinition) -> dict[str, str]:
 
 def _zeros(spec: TensorSpec, sizes: Mapping[str, int]) -> Array:
     shape = smallest_shape(spec, sizes)
-    if not spec.datatype.is_bytes:
-        return np.zeros(shape, dtype=spec.datatype.dtype)
-    return np.full(shape, "" if spec.text else b"", dtype=object)
+    zero = np.zeros((), spec.datatype.dtype).item() if not spec.datatype.is_bytes else ""
+    value = spec.limits.nearest(zero) if spec.limits else zero
+    if spec.datatype.is_bytes and not spec.text:
+        value = value.encode()
+    return np.full(shape, value, dtype=spec.datatype.dtype)

@@ -140,7 +140,7 @@ class InProcessRunner:
             raise LoadError(self._model_name, phase, cause_of(error))
         self._plan = plan = self._loader.plan
         assert plan is not None
-        self.handler = HandlerInfo(plan.kind, plan.required_fields)
+        self.handler = HandlerInfo(plan.kind, plan.required_fields, derived=self._loader.derived)
 
     async def _run_user_code(self, function: Callable[[], Any]) -> Outcome[Any]:
         """Calls a function on the handler's thread, and awaits its result if that is awaitable."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mlserver_pyfunc.definition import FunctionDefinition
 from mlserver_pyfunc.definition.folder import FunctionFolder, open_folder
 from mlserver_pyfunc.protocol import bytes_tensors
 from mlserver_pyfunc.protocol.request import InferenceRequest
@@ -62,7 +64,6 @@ class LocalFunction:
     def __init__(self, folder: FunctionFolder) -> None:
         self.folder = folder
         self.function = self._new_function(folder)
-        self.definition = folder.definition
         self.contract = self.function.contract
         self.model_name = folder.model_name
         self._loop = asyncio.new_event_loop()
@@ -73,6 +74,11 @@ class LocalFunction:
         except BaseException:
             self._stop()
             raise
+
+    @property
+    def definition(self) -> FunctionDefinition:
+        """Definition of the function, with the tensors that its signature tells."""
+        return self.function.definition
 
     def __call__(
         self, inputs: Mapping[str, Any] | None = None, /, **named: Any
@@ -171,6 +177,21 @@ def load(folder: str | Path) -> LocalFunction:
         LoadError: Names the function, the phase and the cause.
     """
     return LocalFunction(open_folder(folder))
+
+
+def with_tensors(folder: FunctionFolder) -> FunctionFolder:
+    """Returns a folder whose definition has all tensors.
+
+    If the definition leaves them out, the function is loaded, because its signature tells them.
+
+    Raises:
+        LoadError: Names the function, the phase and the cause.
+    """
+    if {"inputs", "outputs"} <= set(folder.definition.written):
+        return folder
+    with LocalFunction(folder) as function:
+        located = replace(folder.located, definition=function.definition)
+    return replace(folder, located=located)
 
 
 def arrays_of(answer: Answer) -> dict[str, Array]:

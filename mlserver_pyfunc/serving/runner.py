@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from mlserver_pyfunc.handler.call import InferenceCall, printable_id, request_id
+from mlserver_pyfunc.handler.signature import Derived
 from mlserver_pyfunc.protocol.contract import NamedArray
 
 from .limits import UNLOAD_SECONDS, ActiveCalls
@@ -51,6 +52,7 @@ class HandlerInfo:
     required_fields: frozenset[str] = frozenset()
     python: str = ""
     numpy: str = ""
+    derived: Derived = field(default_factory=Derived)
 
     @property
     def streams(self) -> bool:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlserver_pyfunc.definition import FunctionDefinition
+from mlserver_pyfunc.definition.static import FunctionNode
 from mlserver_pyfunc.sources import SourceTree
 
 from .document import Document
 from .findings import Finding
-from .signatures import FunctionNode, context_mismatches, handler_mismatches, signature_of
+from .signatures import context_mismatches, handler_mismatches
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,16 @@ def check(
         except _AbsentError as absent:
             yield absent.finding
             continue
-        signature = signature_of(found.function, is_bound=found.is_bound) if found else None
-        if found is None or signature is None:
+        if found is None:
             continue
         file, line = found.module.file, found.module.before + found.function.lineno
+        function, is_bound = found.function, found.is_bound
         if role == "handler":
-            findings = handler_mismatches(definition, signature)
+            findings = handler_mismatches(
+                definition, found.module.tree, function, is_bound=is_bound
+            )
         else:
-            findings = context_mismatches(definition, signature, path, file.parent)
+            findings = context_mismatches(definition, function, path, file.parent, is_bound)
         yield from (Finding(rule, message, file, line) for rule, message in findings)
 
 

@@ -42,7 +42,8 @@ def check(document: Document) -> Iterator[Finding]:
     for problem in listed:
         yield Finding(_rule(problem), problem.message, path, _line(document, keys, problem, value))
     spec: Any = value.get("spec", value)
-    if not listed and not spec.get("outputs") and parse(value).contract.responses == "enforce":
+    is_empty = "outputs" in spec and not spec["outputs"]
+    if not listed and is_empty and parse(value).contract.responses == "enforce":
         message = "outputs: expected at least one tensor, got none"
         yield Finding("D106", message, path, document.line([*keys, "outputs"]))
     if not any(problem.location[:1] == ("requirements",) for problem in listed):

@@ -37,6 +37,7 @@ RULES: dict[str, tuple[Severity, str]] = {
     "C406": ("error", "the init function's parameters are in init_parameters"),
     "C407": ("warning", "every declared input reaches the handler"),
     "C408": ("warning", "init_parameters have the names of the init function's parameters"),
+    "C409": ("note", "the code shows the tensors that the definition leaves out"),
     "R501": ("error", "requirements are PEP 508 lines"),
     "R502": ("error", "requirements do not contradict each other"),
     "K601": ("warning", "inline code survives KServe's templating of {{ }}"),

@@ -1,4 +1,4 @@
-"""Reads a function's signature from its syntax tree, and compares it with the definition."""
+"""Compares the signatures of functions, as their syntax trees show them, with the definition."""
 
 from __future__ import annotations
 
@@ -12,76 +12,57 @@ from types import ModuleType
 from typing import Any
 
 from mlserver_pyfunc.definition import FunctionDefinition
-from mlserver_pyfunc.errors import BindError
-from mlserver_pyfunc.handler.binding import bind
+from mlserver_pyfunc.definition.derived import completed
+from mlserver_pyfunc.definition.static import FunctionNode, UnknownError, signature_of
+from mlserver_pyfunc.errors import BindError, DefinitionError
+from mlserver_pyfunc.handler.binding import RESERVED, bind
 from mlserver_pyfunc.handler.context import Context
 from mlserver_pyfunc.handler.resolver import Resolver
-from mlserver_pyfunc.protocol.names import parameter_name
+from mlserver_pyfunc.handler.signature import derive
 
-FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 _WHOLE_REQUEST = {"inputs", "request", "event"}
 
 
-def signature_of(function: FunctionNode, *, is_bound: bool) -> inspect.Signature | None:
-    """Returns a function's signature; None if a decorator may have changed it."""
-    known = {"staticmethod", "classmethod"}
-    if any(getattr(d, "id", None) not in known for d in function.decorator_list):
-        return None
-    given = function.args
-    kind = inspect.Parameter
-    positional = [*given.posonlyargs, *given.args]
-    required = len(positional) - len(given.defaults)
-    parameters = []
-    for index, argument in enumerate(positional):
-        which = (
-            kind.POSITIONAL_ONLY if index < len(given.posonlyargs) else kind.POSITIONAL_OR_KEYWORD
-        )
-        default = kind.empty if index < required else None
-        parameters.append(
-            kind(argument.arg, which, default=default, annotation=_annotation(argument))
-        )
-    if given.vararg:
-        parameters.append(kind(given.vararg.arg, kind.VAR_POSITIONAL))
-    for argument, value in zip(given.kwonlyargs, given.kw_defaults, strict=True):
-        default = kind.empty if value is None else None
-        parameters.append(
-            kind(argument.arg, kind.KEYWORD_ONLY, default=default, annotation=_annotation(argument))
-        )
-    if given.kwarg:
-        parameters.append(kind(given.kwarg.arg, kind.VAR_KEYWORD))
-    return inspect.Signature(parameters[1:] if is_bound else parameters)
-
-
-def _annotation(argument: ast.arg) -> Any:
-    if argument.annotation is None:
-        return inspect.Parameter.empty
-    return ast.unparse(argument.annotation)
-
-
 def handler_mismatches(
-    definition: FunctionDefinition, signature: inspect.Signature
+    definition: FunctionDefinition, module: ast.Module, function: FunctionNode, *, is_bound: bool
 ) -> Iterator[tuple[str, str]]:
     """Yields rule and message of each mismatch between a handler's parameters and the inputs."""
-    specs = [tensor.spec for tensor in definition.inputs]
+    is_written = {"inputs", "outputs"} <= set(definition.written)
     try:
-        plan = bind(_stub(signature), specs)
-    except BindError as error:
+        signature = signature_of(module, function, is_bound=is_bound)
+    except UnknownError as error:
+        if not is_written:
+            yield "C409", f"only a run can tell the tensors of the handler: {error} (--deep)"
+            return
+        try:
+            signature = signature_of(module, function, is_bound=is_bound, strict=False)
+        except UnknownError:
+            return
+    inputs = [tensor.spec for tensor in definition.inputs]
+    outputs = [tensor.spec for tensor in definition.outputs]
+    try:
+        derived = derive(signature, inputs, outputs, definition.written, RESERVED)
+        specs = [tensor.spec for tensor in completed(definition, derived).inputs]
+        plan = bind(lambda: None, specs, signature=signature)
+    except (BindError, DefinitionError) as error:
         yield "C405", str(error)
         return
     names = set(signature.parameters)
     if plan.spread or names & _WHOLE_REQUEST or plan.positional:
         return
-    taken = {name for name, _, _ in plan.keywords}
     for spec in specs:
-        if parameter_name(spec.name) not in taken and not (len(specs) == 1 and taken - {"context"}):
-            message = f'input "{spec.name}" reaches no parameter of the handler'
-            yield "C407", message
+        if spec.name not in plan.taken:
+            yield "C407", f'input "{spec.name}" reaches no parameter of the handler'
 
 
 def context_mismatches(
-    definition: FunctionDefinition, signature: inspect.Signature, path: str, folder: Path
+    definition: FunctionDefinition, function: FunctionNode, path: str, folder: Path, is_bound: bool
 ) -> Iterator[tuple[str, str]]:
     """Yields rule and message of each parameter that an init or unload function cannot get."""
+    try:
+        signature = signature_of(ast.Module([], []), function, is_bound=is_bound, strict=False)
+    except UnknownError:
+        return
     context = Context(
         logger=logging.getLogger(__name__),
         model_name="",
@@ -91,7 +72,7 @@ def context_mismatches(
         init_parameters=definition.init_parameters,
     )
     resolver = Resolver(_no_module, None, context)
-    stub = _stub(signature)
+    stub = _stub(inspect.Signature([*signature.parameters.values()]))
     stub.__qualname__ = path.rpartition(":")[2]
     takes_all = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
     for name in definition.init_parameters:

@@ -106,6 +106,7 @@ def test_init_reads_a_functions_annotations(tmp_path):
     (tmp_path / "code.py").write_text(
         "raise SystemExit('this must not run')\n"
         "import numpy as np\n"
+        "from numpy.typing import NDArray\n"
         "def score(features: NDArray[np.float32], names: list[str], k: int = 3, *, context,\n"
         "          flag: bool = False, thing=None) -> tuple[NDArray[np.float64], str]:\n"
         "    return features\n"
@@ -122,9 +123,12 @@ def test_init_reads_a_functions_annotations(tmp_path):
         ("names", "BYTES", [-1]),
         ("k", "INT64", [1]),
         ("flag", "BOOL", [1]),
-        ("thing", "FP32", [-1]),
     ]
-    assert [t.get("optional", False) for t in written["inputs"]] == [False, False, *[True] * 3]
+    assert [t.get("optional", False) for t in written["inputs"]] == [False, False, True, True]
+    assert [t.get("default") for t in written["inputs"]] == [None, None, 3, False]
+    assert re.findall(r"name: (\w+).*# a guess: (.*)", out) == [
+        ("features", "shape"), ("output_0", "shape"),
+    ]  # fmt: skip
     assert [(t["name"], t["datatype"]) for t in written["outputs"]] == [
         ("output_0", "FP64"),
         ("output_1", "BYTES"),
@@ -142,19 +146,27 @@ def test_init_reads_a_functions_annotations(tmp_path):
         ("Annotated[Optional[bool], 'x']", ("BOOL", [1])),
         ("list[list[float]]", ("FP64", [-1, -1])),
         ("list[list[list[int]]]", ("INT64", [-1, -1, -1])),
-        ("Sequence[np.ndarray]", ("FP32", [-1])),
         ("'npt.NDArray[np.int8]'", ("INT8", [-1])),
         ("'some words'", ("FP32", [-1])),
-        ("int | str", ("FP32", [-1])),
-        ("dict[str, float]", ("FP32", [-1])),
+        ("Missing", ("FP32", [-1])),
     ],
 )
 def test_init_reads_each_kind_of_annotation(annotation, tensor, tmp_path):
-    (tmp_path / "code.py").write_text(f"def f(on: {annotation}) -> {annotation}: ...\n")
+    imports = "import numpy as np, numpy.typing as npt\nfrom typing import *\n"
+    (tmp_path / "code.py").write_text(f"{imports}def f(on: {annotation}) -> {annotation}: ...\n")
     call("init", tmp_path / "f", "--from", tmp_path / "code.py:f")
     read = definition.read(tmp_path / "f" / "function.yaml")
     assert [(t.name, (t.datatype, t.shape)) for t in read.inputs] == [("on", tensor)]
     assert [(t.datatype, t.shape) for t in read.outputs] == [tensor]
+
+
+@pytest.mark.parametrize("annotation", ["dict[str, float]", "int | str", "None", "object"])
+def test_init_refuses_a_result_that_would_not_fit(annotation, tmp_path):
+    (tmp_path / "code.py").write_text(f"def f(x: int) -> {annotation}: ...\n")
+    _, err = call("init", tmp_path / "f", "--from", tmp_path / "code.py:f", code=3)
+    assert "the result of the handler" in err
+    assert "write its type, such as -> float" in err
+    assert not (tmp_path / "f").exists()
 
 
 @pytest.mark.parametrize("handler", ["Model.predict", "Model"])

@@ -84,6 +84,9 @@ def _error(value: Any) -> str:
     return str(caught.value)
 
 
+NO_BOUNDS = {f"{kind}{end}": None for kind in ("", "exclusive_") for end in ("minimum", "maximum")}
+
+
 def test_reads_every_key(tmp_path: Path) -> None:
     path = tmp_path / "function.yaml"
     path.write_text(WHOLE)
@@ -111,19 +114,19 @@ def test_reads_every_key(tmp_path: Path) -> None:
             {
                 "name": "features", "datatype": "FP32", "shape": [-1, 4], "description": "cm",
                 "content_type": None, "optional": False, "nullable": False,
-                "example": None, "labels": None,
+                "example": None, "labels": None, "default": None, "enum": None, **NO_BOUNDS,
             },
             {
                 "name": "note", "datatype": "BYTES", "shape": [], "description": None,
                 "content_type": "str", "optional": True, "nullable": False,
-                "example": None, "labels": None,
+                "example": None, "labels": None, "default": None, "enum": None, **NO_BOUNDS,
             },
         ],
         "outputs": [
             {
                 "name": "species", "datatype": "BYTES", "shape": [-1], "description": None,
                 "content_type": None, "optional": False, "nullable": False,
-                "example": None, "labels": None,
+                "example": None, "labels": None, "default": None, "enum": None, **NO_BOUNDS,
             }
         ],
         "serving": {

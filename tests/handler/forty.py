@@ -145,7 +145,7 @@ async def create_file(file: bytes) -> int:
     return len(file)
 ''',
         "file BYTES [1]", "output INT64 [1]",
-        {"file": [b"\\x00\\xff\\x01"]}, {"output": [3]},
+        {"file": [b"\x00\xff\x01"]}, {"output": [3]},
         before="async def create_file(file: UploadFile):",
     ),
     Case(

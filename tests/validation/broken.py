@@ -202,6 +202,18 @@ CASES = [
         definition=FILE.replace("handler: f", "handler: f, init_function: setup")
         + "init_parameters: {weigths: a}\n",
     ),
+    code_case(
+        "no annotation and no tensors",
+        "def f(x):\n    return x\n",
+        ("C405", 1),
+        definition="source: {source: model.py, handler: f}\n",
+    ),
+    code_case(
+        "an annotation that only a run can tell",
+        "from shapes import Rows\ndef f(x: Rows) -> Rows:\n    return x\n",
+        ("C409", 2),
+        definition="source: {source: model.py, handler: f}\n",
+    ),
     yaml_case("no such file", "source: {source: other.py, handler: f}\n" + TAIL, ("S301", 1)),
     yaml_case(
         "wrong digest",

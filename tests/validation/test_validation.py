@@ -1,11 +1,17 @@
 """`validate` finds what is wrong, where it is, and nothing else; it runs no user code."""
 
+import json
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
+from mlserver_pyfunc import definition
+from mlserver_pyfunc.definition.scaffold import described
+from mlserver_pyfunc.serving.local import load
 from mlserver_pyfunc.validation import RULES, validate
+from tests.handler.forty import FORTY
 from tests.places import EXAMPLES
 
 from .broken import CASES, FILE, INLINE, TAIL, Broken, code_case
@@ -58,6 +64,19 @@ SOUND = [
 ]
 
 
+def test_a_function_needs_no_definition(tmp_path):
+    (tmp_path / "model.py").write_text("def f(x: int) -> int:\n    return x\ndef g(x): ...\n")
+    assert validate(tmp_path / "model.py:f") == []
+    (finding,) = validate(tmp_path / "model.py:g")
+    assert (finding.rule, finding.line) == ("C405", 3)
+    (finding,) = validate(tmp_path / "model.py:h")
+    assert finding.rule == "C403"
+    settings = {"parameters": {"extra": {"function": "model.py:f"}}}
+    settings["implementation"] = "mlserver_pyfunc.PyFuncRuntime"
+    (tmp_path / "model-settings.json").write_text(json.dumps(settings))
+    assert validate(tmp_path) == []
+
+
 def write(case: Broken, folder: Path) -> None:
     for name, text in case.texts().items():
         (folder / name).write_text(text)
@@ -81,6 +100,23 @@ def test_finds_nothing_in_what_is_sound(case, tmp_path, monkeypatch):
     write(case, tmp_path)
     assert validate(tmp_path) == []
     assert not list(tmp_path.rglob("EXECUTED")), "user code ran"
+
+
+@pytest.mark.parametrize("case", FORTY, ids=lambda case: case.name)
+def test_the_syntax_tree_tells_the_same_contract_as_the_loaded_function(case, tmp_path):
+    (tmp_path / "model.py").write_text(case.code)
+    found = validate(tmp_path / f"model.py:{case.handler}")
+    assert [finding.rule for finding in found] == (["C405"] if case.reason else [])
+    if case.reason:
+        return
+    files = described("m", tmp_path, tmp_path / "model.py", case.handler)
+    written = definition.parse(yaml.safe_load(files["function.yaml"]))
+    loaded = load(f"{tmp_path / 'model.py'}:{case.handler}")
+    with loaded:
+        assert (written.inputs, written.outputs) == (
+            loaded.definition.inputs, loaded.definition.outputs,
+        )  # fmt: skip
+    assert "guess" not in files["function.yaml"]
 
 
 def test_the_corpus_is_of_forty_and_more_and_knows_every_static_rule():

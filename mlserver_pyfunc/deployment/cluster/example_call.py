@@ -17,7 +17,9 @@ _READABLE = 200
 
 
 def curl(definition: FunctionDefinition, model: str, address: Address) -> str:
-    """Returns a `curl` command, or `mlserver-pyfunc infer` if the tensors are too large to write.
+    """Returns a `curl` command, or `mlserver-pyfunc infer`, which asks the server for the tensors.
+
+    The latter if they are too large to write, or if only the handler's signature tells them.
 
     Args:
         definition: Definition of the function, which declares the tensors.
@@ -26,7 +28,7 @@ def curl(definition: FunctionDefinition, model: str, address: Address) -> str:
     """
     required = [tensor for tensor in definition.inputs if not tensor.optional]
     sizes = [math.prod(1 if size == -1 else size for size in t.sizes) for t in required]
-    if sum(sizes) > _READABLE:
+    if sum(sizes) > _READABLE or "inputs" not in definition.written:
         words = ["mlserver-pyfunc", "infer", address.url, "-m", model, "--random"]
         for name, value in address.headers.items():
             words += ["--header", f"{name}: {value}"]

@@ -170,6 +170,8 @@ def _write_function(
     folder = target / "function"
     folder.mkdir()
     kept = inside.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+    # An empty list says more than none: without one, the signature tells the tensors.
+    kept |= {key: [] for key in ("inputs", "outputs") if key in inside.written and key not in kept}
     text = yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=1000)
     (folder / FILE_NAME).write_text(text, encoding="utf-8")
     pinned = lock.Lock(

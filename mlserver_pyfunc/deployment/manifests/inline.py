@@ -69,7 +69,9 @@ def definition(workload: Workload) -> dict[str, Any]:
     plain = given.model_dump(mode="json", exclude_unset=True, exclude=left_out)
     version = {"model_version": workload.version} if workload.version else {}
     found = {**version, "source": _source(given.source, workload.folder), **plain}
-    return {key: value for key, value in found.items() if value not in (None, [], {})}
+    # An empty list says more than none: without one, the signature tells the tensors.
+    told = ("inputs", "outputs")
+    return {k: value for k, value in found.items() if value not in (None, [], {}) or k in told}
 
 
 def _source(source: SourceDefinition, folder: Path) -> dict[str, Any]:

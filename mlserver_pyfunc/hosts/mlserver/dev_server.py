@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from mlserver_pyfunc.client import CallError
 from mlserver_pyfunc.client.rest import RestClient
 from mlserver_pyfunc.definition.folder import environment_model
+from mlserver_pyfunc.definition.locate import split_function
 from mlserver_pyfunc.definition.model_settings import SERVER_SETTINGS, read_settings, worded
 from mlserver_pyfunc.deployment.server_settings import LEAN, REPOSITORY_API_VARIABLES
 from mlserver_pyfunc.errors import PyFuncError
@@ -41,6 +42,12 @@ class Options:
     metrics_port: int
     reload: bool = False
     open_browser: bool = False
+
+    @property
+    def watched(self) -> Path:
+        """The folder, or that of the function."""
+        path, function = split_function(self.folder)
+        return path.parent if function else path
 
     @property
     def url(self) -> str:
@@ -85,7 +92,7 @@ async def serve(options: Options) -> BaseException | None:
     beside = [asyncio.create_task(_when_ready(options, models, changed))]
     if options.reload:
         # Before the code is read, so that no edit between reading and watching is missed.
-        beside.append(asyncio.create_task(_watch(options.folder, changed)))
+        beside.append(asyncio.create_task(_watch(options.watched, changed)))
         await asyncio.sleep(0)
     server = _Server(settings)
     try:
@@ -99,7 +106,7 @@ async def serve(options: Options) -> BaseException | None:
 
 
 def _settings(options: Options) -> Settings:
-    file = options.folder / SERVER_SETTINGS
+    file = options.watched / SERVER_SETTINGS
     given = read_settings(file) if file.is_file() else {}
     chosen = {*given, *(name.removeprefix("MLSERVER_").lower() for name in os.environ)}
     lean = {name: value for name, value in LEAN.items() if name not in chosen}

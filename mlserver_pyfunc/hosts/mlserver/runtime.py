@@ -28,6 +28,7 @@ from mlserver_pyfunc.definition.model_settings import (
     seldon_model,
 )
 from mlserver_pyfunc.errors import LoadError, PyFuncError, RequestError
+from mlserver_pyfunc.protocol.limits import LIMITS
 from mlserver_pyfunc.serving.function import Function
 from mlserver_pyfunc.serving.limits import not_loaded
 from mlserver_pyfunc.serving.runner import logger
@@ -68,7 +69,12 @@ class PyFuncRuntime(Pages, MLModel):
 
     @property
     def definition(self) -> FunctionDefinition | None:
-        """The function's definition; None if it cannot be read."""
+        """The function's definition; None if it cannot be read.
+
+        Without a load it lacks the tensors that only the handler's signature tells.
+        """
+        if self._function is not None:
+            return self._function.definition
         return self._located.definition if self._located else None
 
     @property
@@ -98,9 +104,10 @@ class PyFuncRuntime(Pages, MLModel):
             raise MLServerError(str(error), 500) from None
         self._function = function
         self._shutdown = asyncio.get_running_loop().create_task(self._close_on_shutdown())
-        models.add_model(self.name, self.version, located.definition.serving.timeout)
-        self.inputs = [_metadata_tensor(tensor) for tensor in located.definition.inputs]
-        self.outputs = [_metadata_tensor(tensor) for tensor in located.definition.outputs]
+        definition = function.definition
+        models.add_model(self.name, self.version, definition.serving.timeout)
+        self.inputs = [_metadata_tensor(tensor) for tensor in definition.inputs]
+        self.outputs = [_metadata_tensor(tensor) for tensor in definition.outputs]
         logger.info('function "%s" loaded from %s', self.name, located.where)
         return True
 
@@ -211,12 +218,12 @@ class PyFuncRuntime(Pages, MLModel):
 
 
 def _metadata_tensor(tensor: TensorDefinition) -> MetadataTensor:
-    shown = {"content_type", "description", "nullable", "optional"}
+    shown = {"content_type", "description", "nullable", "optional", *LIMITS} - {"enum"}
     parameters = tensor.model_dump(include=shown, exclude_defaults=True)
     if any(tensor.spec.axes):
         parameters["axes"] = tensor.shape_text
     # As text: gRPC has no lists there.
-    for key in ("example", "labels"):
+    for key in ("example", "labels", "default", "enum"):
         if (value := getattr(tensor, key)) is not None:
             parameters[key] = json.dumps(value, ensure_ascii=False)
     return MetadataTensor(

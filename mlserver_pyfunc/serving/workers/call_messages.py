@@ -36,7 +36,7 @@ def read_answer(message: Message, contract: Contract) -> Answer:
     """Reads the result of a call or an item of a stream, or raises a ResponseError."""
     try:
         lenient = "responses" in contract.lenient
-        arrays = read_tensors(message, contract.outputs, lenient=lenient)
+        arrays = read_tensors(message, contract.outputs, lenient=lenient, text=False)
     except (WireError, TensorError) as error:
         raise ResponseError(
             f'answer of a worker of model "{contract.model_name}": {error}'

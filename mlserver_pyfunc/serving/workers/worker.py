@@ -15,6 +15,7 @@ from typing import Any
 
 from mlserver_pyfunc.errors import LoadError
 from mlserver_pyfunc.handler.call import printable_id
+from mlserver_pyfunc.handler.signature import Derived
 from mlserver_pyfunc.protocol.lenient import Report
 from mlserver_pyfunc.serving.limits import UNLOAD_SECONDS, over_init_limit
 from mlserver_pyfunc.serving.runner import HandlerInfo, logger
@@ -130,8 +131,9 @@ class Worker:
         if not self._loaded.done():
             values = message.values
             fields = frozenset(values["required_fields"])
+            derived = Derived(**values["derived"])
             self._loaded.set_result(
-                HandlerInfo(values["kind"], fields, values["python"], values["numpy"])
+                HandlerInfo(values["kind"], fields, values["python"], values["numpy"], derived)
             )
 
     def _on_failed(self, message: Message) -> None:

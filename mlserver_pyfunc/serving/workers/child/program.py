@@ -88,7 +88,7 @@ class _Program:
         plan = self._loader.plan
         assert plan is not None
         contract = new_contract(
-            spec.model_name, spec.inputs, spec.outputs, spec.lenient, self._report_breach
+            spec.model_name, *self._loader.tensors, spec.lenient, self._report_breach
         )
         limit = spec.memory_limit
         note = "" if limit is None else f" (serving.memory_limit is {limit / 2**20:g} MiB)"
@@ -101,6 +101,7 @@ class _Program:
             "required_fields": sorted(plan.required_fields),
             "python": platform.python_version(),
             "numpy": np.__version__,
+            "derived": vars(self._loader.derived),
         }
         self._channel.send(Kind.LOADED, head=info)
         return True

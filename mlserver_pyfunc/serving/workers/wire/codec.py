@@ -201,12 +201,13 @@ class Codec:
 
 
 def read_tensors(
-    message: Message, specs: Mapping[str, TensorSpec], *, lenient: bool = False
+    message: Message, specs: Mapping[str, TensorSpec], *, lenient: bool = False, text: bool = True
 ) -> dict[str, Array]:
     """Returns a message's tensors as read-only arrays by name. Numbers are not copied.
 
     The declared tensors must be the same for all messages of a connection: views are cached.
-    With `lenient`, tensors may be other than declared.
+    With `lenient`, tensors may be other than declared. With `text`, BYTES become `str` if they are
+    declared so, as handlers get them.
 
     Raises:
         WireError: The tensors cannot be read, or do not match their declaration.
@@ -225,7 +226,7 @@ def read_tensors(
                 continue
             raw = RawTensor(memoryview(body)[start : start + size])
             array = tensors.from_raw(spec.datatype, raw, shape)
-            arrays[name] = bytes_tensors.decode_text(array) if spec.text else array
+            arrays[name] = bytes_tensors.decode_text(array) if text and spec.text else array
             arrays[name].setflags(write=False)
     except TensorError:
         raise

@@ -1,0 +1,535 @@
+"""Reads an annotation: which tensors it stands for, and how their arrays become its values.
+
+Types of other packages (PyTorch, Pillow, pydantic, jaxtyping) are recognised by their names and
+attributes: nothing here imports them. An annotation that names one has imported its package.
+
+Needs only NumPy and the standard library.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import enum
+import io
+import sys
+import types
+import typing
+from collections import abc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import numpy as np
+
+from mlserver_pyfunc.protocol.contract import TensorSpec
+from mlserver_pyfunc.protocol.datatypes import DATATYPES
+from mlserver_pyfunc.protocol.types import Array, TensorError, short_repr
+
+from .tensor import Tensor
+
+FromArray = Callable[[Array], Any]
+
+_LISTS = {list, abc.Sequence, abc.Iterable, abc.Collection, abc.MutableSequence}
+_LIMITS = {
+    "ge": "minimum", "le": "maximum", "gt": "exclusive_minimum", "lt": "exclusive_maximum",
+}  # fmt: skip
+_BY_DTYPE = {datatype.dtype: name for name, datatype in DATATYPES.items()}
+_OURS = ("mlserver", "mlserver_pyfunc")
+
+
+@dataclass(frozen=True)
+class Value:
+    """An annotation that one tensor stands for.
+
+    Attributes:
+        tensor: Keys of the tensor in a definition, as far as the annotation tells them.
+        kinds: NumPy kinds of the arrays that `from_array` takes.
+        rank: Number of axes that it takes; None if any.
+        from_array: Makes the handler's value; None if the handler takes the array.
+        is_optional: Whether None is a value.
+        problem: What the annotation does not tell; empty if it tells all.
+        is_unknown: Whether the annotation is text that cannot be evaluated.
+    """
+
+    tensor: Mapping[str, Any]
+    kinds: str = ""
+    rank: int | None = None
+    from_array: FromArray | None = None
+    is_optional: bool = False
+    problem: str = ""
+    is_unknown: bool = False
+
+    @property
+    def is_scalar(self) -> bool:
+        """Whether a single Python value is meant, which a request's parameter can carry."""
+        return self.rank == 0 and not self.problem
+
+    def converter(self, spec: TensorSpec) -> FromArray | None:
+        """Returns what makes the handler's value of a declared tensor; None to pass the array."""
+        if self.from_array is None or spec.datatype.dtype.kind not in self.kinds:
+            return None
+        if self.rank == 0:
+            return self.from_array if spec.shape in ((), (1,)) else None
+        return self.from_array if self.rank in (None, len(spec.shape)) else None
+
+
+@dataclass(frozen=True)
+class Record:
+    """An annotation that a tensor for each field stands for: a dataclass, a pydantic model, ...
+
+    Attributes:
+        fields: Values by the names of their tensors.
+        make: Makes an object of values by field.
+        is_many: Whether a list of objects is meant. Then each tensor has an element for each.
+        doc: Docstring of the class.
+    """
+
+    fields: Mapping[str, Value]
+    make: Callable[[dict[str, Any]], Any]
+    is_many: bool = False
+    doc: str = ""
+
+    def build(self, values: dict[str, Any]) -> Any:
+        """Makes the handler's object, or a list of them.
+
+        Raises:
+            TensorError: The class refuses the values.
+        """
+        if not self.is_many:
+            return self._made(values)
+        if len(lengths := set(map(len, values.values()))) > 1:
+            raise TensorError("as many elements in each tensor", f"{sorted(lengths)}")
+        rows = zip(*values.values(), strict=True)
+        return [self._made(dict(zip(values, row, strict=True))) for row in rows]
+
+    def _made(self, values: dict[str, Any]) -> Any:
+        try:
+            return self.make(values)
+        except (TypeError, ValueError) as error:
+            text = " ".join(str(error).split())
+            raise TensorError("values that the handler's type takes", text[:300]) from None
+
+
+@dataclass(frozen=True)
+class _Element:
+    """A type of a single value: its datatype, and how an element of an array becomes it."""
+
+    datatype: str
+    kinds: str
+    make: Callable[[Any], Any] | None = None
+    keys: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _as_str(value: Any) -> str:
+    return value if isinstance(value, str) else str(value.decode())
+
+
+def _as_bytes(value: Any) -> bytes:
+    return value.encode() if isinstance(value, str) else bytes(value)
+
+
+_TEXT = {"content_type": "str"}
+_SCALARS = {
+    bool: _Element("BOOL", "b"),
+    int: _Element("INT64", "iu"),
+    float: _Element("FP64", "fiu", float),
+    str: _Element("BYTES", "O", _as_str, _TEXT),
+    bytes: _Element("BYTES", "O", _as_bytes),
+}
+
+
+def read(annotation: Any) -> Value | Record:
+    """Reads an annotation. What it does not tell is the `problem` of the value."""
+    base, notes, is_optional = _unwrapped(annotation)
+    if (record := _record(base)) is not None:
+        return record
+    if get_origin(base) in _LISTS and (record := _record(get_args(base)[0])) is not None:
+        return _many(record)
+    value = _value(base, notes)
+    if is_optional:
+        value = dataclasses.replace(value, is_optional=True)
+    return value
+
+
+def read_result(annotation: Any) -> Value | Record:
+    """Reads the annotation of a result, which may have an output for each of its parts.
+
+    They are the fields of a class, the elements of a tuple of fixed length, or the columns of a
+    DataFrame that `Annotated` gives the class of a row: `Annotated[pd.DataFrame, Row]`.
+    """
+    base, notes, _ = _unwrapped(annotation)
+    elements = get_args(base)
+    if get_origin(base) is tuple and elements[-1:] != (Ellipsis,):
+        return Record({f"output_{i}": _field(each) for i, each in enumerate(elements)}, dict)
+    if getattr(base, "__name__", "") == "DataFrame":
+        rows = [row for row in map(_record, notes) if row is not None]
+        if not rows:
+            return Value({}, problem="a DataFrame tells no columns")
+        return _many(rows[0])
+    return read(annotation)
+
+
+def _unwrapped(annotation: Any) -> tuple[Any, list[Any], bool]:
+    """Strips an annotation of Annotated, Optional, NewType and type aliases.
+
+    Returns:
+        The type, the metadata of Annotated, and whether None is admitted.
+    """
+    notes: list[Any] = []
+    is_optional = False
+    while True:
+        origin = get_origin(annotation)
+        if origin is Annotated:
+            notes += annotation.__metadata__
+            annotation = annotation.__origin__
+        elif origin in (Union, types.UnionType):
+            given = get_args(annotation)
+            some = [each for each in given if each is not type(None)]
+            is_optional |= len(some) < len(given)
+            if len(some) != 1:
+                return annotation, notes, is_optional
+            annotation = some[0]
+        elif getattr(origin, "_name", "") in ("NotRequired", "Required", "ReadOnly"):
+            annotation = get_args(annotation)[0]
+        elif (meant := getattr(annotation, "__supertype__", None)) is not None:
+            annotation = meant
+        elif type(annotation).__name__ == "TypeAliasType":
+            annotation = annotation.__value__
+        elif type(origin).__name__ == "TypeAliasType":  # as NDArray is from NumPy 2.4 on
+            annotation = origin.__value__[get_args(annotation)]
+        else:
+            return annotation, notes, is_optional
+
+
+def _value(base: Any, notes: Sequence[Any]) -> Value:
+    keys = _noted(notes)
+    shape = keys.pop("shape", None)
+    if (array := _array(base, shape, keys.pop("datatype", None))) is not None:
+        return dataclasses.replace(array, tensor={**array.tensor, **keys})
+    depth, inner = 0, base
+    container: Callable[[list[Any]], Any] | None = None
+    while get_origin(inner) in _LISTS or _is_tuple_of_one(inner):
+        container = container or (tuple if get_origin(inner) is tuple else None)
+        inner, more, _ = _unwrapped(get_args(inner)[0])
+        keys = {**_noted(more), **keys}
+        depth += 1
+    element = _element(inner)
+    if element is None:
+        is_text = isinstance(base, str | typing.ForwardRef)
+        return Value({}, problem=_problem(base), is_unknown=is_text)
+    fitting = list(shape) if shape and len(shape) == (depth or 1) else [-1] * depth or [1]
+    tensor = {"datatype": element.datatype, "shape": fitting, **element.keys, **keys}
+    if depth == 0:
+        return Value(tensor, element.kinds, 0, _scalar_from(element.make))
+    return Value(tensor, element.kinds, depth, _list_from(element.make, container))
+
+
+def _is_tuple_of_one(annotation: Any) -> bool:
+    return get_origin(annotation) is tuple and get_args(annotation)[1:] == (Ellipsis,)
+
+
+def _scalar_from(make: Callable[[Any], Any] | None) -> FromArray:
+    if make is None:
+        return lambda array: array.item()
+    return lambda array: make(array.item())
+
+
+def _list_from(
+    make: Callable[[Any], Any] | None, container: Callable[[list[Any]], Any] | None
+) -> FromArray:
+    def convert(array: Array) -> Any:
+        if make is not None:
+            made = [make(element) for element in array.ravel().tolist()]
+            array, flat = np.empty(len(made), dtype=object), array
+            array[:] = made
+            array = array.reshape(flat.shape)
+        listed = array.tolist()
+        return container(listed) if container else listed
+
+    return convert
+
+
+def _element(base: Any) -> _Element | None:
+    """Returns the element that a type is; None if it is none."""
+    if isinstance(base, abc.Hashable) and base in _SCALARS:
+        return _SCALARS[base]
+    if get_origin(base) is Literal:
+        return _one_of(list(get_args(base)), None)
+    if not isinstance(base, type):
+        return None
+    if issubclass(base, enum.Enum):
+        return _one_of([member.value for member in base], base)
+    if issubclass(base, datetime.date):
+        example = "2025-01-31T12:00:00" if base is datetime.datetime else "2025-01-31"
+        return _Element("BYTES", "O", _date(base), {**_TEXT, "example": [example]})
+    if issubclass(base, np.generic) and (name := _datatype(base)):
+        dtype = DATATYPES[name].dtype
+        return _Element(name, dtype.kind, dtype.type if name != "BYTES" else None)
+    if (base.__module__, base.__name__) == ("PIL.Image", "Image"):
+        return _Element("BYTES", "O", _image)
+    return None
+
+
+def _one_of(values: list[Any], make: Callable[[Any], Any] | None) -> _Element | None:
+    kinds = set(map(type, values))
+    if len(kinds) != 1 or (kind := kinds.pop()) not in (str, int, float):
+        return None
+    plain = _SCALARS[kind]
+    base = plain.make or (lambda value: value)
+    both = base if make is None else lambda value: make(base(value))
+    return _Element(plain.datatype, plain.kinds, both, {**plain.keys, "enum": values})
+
+
+def _date(kind: Any) -> Callable[[Any], Any]:
+    def make(value: Any) -> Any:
+        text = _as_str(value)
+        try:
+            # Before Python 3.11, fromisoformat does not take Z for UTC.
+            return kind.fromisoformat(f"{text[:-1]}+00:00" if text[-1:] in "Zz" else text)
+        except ValueError:
+            raise TensorError(f"a {kind.__name__} in ISO 8601", short_repr(text)) from None
+
+    return make
+
+
+def _image(value: Any) -> Any:
+    try:
+        image = sys.modules["PIL.Image"].open(io.BytesIO(_as_bytes(value)))
+        image.load()
+    except (OSError, ValueError, SyntaxError) as error:
+        raise TensorError("an encoded picture", str(error)[:100]) from None
+    return image
+
+
+def _array(base: Any, shape: Sequence[int | str] | None, datatype: str | None) -> Value | None:
+    """Reads the type of an array of NumPy, PyTorch or jaxtyping; None if it is none."""
+    if hasattr(base, "dim_str") and hasattr(base, "dtypes"):
+        return _jaxtyped(base)
+    if base is not np.ndarray and get_origin(base) is not np.ndarray and not _is_torch(base):
+        return None
+    arguments = get_args(base)
+    if arguments:
+        datatype = datatype or _datatype(next(iter(get_args(arguments[1])), None))
+        sizes = get_args(arguments[0])
+        if shape is None and sizes and sizes[-1] is not Ellipsis:
+            shape = [-1] * len(sizes)
+    lacks = [
+        word for word, known in (("datatype", datatype), ("shape", shape is not None)) if not known
+    ]
+    problem = f"{_name(base)} tells no {' and no '.join(lacks)}" if lacks else ""
+    tensor: dict[str, Any] = {"datatype": datatype} if datatype else {}
+    if shape is not None:
+        tensor["shape"] = list(shape)
+    if not problem and arguments and arguments[1:] and _is_text(arguments[1]):
+        tensor.update(_TEXT)
+    if _is_torch(base):
+        return Value(tensor, "biuf", None, _torch, problem=problem)
+    return Value(tensor, problem=problem)
+
+
+def _jaxtyped(base: Any) -> Value:
+    names = {datatype for name in base.dtypes if (datatype := _datatype(str(name)))}
+    shape: list[int | str] = []
+    problem = "" if len(names) == 1 else f"{_name(base)} admits several datatypes"
+    for part in base.dim_str.split():
+        size = part.rpartition("=")[2].lstrip("#")
+        if size.isdigit():
+            shape.append(int(size))
+        elif size.isidentifier():
+            shape.append(-1 if size.startswith("_") else size)
+        else:
+            problem = f'{_name(base)} has an axis "{part}" of no one size'
+    tensor = {"datatype": next(iter(names), ""), "shape": shape}
+    if _is_torch(base.array_type):
+        return Value(tensor, "biuf", len(shape), _torch, problem=problem)
+    return Value(tensor, problem=problem)
+
+
+def _is_torch(base: Any) -> bool:
+    return getattr(base, "__module__", "") == "torch" and base.__name__ == "Tensor"
+
+
+def _torch(array: Array) -> Any:
+    # PyTorch has no read-only tensors: it takes a copy.
+    return sys.modules["torch"].from_numpy(array.copy())
+
+
+def _datatype(dtype: Any) -> str | None:
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        return None
+    if dtype is None or found.kind in "SU":
+        return None if dtype is None else "BYTES"
+    return _BY_DTYPE.get(found.newbyteorder("<"))
+
+
+def _is_text(argument: Any) -> bool:
+    return next(iter(get_args(argument)), None) is np.str_
+
+
+def _noted(notes: Sequence[Any]) -> dict[str, Any]:
+    """Returns the keys of a tensor that the metadata of Annotated tell.
+
+    They are `Tensor`, the bounds of annotated_types, and what has the attributes of pydantic's
+    `Field` or `Doc`.
+    """
+    keys: dict[str, Any] = {}
+    for note in notes:
+        if isinstance(note, Tensor):
+            keys.update(note.keys)
+            if note.shape:
+                keys["shape"] = note.shape
+            if note.datatype:
+                keys["datatype"] = note.datatype
+            continue
+        keys.update(_noted(getattr(note, "metadata", None) or ()))
+        for attribute, key in _LIMITS.items():
+            if isinstance(bound := getattr(note, attribute, None), int | float):
+                keys[key] = bound
+        for attribute in ("description", "documentation"):
+            if isinstance(text := getattr(note, attribute, None), str):
+                keys["description"] = text
+        examples = getattr(note, "examples", None)
+        if isinstance(examples, Sequence) and examples:
+            keys["example"] = examples[0]
+    return keys
+
+
+def _record(base: Any) -> Record | None:
+    """Reads a class with fields; None if the type is none, or has a field that is no value."""
+    if not isinstance(base, type) or base.__module__.partition(".")[0] in _OURS:
+        return None
+    make: Callable[[dict[str, Any]], Any] = lambda values: base(**values)  # noqa: E731
+    if hasattr(base, "model_fields") and hasattr(base, "model_validate"):
+        found = dict(_pydantic_fields(base))
+        make = base.model_validate
+    elif dataclasses.is_dataclass(base):
+        given = [each for each in dataclasses.fields(base) if each.init]
+        defaults = {
+            each.name: each.default
+            for each in given
+            if each.default is not dataclasses.MISSING
+            or each.default_factory is not dataclasses.MISSING
+        }
+        found = _typed(base, {each.name: each.type for each in given}, defaults)
+    elif issubclass(base, tuple) and hasattr(base, "_fields"):
+        found = _typed(base, base.__annotations__, getattr(base, "_field_defaults", {}))
+    elif hasattr(base, "__required_keys__"):
+        make = dict
+        found = _typed(base, base.__annotations__, dict.fromkeys(_not_required(base)))
+    else:
+        return None
+    return Record(found, make, doc=base.__dict__.get("__doc__") or "")
+
+
+def _pydantic_fields(model: Any) -> Iterator[tuple[str, Value]]:
+    for name, info in model.model_fields.items():
+        value = _field(Annotated[info.annotation, info])
+        if not info.is_required():
+            value = with_default(value, info.default)
+        yield info.alias or name, value
+
+
+def _typed(
+    base: Any, annotations: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> dict[str, Value]:
+    module = sys.modules.get(base.__module__)
+    values = {}
+    for name, hint in resolved(annotations, vars(module) if module else {}, base).items():
+        value = _field(hint)
+        values[name] = with_default(value, defaults[name]) if name in defaults else value
+    return values
+
+
+def _field(annotation: Any) -> Value:
+    found = read(annotation)
+    if isinstance(found, Record):
+        return Value({}, problem="a class within a class is no tensor")
+    if found.is_optional:
+        found = dataclasses.replace(found, tensor={**found.tensor, "optional": True})
+    return found
+
+
+def _not_required(base: Any) -> Iterator[str]:
+    for name, hint in base.__annotations__.items():
+        text = hint.__forward_arg__ if isinstance(hint, typing.ForwardRef) else str(hint)
+        if name not in base.__required_keys__ or "NotRequired[" in text:
+            yield name
+
+
+def with_default(value: Value, default: Any) -> Value:
+    """Returns the value of a parameter or field that has a default."""
+    tensor = {**value.tensor, "optional": True}
+    plain = json_form(default)
+    if plain is not None:
+        tensor["default"] = plain
+    return dataclasses.replace(value, tensor=tensor)
+
+
+def json_form(value: Any) -> Any:
+    """Returns a default as JSON has it; None if it has none."""
+    if isinstance(value, enum.Enum):
+        value = value.value
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        listed = [json_form(each) for each in value]
+        return None if None in listed or not listed else listed
+    return value if isinstance(value, str | int | float) else None
+
+
+def _many(record: Record) -> Record:
+    """Returns the form of a list of objects: each tensor has an element for each of them."""
+    fields = {}
+    for name, value in record.fields.items():
+        if value.rank != 0:
+            value = Value({}, problem="in a list of objects, a field has one value")
+        else:
+            keys = {k: v for k, v in value.tensor.items() if k not in ("default", "example")}
+            single = value.from_array
+            assert single is not None
+            value = dataclasses.replace(
+                value, tensor={**keys, "shape": [-1]}, rank=1, from_array=_each(single)
+            )
+        fields[name] = value
+    return dataclasses.replace(record, fields=fields, is_many=True)
+
+
+def _each(single: FromArray) -> FromArray:
+    return lambda array: [single(array[i : i + 1]) for i in range(len(array))]
+
+
+def resolved(
+    annotations: Mapping[str, Any], names: Mapping[str, Any], owner: Any = None
+) -> dict[str, Any]:
+    """Evaluates annotations that are text, one by one; one that cannot be stays text."""
+    hints: dict[str, Any] = {}
+    local = dict(vars(owner)) if owner is not None else {}
+    for name, annotation in annotations.items():
+        holder = types.SimpleNamespace(__annotations__={name: annotation})
+        try:
+            hints.update(typing.get_type_hints(holder, dict(names), local, include_extras=True))
+        except Exception:
+            hints[name] = annotation
+    return hints
+
+
+def _name(base: Any) -> str:
+    if base is np.ndarray:
+        return "np.ndarray"
+    if get_origin(base) is np.ndarray:
+        return f"NDArray[{', '.join(map(_name, get_args(get_args(base)[1])))}]"
+    text = base.__name__ if isinstance(base, type) and not get_args(base) else str(base)
+    return text.replace("typing.", "").replace("numpy.", "np.")
+
+
+def _problem(base: Any) -> str:
+    if base is None or base is type(None):
+        return "None is no tensor"
+    if isinstance(base, str | typing.ForwardRef):
+        return f'the annotation "{getattr(base, "__forward_arg__", base)}" cannot be evaluated'
+    return f"{_name(base)} is no tensor"

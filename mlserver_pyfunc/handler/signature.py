@@ -1,0 +1,237 @@
+"""Derives a function's contract from the signature of its handler.
+
+The tensors are mappings with the keys of a definition, as if function.yaml had them. So a worker
+can report them to the server, which reads them as it reads a definition.
+
+Needs only NumPy and the standard library.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, get_args, get_origin
+
+from mlserver_pyfunc.errors import BindError, describe
+from mlserver_pyfunc.protocol.contract import TensorSpec
+from mlserver_pyfunc.protocol.names import parameter_name
+
+from .annotations import Record, Value, read, read_result, resolved, with_default
+
+Tensors = list[dict[str, Any]]
+
+OUTPUT = "output"
+"""Name of the one output of a result that has no names."""
+
+_STREAMS = ("Iterator", "Generator", "AsyncIterator", "AsyncGenerator", "AsyncIterable")
+_LINE = "- {{name: {name}, datatype: FP32, shape: [-1]}}"
+_ARRAY = "Annotated[NDArray[np.float32], Tensor(-1, 4)]"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A handler's parameters and result, with what their annotations mean.
+
+    Attributes:
+        parameters: Parameters by name.
+        forms: What the annotated ones are, by name.
+        result: What the result is, or an item, if the handler streams; None if nothing tells.
+        doc: Docstring of the handler.
+    """
+
+    parameters: Mapping[str, inspect.Parameter]
+    forms: Mapping[str, Value | Record]
+    result: Value | Record | None
+    doc: str
+
+    @classmethod
+    def of(cls, function: Callable[..., Any]) -> Signature:
+        """Reads the signature of a handler."""
+        try:
+            signature = inspect.signature(function)
+        except (TypeError, ValueError):
+            # Some functions written in C, such as `max`, have no signature.
+            only = inspect.Parameter("input", inspect.Parameter.POSITIONAL_ONLY)
+            signature = inspect.Signature([only])
+        inner = _innermost(function)
+        given = {name: each.annotation for name, each in signature.parameters.items()}
+        given["return"] = signature.return_annotation
+        annotated = {name: each for name, each in given.items() if each is not inspect._empty}
+        hints = resolved(annotated, getattr(inner, "__globals__", {}))
+        result = hints.pop("return", inspect._empty)
+        return cls(
+            signature.parameters,
+            {name: _form(hint) for name, hint in hints.items()},
+            _result(result, inspect.isgeneratorfunction(inner)),
+            inspect.getdoc(inner) or "",
+        )
+
+
+@dataclass
+class Derived:
+    """The tensors that a handler's signature adds to its definition, and their descriptions.
+
+    Attributes:
+        inputs: Inputs that the definition does not declare, with the keys of a definition.
+        outputs: Outputs, likewise.
+        doc: Docstring of the handler, which may describe them.
+        docs: Docstrings of the classes whose fields they are.
+    """
+
+    inputs: Tensors = field(default_factory=list)
+    outputs: Tensors = field(default_factory=list)
+    doc: str = ""
+    docs: list[str] = field(default_factory=list)
+
+    @property
+    def specs(self) -> tuple[list[TensorSpec], list[TensorSpec]]:
+        """The inputs and the outputs, as a contract checks them."""
+        return [*map(TensorSpec.of, self.inputs)], [*map(TensorSpec.of, self.outputs)]
+
+
+def derive(
+    signature: Signature,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    written: Collection[str],
+    reserved: Collection[str],
+) -> Derived:
+    """Derives the tensors that a definition leaves out.
+
+    `written` names the lists that the definition has, `inputs` or `outputs`. A list that it has
+    is completed only if it names some of the tensors and lacks others that have to be there.
+
+    Raises:
+        BindError: Something cannot be derived; the message shows what to write.
+    """
+    derived = Derived(doc=signature.doc)
+    if "inputs" not in written or _lacks_inputs(signature, inputs, reserved):
+        derived.inputs = _inputs(signature, inputs, reserved, derived.docs)
+    names = {spec.name for spec in outputs}
+    if "outputs" not in written:
+        derived.outputs = _outputs(signature, derived.docs)
+    elif isinstance(record := signature.result, Record) and names < set(record.fields):
+        fields = {name: value for name, value in record.fields.items() if name not in names}
+        derived.outputs = [_named(n, value) for n, value in fields.items() if not value.problem]
+    for kind, tensors in (("input", derived.inputs), ("output", derived.outputs)):
+        listed = [tensor["name"] for tensor in tensors]
+        if twice := {name for name in listed if listed.count(name) > 1}:
+            raise BindError(f'two {kind}s of the handler are called "{twice.pop()}", rename one')
+    return derived
+
+
+def _lacks_inputs(
+    signature: Signature, inputs: Sequence[TensorSpec], reserved: Collection[str]
+) -> bool:
+    """Returns whether declared inputs leave a parameter without a value that it could have."""
+    taken = {parameter_name(spec.name) for spec in inputs}
+    required = [
+        name
+        for name, parameter in _named_parameters(signature)
+        if name not in taken | set(reserved) and parameter.default is parameter.empty
+    ]
+    if len(inputs) == len(required) == 1 and taken.isdisjoint(signature.parameters):
+        return False  # The one parameter takes the one input, whatever their names.
+    forms = [signature.forms.get(name) for name in required]
+    values = [form for form in forms if isinstance(form, Value) and not form.problem]
+    return bool(inputs) and len(values) == len(required) > 0
+
+
+def _inputs(
+    signature: Signature,
+    declared: Sequence[TensorSpec],
+    reserved: Collection[str],
+    docs: list[str],
+) -> Tensors:
+    taken = {parameter_name(spec.name) for spec in declared}
+    found: Tensors = []
+    for name, parameter in _named_parameters(signature):
+        form = signature.forms.get(name)
+        has_default = parameter.default is not parameter.empty
+        if name in taken or (form is None and (has_default or name in reserved)):
+            continue
+        if isinstance(form, Record):
+            for key, value in form.fields.items():
+                if value.problem:
+                    raise BindError(_cannot(f'field "{key}" of "{name}"', value.problem, name))
+                if key not in taken:
+                    found.append(_named(key, value))
+            docs.append(form.doc)
+        elif form is None or form.problem:
+            if has_default or name in reserved:
+                continue
+            problem = form.problem if form else "it has no annotation"
+            raise BindError(_cannot(f'handler parameter "{name}"', problem, name))
+        else:
+            form = with_default(form, parameter.default) if has_default else form
+            found.append(_named(name, form))
+    return found
+
+
+def _outputs(signature: Signature, docs: list[str]) -> Tensors:
+    result = signature.result
+    if result is None:
+        raise BindError(_cannot_answer("it has no annotation"))
+    if isinstance(result, Value):
+        if result.problem:
+            raise BindError(_cannot_answer(result.problem))
+        return [_named(OUTPUT, result)]
+    for name, value in result.fields.items():
+        if value.problem:
+            raise BindError(_cannot_answer(f'of "{name}", {value.problem}'))
+    docs.append(result.doc)
+    return [_named(name, value) for name, value in result.fields.items()]
+
+
+def _named(name: str, value: Value) -> dict[str, Any]:
+    keys = dict(value.tensor)
+    if value.is_optional:
+        keys["optional"] = True
+    return {"name": name, **keys}
+
+
+def _named_parameters(signature: Signature) -> Iterator[tuple[str, inspect.Parameter]]:
+    for name, parameter in signature.parameters.items():
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            yield name, parameter
+
+
+def _cannot(what: str, problem: str, name: str) -> str:
+    return (
+        f"{what}: {problem}; write its type, such as {name}: float or {name}: {_ARRAY}, "
+        f"or add to the definition's inputs {_LINE.format(name=name)}"
+    )
+
+
+def _cannot_answer(problem: str) -> str:
+    return (
+        f"the result of the handler: {problem}; write its type, such as -> float or -> {_ARRAY}, "
+        f"or add to the definition's outputs {_LINE.format(name=OUTPUT)}"
+    )
+
+
+def _form(hint: Any, reader: Callable[[Any], Value | Record] = read) -> Value | Record:
+    try:
+        return reader(hint)
+    except Exception as error:  # A class may define any attribute that is looked at.
+        return Value({}, problem=describe(error))
+
+
+def _result(hint: Any, is_generator: bool) -> Value | Record | None:
+    if hint is inspect.Signature.empty:
+        return None
+    streams = (*_STREAMS, "Iterable") if is_generator else _STREAMS
+    if getattr(get_origin(hint), "__name__", "") in streams and (arguments := get_args(hint)):
+        hint = arguments[0]
+    return _form(hint, read_result)
+
+
+def _innermost(function: Any) -> Any:
+    """Returns the function whose module evaluates the annotations."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if not inspect.isroutine(function) and callable(function):
+        function = type(function).__call__
+    return inspect.unwrap(getattr(function, "__func__", function))

@@ -1,0 +1,78 @@
+"""Serves handlers in the manner of other frameworks as they are: in process and isolated."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mlserver_pyfunc.definition import FunctionDefinition, TensorDefinition
+from mlserver_pyfunc.definition.folder import FunctionFolder
+from mlserver_pyfunc.definition.locate import Located
+from mlserver_pyfunc.errors import LoadError
+from mlserver_pyfunc.protocol.request import InferenceRequest
+from mlserver_pyfunc.serving.local import LocalFunction, arrays_of
+
+from .forty import FORTY, IMAGE, Case
+
+
+def picture() -> bytes:
+    encoded = io.BytesIO()
+    Image.new("RGB", (3, 2), "red").save(encoded, "PNG")
+    return encoded.getvalue()
+
+
+def folder_of(case: Case, folder: Path, **serving: Any) -> FunctionFolder:
+    definition = FunctionDefinition.model_validate(
+        {"source": {"code": case.code, "handler": case.handler}, "serving": serving}
+    )
+    return FunctionFolder(Located(definition, folder, "here"), case.name, None, None)
+
+
+def written(tensors: list[TensorDefinition]) -> str:
+    return ", ".join(
+        f"{tensor.name}{'?' if tensor.optional else ''} {tensor.datatype} {tensor.shape_text}"
+        for tensor in tensors
+    )
+
+
+def plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return [plain(each) for each in value.tolist()]
+    return value.decode() if isinstance(value, bytes) and value != picture() else value
+
+
+def real(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: [picture()] if value == [IMAGE] else value for name, value in values.items()}
+
+
+def check(case: Case, folder: FunctionFolder) -> None:
+    with LocalFunction(folder) as function:
+        definition = function.definition
+        assert written(definition.inputs) == case.inputs
+        assert written(definition.outputs) == case.outputs
+        request = InferenceRequest.from_values(
+            function.contract, real(case.given), parameters=case.parameters
+        )
+        answer = next(iter(function.infer_stream(request)))
+        assert {n: plain(a) for n, a in arrays_of(answer).items()} == real(case.answer)
+
+
+@pytest.mark.parametrize("case", [c for c in FORTY if not c.reason], ids=lambda c: c.name)
+def test_a_handler_of_another_framework_is_served(case: Case, tmp_path: Path) -> None:
+    check(case, folder_of(case, tmp_path))
+
+
+@pytest.mark.parametrize("case", [c for c in FORTY if c.reason], ids=lambda c: c.name)
+def test_what_cannot_be_derived_fails_with_what_to_write(case: Case, tmp_path: Path) -> None:
+    with pytest.raises(LoadError, match="write its type, such as"):
+        LocalFunction(folder_of(case, tmp_path))
+
+
+def test_at_least_36_of_the_40_are_served() -> None:
+    assert len(FORTY) == 40
+    assert sum(not case.reason for case in FORTY) >= 36
