@@ -20,7 +20,7 @@ FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
 _PACKAGES = {
     "PIL", "annotated_types", "collections", "dataclasses", "datetime", "enum", "jaxtyping",
-    "mlserver_pyfunc", "numpy", "pydantic", "torch", "typing", "typing_extensions",
+    "mlserver_pyfunc", "numpy", "pathlib", "pydantic", "torch", "typing", "typing_extensions",
 }  # fmt: skip
 _CALLS = {
     "Doc", "Field", "Ge", "Gt", "Interval", "Le", "Len", "Lt", "MaxLen", "MinLen", "NamedTuple",
@@ -111,7 +111,7 @@ def _default(value: ast.expr, evaluate: Callable[[ast.expr], Any]) -> Any:
 
 def _names(module: ast.Module) -> dict[str, Any]:
     """Returns what the names of a module mean, as far as it can be told."""
-    names: dict[str, Any] = {"__builtins__": _BUILTINS, "__name__": __name__}
+    names: dict[str, Any] = {"__builtins__": _BUILTINS, "__name__": "static"}
     for statement in module.body:
         try:
             if isinstance(statement, ast.Import | ast.ImportFrom):

@@ -127,8 +127,8 @@ def test_the_corpus_is_of_forty_and_more_and_knows_every_static_rule():
 
 
 def test_the_examples_have_no_findings():
-    for definition in EXAMPLES.rglob("function.yaml"):
-        assert validate(definition.parent) == [], definition
+    for file in EXAMPLES.rglob("function.yaml"):
+        assert validate(file.parent) == [], file
 
 
 def test_a_remote_source_is_said_not_to_be_checked(tmp_path):
