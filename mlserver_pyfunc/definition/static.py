@@ -170,7 +170,7 @@ def _evaluated(node: ast.expr, names: dict[str, Any]) -> Any:
 
 def _run(code: ast.Module | ast.Expression, mode: str, names: dict[str, Any]) -> Any:
     try:
-        return eval(compile(code, "<annotation>", mode), names)
+        return eval(compile(code, "<annotation>", mode, dont_inherit=True), names)
     except Exception as error:
         raise UnknownError(f"{type(error).__name__}: {error}") from None
 
