@@ -82,9 +82,7 @@ def from_value(value: Any) -> Array:
     Raises:
         TensorError: An element is neither, or is text that UTF-8 cannot encode.
     """
-    if isinstance(value, bytes | str):
-        return object_array(encode_elements([value])).reshape(())
-    array = value if isinstance(value, np.ndarray) else _as_objects(value)
+    array = _as_objects(value)
     elements = array.ravel().tolist()
     if not {bytes, str}.issuperset(map(type, elements)):
         for index, element in enumerate(elements):

@@ -15,7 +15,14 @@ from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_array_equal
 
 from mlserver_pyfunc.protocol import bytes_tensors, casting, tensors
-from mlserver_pyfunc.protocol.tensors import DATATYPES, Array, Datatype, RawTensor, TensorError
+from mlserver_pyfunc.protocol.tensors import (
+    DATATYPES,
+    Array,
+    Datatype,
+    JsonNumbers,
+    RawTensor,
+    TensorError,
+)
 
 NUMBERS = [name for name in DATATYPES if name != "BYTES"]
 INTEGERS = [name for name in NUMBERS if "INT" in name]
@@ -294,6 +301,21 @@ def test_raw_bools_other_than_0_and_1_are_true() -> None:
     array = _from_raw(DATATYPES["BOOL"], b"\x00\x01\x02\xff", [4])
     assert array.tolist() == [False, True, True, True]
     assert array.view(np.uint8).tolist() == [0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("data", [b"\x02", b"\x00\x02", b"\x01\x02", b"\x02\x02\x02"])
+def test_a_raw_bool_of_2_is_a_true_of_1(data: bytes) -> None:
+    array = _from_raw(DATATYPES["BOOL"], data, [len(data)])
+    assert array.view(np.uint8).tolist() == [min(byte, 1) for byte in data]
+    assert not array.flags.writeable
+
+
+@pytest.mark.parametrize("name", ["FP16", "FP32"])
+@pytest.mark.parametrize("beyond", [1e39, -1e39])
+def test_parsed_numbers_too_large_for_their_float_are_an_error(name: str, beyond: float) -> None:
+    numbers = JsonNumbers(np.array([1.0, beyond]))
+    message = _error(tensors.from_other, DATATYPES[name], numbers, [2])
+    assert message.endswith(f"got {beyond} at index 1")
 
 
 @pytest.mark.parametrize("name", NUMBERS)
