@@ -15,10 +15,10 @@ installed := $(VENV)/.installed-$(version)
 extras := .[dev,examples,remote]
 quiet := --quiet --disable-pip-version-check
 install = if uv --version >/dev/null 2>&1; then uv=uv; \
-	else $(bin)/python -m pip install $(quiet) uv && uv=$(bin)/uv; fi && \
+	else $(bin)/python -m pip install $(quiet) 'uv>=0.5,<1' && uv=$(bin)/uv; fi && \
 	$$uv pip install --quiet --python $(bin)/python -e '$(extras)'
 
-.PHONY: setup demo test test-rest test-all lint bench docs clean
+.PHONY: setup demo test test-rest test-all lint audit bench docs clean
 
 setup: $(installed)
 
@@ -57,6 +57,9 @@ lint: setup
 	$(bin)/ruff format --check .
 	$(bin)/mypy
 	$(bin)/lint-imports --no-cache
+
+audit: setup
+	$(bin)/python .ci/audit.py
 
 bench: setup
 	$(bin)/python -m benchmarks $(ARGS)

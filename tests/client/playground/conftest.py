@@ -50,7 +50,7 @@ def axe():
     script = Path(os.environ.get("AXE_CORE") or ARTIFACTS / "npm/node_modules/axe-core/axe.min.js")
     if not script.is_file():
         require("axe-core")
-        command = ["npm", "install", "--silent", "--prefix", ARTIFACTS / "npm", "axe-core@4"]
+        command = ["npm", "install", "--silent", "--prefix", ARTIFACTS / "npm", "axe-core@4.11.0"]
         subprocess.run(command, check=True)
     return script.read_text()
 
