@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import sys
 
 from .plants import PLANTS
@@ -20,6 +21,8 @@ def main() -> None:
     arguments = parser.parse_args()
     seed = random.SystemRandom().randrange(10**6) if arguments.seed is None else arguments.seed
     print(f"seed {seed}", flush=True)
+    # The server must not outlive a run that is stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     report = Run(seed, arguments.seconds, arguments.plant).run()
     print(report)
     if report.defects:

@@ -132,10 +132,11 @@ def draw_burst(chance: random.Random, numbers: Iterator[int]) -> list[Call]:
     ]
 
 
-def plain(chance: random.Random, number: int, model: str, route: str) -> Call:
-    """Draws a call of a few rows that asks for nothing special, and whose client stays."""
+def plain(chance: random.Random, number: int, model: str, route: str, deed: int = 0) -> Call:
+    """Draws a call of a few rows whose client stays."""
     x = np.zeros((3, COLUMNS), dtype=np.float32)
     x[:, 0] = number
+    x[0, 1] = deed
     x[:, 3] = [chance.randrange(2**20) for _ in x]
     return Call(number, model, route, x, None, 0)
 

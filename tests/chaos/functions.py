@@ -15,12 +15,15 @@ from typing import Any
 from tests.hosts.mlserver.models import tensor, write_model
 
 COLUMNS = 4
-SLEEP, RAISE, REFUSE, EXIT, ABORT, SPAWN, BREAK, PRINT, HANG, KEEP = range(1, 11)
+SLEEP, RAISE, REFUSE, EXIT, ABORT, SPAWN, BREAK, PRINT, HANG, KEEP, COLLECT = range(1, 12)
 """Deeds. HANG sleeps past the time limit, SPAWN starts a process that outlives the call, BREAK
-breaks the contract, KEEP keeps the input and looks at it in a later call."""
+breaks the contract, KEEP keeps the input and looks at it in a later call, COLLECT frees what nobody
+holds."""
 
 CODE = '''
 import asyncio
+import ctypes
+import gc
 import os
 import subprocess
 import sys
@@ -61,6 +64,9 @@ def act(context, x, words):
         subprocess.Popen(command, env={"PATH": os.environ["PATH"]}, start_new_session=True)
     if deed == 8:
         print(f"one of many lines {number}")
+    if deed == 11:
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
     if deed == 10:
         for kept, copy in context.kept:
             if not np.array_equal(kept, copy):

@@ -22,7 +22,7 @@ from tests.hosts.mlserver.process import ServerProcess, serving
 from .calls import FIRST_TOO_LARGE, ROUTES, Call, Outcome, draw, draw_burst, judge, plain
 from .clients import HANG_SECONDS, Client
 from .faults import Faults
-from .functions import SUBJECTS, WORKERS, write
+from .functions import COLLECT, SUBJECTS, WORKERS, write
 from .usage import MARK, Usage, log_defects, measure, none_left
 
 CLIENTS = 8
@@ -51,6 +51,7 @@ class Report:
         calls: How many calls ended how.
         faults: How often each fault was done.
         rests: What the server held in each rest.
+        untrimmed: Resident memory of the server in MB, with what it keeps for later.
         kinds: How many defects of each kind there are.
         defects: What is wrong, as far as it is shown.
     """
@@ -59,6 +60,7 @@ class Report:
     calls: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     rests: list[Usage] = field(default_factory=list)
+    untrimmed: list[int] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
     defects: list[str] = field(default_factory=list)
 
@@ -74,6 +76,7 @@ class Report:
                 f"seed {self.seed}: {sum(self.calls.values())} calls: {_listed(self.calls)}",
                 f"faults: {_listed(self.faults)}",
                 *(f"rest {number}: {usage}" for number, usage in enumerate(self.rests)),
+                f"server_mb before what nobody holds was freed: {self.untrimmed}",
                 *self.defects,
                 f"defects: {_listed(self.kinds)}" if self.kinds else "nothing wrong, nothing left",
             ]
@@ -204,7 +207,9 @@ class Run:
             client.post("/v2/repository/models/churn/load")
         # What is planted does not go away.
         deadline = time.monotonic() + (10 if self._plant else REST_SECONDS)
+        peak = measure(server.pid, self._temporary, self._sleep).server_mb
         while True:
+            self._collect(server)
             usage = measure(server.pid, self._temporary, self._sleep)
             problems = self._problems(server, usage)
             if not problems:
@@ -215,6 +220,7 @@ class Run:
                 break
             time.sleep(0.5)
         self.report.rests.append(usage)
+        self.report.untrimmed.append(round(peak))
 
     def _calm(self, server: ServerProcess, chance: random.Random) -> None:
         """Calls each function by each route, one call at a time: all answers must be right."""
@@ -225,6 +231,13 @@ class Run:
             self.report.calls[f"calm {word}"] += 1
             if word != "right":
                 self.report.add("calm", wrong or f"{call}: {word}")
+        client.close()
+
+    def _collect(self, server: ServerProcess) -> None:
+        """Frees what nobody holds: what Python and the C library keep for later is no leak."""
+        client = Client(server.rest_address, server.grpc_address)
+        call = plain(random.Random(0), next(self._numbers), "here", "JSON", COLLECT)
+        client.send(call)
         client.close()
 
     def _problems(self, server: ServerProcess, usage: Usage) -> list[str]:

@@ -28,7 +28,7 @@ class Usage:
         threads: Number of threads of the server.
         descriptors: Number of file descriptors of the server.
         mappings: Number of shared memories that the server maps.
-        server_mb: Resident memory of the server in MB.
+        server_mb: Resident memory of the server in MB, after what nobody holds was freed.
         workers_mb: Resident memory of all workers in MB.
         shm: Number of files in /dev/shm that the server or a worker maps.
         files: Number of files in the server's folder for temporary files.
