@@ -110,13 +110,15 @@ class Executor:
             while True:
                 item = asyncio.ensure_future(bridge.next())
                 waited: set[asyncio.Future[Any]] = {item, job.future}
-                await asyncio.wait(
-                    waited, timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED
-                )
+                try:
+                    await asyncio.wait(
+                        waited, timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED
+                    )
+                finally:
+                    item.cancel()  # also if the client leaves meanwhile
                 if item.done():
                     yield Outcome(item.result())
                     continue
-                item.cancel()
                 if not job.future.done():
                     self._expire(job)
                 job.future.result()

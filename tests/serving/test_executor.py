@@ -412,6 +412,25 @@ async def test_an_item_is_made_only_when_it_is_asked_for(kind: str, make: Any) -
     await stream.aclose()
 
 
+async def test_a_client_that_leaves_while_it_waits_for_an_item_leaves_no_task(make: Any) -> None:
+    go_on = threading.Event()
+
+    def wait() -> Iterator[int]:
+        go_on.wait()
+        yield 1
+
+    before = asyncio.all_tasks()
+    stream = make().stream(wait)
+    reader = asyncio.ensure_future(stream.__anext__())
+    await asyncio.sleep(0.05)
+    reader.cancel()
+    await asyncio.wait({reader})
+    try:
+        await _until(lambda: asyncio.all_tasks() == before, "a task waits for ever", 5)
+    finally:
+        go_on.set()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_stream_that_is_left_is_closed_and_frees_its_slot(kind: str, make: Any) -> None:
     executor, closed = make(max_queue=0), []
