@@ -108,8 +108,6 @@ def source_uri(data: bytes) -> None:
     """The URI of a source; and a password, with the URI behind it."""
     text = data.decode("utf-8", "surrogateescape")
     _check_form(text)
-    shown = uri.redacted(text)
-    assert uri.redacted(shown) == shown, f"{shown!r} has something to redact"
     plain, user = uri.split_user(text)
     assert len(plain) + len(user) in (len(text), len(text) - 1)
     with contextlib.suppress(SourceError):

@@ -191,9 +191,13 @@ def _inflated(body: memoryview, window: int) -> Iterator[bytes]:
     start = 0
     while start < len(body):
         if stream.eof:
-            # More gzip members may follow, and zeros as padding.
-            if window < 16 or not any(body[start : start + _CHUNK_BYTES]):
+            if window < 16:
                 return
+            # More gzip members may follow, after zeros as padding.
+            piece = bytes(body[start : start + _CHUNK_BYTES])
+            if not piece[0]:
+                start += len(piece) - len(piece.lstrip(b"\0"))
+                continue
             stream = zlib.decompressobj(window)
         rest = bytes(body[start : start + _CHUNK_BYTES])
         start += len(rest)

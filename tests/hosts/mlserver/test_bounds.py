@@ -157,6 +157,8 @@ def test_inflates_members_and_padding_as_gzip_does(size: int) -> None:
         gzip.compress(body, 0),
         gzip.compress(body) + gzip.compress(b"more"),
         gzip.compress(body) + bytes(100),
+        gzip.compress(body) + bytes(100) + gzip.compress(b"more"),
+        gzip.compress(body) + bytes(200_000) + gzip.compress(b"more"),
     ):
         assert rest_bounds.inflate(compressed, "gzip") == gzip.decompress(compressed)
 
