@@ -7,7 +7,6 @@ the same shapes but for the rows, and the same parameters. `batch.py` joins and 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Hashable, Sequence
 from contextlib import suppress
@@ -148,7 +147,7 @@ class Batcher:
         """
         if len(self._tasks) >= self._slots:
             return False
-        if time.monotonic() - self._last_sent > _LIGHT_LOAD * self._max_delay:
+        if self._loop.time() - self._last_sent > _LIGHT_LOAD * self._max_delay:
             self._expected = 1
         return len(group.members) >= self._expected
 
@@ -177,7 +176,7 @@ class Batcher:
         members, group.members = group.members, []
         self._waiting -= len(members)
         self._expected = len(members)
-        self._last_sent = time.monotonic()
+        self._last_sent = self._loop.time()
         for member in members:
             member.wait.end()
         members = [member for member in members if member.found_slot or self._can_end(member)]
