@@ -95,7 +95,7 @@ def run(
     return code == pytest.ExitCode.OK
 
 
-@dataclass
+@dataclass(eq=False)
 class _Runner:
     """A pytest plugin that runs mutants instead of the collected tests."""
 
