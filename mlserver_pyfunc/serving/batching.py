@@ -103,10 +103,9 @@ class Batcher:
             await asyncio.wait_for(self._drain(), limits.UNLOAD_SECONDS)
 
     async def _drain(self) -> None:
-        while self._tasks or self._waiting:
-            self._send_waiting()
-            if self._tasks:
-                await asyncio.wait(self._tasks)
+        self._send_waiting()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     def _join(self, member: _Member) -> _Group:
         key = self._key(member.call)

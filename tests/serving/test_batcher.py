@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from functools import wraps
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,7 +26,7 @@ from mlserver_pyfunc.serving import limits
 from mlserver_pyfunc.serving.batching import Batcher
 from mlserver_pyfunc.serving.runner import Answer, HandlerInfo
 
-from .virtual_time import run, turn
+from .virtual_time import in_virtual_time, run, turn
 
 Y = TensorSpec("y", DATATYPES["FP32"], (-1,))
 
@@ -111,17 +110,6 @@ class Subject:
     async def until_running(self) -> None:
         while not self.running:
             await asyncio.sleep(0.125)
-
-
-Test = Callable[..., Coroutine[Any, Any, None]]
-
-
-def in_virtual_time(test: Test) -> Callable[..., None]:
-    @wraps(test)
-    def synchronous(*args: Any, **kwargs: Any) -> None:
-        run(test(*args, **kwargs))
-
-    return synchronous
 
 
 @in_virtual_time
@@ -211,12 +199,12 @@ async def test_as_many_requests_as_came_before_are_waited_for_but_not_for_long()
     await asyncio.gather(*calls)
 
 
-@pytest.mark.parametrize(("pause", "waits"), [(10, 1), (10.125, 0)])
+@pytest.mark.parametrize(("pause", "waits"), [(20, 2), (20.125, 0)])
 def test_after_ten_delays_without_a_request_the_next_one_does_not_wait(
     pause: float, waits: float
 ) -> None:
     async def test() -> None:
-        it = Subject(delay=1)
+        it = Subject(delay=2)
         calls = [it.send(0)]
         await turn()
         calls += [it.send(1), it.send(2)]
@@ -458,6 +446,8 @@ async def test_a_member_that_leaves_makes_room_in_its_group_and_in_the_queue() -
     assert it.waiting == 1
     calls.append(it.send(4))
     await turn()
+    with pytest.raises(OverloadedError):
+        await it.send(5)
     for rows in ([0], [2, 3], [4]):
         assert it.rows == [rows]
         await it.end()
@@ -546,3 +536,74 @@ async def test_a_close_ends_after_some_time_even_if_calls_do_not() -> None:
     assert it.seconds == limits.UNLOAD_SECONDS
     await it.end()
     assert await call == [0]
+
+
+@in_virtual_time
+async def test_a_full_batch_does_not_wait_for_the_requests_that_came_before() -> None:
+    it = Subject(max_size=4, delay=1)
+    calls = [it.send(0)]
+    await turn()
+    calls += [it.send(n) for n in (1, 2, 3)]
+    await turn()
+    await it.end()
+    await it.end()
+    calls += [it.send(4, 5), it.send(6, 7)]
+    await turn()
+    assert (it.rows, it.seconds) == ([[4, 5, 6, 7]], 0)
+    await it.end()
+    await asyncio.gather(*calls)
+
+
+@in_virtual_time
+async def test_a_full_group_that_is_left_is_forgotten() -> None:
+    it = Subject(max_size=4, delay=1)
+    calls = [it.send(0)]
+    await turn()
+    calls += [it.send(1), it.send(2)]
+    await turn()
+    await it.end()
+    gone = it.send(*range(9))
+    await turn()
+    gone.cancel()
+    await turn()
+    await it.end()
+    assert it.batches == [(1, 1), (2, 2)]
+    calls.append(it.send(3))
+    await it.until_running()
+    assert it.seconds == 1, "two came together before"
+    await it.end()
+    await asyncio.gather(*calls)
+
+
+@in_virtual_time
+async def test_a_request_is_freed_with_its_answer() -> None:
+    it = Subject()
+    call = it.send(1)
+    await turn()
+    request = weakref.ref(it.running[0][0])
+    await it.end()
+    assert await call == [2]
+    del call
+    assert request() is None
+
+
+@in_virtual_time
+async def test_the_delay_of_a_group_ends_with_it() -> None:
+    it = Subject(delay=1)
+    calls = [it.send(0)]
+    await turn()
+    calls += [it.send(1), it.send(2)]
+    await turn()
+    await it.end()
+    await it.end()
+    calls.append(it.send(3))
+    await asyncio.sleep(0.5)
+    calls.append(it.send(4))
+    await turn()
+    assert it.rows == [[3, 4]]
+    await it.end()
+    calls.append(it.send(5))
+    await it.until_running()
+    assert it.seconds == 1.5
+    await it.end()
+    await asyncio.gather(*calls)

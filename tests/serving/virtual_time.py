@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from functools import wraps
 from typing import Any
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         super().__init__()
-        self._now = 1000.0
+        self._now = 1.0
         select = self._selector.select  # type: ignore[attr-defined]
 
         def pass_time(timeout: float | None) -> Any:
@@ -36,6 +37,14 @@ def run(test: Coroutine[Any, Any, None]) -> None:
     finally:
         loop.close()
     assert not errors, errors
+
+
+def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    @wraps(test)
+    def synchronous(*args: Any, **kwargs: Any) -> None:
+        run(test(*args, **kwargs))
+
+    return synchronous
 
 
 async def turn() -> None:
