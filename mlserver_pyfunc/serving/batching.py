@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from mlserver_pyfunc.definition import BatchDefinition, ServingDefinition
-from mlserver_pyfunc.errors import HandlerError, InferenceError, RequestError, ResponseError
+from mlserver_pyfunc.errors import HandlerError, InferenceError, ResponseError
 from mlserver_pyfunc.handler.call import InferenceCall
 
 from . import batch, limits
@@ -200,13 +200,9 @@ class Batcher:
                         await self._answer([member])
                 return
             parts = batch.split(answer, sizes, self._model_name)
-        except RequestError as error:
+        except BaseException as error:
             for member in members:
                 _fail(member, error)
-        except BaseException:
-            for member in members:
-                member.future.cancel()
-            raise
         else:
             for member, part in zip(members, parts, strict=True):
                 if not member.future.done():
@@ -244,6 +240,6 @@ class Batcher:
         _fail(member, self._limit.passed())
 
 
-def _fail(member: _Member, error: RequestError) -> None:
+def _fail(member: _Member, error: BaseException) -> None:
     if not member.future.done():
         member.future.set_exception(error)

@@ -389,8 +389,9 @@ async def test_members_that_left_or_are_too_late_do_not_run_again() -> None:
         await calls[1]
 
 
+@pytest.mark.parametrize("error", [ContractError("broken"), MemoryError("broken")])
 @pytest.mark.parametrize("members", [1, 2])
-def test_any_other_error_is_that_of_all_members(members: int) -> None:
+def test_any_other_error_is_that_of_all_members(members: int, error: Exception) -> None:
     async def test() -> None:
         it = Subject()
         first = it.send(0)
@@ -398,9 +399,9 @@ def test_any_other_error_is_that_of_all_members(members: int) -> None:
         calls = [it.send(n) for n in range(members)]
         await turn()
         await it.end()
-        await it.end(ContractError("broken"))
+        await it.end(error)
         for call in calls:
-            with pytest.raises(ContractError, match="broken"):
+            with pytest.raises(type(error), match="broken"):
                 await call
         assert (await first, it.running) == ([0], [])
 
@@ -606,4 +607,35 @@ async def test_the_delay_of_a_group_ends_with_it() -> None:
     await it.until_running()
     assert it.seconds == 1.5
     await it.end()
+    await asyncio.gather(*calls)
+
+
+@in_virtual_time
+async def test_a_member_that_left_keeps_no_error_from_the_others() -> None:
+    it = Subject()
+    calls = [it.send(0)]
+    await turn()
+    calls += [it.send(1), it.send(2), it.send(3)]
+    await turn()
+    await it.end()
+    calls[2].cancel()
+    await it.end(ContractError("broken"))
+    found = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(each) for each in found[1:]] == [
+        ContractError, asyncio.CancelledError, ContractError,
+    ]  # fmt: skip
+
+
+@in_virtual_time
+async def test_requests_of_other_tensors_are_not_joined() -> None:
+    it = Subject()
+    calls = [it.send(0)]
+    await turn()
+    calls += [it.send(1), it.send(2, z=[7]), it.send(3, z=[[1, 2]]), it.send(4), it.send(5, z=[8])]
+    joined = []
+    for _ in range(4):
+        await turn()
+        joined += it.rows
+        await it.end()
+    assert joined == [[0], [1, 4], [2, 5], [3]]
     await asyncio.gather(*calls)

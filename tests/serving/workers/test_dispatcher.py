@@ -93,6 +93,7 @@ class Subject:
         serving = ServingDefinition(workers=max(workers, 1), **{"timeout": 10, **more})
         contract = Contract("iris", [X], [])
         self.dispatcher = Dispatcher(contract, serving, self)  # type: ignore[arg-type]
+        assert self.dispatcher.handler_info == HandlerInfo()
         self.dispatcher.handler_info = HandlerInfo(kind, frozenset(fields))
         self.workers = [Worker(self, index) for index in range(workers)]
         for worker in self.workers:
@@ -590,8 +591,9 @@ async def test_a_call_that_nobody_waits_for_is_ended_if_it_can_be(
     await asyncio.sleep(20)
     assert worker.killed[0][2] == killed
     worker.end(1)
+    sent = list(worker.sent)
     it.dispatcher.leave(call)
-    assert it.dispatcher.active.count == 0
+    assert (worker.sent, it.dispatcher.active.count) == (sent, 0)
 
 
 @pytest.mark.parametrize("kind", ["generator", "async generator"])
@@ -706,3 +708,16 @@ async def test_a_closed_dispatcher_refuses_calls_that_wait_and_those_of_workers_
     die(it)
     assert str(error_of(calls[0])) == 'model "iris" is not loaded'
     assert (it.waiting, it.dispatcher.active.count) == (0, 0)
+
+
+@in_virtual_time
+async def test_calls_that_wait_go_to_a_worker_that_is_added() -> None:
+    it = Subject(0, concurrency=2)
+    it.submit(3)
+    worker: Any = Worker(it, 0)
+    it.dispatcher.add(worker)
+    assert (worker.numbers, it.waiting, it.up) == ([1, 2], 1, 1)
+    it.dispatcher.remove(worker)
+    it.dispatcher.remove(worker)
+    worker.end(1)
+    assert (worker.numbers, it.up) == ([2], 0)
