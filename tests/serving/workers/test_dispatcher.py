@@ -434,6 +434,9 @@ async def test_a_call_that_waits_for_its_limit_leaves_the_queue() -> None:
     await turn()
     assert [type(error_of(call)) for call in calls] == [TimeLimitError] * 2
     assert (it.waiting, it.dispatcher.active.count) == (0, 0)
+    worker: Any = Worker(it, 0)
+    it.dispatcher.add(worker)
+    assert worker.sent == []
 
 
 @in_virtual_time
@@ -721,3 +724,78 @@ async def test_calls_that_wait_go_to_a_worker_that_is_added() -> None:
     it.dispatcher.remove(worker)
     worker.end(1)
     assert (worker.numbers, it.up) == ([2], 0)
+
+
+@in_virtual_time
+async def test_a_call_whose_worker_died_expires_while_it_waits_for_another() -> None:
+    it = Subject(1, idempotent=True)
+    calls = it.submit(2)
+    die(it)
+    await asyncio.sleep(5)
+    it.dispatcher.leave(calls[1])
+    assert it.dispatcher.active.count == 1
+    await asyncio.sleep(5)
+    await turn()
+    assert isinstance(error_of(calls[0]), TimeLimitError)
+    assert (it.dispatcher.active.count, it.workers[0].killed) == (0, [])
+
+
+@in_virtual_time
+async def test_a_call_that_was_taken_back_expires_while_it_waits_for_another_worker() -> None:
+    it = Subject(2)
+    one, two = it.workers
+    it.make_brief()
+    calls = it.submit(5)
+    two.end(2, seconds=5e-5)
+    two.end(4, seconds=5e-5)
+    for worker in it.workers:
+        worker.logged_recently = True
+    one.tokens = 2
+    await asyncio.sleep(prefetch._CHECK_SECONDS)
+    assert (one.numbers, two.numbers) == ([1], [3])
+    it.dispatcher.leave(calls[4])
+    assert it.dispatcher.active.count == 2
+
+
+@in_virtual_time
+async def test_a_call_that_would_be_prefetched_is_refused_if_as_many_wait_as_may() -> None:
+    it = Subject(2, max_queue=2)
+    one, two = it.workers
+    it.make_brief()
+    two.taken_back = 1
+    it.submit(3)
+    two.taken_back = 0
+    it.submit()
+    assert (one.numbers, two.numbers) == ([1, 2, 3], [4])
+    with pytest.raises(OverloadedError):
+        it.submit()
+
+
+@in_virtual_time
+async def test_a_call_that_has_waited_a_moment_may_run_for_its_limit_too() -> None:
+    it = Subject(1)
+    it.submit(2)
+    await asyncio.sleep(0.5)
+    it.workers[0].end(1, seconds=0.5)
+    await asyncio.sleep(20)
+    assert it.workers[0].killed[0][2] == 10.5
+
+
+@in_virtual_time
+async def test_a_call_that_has_ended_does_not_expire() -> None:
+    it = Subject(1, kind="async")
+    it.submit()
+    it.workers[0].end(1)
+    await asyncio.sleep(20)
+    assert it.workers[0].sent == [("CALL", 1)]
+
+
+@in_virtual_time
+async def test_a_call_that_nobody_waits_for_counts_with_all_of_its_time() -> None:
+    it = Subject(1, kind="async")
+    [call] = it.submit()
+    await asyncio.sleep(5)
+    it.dispatcher.leave(call)
+    await asyncio.sleep(2)
+    it.workers[0].end(1)
+    assert it.dispatcher._limit.typical.seconds == 7
