@@ -88,14 +88,14 @@ def run(
             test executes the line.
 
     Returns:
-        Whether the tests could be collected, and pass without a mutant.
+        Whether the tests could be collected. Those that fail without a mutant are left out.
     """
     files = {str(root / path): path for path in paths}
     code = pytest.main([*_OPTIONS, *tests], plugins=[_Runner(files, mutants, on_result)])
     return code == pytest.ExitCode.OK
 
 
-@dataclass(eq=False)
+@dataclass
 class _Runner:
     """A pytest plugin that runs mutants instead of the collected tests."""
 
@@ -114,17 +114,17 @@ class _Runner:
         if session.testsfailed:
             raise session.Interrupted("tests could not be collected")
         runs = self._traced(session.items)
-        failed = [
-            item.nodeid for item, run in zip(session.items, runs, strict=True) if not run.passed
-        ]
-        if failed:
-            print("these tests fail without a mutant:", *failed)
-            session.testsfailed = len(failed)
-            return True
+        for item, run in zip(session.items, runs, strict=True):
+            if not run.passed:
+                print("left out, because it fails without a mutant:", item.nodeid)
         for mutant in self.mutants:
             first, last = mutant.lines
             lines = {(mutant.path, line) for line in range(first, last + 1)}
-            chosen = [index for index, run in enumerate(runs) if not lines.isdisjoint(run.lines)]
+            chosen = [
+                index
+                for index, run in enumerate(runs)
+                if run.passed and not lines.isdisjoint(run.lines)
+            ]
             chosen.sort(key=lambda index: runs[index].seconds)
             self.on_result(mutant, self._fate(mutant, session.items, chosen, runs))
         return True
