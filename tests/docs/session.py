@@ -43,12 +43,7 @@ def write_models(document: Path, repository: Path) -> list[str]:
     names = []
     sections = dict.fromkeys(block.section for block in blocks(document) if block.title)
     for section in sections:
-        here = [block for block in blocks(document) if block.section == section]
-        files = {block.title: block.text for block in here if block.title}
-        if served := re.search(r"mlserver-pyfunc serve (\w+\.py:(\w+))", str(here)):
-            settings = {**json.loads(SETTINGS), "name": served[2]}
-            settings["parameters"] = {"extra": {"function": served[1]}}
-            files["model-settings.json"] = json.dumps(settings)
+        files = {b.title: b.text for b in blocks(document) if b.section == section and b.title}
         name = model_name(files)
         for title, text in {"model-settings.json": SETTINGS, **files}.items():
             path = repository / name / title

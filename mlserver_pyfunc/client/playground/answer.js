@@ -15,9 +15,11 @@ function parseAnswer(text) {
       ? BigInt(context.source) : value);
 }
 
+// JSON.stringify takes no BigInt. A mark that no answer can know tells their texts from others.
+const BIG = `@${Math.random()}@`;
 const toJson = (value) =>
-  JSON.stringify(value, (key, v) => (typeof v === "bigint" ? `@big@${v}` : v), 2)
-    .replace(/"@big@(-?\d+)"/g, "$1")
+  JSON.stringify(value, (key, v) => (typeof v === "bigint" ? BIG + v : v), 2)
+    .replace(new RegExp(`"${BIG}(-?\\d+)"`, "g"), "$1")
     .replace(/\[\s+((?:[^[\]{}"]|"(?:[^"\\]|\\.)*")*?)\s+\]/g, (whole, inner) => `[${inner.replace(/,\s+/g, ", ")}]`);
 
 function showAnswer(answer, text) {
