@@ -22,6 +22,9 @@ from tests.hosts.mlserver.process import ServerProcess
 from .functions import SUBJECTS
 from .usage import workers_of
 
+WRITE_SECONDS = 15
+"""Seconds that a client may not read: a client of a run may be slow when the machine is."""
+
 _GARBAGE = (
     b'POST /v2/models/pair/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n{"a":',
     b"POST /v2/models/pair/infer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
@@ -164,7 +167,7 @@ class Faults:
         with suppress(OSError), _connected(self._server.rest_address) as peer:
             peer.sendall(head.encode() + body)
             peer.recv(100)
-            self._stopped.wait(self._chance.choice([0.2, 1, 4]))
+            self._stopped.wait(self._chance.choice([0.2, 1, 4, WRITE_SECONDS + 5]))
 
 
 def _connected(address: str) -> socket.socket:

@@ -21,7 +21,7 @@ from tests.hosts.mlserver.process import ServerProcess, serving
 
 from .calls import FIRST_TOO_LARGE, ROUTES, Call, Outcome, draw, draw_burst, judge, plain
 from .clients import HANG_SECONDS, Client
-from .faults import Faults
+from .faults import WRITE_SECONDS, Faults
 from .functions import COLLECT, SUBJECTS, WORKERS, write
 from .usage import MARK, Usage, log_defects, measure, none_left
 
@@ -122,7 +122,7 @@ class Run:
             "MLSERVER_DEBUG": "false",
             "MLSERVER_PARALLEL_WORKERS": "0",
             "MLSERVER_GRPC_MAX_MESSAGE_LENGTH": str(2**28),
-            "MLSERVER_PYFUNC_WRITE_TIMEOUT": "2",
+            "MLSERVER_PYFUNC_WRITE_TIMEOUT": str(WRITE_SECONDS),
         }
         seed = self.report.seed
         with serving(folder / "models", folder, *SUBJECTS, env=env) as server:

@@ -28,8 +28,9 @@ class Usage:
         threads: Number of threads of the server.
         descriptors: Number of file descriptors of the server.
         mappings: Number of shared memories that the server maps.
-        server_mb: Resident memory of the server in MB, after what nobody holds was freed.
-        workers_mb: Resident memory of all workers in MB.
+        server_mb: Private memory of the server in MB, after what nobody holds was freed.
+        shared_mb: Shared memory of it in MB: a worker's part keeps up to 64 MB in each direction.
+        workers_mb: Private memory of all workers in MB.
         shm: Number of files in /dev/shm that the server or a worker maps.
         files: Number of files in the server's folder for temporary files.
     """
@@ -40,6 +41,7 @@ class Usage:
     descriptors: int
     mappings: int
     server_mb: float
+    shared_mb: float
     workers_mb: float
     shm: int
     files: int
@@ -58,8 +60,9 @@ def measure(pid: int, temporary: Path, sleep: str) -> Usage:
         threads=server.num_threads(),
         descriptors=server.num_fds(),
         mappings=_maps(server).count(_MEMFD),
-        server_mb=server.memory_info().rss / 2**20,
-        workers_mb=sum(map(_rss, workers)) / 2**20,
+        server_mb=(server.memory_info().rss - server.memory_info().shared) / 2**20,
+        shared_mb=server.memory_info().shared / 2**20,
+        workers_mb=sum(map(_private, workers)) / 2**20,
         shm=sum(_maps(each).count("/dev/shm/") for each in (server, *workers)),
         files=sum(len(names) for _, _, names in os.walk(temporary)),
     )
@@ -130,12 +133,13 @@ def _maps(process: psutil.Process) -> str:
         return ""
 
 
-def _rss(process: psutil.Process) -> int:
+def _private(process: psutil.Process) -> int:
     try:
-        rss: int = process.memory_info().rss
+        memory = process.memory_info()
     except psutil.Error:
         return 0
-    return rss
+    private: int = memory.rss - memory.shared
+    return private
 
 
 def log_defects(log: str) -> list[str]:

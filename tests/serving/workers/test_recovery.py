@@ -448,6 +448,38 @@ def handler(x):
         assert (await call(function, 10)).tolist() == [1]
 
 
+async def test_a_memory_limit_leaves_room_for_the_stacks_of_all_threads() -> None:
+    code = """
+import threading
+
+import numpy
+
+everybody = threading.Barrier(16)
+
+def handler(x):
+    everybody.wait()
+    return numpy.ones(int(x[0]) * 2**18, dtype="float32")[:1]
+"""
+    async with loaded(code, memory_limit="128M", concurrency=16) as function:
+        for mebibytes in (0.1, 800, 0.1):
+            calls = [call(function, mebibytes) for _ in range(16)]
+            answers = await asyncio.gather(*calls, return_exceptions=True)
+            kinds = {type(answer) for answer in answers}
+            assert kinds == {HandlerError if mebibytes == 800 else np.ndarray}, answers
+
+
+async def test_a_memory_limit_without_room_for_all_threads_is_an_error_of_the_load() -> None:
+    code = "import numpy\nkept = []\n"
+    code += "def setup():\n    for size in 2**20, 2**14:\n        try:\n"
+    code += "            while True:\n                kept.append(numpy.ones(size, 'u1'))\n"
+    code += "        except MemoryError:\n            pass\n"
+    with pytest.raises(LoadError, match=r"can't start new thread|MemoryError"):
+        async with loaded(
+            code + DOUBLE, init_function="setup", memory_limit="128M", concurrency=16
+        ):
+            pass
+
+
 @pytest.mark.parametrize(
     ("code", "phase", "cause"),
     [

@@ -69,11 +69,12 @@ class _Program:
         self._loop = LoopThread()
         self._loader = HandlerLoader(spec, self._context)
         self._calls: Calls
+        self._threads = ThreadPoolExecutor(spec.concurrency, "pyfunc")
 
     def load(self) -> bool:
         """Runs the load steps. Reports to the server how to call the handler, or what failed."""
         spec = self._spec
-        _limit_memory(spec.memory_limit)
+        _limit_memory(spec.memory_limit, spec.concurrency)
         for phase, step in self._loader.load_steps():
             self._channel.send(Kind.PHASE, head={"phase": phase})
             try:
@@ -93,6 +94,8 @@ class _Program:
         limit = spec.memory_limit
         note = "" if limit is None else f" (serving.memory_limit is {limit / 2**20:g} MiB)"
         self._calls = Calls(self._channel, plan, contract, self._context, self._loop, note)
+        if spec.concurrency > 1 and not plan.kind.startswith("async"):
+            self._start_threads()
         # What init made lives as long as the worker. The garbage collector need not visit it.
         gc.collect()
         gc.freeze()
@@ -112,7 +115,7 @@ class _Program:
         if self._spec.concurrency == 1 and calls.plan.kind in ("sync", "generator"):
             self._serve_on_main_thread()
             return
-        threads = ThreadPoolExecutor(self._spec.concurrency, "pyfunc")
+        threads = self._threads
         while (message := self._receive()).kind is not Kind.UNLOAD:
             if message.kind is not Kind.CALL:
                 calls.control(message)
@@ -122,6 +125,16 @@ class _Program:
                 threads.submit(calls.stream, message, calls.new_demand(message))
             else:
                 threads.submit(calls.answer, message)
+
+    def _start_threads(self) -> None:
+        """Starts all threads. In a call, the memory limit may leave no room for another one."""
+        count = self._spec.concurrency
+        all_run = threading.Barrier(count)
+        try:
+            list(self._threads.map(lambda _: all_run.wait(), range(count)))
+        except RuntimeError:
+            all_run.abort()
+            raise
 
     def unload(self) -> None:
         """Runs the unload function."""
@@ -233,10 +246,13 @@ def _set_up_output() -> None:
             stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
 
 
-def _limit_memory(limit: int | None) -> None:
+def _limit_memory(limit: int | None, concurrency: int) -> None:
     if limit is None:
         return
     import resource
 
-    # Private writable memory: heap, stacks, anonymous maps; not files and shared memory.
+    # Private writable memory: heap, stacks, anonymous maps; not files and shared memory. The stack
+    # of a thread counts as a whole, though little of it is used: each thread adds it to the limit.
+    stack = resource.getrlimit(resource.RLIMIT_STACK)[0]
+    limit += (concurrency + 2) * (2**23 if stack == resource.RLIM_INFINITY else stack)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
