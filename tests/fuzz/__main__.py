@@ -42,8 +42,7 @@ def main() -> int:
     if options.file:
         TARGETS[options.target].run(options.file.read_bytes())
     elif options.coverage:
-        for name in names:
-            _show_coverage(name)
+        _show_coverage(names)
     elif options.keep:
         for name in names:
             _keep(name)
@@ -79,14 +78,23 @@ def _escaped(word: str) -> str:
     return "".join(f"\\x{octet:02x}" for octet in word.encode())
 
 
-def _show_coverage(name: str) -> None:
+def _show_coverage(names: list[str]) -> None:
     from . import coverage
     from .targets import CORPUS, TARGETS
 
-    inputs = coverage.read(CORPUS / name)
-    print(f"{name}: {len(inputs)} inputs of {sum(map(len, inputs))} bytes")
-    for module, executed, lines, missed in coverage.table(TARGETS[name], inputs):
-        print(f"  {module}: {executed} of {lines} lines; not {_ranges(missed)}")
+    taken: set[coverage.Step] = set()
+    for name in names:
+        inputs = coverage.read(CORPUS / name)
+        print(f"{name}: {len(inputs)} inputs of {sum(map(len, inputs))} bytes")
+        taken.update(*(coverage.steps(TARGETS[name], data) for data in inputs))
+    for module in sorted({module for name in names for module in TARGETS[name].modules}):
+        every = coverage.functions(taken, module)
+        entered = [each for each in every if len(each.missed) < len(each.lines)]
+        lines = sum(len(each.lines) for each in entered)
+        missed = sorted(line for each in entered for line in each.missed)
+        print(f"\n{module}: {lines - len(missed)} of {lines} lines of {len(entered)} functions")
+        print("  lines not executed:", _ranges(missed))
+        print("  not called:", ", ".join(e.name for e in every if e not in entered) or "none")
 
 
 def _ranges(lines: list[int]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -46,24 +48,38 @@ def steps(target: Target, data: bytes) -> set[Step]:
     return taken
 
 
-def table(target: Target, inputs: Iterable[bytes]) -> Iterator[tuple[str, int, int, list[int]]]:
-    """Yields name, executed lines, all lines and missed lines of each module of a target."""
-    taken = {(path, line) for data in inputs for path, _, line in steps(target, data)}
-    for module in target.modules:
-        path = _PACKAGE / module
-        lines = set(_lines(compile(path.read_text(), str(path), "exec"), is_function=False))
-        missed = sorted(line for line in lines if (str(path), line) not in taken)
-        yield module, len(lines) - len(missed), len(lines), missed
+@dataclass
+class Function:
+    """What a corpus executes of a function.
+
+    Attributes:
+        name: Qualified name.
+        lines: All its lines, without those of functions in it.
+        missed: Those that no input executes.
+    """
+
+    name: str
+    lines: set[int]
+    missed: list[int]
 
 
-def _lines(code: CodeType, *, is_function: bool) -> Iterator[int]:
-    """Yields the lines in functions, without their first ones. Importing executes all others."""
-    if is_function:
-        yield from {line for _, _, line in code.co_lines() if line} - {code.co_firstlineno}
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            # The body of a class is executed when the module is imported.
-            yield from _lines(constant, is_function=bool(constant.co_flags & 0x1))
+def functions(taken: Iterable[Step], module: str) -> list[Function]:
+    """Returns the functions of a module, and the lines of them that are in no step."""
+    path = _PACKAGE / module
+    executed = {line for file, _, line in taken if file == str(path)}
+    code = compile(path.read_text(encoding="utf-8"), str(path), "exec")
+    return [Function(name, lines, sorted(lines - executed)) for name, lines in _functions(code, "")]
+
+
+def _functions(code: CodeType, prefix: str) -> Iterator[tuple[str, set[int]]]:
+    for inner in code.co_consts:
+        if not isinstance(inner, CodeType):
+            continue
+        name = prefix + inner.co_name
+        # The body of a class is executed when the module is imported.
+        if inner.co_flags & inspect.CO_OPTIMIZED:
+            yield name, {line for *_, line in inner.co_lines() if line} - {inner.co_firstlineno}
+        yield from _functions(inner, f"{name}.")
 
 
 def additions(target: Target, corpus: Iterable[bytes], found: Iterable[bytes]) -> list[bytes]:

@@ -44,7 +44,7 @@ def zip_archive(data: bytes) -> None:
         with zipfile.ZipFile(path) as opened:
             for entry in opened.infolist():
                 # Those that are not unpacked, such as bytecode, are not read.
-                with contextlib.suppress(zipfile.BadZipFile, zlib.error, EOFError, RuntimeError):
+                with contextlib.suppress(zipfile.BadZipFile, zlib.error, EOFError, OSError):
                     contents[entry.filename] = opened.read(entry)
         _check_files(root, contents)
 

@@ -41,6 +41,7 @@ settings.register_profile(
     "mutation",
     deadline=None,
     derandomize=True,
+    max_examples=25,
     database=None,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
