@@ -40,9 +40,10 @@ line in the server's log says how many are on and which are off.
 A patch is applied only if three things are true. Otherwise it is left off, and the log says what is
 lost. The server serves all the same.
 
-1. MLServer has a version that the patch is made for.
-2. The attribute is there.
-3. It has the parameters that the replacement has, or is a base class of it.
+1. The attribute is there.
+2. It has the parameters that the replacement has, or is a base class of it.
+3. Only for `fast_path`: its source is one that the patch was tested with. `seen_sources.json` has
+   digests of them. The log names other patches whose source is none of these.
 
 Patches are switched off by `MLSERVER_PYFUNC_PATCHES_OFF`, a list of names and groups with commas
 between them. `MLSERVER_PYFUNC_FASTPATH=0` switches off the group `fast_path`.
@@ -69,9 +70,7 @@ def patches_page() -> str:
     parts = [PATCHES_INTRODUCTION]
     for group, introduction in PATCH_GROUPS.items():
         rows = [row for row in TABLE if row.group == group]
-        versions = ", ".join(sorted({row.versions for row in rows if row.versions != ">=0"}))
-        made_for = f" Made for MLServer `{versions}`." if versions else ""
-        parts += [f"\n## {group}\n\n{introduction}{made_for}\n"]
+        parts += [f"\n## {group}\n\n{introduction}\n"]
         parts += ["\n| patch | target | without it |\n|---|---|---|\n"]
         for row in rows:
             why = row.why.removeprefix("Without it, ")

@@ -46,8 +46,6 @@ def command(
     If an image of the function was built on this machine and the function has not changed since,
     the command runs the image and publishes its ports; not with --reload.
     """
-    import asyncio
-
     free = iter(free_ports(3))
     ports = Ports(*(wanted or next(free) for wanted in (port, grpc_port, metrics_port)))
     if not (no_image or reload_):
@@ -57,9 +55,8 @@ def command(
     options = dev_server.Options(
         folder, host, ports.http, ports.grpc, ports.metrics, reload=reload_, open_browser=open_
     )
-    dev_server.use_uvloop()
     try:
-        failure = asyncio.run(dev_server.serve(options))
+        failure = dev_server.run(options)
     except KeyboardInterrupt:
         return
     if failure is not None:

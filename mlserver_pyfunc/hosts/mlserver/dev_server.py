@@ -14,7 +14,6 @@ from pathlib import Path
 from mlserver import MLServer, Settings
 from mlserver.repository.factory import ModelRepositoryFactory
 from mlserver.settings import ModelSettings
-from mlserver.utils import install_uvloop_event_loop
 from pydantic import ValidationError
 
 from mlserver_pyfunc.client import CallError
@@ -68,9 +67,13 @@ class _Server(MLServer):
         await super().stop(sig)
 
 
-def use_uvloop() -> None:
-    """Sets uvloop as the source of event loops, as `mlserver start` does."""
-    install_uvloop_event_loop()  # type: ignore[no-untyped-call]
+def run(options: Options) -> BaseException | None:
+    """Does `serve` on a loop of uvloop, as `mlserver start` does."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(serve(options))
+    return uvloop.run(serve(options))
 
 
 async def serve(options: Options) -> BaseException | None:

@@ -16,6 +16,7 @@ import numpy as np
 from mlserver.errors import MLServerError
 from mlserver.grpc import dataplane_pb2 as pb
 from mlserver.grpc.converters import ParametersConverter
+from mlserver.types import Datatype as HostDatatype
 from mlserver.types import InferenceRequest
 from pydantic import ValidationError
 
@@ -25,7 +26,7 @@ from mlserver_pyfunc.protocol.tensors import DATATYPES, Array, Datatype, RawTens
 from mlserver_pyfunc.protocol.types import short_repr
 
 from .data_plane import RequestParameters
-from .rest_response import ArrayResponse, UnvalidatedModel
+from .rest_response import ArrayData, ArrayResponse, UnvalidatedModel
 
 _FIXED_WIDTH = frozenset({"FP32", "FP64"})
 _WIRE_DTYPES: dict[str, np.dtype[Any]] = {
@@ -278,3 +279,22 @@ def _framed(field_number: int, packed: bytes) -> bytes:
         length >>= 7
     head.append(length)
     return bytes(head) + packed
+
+
+def refuse_typed_fp16(stock: Any) -> Any:
+    """Says in the error that gRPC has no field for typed FP16.
+
+    Without it, MLServer puts FP16 into the field for bytes, and the error is about bytes.
+    """
+
+    def _get_contents(type_object: Any, datatype: HostDatatype) -> Any:
+        is_ours = isinstance(type_object, ArrayData)
+        if datatype is HostDatatype.FP16 and is_ours and len(type_object):
+            raise MLServerError(
+                f'output "{type_object.spec.name}": expected a request with raw_input_contents, '
+                "got a typed one, and gRPC has no typed FP16",
+                400,
+            )
+        return stock(type_object, datatype)
+
+    return _get_contents

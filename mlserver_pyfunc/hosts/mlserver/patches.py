@@ -1,30 +1,27 @@
 """The table of all that this runtime changes in MLServer and in the process, and its `install`.
 
-A patch replaces one attribute of MLServer. It is applied only to the versions of MLServer that it
-was made for, and only if the attribute exists and takes the same parameters as the replacement.
-Otherwise it is left off, one line in the log says what is lost, and the server serves all the same.
+A patch replaces one attribute of MLServer. It is applied, whatever the version of MLServer, if the
+attribute exists and takes the same parameters as the replacement. A patch of the fast path, which
+does itself what it replaces, is applied only to a source that it was tested with. Otherwise it is
+left off, one line in the log says what is lost, and the server serves all the same.
 `mlserver-pyfunc env --patches` lists the table, and docs/design/patches.md is generated from it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
 import logging
 import os
 import pkgutil
-import signal
-import traceback
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import mlserver
-from mlserver.errors import MLServerError
-from mlserver.grpc.logging import logger as grpc_logger
-from mlserver.types import Datatype
-from packaging.specifiers import SpecifierSet
 
 from mlserver_pyfunc import settings
 from mlserver_pyfunc.handler.shadowing import pin_package
@@ -32,15 +29,16 @@ from mlserver_pyfunc.handler.shadowing import pin_package
 from . import (
     errors,
     fast_path,
+    grpc_messages,
     models,
     process_tuning,
     repository,
     rest_bounds,
     rest_edges,
     rest_route,
-    write_limit,
+    shutdown,
+    streams,
 )
-from .rest_response import ArrayData
 from .triton import routes as triton_routes
 from .triton import streams as triton_streams
 
@@ -48,8 +46,9 @@ FAST_PATH = "fast_path"
 FAST_PATH_SWITCH = "MLSERVER_PYFUNC_FASTPATH"
 OFF_SWITCH = "MLSERVER_PYFUNC_PATCHES_OFF"
 _MARK = "_pyfunc_patch"
-_STOPPING = "_pyfunc_stopping"
 _WITHOUT = "Without it, "
+_SEEN: dict[str, list[str]] = json.loads(Path(__file__).with_name("seen_sources.json").read_bytes())
+"""Digests of the sources that each target was tested with, in MLServer 1.7.1 and 1.7.2rc1."""
 
 logger = logging.getLogger("mlserver.pyfunc")
 
@@ -66,7 +65,6 @@ class ProcessSetting:
     function: Callable[..., Any]
     group: str = "process"
     upstream: int = 0
-    versions: str = ">=0"
 
     @property
     def name(self) -> str:
@@ -98,8 +96,6 @@ class Patch(ProcessSetting):
 
     def misfit(self) -> str:
         """Returns why it does not fit this MLServer; empty if it fits or is applied."""
-        if not SpecifierSet(self.versions).contains(mlserver.__version__, prereleases=True):
-            return f"expected MLServer {self.versions}, got {mlserver.__version__}"
         try:
             stock = getattr(*self._place())
             new = stock if self._is_applied(stock) else self.function(stock)
@@ -110,27 +106,39 @@ class Patch(ProcessSetting):
             expected, got = _signature(new), _signature(stock)
         except Exception as error:
             return f"{self.target} cannot be replaced: {error}"
-        return "" if expected == got else f"expected {self.target}{expected}, got {got}"
+        if expected != got:
+            return f"expected {self.target}{expected}, got {got}"
+        is_off = self.group == FAST_PATH and self.is_unseen()
+        return f"the source of {self.target} is none that it was tested with" if is_off else ""
+
+    def is_unseen(self) -> bool:
+        """Returns whether it was not tested with this source of what it replaces."""
+        is_of_mlserver = self.target.startswith(f"{mlserver.__name__}.")
+        return is_of_mlserver and self.digest() not in ("", *_SEEN.get(self.target, ()))
+
+    def digest(self) -> str:
+        """Returns a digest of the source of what it replaces; empty if that is data."""
+        *_, (_, stock) = [("", getattr(*self._place())), *_replaced(getattr(*self._place()))]
+        try:
+            return hashlib.sha256(inspect.getsource(stock).encode()).hexdigest()[:12]
+        except TypeError:
+            return ""
+        except OSError:
+            return "no source"
 
     def apply(self) -> str:
         """Puts the replacement in place, unless it is there already."""
         owner, name = self._place()
         stock = getattr(owner, name)
-        if not self._is_applied(stock):
-            new = self.function(stock)
-            setattr(new, _MARK, {*getattr(stock, _MARK, ()), self._mark})
+        new = stock if self._is_applied(stock) else self.function(stock)
+        if new is not stock:
+            setattr(new, _MARK, (self.name, stock))
             is_bound = isinstance(inspect.getattr_static(owner, name), classmethod | staticmethod)
             setattr(owner, name, staticmethod(new) if is_bound else new)
         return ""
 
     def _is_applied(self, stock: Any) -> bool:
-        # The mark is on the replacement, so it holds too if Python imports this module again.
-        return self._mark in getattr(stock, _MARK, ())
-
-    @property
-    def _mark(self) -> str:
-        # Rows with the same target wrap each other, in the order of the table.
-        return f"{self.target} {self.name}"
+        return any(name == self.name for name, _ in _replaced(stock))
 
     def _place(self) -> tuple[Any, str]:
         """Returns the object that has the attribute, and the attribute's name."""
@@ -143,150 +151,20 @@ class Patch(ProcessSetting):
         return owner, name
 
 
-def allow_empty_streams(stock: Any) -> Any:
-    """Ends a gRPC stream without a request or without an answer like any other stream.
+def _replaced(attribute: Any) -> Iterator[tuple[str, Any]]:
+    """Returns the patches of an attribute, the last one first, and what each has replaced.
 
-    Without it, a gRPC stream without a request or without an answer ends with INTERNAL: MLServer
-    reads a variable that it sets only in the loop over them.
-
-    gRPC's server has taken the bound method before a model is loaded, so a new method of the
-    class would have no effect. But that method is a decorator's, and calls MLServer's function
-    through a variable. The patch sets the variable.
+    Rows with the same target wrap each other, in the order of the table. The mark is on the
+    replacement, so it holds too if Python imports this module again.
     """
-
-    async def f(self: Any, requests_stream: Any, context: Any) -> AsyncIterator[Any]:
-        answered = False
-        try:
-            async for response in stock(self, requests_stream, context):
-                answered = True
-                yield response
-        except UnboundLocalError as error:
-            *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-            if answered or frame.f_code is not getattr(stock, "__code__", None):
-                raise
-
-    return f
+    while mark := getattr(attribute, _MARK, None):
+        yield mark
+        attribute = mark[1]
 
 
-def leave_context_anywhere(stock: Any) -> Any:
-    """Ends a stream whose client has left without an error in the log.
-
-    Without it, each stream that a client leaves logs the traceback of a ValueError.
-
-    Nobody closes such a stream: asyncio does when its generator is freed, in a task of its own.
-    MLServer then resets variables of the request's context, which is gone with its task.
-    """
-
-    @contextmanager
-    def model_context(model_settings: Any) -> Iterator[None]:
-        context = stock(model_settings)
-        context.__enter__()
-        try:
-            yield
-        finally:
-            with suppress(ValueError):
-                context.__exit__(None, None, None)
-
-    return model_context
-
-
-def drain_grpc_on_shutdown(stock: Any) -> Any:
-    """Waits at shutdown for calls over gRPC as long as the models let them take.
-
-    Without it, MLServer cancels calls over gRPC 5 s after SIGTERM.
-    """
-
-    async def stop(self: Any, sig: int | None = None) -> None:
-        grpc_logger.info("Waiting up to %g s for gRPC server shutdown", models.longest_call())
-        await self._server.stop(grace=models.longest_call())
-        grpc_logger.info("gRPC server shutdown complete")
-
-    return stop
-
-
-def drain_on_interrupt(stock: Any) -> Any:
-    """Answers the calls in flight after SIGINT as after SIGTERM. A second SIGINT ends them.
-
-    Without it, Ctrl-C answers calls over REST that are in flight with 500.
-
-    MLServer's handler of a signal and uvicorn's handler both run. uvicorn takes the second SIGINT
-    that it hears of for the wish to end at once, and the first signal reaches it several times:
-    from the kernel, from MLServer, and from its other server (of the metrics), which raises the
-    signals that it has captured once more when it ends. So REST hears of SIGTERM alone, which
-    counts only once, and nothing is raised again.
-    """
-
-    async def stop(self: Any, sig: int | None = None) -> None:
-        servers = [
-            getattr(host, "_server", None) for host in (self._rest_server, self._metrics_server)
-        ]
-        rest = servers[0]
-        if sig is None or rest is None:
-            await stock(self, sig)
-            return
-        if sig == signal.SIGINT and getattr(self, _STOPPING, False):
-            rest.force_exit = True
-            await self._grpc_server._server.stop(None)
-            return
-        setattr(self, _STOPPING, True)
-        # Accept no new requests over REST while calls over gRPC are waited for.
-        rest.should_exit = True
-        _forget_signals(servers)
-        await stock(self, signal.SIGTERM)
-        _forget_signals(servers)
-
-    return stop
-
-
-def _forget_signals(servers: Iterable[Any]) -> None:
-    for server in servers:
-        captured = getattr(server, "_captured_signals", None)
-        if captured is not None:
-            captured.clear()
-
-
-def reap_only_pool_workers(stock: Any) -> Any:
-    """Waits for the processes of MLServer's pool one by one, and for no other process.
-
-    Without it, MLServer's pool waits for any child process at each SIGCHLD. It takes the exit
-    status of this runtime's workers, which says what killed them.
-    """
-
-    async def _handle_worker_stop(self: Any, signum: int, frame: Any) -> None:
-        for pool in [self._default_pool, *self._pools.values()]:
-            for pid in list(pool._workers):
-                try:
-                    stopped, status = os.waitpid(pid, os.WNOHANG)
-                except ChildProcessError:
-                    continue
-                if stopped and status:
-                    await pool.on_worker_stop(pid, status)
-
-    return _handle_worker_stop
-
-
-def refuse_typed_fp16(stock: Any) -> Any:
-    """Says in the error that gRPC has no field for typed FP16.
-
-    Without it, MLServer puts FP16 into the field for bytes, and the error is about bytes.
-    """
-
-    def _get_contents(type_object: Any, datatype: Datatype) -> Any:
-        is_ours = isinstance(type_object, ArrayData)
-        if datatype is Datatype.FP16 and is_ours and len(type_object):
-            raise MLServerError(
-                f'output "{type_object.spec.name}": expected a request with raw_input_contents, '
-                "got a typed one, and gRPC has no typed FP16",
-                400,
-            )
-        return stock(type_object, datatype)
-
-    return _get_contents
-
-
-_fix = partial(Patch, group="fixes", versions="~=1.7.1")
-_fast = partial(Patch, group=FAST_PATH, versions="==1.7.1")
-_triton = partial(Patch, group="triton", versions="~=1.7.1")
+_fix = partial(Patch, group="fixes")
+_fast = partial(Patch, group=FAST_PATH)
+_triton = partial(Patch, group="triton")
 _pool = "mlserver.parallel.registry:InferencePoolRegistry"
 _servicer = "mlserver.grpc.servicers:InferenceServicer"
 _converters = "mlserver.grpc.converters"
@@ -315,19 +193,22 @@ TABLE: tuple[ProcessSetting, ...] = (
     _fix(f"{_registry}:SingleModelRegistry._reload_model", repository.begin_again_by_definition),
     _fix(f"{_handlers}.load", repository.serve_in_turn),
     _fix(f"{_handlers}.unload", repository.serve_in_turn),
-    _fix(f"{_servicer}.ModelStreamInfer.f", allow_empty_streams, upstream=1750),
-    _fix(f"{_servicer}.ModelStreamInfer.f", write_limit.limit_grpc_writes),
-    _fix("uvicorn.protocols.http.flow_control:FlowControl.drain", write_limit.limit_rest_writes),
-    _fix("mlserver.server:MLServer.stop", drain_on_interrupt),
-    _fix("mlserver.handlers.dataplane.model_context", leave_context_anywhere),
+    _fix(f"{_servicer}.ModelStreamInfer.f", streams.allow_empty_streams, upstream=1750),
+    _fix(f"{_servicer}.ModelStreamInfer.f", streams.limit_grpc_writes),
+    _fix("uvicorn.protocols.http.flow_control:FlowControl.drain", streams.limit_rest_writes),
+    _fix("mlserver.server:MLServer.stop", shutdown.drain_on_interrupt),
+    _fix("mlserver.handlers.dataplane.model_context", streams.leave_context_anywhere),
     _fix(f"{_servicer}.RepositoryModelLoad.f", repository.guard_grpc),
     _fix(f"{_servicer}.RepositoryModelUnload.f", repository.guard_grpc),
     _fix(f"{_deprecated}.RepositoryModelLoad.f", repository.guard_grpc),
     _fix(f"{_deprecated}.RepositoryModelUnload.f", repository.guard_grpc),
     _fix(_app, repository.guard_rest),
-    _fix("mlserver.grpc.server:GRPCServer.stop", drain_grpc_on_shutdown),
-    _fix(f"{_pool}._handle_worker_stop", reap_only_pool_workers, upstream=1234),
-    _fix(f"{_converters}:InferTensorContentsConverter._get_contents", refuse_typed_fp16),
+    _fix("mlserver.grpc.server:GRPCServer.stop", shutdown.drain_grpc_on_shutdown),
+    _fix(f"{_pool}._handle_worker_stop", shutdown.reap_only_pool_workers, upstream=1234),
+    _fix(
+        f"{_converters}:InferTensorContentsConverter._get_contents",
+        grpc_messages.refuse_typed_fp16,
+    ),
     _fix("fastapi:FastAPI.build_middleware_stack", rest_bounds.guard_requests),
     _fast(f"{_servicer}._InsertHeaders", fast_path.read_grpc_requests),
     _fast(f"{_converters}:ModelInferResponseConverter.from_types", fast_path.write_grpc_responses),
@@ -371,6 +252,9 @@ def install() -> dict[ProcessSetting, str]:
         lost = f". {row.why}" if row in misfits else ""
         shown += [f"; {name} is off: {reason}{lost}"] if reason else []
     count, details = len(TABLE) - len(shown), "".join(dict.fromkeys(shown))
+    on = [row for row, reason in off.items() if isinstance(row, Patch) and not reason]
+    if unseen := dict.fromkeys(row.name for row in on if row.is_unseen()):
+        details += f"; not tested with the source of this MLServer: {', '.join(unseen)}"
     level = logging.WARNING if misfits else logging.INFO
     logger.log(level, "MLServer %s: %d patches are on%s", mlserver.__version__, count, details)
     return off

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import mlserver
 import pytest
 from click.testing import CliRunner
 from mlserver.handlers import DataPlane
@@ -72,7 +73,7 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> type[Counter]:
 
 
 def patch(target: str = "counting:Counter.add", function: Any = doubled, **more: Any) -> Patch:
-    return Patch(target, function, **{"group": "fixes", "versions": "==1.7.1", **more})
+    return Patch(target, function, **{"group": "fixes", **more})
 
 
 def test_a_patch_that_fits_replaces_the_attribute(counter: type[Counter]) -> None:
@@ -121,8 +122,27 @@ def test_another_signature_does_not_fit(counter: type[Counter]) -> None:
     )
 
 
-def test_another_version_of_mlserver_does_not_fit(counter: type[Counter]) -> None:
-    assert patch(versions="==1.6.*").misfit() == "expected MLServer ==1.6.*, got 1.7.1"
+def test_another_source_does_not_fit_the_fast_path_and_is_told_of_others(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fix, fast = (row for row in TABLE if row.name in ("patched_infer", "drain_on_interrupt"))
+    assert isinstance(fast, Patch)
+    assert fast.misfit() == ""
+    assert not fast.is_unseen()
+    monkeypatch.setattr(patches, "_SEEN", {fast.target: ["0"], fix.target: ["0"]})
+    monkeypatch.setattr(patches, "TABLE", (fast, fix))
+    caplog.set_level(logging.INFO)
+    off = patches.install()
+    assert off[fast] == f"the source of {fast.target} is none that it was tested with"
+    assert off[fix] == ""
+    text = caplog.records[-1].getMessage()
+    assert "; not tested with the source of this MLServer: drain_on_interrupt" in text
+
+
+def test_the_sources_of_this_mlserver_are_known() -> None:
+    """Add the digests to seen_sources.json when the tests pass with a new version."""
+    rows = [row for row in TABLE if isinstance(row, Patch)]
+    assert {row.target: row.digest() for row in rows if row.is_unseen()} == {}
 
 
 def test_a_variable_of_a_decorated_function_is_replaced(counter: type[Counter]) -> None:
@@ -182,7 +202,9 @@ def test_the_fast_path_is_on_as_a_whole_or_off(
     assert counter.name("a") == "a"
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert record.getMessage().startswith("MLServer 1.7.1: 1 patches are on; shouted is off: ")
+    assert record.getMessage().startswith(
+        f"MLServer {mlserver.__version__}: 1 patches are on; shouted is off: "
+    )
 
 
 @pytest.mark.parametrize(
@@ -212,7 +234,7 @@ def test_a_variable_switches_a_group_off(
     assert counter.name("a") == ("a" if reasons[1] else "A")
     last = caplog.records[-1]
     assert last.levelno == logging.INFO
-    assert last.getMessage().startswith("MLServer 1.7.1: 1 patches are on; ")
+    assert last.getMessage().startswith(f"MLServer {mlserver.__version__}: 1 patches are on; ")
     assert last.getMessage().endswith(f" is off: {reasons[0] or reasons[1]}")
     assert ('got "x"' in caplog.text) == ("x," in str(variables))
 
@@ -262,7 +284,7 @@ DataPlane.model_ready = model_ready
                 "; process is off: MLSERVER_PYFUNC_PATCHES_OFF",
             ],
         ),
-        ("", {}, [f"MLServer 1.7.1: {len(TABLE)} patches are on"]),
+        ("", {}, [f"MLServer {mlserver.__version__}: {len(TABLE)} patches are on"]),
     ],
     ids=["missing", "another signature", "no fast path", "no fixes", "all on"],
 )

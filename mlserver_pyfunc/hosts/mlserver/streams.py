@@ -1,15 +1,16 @@
-"""Closes the connection or stream of a client that does not read what it asked for.
+"""How streams end: without an item, with a client that leaves, or with one that does not read.
 
 A stream makes its next item when the last one is sent. If its client does not read, the stream
-would keep its slot for as long as the client likes.
+would keep its slot for as long as the client likes. So its connection or stream is closed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import suppress
+import traceback
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import grpc
@@ -17,6 +18,53 @@ import grpc
 from mlserver_pyfunc import settings
 
 logger = logging.getLogger("mlserver.pyfunc")
+
+
+def allow_empty_streams(stock: Any) -> Any:
+    """Ends a gRPC stream without a request or without an answer like any other stream.
+
+    Without it, a gRPC stream without a request or without an answer ends with INTERNAL: MLServer
+    reads a variable that it sets only in the loop over them.
+
+    gRPC's server has taken the bound method before a model is loaded, so a new method of the
+    class would have no effect. But that method is a decorator's, and calls MLServer's function
+    through a variable. The patch sets the variable.
+    """
+
+    async def f(self: Any, requests_stream: Any, context: Any) -> AsyncIterator[Any]:
+        answered = False
+        try:
+            async for response in stock(self, requests_stream, context):
+                answered = True
+                yield response
+        except UnboundLocalError as error:
+            *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+            if answered or frame.f_code is not getattr(stock, "__code__", None):
+                raise
+
+    return f
+
+
+def leave_context_anywhere(stock: Any) -> Any:
+    """Ends a stream whose client has left without an error in the log.
+
+    Without it, each stream that a client leaves logs the traceback of a ValueError.
+
+    Nobody closes such a stream: asyncio does when its generator is freed, in a task of its own.
+    MLServer then resets variables of the request's context, which is gone with its task.
+    """
+
+    @contextmanager
+    def model_context(model_settings: Any) -> Iterator[None]:
+        context = stock(model_settings)
+        context.__enter__()
+        try:
+            yield
+        finally:
+            with suppress(ValueError):
+                context.__exit__(None, None, None)
+
+    return model_context
 
 
 def limit_rest_writes(stock: Any) -> Any:
