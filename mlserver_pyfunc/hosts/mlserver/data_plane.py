@@ -1,7 +1,7 @@
 """MLServer's data plane for models of this runtime: the same steps of a request, made shorter.
 
 Headers are made only if a handler asks for them. Metrics and the CloudEvents headers of a model
-are looked up once.
+are looked up once. MLServer's response cache is left out: see `models.keep_to_ourselves`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from mlserver.settings import ModelSettings
 from mlserver.types import InferenceRequest, InferenceResponse
 from mlserver.utils import generate_uuid
 
-from .cloud_events import CloudEvents
 from .errors import ModelNotReadyError
-from .rest_response import ArrayResponse
+from .rest_response import ArrayResponse, is_sendable
 
 Headers = Mapping[str, str]
+_PROBE_ID = "id of a probe"
 
 
 class RequestParameters:
@@ -54,6 +54,53 @@ class RequestParameters:
         return getattr(self._values, name)
 
 
+class CloudEvents:
+    """The headers of one model, for its requests or for its responses.
+
+    MLServer's middleware is public, and the names of its headers are not. So this gives it a
+    request with a known id, and looks which headers have that id. `add` is the middleware's method
+    for requests or that for responses.
+    """
+
+    def __init__(self, add: Callable[[Any, ModelSettings], Any], settings: ModelSettings) -> None:
+        probe = _Probe()
+        add(probe, settings)
+        fixed = {key: value for key, value in probe.headers.items() if value != _PROBE_ID}
+        self._id_keys = [key for key, value in probe.headers.items() if value == _PROBE_ID]
+        self._fixed = fixed
+        self._metadata = [(key.lower(), value) for key, value in fixed.items()]
+        self._http = [(key.encode(), value.encode()) for key, value in self._metadata]
+        self._id_metadata_keys = [key.lower() for key in self._id_keys]
+        self._id_http_keys = [key.encode() for key in self._id_metadata_keys]
+
+    def headers(self, request_id: str | None) -> dict[str, str]:
+        """Returns the headers with MLServer's names."""
+        ids = dict.fromkeys(self._id_keys, request_id) if request_id else {}
+        return {**self._fixed, **ids}
+
+    def metadata(self, request_id: str | None) -> list[tuple[str, str]]:
+        """Returns the headers as gRPC sends them."""
+        if not is_sendable(request_id):
+            return self._metadata
+        return [*self._metadata, *[(key, request_id) for key in self._id_metadata_keys]]
+
+    def http(self, request_id: str | None) -> list[tuple[bytes, bytes]]:
+        """Returns the headers as ASGI sends them, in a list that the caller may change."""
+        if not is_sendable(request_id):
+            return self._http.copy()
+        encoded = request_id.encode()
+        return [*self._http, *[(key, encoded) for key in self._id_http_keys]]
+
+
+class _Probe:
+    """Collects the headers that the middleware adds to a request with a known id."""
+
+    def __init__(self) -> None:
+        self.id = _PROBE_ID
+        self.parameters = self
+        self.headers: dict[str, str] = {}
+
+
 @dataclass(slots=True)
 class ModelMetrics:
     """Metrics and headers of a model, looked up once for each version that requests ask for."""
@@ -64,11 +111,6 @@ class ModelMetrics:
     duration: Any
     succeeded: Any
     failed: Any
-
-
-def supports_short_path(data_plane: DataPlane) -> bool:
-    """Returns whether requests may come with `RequestParameters`: not to a response cache."""
-    return data_plane._response_cache is None
 
 
 async def infer(

@@ -8,7 +8,6 @@ from typing import Any
 import grpc
 from mlserver.errors import MLServerError, ModelNotFound, ModelNotReady
 from mlserver.grpc.logging import logger as grpc_logger
-from mlserver.rest.responses import Response
 
 from mlserver_pyfunc import settings
 from mlserver_pyfunc.errors import OverloadedError, RequestError, safe_message
@@ -26,16 +25,6 @@ _GRPC_CODES = {
 }
 
 
-class _RetryStatus(int):
-    """An HTTP status with the value of `Retry-After`.
-
-    MLServer copies only the status of an error to its error response. A subclass of int is the
-    one thing that carries a second value through that code.
-    """
-
-    retry_after: int  # in seconds
-
-
 class UnknownModelError(ModelNotFound):
     """There is no such model, or no such version. Status 404.
 
@@ -50,10 +39,20 @@ class UnknownModelError(ModelNotFound):
 class ModelNotReadyError(ModelNotReady):
     """A model is loading, or cannot run a call now. Status 503."""
 
+    retry_after = 1
+
     def __init__(self, name: str, version: str | None = None) -> None:
         where = f'version "{version}" of model "{name}"' if version else f'model "{name}"'
         text = f"{where} is not ready: it is loading, or no call can run now; try again"
-        MLServerError.__init__(self, safe_message(text), _retry(503, 1))
+        MLServerError.__init__(self, safe_message(text), 503)
+
+
+class HostOverloadedError(MLServerError):
+    """Answers with `Retry-After`, in seconds."""
+
+    def __init__(self, error: OverloadedError) -> None:
+        super().__init__(str(error), error.status)
+        self.retry_after = error.retry_after
 
 
 class _StatusMapping(dict[int, Any]):
@@ -65,16 +64,9 @@ def to_host_error(error: RequestError) -> MLServerError:
     cause = error.__cause__
     if isinstance(cause, MLServerError):
         return MLServerError(str(cause), cause.status_code)
-    status = error.status
     if isinstance(error, OverloadedError):
-        status = _retry(status, error.retry_after)
-    return MLServerError(str(error), status)
-
-
-def _retry(status: int, seconds: int) -> _RetryStatus:
-    marked = _RetryStatus(status)
-    marked.retry_after = seconds
-    return marked
+        return HostOverloadedError(error)
+    return MLServerError(str(error), error.status)
 
 
 def answer_not_ready_with_503(stock: Any) -> Any:
@@ -107,20 +99,3 @@ def extend_error_mapping(stock: dict[int, Any]) -> dict[int, Any]:
     Without it, gRPC clients get UNKNOWN for nine HTTP statuses, 503 and 504 among them.
     """
     return _StatusMapping({**_GRPC_CODES, **stock})
-
-
-class RetryAfterResponse(Response):
-    """MLServer's error response, with `Retry-After` if the status carries a value for it."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if isinstance(self.status_code, _RetryStatus):
-            self.headers["Retry-After"] = str(self.status_code.retry_after)
-
-
-def send_retry_after(stock: Any) -> Any:
-    """Replaces the class of responses that MLServer's error handler creates.
-
-    Without it, a REST response with status 503 has no `Retry-After`.
-    """
-    return RetryAfterResponse

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 from mlserver.grpc.utils import to_headers
-from mlserver.utils import insert_headers
 
 from . import data_plane, grpc_messages
 from .models import is_ours, require_ready
@@ -32,9 +31,7 @@ def read_grpc_requests(stock: Any) -> Any:
         if not is_ours(registry, request.model_name):
             require_ready(registry, request.model_name, request.model_version)
             return stock(self, request, context)
-        if data_plane.supports_short_path(self._data_plane):
-            return grpc_messages.read_request(request, lambda: to_headers(context))
-        return insert_headers(grpc_messages.read_request(request), to_headers(context))
+        return grpc_messages.read_request(request, lambda: to_headers(context))
 
     return _InsertHeaders
 

@@ -8,7 +8,6 @@ See https://protobuf.dev/programming-guides/encoding/#packed.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -64,13 +63,8 @@ class GrpcRequest(UnvalidatedModel, InferenceRequest):
                 "parameters": parameters,
                 "inputs": inputs,
                 "outputs": [GrpcOutput(output, where) for output in message.outputs] or None,
-                "_message": message,
             }
         )
-
-    def model_dump_json(self, *args: Any, **kwargs: Any) -> str:
-        """Returns a key for MLServer's response cache, the only caller of this method."""
-        return hashlib.sha256(self.__dict__["_message"].SerializeToString()).hexdigest()
 
 
 class GrpcOutput:
@@ -84,16 +78,11 @@ class GrpcOutput:
 
 
 def read_request(
-    message: pb.ModelInferRequest, headers: Callable[[], Mapping[str, str]] | None = None
+    message: pb.ModelInferRequest, headers: Callable[[], Mapping[str, str]] = dict
 ) -> GrpcRequest:
-    """Reads a `ModelInferRequest`. Tensors view the message where its bytes allow it.
-
-    `headers` returns the metadata of the call; it is None if MLServer adds it.
-    """
+    """Reads a `ModelInferRequest`. Tensors view the message where its bytes allow it."""
     where = f'of model "{message.model_name}"'
-    parameters = _parameters(message, "request", where)
-    if headers is not None:
-        parameters = RequestParameters(parameters, headers)
+    parameters = RequestParameters(_parameters(message, "request", where), headers)
     raw = message.raw_input_contents
     if not raw:
         inputs = [GrpcInput(one, _read_typed(one, where), where) for one in message.inputs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +17,7 @@ from mlserver_pyfunc.errors import PyFuncError
 
 from .errors import ModelNotReadyError, UnknownModelError
 
+logger = logging.getLogger("mlserver.pyfunc")
 _PACKAGE = __name__.partition(".")[0]
 _versions: defaultdict[str, list[str | None]] = defaultdict(list)
 _failures: dict[str, str] = {}
@@ -191,14 +193,18 @@ def read_definition(settings: ModelSettings) -> tuple[Located | None, str]:
     return located, ""
 
 
-def keep_out_of_pool(settings: ModelSettings) -> None:
-    """Runs a model in MLServer's main process, whatever `parallel_workers` says.
+def keep_to_ourselves(settings: ModelSettings) -> None:
+    """Keeps a model out of MLServer's pool of processes and out of its response cache.
 
     This runtime has worker processes of its own. MLServer's pool pickles requests and responses,
-    and neither streams nor stops a call.
+    and neither streams nor stops a call. Its cache answers one model's request with the result of
+    another model, and knows no binary tensors.
     """
     if "parallel_workers" in type(settings).model_fields:
         settings.parallel_workers = 0
+    if settings.cache_enabled:
+        logger.warning('model "%s": cache_enabled has no effect on functions', settings.name)
+        settings.cache_enabled = False
 
 
 def registry_of(app: Any) -> Any:

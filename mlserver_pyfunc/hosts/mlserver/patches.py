@@ -36,7 +36,6 @@ from . import (
     rest_bounds,
     rest_edges,
     rest_route,
-    shutdown,
     streams,
 )
 from .triton import routes as triton_routes
@@ -178,7 +177,6 @@ _app = "mlserver.rest.server:RESTServer.add_custom_handlers"
 
 TABLE: tuple[ProcessSetting, ...] = (
     _fix("mlserver.grpc.utils.STATUS_CODE_MAPPING", errors.extend_error_mapping, upstream=488),
-    _fix("mlserver.rest.errors.Response", errors.send_retry_after),
     _fix(f"{_data_plane}.ready", models.separate_readiness_from_availability),
     _fix(f"{_data_plane}.model_ready", models.separate_readiness_from_availability),
     _fix("mlserver.handlers.dataplane.ModelNotReady", errors.answer_not_ready_with_503),
@@ -193,18 +191,17 @@ TABLE: tuple[ProcessSetting, ...] = (
     _fix(f"{_registry}:SingleModelRegistry._reload_model", repository.begin_again_by_definition),
     _fix(f"{_handlers}.load", repository.serve_in_turn),
     _fix(f"{_handlers}.unload", repository.serve_in_turn),
-    _fix(f"{_servicer}.ModelStreamInfer.f", streams.allow_empty_streams, upstream=1750),
-    _fix(f"{_servicer}.ModelStreamInfer.f", streams.limit_grpc_writes),
+    _fix(f"{_servicer}.ModelStreamInfer.f", streams.end_grpc_streams, upstream=1750),
     _fix("uvicorn.protocols.http.flow_control:FlowControl.drain", streams.limit_rest_writes),
-    _fix("mlserver.server:MLServer.stop", shutdown.drain_on_interrupt),
+    _fix("mlserver.server:MLServer.stop", process_tuning.drain_on_interrupt),
     _fix("mlserver.handlers.dataplane.model_context", streams.leave_context_anywhere),
     _fix(f"{_servicer}.RepositoryModelLoad.f", repository.guard_grpc),
     _fix(f"{_servicer}.RepositoryModelUnload.f", repository.guard_grpc),
     _fix(f"{_deprecated}.RepositoryModelLoad.f", repository.guard_grpc),
     _fix(f"{_deprecated}.RepositoryModelUnload.f", repository.guard_grpc),
     _fix(_app, repository.guard_rest),
-    _fix("mlserver.grpc.server:GRPCServer.stop", shutdown.drain_grpc_on_shutdown),
-    _fix(f"{_pool}._handle_worker_stop", shutdown.reap_only_pool_workers, upstream=1234),
+    _fix("mlserver.grpc.server:GRPCServer.stop", process_tuning.drain_grpc_on_shutdown),
+    _fix(f"{_pool}._handle_worker_stop", process_tuning.reap_only_pool_workers, upstream=1234),
     _fix(
         f"{_converters}:InferTensorContentsConverter._get_contents",
         grpc_messages.refuse_typed_fp16,

@@ -137,7 +137,7 @@ def guard_grpc(stock: Any) -> Any:
 
     MLServer has two services for it, of which one is deprecated. gRPC's server has taken the bound
     methods before a model is loaded. So the patch sets a variable of MLServer's decorator, as
-    `allow_empty_streams` does.
+    `end_grpc_streams` does.
     """
 
     async def f(self: Any, request: Any, context: Any) -> Any:

@@ -46,8 +46,8 @@ def answer_at_the_edges(server: Any) -> None:
     """Gives REST routes the bodies of the protocol, and one form of error to all under `/v2`.
 
     Without it, health and readiness have empty bodies, at which KServe's client fails, a model
-    that is not ready answers 400, and a request that cannot be read gets 422 or 500 in a form that
-    Triton's client cannot read.
+    that is not ready answers 400, a request that cannot be read gets 422 or 500 in a form that
+    Triton's client cannot read, and no answer has `Retry-After`.
     """
     app = server._app
     for index, route in enumerate(app.router.routes):
@@ -167,6 +167,12 @@ def _model(request: Any) -> Any:
         return None
 
 
+async def _refuse(request: Any, error: MLServerError) -> Response:
+    retry_after = getattr(error, "retry_after", None)
+    headers = {"Retry-After": str(retry_after)} if retry_after else None
+    return Response({"error": str(error)}, error.status_code, headers=headers)
+
+
 async def _refuse_body(request: Any, error: RequestValidationError) -> Response:
     name, model = request.path_params.get("model_name"), _model(request)
     definition = getattr(model, "definition", None)
@@ -198,6 +204,7 @@ async def _report_failure(request: Any, error: Exception) -> Response:
 
 
 _ANSWERS: dict[Any, Any] = {
+    MLServerError: _refuse,
     RequestValidationError: _refuse_body,
     HTTPException: _refuse_route,
     Exception: _report_failure,

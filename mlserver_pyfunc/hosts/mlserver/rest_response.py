@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping, Set
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import orjson
@@ -29,7 +29,8 @@ from mlserver_pyfunc.protocol.response import (
 )
 from mlserver_pyfunc.protocol.tensors import Array
 
-from .cloud_events import SendableHeaders
+MAX_ID_CHARS = 256
+"""Length of an id that is sent as a header. Many proxies take 4 KiB of headers, gRPC 8 KiB."""
 
 GZIP_LIMIT = 64 * 1024
 """Length of a body from which it is sent with `Content-Encoding: identity`.
@@ -75,6 +76,25 @@ class ArrayData:
 
     def __len__(self) -> int:
         return int(self.array.size)
+
+
+class SendableHeaders(dict[str, str]):
+    """Headers to which MLServer adds. Drops values that a header cannot hold.
+
+    The values come from clients. With such a value, a call over gRPC would never end, and a
+    connection over HTTP would be broken.
+    """
+
+    def update(self, headers: Mapping[str, str]) -> None:  # type: ignore[override]
+        """Adds the headers whose values can be sent."""
+        super().update({key: value for key, value in headers.items() if is_sendable(value)})
+
+
+def is_sendable(request_id: str | None) -> TypeGuard[str]:
+    """Returns whether there is an id that a header can hold. A client may send any text."""
+    if not request_id or len(request_id) > MAX_ID_CHARS:
+        return False
+    return request_id.isascii() and request_id.isprintable()
 
 
 class ResponseParameters:
@@ -181,10 +201,6 @@ class ArrayResponse(UnvalidatedModel, InferenceResponse, Response):
     def model_dump(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Returns the response as JSON has it, with lists. Server-sent events show that."""
         return self._as_json(json_output)
-
-    def model_dump_json(self, *args: Any, **kwargs: Any) -> str:
-        """Returns `model_dump` as JSON text."""
-        return orjson.dumps(self.model_dump()).decode()
 
     def _as_json(self, write: Callable[[NamedArray], dict[str, Any]]) -> dict[str, Any]:
         state = self.__dict__

@@ -18,10 +18,8 @@ from typing import Any
 from fastapi.exceptions import RequestValidationError
 from mlserver.rest.endpoints import Endpoints
 from mlserver.rest.requests import Request
-from mlserver.rest.responses import Response as JSONResponse
 from mlserver.types import InferenceRequest
 from pydantic import ValidationError
-from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
@@ -113,17 +111,12 @@ class InferenceRoute(Route):
         response: Any
         if self._streams:
             response = await self.endpoint(request, payload, *names)
-        elif data_plane.supports_short_path(self._data_plane):
+        else:
             parameters: Any = data_plane.RequestParameters(
                 payload.parameters, lambda: request.headers
             )
             payload.parameters = parameters
             response = await data_plane.infer(self._data_plane, payload, *names)
-        else:
-            # MLServer sets headers on the second argument. Our responses carry their own.
-            response = await self.endpoint(request, Response(), payload, *names)
-        if not isinstance(response, Response):  # It comes from MLServer's response cache.
-            response = JSONResponse(response.model_dump())
         await response(scope, receive, send)
 
 

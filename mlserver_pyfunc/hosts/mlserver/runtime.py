@@ -54,7 +54,7 @@ class PyFuncRuntime(Pages, MLModel):
         self._function: Function | None = None
         self._shutdown: asyncio.Task[None] | None = None
         super().__init__(settings)
-        models.keep_out_of_pool(settings)
+        models.keep_to_ourselves(settings)
         # Before the load: MLServer registers a model by its version, and loads it then.
         self._located, self._unreadable = models.read_definition(settings)
 

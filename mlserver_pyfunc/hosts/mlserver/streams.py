@@ -20,31 +20,6 @@ from mlserver_pyfunc import settings
 logger = logging.getLogger("mlserver.pyfunc")
 
 
-def allow_empty_streams(stock: Any) -> Any:
-    """Ends a gRPC stream without a request or without an answer like any other stream.
-
-    Without it, a gRPC stream without a request or without an answer ends with INTERNAL: MLServer
-    reads a variable that it sets only in the loop over them.
-
-    gRPC's server has taken the bound method before a model is loaded, so a new method of the
-    class would have no effect. But that method is a decorator's, and calls MLServer's function
-    through a variable. The patch sets the variable.
-    """
-
-    async def f(self: Any, requests_stream: Any, context: Any) -> AsyncIterator[Any]:
-        answered = False
-        try:
-            async for response in stock(self, requests_stream, context):
-                answered = True
-                yield response
-        except UnboundLocalError as error:
-            *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-            if answered or frame.f_code is not getattr(stock, "__code__", None):
-                raise
-
-    return f
-
-
 def leave_context_anywhere(stock: Any) -> Any:
     """Ends a stream whose client has left without an error in the log.
 
@@ -90,14 +65,19 @@ def limit_rest_writes(stock: Any) -> Any:
     return drain
 
 
-def limit_grpc_writes(stock: Any) -> Any:
-    """Cancels a gRPC stream whose client does not read for the write limit.
+def end_grpc_streams(stock: Any) -> Any:
+    """Ends a gRPC stream that has no request or no answer, or whose client does not read it.
 
-    Without it, a client that does not read its stream over gRPC holds a slot for ever: gRPC
-    waits without a limit until the client has room for the next item.
+    Without it, a stream without a request or without an answer ends with INTERNAL, because
+    MLServer reads a variable that it sets only in the loop over them, and a client that does not
+    read its stream holds a slot for ever: gRPC waits without a limit until it has room.
 
     To cancel the task of the call ends the stream and frees its slot, but sends no status. So the
     status is sent by a task of its own, which waits until the client reads or leaves.
+
+    gRPC's server has taken the bound method before a model is loaded, so a new method of the
+    class would have no effect. But that method is a decorator's, and calls MLServer's function
+    through a variable. The patch sets the variable.
     """
     seconds = settings.write_timeout()
     closing: set[asyncio.Task[None]] = set()
@@ -105,6 +85,7 @@ def limit_grpc_writes(stock: Any) -> Any:
     async def f(self: Any, requests_stream: Any, context: Any) -> AsyncIterator[Any]:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
+        answered = False
 
         def cancel() -> None:
             _log("a client of gRPC", seconds)
@@ -113,13 +94,19 @@ def limit_grpc_writes(stock: Any) -> Any:
             status.add_done_callback(closing.discard)
             task.cancel()
 
-        async for response in stock(self, requests_stream, context):
-            # gRPC asks for the next item when it has sent this one, in the task of the call.
-            timer = loop.call_later(seconds, cancel)
-            try:
-                yield response
-            finally:
-                timer.cancel()
+        try:
+            async for response in stock(self, requests_stream, context):
+                answered = True
+                # gRPC asks for the next item when it has sent this one, in the task of the call.
+                timer = loop.call_later(seconds, cancel)
+                try:
+                    yield response
+                finally:
+                    timer.cancel()
+        except UnboundLocalError as error:
+            *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+            if answered or frame.f_code is not getattr(stock, "__code__", None):
+                raise
 
     return f
 

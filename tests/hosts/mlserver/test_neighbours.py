@@ -1,0 +1,95 @@
+"""Functions beside a model of another runtime that does odd things, and under odd settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from . import grpc_calls
+from .conftest import GrpcCall
+from .models import inline, tensor, write_model
+from .process import ServerProcess, serving
+from .wire import Request, Tensor, json_request, rest_infer
+
+NEIGHBOUR = """
+from mlserver import MLModel
+from mlserver.codecs import NumpyCodec
+from mlserver.handlers import custom_handler
+from mlserver.types import InferenceResponse
+
+
+class Odd(MLModel):
+    available = False
+    up = False
+
+    @custom_handler(rest_path="/v2/models/{model_name}/infer")
+    async def infer(self, model_name: str) -> dict:
+        return {"odd": model_name}
+
+    @custom_handler(rest_path="/odd/live", rest_method="GET")
+    async def live(self) -> dict:
+        return {"odd": True}
+
+    async def predict(self, payload):
+        output = NumpyCodec.encode_output("y", NumpyCodec.decode_input(payload.inputs[0]))
+        return InferenceResponse(model_name=self.name, outputs=[output])
+"""
+TENSORS = {"inputs": [tensor("x", "FP32", [-1])], "outputs": [tensor("y", "FP32", [-1])]}
+X = Tensor("x", "FP32", (2,), [1.0, 2.0])
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """Two functions and a neighbour, on a server that caches."""
+    folder, work = tmp_path_factory.mktemp("models"), tmp_path_factory.mktemp("work")
+    for name, factor in (("double", 2), ("triple", 3)):
+        code = f"def handler(x):\n    return x * {factor}\n"
+        write_model(folder / name, inline(code, "handler", TENSORS), cache_enabled=True)
+    (folder / "odd").mkdir()
+    (folder / "odd_neighbour.py").write_text(NEIGHBOUR)
+    settings = {"name": "odd", "implementation": "odd_neighbour.Odd", "parallel_workers": 0}
+    (folder / "odd" / "model-settings.json").write_text(json.dumps(settings))
+    env = {"MLSERVER_CACHE_ENABLED": "true", "MLSERVER_CACHE_SIZE": "100"}
+    with serving(folder, work, "double", "triple", "odd", env=env) as server:
+        yield server
+        assert server.stop() == 0, server.log
+
+
+def test_a_cache_never_answers_for_another_function(
+    mixed: ServerProcess, grpc_call: GrpcCall
+) -> None:
+    for _ in range(2):
+        for model, factor in (("double", 2), ("triple", 3)):
+            wanted = [factor * value for value in X.values]
+            by_rest = rest_infer(mixed.client, Request(model, [X]))
+            assert by_rest.expect_ok().outputs["y"].values == wanted
+            assert by_rest.headers["ce-type"], "the headers of CloudEvents are missing"
+            by_grpc = grpc_call(grpc_calls.infer, mixed.grpc_address, Request(model, [X]), True)
+            assert by_grpc.expect_ok().outputs["y"].values == wanted
+    assert 'model "double": cache_enabled has no effect on functions' in mixed.log
+
+
+def test_binary_tensors_are_read_beside_a_cache(mixed: ServerProcess) -> None:
+    body = json_request(Request("double", [X]))
+    del body["inputs"][0]["data"]
+    body["inputs"][0]["parameters"] = {"binary_data_size": len(X.bits)}
+    head = json.dumps(body).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    answer = mixed.client.post("/v2/models/double/infer", content=head + X.bits, headers=headers)
+    assert answer.json()["outputs"][0]["data"] == [2.0, 4.0]
+
+
+def test_a_neighbours_own_routes_and_attributes_change_nothing(mixed: ServerProcess) -> None:
+    assert mixed.client.get("/v2/models/odd/ready").json() == {"name": "odd", "ready": True}
+    assert mixed.client.get("/v2/health/ready").json() == {"ready": True}
+    assert mixed.client.get("/odd/live").json() == {"odd": True}
+    assert rest_infer(mixed.client, Request("odd", [X])).expect_ok().outputs["y"].values == X.values
+
+
+def test_a_bad_gzip_body_to_a_neighbour_is_refused_as_mlserver_does(mixed: ServerProcess) -> None:
+    headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    answer = mixed.client.post("/v2/models/odd/infer", content=b"not gzip", headers=headers)
+    stock = {"detail": "There was an error parsing the body"}
+    assert (answer.status_code, answer.json()) == (400, stock)
