@@ -21,6 +21,9 @@ logger = logging.getLogger("mlserver.pyfunc")
 _PACKAGE = __name__.partition(".")[0]
 _versions: defaultdict[str, list[str | None]] = defaultdict(list)
 _failures: dict[str, str] = {}
+running: set[int] = set()
+"""Calls of functions that run, by the ids of their requests."""
+
 _MAX_NAMES = 20
 # In seconds. The first value is what MLServer itself waits for calls at shutdown.
 _longest_call = 5.0

@@ -6,6 +6,7 @@ its setting as it is returns the reason.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import gc
@@ -28,6 +29,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _STOCK_THRESHOLDS = (700, 2000)
 _GC_THRESHOLD = 20_000
 _STOPPING = "_pyfunc_stopping"
+_STOCK_GRACE = 5.0
 
 
 def raise_malloc_thresholds() -> str:
@@ -106,14 +108,21 @@ def _is_not_the_warning(record: logging.LogRecord) -> bool:
 
 
 def drain_grpc_on_shutdown(stock: Any) -> Any:
-    """Waits at shutdown for calls over gRPC as long as the models let them take.
+    """Waits at shutdown for calls of functions over gRPC as long as their time limits are.
 
     Without it, MLServer cancels calls over gRPC 5 s after SIGTERM.
+
+    All other calls get MLServer's 5 s, such as a stream that a client holds open without requests.
     """
 
     async def stop(self: Any, sig: int | None = None) -> None:
         grpc_logger.info("Waiting up to %g s for gRPC server shutdown", models.longest_call())
-        await self._server.stop(grace=models.longest_call())
+        stopped = asyncio.create_task(self._server.stop(grace=models.longest_call()))
+        await asyncio.wait([stopped], timeout=_STOCK_GRACE)
+        while not stopped.done() and models.running:
+            await asyncio.wait([stopped], timeout=0.1)
+        await self._server.stop(None)
+        await stopped
         grpc_logger.info("gRPC server shutdown complete")
 
     return stop

@@ -113,10 +113,13 @@ class PyFuncRuntime(Pages, MLModel):
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         """Answers one inference request."""
+        models.running.add(id(payload))
         try:
             answer = await self._loaded().infer(payload)
         except RequestError as error:
             raise to_host_error(error) from None
+        finally:
+            models.running.discard(id(payload))
         return ArrayResponse(
             self.name, self.version, answer.arrays, answer.parameters, binary_outputs(payload)
         )
@@ -127,11 +130,15 @@ class PyFuncRuntime(Pages, MLModel):
         """Answers the requests of a stream, item by item. An error is the last item."""
         try:
             async for payload in payloads:
-                async with aclosing(self._loaded().stream(payload)) as answers:
-                    async for answer in answers:
-                        yield ArrayResponse(
-                            self.name, self.version, answer.arrays, answer.parameters
-                        )
+                models.running.add(id(payload))
+                try:
+                    async with aclosing(self._loaded().stream(payload)) as answers:
+                        async for answer in answers:
+                            yield ArrayResponse(
+                                self.name, self.version, answer.arrays, answer.parameters
+                            )
+                finally:
+                    models.running.discard(id(payload))
         except RequestError as error:
             yield StreamError(self.name, to_host_error(error))
 

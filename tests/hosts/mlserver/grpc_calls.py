@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,28 @@ def stall(address: str, request: Request, until: str) -> str:
                 pass
         except grpc.RpcError as error:
             return str(error.code().name)
+    return "OK"
+
+
+def hold(address: str, until: str) -> str:
+    """Opens a stream and sends nothing until a file exists; returns how it ended."""
+    import grpc
+
+    def nothing() -> Iterator[bytes]:
+        while not Path(until).exists():
+            time.sleep(0.05)
+        yield from ()
+
+    with grpc.insecure_channel(address) as channel:
+        grpc.channel_ready_future(channel).result(60)
+        call = channel.stream_stream(_METHOD + "ModelStreamInfer")(nothing())
+        Path(until).with_suffix(".open").touch()
+        try:
+            list(call)
+        except grpc.RpcError as error:
+            return str(error.code().name)
+        finally:
+            Path(until).touch()
     return "OK"
 
 

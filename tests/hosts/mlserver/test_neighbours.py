@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from . import grpc_calls
 from .conftest import GrpcCall
 from .models import inline, tensor, write_model
-from .process import ServerProcess, serving
+from .process import START_SECONDS, ServerProcess, serving
 from .wire import Request, Tensor, json_request, rest_infer
 
 NEIGHBOUR = """
@@ -93,3 +96,23 @@ def test_a_bad_gzip_body_to_a_neighbour_is_refused_as_mlserver_does(mixed: Serve
     answer = mixed.client.post("/v2/models/odd/infer", content=b"not gzip", headers=headers)
     stock = {"detail": "There was an error parsing the body"}
     assert (answer.status_code, answer.json()) == (400, stock)
+
+
+def test_a_stream_without_requests_does_not_hold_up_the_shutdown(
+    tmp_path: Path, grpc_call: GrpcCall
+) -> None:
+    # Its calls would be waited for longer than the server is here.
+    limits = {"timeout": 10 * START_SECONDS}
+    code = "def handler(x):\n    return x\n"
+    write_model(tmp_path / "models" / "echo", inline(code, "handler", TENSORS, **limits))
+    with (
+        serving(tmp_path / "models", tmp_path, "echo") as server,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        until = tmp_path / "until"
+        held = pool.submit(grpc_call, grpc_calls.hold, server.grpc_address, str(until))
+        while not until.with_suffix(".open").exists():
+            time.sleep(0.05)
+        rest_infer(server.client, Request("echo", [X])).expect_ok()
+        assert server.stop() == 0, server.log
+        assert held.result() == "UNAVAILABLE"
