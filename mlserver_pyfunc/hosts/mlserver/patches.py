@@ -193,6 +193,7 @@ TABLE: tuple[ProcessSetting, ...] = (
     _fix(f"{_handlers}.unload", repository.serve_in_turn),
     _fix(f"{_servicer}.ModelStreamInfer.f", streams.end_grpc_streams, upstream=1750),
     _fix("uvicorn.protocols.http.flow_control:FlowControl.drain", streams.limit_rest_writes),
+    _fix("mlserver.logging:ModelLoggerFormatter.format", process_tuning.write_valid_json),
     _fix("mlserver.server:MLServer.stop", process_tuning.drain_on_interrupt),
     _fix("mlserver.handlers.dataplane.model_context", streams.leave_context_anywhere),
     _fix(f"{_servicer}.RepositoryModelLoad.f", repository.guard_grpc),

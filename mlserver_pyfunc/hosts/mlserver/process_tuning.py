@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import ctypes
 import gc
+import json
 import logging
 import os
 import platform
@@ -92,6 +94,25 @@ def drop_trailers(stock: Any) -> Any:
         self.headers = []
 
     return on_headers_complete
+
+
+def write_valid_json(stock: Any) -> Any:
+    """Escapes the text of structured log lines, and takes tracebacks into it.
+
+    Without it, a line of the structured log that quotes a name is not JSON.
+    """
+
+    def format(self: Any, record: logging.LogRecord) -> Any:  # noqa: A001
+        if self.use_structured_logging:
+            text = record.getMessage()
+            if record.exc_info:
+                text += f"\n{self.formatException(record.exc_info)}"
+            record = copy.copy(record)
+            record.msg, record.args = json.dumps(text, ensure_ascii=False)[1:-1], ()
+            record.exc_info = record.exc_text = None
+        return stock(self, record)
+
+    return format
 
 
 def hide_pool_warning() -> None:

@@ -39,6 +39,12 @@ class Odd(MLModel):
         output = NumpyCodec.encode_output("y", NumpyCodec.decode_input(payload.inputs[0]))
         return InferenceResponse(model_name=self.name, outputs=[output])
 """
+HANDLER = """
+def handler(x):
+    if x[0] == 13:
+        raise ValueError('"unlucky"')
+    return x * FACTOR
+"""
 TENSORS = {"inputs": [tensor("x", "FP32", [-1])], "outputs": [tensor("y", "FP32", [-1])]}
 X = Tensor("x", "FP32", (2,), [1.0, 2.0])
 
@@ -48,13 +54,17 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """Two functions and a neighbour, on a server that caches."""
     folder, work = tmp_path_factory.mktemp("models"), tmp_path_factory.mktemp("work")
     for name, factor in (("double", 2), ("triple", 3)):
-        code = f"def handler(x):\n    return x * {factor}\n"
+        code = HANDLER.replace("FACTOR", str(factor))
         write_model(folder / name, inline(code, "handler", TENSORS), cache_enabled=True)
     (folder / "odd").mkdir()
     (folder / "odd_neighbour.py").write_text(NEIGHBOUR)
     settings = {"name": "odd", "implementation": "odd_neighbour.Odd", "parallel_workers": 0}
     (folder / "odd" / "model-settings.json").write_text(json.dumps(settings))
-    env = {"MLSERVER_CACHE_ENABLED": "true", "MLSERVER_CACHE_SIZE": "100"}
+    env = {
+        "MLSERVER_CACHE_ENABLED": "true",
+        "MLSERVER_CACHE_SIZE": "100",
+        "MLSERVER_USE_STRUCTURED_LOGGING": "true",
+    }
     with serving(folder, work, "double", "triple", "odd", env=env) as server:
         yield server
         assert server.stop() == 0, server.log
@@ -71,7 +81,20 @@ def test_a_cache_never_answers_for_another_function(
             assert by_rest.headers["ce-type"], "the headers of CloudEvents are missing"
             by_grpc = grpc_call(grpc_calls.infer, mixed.grpc_address, Request(model, [X]), True)
             assert by_grpc.expect_ok().outputs["y"].values == wanted
-    assert 'model "double": cache_enabled has no effect on functions' in mixed.log
+    assert 'model "double": cache_enabled has no effect on functions' in _messages(mixed)
+
+
+def _messages(server: ServerProcess) -> list[str]:
+    """The messages of the structured log, each line of which has to be JSON."""
+    lines = [line for line in server.log.splitlines() if line.startswith('{"time": ')]
+    return [json.loads(line)["message"] for line in lines]
+
+
+def test_a_structured_log_line_with_a_traceback_is_json(mixed: ServerProcess) -> None:
+    x = Tensor("x", "FP32", (2,), [13.0, 0.0])
+    assert "unlucky" in rest_infer(mixed.client, Request("double", [x])).error
+    (message,) = [text for text in _messages(mixed) if "raise ValueError" in text]
+    assert message.splitlines()[-1] == 'ValueError: "unlucky"'
 
 
 def test_binary_tensors_are_read_beside_a_cache(mixed: ServerProcess) -> None:
