@@ -122,13 +122,20 @@ def _is_plain(value: Any) -> bool:
 def _offered(name: str, value: Any) -> tuple[str, str] | None:
     """Finds the module that offers an object, and its name there."""
     names = dict.fromkeys([name, getattr(value, "__name__", name)])
-    own = sys.modules.get(getattr(value, "__module__", None) or "")
-    others = [module for key, module in sys.modules.items() if key != _MAIN and "._" not in key]
+    own = sys.modules.get(home := getattr(value, "__module__", None) or "")
+    root = sys.modules.get(home.partition(".")[0])
+    others = [
+        module
+        for key, module in sys.modules.items()
+        if key != _MAIN and "._" not in key and isinstance(module, ModuleType)
+    ]
     # A module of the standard library rather than one that happens to import from it.
     others.sort(key=lambda module: (not _is_standard(module), module.__name__.count(".")))
-    for module in (own, *others):
+    for module in filter(None, (root, own, *others)):
         for each in names:
-            if isinstance(module, ModuleType) and vars(module).get(each) is value:
+            # A package may offer a name that it imports only now.
+            offered = getattr(module, each, None) if module is root else vars(module).get(each)
+            if offered is value:
                 return module.__name__, each
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 import sys
@@ -10,8 +11,10 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -20,7 +23,7 @@ from mlserver_pyfunc.client.templates import render
 from mlserver_pyfunc.definition import FILE_NAME, FunctionDefinition, TensorDefinition
 from mlserver_pyfunc.definition.folder import FunctionFolder, open_folder
 from mlserver_pyfunc.definition.model_settings import IMPLEMENTATION, MODEL_SETTINGS
-from mlserver_pyfunc.errors import DefinitionError
+from mlserver_pyfunc.errors import BindError, DefinitionError
 from mlserver_pyfunc.protocol.contract import Contract
 from mlserver_pyfunc.protocol.tensors import Array
 
@@ -38,14 +41,17 @@ Tensors = Sequence[TensorDefinition | Mapping[str, Any]]
 class Function:
     """A function that this package serves.
 
+    What `inputs` and `outputs` leave out, the annotations of the handler tell.
+
     Calls take the server's path: the contract checks the inputs and the outputs.
 
-    >>> def double(x):
+    >>> def double(x: float) -> float:
     ...     return 2 * x
-    >>> tensor = {"datatype": "FP32", "shape": [-1]}
-    >>> fn = Function(double, inputs=[{"name": "x", **tensor}], outputs=[{"name": "y", **tensor}])
-    >>> fn(x=[1, 2.5])
-    {'y': array([2., 5.], dtype=float32)}
+    >>> fn = Function(double)
+    >>> fn
+    Function(double: x FP64 [1] -> output FP64 [1]; model.py:double)
+    >>> fn(x=1.5)
+    {'output': array([3.])}
     >>> fn.close()
 
     Args:
@@ -71,6 +77,7 @@ class Function:
         source: str | Path | None = None,
         **keys: Any,
     ) -> None:
+        self._handler = predict
         text, described = _source(predict, source)
         given = {
             "model_name": name or predict.__name__,
@@ -82,7 +89,7 @@ class Function:
 
     @classmethod
     def load(cls, place: str | Path) -> Function:
-        """Opens a function's folder, or a definition file.
+        """Opens a function's folder, a definition file, or a handler such as `model.py:predict`.
 
         Raises:
             DefinitionError: There is no definition, or it is not valid.
@@ -109,6 +116,8 @@ class Function:
         function._open(_written(given, ""))
         return function
 
+    _handler: Callable[..., Any] | None = None
+
     def _open(self, place: Path) -> None:
         self._lock = threading.Lock()
         self.place = place
@@ -128,9 +137,12 @@ class Function:
 
     @property
     def definition(self) -> FunctionDefinition:
-        """The definition; after the first call, with the tensors that the code declares."""
+        """The definition, with the tensors that the handler's signature tells.
+
+        Those of code elsewhere, in a folder for example, are known after the first call.
+        """
         local: LocalFunction | None = vars(self).get("_local")
-        return local.definition if local else self.opened.definition
+        return local.definition if local else self._described
 
     @property
     def contract(self) -> Contract:
@@ -267,11 +279,13 @@ class Function:
         return server.start()
 
     def __repr__(self) -> str:
-        tensors = (" ".join(_shown(t)) for t in self.definition.inputs)
-        outputs = (" ".join(_shown(t)) for t in self.definition.outputs)
-        return (
-            f"Function({self.name}: {', '.join(tensors)} -> {', '.join(outputs)}; {self._origin})"
+        definition = self.definition
+        inputs, outputs = (
+            ", ".join(" ".join(_shown(tensor)) for tensor in tensors)
+            for tensors in (definition.inputs, definition.outputs)
         )
+        tensors = f"{inputs} -> {outputs}" if outputs else "the code tells its tensors"
+        return f"Function({self.name}: {tensors}; {self._origin})"
 
     def _repr_html_(self) -> str:
         return render(
@@ -288,6 +302,26 @@ class Function:
             ],
             requirements=self.definition.requirements,
         )
+
+    @cached_property
+    def _described(self) -> FunctionDefinition:
+        from mlserver_pyfunc.definition.derived import completed
+        from mlserver_pyfunc.handler.binding import RESERVED
+        from mlserver_pyfunc.handler.signature import Signature, derive
+
+        definition, handler = self.opened.definition, self._handler
+        if handler is None:
+            return definition
+        if inspect.isclass(handler):
+            handler = MethodType(handler.__call__, object())
+        inputs = [tensor.spec for tensor in definition.inputs]
+        outputs = [tensor.spec for tensor in definition.outputs]
+        signature = Signature.of(handler)
+        # The load reports what the signature does not tell.
+        with suppress(BindError, DefinitionError):
+            derived = derive(signature, inputs, outputs, definition.written, RESERVED)
+            return completed(definition, derived)
+        return definition
 
     @property
     def _origin(self) -> str:

@@ -199,3 +199,40 @@ def test_a_user_s_script_is_checked_strictly(tmp_path: Path) -> None:
     errors = [line for line in done.stdout.splitlines() if line.startswith("user.py")]
     assert len(errors) == 1, done.stdout + done.stderr
     assert '"int" has no attribute "nothing"' in errors[0]
+
+
+def test_the_signature_of_the_handler_tells_the_tensors(tmp_path: Path) -> None:
+    shown = script(
+        tmp_path,
+        """
+        from typing import Annotated
+        import numpy as np
+        from numpy.typing import NDArray
+        from mlserver_pyfunc import Tensor
+
+        Rows = Annotated[NDArray[np.float32], Tensor("rows", 2)]
+
+        class Sums:
+            def __call__(self, rows: Rows, times: int = 3) -> float:
+                return float(rows.sum()) * times
+
+        fn = Function(Sums, name="sums")
+        print(fn)
+        print(fn(rows=[[1, 2]])["output"].tolist(), list(fn.contract.inputs))
+        loaded = Function.load(fn.save("saved"))
+        print(loaded)
+        print("from mlserver_pyfunc import Tensor" in (fn.folder / "model.py").read_text())
+        """,
+    )
+    assert shown.splitlines() == [
+        "Function(sums: rows FP32 [rows, 2], times INT64 [1] -> output FP64 [1]; model.py:Sums)",
+        "[9.0] ['rows', 'times']",
+        "Function(sums: the code tells its tensors; model.py:Sums)",
+        "True",
+    ]
+
+
+def test_a_handler_in_a_file_is_loaded_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text("def double(x: float) -> float: return 2 * x\n")
+    with Function.load(f"{tmp_path}/model.py:double") as fn:
+        assert fn(x=2)["output"].tolist() == [4]
