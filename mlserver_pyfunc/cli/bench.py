@@ -7,12 +7,15 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
-from mlserver_pyfunc.client import CallError, Client, InferInput
+from mlserver_pyfunc.client import CallError, InferInput
+
+if TYPE_CHECKING:
+    from mlserver_pyfunc.client import Client
 
 BARS = 14
 """Number of bars of the histogram."""
@@ -29,11 +32,7 @@ def run(
     *,
     as_json: bool,
 ) -> None:
-    """Calls a model again and again, and prints a histogram of the latencies.
-
-    Raises:
-        click.exceptions.Exit: A call failed; the exit code is 1.
-    """
+    """Calls a model again and again, and prints a histogram of the latencies."""
     times: list[float] = []
     errors: Counter[str] = Counter()
     clients[0].infer(model, inputs)

@@ -25,15 +25,7 @@ _IMAGES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp"}
 
 
 def parse(specs: Iterable[TensorSpec], given: Sequence[str]) -> dict[str, Array]:
-    """Reads `NAME=VALUE` options.
-
-    Args:
-        specs: The declared inputs.
-        given: The options, as `NAME=VALUE`; as `VALUE` if only one input is declared.
-
-    Raises:
-        click.BadParameter: An option names no input, or its value does not fit the input.
-    """
+    """Reads `NAME=VALUE` options."""
     by_name = {spec.name: spec for spec in specs}
     arrays: dict[str, Array] = {}
     for item in given:

@@ -1,16 +1,13 @@
-"""Prints tables and pictures on a terminal, and plain text elsewhere."""
+"""Prints tables and arrays on a terminal, and plain text elsewhere."""
 
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
@@ -47,13 +44,9 @@ def contract(tensors: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
 
 
 def arrays(outputs: Mapping[str, Array]) -> None:
-    """Prints output tensors: pictures as pictures, all others as rows of elements."""
+    """Prints output tensors as rows of elements."""
     for name, array in outputs.items():
         console.print(Text(f"{name}  {_kind(array)}{list(array.shape)}", style="bold"))
-        picture = _picture(array) if console.is_terminal else None
-        if picture is not None:
-            console.print(picture)
-            continue
         for line in _rows(array):
             console.print(Text(f"  {line}"))
 
@@ -107,42 +100,3 @@ def _text(element: bytes | str) -> str:
         return element.decode()
     except UnicodeDecodeError:
         return base64.b64encode(element).decode()
-
-
-def _picture(array: Array) -> Text | None:
-    """Draws an RGB array or an encoded image by half blocks: two pixels in each character."""
-    pixels = _pixels(array)
-    if pixels is None or not console.color_system:
-        return None
-    width = min(console.width, pixels.shape[1], 80)
-    step = max(1, math.ceil(pixels.shape[1] / width))
-    pixels = pixels[::step, ::step]
-    if len(pixels) % 2:
-        pixels = np.concatenate([pixels, pixels[-1:]])
-    text = Text()
-    for upper, lower in zip(pixels[::2], pixels[1::2], strict=True):
-        for top, bottom in zip(upper.tolist(), lower.tolist(), strict=True):
-            text.append("▀", Style(color=_color(top), bgcolor=_color(bottom)))
-        text.append("\n")
-    return text
-
-
-def _color(pixel: Sequence[int]) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*pixel)
-
-
-def _pixels(array: Array) -> Array | None:
-    if array.dtype == np.uint8 and array.ndim >= 3 and array.shape[-1] == 3:
-        image: Array = array.reshape(-1, *array.shape[-3:])[0]
-        return image if image.size else None
-    if array.dtype.kind != "O" or array.size != 1:
-        return None
-    element = array.ravel()[0]
-    if not isinstance(element, bytes) or not element.startswith((b"\x89PNG", b"\xff\xd8")):
-        return None
-    try:
-        from PIL import Image
-    except ImportError:
-        return None
-    with Image.open(BytesIO(element)) as picture:
-        return np.asarray(picture.convert("RGB"))

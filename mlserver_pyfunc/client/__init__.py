@@ -6,11 +6,17 @@ same messages, so that one process cannot hold both.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mlserver_pyfunc.protocol.tensors import Array
+
+if TYPE_CHECKING:
+    from .grpc import GrpcClient
+    from .rest import RestClient
+
+    Client: TypeAlias = RestClient | GrpcClient
 
 
 class CallError(Exception):
@@ -36,39 +42,8 @@ class InferInput:
 
 @dataclass(frozen=True)
 class InferResult:
-    """An answer of the server.
-
-    Attributes:
-        outputs: Arrays by output name.
-        datatypes: Datatypes by output name.
-        parameters: Parameters of the response.
-    """
+    """An answer of the server."""
 
     outputs: dict[str, Array]
     datatypes: dict[str, str]
     parameters: Mapping[str, Any] = field(default_factory=dict)
-
-
-class Client(Protocol):
-    """A connection to one server: REST with JSON or binary tensors, gRPC with typed or raw ones.
-
-    Every method raises `CallError` if the server answers with an error, or does not answer.
-    """
-
-    name: str
-
-    def metadata(self, model: str) -> dict[str, Any]:
-        """Fetches the metadata of a model, in the form that REST gives it."""
-
-    def infer(
-        self, model: str, inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None = None
-    ) -> InferResult:
-        """Sends one request and returns its answer."""
-
-    def stream(
-        self, model: str, inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None = None
-    ) -> Iterator[InferResult]:
-        """Sends one request and yields each of its answers as it arrives."""
-
-    def close(self) -> None:
-        """Closes the connection."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import numpy as np
@@ -18,22 +18,17 @@ from mlserver_pyfunc.protocol.datatypes import DATATYPES, datatype_of
 from mlserver_pyfunc.protocol.request import InferenceRequest, RequestInput
 from mlserver_pyfunc.protocol.tensors import Array, RawTensor
 
-from . import Client, InferInput, InferResult
+from . import InferInput, InferResult
+
+if TYPE_CHECKING:
+    from . import Client
 
 PARALLEL = 64
 """Number of calls of `infer_async` that run at a time."""
 
 
 class Model:
-    """A model on a server. `connect` makes one. Any thread may use it.
-
-    Attributes:
-        name: Name of the model, as served.
-
-    Args:
-        name: Name of the model, as served.
-        connect: Opens a connection to the server, which one thread at a time uses.
-    """
+    """A model on a server. `connect` makes one. Any thread may use it."""
 
     def __init__(self, name: str, connect: Callable[[], Client]) -> None:
         self.name = name
@@ -42,11 +37,7 @@ class Model:
 
     @cached_property
     def metadata(self) -> dict[str, Any]:
-        """The model's metadata, in the form that REST gives it. Fetched once.
-
-        Raises:
-            CallError: The server answers with an error, or does not answer.
-        """
+        """The model's metadata, in the form that REST gives it. Fetched once."""
         with self.client() as client:
             return client.metadata(self.name)
 
@@ -139,11 +130,7 @@ class Model:
         self._idle.append(client)
 
     def inputs(self, values: Mapping[str, Any]) -> list[InferInput]:
-        """Converts values to tensors. The server checks them, not this.
-
-        Raises:
-            TensorError: A list does not fit the declared datatype.
-        """
+        """Converts values to tensors. The server checks them, not this."""
         declared = self.contract.inputs
         known = {
             name: value if name in declared else np.asarray(value) for name, value in values.items()

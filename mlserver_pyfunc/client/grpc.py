@@ -37,11 +37,7 @@ _MAX_MESSAGE = 2**31 - 1
 class GrpcClient:
     """Calls a server by gRPC, with tensors as raw bytes.
 
-    Args:
-        target: Address of the server, `HOST:PORT` or `unix:PATH`.
-        timeout: Seconds to wait for an answer.
-        headers: Metadata to send with every call. `host` is sent as the authority instead.
-        version: Version of the model; empty for the default one.
+    The target is `HOST:PORT` or `unix:PATH`. Headers are sent as metadata, `host` as the authority.
     """
 
     name = "gRPC raw"
@@ -78,7 +74,7 @@ class GrpcClient:
         self._stream = _method(stream, "ModelStreamInfer", messages.ModelInferResponse)
 
     def metadata(self, model: str) -> dict[str, Any]:
-        """Implements `Client.metadata`."""
+        """Fetches the metadata of a model, in the form that REST gives it."""
         answer = self._answer(
             self._metadata, messages.ModelMetadataRequest(name=model, version=self._version)
         )
@@ -90,14 +86,14 @@ class GrpcClient:
     def infer(
         self, model: str, inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None = None
     ) -> InferResult:
-        """Implements `Client.infer`."""
+        """Sends one request and returns its answer."""
         request = self._request(model, inputs, parameters)
         return _result(self._answer(self._infer, request))
 
     def stream(
         self, model: str, inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None = None
     ) -> Iterator[InferResult]:
-        """Implements `Client.stream`."""
+        """Sends one request and yields each of its answers as it arrives."""
         request = self._request(model, inputs, parameters)
         answers = self._stream(iter([request]), timeout=self._timeout, metadata=self._headers)
         while (answer := _call(lambda: next(answers, None))) is not None:

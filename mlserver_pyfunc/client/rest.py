@@ -24,12 +24,6 @@ class RestClient:
     """Calls a server by REST, with tensors as JSON lists.
 
     It keeps one connection open. One thread at a time may use it.
-
-    Args:
-        url: URL of the server, with its path prefix if it has one.
-        timeout: Seconds to wait for an answer.
-        headers: Headers to send with every call.
-        version: Version of the model; empty for the default one.
     """
 
     name = "REST JSON"
@@ -57,7 +51,7 @@ class RestClient:
         self._version = f"/versions/{quote(version, safe='')}" if version else ""
 
     def metadata(self, model: str) -> dict[str, Any]:
-        """Implements `Client.metadata`."""
+        """Fetches the metadata of a model, in the form that REST gives it."""
         described: dict[str, Any] = self._json("GET", self._path(model))
         return described
 
@@ -78,14 +72,14 @@ class RestClient:
     def infer(
         self, model: str, inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None = None
     ) -> InferResult:
-        """Implements `Client.infer`."""
+        """Sends one request and returns its answer."""
         body = orjson.dumps(_body(inputs, parameters, _json_tensor))
         return _result(self._json("POST", f"{self._path(model)}/infer", body), b"")
 
     def stream(
         self, model: str, inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None = None
     ) -> Iterator[InferResult]:
-        """Implements `Client.stream` by server-sent events."""
+        """Sends one request and yields its answers, which are server-sent events."""
         body = orjson.dumps(_body(inputs, parameters, _json_tensor))
         response = self._send("POST", f"{self._path(model)}/infer_stream", body, {})
         for line in response:
@@ -144,7 +138,7 @@ class BinaryRestClient(RestClient):
     def infer(
         self, model: str, inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None = None
     ) -> InferResult:
-        """Implements `Client.infer`."""
+        """Sends one request and returns its answer."""
         raws = [tensors.to_raw(DATATYPES[tensor.datatype], tensor.array) for tensor in inputs]
         parameters = {**(parameters or {}), "binary_data_output": True}
         body = _body(inputs, parameters, _tensor_head)

@@ -52,17 +52,11 @@ class ProvisionError(PyFuncError):
 
 @dataclass(frozen=True)
 class Environment:
-    """An interpreter for a function.
-
-    Attributes:
-        python: Path of the interpreter.
-        resolved: Installed versions by package name; empty for the serving interpreter.
-        seconds: Time that making it took; 0 if it existed.
-    """
+    """An interpreter for a function."""
 
     python: Path
-    resolved: Mapping[str, str] = field(default_factory=dict)
-    seconds: float = 0
+    resolved: Mapping[str, str] = field(default_factory=dict)  # versions; not of this interpreter
+    seconds: float = 0  # that making it took
 
 
 def unmet_needs(definition: FunctionDefinition) -> list[str]:
@@ -79,14 +73,7 @@ def unmet_needs(definition: FunctionDefinition) -> list[str]:
 
 
 def resolve(definition: FunctionDefinition) -> list[str]:
-    """Resolves the exact versions of a definition's environment, without making it.
-
-    Returns:
-        `name==version` lines; empty if the serving interpreter is enough or uv is absent.
-
-    Raises:
-        PyFuncError: The requirements cannot be resolved. The message is uv's explanation.
-    """
+    """Resolves the exact versions of a definition's environment, without making it."""
     if not unmet_needs(definition) or not uv.is_installed():
         return []
     python = uv.find_python(definition.python_version or uv.SERVING_PYTHON)
@@ -99,11 +86,7 @@ def resolve(definition: FunctionDefinition) -> list[str]:
 def provide(
     definition: FunctionDefinition, model_name: str, resolved: Sequence[str] = ()
 ) -> Environment:
-    """Returns an interpreter that meets a definition's needs; makes one if necessary.
-
-    Raises:
-        PyFuncError: No such environment can be made. The message is uv's explanation.
-    """
+    """Returns an interpreter that meets a definition's needs; makes one if necessary."""
     if not unmet_needs(definition):
         return Environment(Path(sys.executable))
     shipped = _shipped(definition, model_name)

@@ -23,9 +23,6 @@ def uv_variables() -> dict[str, str]:
 
     uv does not read pip's configuration (https://docs.astral.sh/uv/pip/compatibility/), but
     many machines name their mirror only there.
-
-    Returns:
-        Values by variable; empty if a variable of uv already names an index.
     """
     if any(name in os.environ for name in _UV_INDEX_VARIABLES):
         return {}

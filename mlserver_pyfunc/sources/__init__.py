@@ -35,11 +35,7 @@ ARCHIVE_SUFFIXES = (".zip", ".tar.gz", ".tgz")
 
 
 def fetch(source: SourceDefinition, folder: Path, pin: Pin | None = None) -> SourceTree:
-    """Makes the source available as a local tree.
-
-    Raises:
-        SourceError: The source cannot be fetched, verified or unpacked.
-    """
+    """Makes the source available as a local tree."""
     if source.is_inline:
         return _fetched("inline", source, folder, pin)
     uri = source.source or ""

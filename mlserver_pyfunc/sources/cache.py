@@ -41,13 +41,7 @@ _STALE_SECONDS = 60
 
 @dataclass(frozen=True)
 class Entry:
-    """A tree in the cache.
-
-    Attributes:
-        path: The tree, which must not be written to.
-        sha256: Digest of the tree.
-        metadata: Record of the fetch, for example the commit or the archive's digest.
-    """
+    """A tree in the cache."""
 
     path: Path
     sha256: str
@@ -57,10 +51,8 @@ class Entry:
 def obtain(key: str, make: Callable[[Path], Mapping[str, str]], since: float = 0) -> Entry:
     """Returns the tree of a source, which is made once however many processes ask for it.
 
-    Args:
-        key: Source and everything else that decides its content, without secrets.
-        make: Function that fills the folder `TREE` of a workspace, and returns metadata.
-        since: Unix time; trees that were fetched earlier do not count.
+    `key` is all that decides the content, without secrets. `make` fills the folder `TREE` of a
+    workspace. Trees that were fetched before `since` (Unix time) do not count.
     """
     known = find(key, since)
     if known:

@@ -20,11 +20,7 @@ _guard = threading.Lock()
 
 
 def hold(path: Path) -> bool:
-    """Takes the shared lock of a folder.
-
-    Returns:
-        Whether the lock is new; False if this process holds it already.
-    """
+    """Takes the shared lock of a folder; returns whether this process did not hold it yet."""
     name = str(path)
     with _guard:
         while True:
@@ -57,10 +53,7 @@ def release(path: Path) -> None:
 def discard(path: Path, within: Path) -> bool:
     """Removes a folder unless a process uses it, and returns whether it is gone.
 
-    Args:
-        path: The folder.
-        within: Folder on the same file system, which the folder is moved to first: nobody must
-            see it with some of its files removed.
+    It is moved to `within` first: nobody must see it with some of its files removed.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY)

@@ -28,9 +28,6 @@ def for_git(url: str) -> tuple[str, Credentials | None]:
 
     A password in the URL wins over `GIT_TOKEN`, which wins over `GIT_USERNAME` and
     `GIT_PASSWORD`. Without any of them git reads `.netrc`.
-
-    Raises:
-        SourceError: A credential holds a control character.
     """
     plain, user = split_user(url)
     if parts_of(plain).scheme != "https":

@@ -131,9 +131,6 @@ def parsed(uri: str) -> _Remote:
     git reads an argument that begins with "-" as an option, `--upload-pack=PROGRAM` for example,
     and ssh a host likewise (CVE-2017-1000117). Not all git commands accept `--` before a ref. So
     no part of the URI may begin with "-".
-
-    Raises:
-        SourceError: The URI has another form, or git could take a part of it for an option.
     """
     url, ref = split_fragment(uri[len("git+") :])
     plain, login = credentials.for_git(url)

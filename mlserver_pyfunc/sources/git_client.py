@@ -36,14 +36,7 @@ _CHUNK = 2**20
 
 
 class GitClient:
-    """Runs git against one remote, in a bare repository of its own.
-
-    Args:
-        url: URL of the remote, without credentials.
-        credentials: Credentials for the URL's host.
-        work: Folder for the repository, which the caller removes.
-        seconds: Time limit of all commands together.
-    """
+    """Runs git against one remote, in a bare repository of its own."""
 
     def __init__(
         self, url: str, credentials: Credentials | None, work: Path, seconds: float

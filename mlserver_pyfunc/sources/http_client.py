@@ -51,29 +51,16 @@ def download(url: str, path: Path, deadline: float) -> None:
 
 @dataclass
 class _Transfer:
-    """The transfer of one file, which keeps what was received when the connection breaks.
-
-    Attributes:
-        client: Client of this transfer alone.
-        url: Address without a login.
-        login: Login from the address; None to look up each host in .netrc.
-        file: File that is written.
-        progress: Display of the number of bytes received.
-        deadline: Time on the monotonic clock at which the transfer is given up.
-        limit: Size limit of the file in bytes.
-        validator: ETag or date that names the version of what was received; may be empty.
-        began: Whether this attempt has received the status and headers of the file.
-        connection: Network stream of httpcore that was opened last.
-    """
+    """The transfer of one file, which keeps what was received when the connection breaks."""
 
     client: httpx.Client
     url: str
-    login: httpx.Auth | None
+    login: httpx.Auth | None  # None looks each host up in .netrc
     file: IO[bytes]
     progress: Progress
-    deadline: float
+    deadline: float  # on the monotonic clock
     limit: int = field(default_factory=settings.max_source_size)
-    validator: str = ""
+    validator: str = ""  # ETag or date of the version that was received
     began: bool = False
     connection: Any = None
 

@@ -31,43 +31,24 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class ImageRecord(BaseModel):
-    """An image that `mlserver-pyfunc build` made, and the parts it was made of.
-
-    Attributes:
-        name: Tag of the image, `registry/name:tag`.
-        digest: Digest of its manifest, `sha256:...`; None until it is pushed.
-        id: Digest of its configuration, by which engines on a machine name it.
-        inputs: SHA-256 of each part of the image, by name of the part.
-    """
+    """An image that `mlserver-pyfunc build` made, and the parts it was made of."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
+    # That of the manifest, known when the image is pushed, and that of its configuration.
     digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
     id: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
     inputs: dict[str, Sha256]
 
 
 class Lock(BaseModel):
-    """The content of `function.lock`.
-
-    Attributes:
-        version: Version of the file format.
-        source: URI without credentials; None if only an image is recorded, which binds nothing.
-        subdirectory: Subdirectory that the definition gives.
-        commit: Commit that the git ref pointed to.
-        sha256: Digest of the archive, file or inline code.
-        tree_sha256: Digest of the tree.
-        requirements: Requirements that the definition gives.
-        resolved: Exact versions in the function's own environment; None without one.
-        image: Image that was built last.
-        origin: In an image: origin of its copy of the source.
-    """
+    """The content of `function.lock`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     version: Literal[1] = 1
-    source: str | None = None
+    source: str | None = None  # without credentials; None if only an image is recorded
     subdirectory: str | None = None
     commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
     sha256: Sha256 | None = None
@@ -79,11 +60,7 @@ class Lock(BaseModel):
 
 
 def fetch_locked(definition: FunctionDefinition, folder: Path) -> SourceTree:
-    """Fetches a function's source, which must agree with the `function.lock` in its folder, if any.
-
-    Raises:
-        SourceError: The source cannot be fetched, verified or unpacked, or differs from the lock.
-    """
+    """Fetches a function's source, which must agree with a `function.lock` in its folder."""
     lock = read(folder)
     if lock is None or lock.source is None:
         return sources.fetch(definition.source, folder)

@@ -18,13 +18,7 @@ _LOG_SECONDS = 5.0
 
 
 class Progress:
-    """Shows how far a fetch is; a short fetch shows nothing.
-
-    Args:
-        what: Description of the fetch, without secrets.
-        total: Expected amount, if known.
-        unit: Unit of the amounts: `bytes`, or the things that are counted.
-    """
+    """Shows how far a fetch is; a short fetch shows nothing."""
 
     def __init__(self, what: str, total: int | None = None, unit: str = "bytes") -> None:
         self.total = total

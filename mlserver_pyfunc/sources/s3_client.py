@@ -55,15 +55,7 @@ def download(url: str, path: Path, deadline: float) -> None:
 
 @dataclass(frozen=True)
 class Listing:
-    """The objects below a prefix.
-
-    Attributes:
-        files: File system of the objects.
-        url: Address of the prefix.
-        keys: Keys of the objects, by name below the prefix.
-        sizes: Sizes in bytes, by the same names.
-        digest: Digest of names, sizes and ETags, which changes if any object changes.
-    """
+    """The objects below a prefix."""
 
     files: Any
     url: str

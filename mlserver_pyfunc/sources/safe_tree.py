@@ -79,11 +79,7 @@ class Layout:
 
 
 def checked_parts(name: str) -> list[str]:
-    """Splits an entry's name into its folders and file.
-
-    Raises:
-        SourceError: The name is not a relative path that stays below the root on every system.
-    """
+    """Splits an entry's name into its folders and file."""
     problem = _problem(name)
     if problem:
         raise SourceError(f"entry {quoted(name)}: {problem}")

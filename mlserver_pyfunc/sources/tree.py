@@ -9,16 +9,9 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Provenance:
-    """Origin of a source.
+    """Origin of a source."""
 
-    Attributes:
-        source: URI that the definition gives, without credentials.
-        commit: Resolved git commit, 40 hex digits.
-        sha256: Digest of the archive, file or inline code.
-        tree_sha256: Digest of the tree, as `sources.digest.tree_sha256` defines it.
-    """
-
-    source: str
+    source: str  # URI that the definition gives, without credentials
     commit: str | None = None
     sha256: str | None = None
     tree_sha256: str | None = None
@@ -39,16 +32,10 @@ class Pin:
 
 @dataclass(frozen=True)
 class SourceTree:
-    """A function's code, ready to import.
-
-    Attributes:
-        root: Folder that modules are imported from and that relative paths start from.
-        provenance: Origin of the source.
-        module: Module of a handler that is given without one; None for a folder.
-        inline: Source text by module name, which hides a file of the same name.
-    """
+    """A function's code, ready to import."""
 
     root: Path
     provenance: Provenance
-    module: str | None = None
+    module: str | None = None  # of a handler that is given without one
+    # Source text by module name, which hides a file of the same name.
     inline: Mapping[str, str] = field(default_factory=dict)

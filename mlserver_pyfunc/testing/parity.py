@@ -41,14 +41,7 @@ class ParityReport:
     skipped: dict[str, str]
 
 
-@dataclass(frozen=True)
-class Failure:
-    """An error that the server answered."""
-
-    message: str
-
-
-Answer = InferResult | Failure
+Answer = InferResult | CallError
 
 
 def assert_parity(
@@ -124,7 +117,7 @@ def _send_all(
         try:
             answers.append(client.infer(model, inputs))
         except CallError as error:
-            answers.append(Failure(str(error)))
+            answers.append(error)
     client.close()
     return answers
 
@@ -141,11 +134,9 @@ def _unavailable(server: Server, definition: FunctionDefinition) -> dict[str, st
 
 
 def _difference(ours: Answer, theirs: Answer, *, is_json: bool) -> str:
-    if isinstance(ours, Failure) or isinstance(theirs, Failure):
-        same = isinstance(ours, Failure) and isinstance(theirs, Failure)
-        if same and _without_id(ours) == _without_id(theirs):
-            return ""
-        return f"one answered {_worded(ours)}, the other {_worded(theirs)}"
+    if isinstance(ours, CallError) or isinstance(theirs, CallError):
+        words = [_worded(answer) for answer in (ours, theirs)]
+        return "" if words[0] == words[1] else f"one answered {words[0]}, the other {words[1]}"
     if ours.datatypes != theirs.datatypes:
         return f"outputs {ours.datatypes}, not {theirs.datatypes}"
     for name, array in ours.outputs.items():
@@ -166,12 +157,11 @@ def _equal(array: Array, other: Array, *, is_json: bool) -> bool:
     return bool(np.array_equal(array, other, equal_nan=True))
 
 
-def _without_id(answer: Answer) -> str:
-    return answer.message.partition(" (request ")[0] if isinstance(answer, Failure) else ""
-
-
 def _worded(answer: Answer) -> str:
-    return f'error "{answer.message}"' if isinstance(answer, Failure) else "a result"
+    """Returns an error without the id of its request, which differs."""
+    if isinstance(answer, InferResult):
+        return "a result"
+    return f'error "{str(answer).partition(" (request ")[0]}"'
 
 
 def _shown(inputs: Sequence[InferInput]) -> str:

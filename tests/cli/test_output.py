@@ -1,10 +1,9 @@
-"""What a terminal is shown of arrays: rows cut to size, and pictures as pictures."""
+"""What a terminal is shown of arrays: rows cut to size, and markup as it is."""
 
 import io
 
 import numpy as np
 import pytest
-from PIL import Image
 from rich.console import Console
 
 from mlserver_pyfunc.cli import output
@@ -18,27 +17,6 @@ def terminal(monkeypatch):
     )
     monkeypatch.setattr(output, "console", console)
     return console.file
-
-
-def png(pixels):
-    encoded = io.BytesIO()
-    Image.fromarray(pixels).save(encoded, "PNG")
-    return encoded.getvalue()
-
-
-def test_pictures_are_drawn_two_pixels_a_character(terminal):
-    pixels = np.zeros((4, 3, 3), np.uint8)
-    pixels[0] = (255, 0, 0)
-    output.arrays({"a": pixels, "b": np.array([png(pixels)], object)})
-    shown = terminal.getvalue()
-    assert shown.count("▀") == 2 * (2 * 3)
-    assert "38;2;255;0;0" in shown
-
-
-def test_a_large_picture_fits_the_terminal(terminal):
-    output.arrays({"a": np.zeros((300, 400, 3), np.uint8)})
-    widest = max(line.count("▀") for line in terminal.getvalue().splitlines())
-    assert 40 <= widest <= 60
 
 
 @pytest.mark.parametrize(
