@@ -21,11 +21,7 @@ from .model_settings import (
 class FunctionFolder:
     """A definition with the name and version it is served under.
 
-    Attributes:
-        located: The definition and where it was found.
-        model_name: Name that the server gives the model too: the result of `served_name`.
-        model_version: Version in model-settings.json, else in the definition, else None.
-        settings_file: Path of model-settings.json; None if there is none.
+    The version is that of model-settings.json, else of the definition.
     """
 
     located: Located

@@ -22,13 +22,7 @@ FILE_NAME = "function.yaml"
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a definition.
-
-    Attributes:
-        location: Keys and indices that lead to the value.
-        kind: pydantic's type of the error, for example `missing`.
-        message: The key, what was expected and what was given.
-    """
+    """One thing that is wrong with a definition."""
 
     location: tuple[int | str, ...]
     kind: str

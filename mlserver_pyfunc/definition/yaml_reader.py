@@ -36,12 +36,7 @@ _JSON_TAGS = frozenset(
 
 
 class YamlError(DefinitionError):
-    """A document cannot be read.
-
-    Attributes:
-        problem: What is wrong.
-        line: Line of the document, counted from 1.
-    """
+    """A document cannot be read."""
 
     def __init__(self, where: str, line: int, problem: str) -> None:
         super().__init__(f"{where}:{line}: {problem}")

@@ -45,16 +45,9 @@ _FIELDS = ("request", "parameters", "headers", "event")
 class CallPlan:
     """The way to call a handler. Made by `bind`.
 
-    Attributes:
-        function: The handler.
-        kind: Whether the handler is called, awaited or iterated.
-        positional: Getters of its positional-only parameters, in order.
-        keywords: Name and getter of each other parameter, and the name of an optional input
-            without which the parameter keeps its default, or None.
-        spread: Names of the inputs for `**kwargs`.
-        reserved: Reserved names with their getters.
-        settings: Readers of the request's parameters by the handler's parameter.
-        taken: Names of the inputs that reach a parameter.
+    A keyword has its name, its getter, and the name of an optional input without which it keeps
+    its default, or None. `spread` are the inputs of `**kwargs`, `settings` read the parameters of
+    the request.
 
     Examples:
         >>> from mlserver_pyfunc.protocol.tensors import DATATYPES

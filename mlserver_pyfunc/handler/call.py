@@ -33,14 +33,7 @@ def printable_id(call_id: str) -> str:
 
 @dataclass(frozen=True)
 class DecodedRequest:
-    """The inference request that a handler gets for its parameter `request`.
-
-    Attributes:
-        id: Identifier of the request; empty if it has none.
-        parameters: Parameters of the request.
-        inputs: Input tensors; `data` is an array of the declared datatype.
-        outputs: Names of the requested outputs; empty if all are requested.
-    """
+    """The inference request that a handler gets for its parameter `request`."""
 
     id: str
     parameters: Mapping[str, Any]
@@ -52,16 +45,8 @@ class DecodedRequest:
 class Event:
     """An inference request in the form of a Nuclio event, for digitalhub handlers.
 
-    Attributes:
-        id: Identifier of the request; empty if it has none.
-        body: The request in its JSON form: tensors as flat lists, BYTES as strings.
-        headers: HTTP headers or gRPC metadata, plus X-Model-Name,
-            X-Model-Version and X-Request-ID.
-        timestamp: Time at which the event was made, in UTC.
-        content_type: Media type of the body.
-        method: HTTP method.
-        path: Path of the request over REST.
-        fields: Parameters of the request.
+    The headers have X-Model-Name, X-Model-Version and X-Request-ID too, the time is in UTC. The
+    body has tensors as flat lists, BYTES as strings.
     """
 
     id: str

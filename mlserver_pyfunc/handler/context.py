@@ -13,11 +13,8 @@ from typing import Any
 class Response:
     """A result in the form of Nuclio: `context.Response(body=..., status_code=...)`.
 
-    Attributes:
-        headers: HTTP headers or gRPC metadata of the response. Not sent with an error.
-        body: The protocol's inference response, as a mapping or as JSON text.
-        content_type: Ignored; part of Nuclio's signature.
-        status_code: HTTP status. 400 and above answer with an error whose text is the body.
+    A status of 400 and above answers with an error whose text is the body, and without the headers.
+    The content type is ignored.
     """
 
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -27,16 +24,7 @@ class Response:
 
 
 class Context:
-    """An object that lives as long as the loaded function and accepts any attribute.
-
-    Attributes:
-        logger: Logger of the server.
-        model_name: Name of the served model.
-        model_version: Version of the served model; None if it has none.
-        definition: The function definition as a mapping.
-        source_dir: Folder of the source tree; for inline code, folder of the definition.
-        init_parameters: Init parameters of the definition.
-    """
+    """An object that lives as long as the loaded function and accepts any attribute."""
 
     Response = Response
 

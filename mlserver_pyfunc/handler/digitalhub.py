@@ -40,12 +40,7 @@ class _Fields:
 class FlatInput(_Fields):
     """An input tensor of a request.
 
-    Attributes:
-        name: Name of the input.
-        datatype: Datatype in the protocol's spelling.
-        shape: One size per axis.
-        data: Elements in row-major order; those of BYTES are text, or base64 if one is no text.
-        parameters: Parameters of the tensor; None without any.
+    The elements are in row-major order; those of BYTES are text, or base64 if one is no text.
     """
 
     name: str
@@ -67,14 +62,7 @@ class FlatOutput(_Fields):
 
 @dataclass
 class FlatRequest(_Fields):
-    """An inference request with its tensors as flat lists.
-
-    Attributes:
-        id: Identifier of the request; None if it has none.
-        parameters: Parameters of the request; None without any.
-        inputs: Input tensors.
-        outputs: Requested outputs; empty if all are requested.
-    """
+    """An inference request with its tensors as flat lists."""
 
     id: str | None
     parameters: Mapping[str, Any] | None
@@ -94,11 +82,7 @@ class FlatRequest(_Fields):
 
 
 class LoggedObject:
-    """Stands for an object of digitalhub's SDK. Each method writes a line to the log.
-
-    Attributes:
-        name: Name of the object.
-    """
+    """Stands for an object of digitalhub's SDK. Each method writes a line to the log."""
 
     def __init__(self, kind: str, name: str, logger: Any) -> None:
         self.name = name

@@ -31,25 +31,8 @@ from .signature import Derived, Signature, derive
 class HandlerSpec:
     """All that a process must know to load a function and to call it.
 
-    Attributes:
-        model_name: Name of the model, as served.
-        model_version: Version of the model, as served; None without one.
-        handler: Path of the handler: `module.path:callable`, or a bare name.
-        init_function: Path of the init function; None without one.
-        unload_function: Path of the unload function; None without one.
-        init_parameters: Arguments of the init function by name.
-        inputs: Declared input tensors.
-        outputs: Declared output tensors, in the order in which responses list them.
-        written: Which of `inputs` and `outputs` the definition has, if only as an empty list.
-        source_dir: Folder of the source tree.
-        default_module: Module of a handler that is a bare name; None if the source is a folder.
-        inline: Source text by module name.
-        definition: The whole definition, as user code reads it from the context.
-        concurrency: Number of calls at a time.
-        memory_limit: Private memory of a worker in bytes; None without a limit.
-        lenient: Which of `requests` and `responses` only warn if they break the contract.
-        dialect: `digitalhub` for a handler that is written for it, else None.
-        project: Name of the function's project; None without one.
+    `written` names the lists of tensors that the definition has, `lenient` the sides of the
+    contract that only warn. `inline` has source text by module. The memory limit is in bytes.
     """
 
     model_name: str
@@ -117,10 +100,7 @@ class HandlerSpec:
 class HandlerLoader:
     """Loads one function's code into this process.
 
-    Attributes:
-        plan: How to call the handler; None until the "bind" step has run.
-        derived: Tensors that the handler's signature adds to the definition.
-        unload: Calls the unload function, whose result may have to be awaited; None without one.
+    `plan` and `derived` are there when the "bind" step has run.
     """
 
     def __init__(self, spec: HandlerSpec, context: Context) -> None:

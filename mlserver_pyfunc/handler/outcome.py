@@ -19,10 +19,6 @@ class Outcome(Generic[T]):
 
     A SystemExit or KeyboardInterrupt that passes through an event loop stops the server. So
     the thread that runs user code catches every exception and hands it over as a value.
-
-    Attributes:
-        value: Return value; None if the code raised.
-        error: Exception; None if the code returned.
     """
 
     value: T | None = None

@@ -34,11 +34,7 @@ _ARRAY = "Annotated[NDArray[np.float32], Tensor(-1, 4)]"
 class Signature:
     """A handler's parameters and result, with what their annotations mean.
 
-    Attributes:
-        parameters: Parameters by name.
-        forms: What the annotated ones are, by name.
-        result: What the result is, or an item, if the handler streams; None if nothing tells.
-        doc: Docstring of the handler.
+    `forms` has what annotated parameters are. `result` is that of an item, if the handler streams.
     """
 
     parameters: Mapping[str, inspect.Parameter]
@@ -73,11 +69,8 @@ class Signature:
 class Derived:
     """The tensors that a handler's signature adds to its definition, and their descriptions.
 
-    Attributes:
-        inputs: Inputs that the definition does not declare, with the keys of a definition.
-        outputs: Outputs, likewise.
-        doc: Docstring of the handler, which may describe them.
-        docs: Docstrings of the classes whose fields they are.
+    The tensors have the keys of a definition. `doc` and `docs` are the docstrings of the handler
+    and of classes whose fields are tensors: they may describe them.
     """
 
     inputs: Tensors = field(default_factory=list)

@@ -31,15 +31,7 @@ class Parameters(dict[str, Any]):
 
 @dataclass(frozen=True)
 class RequestInput:
-    """An input tensor of a request.
-
-    Attributes:
-        name: Name of the input.
-        datatype: Datatype in the protocol's spelling, such as `FP32`.
-        shape: One size per axis.
-        data: A flat or nested list, a `RawTensor`, or an array. Handlers always get an array.
-        parameters: Parameters of this tensor, such as `content_type`.
-    """
+    """An input tensor of a request."""
 
     name: str
     datatype: str
@@ -57,14 +49,7 @@ class RequestOutput:
 
 @dataclass(frozen=True)
 class InferenceRequest:
-    """An inference request.
-
-    Attributes:
-        inputs: Input tensors.
-        outputs: Requested outputs; empty to request all.
-        parameters: Parameters of the request.
-        id: Identifier that the client chose; empty if it chose none.
-    """
+    """An inference request."""
 
     inputs: Sequence[RequestInput]
     outputs: Sequence[RequestOutput] = ()

@@ -18,13 +18,7 @@ from .signatures import context_mismatches, handler_mismatches
 
 @dataclass(frozen=True)
 class Module:
-    """A parsed module.
-
-    Attributes:
-        file: File that holds the module's text.
-        tree: Syntax tree of the module.
-        before: Number of lines in the file before the module's text.
-    """
+    """A parsed module."""
 
     file: Path
     tree: ast.Module
@@ -33,13 +27,7 @@ class Module:
 
 @dataclass(frozen=True)
 class Found:
-    """A function that was found.
-
-    Attributes:
-        module: Module that defines the function.
-        function: Syntax tree of the function.
-        is_bound: Whether Python passes the first parameter, as it does for a method.
-    """
+    """A function that was found."""
 
     module: Module
     function: FunctionNode
