@@ -42,14 +42,9 @@ _OURS = ("mlserver", "mlserver_pyfunc")
 class Value:
     """An annotation that one tensor stands for.
 
-    Attributes:
-        tensor: Keys of the tensor in a definition, as far as the annotation tells them.
-        kinds: NumPy kinds of the arrays that `from_array` takes.
-        rank: Number of axes that it takes; None if any.
-        from_array: Makes the handler's value; None if the handler takes the array.
-        is_optional: Whether None is a value.
-        problem: What the annotation does not tell; empty if it tells all.
-        is_unknown: Whether the annotation is text that cannot be evaluated.
+    `tensor` has keys of a definition, as far as the annotation tells them, `problem` what it does
+    not tell. `from_array` makes the handler's value of arrays of these NumPy kinds and this rank,
+    if it is not the array itself. An annotation `is_unknown` if it is text without a meaning.
     """
 
     tensor: Mapping[str, Any]
@@ -78,11 +73,7 @@ class Value:
 class Record:
     """An annotation that a tensor for each field stands for: a dataclass, a pydantic model, ...
 
-    Attributes:
-        fields: Values by the names of their tensors.
-        make: Makes an object of values by field.
-        is_many: Whether a list of objects is meant. Then each tensor has an element for each.
-        doc: Docstring of the class.
+    `is_many` means a list of objects: each tensor has an element for each of them.
     """
 
     fields: Mapping[str, Value]
@@ -208,9 +199,10 @@ def _value(base: Any, notes: Sequence[Any]) -> Value:
     if (array := _array(base, shape, keys.pop("datatype", None))) is not None:
         return dataclasses.replace(array, tensor={**array.tensor, **keys})
     depth, inner = 0, base
-    container: Callable[[list[Any]], Any] | None = None
-    while get_origin(inner) in _LISTS or _is_tuple_of_one(inner):
-        container = container or (tuple if get_origin(inner) is tuple else None)
+    container = tuple if get_origin(base) is tuple else None
+    while get_origin(inner) in _LISTS or (
+        get_origin(inner) is tuple and get_args(inner)[1:] == (Ellipsis,)
+    ):
         inner, more, _ = _unwrapped(get_args(inner)[0])
         keys = {**_noted(more), **keys}
         depth += 1
@@ -219,35 +211,25 @@ def _value(base: Any, notes: Sequence[Any]) -> Value:
         is_text = isinstance(base, str | typing.ForwardRef)
         return Value({}, problem=_problem(base), is_unknown=is_text)
     fitting = list(shape) if shape and len(shape) == (depth or 1) else [-1] * depth or [1]
-    tensor = {"datatype": element.datatype, "shape": fitting, **element.keys, **keys}
-    if depth == 0:
-        return Value(tensor, element.kinds, 0, _scalar_from(element.make))
-    return Value(tensor, element.kinds, depth, _list_from(element.make, container))
+    own = {key: value for key, value in element.keys.items() if depth < 2 or key != "example"}
+    tensor = {"datatype": element.datatype, "shape": fitting, **own, **keys}
+    return Value(tensor, element.kinds, depth, _converter(element.make, depth, container))
 
 
-def _is_tuple_of_one(annotation: Any) -> bool:
-    return get_origin(annotation) is tuple and get_args(annotation)[1:] == (Ellipsis,)
-
-
-def _scalar_from(make: Callable[[Any], Any] | None) -> FromArray:
-    if make is None:
-        return lambda array: array.item()
-    return lambda array: make(array.item())
-
-
-def _list_from(
-    make: Callable[[Any], Any] | None, container: Callable[[list[Any]], Any] | None
+def _converter(
+    make: Callable[[Any], Any] | None, rank: int, container: Callable[[Any], Any] | None = None
 ) -> FromArray:
-    def convert(array: Array) -> Any:
-        if make is not None:
-            made = [make(element) for element in array.ravel().tolist()]
-            array, flat = np.empty(len(made), dtype=object), array
-            array[:] = made
-            array = array.reshape(flat.shape)
-        listed = array.tolist()
-        return container(listed) if container else listed
+    """Returns what makes a value, or a list of values, of an array."""
 
-    return convert
+    def listed(array: Array) -> Any:
+        if array.ndim > 1:
+            return [listed(row) for row in array]
+        elements = array.tolist()
+        return elements if make is None else [make(element) for element in elements]
+
+    if rank == 0:
+        return (lambda array: make(array.item())) if make else (lambda array: array.item())
+    return (lambda array: container(listed(array))) if container else listed
 
 
 def _element(base: Any) -> _Element | None:
@@ -314,15 +296,12 @@ def _array(base: Any, shape: Sequence[int | str] | None, datatype: str | None) -
         sizes = get_args(arguments[0])
         if shape is None and sizes and sizes[-1] is not Ellipsis:
             shape = [-1] * len(sizes)
-    lacks = [
-        word for word, known in (("datatype", datatype), ("shape", shape is not None)) if not known
-    ]
+    told = {"datatype": datatype, "shape": None if shape is None else list(shape)}
+    lacks = [key for key, value in told.items() if value is None]
     problem = f"{_name(base)} tells no {' and no '.join(lacks)}" if lacks else ""
-    tensor: dict[str, Any] = {"datatype": datatype} if datatype else {}
-    if shape is not None:
-        tensor["shape"] = list(shape)
-    if not problem and arguments and arguments[1:] and _is_text(arguments[1]):
-        tensor.update(_TEXT)
+    tensor = {key: value for key, value in told.items() if value is not None}
+    if np.str_ in get_args(next(iter(arguments[1:]), None)):
+        tensor |= _TEXT
     if _is_torch(base):
         return Value(tensor, "biuf", None, _torch, problem=problem)
     return Value(tensor, problem=problem)
@@ -363,10 +342,6 @@ def _datatype(dtype: Any) -> str | None:
     if dtype is None or found.kind in "SU":
         return None if dtype is None else "BYTES"
     return _BY_DTYPE.get(found.newbyteorder("<"))
-
-
-def _is_text(argument: Any) -> bool:
-    return next(iter(get_args(argument)), None) is np.str_
 
 
 def _noted(notes: Sequence[Any]) -> dict[str, Any]:
@@ -490,16 +465,14 @@ def _many(record: Record) -> Record:
             value = Value({}, problem="in a list of objects, a field has one value")
         else:
             keys = {k: v for k, v in value.tensor.items() if k not in ("default", "example")}
-            single = value.from_array
-            assert single is not None
-            value = dataclasses.replace(
-                value, tensor={**keys, "shape": [-1]}, rank=1, from_array=_each(single)
-            )
+            tensor, many = {**keys, "shape": [-1]}, _each(value.from_array)
+            value = dataclasses.replace(value, tensor=tensor, rank=1, from_array=many)
         fields[name] = value
     return dataclasses.replace(record, fields=fields, is_many=True)
 
 
-def _each(single: FromArray) -> FromArray:
+def _each(single: FromArray | None) -> FromArray:
+    assert single is not None
     return lambda array: [single(array[i : i + 1]) for i in range(len(array))]
 
 

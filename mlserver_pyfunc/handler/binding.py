@@ -189,7 +189,7 @@ def _input(spec: TensorSpec, form: Value | Record | None) -> Getter:
             return None
         try:
             return convert(array)
-        except TensorError as error:
+        except ValueError as error:  # a TensorError, or one of the type that is annotated
             raise _breach(call, "input", name, error) from None
 
     return get
@@ -243,7 +243,7 @@ def _setting(name: str, form: Value) -> Setting:
     return read
 
 
-def _breach(call: InferenceCall, kind: str, name: str, error: TensorError) -> ContractError:
+def _breach(call: InferenceCall, kind: str, name: str, error: ValueError) -> ContractError:
     return ContractError(f'{kind} "{name}" of model "{call.context.model_name}": {error}')
 
 
