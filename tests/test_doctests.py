@@ -35,6 +35,5 @@ def test_the_examples_in_docstrings_give_what_they_show(module: str) -> None:
 def test_the_types_that_users_meet_first_have_examples() -> None:
     assert {
         "mlserver_pyfunc.errors",
-        "mlserver_pyfunc.handler.binding",
         "mlserver_pyfunc.protocol.contract",
     } <= set(_modules_with_examples())

@@ -48,23 +48,6 @@ class CallPlan:
     A keyword has its name, its getter, and the name of an optional input without which it keeps
     its default, or None. `spread` are the inputs of `**kwargs`, `settings` read the parameters of
     the request.
-
-    Examples:
-        >>> from mlserver_pyfunc.protocol.tensors import DATATYPES
-        >>> x = TensorSpec("x-1", DATATYPES["FP32"], (-1,))
-        >>> def scale(x_1, parameters, factor=10):
-        ...     return [value * factor for value in x_1]
-        >>> plan = bind(scale, [x])
-        >>> plan.kind
-        'sync'
-        >>> plan.required_fields
-        frozenset({'parameters'})
-        >>> plan(InferenceCall(context=None, inputs={"x-1": [1, 2]}, specs={"x-1": x}))
-        [10, 20]
-        >>> bind(lambda x_1, y: x_1, [x])
-        Traceback (most recent call last):
-        mlserver_pyfunc.errors.BindError: handler parameter "y" matches nothing, expected
-        one of x_1, request, context, inputs, parameters, headers, event, project, run
     """
 
     function: Callable[..., Any]

@@ -12,6 +12,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partialmethod
 from typing import Any
 
 from . import binding
@@ -108,27 +109,14 @@ class NuclioLogger(logging.LoggerAdapter):  # type: ignore[type-arg]
     def __init__(self, logger: Any) -> None:
         super().__init__(logger, {})
 
-    def debug_with(self, message: str, *args: Any, **values: Any) -> None:
-        """Logs a message and values at level DEBUG."""
-        self._log_with(logging.DEBUG, message, args, values)
-
-    def info_with(self, message: str, *args: Any, **values: Any) -> None:
-        """Logs a message and values at level INFO."""
-        self._log_with(logging.INFO, message, args, values)
-
-    def warn_with(self, message: str, *args: Any, **values: Any) -> None:
-        """Logs a message and values at level WARNING."""
-        self._log_with(logging.WARNING, message, args, values)
-
-    def error_with(self, message: str, *args: Any, **values: Any) -> None:
-        """Logs a message and values at level ERROR."""
-        self._log_with(logging.ERROR, message, args, values)
-
-    def _log_with(
-        self, level: int, message: str, args: tuple[Any, ...], values: Mapping[str, Any]
-    ) -> None:
+    def _log_with(self, level: int, message: str, *args: Any, **values: Any) -> None:
         shown = " ".join(f"{key}={value!r}" for key, value in values.items())
         self.log(level, f"{message} {shown}" if shown else message, *args)
+
+    debug_with = partialmethod(_log_with, logging.DEBUG)
+    info_with = partialmethod(_log_with, logging.INFO)
+    warn_with = partialmethod(_log_with, logging.WARNING)
+    error_with = partialmethod(_log_with, logging.ERROR)
 
 
 def complete(context: Context, project: str | None) -> None:

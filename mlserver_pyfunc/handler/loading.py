@@ -16,8 +16,6 @@ from typing import Any
 
 from mlserver_pyfunc.errors import BindError, describe
 from mlserver_pyfunc.protocol.contract import TensorSpec
-from mlserver_pyfunc.protocol.datatypes import datatype_of
-from mlserver_pyfunc.protocol.limits import Limits
 
 from . import digitalhub
 from .binding import RESERVED, CallPlan, bind
@@ -58,8 +56,8 @@ class HandlerSpec:
         """Returns the specification as a JSON object. The source folder becomes absolute."""
         return {
             **vars(self),
-            "inputs": [_tensor_to_json(spec) for spec in self.inputs],
-            "outputs": [_tensor_to_json(spec) for spec in self.outputs],
+            "inputs": [spec.keys for spec in self.inputs],
+            "outputs": [spec.keys for spec in self.outputs],
             "source_dir": str(self.source_dir.resolve()),
             "inline": dict(self.inline),
         }
@@ -71,16 +69,9 @@ class HandlerSpec:
         Raises:
             TypeError: A field is missing or unknown.
         """
-        return cls(
-            **{
-                **values,
-                "inputs": [_tensor_from_json(tensor) for tensor in values["inputs"]],
-                "outputs": [_tensor_from_json(tensor) for tensor in values["outputs"]],
-                "source_dir": Path(values["source_dir"]),
-                "lenient": tuple(values["lenient"]),
-                "written": tuple(values["written"]),
-            }
-        )
+        tensors = {key: [*map(TensorSpec.of, values[key])] for key in ("inputs", "outputs")}
+        tuples = {key: tuple(values[key]) for key in ("lenient", "written")}
+        return cls(**{**values, **tensors, **tuples, "source_dir": Path(values["source_dir"])})
 
     def new_context(self, logger: logging.Logger) -> Context:
         """Makes the context that user code gets in this process."""
@@ -149,17 +140,3 @@ class HandlerLoader:
 def cause_of(error: BaseException) -> str:
     """Words the failure of a load step."""
     return str(error) if isinstance(error, BindError) else describe(error)
-
-
-def _tensor_to_json(spec: TensorSpec) -> dict[str, Any]:
-    datatype = spec.datatype
-    limits = vars(spec.limits) if spec.limits else None
-    named = {"name": datatype.name, "nullable": datatype.nullable}
-    return {**vars(spec), "datatype": named, "limits": limits}
-
-
-def _tensor_from_json(values: Mapping[str, Any]) -> TensorSpec:
-    found = {key: tuple(values[key]) for key in ("shape", "axes")}
-    limits = Limits.of(values["limits"] or {})
-    datatype = datatype_of(**values["datatype"])
-    return TensorSpec(**{**values, "datatype": datatype, "limits": limits, **found})

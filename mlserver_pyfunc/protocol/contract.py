@@ -5,7 +5,7 @@ REST and gRPC share these checks and their error messages.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,20 @@ class TensorSpec:
             limits=Limits.of(tensor),
         )
 
+    @property
+    def keys(self) -> dict[str, Any]:
+        """The tensor's keys in a definition, from which `of` makes it again."""
+        axes = self.axes or (None,) * len(self.shape)
+        return {
+            "name": self.name,
+            "datatype": self.datatype.name,
+            "nullable": self.datatype.nullable,
+            "shape": [name or size for name, size in zip(axes, self.shape, strict=True)],
+            "optional": self.optional,
+            "content_type": "str" if self.text else None,
+            **(vars(self.limits) if self.limits else {}),
+        }
+
     def admits(self, shape: Sequence[int]) -> bool:
         """Returns whether a shape has the declared rank and fixed sizes."""
         if len(shape) != len(self.shape):
@@ -83,6 +97,9 @@ class AxisSize:
     size: int
     where: str
 
+
+Report = Callable[[str, str, str], None]
+"""Gets each breach that is let through: its kind, the declared tensor or "", and its text."""
 
 AxisSizes = Mapping[str, AxisSize]
 NO_SIZES: AxisSizes = {}
@@ -114,6 +131,7 @@ class Contract:
 
     lenient: frozenset[str] = frozenset()
     """Which of `requests` and `responses` only warn."""
+    report: Report = staticmethod(lambda *_: None)
 
     def __init__(
         self, model_name: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
@@ -181,9 +199,6 @@ class Contract:
     def input_specs(self, arrays: Mapping[str, Array]) -> Mapping[str, TensorSpec]:
         """Returns the specifications of the arrays that `decode_inputs` returned."""
         return self.inputs
-
-    def report(self, kind: str, tensor: str, message: str) -> None:
-        """Reports a breach that is let through. Nothing is, unless a subclass does."""
 
     def requested_outputs(self, names: Iterable[str]) -> list[str]:
         """Checks the names of the outputs that a request asks for.

@@ -7,7 +7,7 @@ fit their own shape, a value that no tensor of its datatype can hold.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,12 +17,10 @@ from mlserver_pyfunc.errors import ContractError, ResponseError
 
 from . import casting
 from .contract import NO_SIZES, AxisSize, AxisSizes, Contract, NamedArray, TensorSpec, decode, fit
+from .contract import Report as Report
 from .datatypes import DATATYPES, Datatype
 from .request import RequestInput
 from .types import Array, TensorError
-
-Report = Callable[[str, str, str], None]
-"""Gets each breach that is let through: its kind, the declared tensor or "", and its text."""
 
 _BY_DTYPE = {datatype.dtype: datatype for datatype in DATATYPES.values()}
 
@@ -37,7 +35,9 @@ def new_contract(
     """Makes the contract of a function."""
     if not lenient:
         return Contract(model_name, inputs, outputs)
-    return LenientContract(model_name, inputs, outputs, lenient, report)
+    contract = LenientContract(model_name, inputs, outputs)
+    contract.lenient, contract.report = frozenset(lenient), report
+    return contract
 
 
 class LenientContract(Contract):
@@ -45,22 +45,6 @@ class LenientContract(Contract):
 
     A side that declares no tensors has no breaches.
     """
-
-    def __init__(
-        self,
-        model_name: str,
-        inputs: Sequence[TensorSpec],
-        outputs: Sequence[TensorSpec],
-        lenient: Collection[str],
-        report: Report,
-    ) -> None:
-        super().__init__(model_name, inputs, outputs)
-        self.lenient = frozenset(lenient)
-        self._report = report
-
-    def report(self, kind: str, tensor: str, message: str) -> None:
-        """Reports a breach that is let through."""
-        self._report(kind, tensor, message)
 
     def decode_inputs(self, request_inputs: Iterable[RequestInput]) -> dict[str, Array]:
         """Decodes the input tensors of a request with the datatypes and shapes that they have.

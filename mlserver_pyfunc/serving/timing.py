@@ -64,7 +64,8 @@ class _Inputs(dict[str, Array]):
 class _TimedContract(LenientContract):
     def __init__(self, timed: TimedFunction, contract: Contract) -> None:
         inputs, outputs = list(contract.inputs.values()), list(contract.outputs.values())
-        super().__init__(contract.model_name, inputs, outputs, contract.lenient, contract.report)
+        super().__init__(contract.model_name, inputs, outputs)
+        self.lenient, self.report = contract.lenient, contract.report
         self._timed = timed
         self._sent = _Inputs()
         self._decoded = 0.0

@@ -113,7 +113,7 @@ def test_a_worker_gets_the_names() -> None:
     specs = [tensor.spec for tensor in INPUTS]
     spec = HandlerSpec(
         **{**dict.fromkeys(HandlerSpec.__annotations__), "inputs": specs, "outputs": specs,
-           "source_dir": Path(), "inline": {}, "lenient": ()}
+           "source_dir": Path(), "inline": {}, "lenient": (), "written": ()}
     )  # fmt: skip
     received = HandlerSpec.from_json(json.loads(json.dumps(spec.to_json())))
     assert received.inputs == specs
