@@ -22,6 +22,7 @@ MOUNT = """
 mount --bind "$0" "$0" && cd "$0" && mount --bind "$0/writable" "$0/writable" &&
 mount -o remount,bind,ro "$0" && mount -o remount,bind,ro / && exec "$@"
 """
+NO_SHM = "mount -t tmpfs -o ro none /dev/shm &&"
 
 CODE = """
 import pathlib
@@ -42,14 +43,15 @@ def where(folder, context):
 """
 
 
-def prefix(folder: Path) -> list[str]:
+def prefix(folder: Path, first: str) -> list[str]:
     as_root = [] if os.geteuid() == 0 else ["--map-root-user"]
     unshare = ["unshare", *as_root, "--mount", "--propagation", "private"]
-    return [*unshare, "sh", "-c", MOUNT, str(folder)]
+    return [*unshare, "sh", "-c", first + MOUNT, str(folder)]
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ServerProcess]:
+# MLServer's own pool of processes needs /dev/shm, ours does not.
+@pytest.fixture(params=[("", "1"), (NO_SHM, "0")], ids=["with /dev/shm", "without /dev/shm"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServerProcess]:
     """A function in process, and an isolated one whose environment is there already."""
     (tmp_path / "writable").mkdir()
     require("mounts", f"Python {OTHER}")
@@ -69,8 +71,10 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
         env={**os.environ, **cache, "UV_CACHE_DIR": downloads.stdout.strip()},
         check=True,
     )
+    first, parallel_workers = request.param
     env = {
         **cache,
+        "MLSERVER_PARALLEL_WORKERS": parallel_workers,
         "HOME": str(tmp_path / "home"),
         "TMPDIR": str(tmp_path / "writable"),
         "MLSERVER_ENVIRONMENTS_DIR": str(tmp_path / "writable" / "envs"),
@@ -78,7 +82,7 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
     }
     # Its log is opened here, where the folder can be written.
     with serving(
-        tmp_path / "models", tmp_path, *models, env=env, prefix=prefix(tmp_path)
+        tmp_path / "models", tmp_path, *models, env=env, prefix=prefix(tmp_path, first)
     ) as running:
         yield running
 
