@@ -35,11 +35,16 @@ def tree_sha256(root: Path) -> str:
     The line of a symbolic link has `@` for the second space, and the SHA-256 of the link's
     target as text. Folders named `__pycache__` or `.git` and the top folder's `function.lock`
     are left out. Modes, times and empty folders do not count.
+
+    Raises:
+        SourceError: A link leads out of the folder: no digest could cover what it leads to.
     """
-    digest = hashlib.sha256()
+    digest, inside = hashlib.sha256(), os.path.realpath(root)
     for name, entry in sorted(_entries(root, b".")):
         path = Path(entry.path)
         if entry.is_symlink():
+            if os.path.commonpath([inside, os.path.realpath(path)]) != inside:
+                raise SourceError(f'link "{path}" leads out of the source, expected a copy there')
             content = hashlib.sha256(os.fsencode(os.readlink(path))).hexdigest()
             digest.update(f"{content} @".encode() + name + b"\0")
         else:

@@ -195,6 +195,23 @@ def test_local_code_that_changed_does_not_load(kind: str, beside: Path) -> None:
         lock.fetch_locked(function, beside)
 
 
+@pytest.mark.parametrize("target", ["../outside", "../outside/model.py", "../outside/nothing"])
+def test_a_link_that_leads_out_of_the_source_is_not_locked(target: str, tmp_path: Path) -> None:
+    folder, outside = tmp_path / "function", tmp_path / "outside"
+    for each in (folder, outside):
+        each.mkdir()
+        (each / "model.py").write_text("def predict(x):\n    return x\n")
+    (folder / "loop").symlink_to("loop")
+    (folder / "here").symlink_to(".")
+    source = definition(".")
+    lock.write(source, folder)
+    lock.fetch_locked(source, folder)
+    (folder / "link").symlink_to(target)
+    for attempt in (lock.write, lock.fetch_locked):
+        with pytest.raises(SourceError, match=f'link "{folder}/link" leads out of the source'):
+            attempt(source, folder)
+
+
 @pytest.mark.parametrize(
     ("text", "cause"),
     [
