@@ -88,8 +88,7 @@ def _decode_slowly(datatype: Datatype, flat: list[Any]) -> Array:
         number = element
         if whole and isinstance(element, float) and element.is_integer():
             number = int(element)
-        kinds = int if whole else (int, float)
-        if isinstance(number, bool) or not isinstance(number, kinds):
+        if isinstance(number, bool) or not isinstance(number, int | float):
             raise TensorError(
                 datatype.elements, short_repr_at(element, index), _hint(datatype, element)
             )

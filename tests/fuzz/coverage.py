@@ -68,7 +68,11 @@ def functions(taken: Iterable[Step], module: str) -> list[Function]:
     path = _PACKAGE / module
     executed = {line for file, _, line in taken if file == str(path)}
     code = compile(path.read_text(encoding="utf-8"), str(path), "exec")
-    return [Function(name, lines, sorted(lines - executed)) for name, lines in _functions(code, "")]
+    return [
+        Function(name, lines, sorted(lines - executed))
+        for name, lines in _functions(code, "")
+        if lines
+    ]
 
 
 def _functions(code: CodeType, prefix: str) -> Iterator[tuple[str, set[int]]]:

@@ -66,7 +66,7 @@ TARGETS = {
     "grpc_raw": Target(tensor_targets.grpc_raw, ("hosts/mlserver/grpc_messages.py", *_DATA)),
     "worker": Target(
         tensor_targets.worker,
-        ("serving/workers/wire/codec.py", "serving/workers/wire/shared_memory.py"),
+        ("serving/workers/wire/codec.py", "serving/workers/wire/shared_memory.py", *_DATA),
         _HEAD,
         512,
     ),
