@@ -124,7 +124,7 @@ _TEXT = {"content_type": "str"}
 _SCALARS = {
     bool: _Element("BOOL", "b"),
     int: _Element("INT64", "iu"),
-    float: _Element("FP64", "fiu", float),
+    float: _Element("FP64", "f"),
     str: _Element("BYTES", "O", _as_str, _TEXT),
     bytes: _Element("BYTES", "O", _as_bytes),
 }

@@ -7,14 +7,13 @@ the same shapes but for the rows, and the same parameters. `batch.py` joins and 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from mlserver_pyfunc.definition import BatchDefinition, ServingDefinition
-from mlserver_pyfunc.errors import HandlerError, InferenceError, RequestError, ResponseError
+from mlserver_pyfunc.errors import HandlerError, InferenceError, ResponseError
 from mlserver_pyfunc.handler.call import InferenceCall
 
 from . import batch, limits
@@ -104,10 +103,9 @@ class Batcher:
             await asyncio.wait_for(self._drain(), limits.UNLOAD_SECONDS)
 
     async def _drain(self) -> None:
-        while self._tasks or self._waiting:
-            self._send_waiting()
-            if self._tasks:
-                await asyncio.wait(self._tasks)
+        self._send_waiting()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     def _join(self, member: _Member) -> _Group:
         key = self._key(member.call)
@@ -148,7 +146,7 @@ class Batcher:
         """
         if len(self._tasks) >= self._slots:
             return False
-        if time.monotonic() - self._last_sent > _LIGHT_LOAD * self._max_delay:
+        if self._loop.time() - self._last_sent > _LIGHT_LOAD * self._max_delay:
             self._expected = 1
         return len(group.members) >= self._expected
 
@@ -177,7 +175,7 @@ class Batcher:
         members, group.members = group.members, []
         self._waiting -= len(members)
         self._expected = len(members)
-        self._last_sent = time.monotonic()
+        self._last_sent = self._loop.time()
         for member in members:
             member.wait.end()
         members = [member for member in members if member.found_slot or self._can_end(member)]
@@ -202,13 +200,9 @@ class Batcher:
                         await self._answer([member])
                 return
             parts = batch.split(answer, sizes, self._model_name)
-        except RequestError as error:
+        except BaseException as error:
             for member in members:
                 _fail(member, error)
-        except BaseException:
-            for member in members:
-                member.future.cancel()
-            raise
         else:
             for member, part in zip(members, parts, strict=True):
                 if not member.future.done():
@@ -246,6 +240,6 @@ class Batcher:
         _fail(member, self._limit.passed())
 
 
-def _fail(member: _Member, error: RequestError) -> None:
+def _fail(member: _Member, error: BaseException) -> None:
     if not member.future.done():
         member.future.set_exception(error)

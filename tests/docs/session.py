@@ -43,7 +43,12 @@ def write_models(document: Path, repository: Path) -> list[str]:
     names = []
     sections = dict.fromkeys(block.section for block in blocks(document) if block.title)
     for section in sections:
-        files = {b.title: b.text for b in blocks(document) if b.section == section and b.title}
+        here = [block for block in blocks(document) if block.section == section]
+        files = {block.title: block.text for block in here if block.title}
+        if served := re.search(r"mlserver-pyfunc serve (\w+\.py:(\w+))", str(here)):
+            settings = {**json.loads(SETTINGS), "name": served[2]}
+            settings["parameters"] = {"extra": {"function": served[1]}}
+            files["model-settings.json"] = json.dumps(settings)
         name = model_name(files)
         for title, text in {"model-settings.json": SETTINGS, **files}.items():
             path = repository / name / title

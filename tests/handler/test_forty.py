@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from mlserver_pyfunc.definition import FunctionDefinition, TensorDefinition
 from mlserver_pyfunc.definition.folder import FunctionFolder
@@ -17,13 +14,7 @@ from mlserver_pyfunc.errors import LoadError
 from mlserver_pyfunc.protocol.request import InferenceRequest
 from mlserver_pyfunc.serving.local import LocalFunction, arrays_of
 
-from .forty import FORTY, IMAGE, Case
-
-
-def picture() -> bytes:
-    encoded = io.BytesIO()
-    Image.new("RGB", (3, 2), "red").save(encoded, "PNG")
-    return encoded.getvalue()
+from .forty import FORTY, Case, plain, real
 
 
 def folder_of(case: Case, folder: Path, **serving: Any) -> FunctionFolder:
@@ -38,16 +29,6 @@ def written(tensors: list[TensorDefinition]) -> str:
         f"{tensor.name}{'?' if tensor.optional else ''} {tensor.datatype} {tensor.shape_text}"
         for tensor in tensors
     )
-
-
-def plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return [plain(each) for each in value.tolist()]
-    return value.decode() if isinstance(value, bytes) and value != picture() else value
-
-
-def real(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: [picture()] if value == [IMAGE] else value for name, value in values.items()}
 
 
 def check(case: Case, folder: FunctionFolder) -> None:

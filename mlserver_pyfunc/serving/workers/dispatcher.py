@@ -107,7 +107,7 @@ class Dispatcher:
             raise pending.failure
         assert pending.worker is not None
         pending.future = self._loop.create_future()
-        self._restart_time(pending)
+        self._deadlines.start(pending)
         pending.worker.process.connection.send(Kind.NEXT, pending.number)
 
     def leave(self, pending: PendingCall) -> None:
@@ -131,7 +131,7 @@ class Dispatcher:
             worker.process.connection.send(Kind.CLOSE, pending.number)
         if self.handler_info.streams or self.handler_info.can_cancel:
             # The handler gets its time limit once more to end. Then its worker is killed.
-            self._restart_time(pending)
+            self._deadlines.start(pending)
         pending.future.cancel()
 
     def on_message(self, worker: Worker, message: Message) -> None:
@@ -167,8 +167,7 @@ class Dispatcher:
             # Some workers do not measure their calls, those of async handlers.
             began = pending.runs_until - self._limit.seconds
             self._limit.typical.add(message.seconds or self._loop.time() - began)
-        if self._queue:
-            self._send_waiting(worker)
+        self._send_waiting(worker)
 
     def on_exit(self, worker: Worker, exit_: Exit) -> None:
         """Fails or queues again the calls of a worker that died.
@@ -297,11 +296,6 @@ class Dispatcher:
         limit = f"{self._serving.timeout:g} s (serving.timeout)"
         self.remove(worker)
         worker.process.kill("timeout", f"was stopped when another call passed its limit of {limit}")
-
-    def _restart_time(self, pending: PendingCall) -> None:
-        """Gives a call on a worker its time limit once more."""
-        self._deadlines.start(pending)
-        pending.runs_until = pending.deadline
 
     def _drop(self, pending: PendingCall, error: RequestError) -> None:
         self._end(pending)
