@@ -10,8 +10,9 @@ from __future__ import annotations
 import ast
 import builtins
 import importlib
-import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
+from copy import deepcopy
 from typing import Any
 
 from mlserver_pyfunc.handler.signature import Signature
@@ -54,59 +55,37 @@ def signature_of(
     if any(getattr(d, "id", None) not in _METHODS for d in function.decorator_list):
         raise UnknownError("a decorator may change the signature")
     names = _names(module)
-
-    def evaluate(node: ast.expr) -> Any:
-        try:
-            return _evaluated(node, names)
-        except UnknownError:
+    stub = ast.FunctionDef("stub", deepcopy(function.args), function.body[:1], [], function.returns)
+    if not isinstance(stub.body[0], ast.Expr) or not isinstance(stub.body[0].value, ast.Constant):
+        stub.body = [ast.Pass()]
+    given = stub.args
+    if is_bound and (positional := given.posonlyargs or given.args):
+        del positional[0]
+    given.defaults = [_known(each, names) or ast.Constant(None) for each in given.defaults]
+    given.kw_defaults = [
+        each and (_known(each, names) or ast.Constant(None)) for each in given.kw_defaults
+    ]
+    annotated: list[Any] = [*given.posonlyargs, *given.args, *given.kwonlyargs]
+    for holder, key in [(each, "annotation") for each in annotated] + [(stub, "returns")]:
+        hint = getattr(holder, key)
+        if hint is not None and _known(hint, names) is None:
             if strict:
-                raise
-            return ast.unparse(node)
-
-    parameters = [*_parameters(function.args, evaluate)]
-    result = inspect.Signature.empty if function.returns is None else evaluate(function.returns)
-    stub = _stub(inspect.Signature(parameters[1:] if is_bound else parameters), names, result)
-    stub.__doc__ = ast.get_docstring(function)
-    return Signature.of(stub)
+                _evaluated(hint, names)
+            setattr(holder, key, ast.Constant(ast.unparse(hint)))
+    _run(ast.Module([ast.fix_missing_locations(stub)], []), "exec", names)
+    return Signature.of(names["stub"])
 
 
 _METHODS = {"staticmethod", "classmethod"}
 
 
-def _stub(signature: inspect.Signature, names: dict[str, Any], result: Any) -> Callable[..., Any]:
-    stub = eval("lambda: None", names)  # its globals evaluate annotations that are text
-    vars(stub)["__signature__"] = signature.replace(return_annotation=result)
-    return stub  # type: ignore[no-any-return]
-
-
-def _parameters(
-    given: ast.arguments, evaluate: Callable[[ast.expr], Any]
-) -> Iterator[inspect.Parameter]:
-    kind = inspect.Parameter
-
-    def one(argument: ast.arg, which: Any, value: ast.expr | None) -> inspect.Parameter:
-        hint = kind.empty if argument.annotation is None else evaluate(argument.annotation)
-        default = kind.empty if value is None else _default(value, evaluate)
-        return kind(argument.arg, which, default=default, annotation=hint)
-
-    positional = [*given.posonlyargs, *given.args]
-    defaults = [*[None] * (len(positional) - len(given.defaults)), *given.defaults]
-    for index, (argument, value) in enumerate(zip(positional, defaults, strict=True)):
-        is_only = index < len(given.posonlyargs)
-        yield one(argument, kind.POSITIONAL_ONLY if is_only else kind.POSITIONAL_OR_KEYWORD, value)
-    if given.vararg:
-        yield kind(given.vararg.arg, kind.VAR_POSITIONAL)
-    for argument, value in zip(given.kwonlyargs, given.kw_defaults, strict=True):
-        yield one(argument, kind.KEYWORD_ONLY, value)
-    if given.kwarg:
-        yield kind(given.kwarg.arg, kind.VAR_KEYWORD)
-
-
-def _default(value: ast.expr, evaluate: Callable[[ast.expr], Any]) -> Any:
+def _known(node: ast.expr, names: dict[str, Any]) -> ast.expr | None:
+    """Returns an expression if it can be evaluated, else None."""
     try:
-        return evaluate(value)
+        _evaluated(node, names)
     except UnknownError:
         return None
+    return node
 
 
 def _names(module: ast.Module) -> dict[str, Any]:
@@ -176,10 +155,16 @@ def _run(code: ast.Module | ast.Expression, mode: str, names: dict[str, Any]) ->
 
 
 def _require_plain(node: ast.AST) -> None:
-    """Checks that an evaluation calls nothing but what declares fields and tensors."""
+    """Checks that an evaluation calls nothing but what declares fields and tensors.
+
+    Text is checked too: it may be an annotation, which is evaluated later.
+    """
     statements = (ast.AnnAssign, ast.Assign, ast.Expr)
     for each in ast.walk(node):
         called = each.func if isinstance(each, ast.Call) else None
         name = getattr(called, "attr", getattr(called, "id", None))
         if not isinstance(each, (*_PLAIN, *statements)) or (called and name not in _CALLS):
             raise UnknownError(f'"{ast.unparse(node)[:80]}" is more than a type')
+        if isinstance(each, ast.Constant) and isinstance(each.value, str):
+            with suppress(SyntaxError, ValueError):
+                _require_plain(ast.parse(each.value, mode="eval").body)

@@ -64,7 +64,8 @@ def test_image_refuses_what_is_no_picture(serve: Serve, tmp_path: Path) -> None:
 
 
 def test_each_function_of_many_has_its_own_modules() -> None:
-    siblings = [sorted(p.name for p in folder.glob("*.py")) for folder in folders("many")]
+    folders = [path.parent for path in (EXAMPLES / "many").glob("*/model-settings.json")]
+    siblings = [sorted(p.name for p in folder.glob("*.py")) for folder in folders]
     assert siblings == [["handlers.py", "rules.py"]] * 3
 
 
@@ -72,10 +73,6 @@ def test_no_example_sets_a_port() -> None:
     ports = {"http_port", "grpc_port", "metrics_port"}
     for settings in EXAMPLES.rglob("settings.json"):
         assert not ports & set(json.loads(settings.read_text()))
-
-
-def folders(name: str) -> list[Path]:
-    return sorted(path.parent for path in (EXAMPLES / name).glob("*/function.yaml"))
 
 
 def run_client(name: str, http: str, grpc: str) -> subprocess.CompletedProcess[str]:

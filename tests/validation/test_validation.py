@@ -64,6 +64,30 @@ SOUND = [
 ]
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def f(x: {}) -> int: ...",
+        "def f(x: int) -> {}: ...",
+        "def f(x: int = {}) -> int: ...",
+        "from typing import Optional\ndef f(x: Optional['{}']) -> int: ...",
+        "from dataclasses import dataclass\n@dataclass\nclass A:\n    a: '{}'\n"
+        "def f(x: A) -> int: ...",
+        "from dataclasses import dataclass\n@dataclass\nclass A:\n    a: int = {}\n"
+        "def f(x: A) -> int: ...",
+        "import dataclasses\nclass A({}): pass\ndef f(x: A) -> int: ...",
+        "T = {}\ndef f(x: T) -> int: ...",
+    ],
+)
+def test_no_annotation_default_or_class_is_run(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = 'np.ones(1).tofile("EXECUTED")'
+    (tmp_path / "model.py").write_text("import numpy as np\n" + code.replace("{}", run))
+    (finding, *_) = validate(tmp_path / "model.py:f") or [None]
+    assert finding is None or finding.rule in ("C405", "C409")
+    assert not list(tmp_path.rglob("EXECUTED")), "user code ran"
+
+
 def test_a_function_needs_no_definition(tmp_path):
     (tmp_path / "model.py").write_text("def f(x: int) -> int:\n    return x\ndef g(x): ...\n")
     assert validate(tmp_path / "model.py:f") == []
