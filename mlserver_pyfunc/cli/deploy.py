@@ -79,9 +79,7 @@ def command(
     if delete and dry_run:
         raise click.UsageError("--delete and --dry-run do not go together")
     opened = open_folder(folder)
-    objects = manifest.objects(platform, opened, given)
-    if not delete:
-        manifest.warn(platform, opened, given)
+    objects = manifest.derive(platform, opened, given, warn=not delete)
     seconds = timeout if wait else 0.0
     try:
         with closing(connect(kubeconfig, context)) as cluster:

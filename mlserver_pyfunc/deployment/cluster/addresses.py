@@ -16,45 +16,26 @@ FORWARDED_PORT = PORTS.http
 
 @dataclass(frozen=True)
 class Address:
-    """A URL for calls by REST.
+    """A URL for calls by REST."""
 
-    Attributes:
-        where: Place from which the URL can be reached.
-        url: The URL without `/v2`.
-        headers: Headers that a call must carry.
-    """
-
-    where: str
-    url: str
-    headers: Mapping[str, str]
+    where: str  # from which it can be reached
+    url: str  # without /v2
+    headers: Mapping[str, str]  # that a call must carry
 
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where a function answers.
+    """Where a function answers."""
 
-    Attributes:
-        model: Name of the model in URLs.
-        rest: URLs, the one that can be reached from furthest away first.
-        grpc: `HOST:PORT` inside the cluster; empty if not known.
-        forward: `kubectl` command that forwards a port of this machine; empty if none works.
-        forwarded: Address on this machine while that command runs.
-    """
-
-    model: str
-    rest: Sequence[Address]
-    grpc: str = ""
-    forward: str = ""
-    forwarded: Address | None = None
+    model: str  # name in URLs
+    rest: Sequence[Address]  # the one that can be reached from furthest away first
+    grpc: str = ""  # HOST:PORT inside the cluster; empty if not known
+    forward: str = ""  # kubectl command that forwards a port of this machine; empty if none works
+    forwarded: Address | None = None  # on this machine while that command runs
 
 
 def addresses(live: Mapping[str, Object], model: str) -> Addresses:
-    """Finds where a function answers.
-
-    Args:
-        live: Objects of the function on the cluster.
-        model: Name of the model, unless the platform gives it another.
-    """
+    """Finds where a function answers. `model` is its name, unless the platform gives another."""
     for kind, find in _FINDERS.items():
         for each in live.values():
             if each["kind"] == kind:

@@ -46,15 +46,11 @@ _NO_CACHE_FILE = os.path.join(os.devnull, "none")
 class Cluster(DynamicClient):  # type: ignore[misc]
     """A cluster, and the namespace for objects that name none.
 
-    Args:
-        client: The connection. It must not repeat requests by itself.
-        namespace: Namespace for objects that name none.
-
-    Raises:
-        ClusterError: The cluster does not answer, or refuses the credentials.
+    Its methods raise `ClusterError` if the cluster refuses a request or does not answer.
     """
 
     def __init__(self, client: ApiClient, namespace: str) -> None:
+        # `request` repeats requests, so the connection must not.
         self.namespace = namespace
         self.server = str(client.configuration.host)
         super().__init__(client, cache_file=_NO_CACHE_FILE)
@@ -64,11 +60,7 @@ class Cluster(DynamicClient):  # type: ignore[misc]
         self.client.close()
 
     def resource(self, api_version: str, kind: str) -> Resource:
-        """Returns how the cluster serves a kind.
-
-        Raises:
-            ClusterError: The cluster does not have the kind.
-        """
+        """Returns how the cluster serves a kind; raises `ClusterError` if it has no such kind."""
         # Without the prefix, the client asks every group that has a version "v1".
         prefix = "apis" if "/" in api_version else "api"
         try:
@@ -93,10 +85,7 @@ class Cluster(DynamicClient):  # type: ignore[misc]
     def find_all(self, resource: Resource, namespace: str, **selectors: str) -> list[Object]:
         """Returns the objects of a namespace, or of all namespaces if it is empty.
 
-        Args:
-            resource: Kind of the objects.
-            namespace: Namespace to look in.
-            selectors: `label_selector` or `field_selector`.
+        The selectors are `label_selector` and `field_selector`.
         """
         call = ApiCall("list", full_name(resource), resource.kind, namespace, self.server)
         found = self.get(resource, namespace=namespace, call=call, **selectors)
@@ -120,14 +109,7 @@ class Cluster(DynamicClient):  # type: ignore[misc]
         )
 
     def remove(self, resource: Resource, name: str, namespace: str, propagation: str) -> None:
-        """Deletes an object; does nothing if there is none.
-
-        Args:
-            resource: Kind of the object.
-            name: Name of the object.
-            namespace: Namespace of the object.
-            propagation: `Foreground` or `Background`.
-        """
+        """Deletes an object; does nothing if there is none."""
         call = self._call("delete", resource, name, namespace)
         try:
             self.delete(resource, name, namespace, propagation_policy=propagation, call=call)
@@ -136,13 +118,7 @@ class Cluster(DynamicClient):  # type: ignore[misc]
                 raise
 
     def log(self, pod: str, namespace: str, **query: object) -> str:
-        """Returns the log of a container of a pod.
-
-        Args:
-            pod: Name of the pod.
-            namespace: Namespace of the pod.
-            query: Parameters of the API, such as `container` and `tailLines`.
-        """
+        """Returns the log of a pod, by parameters of the API such as `container`."""
         path = self.resource("v1", "Pod").path(pod, namespace) + "/log"
         call = ApiCall("get", "pods/log", f'the log of pod "{pod}"', namespace, self.server)
         # As bytes: the client would parse a log that happens to be JSON.
@@ -162,18 +138,8 @@ class Cluster(DynamicClient):  # type: ignore[misc]
     ) -> Any:
         """Sends a request, and repeats it after a transient failure.
 
-        The dynamic client sends everything through this method, discovery too. Every request of
-        this package may be repeated.
-
-        Args:
-            method: HTTP method.
-            path: Path of the API.
-            body: The object to send.
-            call: Names the request in errors; None for a request of discovery.
-            params: Passed on to the dynamic client.
-
-        Raises:
-            ClusterError: The cluster refuses the request, or does not answer.
+        The dynamic client sends everything through this method, discovery too, whose requests have
+        no `call` to name them in errors. Every request of this package may be repeated.
         """
         call = call or ApiCall("get", "", f"the API {path.strip('/')}", "", self.server)
         attempts = tenacity.Retrying(

@@ -28,12 +28,7 @@ _ORDER = (
 
 @dataclass(frozen=True)
 class Target:
-    """An object to apply or delete, and how the cluster serves its kind.
-
-    Attributes:
-        wanted: The object of the manifest, with its namespace.
-        resource: How the cluster serves the kind.
-    """
+    """An object to apply or delete, with its namespace, and how the cluster serves its kind."""
 
     wanted: Object
     resource: Resource
@@ -69,11 +64,7 @@ class Applied:
 
 
 def targets(cluster: Cluster, objects: Iterable[Mapping[str, Any]]) -> list[Target]:
-    """Sorts objects into the order to apply them, and gives each its namespace.
-
-    Raises:
-        ClusterError: The cluster does not have a kind, or does not answer.
-    """
+    """Sorts objects into the order to apply them, and gives each its namespace."""
     found = []
     for wanted in objects:
         resource = cluster.resource(wanted["apiVersion"], wanted["kind"])
@@ -91,14 +82,7 @@ def apply(
 ) -> Iterator[Applied]:
     """Applies objects in order. Changes nothing if the cluster refuses any of them.
 
-    Args:
-        cluster: Where to apply the objects.
-        wanted: Result of `targets`.
-        force: Take over fields that others manage.
-        dry_run: Let the cluster check the objects, and change nothing.
-
-    Raises:
-        ClusterError: The cluster refuses an object.
+    `force` takes over fields that others manage. `dry_run` only lets the cluster check the objects.
     """
     checked = [_checked(cluster, target, force=force) for target in wanted]
     for target, (before, rehearsed) in zip(wanted, checked, strict=True):
@@ -111,14 +95,8 @@ def delete(
 ) -> Iterator[Applied]:
     """Deletes objects, the last applied first.
 
-    Args:
-        cluster: Where to delete the objects.
-        unwanted: Result of `targets`.
-        force: Delete also objects that this package did not apply.
-        wait: Let the cluster keep each object until its dependents are gone.
-
-    Raises:
-        ClusterError: The cluster refuses, or an object was made by somebody else.
+    `force` deletes also objects that this package did not apply. With `wait`, the cluster keeps
+    each object until its dependents are gone.
     """
     found = [(target, _existing(cluster, target)) for target in reversed(unwanted)]
     for target, live in found:
@@ -172,8 +150,7 @@ def _patch(cluster: Cluster, target: Target, *, force: bool, dry_run: bool) -> O
 def _change(before: Object | None, live: Object) -> Change:
     if before is None:
         return "created"
-    same = _content(before) == _content(live)
-    return "unchanged" if same else "updated"
+    return "unchanged" if _content(before) == _content(live) else "updated"
 
 
 def _content(live: Object) -> Object:

@@ -26,14 +26,10 @@ _PROVIDERS = {
 
 
 class ClusterError(PyFuncError):
-    """A cluster cannot be reached, or refuses a request.
+    """A cluster cannot be reached, or refuses a request. The hint tells what to do next.
 
-    Args:
-        message: What is wrong.
-        hint: What to do next.
-        status: HTTP status; None if no answer came.
-        is_transient: Whether the same request may succeed a little later.
-        retry_after: Number of seconds that the cluster asks to wait.
+    The status is that of HTTP, None if no answer came. `is_transient` tells that the same request
+    may succeed a little later, `retry_after` the seconds that the cluster asks to wait.
     """
 
     def __init__(
@@ -58,21 +54,13 @@ class UnreachableError(ClusterError):
 
 @dataclass(frozen=True)
 class ApiCall:
-    """A request to the API, as an error message names it.
+    """A request to the API, as an error message names it."""
 
-    Attributes:
-        verb: Verb of RBAC rules: `get`, `list`, `patch` or `delete`.
-        resource: `inferenceservices.serving.kserve.io`; empty for a request of discovery.
-        what: The object, such as `InferenceService "iris"`.
-        namespace: Namespace of the object; empty if the kind has none.
-        server: URL of the cluster.
-    """
-
-    verb: str
-    resource: str
-    what: str
-    namespace: str
-    server: str
+    verb: str  # of RBAC rules: get, list, patch or delete
+    resource: str  # inferenceservices.serving.kserve.io; empty for a request of discovery
+    what: str  # the object, such as InferenceService "iris"
+    namespace: str  # empty if the kind has none
+    server: str  # URL of the cluster
 
     @property
     def where(self) -> str:
@@ -90,21 +78,13 @@ def missing_kind(api_version: str, kind: str) -> ClusterError:
 
 
 def refused(status: int, body: Json, call: ApiCall, retry_after: float = 0) -> ClusterError:
-    """Returns the error for an error status of the cluster.
-
-    Args:
-        status: HTTP status.
-        body: The Kubernetes `Status` object that came with it.
-        call: The request.
-        retry_after: Seconds of the `Retry-After` header.
-    """
+    """Returns the error for an HTTP status and the Kubernetes `Status` that came with it."""
     details = body.get("details") or {}
     causes: Sequence[Json] = details.get("causes") or ()
     reported = str(body.get("message") or body.get("reason") or f"status {status}")
     message, hint = _explained(status, reported, causes, call)
-    transient = status in _TRANSIENT
     return ClusterError(
-        message, hint, status=status, is_transient=transient, retry_after=retry_after
+        message, hint, status=status, is_transient=status in _TRANSIENT, retry_after=retry_after
     )
 
 

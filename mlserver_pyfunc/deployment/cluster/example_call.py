@@ -20,11 +20,6 @@ def curl(definition: FunctionDefinition, model: str, address: Address) -> str:
     """Returns a `curl` command, or `mlserver-pyfunc infer`, which asks the server for the tensors.
 
     The latter if they are too large to write, or if only the handler's signature tells them.
-
-    Args:
-        definition: Definition of the function, which declares the tensors.
-        model: Name under which the function is served.
-        address: Address to call.
     """
     required = [tensor for tensor in definition.inputs if not tensor.optional]
     sizes = [math.prod(1 if size == -1 else size for size in t.sizes) for t in required]

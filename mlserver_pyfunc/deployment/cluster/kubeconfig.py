@@ -21,11 +21,7 @@ _POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 def connect(kubeconfig: Path | None = None, context: str | None = None) -> Cluster:
-    """Connects to a cluster.
-
-    Args:
-        kubeconfig: File to use instead of $KUBECONFIG and ~/.kube/config.
-        context: Context to use instead of the current one.
+    """Connects to a cluster, by a kubeconfig file and a context if they are given.
 
     Raises:
         ClusterError: The Kubernetes client is not installed, there is no usable configuration, or
@@ -63,6 +59,7 @@ def _configure(configuration: Any, kubeconfig: Path | None, context: str | None)
 def _from_files(
     configuration: Any, location: str, files: Sequence[Path], context: str | None
 ) -> str:
+    import urllib3
     from kubernetes import config
 
     try:
@@ -75,9 +72,13 @@ def _from_files(
             )
         config.load_kube_config(location, chosen, configuration, persist_config=False)
     except (config.ConfigException, *_UNUSABLE) as error:
-        raise _unusable(location, error) from None
+        raise ClusterError(
+            f"kubeconfig {location} cannot be used: {' '.join(str(error).split())}",
+            "kubectl config view shows what kubectl makes of it",
+        ) from None
     if not configuration.verify_ssl:
-        _silence_warnings()
+        # Whoever wrote insecure-skip-tls-verify needs no warning per request.
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
     return str(by_name[chosen].get("namespace") or DEFAULT_NAMESPACE)
 
 
@@ -113,18 +114,3 @@ def _in_cluster(configuration: Any) -> str:
         return _POD_NAMESPACE.read_text().strip()
     except OSError:
         return DEFAULT_NAMESPACE
-
-
-def _unusable(location: str, error: Exception) -> ClusterError:
-    reported = " ".join(str(error).split())
-    return ClusterError(
-        f"kubeconfig {location} cannot be used: {reported}",
-        "kubectl config view shows what kubectl makes of it",
-    )
-
-
-def _silence_warnings() -> None:
-    """Silences urllib3: whoever wrote insecure-skip-tls-verify needs no warning per request."""
-    import urllib3
-
-    urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)

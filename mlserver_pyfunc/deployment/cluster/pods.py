@@ -35,18 +35,11 @@ _REVISIONS = (
 
 @dataclass(frozen=True)
 class PodProblem:
-    """What keeps a pod from running.
+    """What keeps a pod from running, and what to do next."""
 
-    Attributes:
-        cause: One line, with the message of the pod itself.
-        is_lasting: Whether waiting longer does not help.
-        log: Last lines that the container wrote.
-        hint: What to do next.
-    """
-
-    cause: str
-    is_lasting: bool
-    log: Sequence[str] = ()
+    cause: str  # one line, with the message of the pod itself
+    is_lasting: bool  # whether waiting longer does not help
+    log: Sequence[str] = ()  # last lines that the container wrote
     hint: str = ""
 
 
@@ -71,14 +64,8 @@ _LABELS = {
 def find_problem(cluster: Cluster, live: Mapping[str, Any], since: str = "") -> PodProblem | None:
     """Returns the worst problem of an object's newest pods; None if they have none.
 
-    Args:
-        cluster: Where the pods run.
-        live: The object.
-        since: Time of the last apply. A problem of an older pod is never lasting, because the
-            apply may replace that pod.
-
-    Raises:
-        ClusterError: The cluster does not answer, or does not allow the request.
+    `since` is the time of the last apply. A problem of an older pod is never lasting, because the
+    apply may replace that pod.
     """
     chosen = selector(live)
     if not chosen:
@@ -91,9 +78,7 @@ def find_problem(cluster: Cluster, live: Mapping[str, Any], since: str = "") -> 
 
 def _newest(pods: Sequence[Object]) -> list[Object]:
     """Returns the pods of the newest version of the template."""
-    if not pods:
-        return []
-    last = max(pods, key=_created)
+    last = max(pods, key=_created, default={"metadata": {}})
     return [pod for pod in pods if _revision(pod) == _revision(last)]
 
 

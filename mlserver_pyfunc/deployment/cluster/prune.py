@@ -20,16 +20,7 @@ _LABELS = ("app.kubernetes.io/name", "app.kubernetes.io/managed-by")
 
 
 def prune(cluster: Cluster, platform: str, applied: Sequence[Target]) -> Iterator[Applied]:
-    """Deletes objects that we applied, that carry the function's labels, and are not wanted now.
-
-    Args:
-        cluster: Where the objects are.
-        platform: Platform of the deployment.
-        applied: Objects that the deployment consists of now.
-
-    Raises:
-        ClusterError: The cluster does not answer.
-    """
+    """Deletes objects that we applied, that carry the function's labels, and are not wanted now."""
     kinds = _KINDS.get(platform, ())
     if not kinds or not applied:
         return

@@ -11,17 +11,11 @@ Object = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class State:
-    """How far an object is on its way to serve.
-
-    Attributes:
-        is_ready: Whether it serves.
-        text: Text of a progress line.
-        failure: Why it will not become ready by itself; empty while it may.
-    """
+    """How far an object is on its way to serve."""
 
     is_ready: bool
-    text: str
-    failure: str = ""
+    text: str  # of a progress line
+    failure: str = ""  # why it will not become ready by itself; empty while it may
 
 
 READY = State(True, "ready")

@@ -23,11 +23,7 @@ Show = Callable[[str, str], None]
 
 
 class NotReadyError(ClusterError):
-    """What was applied does not serve.
-
-    Attributes:
-        log: Last lines of the container that failed.
-    """
+    """What was applied does not serve. `log` has the last lines of the container that failed."""
 
     def __init__(self, message: str, hint: str = "", log: Sequence[str] = ()) -> None:
         super().__init__(message, hint)
@@ -53,16 +49,7 @@ class _Watched:
 def until_ready(
     cluster: Cluster, applied: Sequence[Applied], seconds: float, show: Show
 ) -> dict[str, Object]:
-    """Waits until objects serve.
-
-    Args:
-        cluster: Where the objects are.
-        applied: Results of `apply`.
-        seconds: Time limit of the wait.
-        show: Called with the progress of each object.
-
-    Returns:
-        The objects as they are when ready, by `Target.title`.
+    """Waits until objects serve, and returns them as they are then, by `Target.title`.
 
     Raises:
         NotReadyError: An object will not become ready, or the time limit was reached.

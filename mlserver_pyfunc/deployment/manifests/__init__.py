@@ -5,63 +5,47 @@ Nothing here calls a cluster or an image engine.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from mlserver_pyfunc.definition import FunctionDefinition
 
 from . import advice, kserve, kubernetes, seldon_v1, seldon_v2
 from .names import ManifestError
 from .options import Options, parse
-from .workload import Object, Platform, Workload, plan
+from .workload import Object, plan
 from .yaml_text import dump
 
-__all__ = ["PLATFORMS", "ManifestError", "Options", "dump", "objects", "parse", "warnings"]
+__all__ = ["PLATFORMS", "Manifest", "ManifestError", "Options", "derive", "dump", "parse"]
 
-_PLATFORMS: dict[str, tuple[Platform, Callable[[Workload], list[Object]]]] = {
-    module.PLATFORM.name: (module.PLATFORM, module.objects)
-    for module in (kserve, seldon_v1, seldon_v2, kubernetes)
-}
-PLATFORMS = tuple(_PLATFORMS)
+_MODULES = {each.PLATFORM.name: each for each in (kserve, seldon_v1, seldon_v2, kubernetes)}
+PLATFORMS = tuple(_MODULES)
 
 
-def objects(
+class Manifest(NamedTuple):
+    """The objects of a function, in the order to apply them, and warnings about them."""
+
+    objects: list[Object]
+    warnings: list[str]
+
+
+def derive(
     platform: str,
     definition: FunctionDefinition,
     folder: Path,
     options: Options,
     settings_file: Path | None = None,
-) -> list[dict[str, Any]]:
-    """Derives the objects of a function, in the order to apply them.
+) -> Manifest:
+    """Derives the objects of a function for one of `PLATFORMS`.
 
-    Args:
-        platform: One of `PLATFORMS`.
-        definition: Definition of the function.
-        folder: Folder of the function: it holds the lock, and relative sources start there.
-        options: What the objects depend on besides the function.
-        settings_file: Its model-settings.json, if that is not in its folder.
+    `folder` holds the lock, and relative sources start there. `settings_file` is the function's
+    model-settings.json, if that is not in the folder.
 
     Raises:
         ManifestError: The function or the options do not fit the platform.
         SourceError: The function's lock or local source cannot be read.
+        DefinitionError: The folder's settings.json would be mounted, and is not valid.
     """
-    described, derive = _PLATFORMS[platform]
-    return derive(plan(described, definition, folder, options, settings_file))
-
-
-def warnings(
-    platform: str,
-    definition: FunctionDefinition,
-    folder: Path,
-    options: Options,
-    settings_file: Path | None = None,
-) -> list[str]:
-    """Returns warnings about the objects that `objects` derives from the same arguments.
-
-    Raises:
-        ManifestError: The function or the options do not fit the platform.
-    """
-    described, _ = _PLATFORMS[platform]
-    planned = plan(described, definition, folder, options, settings_file)
-    return list(advice.warnings(platform, planned))
+    module = _MODULES[platform]
+    workload = plan(module.PLATFORM, definition, folder, options, settings_file)
+    return Manifest(module.objects(workload), list(advice.warnings(platform, workload)))

@@ -21,10 +21,6 @@ def config_maps(workload: Workload) -> list[Object]:
     """Returns the ConfigMap whose keys are the variables of the function; none for other shapes.
 
     The name of the model is not among them, since a platform may give another.
-
-    Raises:
-        ManifestError: The function's code is more than one file, or too large.
-        SourceError: The file does not exist.
     """
     if workload.shape != "inline":
         return []
@@ -32,7 +28,13 @@ def config_maps(workload: Workload) -> list[Object]:
         "MLSERVER_MODEL_IMPLEMENTATION": IMPLEMENTATION,
         "MLSERVER_MODEL_EXTRA": _extra(definition(workload)),
     }
-    names.check_env(data)
+    for name, value in data.items():
+        size = len(name) + len(value.encode()) + 2
+        if size > names.MAX_ENV_BYTES:
+            raise ManifestError(
+                f"{name}: expected at most {names.MAX_ENV_BYTES} bytes, got {size}; put the code "
+                "into an image (mlserver-pyfunc build) or give its folder by --storage-uri"
+            )
     names.check_config_map(data)
     (name,) = names_of_maps(workload)
     return [as_object("v1", "ConfigMap", workload.metadata(name), data, part="data")]
@@ -47,10 +49,6 @@ def definition(workload: Workload) -> dict[str, Any]:
     """Returns the definition with its code inside.
 
     The code is in base64, because KServe would take `{{ }}` in it for a template.
-
-    Raises:
-        ManifestError: The code is more than one file, or a parameter would show a secret.
-        SourceError: The file does not exist.
     """
     given = workload.definition
     for name, value in given.init_parameters.items():

@@ -29,11 +29,7 @@ _MODES = {"standard": "RawDeployment", "knative": "Serverless"}
 
 
 def objects(workload: Workload) -> list[Object]:
-    """Returns the objects in the order to apply them.
-
-    Raises:
-        ManifestError: KServe would not run what the options ask for.
-    """
+    """Returns the objects in the order to apply them."""
     _check(workload)
     if workload.shape == "storage":
         service = _inference_service(workload, _model(workload))

@@ -14,11 +14,7 @@ SELECTOR = "app.kubernetes.io/instance"
 
 
 def objects(workload: Workload) -> list[Object]:
-    """Returns the objects in the order to apply them.
-
-    Raises:
-        ManifestError: Kubernetes would not run what the options ask for.
-    """
+    """Returns the objects in the order to apply them."""
     options = workload.options
     found = [*inline.config_maps(workload), _deployment(workload), _service(workload)]
     if options.max_replicas is not None:

@@ -7,7 +7,7 @@ docs/cli.md is written from those.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -38,14 +38,9 @@ _OURS = re.compile(
 def _option(
     default: Any, text: str, *flags: str, metavar: str = "", only: tuple[str, ...] = ()
 ) -> Any:
-    """Declares an option.
+    """Declares an option, with its names and the form of its value on the command line.
 
-    Args:
-        default: Default value.
-        text: Description, which is also the help text on the command line.
-        flags: Names on the command line, unless it is the field's name.
-        metavar: Form of a value on the command line.
-        only: Platforms that have the option; empty for all.
+    The text is its help there too. `only` names the platforms that have it; empty for all.
     """
     text = f"{text} Only for {', '.join(only)}." if only else text
     if isinstance(default, str | int) and not isinstance(default, bool):
@@ -58,27 +53,57 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class SecretKey(_Model):
+class _Written(_Model):
+    """A value that may be given as one text, as on the command line."""
+
+    _form: ClassVar[str]
+    _pattern: ClassVar[str]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        match = re.fullmatch(cls._pattern, value)
+        if match is None:
+            # Somebody may give the secret itself instead of its place.
+            got = "" if cls is SecretKey else f', got "{value}"'
+            raise ValueError(f"expected {cls._form}{got}")
+        return {name: part for name, part in match.groupdict().items() if part is not None}
+
+
+class SecretKey(_Written):
     """A key of a Kubernetes Secret. Its value never gets into a manifest."""
+
+    _form = "SECRET/KEY"
+    _pattern = r"(?P<secret>[^/]*)/(?P<key>.*)"
 
     secret: Name
     key: Annotated[str, AfterValidator(names.key)]
 
 
-class EnvSource(_Model):
+class EnvSource(_Written):
     """A Secret or a ConfigMap, each key of which becomes a variable."""
+
+    _form = "secret/NAME or configmap/NAME"
+    _pattern = r"(?P<kind>[^/]*)/(?P<name>.*)"
 
     kind: Literal["secret", "configmap"]
     name: Name
 
 
-class Volume(_Model):
+class Volume(_Written):
     """A volume that is mounted into the container."""
+
+    _form = "pvc/NAME:/PATH or pvc/NAME:/PATH:ro"
+    _pattern = r"(?P<kind>[^/:]*)(/(?P<name>[^:]*))?:(?P<path>[^:]+)(:(?P<read_only>ro|rw))?"
 
     kind: Literal["pvc", "secret", "configmap", "emptydir"]
     name: Name | None = None
     path: Annotated[str, Field(pattern=r"^/[^:\s]+$")]
-    read_only: bool = False
+    read_only: Annotated[
+        bool, BeforeValidator(lambda mode: mode == "ro" if mode in ("ro", "rw") else mode)
+    ] = False
 
     @model_validator(mode="after")
     def _is_named(self) -> Volume:
@@ -87,8 +112,11 @@ class Volume(_Model):
         return self
 
 
-class Toleration(_Model):
+class Toleration(_Written):
     """A taint of nodes that pods tolerate. Without a value, the key alone has to match."""
+
+    _form = "KEY[=VALUE][:EFFECT]"
+    _pattern = r"(?P<key>[^=:]*)(=(?P<value>[^:]*))?(:(?P<effect>.*))?"
 
     key: LabelKey
     value: LabelValue | None = None
@@ -243,11 +271,7 @@ class Options(_Model):
         return self
 
     def refuse_for(self, platform: str) -> None:
-        """Refuses options that have no effect on a platform.
-
-        Raises:
-            ManifestError: An option has another value than its default.
-        """
+        """Refuses options that have no effect on a platform, if they are not the default."""
         for name, field in type(self).model_fields.items():
             only = declared(field)["only"]
             if only and platform not in only and getattr(self, name) != field.default:

@@ -64,14 +64,9 @@ def containers(
 ) -> Object:
     """Returns the `containers` and `volumes` of a pod that runs the server.
 
-    Args:
-        workload: The function.
-        name: Name of the container.
-        variables: Plain environment variables. Those from secrets are added.
-        serving: Ports, lifecycle and probes: the result of `serving`, or none of them if the
-            platform sets them.
-        config_maps: Names of ConfigMaps, each key of which becomes a variable.
-        models: Volumes of models, each with its mount.
+    `variables` are the plain ones, to which those from secrets are added. `serving` is the result
+    of the function `serving`, or empty if the platform sets ports and probes. Each key of the
+    ConfigMaps becomes a variable. `models` has the volumes of models, each with its mount.
     """
     options = workload.options
     tmp: Object = {"sizeLimit": options.tmp_size} if options.tmp_size else {}
@@ -104,11 +99,7 @@ def spec(workload: Workload, parts: Object, extra: Mapping[str, object] | None =
 
 
 def function_env(workload: Workload) -> dict[str, str]:
-    """Returns variables of the function. An image has those of the definition already.
-
-    Raises:
-        ManifestError: A variable would show a secret.
-    """
+    """Returns variables of the function. An image has those of the definition already."""
     built = {} if workload.shape == "image" else workload.definition.build.env
     for name, value in built.items():
         if names.shows_a_secret(name, value):
@@ -147,12 +138,8 @@ def serving(
 ) -> Object:
     """Returns the ports, the lifecycle and the probes of a container.
 
-    Args:
-        ports: Result of `container_ports`.
-        seconds: Time limit of the start.
-        model_name: Model that the probes ask for.
-        port: Port of REST, for the probes.
-        lifecycle: The lifecycle, unless the container is to serve on for `PRE_STOP_SECONDS`.
+    The lifecycle is to serve on for `PRE_STOP_SECONDS`, unless another one is given. The other
+    arguments are those of `probes`.
     """
     # The pod ends only after the sleep, while services stop sending requests to it.
     sleep = {"preStop": {"exec": {"command": ["sleep", str(PRE_STOP_SECONDS)]}}}
@@ -185,12 +172,7 @@ def probes(seconds: float, model_name: str, port: int | str) -> Object:
     """Returns the probes of a container.
 
     Liveness is the server's. Readiness is the model's, because the server calls itself ready while
-    no model is loaded.
-
-    Args:
-        seconds: Time limit of the start.
-        model_name: Model to ask for.
-        port: Port of REST.
+    no model is loaded. `seconds` is the time limit of the start.
     """
     path = model_name if model_name == TEMPLATE_NAME else quote(model_name, safe="")
     attempts = math.ceil(seconds / _PERIOD) + 6
@@ -291,15 +273,10 @@ def scheduling(options: Options) -> Object:
 
 
 def min_replicas(options: Options) -> int:
-    """Returns the lower bound of autoscaling.
-
-    Raises:
-        ManifestError: It is 0, and only Knative can scale to zero.
-    """
-    least = 1 if options.min_replicas is None else options.min_replicas
-    if least < 1:
+    """Returns the lower bound of autoscaling, which only Knative scales to zero."""
+    if options.min_replicas == 0:
         raise ManifestError("min_replicas: expected 1 or more, got 0")
-    return least
+    return options.min_replicas or 1
 
 
 def image(workload: Workload) -> Object:

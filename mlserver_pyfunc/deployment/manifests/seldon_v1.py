@@ -15,11 +15,7 @@ PREDICTOR = "default"
 
 
 def objects(workload: Workload) -> list[Object]:
-    """Returns the objects in the order to apply them.
-
-    Raises:
-        ManifestError: Seldon would not run what the options ask for.
-    """
+    """Returns the objects in the order to apply them."""
     name, explicit = container_name(workload), workload.explicit_name
     if workload.shape == "storage" and explicit not in (None, name):
         raise ManifestError(

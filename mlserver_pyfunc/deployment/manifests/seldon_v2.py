@@ -26,11 +26,7 @@ _THEIRS = frozenset(
 
 
 def objects(workload: Workload) -> list[Object]:
-    """Returns the objects in the order to apply them.
-
-    Raises:
-        ManifestError: Seldon would not run what the options ask for.
-    """
+    """Returns the objects in the order to apply them."""
     _check(workload)
     model = _model(workload)
     return [_server(workload), model] if workload.options.with_runtime else [model]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,46 +32,27 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True)
 class Platform:
-    """What a platform can do.
-
-    Attributes:
-        name: Name on the command line.
-        shapes: Ways for a function to get there, the default first.
-        max_name: Maximum length of an object's name, since platforms add to it.
-        shared: Shapes that run on an object which other functions may use too.
-    """
+    """What a platform can do."""
 
     name: str
-    shapes: tuple[str, ...]
-    max_name: int = names.MAX_LABEL
-    shared: tuple[str, ...] = ()
+    shapes: tuple[str, ...]  # ways for a function to get there, the default first
+    max_name: int = names.MAX_LABEL  # of an object, since platforms add to its name
+    shared: tuple[str, ...] = ()  # shapes that run on an object which other functions may use too
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A function that is to run on a platform.
-
-    Attributes:
-        definition: Definition of the function.
-        folder: Folder of the function.
-        options: Options of the manifest.
-        name: Name of the objects, a DNS label.
-        model_name: Name of the model in URLs.
-        explicit_name: Name in model-settings.json, which no variable can change.
-        version: Version of the model; None if it has none.
-        shape: `image`, `storage` or `inline`.
-        image: Image to run; None if the objects name none.
-    """
+    """A function that is to run on a platform."""
 
     definition: FunctionDefinition
     folder: Path
     options: Options
-    name: str
-    model_name: str
-    explicit_name: str | None
+    name: str  # of the objects, a DNS label
+    model_name: str  # in URLs
+    explicit_name: str | None  # in model-settings.json, which no variable can change
     version: str | None
-    shape: str
-    image: record.Image | None
+    shape: str  # image, storage or inline
+    image: record.Image | None  # None if the objects name none
 
     @property
     def storage_uri(self) -> str:
@@ -82,8 +64,9 @@ class Workload:
     def metadata(self, name: str | None = None, **annotations: str) -> Object:
         """Returns the metadata of an object that belongs to the function alone."""
         labels = {"app.kubernetes.io/name": self.name, _MANAGED_BY: "mlserver-pyfunc"}
-        if self.version and _is_label_value(self.version):
-            labels["app.kubernetes.io/version"] = self.version
+        if self.version:
+            with suppress(ValueError):
+                labels["app.kubernetes.io/version"] = names.label_value(self.version)
         return self._metadata(name or self.name, labels, annotations)
 
     def shared_metadata(self, name: str) -> Object:
@@ -109,13 +92,7 @@ def plan(
     options: Options,
     settings_file: Path | None = None,
 ) -> Workload:
-    """Decides what the options leave open.
-
-    Raises:
-        ManifestError: The function or the options do not fit the platform.
-        SourceError: The function's lock or local source cannot be read.
-        DefinitionError: The folder's settings.json would be mounted, and is not valid.
-    """
+    """Decides what the options leave open."""
     options.refuse_for(platform.name)
     settings_file = settings_file or folder / MODEL_SETTINGS
     settings = explicit_settings(settings_file)
@@ -189,22 +166,12 @@ def _image(
     return found
 
 
-def _is_label_value(value: str) -> bool:
-    try:
-        names.label_value(value)
-    except ValueError:
-        return False
-    return True
-
-
 def _check_settings(folder: Path) -> None:
     """Refuses a settings.json that overrides variables which the platform sets."""
     path = folder / SERVER_SETTINGS
     if not path.is_file():
         return
-    given = read_settings(path)
-    found = [name for name in _PORTS if name in given]
-    if found:
+    if found := [name for name in _PORTS if name in read_settings(path)]:
         raise ManifestError(
             f"{path}: {', '.join(found)} would come before what the platform sets; remove it"
         )

@@ -107,7 +107,7 @@ def of(
     definition: FunctionDefinition, folder: Path, platform: str, shape: str, **given: Any
 ) -> list[dict[str, Any]]:
     options = manifests.parse({"image": IMAGE, **SHAPES[platform, shape], **given})
-    return manifests.objects(platform, definition, folder, options)
+    return manifests.derive(platform, definition, folder, options).objects
 
 
 def function(**values: Any) -> FunctionDefinition:

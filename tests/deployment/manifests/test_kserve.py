@@ -201,4 +201,4 @@ def test_refuses_what_kserve_would_not_run(given: dict[str, Any], message: str) 
     opened = open_folder(IRIS)
     options = manifests.parse({"image": "a:1", **given})
     with pytest.raises(ManifestError, match=message):
-        manifests.objects("kserve", opened.definition, IRIS, options)
+        manifests.derive("kserve", opened.definition, IRIS, options)

@@ -83,7 +83,7 @@ def test_switches_reach_the_objects(tmp_path: Path) -> None:
         (["--env", "API_KEY=s3cret"], "--secret API_KEY=SECRET/KEY"),
         (["--env", "DB=postgres://me:pass@db/x"], "--secret DB=SECRET/KEY"),
         (["--env", "MLSERVER_HTTP_PORT=1"], "is what the manifest itself sets"),
-        (["--secret", "A=b"], "expected NAME=SECRET/KEY"),
+        (["--secret", "A=s3cret"], "secrets.A: expected SECRET/KEY"),
         (["--secret", "A=B/c"], 'expected a Kubernetes name (a-z, 0-9, "-" and "."), got "B"'),
         (["--secret", "A=b/c", "--env", "A=d"], "A is set in another way too"),
         (["--env-from", "a"], "expected secret/NAME or configmap/NAME"),
@@ -159,18 +159,18 @@ def test_warns_of_what_an_image_without_the_function_may_lack(tmp_path: Path) ->
         requirements=["scipy>=1"], python_version="3.13", init_parameters={"w": "weights.bin"}
     )
     options = manifests.parse({"image": "a:1", "shape": "inline"})
-    found = manifests.warnings("kserve", definition, tmp_path, options)
+    found = manifests.derive("kserve", definition, tmp_path, options).warnings
     assert any("needs Python 3.13, scipy>=1" in each for each in found)
     assert any('"weights.bin" is a file' in each for each in found)
     options = manifests.parse({"image": "a:1"})
-    assert manifests.warnings("kserve", function(), tmp_path, options) == []
+    assert manifests.derive("kserve", function(), tmp_path, options).warnings == []
 
 
 def test_warns_of_workers_that_may_take_more_than_the_container_has(tmp_path: Path) -> None:
     definition = function(serving={"workers": 3, "memory_limit": "512M"})
     for memory, count in (("1Gi", 1), ("2Gi", 0), ("2G", 0), ("1500M", 1)):
         options = manifests.parse({"image": "a:1", "memory": memory})
-        found = manifests.warnings("kubernetes", definition, tmp_path, options)
+        found = manifests.derive("kubernetes", definition, tmp_path, options).warnings
         assert len(found) == count, memory
 
 
@@ -184,7 +184,7 @@ def test_warns_of_names_that_platforms_change(tmp_path: Path) -> None:
     for platform, text in said.items():
         given = {"storage_uri": "gs://a/b"} if platform == "seldon-v2" else {}
         options = manifests.parse({"image": "a:1", **given})
-        found = manifests.warnings(platform, definition, tmp_path, options)
+        found = manifests.derive(platform, definition, tmp_path, options).warnings
         assert any(text in each for each in found), found
 
 
@@ -192,7 +192,7 @@ def test_warns_of_what_knative_takes_only_where_it_is_turned_on(tmp_path: Path) 
     volume = {"kind": "pvc", "name": "a", "path": "/a"}
     given = {"mode": "knative", "node_selector": {"a": "b"}, "volumes": [volume]}
     options = manifests.parse({"image": "a:1", **given})
-    (found,) = manifests.warnings("kserve", function(), tmp_path, options)
+    (found,) = manifests.derive("kserve", function(), tmp_path, options).warnings
     for flag in ("nodeselector", "persistent-volume-claim", "persistent-volume-write"):
         assert f"kubernetes.podspec-{flag}" in found
 

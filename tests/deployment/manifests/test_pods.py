@@ -226,9 +226,9 @@ def test_mlserver_is_not_imported() -> None:
     code = (
         "import sys\nfrom pathlib import Path\nfrom mlserver_pyfunc.deployment import manifests\n"
         "from mlserver_pyfunc.definition.folder import open_folder\n"
-        f"opened = open_folder({str(IRIS)!r})\n"
+        f"folder = Path({str(IRIS)!r})\nopened = open_folder(folder)\n"
         "options = manifests.parse({'image': 'a:1', 'shape': 'inline'})\n"
-        "found = manifests.objects('kserve', opened.definition, opened.located.folder, options)\n"
+        "found = manifests.derive('kserve', opened.definition, folder, options).objects\n"
         "print(len(manifests.dump(found)) > 0, {'mlserver', 'kserve', 'grpc'} & set(sys.modules))"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "True set()\n"

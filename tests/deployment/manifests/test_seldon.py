@@ -145,11 +145,11 @@ def test_a_model_of_seldon_2_needs_a_folder() -> None:
     for shape in ("auto", "inline"):
         options = manifests.parse({"image": "a:1", "shape": shape})
         with pytest.raises(ManifestError, match="expected --storage-uri, got none"):
-            manifests.objects("seldon-v2", opened.definition, IRIS, options)
+            manifests.derive("seldon-v2", opened.definition, IRIS, options)
 
 
 def test_a_model_alone_needs_no_image() -> None:
     opened = open_folder(IRIS)
     options = manifests.parse({"storage_uri": "gs://a/b", "with_runtime": False})
-    (model,) = manifests.objects("seldon-v2", opened.definition, IRIS, options)
+    (model,) = manifests.derive("seldon-v2", opened.definition, IRIS, options).objects
     assert model["kind"] == "Model"
