@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -19,7 +20,10 @@ from .failure import Failure
 )
 @click.option("--push", is_flag=True, help="Push the image after the build.")
 @click.option(
-    "--platform", metavar="OS/ARCH,...", help="Platforms, such as linux/arm64.  [the engine's own]"
+    "--platform",
+    "platforms",
+    metavar="OS/ARCH,...",
+    help="Platforms, such as linux/arm64.  [the engine's own]",
 )
 @click.option("--no-cache", is_flag=True, help="Build every layer again.")
 @click.option(
@@ -34,10 +38,15 @@ from .failure import Failure
     help="With --output: write a Dockerfile without mounts, such as kaniko needs.",
 )
 @click.option(
-    "--build-arg", multiple=True, metavar="NAME=VALUE", help="Build argument for the instructions."
+    "--build-arg",
+    "arguments",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Build argument for the instructions.",
 )
 @click.option(
     "--secret",
+    "secrets",
     multiple=True,
     metavar="id=NAME,src=FILE",
     help="File that build steps see at /run/secrets/NAME.",
@@ -55,21 +64,16 @@ from .failure import Failure
     show_default=True,
     help="Image whose Python runs the server of a function for Python 3.13.",
 )
-@click.option("--engine-arg", multiple=True, metavar="OPTION", help="Further option of the engine.")
+@click.option(
+    "--engine-arg", "extra", multiple=True, metavar="OPTION", help="Further option of the engine."
+)
 def command(
     folder: Path,
     name: str | None,
-    engine: str | None,
-    push: bool,
-    platform: str | None,
-    no_cache: bool,
     output: Path | None,
     portable: bool,
-    build_arg: tuple[str, ...],
-    secret: tuple[str, ...],
     ca_bundle: Path | None,
-    server_image: str,
-    engine_arg: tuple[str, ...],
+    **given: Any,
 ) -> None:
     """Build a container image of the function in FOLDER.
 
@@ -86,18 +90,7 @@ def command(
     if ca_bundle:
         os.environ[settings.CA_BUNDLE] = str(ca_bundle.resolve())
     try:
-        options = Options(
-            engine=engine,
-            platforms=platform,
-            push=push,
-            no_cache=no_cache,
-            arguments=build_arg,
-            secrets=secret,
-            ca_bundle=ca_bundle,
-            server_image=server_image,
-            extra=engine_arg,
-            mounts=not portable,
-        )
+        options = Options(ca_bundle=ca_bundle, mounts=not portable, **given)
         if output is not None:
             builder.write_context(folder, output, options)
             click.echo(f"wrote {output}")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from mlserver_pyfunc.definition.folder import FunctionFolder
     from mlserver_pyfunc.deployment.cluster.addresses import Addresses
     from mlserver_pyfunc.deployment.cluster.api import Cluster
-    from mlserver_pyfunc.deployment.cluster.apply import Applied, Target
-
-_DRY_RUN = {"created": "would be created", "updated": "would be updated"}
+    from mlserver_pyfunc.deployment.cluster.apply import Applied
 
 
 @click.command("deploy")
@@ -80,15 +78,11 @@ def command(
         raise click.UsageError("--delete and --dry-run do not go together")
     opened = open_folder(folder)
     objects = manifest.derive(platform, opened, given, warn=not delete)
-    seconds = timeout if wait else 0.0
+    act = _delete if delete else _dry_run if dry_run else _deploy
+    call = _Call(platform, opened, objects, timeout if wait else 0.0, force_conflicts)
     try:
         with closing(connect(kubeconfig, context)) as cluster:
-            if delete:
-                _delete(cluster, platform, objects, seconds, force=force_conflicts)
-            elif dry_run:
-                _dry_run(cluster, objects, force=force_conflicts)
-            else:
-                _deploy(cluster, platform, opened, objects, seconds, force=force_conflicts)
+            act(cluster, call)
     except ClusterError as error:
         for line in getattr(error, "log", ()):
             click.echo(click.style(f"  | {line}", dim=True), err=True)
@@ -96,15 +90,17 @@ def command(
         raise Failure(str(error), code, error.hint) from None
 
 
-def _deploy(
-    cluster: Cluster,
-    platform: str,
-    opened: FunctionFolder,
-    objects: Iterable[dict[str, Any]],
-    seconds: float,
-    *,
-    force: bool,
-) -> None:
+class _Call(NamedTuple):
+    """What the command is to do. It waits for no seconds if it is not to wait."""
+
+    platform: str
+    opened: FunctionFolder
+    objects: list[dict[str, Any]]
+    seconds: float
+    force: bool
+
+
+def _deploy(cluster: Cluster, call: _Call) -> None:
     from mlserver_pyfunc.deployment.cluster.addresses import addresses
     from mlserver_pyfunc.deployment.cluster.apply import apply, targets
     from mlserver_pyfunc.deployment.cluster.prune import prune
@@ -112,61 +108,49 @@ def _deploy(
 
     from .progress import Progress
 
-    wanted = targets(cluster, objects)
-    applied = []
-    for one in apply(cluster, wanted, force=force, dry_run=False):
-        _report(one.target, one.change)
-        applied.append(one)
-    for one in prune(cluster, platform, wanted):
-        _report(one.target, one.change)
-    if not seconds:
-        return
-    with Progress() as progress:
-        live = until_ready(cluster, applied, seconds, progress.show)
-    _print_addresses(addresses(live, opened.model_name), opened)
+    wanted = targets(cluster, call.objects)
+    applied = _report(apply(cluster, wanted, force=call.force, dry_run=False))
+    _report(prune(cluster, call.platform, wanted))
+    if call.seconds:
+        with Progress() as progress:
+            live = until_ready(cluster, applied, call.seconds, progress.show)
+        _print_addresses(addresses(live, call.opened.model_name), call.opened)
 
 
-def _dry_run(cluster: Cluster, objects: Iterable[dict[str, Any]], *, force: bool) -> None:
+def _dry_run(cluster: Cluster, call: _Call) -> None:
     from mlserver_pyfunc.deployment.cluster.apply import apply, targets
 
-    for one in apply(cluster, targets(cluster, objects), force=force, dry_run=True):
-        _report(one.target, _DRY_RUN.get(one.change, one.change))
+    words = {"created": "would be created", "updated": "would be updated"}
+    wanted = targets(cluster, call.objects)
+    _report(apply(cluster, wanted, force=call.force, dry_run=True), words)
 
 
-def _delete(
-    cluster: Cluster,
-    platform: str,
-    objects: Iterable[dict[str, Any]],
-    seconds: float,
-    *,
-    force: bool,
-) -> None:
+def _delete(cluster: Cluster, call: _Call) -> None:
     from mlserver_pyfunc.deployment.cluster.apply import delete, targets
     from mlserver_pyfunc.deployment.cluster.prune import prune
     from mlserver_pyfunc.deployment.cluster.waiting import until_gone
 
     from .progress import Progress
 
-    unwanted = targets(cluster, objects)
-    deleted: list[Applied] = []
-    for one in delete(cluster, unwanted, force=force, wait=bool(seconds)):
-        _report(one.target, _REMOVED[one.change])
-        if one.change == "deleted":
-            deleted.append(one)
-    for one in prune(cluster, platform, unwanted):
-        _report(one.target, one.change)
-    if not seconds:
-        return
-    with Progress() as progress:
-        until_gone(cluster, deleted, seconds, progress.show)
+    words = {"absent": "was not there", "kept": "kept, others use it"}
+    unwanted = targets(cluster, call.objects)
+    done = _report(delete(cluster, unwanted, force=call.force, wait=bool(call.seconds)), words)
+    _report(prune(cluster, call.platform, unwanted))
+    if call.seconds:
+        deleted = [one for one in done if one.change == "deleted"]
+        with Progress() as progress:
+            until_gone(cluster, deleted, call.seconds, progress.show)
 
 
-_REMOVED = {"deleted": "deleted", "absent": "was not there", "kept": "kept, others use it"}
-
-
-def _report(target: Target, change: str) -> None:
-    where = f" in {target.namespace}" if target.namespace else ""
-    click.echo(f"{target.title}{where}: {change}")
+def _report(changes: Iterable[Applied], words: Mapping[str, str] | None = None) -> list[Applied]:
+    """Prints each change as it is made, in words for some of them."""
+    made = []
+    for one in changes:
+        where = f" in {one.target.namespace}" if one.target.namespace else ""
+        change = (words or {}).get(one.change, one.change)
+        click.echo(f"{one.target.title}{where}: {change}")
+        made.append(one)
+    return made
 
 
 def _print_addresses(found: Addresses, opened: FunctionFolder) -> None:

@@ -31,7 +31,12 @@ class Addresses:
     rest: Sequence[Address]  # the one that can be reached from furthest away first
     grpc: str = ""  # HOST:PORT inside the cluster; empty if not known
     forward: str = ""  # kubectl command that forwards a port of this machine; empty if none works
-    forwarded: Address | None = None  # on this machine while that command runs
+
+    @property
+    def forwarded(self) -> Address | None:
+        """The address on this machine while `forward` runs."""
+        url = f"http://localhost:{FORWARDED_PORT}"
+        return Address("on this machine", url, self.rest[-1].headers) if self.forward else None
 
 
 def addresses(live: Mapping[str, Object], model: str) -> Addresses:
@@ -46,11 +51,8 @@ def addresses(live: Mapping[str, Object], model: str) -> Addresses:
 def _inference_service(live: Object, model: str) -> Addresses:
     status = live.get("status") or {}
     name, namespace = live["metadata"]["name"], live["metadata"]["namespace"]
-    found = [
-        Address("outside", url.rstrip("/"), {})
-        for url in (status.get("url", ""),)
-        if url and not _is_inside(url)
-    ]
+    url = status.get("url", "")
+    found = [Address("outside", url.rstrip("/"), {})] if url and not _is_inside(url) else []
     inside = (status.get("address") or {}).get("url") or f"http://{name}-predictor.{namespace}"
     found.append(Address("in the cluster", _base(inside), {}))
     predictor = (status.get("components") or {}).get("predictor") or {}
@@ -59,7 +61,7 @@ def _inference_service(live: Object, model: str) -> Addresses:
     # no selector.
     is_knative = "latestReadyRevision" in predictor
     forward = "" if is_knative else _forward(f"service/{name}-predictor", namespace, 80)
-    return Addresses(model, found, urlsplit(grpc).netloc or grpc, forward, _forwarded(forward))
+    return Addresses(model, found, urlsplit(grpc).netloc or grpc, forward)
 
 
 def _seldon_deployment(live: Object, model: str) -> Addresses:
@@ -72,17 +74,15 @@ def _seldon_deployment(live: Object, model: str) -> Addresses:
     inside = _base(url) if url else f"http://{service}.{namespace}.svc.cluster.local:8000"
     host = urlsplit(inside).hostname
     forward = _forward(f"service/{service}", namespace, 8000)
-    found = [Address("in the cluster", inside, {})]
-    return Addresses(node, found, f"{host}:5001", forward, _forwarded(forward))
+    return Addresses(node, [Address("in the cluster", inside, {})], f"{host}:5001", forward)
 
 
 def _seldon_model(live: Object, model: str) -> Addresses:
     name, namespace = live["metadata"]["name"], live["metadata"]["namespace"]
-    headers = {"Seldon-Model": name}
     host = f"seldon-mesh.{namespace}.svc.cluster.local"
     forward = _forward("service/seldon-mesh", namespace, 80)
-    found = [Address("in the cluster", f"http://{host}", headers)]
-    return Addresses(name, found, f"{host}:80", forward, _forwarded(forward, headers))
+    found = [Address("in the cluster", f"http://{host}", {"Seldon-Model": name})]
+    return Addresses(name, found, f"{host}:80", forward)
 
 
 def _service(live: Object, model: str) -> Addresses:
@@ -90,18 +90,16 @@ def _service(live: Object, model: str) -> Addresses:
     ports = {port.get("name"): port for port in live["spec"]["ports"]}
     rest, grpc = ports["http"]["port"], ports.get("grpc", {}).get("port")
     balanced = ((live.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
-    found = [
-        Address("outside", f"http://{_host(entry)}{_port(rest)}", {})
-        for entry in balanced
-        if _host(entry)
-    ]
+    hosts = [entry.get("hostname") or entry.get("ip") for entry in balanced]
+    port = "" if rest == 80 else f":{rest}"
+    found = [Address("outside", f"http://{host}{port}", {}) for host in hosts if host]
     host = f"{name}.{namespace}.svc.cluster.local"
-    found.append(Address("in the cluster", f"http://{host}{_port(rest)}", {}))
+    found.append(Address("in the cluster", f"http://{host}{port}", {}))
     node_port = ports["http"].get("nodePort")
     if node_port and live["spec"].get("type") == "NodePort":
         found.insert(0, Address("outside, with a node's address", f"http://NODE:{node_port}", {}))
     forward = _forward(f"service/{name}", namespace, rest)
-    return Addresses(model, found, f"{host}:{grpc}" if grpc else "", forward, _forwarded(forward))
+    return Addresses(model, found, f"{host}:{grpc}" if grpc else "", forward)
 
 
 # By kind; the first kind that the function has is used.
@@ -123,19 +121,5 @@ def _base(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _host(entry: Object) -> str:
-    return str(entry.get("hostname") or entry.get("ip") or "")
-
-
-def _port(number: int) -> str:
-    return "" if number == 80 else f":{number}"
-
-
 def _forward(what: str, namespace: str, port: int) -> str:
     return f"kubectl port-forward -n {namespace} {what} {FORWARDED_PORT}:{port}"
-
-
-def _forwarded(forward: str, headers: Mapping[str, str] | None = None) -> Address | None:
-    if not forward:
-        return None
-    return Address("on this machine", f"http://localhost:{FORWARDED_PORT}", headers or {})

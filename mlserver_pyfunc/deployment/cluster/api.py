@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from ssl import SSLError
 from typing import Any
 
@@ -23,7 +26,7 @@ from urllib3.exceptions import (
     ReadTimeoutError,
 )
 
-from .errors import ApiCall, ClusterError, UnreachableError, missing_kind, refused
+from .errors import ApiCall, ClusterError, UnreachableError, ignored, missing_kind, refused
 
 Object = dict[str, Any]
 Resource = Any
@@ -41,6 +44,34 @@ READ_SECONDS = 30.0
 # default), and an empty file makes the client log an error. A path below a device never exists and
 # cannot be written; the client ignores the failed write (kubernetes/dynamic/discovery.py).
 _NO_CACHE_FILE = os.path.join(os.devnull, "none")
+
+
+@dataclass(frozen=True)
+class Target:
+    """An object to apply or delete, with its namespace, and how the cluster serves its kind."""
+
+    wanted: Object
+    resource: Resource
+
+    @property
+    def kind(self) -> str:
+        """Kind of the object."""
+        return str(self.wanted["kind"])
+
+    @property
+    def name(self) -> str:
+        """Name of the object."""
+        return str(self.wanted["metadata"]["name"])
+
+    @property
+    def namespace(self) -> str:
+        """Namespace of the object; empty if the kind has none."""
+        return str(self.wanted["metadata"].get("namespace", ""))
+
+    @property
+    def title(self) -> str:
+        """`KIND/NAME`, as progress shows the object."""
+        return f"{self.kind}/{self.name}"
 
 
 class Cluster(DynamicClient):  # type: ignore[misc]
@@ -63,24 +94,26 @@ class Cluster(DynamicClient):  # type: ignore[misc]
         """Returns how the cluster serves a kind; raises `ClusterError` if it has no such kind."""
         # Without the prefix, the client asks every group that has a version "v1".
         prefix = "apis" if "/" in api_version else "api"
-        try:
+        with ignored(404), suppress(ResourceNotFoundError):
             return self.resources.get(prefix=prefix, api_version=api_version, kind=kind)
-        except ResourceNotFoundError:
-            raise missing_kind(api_version, kind) from None
-        except ClusterError as error:
-            if error.status == 404:
-                raise missing_kind(api_version, kind) from None
-            raise
+        raise missing_kind(api_version, kind)
 
-    def find(self, resource: Resource, name: str, namespace: str) -> Object | None:
-        """Returns an object, or None if there is none of that name."""
-        call = self._call("get", resource, name, namespace)
-        try:
-            return self._object(self.get(resource, name, namespace, call=call))
-        except ClusterError as error:
-            if error.status == 404:
-                return None
-            raise
+    def target(self, wanted: Mapping[str, Any]) -> Target:
+        """Returns an object with its namespace, and how the cluster serves its kind."""
+        resource = self.resource(wanted["apiVersion"], wanted["kind"])
+        metadata = dict(wanted["metadata"])
+        if resource.namespaced:
+            metadata.setdefault("namespace", self.namespace)
+        else:
+            metadata.pop("namespace", None)
+        return Target({**wanted, "metadata": metadata}, resource)
+
+    def find(self, target: Target) -> Object | None:
+        """Returns an object as it is on the cluster, or None if it is not there."""
+        call = self._call("get", target)
+        with ignored(404):
+            return self._object(self.get(target.resource, target.name, target.namespace, call=call))
+        return None
 
     def find_all(self, resource: Resource, namespace: str, **selectors: str) -> list[Object]:
         """Returns the objects of a namespace, or of all namespaces if it is empty.
@@ -91,31 +124,26 @@ class Cluster(DynamicClient):  # type: ignore[misc]
         found = self.get(resource, namespace=namespace, call=call, **selectors)
         return list(self._object(found)["items"])
 
-    def apply(
-        self, resource: Resource, wanted: Object, namespace: str, *, force: bool, dry_run: bool
-    ) -> Object:
+    def apply(self, target: Target, *, force: bool, dry_run: bool) -> Object:
         """Applies an object on the server's side, and returns it as it is now."""
         return self._object(
             self.server_side_apply(
-                resource,
-                wanted,
-                namespace=namespace,
+                target.resource,
+                target.wanted,
+                namespace=target.namespace,
                 force_conflicts=str(force).lower(),
                 field_manager=FIELD_MANAGER,
                 dry_run="All" if dry_run else None,
                 query_params=[("fieldValidation", "Strict")],
-                call=self._call("patch", resource, wanted["metadata"]["name"], namespace),
+                call=self._call("patch", target),
             )
         )
 
-    def remove(self, resource: Resource, name: str, namespace: str, propagation: str) -> None:
+    def remove(self, target: Target, propagation: str) -> None:
         """Deletes an object; does nothing if there is none."""
-        call = self._call("delete", resource, name, namespace)
-        try:
-            self.delete(resource, name, namespace, propagation_policy=propagation, call=call)
-        except ClusterError as error:
-            if error.status != 404:
-                raise
+        place, call = (target.name, target.namespace), self._call("delete", target)
+        with ignored(404):
+            self.delete(target.resource, *place, propagation_policy=propagation, call=call)
 
     def log(self, pod: str, namespace: str, **query: object) -> str:
         """Returns the log of a pod, by parameters of the API such as `container`."""
@@ -165,9 +193,9 @@ class Cluster(DynamicClient):  # type: ignore[misc]
                 raise
             raise _unreachable(self.server, failed) from None
 
-    def _call(self, verb: str, resource: Resource, name: str, namespace: str) -> ApiCall:
-        where = namespace if resource.namespaced else ""
-        return ApiCall(verb, full_name(resource), f'{resource.kind} "{name}"', where, self.server)
+    def _call(self, verb: str, target: Target) -> ApiCall:
+        what = f'{target.kind} "{target.name}"'
+        return ApiCall(verb, full_name(target.resource), what, target.namespace, self.server)
 
     @staticmethod
     def _object(answer: Any) -> Object:

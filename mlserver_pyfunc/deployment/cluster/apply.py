@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .api import FIELD_MANAGER, Cluster, Object, Resource, full_name
+from .api import FIELD_MANAGER, Cluster, Object, Target, full_name
 from .errors import ClusterError
 
 Change = Literal["created", "updated", "unchanged", "deleted", "absent", "kept"]
@@ -27,34 +27,6 @@ _ORDER = (
 
 
 @dataclass(frozen=True)
-class Target:
-    """An object to apply or delete, with its namespace, and how the cluster serves its kind."""
-
-    wanted: Object
-    resource: Resource
-
-    @property
-    def kind(self) -> str:
-        """Kind of the object."""
-        return str(self.wanted["kind"])
-
-    @property
-    def name(self) -> str:
-        """Name of the object."""
-        return str(self.wanted["metadata"]["name"])
-
-    @property
-    def namespace(self) -> str:
-        """Namespace of the object; empty if the kind has none."""
-        return str(self.wanted["metadata"].get("namespace", ""))
-
-    @property
-    def title(self) -> str:
-        """`KIND/NAME`, as progress shows the object."""
-        return f"{self.kind}/{self.name}"
-
-
-@dataclass(frozen=True)
 class Applied:
     """An object as it is on the cluster after a change, and what the change was."""
 
@@ -65,16 +37,7 @@ class Applied:
 
 def targets(cluster: Cluster, objects: Iterable[Mapping[str, Any]]) -> list[Target]:
     """Sorts objects into the order to apply them, and gives each its namespace."""
-    found = []
-    for wanted in objects:
-        resource = cluster.resource(wanted["apiVersion"], wanted["kind"])
-        metadata = dict(wanted["metadata"])
-        if resource.namespaced:
-            metadata.setdefault("namespace", cluster.namespace)
-        else:
-            metadata.pop("namespace", None)
-        found.append(Target({**wanted, "metadata": metadata}, resource))
-    return sorted(found, key=_rank)
+    return sorted(map(cluster.target, objects), key=_rank)
 
 
 def apply(
@@ -86,7 +49,7 @@ def apply(
     """
     checked = [_checked(cluster, target, force=force) for target in wanted]
     for target, (before, rehearsed) in zip(wanted, checked, strict=True):
-        live = rehearsed if dry_run else _patch(cluster, target, force=force, dry_run=False)
+        live = rehearsed if dry_run else cluster.apply(target, force=force, dry_run=False)
         yield Applied(target, live, _change(before, live))
 
 
@@ -98,7 +61,7 @@ def delete(
     `force` deletes also objects that this package did not apply. With `wait`, the cluster keeps
     each object until its dependents are gone.
     """
-    found = [(target, _existing(cluster, target)) for target in reversed(unwanted)]
+    found = [(target, cluster.find(target)) for target in reversed(unwanted)]
     for target, live in found:
         if live is not None and not force and _applied_entry(live) is None:
             raise ClusterError(
@@ -122,29 +85,19 @@ def _rank(target: Target) -> int:
 
 def _checked(cluster: Cluster, target: Target, *, force: bool) -> tuple[Object | None, Object]:
     """Returns an object as it is now (None if absent), and as it would be."""
-    before = _existing(cluster, target)
+    before = cluster.find(target)
     if before and before["metadata"].get("deletionTimestamp"):
         raise ClusterError(
             f'{target.kind} "{target.name}" is being deleted', "try again when it is gone"
         )
     try:
-        return before, _patch(cluster, target, force=force, dry_run=True)
+        return before, cluster.apply(target, force=force, dry_run=True)
     except ClusterError as error:
         # Admission webhooks with side effects cannot be asked in a dry run. The cluster then
         # refuses the dry run, not the object: only the apply itself can tell.
         if error.status == 400 and "does not support dry run" in str(error):
             return before, target.wanted
         raise
-
-
-def _existing(cluster: Cluster, target: Target) -> Object | None:
-    return cluster.find(target.resource, target.name, target.namespace)
-
-
-def _patch(cluster: Cluster, target: Target, *, force: bool, dry_run: bool) -> Object:
-    return cluster.apply(
-        target.resource, target.wanted, target.namespace, force=force, dry_run=dry_run
-    )
 
 
 def _change(before: Object | None, live: Object) -> Change:
@@ -166,7 +119,7 @@ def _delete(cluster: Cluster, target: Target, live: Object | None, propagation: 
         return Applied(target, target.wanted, "absent")
     if _is_used(cluster, target):
         return Applied(target, live, "kept")
-    cluster.remove(target.resource, target.name, target.namespace, propagation)
+    cluster.remove(target, propagation)
     return Applied(target, live, "deleted")
 
 

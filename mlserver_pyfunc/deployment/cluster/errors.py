@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +51,16 @@ class ClusterError(PyFuncError):
 
 class UnreachableError(ClusterError):
     """No cluster answers."""
+
+
+@contextmanager
+def ignored(*statuses: int) -> Iterator[None]:
+    """Leaves its block without an error if the cluster answers with one of the HTTP statuses."""
+    try:
+        yield
+    except ClusterError as error:
+        if error.status not in statuses:
+            raise
 
 
 @dataclass(frozen=True)

@@ -78,8 +78,8 @@ def find_problem(cluster: Cluster, live: Mapping[str, Any], since: str = "") -> 
 
 def _newest(pods: Sequence[Object]) -> list[Object]:
     """Returns the pods of the newest version of the template."""
-    last = max(pods, key=_created, default={"metadata": {}})
-    return [pod for pod in pods if _revision(pod) == _revision(last)]
+    last = max(pods, key=_created, default=None)
+    return [pod for pod in pods if last and _revision(pod) == _revision(last)]
 
 
 def _created(pod: Object) -> str:

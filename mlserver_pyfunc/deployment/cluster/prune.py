@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from .api import Cluster, Object
-from .apply import Applied, Target, changed_at
-from .errors import ClusterError
+from .api import Cluster, Object, Target
+from .apply import Applied, changed_at
+from .errors import ignored
 
 # Kinds that depend on options. An autoscaler, for one, would go on acting if it stayed.
 _KINDS = {
@@ -31,21 +31,13 @@ def prune(cluster: Cluster, platform: str, applied: Sequence[Target]) -> Iterato
     selector = ",".join(f"{name}={labels[name]}" for name in _LABELS)
     kept = {target.title for target in applied}
     for api_version, kind in kinds:
-        for live in _listed(cluster, api_version, kind, namespace, selector):
-            target = Target(live, cluster.resource(api_version, kind))
-            if target.title not in kept and changed_at(live):
-                cluster.remove(target.resource, target.name, namespace, "Background")
-                yield Applied(target, target.wanted, "deleted")
-
-
-def _listed(
-    cluster: Cluster, api_version: str, kind: str, namespace: str, selector: str
-) -> list[Object]:
-    try:
-        resource = cluster.resource(api_version, kind)
-        return cluster.find_all(resource, namespace, label_selector=selector)
-    except ClusterError as error:
+        found: list[Object] = []
         # Objects of a kind that does not exist, or that we may not list, were not made by us.
-        if error.status in (403, 404):
-            return []
-        raise
+        with ignored(403, 404):
+            resource = cluster.resource(api_version, kind)
+            found = cluster.find_all(resource, namespace, label_selector=selector)
+        for live in found:
+            target = cluster.target(live)
+            if target.title not in kept and changed_at(live):
+                cluster.remove(target, "Background")
+                yield Applied(target, target.wanted, "deleted")

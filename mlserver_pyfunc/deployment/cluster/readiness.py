@@ -27,39 +27,27 @@ def state(live: Object) -> State:
     return judge(live) if judge else READY
 
 
-def _deployment(live: Object) -> State:
-    """Judges a Deployment by the rules of `kubectl rollout status`."""
+def _replicated(live: Object) -> State:
+    """Judges a Deployment or a StatefulSet by the rules of `kubectl rollout status`."""
     status = live.get("status") or {}
     if status.get("observedGeneration", 0) < live["metadata"].get("generation", 0):
         return State(False, "waiting for its controller")
-    conditions = {entry["type"]: entry for entry in status.get("conditions") or ()}
+    conditions = {entry["type"]: entry for entry in _all_conditions(live)}
     for kind, wrong in (("ReplicaFailure", "True"), ("Progressing", "False")):
         condition = conditions.get(kind, {})
         if condition.get("status") == wrong:
             message = _message(condition)
             return State(False, message, message)
     wanted = live["spec"].get("replicas", 1)
+    is_set = live["kind"] == "StatefulSet"
     updated = status.get("updatedReplicas", 0)
-    available = status.get("availableReplicas", 0)
-    if updated < wanted:
+    is_rolling = status.get("updateRevision") != status.get("currentRevision")  # only of a set
+    if is_rolling or (updated < wanted and not is_set):
         return State(False, f"{updated} of {wanted} pods updated")
-    if status.get("replicas", 0) > updated:
+    if not is_set and status.get("replicas", 0) > updated:
         return State(False, f"{status['replicas'] - updated} old pods are ending")
-    if available < updated:
-        return State(False, f"{available} of {wanted} pods ready")
-    return READY
-
-
-def _stateful_set(live: Object) -> State:
-    status = live.get("status") or {}
-    if status.get("observedGeneration", 0) < live["metadata"].get("generation", 0):
-        return State(False, "waiting for its controller")
-    wanted = live["spec"].get("replicas", 1)
-    if status.get("updateRevision") != status.get("currentRevision"):
-        return State(False, f"{status.get('updatedReplicas', 0)} of {wanted} pods updated")
-    if status.get("readyReplicas", 0) < wanted:
-        return State(False, f"{status.get('readyReplicas', 0)} of {wanted} pods ready")
-    return READY
+    ready = status.get("readyReplicas" if is_set else "availableReplicas", 0)
+    return READY if ready >= wanted else State(False, f"{ready} of {wanted} pods ready")
 
 
 def _inference_service(live: Object) -> State:
@@ -128,8 +116,8 @@ def _message(condition: Object) -> str:
 
 
 _JUDGES: Mapping[str, Callable[[Object], State]] = {
-    "Deployment": _deployment,
-    "StatefulSet": _stateful_set,
+    "Deployment": _replicated,
+    "StatefulSet": _replicated,
     "InferenceService": _inference_service,
     "SeldonDeployment": _seldon_deployment,
     "Server": _conditions,

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from . import pods, readiness
-from .api import Cluster, Object, full_name
-from .apply import Applied, Target, changed_at
-from .errors import ClusterError, UnreachableError
+from .api import Cluster, Object, Target, full_name
+from .apply import Applied, changed_at
+from .errors import ClusterError, UnreachableError, ignored
 from .readiness import State
 
 SETTLE_SECONDS = 3.0
@@ -56,7 +56,9 @@ def until_ready(
         ClusterError: The cluster no longer answers.
     """
     start = time.monotonic()
-    watched = [_Watched(one, start + _settling(one)) for one in applied]
+    # The status of an object that existed before may be out of date for a while.
+    settling = {"updated": SETTLE_SECONDS}
+    watched = [_Watched(one, start + settling.get(one.change, 0.0)) for one in applied]
     pause = _FIRST_PAUSE
     while True:
         lost = _look(cluster, watched, show)
@@ -64,7 +66,10 @@ def until_ready(
             return {one.target.title: one.live for one in watched}
         left = start + seconds - time.monotonic()
         if left <= 0:
-            raise lost or _late(watched, seconds)
+            if lost is not None:
+                raise lost
+            late = next(one for one in watched if not one.state.is_ready)
+            raise _not_ready(late, f"not ready after {seconds:g} s: {late.state.text}")
         time.sleep(min(pause, left))
         pause = min(pause * 1.5, _LONGEST_PAUSE)
 
@@ -78,7 +83,7 @@ def until_gone(cluster: Cluster, deleted: Sequence[Applied], seconds: float, sho
     deadline = time.monotonic() + seconds
     for one in deleted:
         target = one.target
-        while (live := cluster.find(target.resource, target.name, target.namespace)) is not None:
+        while (live := cluster.find(target)) is not None:
             # Somebody else created a new object of that name.
             if live["metadata"].get("uid") != one.live["metadata"].get("uid"):
                 break
@@ -93,11 +98,6 @@ def until_gone(cluster: Cluster, deleted: Sequence[Applied], seconds: float, sho
         show(target.title, "gone")
 
 
-def _settling(applied: Applied) -> float:
-    """Returns how long a status may be out of date: only if the object existed before."""
-    return SETTLE_SECONDS if applied.change == "updated" else 0.0
-
-
 def _look(cluster: Cluster, watched: Sequence[_Watched], show: Show) -> ClusterError | None:
     """Looks at every object once. Returns a transient error, raises any other."""
     for one in watched:
@@ -107,17 +107,18 @@ def _look(cluster: Cluster, watched: Sequence[_Watched], show: Show) -> ClusterE
         try:
             _update(cluster, one)
         except ClusterError as error:
-            if not _is_transient(error):
-                raise
-            return error
+            if error.is_transient or isinstance(error, UnreachableError):
+                return error
+            raise
         _fail_early(one)
-        show(one.target.title, _line(one))
+        why = f" ({one.problem.cause})" if one.problem else ""
+        show(one.target.title, f"{one.state.text}{why}")
     return None
 
 
 def _update(cluster: Cluster, one: _Watched) -> None:
     target = one.target
-    live = cluster.find(target.resource, target.name, target.namespace)
+    live = cluster.find(target)
     if live is None:
         raise NotReadyError(f"{target.title} was deleted by somebody else")
     one.live = live
@@ -129,7 +130,11 @@ def _update(cluster: Cluster, one: _Watched) -> None:
         one.failing_since = None
     elif one.failing_since is None:
         one.failing_since = now
-    one.problem = None if one.state.is_ready else _problem(cluster, live)
+    one.problem = None
+    if not one.state.is_ready:
+        # Without the right to list pods, only the object's own state is known.
+        with ignored(403):
+            one.problem = pods.find_problem(cluster, live, changed_at(live))
 
 
 # Objects that a controller makes for an object of a kind. KServe and Seldon call an object ready
@@ -143,7 +148,10 @@ _BENEATH = {
 
 
 def _state(cluster: Cluster, live: Object) -> State:
-    """Returns an object's own state, or if that is ready, the state of the object beneath it."""
+    """Returns an object's own state, or if that is ready, the state of the object beneath it.
+
+    Without the right to list those objects, only the object's own state is known.
+    """
     own = readiness.state(live)
     beneath = _BENEATH.get(live["kind"])
     if not own.is_ready or beneath is None:
@@ -152,23 +160,10 @@ def _state(cluster: Cluster, live: Object) -> State:
     if live["kind"] == "Server":
         # Its StatefulSet has its name, but not the label that its pods carry.
         query = {"field_selector": f"metadata.name={live['metadata']['name']}"}
-    try:
+    found: list[Object] = []
+    with ignored(403):
         found = cluster.find_all(cluster.resource(*beneath), live["metadata"]["namespace"], **query)
-    except ClusterError as error:
-        # Without the right to list those objects, only the object's own state is known.
-        if error.status == 403:
-            return own
-        raise
     return next((judged for judged in map(readiness.state, found) if not judged.is_ready), own)
-
-
-def _problem(cluster: Cluster, live: Object) -> pods.PodProblem | None:
-    try:
-        return pods.find_problem(cluster, live, changed_at(live))
-    except ClusterError as error:
-        if error.status == 403:
-            return None
-        raise
 
 
 def _fail_early(one: _Watched) -> None:
@@ -181,11 +176,6 @@ def _fail_early(one: _Watched) -> None:
         raise _not_ready(one, one.state.failure)
 
 
-def _late(watched: Sequence[_Watched], seconds: float) -> NotReadyError:
-    one = next(one for one in watched if not one.state.is_ready)
-    return _not_ready(one, f"not ready after {seconds:g} s: {one.state.text}")
-
-
 def _not_ready(one: _Watched, message: str) -> NotReadyError:
     problem, target = one.problem, one.target
     if problem is None:
@@ -193,11 +183,3 @@ def _not_ready(one: _Watched, message: str) -> NotReadyError:
         hint = f"kubectl describe {kind} {target.name} -n {target.namespace}"
         return NotReadyError(f"{target.title}: {message}", hint)
     return NotReadyError(f"{target.title}: {message}; {problem.cause}", problem.hint, problem.log)
-
-
-def _line(one: _Watched) -> str:
-    return f"{one.state.text} ({one.problem.cause})" if one.problem else one.state.text
-
-
-def _is_transient(error: ClusterError) -> bool:
-    return error.is_transient or isinstance(error, UnreachableError)

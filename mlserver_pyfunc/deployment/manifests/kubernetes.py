@@ -6,7 +6,7 @@ from mlserver_pyfunc.deployment.server_settings import PORTS
 
 from . import inline, pod
 from .names import ManifestError
-from .workload import Object, Platform, Workload, as_object
+from .workload import MODELS_DIR, Object, Platform, Workload, as_object
 
 PLATFORM = Platform("kubernetes", ("image", "storage", "inline"))
 CONTAINER = "mlserver"
@@ -67,12 +67,18 @@ def _pod(workload: Workload) -> Object:
 
 
 def _models(workload: Workload) -> tuple[Object, Object]:
+    """Returns the volume and the mount of the claim with models."""
     if not workload.storage_uri.startswith("pvc://"):
         raise ManifestError(
             f'--storage-uri: expected pvc://CLAIM/PATH, got "{workload.storage_uri}"; '
             "nothing fetches other URIs without KServe or Seldon"
         )
-    return pod.claimed_models(workload.storage_uri)
+    claim, _, path = workload.storage_uri.removeprefix("pvc://").partition("/")
+    mount: Object = {"name": "models", "mountPath": MODELS_DIR, "readOnly": True}
+    if path.strip("/"):
+        mount["subPath"] = path.strip("/")
+    volume = {"name": "models", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
+    return volume, mount
 
 
 def _service(workload: Workload) -> Object:

@@ -75,9 +75,12 @@ def containers(
         *models,
         *volumes(options),
     ]
+    assert workload.image is not None
+    policy = {"imagePullPolicy": options.image_pull_policy} if options.image_pull_policy else {}
     container = {
         "name": name,
-        **image(workload),
+        "image": workload.image.reference,
+        **policy,
         **variables_of(variables, options, config_maps),
         **serving,
         "resources": resources(options),
@@ -241,16 +244,6 @@ def volumes(options: Options) -> list[tuple[Object, Object]]:
     return found
 
 
-def claimed_models(uri: str) -> tuple[Object, Object]:
-    """Returns the volume and the mount of a claim with models, `pvc://CLAIM/PATH`."""
-    claim, _, path = uri.removeprefix("pvc://").partition("/")
-    mount: Object = {"name": "models", "mountPath": MODELS_DIR, "readOnly": True}
-    if path.strip("/"):
-        mount["subPath"] = path.strip("/")
-    volume = {"name": "models", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
-    return volume, mount
-
-
 def scheduling(options: Options) -> Object:
     """Returns where pods may run, and under which account."""
     found: Object = {}
@@ -277,13 +270,6 @@ def min_replicas(options: Options) -> int:
     if options.min_replicas == 0:
         raise ManifestError("min_replicas: expected 1 or more, got 0")
     return options.min_replicas or 1
-
-
-def image(workload: Workload) -> Object:
-    """Returns the image and its pull policy."""
-    assert workload.image is not None
-    policy = workload.options.image_pull_policy
-    return {"image": workload.image.reference, **({"imagePullPolicy": policy} if policy else {})}
 
 
 def scraped() -> dict[str, str]:
