@@ -48,7 +48,7 @@ def apply(
     `force` takes over fields that others manage. `dry_run` only lets the cluster check the objects.
     """
     checked = [_checked(cluster, target, force=force) for target in wanted]
-    for target, (before, rehearsed) in zip(wanted, checked, strict=True):
+    for target, before, rehearsed in checked:
         live = rehearsed if dry_run else cluster.apply(target, force=force, dry_run=False)
         yield Applied(target, live, _change(before, live))
 
@@ -83,21 +83,38 @@ def _rank(target: Target) -> int:
     return _ORDER.index(target.kind) if target.kind in _ORDER else len(_ORDER)
 
 
-def _checked(cluster: Cluster, target: Target, *, force: bool) -> tuple[Object | None, Object]:
-    """Returns an object as it is now (None if absent), and as it would be."""
+def _checked(
+    cluster: Cluster, target: Target, *, force: bool
+) -> tuple[Target, Object | None, Object]:
+    """Returns an object to apply, as it is now (None if absent), and as it would be."""
     before = cluster.find(target)
     if before and before["metadata"].get("deletionTimestamp"):
         raise ClusterError(
             f'{target.kind} "{target.name}" is being deleted', "try again when it is gone"
         )
+    target = _keeping_replicas(target, before)
     try:
-        return before, cluster.apply(target, force=force, dry_run=True)
+        return target, before, cluster.apply(target, force=force, dry_run=True)
     except ClusterError as error:
         # Admission webhooks with side effects cannot be asked in a dry run. The cluster then
         # refuses the dry run, not the object: only the apply itself can tell.
         if error.status == 400 and "does not support dry run" in str(error):
-            return before, target.wanted
+            return target, before, target.wanted
         raise
+
+
+def _keeping_replicas(target: Target, before: Object | None) -> Target:
+    """Keeps the number of replicas of a Deployment that an autoscaler is to decide on from now.
+
+    Server-side apply removes a field that we applied before and no longer do: the Deployment would
+    fall to one replica, until the autoscaler acts. Once it has acted, the field is no longer ours.
+    """
+    entry = _applied_entry(before) if before else None
+    owned = ((entry or {}).get("fieldsV1") or {}).get("f:spec") or {}
+    if before is None or target.kind != "Deployment" or "f:replicas" not in owned:
+        return target
+    spec = {"replicas": before["spec"]["replicas"], **target.wanted["spec"]}
+    return Target({**target.wanted, "spec": spec}, target.resource)
 
 
 def _change(before: Object | None, live: Object) -> Change:

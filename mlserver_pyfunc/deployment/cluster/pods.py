@@ -73,6 +73,9 @@ def find_problem(cluster: Cluster, live: Mapping[str, Any], since: str = "") -> 
     namespace = live["metadata"]["namespace"]
     pods = cluster.find_all(cluster.resource("v1", "Pod"), namespace, label_selector=chosen)
     found = [one for pod in _newest(pods) for one in _problems(cluster, pod, since)]
+    if not found and (message := _event(cluster, live, since)):
+        # A webhook or a quota may keep the controller from making pods at all.
+        return PodProblem(message, False)
     return max(found, key=lambda one: one.is_lasting, default=None)
 
 
@@ -181,17 +184,22 @@ def _log(cluster: Cluster, pod: Object, container: Object) -> list[str]:
     return []
 
 
-def _event(cluster: Cluster, pod: Object) -> str:
-    """Returns the last warning about a pod; empty if there is none, or no right to list events."""
-    metadata = pod["metadata"]
-    selector = f"involvedObject.name={metadata['name']},type=Warning"
+def _event(cluster: Cluster, live: Mapping[str, Any], since: str = "") -> str:
+    """Returns the last warning about an object; empty if there is none, or no right to list any."""
+    metadata = live["metadata"]
+    kind = live.get("kind", "Pod")
+    selector = f"involvedObject.name={metadata['name']},involvedObject.kind={kind},type=Warning"
     try:
         resource = cluster.resource("v1", "Event")
         events = cluster.find_all(resource, metadata["namespace"], field_selector=selector)
     except ClusterError:
         return ""
     # `Error: ImagePullBackOff` and the like only repeat what the status says.
-    useful = [event for event in events if not _repeats(str(event.get("message", "")))]
+    useful = [
+        event
+        for event in events
+        if _seen(event) >= since and not _repeats(str(event.get("message", "")))
+    ]
     last = max(useful, key=_seen, default={})
     return " ".join(str(last.get("message", "")).split())
 

@@ -14,7 +14,8 @@ _KINDS = {
         ("autoscaling/v2", "HorizontalPodAutoscaler"),
         ("policy/v1", "PodDisruptionBudget"),
         ("v1", "Service"),
-    )
+    ),
+    "kserve": (("policy/v1", "PodDisruptionBudget"),),
 }
 _LABELS = ("app.kubernetes.io/name", "app.kubernetes.io/managed-by")
 

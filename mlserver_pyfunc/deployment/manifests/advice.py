@@ -59,7 +59,7 @@ def _about_files(workload: Workload) -> Iterator[str]:
 
 def _about_memory(workload: Workload) -> Iterator[str]:
     serving, memory = workload.definition.serving, workload.options.memory
-    if serving.memory_limit and serving.workers * serving.memory_limit > names.bytes_of(memory):
+    if serving.memory_limit and serving.workers * serving.memory_limit > names.amount(memory):
         yield (
             f"{serving.workers} workers may take {serving.memory_limit} bytes each, and the "
             f"container has {memory}: --memory gives it more"
@@ -92,6 +92,11 @@ def _about_seldon_v1(workload: Workload) -> Iterator[str]:
 
 
 def _about_seldon_v2(workload: Workload) -> Iterator[str]:
+    if workload.options.max_replicas is not None and workload.options.with_runtime:
+        yield (
+            "Seldon Core 2.6 scales Models only: it does not read a Server's minReplicas and "
+            "maxReplicas, so give the Server its replicas by kubectl scale"
+        )
     if workload.model_name != workload.name:
         yield f'"{workload.model_name}" is served under the Model\'s name, "{workload.name}"'
     if not (workload.folder / MODEL_SETTINGS).is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from mlserver_pyfunc.sources.uri import checked_scheme, redacted
 from . import names
 from .names import ManifestError
 from .workload import Object, Workload, as_object
+
+DIGEST = "io.mlserver-pyfunc/function-sha256"
 
 
 def config_maps(workload: Workload) -> list[Object]:
@@ -38,6 +41,14 @@ def config_maps(workload: Workload) -> list[Object]:
     names.check_config_map(data)
     (name,) = names_of_maps(workload)
     return [as_object("v1", "ConfigMap", workload.metadata(name), data, part="data")]
+
+
+def digest(workload: Workload) -> dict[str, str]:
+    """Returns the annotation by which pods are replaced if the ConfigMap changes."""
+    for each in config_maps(workload):
+        text = json.dumps(each["data"], sort_keys=True)
+        return {DIGEST: hashlib.sha256(text.encode()).hexdigest()}
+    return {}
 
 
 def names_of_maps(workload: Workload) -> list[str]:

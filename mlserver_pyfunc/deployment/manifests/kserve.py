@@ -17,6 +17,7 @@ from .workload import SHARED_NAME, Object, Platform, Workload, as_object
 PLATFORM = Platform("kserve", ("image", "storage", "inline"), max_name=48, shared=("storage",))
 CONTAINER = "kserve-container"
 FORMAT = "pyfunc"
+POD_LABEL = "serving.kserve.io/inferenceservice"
 
 _START_SECONDS = ServingDefinition().init_timeout + pod.FETCH_SECONDS
 
@@ -31,13 +32,20 @@ _MODES = {"standard": "RawDeployment", "knative": "Serverless"}
 def objects(workload: Workload) -> list[Object]:
     """Returns the objects in the order to apply them."""
     _check(workload)
+    options = workload.options
+    # Without a limit, KServe's webhook sets one of 1, even below the request.
+    limited = options.model_copy(update={"cpu_limit": options.cpu_limit or options.cpu})
+    workload = replace(workload, options=limited)
     if workload.shape == "storage":
-        service = _inference_service(workload, _model(workload))
-        return [_runtime(workload), service] if workload.options.with_runtime else [service]
-    return [
-        *inline.config_maps(workload),
-        _inference_service(workload, _containers(workload)),
-    ]
+        found = [_inference_service(workload, _model(workload))]
+        if options.with_runtime:
+            found.insert(0, _runtime(workload))
+    else:
+        service = _inference_service(workload, _containers(workload))
+        found = [*inline.config_maps(workload), service]
+    if options.mode == "standard":
+        found += pod.disruption_budgets(workload, {POD_LABEL: workload.name})
+    return found
 
 
 def _inference_service(workload: Workload, predictor: Object) -> Object:
@@ -48,10 +56,14 @@ def _inference_service(workload: Workload, predictor: Object) -> Object:
         annotations["serving.kserve.io/enable-prometheus-scraping"] = "false"
         if options.max_replicas is not None:
             annotations["serving.kserve.io/autoscalerClass"] = "hpa"
+    else:
+        deadline = f"{pod.progress_seconds(workload)}s"
+        annotations["serving.knative.dev/progress-deadline"] = deadline
     spec: Object = {**_scaling(workload), **pod.scheduling(options)}
     if options.mode == "standard":
         spec["terminationGracePeriodSeconds"] = pod.grace_seconds(workload)
         spec["securityContext"] = pod.pod_security(options)
+        spec["deploymentStrategy"] = pod.STRATEGY
     elif workload.definition.serving.timeout > KNATIVE_TIMEOUT:
         spec["timeout"] = math.ceil(workload.definition.serving.timeout)
     return as_object(
@@ -74,7 +86,7 @@ def _containers(workload: Workload) -> Object:
     serving = _serving(workload.options, pod.start_seconds(workload), workload.model_name)
     maps = inline.names_of_maps(workload)
     parts = pod.containers(workload, CONTAINER, variables, serving, config_maps=maps)
-    return {"annotations": _metrics(workload.options), **parts}
+    return {"annotations": {**_metrics(workload.options), **inline.digest(workload)}, **parts}
 
 
 def _model(workload: Workload) -> Object:

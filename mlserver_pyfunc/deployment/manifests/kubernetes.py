@@ -19,23 +19,19 @@ def objects(workload: Workload) -> list[Object]:
     found = [*inline.config_maps(workload), _deployment(workload), _service(workload)]
     if options.max_replicas is not None:
         found.append(_autoscaler(workload))
-    if max(options.replicas, options.max_replicas or 0) > 1:
-        found.append(_disruption_budget(workload))
-    return found
+    return [*found, *pod.disruption_budgets(workload, _selector(workload))]
 
 
 def _deployment(workload: Workload) -> Object:
     options = workload.options
     metadata: Object = {
         "labels": {**workload.metadata()["labels"], **_selector(workload)},
-        "annotations": {**pod.scraped(), **options.annotations},
+        "annotations": {**pod.scraped(), **inline.digest(workload), **options.annotations},
     }
     spec: Object = {
         "selector": {"matchLabels": _selector(workload)},
-        "strategy": {
-            "type": "RollingUpdate",
-            "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1},
-        },
+        "strategy": pod.STRATEGY,
+        "progressDeadlineSeconds": pod.progress_seconds(workload),
         "template": {"metadata": metadata, "spec": _pod(workload)},
     }
     # With an autoscaler, each apply would undo the number of replicas that it chose.
@@ -104,11 +100,6 @@ def _autoscaler(workload: Workload) -> Object:
         "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}],
     }
     return as_object("autoscaling/v2", "HorizontalPodAutoscaler", workload.metadata(), spec)
-
-
-def _disruption_budget(workload: Workload) -> Object:
-    spec = {"maxUnavailable": 1, "selector": {"matchLabels": _selector(workload)}}
-    return as_object("policy/v1", "PodDisruptionBudget", workload.metadata(), spec)
 
 
 def _selector(workload: Workload) -> dict[str, str]:

@@ -18,6 +18,12 @@ _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
 _WORD = r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?"
 
+_UNITS = {
+    **{unit: 1000.0**power for power, unit in zip(range(-3, 0), "num", strict=True)},
+    **{unit: 1000.0**power for power, unit in enumerate(["", "k", *"MGTPE"])},
+    **{f"{unit}i": 1024.0**power for power, unit in enumerate("KMGTPE", start=1)},
+}
+
 _SECRET_NAME = re.compile(
     r"passw(or)?d|(^|[_-])(secrets?|tokens?|credentials?|api_?key|access_?key|private_?key)($|[_-])",
     re.IGNORECASE,
@@ -77,13 +83,10 @@ def derived_label(name: str, limit: int = MAX_LABEL) -> str:
     return f"{kept[: limit - 7].rstrip('-')}-{digest}"
 
 
-def bytes_of(value: str) -> float:
-    """Returns an amount of memory in bytes; 0 if Kubernetes could not read it."""
-    match = re.fullmatch(r"([\d.]+)([KMGTPE]?)(i?)", value)
-    if match is None:
-        return 0
-    base = 1024 if match[3] else 1000
-    return float(match[1]) * float(base) ** " KMGTPE".index(match[2] or " ")
+def amount(value: str) -> float:
+    """Returns the number that a valid quantity stands for: bytes, or CPUs."""
+    number, unit = re.fullmatch(r"([\d.]+(?:[eE][+-]?\d+)?)(\w*)", value).groups()  # type: ignore[union-attr]
+    return float(number) * _UNITS[unit]
 
 
 def shows_a_secret(name: str, value: object) -> bool:

@@ -6,6 +6,7 @@ docs/cli.md is written from those.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -33,6 +34,12 @@ LabelValue = Annotated[str, AfterValidator(names.label_value)]
 _OURS = re.compile(
     r"MLSERVER_(HTTP_PORT|GRPC_PORT|METRICS_PORT|HOST|MODELS_DIR|MODEL_(NAME|URI|IMPLEMENTATION|EXTRA))"
 )
+
+# Folders of our images that hold the server, the function and its packages, or that pods mount.
+_FOLDERS = (
+    "/tmp", "/mnt/models", "/opt/function", "/opt/mlserver", "/opt/environment",
+    "/opt/requirements", "/opt/python", "/usr/local",
+)  # fmt: skip
 
 
 def _option(
@@ -180,7 +187,7 @@ class Options(_Model):
     cpu: Quantity = _option("1", "CPU request.")
     memory: Quantity = _option("1Gi", "Memory request, and the limit.")
     cpu_limit: Quantity | None = _option(
-        None, "CPU limit.  [none, so that calls can use an idle core]"
+        None, "CPU limit.  [KServe: the request; else none, so that calls can use an idle core]"
     )
     gpus: Annotated[int, Field(ge=0)] = _option(0, "Number of GPUs per replica.")
     gpu_resource: LabelKey = _option("nvidia.com/gpu", "Name of the GPU resource on the cluster.")
@@ -263,11 +270,28 @@ class Options(_Model):
         return self
 
     @model_validator(mode="after")
+    def _amounts_can_be_met(self) -> Options:
+        if self.cpu_limit and names.amount(self.cpu) > names.amount(self.cpu_limit):
+            raise ValueError(f"expected cpu up to cpu_limit {self.cpu_limit}, got {self.cpu}")
+        for name, size in (("memory", self.memory), ("tmp_size", self.tmp_size)):
+            if size and names.amount(size) < 1024**2:
+                raise ValueError(
+                    f"{name}: expected 1Mi or more, for example 512Mi, got {size} bytes"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _mounts_are_apart(self) -> Options:
-        paths = ["/tmp", "/mnt/models", *(volume.path for volume in self.volumes)]
-        twice = sorted({path for path in paths if paths.count(path) > 1})
-        if twice:
-            raise ValueError(f"volumes: {twice[0]} is mounted twice; /tmp and /mnt/models are ours")
+        paths = ["/" + posixpath.normpath(each.path).lstrip("/") for each in self.volumes]
+        for path in paths:
+            if paths.count(path) > 1:
+                raise ValueError(f"volumes: {path} is mounted twice")
+            # A volume below one of ours is an addition; one over it would hide what is there.
+            hidden = [ours for ours in _FOLDERS if f"{ours}/".startswith(f"{path.rstrip('/')}/")]
+            if hidden:
+                raise ValueError(
+                    f"volumes: a mount at {path} would hide {hidden[0]}, which the server needs"
+                )
         return self
 
     def refuse_for(self, platform: str) -> None:

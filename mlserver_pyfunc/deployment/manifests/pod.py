@@ -17,7 +17,7 @@ from mlserver_pyfunc.deployment.server_settings import (
 from . import names
 from .names import ManifestError
 from .options import Options, Volume
-from .workload import MODELS_DIR, Object, Workload
+from .workload import MODELS_DIR, Object, Workload, as_object
 
 DRAIN_SECONDS = 20
 """Time that a server may take to end after its last answer: 10 s for calls that no client waits
@@ -28,7 +28,12 @@ _SPARE_SECONDS = 10
 
 FETCH_SECONDS = 600
 """Time that fetching a source and making an environment may take before the function is loaded."""
+PULL_SECONDS = 300
+"""Time that a node may take to get a pod and to pull its image."""
 _PERIOD = 5
+
+STRATEGY = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+"""Starts a new pod before an old one ends."""
 
 TEMPLATE_NAME = "{{.Name}}"
 """KServe replaces it by the InferenceService's name, in the container of a runtime."""
@@ -178,7 +183,7 @@ def probes(seconds: float, model_name: str, port: int | str) -> Object:
     no model is loaded. `seconds` is the time limit of the start.
     """
     path = model_name if model_name == TEMPLATE_NAME else quote(model_name, safe="")
-    attempts = math.ceil(seconds / _PERIOD) + 6
+    attempts = _attempts(seconds)
 
     def probe(path: str, period: int, failures: int) -> Object:
         times = {"periodSeconds": period, "timeoutSeconds": 5, "failureThreshold": failures}
@@ -189,6 +194,15 @@ def probes(seconds: float, model_name: str, port: int | str) -> Object:
         "readinessProbe": probe(f"/v2/models/{path}/ready", _PERIOD, 3),
         "livenessProbe": probe("/v2/health/live", 10, 6),
     }
+
+
+def progress_seconds(workload: Workload) -> int:
+    """Returns how long a rollout may take for one pod: longer than the startup probe waits."""
+    return _attempts(start_seconds(workload)) * _PERIOD + PULL_SECONDS
+
+
+def _attempts(seconds: float) -> int:
+    return math.ceil(seconds / _PERIOD) + 6
 
 
 def grace_seconds(workload: Workload) -> int:
@@ -263,6 +277,14 @@ def scheduling(options: Options) -> Object:
             for each in options.tolerations
         ]
     return found
+
+
+def disruption_budgets(workload: Workload, selector: dict[str, str]) -> list[Object]:
+    """Returns a budget of one pod at a time, if there may be more than one."""
+    if max(workload.options.replicas, workload.options.max_replicas or 0) < 2:
+        return []
+    spec = {"maxUnavailable": 1, "selector": {"matchLabels": selector}}
+    return [as_object("policy/v1", "PodDisruptionBudget", workload.metadata(), spec)]
 
 
 def min_replicas(options: Options) -> int:

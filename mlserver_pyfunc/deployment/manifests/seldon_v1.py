@@ -70,7 +70,9 @@ def _component(workload: Workload) -> Object:
     serving = pod.serving(ports, pod.start_seconds(workload), name, "http")
     maps = inline.names_of_maps(workload)
     parts = pod.containers(workload, name, variables, serving, config_maps=maps)
-    return {"spec": pod.spec(workload, parts), **_scaling(workload)}
+    digest = inline.digest(workload)
+    metadata = {"metadata": {"annotations": digest}} if digest else {}
+    return {**metadata, "spec": pod.spec(workload, parts), **_scaling(workload)}
 
 
 def _scaling(workload: Workload) -> Object:

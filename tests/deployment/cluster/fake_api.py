@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from . import schemas
-from .server_side_apply import RefusalError, content, leaves, merged, refuse_conflicts
+from .server_side_apply import RefusalError, content, fields_v1, leaves, merged, refuse_conflicts
 
 Object = dict[str, Any]
 Key = tuple[str, str, str]
@@ -88,14 +88,14 @@ class FakeCluster:
             "kubelet",
         )
 
-    def event(self, pod: str, message: str) -> None:
-        """A warning about a pod."""
+    def event(self, about: str, message: str, kind: str = "Pod") -> None:
+        """A warning about an object."""
         self.put(
             {
                 "apiVersion": "v1",
                 "kind": "Event",
-                "metadata": {"name": f"{pod}.{len(self.objects)}"},
-                "involvedObject": {"kind": "Pod", "name": pod},
+                "metadata": {"name": f"{about}.{len(self.objects)}"},
+                "involvedObject": {"kind": kind, "name": about},
                 "type": "Warning",
                 "message": message,
                 "lastTimestamp": _now(),
@@ -254,6 +254,7 @@ class FakeCluster:
         stamp = mine[0]["time"] if mine and same else _now()
         fields = sorted(leaves(applied if applied is not None else value))
         entry = {"manager": manager, "operation": "Apply", "time": stamp, "fields": fields}
+        entry["fieldsV1"] = fields_v1(fields)
         metadata |= {
             "uid": old.get("uid", f"uid-{self.version}"),
             "resourceVersion": str(self.version),
@@ -278,12 +279,13 @@ class FakeCluster:
         fields = dict(part.split("=") for part in query.get("fieldSelector", "").split(",") if part)
         for key, value in list(self.objects.items()):
             held = value["metadata"].get("labels") or {}
-            about = (value.get("involvedObject") or {}).get("name")
+            about = value.get("involvedObject") or {}
             if (
                 key[0] == kind
                 and namespace in ("", key[1])
                 and labels.items() <= held.items()
-                and fields.get("involvedObject.name", about) == about
+                and fields.get("involvedObject.name", about.get("name")) == about.get("name")
+                and fields.get("involvedObject.kind", about.get("kind")) == about.get("kind")
                 and fields.get("metadata.name", key[2]) == key[2]
             ):
                 # As the API does it: entries of a list do not name their kind.

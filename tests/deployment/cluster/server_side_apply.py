@@ -89,3 +89,13 @@ def leaves(value: Object, prefix: str = "") -> dict[str, Any]:
 def content(value: Object) -> Object:
     """What of an object is asked for, apart from what the cluster adds."""
     return leaves(value)
+
+
+def fields_v1(paths: list[str]) -> Object:
+    """Paths of fields as `managedFields` has them."""
+    found: Object = {}
+    for path in paths:
+        inner = found
+        for part in path.split(SEPARATOR):
+            inner = inner.setdefault(f"f:{part}", {})
+    return found

@@ -18,7 +18,7 @@ from tests.places import IRIS
 
 from . import stories
 from .conftest import IMAGE, PROGRAM, Cli
-from .fake_api import FakeCluster
+from .fake_api import FakeCluster, Object
 from .fake_server import Served, kubeconfig
 
 PLATFORMS = {
@@ -285,3 +285,32 @@ def test_deploying_never_imports_mlserver(cli: Cli, healthy: FakeCluster) -> Non
     )
     out = subprocess.check_output([sys.executable, "-c", program], text=True)
     assert out.endswith("set()\n")
+
+
+def test_a_service_keeps_its_replicas_when_an_autoscaler_takes_over(
+    cli: Cli, cluster: FakeCluster
+) -> None:
+    def replicas(*options: object) -> int:
+        assert cli.call("kubernetes", "--no-wait", *options).code == 0
+        return int(cluster.find("Deployment", "iris")["spec"].get("replicas", 1))
+
+    scaled = ("--min-replicas", 5, "--max-replicas", 9)
+    assert replicas("--replicas", 5) == 5
+    assert replicas(*scaled) == 5
+    # Again, before the autoscaler has acted.
+    assert replicas(*scaled, "--memory", "2Gi") == 5
+    assert replicas("--replicas", 3) == 3
+
+
+def test_an_object_without_pods_is_explained_by_its_own_event(
+    cli: Cli, cluster: FakeCluster
+) -> None:
+    def controller(cluster: FakeCluster, live: Object, age: float) -> None:
+        cluster.event("iris", 'pods "iris-1" is forbidden: exceeded quota', "InferenceService")
+        cluster.event("iris", "an event of a Deployment of that name", "Deployment")
+
+    cluster.stories["InferenceService"] = controller
+    said = cli.call("kserve", "--timeout", 1)
+    assert said.code == 1
+    assert "exceeded quota" in said.err
+    assert "of a Deployment" not in said.err

@@ -12,7 +12,7 @@ from mlserver_pyfunc import sources
 from mlserver_pyfunc.definition import parse
 from mlserver_pyfunc.definition.folder import open_folder
 from mlserver_pyfunc.deployment import manifests
-from mlserver_pyfunc.deployment.manifests import ManifestError
+from mlserver_pyfunc.deployment.manifests import ManifestError, names
 from mlserver_pyfunc.sources.tree import SourceTree
 from tests.places import EXAMPLES, IRIS
 
@@ -202,3 +202,40 @@ def test_refuses_what_kserve_would_not_run(given: dict[str, Any], message: str) 
     options = manifests.parse({"image": "a:1", **given})
     with pytest.raises(ManifestError, match=message):
         manifests.derive("kserve", opened.definition, IRIS, options)
+
+
+@pytest.mark.parametrize("shape", ["image", "storage", "inline"])
+@pytest.mark.parametrize("cpu", ["500m", "1", "2"])
+def test_the_cpu_limit_is_not_left_to_kserves_webhook(shape: str, cpu: str) -> None:
+    def limit(**given: Any) -> Any:
+        spec = predictor(objects("kserve", shape, cpu=cpu, **given))
+        holder = spec["model"] if shape == "storage" else spec["containers"][0]
+        # The webhook fills in what is missing, and the API server compares.
+        resources = holder["resources"]
+        limits = {"cpu": "1", **resources["limits"]}
+        assert names.amount(resources["requests"]["cpu"]) <= names.amount(limits["cpu"])
+        return limits["cpu"]
+
+    assert limit() == cpu
+    assert limit(cpu_limit="4") == "4"
+
+
+@pytest.mark.parametrize("shape", ["image", "storage", "inline"])
+def test_a_rollout_and_a_drain_keep_the_pods_that_serve(shape: str) -> None:
+    found = objects("kserve", shape, replicas=3)
+    rolling = predictor(found)["deploymentStrategy"]["rollingUpdate"]
+    assert rolling == {"maxUnavailable": 0, "maxSurge": 1}
+    budget = one(found, "PodDisruptionBudget")["spec"]
+    assert budget["maxUnavailable"] == 1
+    assert budget["selector"] == {"matchLabels": {"serving.kserve.io/inferenceservice": "iris"}}
+    for given in ({"replicas": 1}, {"replicas": 3, "mode": "knative"}):
+        kinds = {each["kind"] for each in objects("kserve", shape, **given)}
+        assert "PodDisruptionBudget" not in kinds
+
+
+def test_knative_waits_longer_for_a_start_than_the_startup_probe() -> None:
+    found = objects("kserve", "inline", mode="knative")
+    probe = containers(found)[0]["startupProbe"]
+    annotations = one(found, "InferenceService")["metadata"]["annotations"]
+    deadline = int(annotations["serving.knative.dev/progress-deadline"].removesuffix("s"))
+    assert deadline > probe["periodSeconds"] * probe["failureThreshold"]

@@ -6,9 +6,13 @@ from typing import Any
 
 import pytest
 
+from mlserver_pyfunc.definition import parse
 from mlserver_pyfunc.deployment.manifests import ManifestError
+from tests.places import IRIS
 
-from .cases import containers, env, made, objects, one
+from .cases import containers, env, made, objects, of, one
+
+CODE = "def f(x):\n    return x\n"
 
 SHAPES = ["image", "storage", "inline"]
 
@@ -116,3 +120,17 @@ def test_a_token_of_the_cluster_is_mounted_only_where_an_account_was_chosen() ->
 def test_only_a_claim_can_be_fetched_from() -> None:
     with pytest.raises(ManifestError, match="expected pvc://CLAIM/PATH"):
         objects("kubernetes", "storage", storage_uri="gs://a/b")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("init_timeout", [1, 300, 3600.5])
+def test_a_rollout_is_not_given_up_before_the_startup_probe_is(
+    shape: str, init_timeout: float
+) -> None:
+    definition = parse(
+        {"source": {"code": CODE, "handler": "f"}, "serving": {"init_timeout": init_timeout}}
+    )
+    found = of(definition, IRIS, "kubernetes", shape)
+    probe = containers(found)[0]["startupProbe"]
+    deadline = one(found, "Deployment")["spec"]["progressDeadlineSeconds"]
+    assert deadline > probe["periodSeconds"] * probe["failureThreshold"]

@@ -88,7 +88,15 @@ def test_switches_reach_the_objects(tmp_path: Path) -> None:
         (["--secret", "A=b/c", "--env", "A=d"], "A is set in another way too"),
         (["--env-from", "a"], "expected secret/NAME or configmap/NAME"),
         (["--volume", "pvc/a"], "expected pvc/NAME:/PATH"),
-        (["--volume", "pvc/a:/tmp"], "/tmp is mounted twice"),
+        (["--volume", "pvc/a:/tmp"], "/tmp would hide /tmp"),
+        (["--volume", "pvc/a:/opt/function"], "a mount at /opt/function would hide /opt/function"),
+        (["--volume", "pvc/a:/opt/"], "/opt would hide /opt/function"),
+        (["--volume", "pvc/a://mnt/models/."], "would hide /mnt/models"),
+        (["--volume", "pvc/a:/a", "--volume", "pvc/b:/a/"], "/a is mounted twice"),
+        (["--cpu", "3", "--cpu-limit", "2"], "expected cpu up to cpu_limit 2, got 3"),
+        (["--cpu", "1500m", "--cpu-limit", "1"], "expected cpu up to cpu_limit 1, got 1500m"),
+        (["--memory", "10"], "memory: expected 1Mi or more, for example 512Mi, got 10 bytes"),
+        (["--tmp-size", "5k"], "tmp_size: expected 1Mi or more"),
         (["--volume", "pvc:/a"], "pvc: no name"),
         (["--volume", "nfs/a:/a"], "'pvc', 'secret', 'configmap' or 'emptydir'"),
         (["--name", "My_Name"], 'expected a DNS label'),
@@ -312,3 +320,28 @@ def test_making_objects_twice_gives_the_same(platform: str, shape: str) -> None:
 def test_the_text_reads_back_as_the_objects(platform: str, shape: str, case: str) -> None:
     found = made(platform, shape, case)
     assert list(yaml.safe_load_all(manifests.dump(found))) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("500m", 0.5), ("2", 2), (".5", 0.5), ("1Gi", 2**30), ("1.5M", 1.5e6), ("2e3", 2000),
+     ("1E", 1e18), ("100n", 1e-7), ("3k", 3000), ("1E-3", 0.001), ("7Ei", 7 * 2**60)],
+)  # fmt: skip
+def test_an_amount_is_read_as_kubernetes_reads_it(text: str, number: float) -> None:
+    assert names.amount(names.quantity(text)) == pytest.approx(number)
+
+
+def test_a_volume_may_be_below_the_functions_folder() -> None:
+    out, _ = call(
+        "kubernetes", IRIS, "--image", IMAGE, "--volume", "pvc/w:/opt/function/weights:ro"
+    )
+    assert "/opt/function/weights" in out
+
+
+def test_warns_that_seldon_2_does_not_scale_servers(tmp_path: Path) -> None:
+    given = {"image": "a:1", "storage_uri": "gs://a/b", "max_replicas": 3}
+    found = manifests.derive("seldon-v2", function(), tmp_path, manifests.parse(given)).warnings
+    assert any("does not read a Server's minReplicas" in each for each in found)
+    options = manifests.parse({**given, "with_runtime": False})
+    found = manifests.derive("seldon-v2", function(), tmp_path, options).warnings
+    assert not any("Server's minReplicas" in each for each in found)

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -232,3 +233,30 @@ def test_mlserver_is_not_imported() -> None:
         "print(len(manifests.dump(found)) > 0, {'mlserver', 'kserve', 'grpc'} & set(sys.modules))"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "True set()\n"
+
+
+def template_annotations(found: list[dict[str, Any]]) -> dict[str, str]:
+    """Annotations that the platform puts on the pods."""
+    for each in found:
+        spec: Any = each.get("spec", {})
+        match each["kind"]:
+            case "InferenceService":
+                return dict(spec["predictor"]["annotations"])
+            case "SeldonDeployment":
+                (component,) = spec["predictors"][0]["componentSpecs"]
+                return dict(component.get("metadata", {}).get("annotations", {}))
+            case "Deployment":
+                return dict(spec["template"]["metadata"]["annotations"])
+    raise AssertionError(found)
+
+
+@pytest.mark.parametrize("platform", ["kserve", "seldon-v1", "kubernetes"])
+def test_an_edit_of_an_inline_function_replaces_the_pods(platform: str) -> None:
+    def annotations(code: str, shape: str = "inline") -> dict[str, str]:
+        definition = function(source={"code": code, "handler": "f"})
+        return template_annotations(of(definition, IRIS, platform, shape))
+
+    before, after = annotations("f = 1"), annotations("f = 2")
+    assert before != after
+    assert before == annotations("f = 1")
+    assert before.keys() - annotations("f = 1", "image").keys()
