@@ -75,7 +75,7 @@ def derive(
     for name, value in values.items():
         if get_origin(manifests.Options.model_fields[name].annotation) is dict:
             values[name] = dict(value)
-    options = manifests.parse(values)
+    options = manifests.options_of(platform, opened.definition.deployment, values)
     objects, warnings = manifests.derive(
         platform, opened.definition, opened.located.folder, options, opened.settings_file
     )

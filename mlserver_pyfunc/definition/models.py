@@ -292,6 +292,9 @@ class FunctionDefinition(_Model):
     serving: Annotated[ServingDefinition, FROM_TEXT] = ServingDefinition()
     build: Annotated[BuildDefinition, FROM_TEXT] = BuildDefinition()
     contract: Annotated[ContractDefinition, FROM_TEXT] = ContractDefinition()
+    deployment: JsonMapping = Field(
+        {}, description="Options of `mlserver-pyfunc manifest` and `deploy`, and `presets` of them."
+    )
     dialect: Literal["digitalhub"] | None = Field(
         None, description="`digitalhub`: the handler gets request, run and project as there."
     )

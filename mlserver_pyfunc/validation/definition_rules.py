@@ -51,6 +51,7 @@ def check(document: Document) -> Iterator[Finding]:
     if not listed:
         yield from _inline_code(document, keys, spec)
         yield from _serving(document, keys, parse(value))
+        yield from _deployment(document, keys, parse(value))
 
 
 def source_keys(document: Document) -> list[str]:
@@ -167,6 +168,20 @@ def _serving(
                 "function would run in the server's: set serving.isolation to process"
             )
             yield Finding("D108", message, document.path, document.line([*keys, "serving", key]))
+
+
+def _deployment(
+    document: Document, keys: list[str], definition: FunctionDefinition
+) -> Iterator[Finding]:
+    if not definition.deployment:
+        return
+    from mlserver_pyfunc.deployment.manifests import ManifestError, check_kept
+
+    try:
+        check_kept(definition.deployment)
+    except ManifestError as error:
+        line = document.line([*keys, "deployment"])
+        yield Finding("D109", str(error), document.path, line)
 
 
 def _inline_code(document: Document, keys: list[str], spec: Mapping[str, Any]) -> Iterator[Finding]:

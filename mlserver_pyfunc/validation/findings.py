@@ -20,6 +20,7 @@ RULES: dict[str, tuple[Severity, str]] = {
     "D106": ("error", "the function declares an output"),
     "D107": ("error", "requests that are combined have a leading -1 in every tensor"),
     "D108": ("warning", "keys for processes are given only if the function runs in processes"),
+    "D109": ("error", "deployment has options of manifest, valid and together"),
     "M201": ("error", "settings files are JSON mappings, of values MLServer takes"),
     "M202": ("error", "the implementation is mlserver_pyfunc.PyFuncRuntime"),
     "M203": ("error", "model-settings.json agrees with the definition"),

@@ -60,6 +60,7 @@ build:
   instructions: [apt-get update]
   env: {OMP_NUM_THREADS: 1}
 contract: {responses: warn}
+deployment: {replicas: 2, env: {A: b}}
 description: Tells irises apart.
 labels: [demo]
 project: flowers
@@ -136,6 +137,7 @@ def test_reads_every_key(tmp_path: Path) -> None:
         },
         "build": {"instructions": ["apt-get update"], "env": {"OMP_NUM_THREADS": "1"}},
         "contract": {"requests": "enforce", "responses": "warn"},
+        "deployment": {"replicas": 2, "env": {"A": "b"}},
         "dialect": None, "description": "Tells irises apart.", "labels": ["demo"],
         "project": "flowers",
     }  # fmt: skip

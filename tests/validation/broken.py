@@ -191,6 +191,9 @@ CASES = [
         FILE + "serving:\n  isolation: none\n  workers: 4\n  memory_limit: 1G\n",
         ("D108", 6), ("D108", 7),
     ),
+    yaml_case(
+        "an option of another name", FILE + "deployment:\n  replica: 2\n", ("D109", 4)
+    ),
     yaml_case("no such scheme", FILE.replace("model.py", "ftp://host/model.py"), ("S301", 1)),
     yaml_case(
         "a web page", FILE.replace("model.py", "https://github.com/owner/name"), ("S301", 1)

@@ -157,6 +157,7 @@ def _inside(definition: FunctionDefinition, tree: SourceTree) -> FunctionDefinit
             "image": None,
             "base_image": None,
             "build": type(definition.build)(),
+            "deployment": {},
         }
     )
 

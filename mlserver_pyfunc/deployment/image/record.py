@@ -54,7 +54,7 @@ def inputs(definition: FunctionDefinition, folder: Path) -> dict[str, str]:
     """
     locked = lock.read(folder) or lock.Lock()
     parts = {
-        "definition": definition.model_dump(mode="json", exclude={"image"}),
+        "definition": definition.model_dump(mode="json", exclude={"image", "deployment"}),
         "settings": {name: _text(folder / name) for name in (MODEL_SETTINGS, SERVER_SETTINGS)},
         "source": _source(definition.source, folder, locked),
         "resolved requirements": locked.resolved,

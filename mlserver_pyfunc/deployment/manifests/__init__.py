@@ -12,11 +12,21 @@ from mlserver_pyfunc.definition import FunctionDefinition
 
 from . import advice, kserve, kubernetes, seldon_v1, seldon_v2
 from .names import ManifestError
-from .options import Options, parse
+from .options import Options, check_kept, options_of, parse
 from .workload import Object, plan
 from .yaml_text import dump
 
-__all__ = ["PLATFORMS", "Manifest", "ManifestError", "Options", "derive", "dump", "parse"]
+__all__ = [
+    "PLATFORMS",
+    "Manifest",
+    "ManifestError",
+    "Options",
+    "check_kept",
+    "derive",
+    "dump",
+    "options_of",
+    "parse",
+]
 
 _MODULES = {each.PLATFORM.name: each for each in (kserve, seldon_v1, seldon_v2, kubernetes)}
 PLATFORMS = tuple(_MODULES)

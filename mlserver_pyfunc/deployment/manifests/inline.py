@@ -73,8 +73,9 @@ def definition(workload: Workload) -> dict[str, Any]:
             "--shape inline: expected no serving.warmup.samples, which are files; build an image "
             "(mlserver-pyfunc build) or give the folder by --storage-uri"
         )
-    # The platform gives the name, and only a build needs the rest.
-    left_out = {"model_name", "model_version", "image", "base_image", "build", "source"}
+    # The platform gives the name, and only a build or a manifest needs the rest.
+    left_out = {"model_name", "model_version", "source"}
+    left_out |= {"image", "base_image", "build", "deployment"}
     plain = given.model_dump(mode="json", exclude_unset=True, exclude=left_out)
     version = {"model_version": workload.version} if workload.version else {}
     found = {**version, "source": _source(given.source, workload.folder), **plain}

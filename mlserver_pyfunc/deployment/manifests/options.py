@@ -6,8 +6,10 @@ docs/cli.md is written from those.
 
 from __future__ import annotations
 
+import difflib
 import posixpath
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -57,7 +59,8 @@ def _option(
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # A definition may say `cpu: 2`.
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
 
 class _Written(_Model):
@@ -133,6 +136,9 @@ class Toleration(_Written):
 class Options(_Model):
     """What a manifest depends on besides the function."""
 
+    preset: str | None = _option(
+        None, "Options from `deployment.presets` of the definition, over its other options."
+    )
     name: Label | None = _option(None, "Name of the objects.  [the model's, as a DNS label]")
     namespace: Label | None = _option(
         None, "Namespace of the objects.  [that of the kubeconfig's context]", "--namespace", "-n"
@@ -321,10 +327,77 @@ def parse(values: dict[str, Any]) -> Options:
         raise ManifestError("; ".join(_messages(error))) from None
 
 
+def options_of(platform: str, kept: Mapping[str, Any], given: Mapping[str, Any]) -> Options:
+    """Reads the options of a manifest.
+
+    Args:
+        platform: Platform of the manifest. Kept options of other platforms have no effect.
+        kept: `deployment` of the definition.
+        given: Options of this manifest, which come before the kept ones. Mappings are merged key by
+            key. A number of replicas turns off the autoscaling that is kept.
+
+    Raises:
+        ManifestError: Values are not valid. The message names their options.
+    """
+    layers = check_kept(kept)
+    chosen = given.get("preset")
+    if chosen and chosen not in layers:
+        listed = ", ".join(filter(None, layers)) or "none in deployment.presets"
+        raise ManifestError(f'--preset: expected one of {listed}, got "{chosen}"')
+    fields = Options.model_fields
+    found = {
+        name: value
+        for name, value in layers[chosen].items()
+        if platform in (declared(fields[name])["only"] or platform)
+    }
+    if given.get("replicas") is not None:
+        for name in ("min_replicas", "max_replicas"):
+            found.pop(name, None)
+    return parse(_over(found, given))
+
+
+def check_kept(kept: Mapping[str, Any]) -> dict[str | None, dict[str, Any]]:
+    """Returns the options that a definition keeps: by the name of a preset, and by None without.
+
+    Raises:
+        ManifestError: Values are not valid. The message names their options.
+    """
+    presets = kept.get("presets") or {}
+    plain = {name: value for name, value in kept.items() if name != "presets"}
+    layers: dict[str | None, dict[str, Any]] = {None: plain}
+    for name, preset in presets.items() if isinstance(presets, Mapping) else [("", presets)]:
+        if not isinstance(preset, Mapping):
+            raise ManifestError("deployment.presets: expected options by the name of a preset")
+        layers[name] = _over(plain, preset)
+    for preset_name, values in layers.items():
+        where = f"deployment.presets.{preset_name}" if preset_name else "deployment"
+        for name in sorted({"preset", "image"} & values.keys()):
+            raise ManifestError(f"{where}.{name}: is not kept with the other options")
+        try:
+            parse(values)
+        except ManifestError as error:
+            raise ManifestError(f"{where}: {error}") from None
+    return layers
+
+
+def _over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns options with those of `over` in their place; mappings are merged."""
+    found = dict(base)
+    for name, value in over.items():
+        earlier = found.get(name)
+        if isinstance(earlier, Mapping) and isinstance(value, Mapping):
+            value = {**earlier, **value}
+        found[name] = value
+    return found
+
+
 def _messages(error: ValidationError) -> list[str]:
     found = []
     for problem in error.errors(include_url=False, include_input=False):
         where = ".".join(str(part) for part in problem["loc"] if part != "[key]")
         text = str(problem["ctx"]["error"]) if problem["type"] == "value_error" else problem["msg"]
+        if problem["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(where, Options.model_fields, n=1)
+            text = f'unknown, did you mean "{near[0]}"?' if near else "unknown"
         found.append(f"{where}: {text}" if where else text)
     return found
