@@ -131,6 +131,10 @@ class Function:
         runner = await self._new_runner(spec, context)
         await runner.load()
         self._runner = runner
+        serving = definition.serving
+        workers = 1 if isinstance(runner, InProcessRunner) else serving.workers
+        together = serving.batch.max_size if serving.batch else 1
+        self._metrics.set_slots(workers * serving.concurrency * together)
         try:
             self.definition = self._completed(runner)
             if definition.serving.batch is not None:
@@ -327,8 +331,10 @@ class _Counted:
 
     def __enter__(self) -> None:
         self._started = time.perf_counter()
+        self._metrics.in_flight += 1
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self._metrics.in_flight -= 1
         if error is None:
             status = 200
         elif isinstance(error, RequestError):

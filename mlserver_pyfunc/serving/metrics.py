@@ -5,6 +5,7 @@ Each metric is made once in a process. When a function is loaded again, its coun
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +25,16 @@ REQUESTS = Histogram(
 QUEUE_DEPTH = Gauge(
     "pyfunc_queue_depth", "Requests that wait.", _LABELS, multiprocess_mode="livesum"
 )
+IN_FLIGHT = Gauge(
+    "pyfunc_requests_in_flight", "Requests that run or wait.", _LABELS, multiprocess_mode="livesum"
+)
+SLOTS = Gauge(
+    "pyfunc_slots", "Requests that can run at a time.", _LABELS, multiprocess_mode="livesum"
+)
+UTILIZATION = Gauge(
+    "pyfunc_utilization", "Requests in flight over slots: 1 is full, more wait.", _LABELS,
+    multiprocess_mode="livesum",
+)  # fmt: skip
 QUEUE_WAIT = Histogram(
     "pyfunc_queue_wait_seconds", "Time in the queue, of requests that waited.", _LABELS,
     buckets=_SECONDS,
@@ -113,6 +124,13 @@ class FunctionMetrics:
         self._wait = QUEUE_WAIT.labels(*self._labels)
         self._requests: dict[int, Histogram] = {}
         self._batch_rows: Histogram | None = None
+        self.in_flight = 0
+        self._slots = 1
+        # Read when Prometheus asks, so that a request costs one addition. With parallel workers,
+        # MLServer's metrics go through files, which know no functions and would say 0 for ever.
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            IN_FLIGHT.labels(*self._labels).set_function(lambda: self.in_flight)
+            UTILIZATION.labels(*self._labels).set_function(lambda: self.in_flight / self._slots)
 
     def counts(self) -> Counts:
         """Reads what has been counted until now."""
@@ -146,6 +164,11 @@ class FunctionMetrics:
         if self._batch_rows is None:
             self._batch_rows = BATCH_ROWS.labels(*self._labels)
         self._batch_rows.observe(rows)
+
+    def set_slots(self, slots: int) -> None:
+        """Sets the number of requests that can run at a time."""
+        self._slots = slots
+        SLOTS.labels(*self._labels).set(slots)
 
     def set_workers(self, available: int) -> None:
         """Sets the number of workers that get calls."""

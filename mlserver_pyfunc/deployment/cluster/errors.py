@@ -22,6 +22,7 @@ _PROVIDERS = {
     "machinelearning.seldon.io": "install Seldon Core 1: https://docs.seldon.ai/seldon-core-1",
     "mlops.seldon.io": "install Seldon Core 2: https://docs.seldon.ai/seldon-core-2",
     "autoscaling": "it takes Kubernetes 1.23 or later; or leave autoscaling out",
+    "keda.sh": "install KEDA: https://keda.sh, or leave --prometheus out",
     "policy": "it takes Kubernetes 1.21 or later",
 }
 

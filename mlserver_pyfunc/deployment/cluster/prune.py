@@ -12,26 +12,31 @@ from .errors import ignored
 _KINDS = {
     "kubernetes": (
         ("autoscaling/v2", "HorizontalPodAutoscaler"),
+        ("keda.sh/v1alpha1", "ScaledObject"),
         ("policy/v1", "PodDisruptionBudget"),
         ("v1", "Service"),
     ),
     "kserve": (("policy/v1", "PodDisruptionBudget"),),
+}
+# Label by which a budget selects the pods of a platform: a function may be on several of them.
+_SELECTS = {
+    "kubernetes": "app.kubernetes.io/instance",
+    "kserve": "serving.kserve.io/inferenceservice",
 }
 _LABELS = ("app.kubernetes.io/name", "app.kubernetes.io/managed-by")
 
 
 def prune(cluster: Cluster, platform: str, applied: Sequence[Target]) -> Iterator[Applied]:
     """Deletes objects that we applied, that carry the function's labels, and are not wanted now."""
-    kinds = _KINDS.get(platform, ())
-    if not kinds or not applied:
+    labelled = [(one, one.wanted["metadata"].get("labels") or {}) for one in applied]
+    # A runtime that others may use carries no name of a function.
+    own = [(one.namespace, labels) for one, labels in labelled if labels.keys() >= {*_LABELS}]
+    if not own:
         return
-    namespace = applied[0].namespace
-    labels = applied[0].wanted["metadata"].get("labels") or {}
-    if not all(name in labels for name in _LABELS):
-        return
+    namespace, labels = own[0]
     selector = ",".join(f"{name}={labels[name]}" for name in _LABELS)
     kept = {target.title for target in applied}
-    for api_version, kind in kinds:
+    for api_version, kind in _KINDS.get(platform, ()):
         found: list[Object] = []
         # Objects of a kind that does not exist, or that we may not list, were not made by us.
         with ignored(403, 404):
@@ -39,6 +44,9 @@ def prune(cluster: Cluster, platform: str, applied: Sequence[Target]) -> Iterato
             found = cluster.find_all(resource, namespace, label_selector=selector)
         for live in found:
             target = cluster.target(live)
+            pods = (live["spec"].get("selector") or {}).get("matchLabels") or {}
+            if pods and _SELECTS[platform] not in pods:
+                continue
             if target.title not in kept and changed_at(live):
                 cluster.remove(target, "Background")
                 yield Applied(target, target.wanted, "deleted")

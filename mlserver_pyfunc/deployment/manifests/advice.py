@@ -26,6 +26,7 @@ def warnings(platform: str, workload: Workload) -> Iterator[str]:
     if workload.shape == "inline":
         yield from _about_files(workload)
     yield from _about_memory(workload)
+    yield from _about_cpu(workload)
     yield from _ABOUT[platform](workload)
 
 
@@ -63,6 +64,18 @@ def _about_memory(workload: Workload) -> Iterator[str]:
         yield (
             f"{serving.workers} workers may take {serving.memory_limit} bytes each, and the "
             f"container has {memory}: --memory gives it more"
+        )
+
+
+def _about_cpu(workload: Workload) -> Iterator[str]:
+    options, serving = workload.options, workload.definition.serving
+    follows = options.scale_on == "cpu" and options.mode == "standard" and options.max_replicas
+    wanted = names.amount(options.cpu) * options.target_cpu / 100
+    if follows and wanted >= serving.workers:
+        yield (
+            f"{serving.workers} Python process(es) hardly use {wanted:g} CPUs at once, because of "
+            "the GIL, so that the autoscaler may never act: ask for less by --cpu or --target-cpu, "
+            "or --scale-on utilization"
         )
 
 

@@ -44,7 +44,9 @@ def objects(workload: Workload) -> list[Object]:
         service = _inference_service(workload, _containers(workload))
         found = [*inline.config_maps(workload), service]
     if options.mode == "standard":
-        found += pod.disruption_budgets(workload, {POD_LABEL: workload.name})
+        # Named as the Deployment that KServe makes: a plain Deployment's budget has the bare name.
+        pods = {POD_LABEL: workload.name}
+        found += pod.disruption_budgets(workload, f"{workload.name}-predictor", pods)
     return found
 
 
@@ -55,7 +57,8 @@ def _inference_service(workload: Workload, predictor: Object) -> Object:
         # KServe's scraping writes the port of Knative's proxy over MLServer's, in this mode too.
         annotations["serving.kserve.io/enable-prometheus-scraping"] = "false"
         if options.max_replicas is not None:
-            annotations["serving.kserve.io/autoscalerClass"] = "hpa"
+            by_keda = options.scale_on == "utilization"
+            annotations["serving.kserve.io/autoscalerClass"] = "keda" if by_keda else "hpa"
     else:
         deadline = f"{pod.progress_seconds(workload)}s"
         annotations["serving.knative.dev/progress-deadline"] = deadline
@@ -176,6 +179,12 @@ def _scaling(workload: Workload) -> Object:
         return {"minReplicas": options.replicas, "maxReplicas": max(options.replicas, 1)}
     least = 1 if options.min_replicas is None else options.min_replicas
     scaling: Object = {"minReplicas": least, "maxReplicas": options.max_replicas}
+    if options.scale_on == "utilization":
+        query, share = pod.utilization(workload)
+        metric = {"backend": "prometheus", "serverAddress": options.prometheus, "query": query}
+        # KServe passes the value on as KEDA's threshold for one pod.
+        external = {"metric": metric, "target": {"type": "Value", "value": share}}
+        return {**scaling, "autoScaling": {"metrics": [{"type": "External", "external": external}]}}
     if options.mode == "standard":
         return {**scaling, "scaleMetric": "cpu", "scaleTarget": options.target_cpu}
     serving = workload.definition.serving
@@ -189,6 +198,12 @@ def _check(workload: Workload) -> None:
         raise ManifestError("replicas: expected 1 or more, got 0; --mode knative scales to zero")
     if options.mode == "standard" and options.protocol != "rest":
         raise ManifestError("--protocol is for --mode knative: else both have a port")
+    if options.mode == "knative" and options.scale_on != "cpu":
+        raise ManifestError("--scale-on is for --mode standard: Knative scales by concurrent calls")
+    if options.scale_on == "utilization" and not options.prometheus:
+        raise ManifestError(
+            "--scale-on utilization: expected --prometheus, which KEDA asks, got none"
+        )
     if "PYTHONPATH" in {*options.env, *options.secrets}:
         raise ManifestError("env: KServe refuses PYTHONPATH; build an image that sets it")
     if workload.shape == "storage":

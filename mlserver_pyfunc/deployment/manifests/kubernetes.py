@@ -19,7 +19,7 @@ def objects(workload: Workload) -> list[Object]:
     found = [*inline.config_maps(workload), _deployment(workload), _service(workload)]
     if options.max_replicas is not None:
         found.append(_autoscaler(workload))
-    return [*found, *pod.disruption_budgets(workload, _selector(workload))]
+    return [*found, *pod.disruption_budgets(workload, workload.name, _selector(workload))]
 
 
 def _deployment(workload: Workload) -> Object:
@@ -91,13 +91,29 @@ def _service(workload: Workload) -> Object:
 
 def _autoscaler(workload: Workload) -> Object:
     options = workload.options
-    target = {"type": "Utilization", "averageUtilization": options.target_cpu}
     scaled = {"apiVersion": "apps/v1", "kind": "Deployment", "name": workload.name}
+    query, share = pod.utilization(workload)
+    if options.scale_on == "utilization" and options.prometheus:
+        trigger = {"serverAddress": options.prometheus, "query": query, "threshold": share}
+        spec = {
+            "scaleTargetRef": scaled,
+            "minReplicaCount": pod.min_replicas(options),
+            "maxReplicaCount": options.max_replicas,
+            "triggers": [{"type": "prometheus", "metadata": trigger}],
+        }
+        return as_object("keda.sh/v1alpha1", "ScaledObject", workload.metadata(), spec)
+    if options.scale_on == "utilization":
+        by_value = {"type": "AverageValue", "averageValue": f"{options.target_utilization * 10}m"}
+        of_pods = {"metric": {"name": "pyfunc_utilization"}, "target": by_value}
+        metric: Object = {"type": "Pods", "pods": of_pods}
+    else:
+        target = {"type": "Utilization", "averageUtilization": options.target_cpu}
+        metric = {"type": "Resource", "resource": {"name": "cpu", "target": target}}
     spec = {
         "scaleTargetRef": scaled,
         "minReplicas": pod.min_replicas(options),
         "maxReplicas": options.max_replicas,
-        "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}],
+        "metrics": [metric],
     }
     return as_object("autoscaling/v2", "HorizontalPodAutoscaler", workload.metadata(), spec)
 

@@ -185,6 +185,20 @@ class Options(_Model):
     max_replicas: Annotated[int, Field(ge=1)] | None = _option(
         None, "Upper bound; turns autoscaling on."
     )
+    scale_on: Literal["cpu", "utilization"] = _option(
+        "cpu",
+        "What autoscaling follows. utilization: requests in flight over slots, which KEDA reads "
+        "with --prometheus, else an autoscaler by the custom metrics API.",
+        only=("kserve", "kubernetes"),
+    )
+    target_utilization: Annotated[int, Field(ge=1, le=1000)] = _option(
+        70,
+        "Percentage of the slots in use above which replicas are added.",
+        only=("kserve", "kubernetes"),
+    )
+    prometheus: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = _option(
+        None, "URL of Prometheus, as KEDA reaches it.", only=("kserve", "kubernetes")
+    )
     target_cpu: Annotated[int, Field(ge=1, le=100)] = _option(
         80,
         "Percentage of the requested CPU above which replicas are added.",
@@ -280,10 +294,9 @@ class Options(_Model):
         if self.cpu_limit and names.amount(self.cpu) > names.amount(self.cpu_limit):
             raise ValueError(f"expected cpu up to cpu_limit {self.cpu_limit}, got {self.cpu}")
         for name, size in (("memory", self.memory), ("tmp_size", self.tmp_size)):
-            if size and names.amount(size) < 1024**2:
-                raise ValueError(
-                    f"{name}: expected 1Mi or more, for example 512Mi, got {size} bytes"
-                )
+            if size and names.amount(size) < 1e6:
+                message = f"expected 1M or more, for example 512Mi, got {size}, which is in bytes"
+                raise ValueError(f"{name}: {message}")
         return self
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import quote
@@ -279,12 +280,21 @@ def scheduling(options: Options) -> Object:
     return found
 
 
-def disruption_budgets(workload: Workload, selector: dict[str, str]) -> list[Object]:
+def disruption_budgets(workload: Workload, name: str, selector: dict[str, str]) -> list[Object]:
     """Returns a budget of one pod at a time, if there may be more than one."""
     if max(workload.options.replicas, workload.options.max_replicas or 0) < 2:
         return []
     spec = {"maxUnavailable": 1, "selector": {"matchLabels": selector}}
-    return [as_object("policy/v1", "PodDisruptionBudget", workload.metadata(), spec)]
+    return [as_object("policy/v1", "PodDisruptionBudget", workload.metadata(name), spec)]
+
+
+def utilization(workload: Workload) -> tuple[str, str]:
+    """Returns the query of Prometheus for the utilization of all pods, and its target for each."""
+    options = workload.options
+    # The namespace in the metric is that of the pod, if Prometheus adds it as its operator does.
+    namespace = f',namespace="{options.namespace}"' if options.namespace else ""
+    query = f"sum(pyfunc_utilization{{model={json.dumps(workload.model_name)}{namespace}}})"
+    return query, f"{options.target_utilization / 100:g}"
 
 
 def min_replicas(options: Options) -> int:

@@ -314,3 +314,19 @@ def test_an_object_without_pods_is_explained_by_its_own_event(
     assert said.code == 1
     assert "exceeded quota" in said.err
     assert "of a Deployment" not in said.err
+
+
+@pytest.mark.parametrize("options", [(), ("--storage-uri", "gs://m/i")])
+def test_a_budget_goes_with_the_replicas_and_that_of_another_platform_stays(
+    cli: Cli, cluster: FakeCluster, options: tuple[str, ...]
+) -> None:
+    def budgets() -> set[str]:
+        return {name for kind, _, name in cluster.objects if kind == "PodDisruptionBudget"}
+
+    assert cli.call("kubernetes", "--no-wait", "--replicas", 2).code == 0
+    assert cli.call("kserve", "--no-wait", "--replicas", 2, *options).code == 0
+    assert budgets() == {"iris", "iris-predictor"}
+    assert cli.call("kserve", "--no-wait", "--replicas", 1, *options).code == 0
+    assert budgets() == {"iris"}
+    assert cli.call("kubernetes", "--no-wait", "--replicas", 1).code == 0
+    assert budgets() == set()

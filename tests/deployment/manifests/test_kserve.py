@@ -16,6 +16,7 @@ from mlserver_pyfunc.deployment.manifests import ManifestError, names
 from mlserver_pyfunc.sources.tree import SourceTree
 from tests.places import EXAMPLES, IRIS
 
+from . import schemas
 from .cases import containers, env, function, made, objects, of, one
 
 CONTAINERS = [("image", "plain"), ("inline", "plain"), ("inline", "everything")]
@@ -195,6 +196,8 @@ def test_probe_paths_are_quoted() -> None:
         ({"runtime": "other"}, "are for --shape storage"),
         ({"service_type": "NodePort"}, "--service-type: goes with kubernetes only"),
         ({"name": "a" * 49}, "at most 48 characters"),
+        ({"scale_on": "utilization", "max_replicas": 2}, "expected --prometheus"),
+        ({"scale_on": "utilization", "mode": "knative"}, "Knative scales by concurrent calls"),
     ],
 )
 def test_refuses_what_kserve_would_not_run(given: dict[str, Any], message: str) -> None:
@@ -239,3 +242,18 @@ def test_knative_waits_longer_for_a_start_than_the_startup_probe() -> None:
     annotations = one(found, "InferenceService")["metadata"]["annotations"]
     deadline = int(annotations["serving.knative.dev/progress-deadline"].removesuffix("s"))
     assert deadline > probe["periodSeconds"] * probe["failureThreshold"]
+
+
+@pytest.mark.parametrize("shape", ["image", "storage", "inline"])
+def test_kserve_scales_by_keda_on_the_utilization(shape: str) -> None:
+    given = {"scale_on": "utilization", "prometheus": "http://prom:9090", "max_replicas": 5}
+    found = objects("kserve", shape, **given)
+    for each in found:
+        if schemas.knows(each):
+            schemas.check(each)
+    service = one(found, "InferenceService")
+    assert service["metadata"]["annotations"]["serving.kserve.io/autoscalerClass"] == "keda"
+    (metric,) = predictor(found)["autoScaling"]["metrics"]
+    assert metric["external"]["metric"]["query"] == 'sum(pyfunc_utilization{model="iris"})'
+    assert metric["external"]["target"] == {"type": "Value", "value": "0.7"}
+    assert "scaleMetric" not in predictor(found)

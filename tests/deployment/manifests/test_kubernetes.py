@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import kubernetes_validate
 import pytest
 
 from mlserver_pyfunc.definition import parse
+from mlserver_pyfunc.deployment import manifests
 from mlserver_pyfunc.deployment.manifests import ManifestError
 from tests.places import IRIS
 
@@ -134,3 +136,47 @@ def test_a_rollout_is_not_given_up_before_the_startup_probe_is(
     probe = containers(found)[0]["startupProbe"]
     deadline = one(found, "Deployment")["spec"]["progressDeadlineSeconds"]
     assert deadline > probe["periodSeconds"] * probe["failureThreshold"]
+
+
+SCALED = {"max_replicas": 8, "scale_on": "utilization", "target_utilization": 65}
+
+
+def test_keda_scales_on_the_utilization_of_all_pods() -> None:
+    found = objects("kubernetes", "image", **SCALED, prometheus="http://prom:9090", namespace="a")
+    scaled = one(found, "ScaledObject")
+    assert scaled["apiVersion"] == "keda.sh/v1alpha1"
+    spec = scaled["spec"]
+    assert spec["scaleTargetRef"]["name"] == one(found, "Deployment")["metadata"]["name"]
+    assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (1, 8)
+    (trigger,) = spec["triggers"]
+    assert trigger["metadata"] == {
+        "serverAddress": "http://prom:9090",
+        "query": 'sum(pyfunc_utilization{model="iris",namespace="a"})',
+        "threshold": "0.65",
+    }
+    assert not [each for each in found if each["kind"] == "HorizontalPodAutoscaler"]
+    assert "replicas" not in one(found, "Deployment")["spec"]
+
+
+def test_an_autoscaler_reads_the_utilization_by_the_custom_metrics_api() -> None:
+    found = objects("kubernetes", "image", **SCALED)
+    autoscaler = one(found, "HorizontalPodAutoscaler")
+    kubernetes_validate.validate(autoscaler, "1.31", strict=True)
+    (metric,) = autoscaler["spec"]["metrics"]
+    assert metric["pods"]["metric"] == {"name": "pyfunc_utilization"}
+    assert metric["pods"]["target"] == {"type": "AverageValue", "averageValue": "650m"}
+
+
+@pytest.mark.parametrize(
+    ("cpu", "workers", "scale_on", "warns"),
+    [("1", 1, "cpu", False), ("2", 1, "cpu", True), ("2", 2, "cpu", False),
+     ("2", 1, "utilization", False)],
+)  # fmt: skip
+def test_warns_of_a_cpu_target_that_one_process_cannot_reach(
+    cpu: str, workers: int, scale_on: str, warns: bool
+) -> None:
+    source = {"code": CODE, "handler": "f"}
+    definition = parse({"source": source, "serving": {"workers": workers}})
+    given = {"image": "a:1", "cpu": cpu, "max_replicas": 3, "scale_on": scale_on}
+    found = manifests.derive("kubernetes", definition, IRIS, manifests.parse(given)).warnings
+    assert any("because of the GIL" in each for each in found) is warns

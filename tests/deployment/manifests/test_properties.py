@@ -23,7 +23,9 @@ FOLDER = Path(__file__).parent
 
 LABELS = st.from_regex(r"[a-z]([-a-z0-9]{0,45}[a-z0-9])?", fullmatch=True)
 VALUES = st.text(max_size=40).filter(lambda text: "{{" not in text and "://" not in text)
-QUANTITIES = st.from_regex(r"[1-9][0-9]{0,3}(m|Mi|Gi|)", fullmatch=True)
+SIZES = st.from_regex(r"[1-9][0-9]{0,3}(M|Mi|Gi)", fullmatch=True)
+CPUS = st.from_regex(r"[1-9][0-9]{0,2}m", fullmatch=True)
+LIMITS = st.from_regex(r"[1-9][0-9]{0,3}k?", fullmatch=True)
 # No name that sounds secret: those are refused.
 ENV_NAMES = st.from_regex(r"[A-DF-HJ-NPQU-Z_][A-DF-HJ-NPQU-Z0-9_]{0,20}", fullmatch=True)
 KEYS = st.from_regex(r"[a-z]{1,10}(/[a-z]{1,10})?", fullmatch=True)
@@ -46,12 +48,12 @@ OPTIONS = st.fixed_dictionaries(
         "namespace": LABELS,
         "replicas": st.integers(1, 9),
         "max_replicas": st.integers(1, 9),
-        "cpu": QUANTITIES,
-        "memory": QUANTITIES,
-        "cpu_limit": QUANTITIES,
+        "cpu": CPUS,
+        "memory": SIZES,
+        "cpu_limit": LIMITS,
         "gpus": st.integers(0, 8),
         "gpu_resource": KEYS,
-        "tmp_size": QUANTITIES,
+        "tmp_size": SIZES,
         "env": st.dictionaries(ENV_NAMES, VALUES, max_size=4),
         "secrets": st.dictionaries(ENV_NAMES.map("S_{}".format), SECRETS, max_size=3),
         "env_from": st.lists(SOURCES, max_size=3),

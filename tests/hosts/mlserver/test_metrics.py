@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -64,9 +65,62 @@ def test_metrics_of_a_function_survive_its_reload(parallel_workers: str, tmp_pat
             found = {key: seen[key] for key in seen if labels in key}
             of_model = f'{{model="{model}",version="3"}}'
             assert found[f"pyfunc_queue_depth{of_model}"] == 0
+            assert (f"pyfunc_utilization{of_model}" in found) is (parallel_workers == "0")
             assert found[f"pyfunc_batch_rows_sum{of_model}"] == answered + (model == "apart")
             assert found[f"pyfunc_batch_requests_count{of_model}"] >= answered
         assert seen['pyfunc_workers_up{model="apart",version="3"}'] == 1
         assert seen['pyfunc_environment_build_seconds{model="apart",version="3"}'] == 0
         restarts = 'pyfunc_worker_restarts_total{model="apart",reason="exit",version="3"}'
         assert seen[restarts] == 1
+
+
+WAITING = """
+import os, time
+
+def handler(x):
+    while not os.path.exists(PATH):
+        time.sleep(0.01)
+    return x
+"""
+
+
+@pytest.mark.parametrize(
+    ("serving_keys", "slots"),
+    [
+        ({"isolation": "none", "concurrency": 2}, 2),
+        ({"isolation": "process", "workers": 2, "concurrency": 1}, 2),
+    ],
+)
+def test_the_utilization_is_of_requests_in_flight_over_slots(
+    serving_keys: dict[str, object], slots: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "go"
+    code = WAITING.replace("PATH", repr(str(path)))
+    definition = inline(code, "handler", TENSORS, **serving_keys)
+    write_model(tmp_path / "models" / "waits", {**definition, "model_version": "1"})
+    env = {"MLSERVER_PARALLEL_WORKERS": "0"}
+    with serving(tmp_path / "models", tmp_path, "waits", env=env) as server:
+
+        def gauges() -> list[float]:
+            seen = _metrics(server)
+            names = ("requests_in_flight", "slots", "utilization")
+            return [seen[f'pyfunc_{name}{{model="waits",version="1"}}'] for name in names]
+
+        def expect(in_flight: float) -> None:
+            deadline = time.monotonic() + 60
+            while gauges()[0] != in_flight and time.monotonic() < deadline:
+                time.sleep(0.02)
+            assert gauges() == [in_flight, slots, in_flight / slots]
+
+        expect(0)
+        with ThreadPoolExecutor() as threads:
+            calls = [
+                threads.submit(rest_infer, server.client, _request("waits", 1)) for _ in range(3)
+            ]
+            try:
+                expect(3)
+            finally:
+                path.touch()
+            for call in calls:
+                call.result().expect_ok()
+        expect(0)
