@@ -333,10 +333,11 @@ class Function:
     def _objects(self, platform: str, options: Mapping[str, Any]) -> list[dict[str, Any]]:
         from mlserver_pyfunc.deployment import manifests
 
-        opened, parsed = self.opened, manifests.parse(dict(options))
-        return manifests.objects(
+        opened = self.opened
+        parsed = manifests.options_of(platform, opened.definition.deployment, options)
+        return manifests.derive(
             platform, opened.definition, self.folder, parsed, opened.settings_file
-        )
+        ).objects
 
     def _loaded(self) -> LocalFunction:
         with self._lock:
