@@ -93,7 +93,7 @@ def test_a_preset_comes_over_the_other_kept_options(folder: Path) -> None:
 
 
 def test_kept_options_of_another_platform_have_no_effect(folder: Path) -> None:
-    (service,) = [each for each in printed(folder, platform="kserve") if "predictor" in str(each)]
+    service = one(printed(folder, platform="kserve"), "InferenceService")
     assert service["spec"]["predictor"]["minReplicas"] == 2
 
 
