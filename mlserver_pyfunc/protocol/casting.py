@@ -41,9 +41,9 @@ def from_value(datatype: Datatype, value: Any) -> Array:
     if array.dtype == datatype.dtype:
         return array
     if array.dtype.kind in "OUSV":
-        return _from_python(datatype, array, value)
+        return _from_python(datatype, array)
     if not isinstance(value, np.ndarray | np.generic) and not hasattr(value, "__array__"):
-        return _from_python(datatype, array, value)
+        return _from_python(datatype, array)
     return _cast(datatype, array)
 
 
@@ -88,15 +88,13 @@ def _cast(datatype: Datatype, array: Array) -> Array:
     return cast
 
 
-def _from_python(datatype: Datatype, array: Array, value: Any) -> Array:
-    if array.dtype.kind != "O" or array.ndim:
-        value = array.tolist()
+def _from_python(datatype: Datatype, array: Array) -> Array:
     try:
-        return from_list(datatype, value, array.shape)
+        return from_list(datatype, array.tolist(), array.shape)
     except TensorError as error:
         if not error.got.startswith("null"):
             raise
-        got = error.got.replace("null", "None", 1)
+        got = error.got.replace("null", "None")
         note = "return nan for no number" if datatype.dtype.kind == "f" else ""
         raise TensorError(error.expected, got, note) from None
 

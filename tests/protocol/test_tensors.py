@@ -263,6 +263,7 @@ def test_a_true_hidden_among_ones_is_found() -> None:
         ([[1, 2], 3], [2, 2], "expected nested lists of shape [2, 2], got 3 on axis 0"),
         ([[[1]]], [1, 1], "got [1] at index 0"),
         ([[1, 2]], [2], "expected nested lists of shape [2], got 1 on axis 0"),
+        ([[1]], [1], "got [1] at index 0"),
         ([[]], [], "got [] at index 0"),
         ([1, [2]], [2], "got [2] at index 1"),
         ([1, 2, 3], [2], "expected 2 elements for shape [2], got 3"),
@@ -295,6 +296,12 @@ def test_a_raw_tensor_is_a_read_only_view_of_the_request() -> None:
     array = _from_raw(DATATYPES["FP32"], buffer, [2, 2])
     assert not array.flags.writeable
     assert not array.flags.owndata
+
+
+def test_raw_bools_of_0_and_1_are_a_view_too() -> None:
+    buffer = np.array([0, 1], np.uint8)
+    array = _from_raw(DATATYPES["BOOL"], memoryview(buffer).toreadonly(), [2])
+    assert np.shares_memory(array, buffer)
 
 
 def test_raw_bools_other_than_0_and_1_are_true() -> None:
