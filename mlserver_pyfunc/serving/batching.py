@@ -88,7 +88,7 @@ class Batcher:
         wait = self._metrics.enter_queue()
         found_slot = len(self._tasks) < self._slots
         member = _Member(call, rows, self._loop.create_future(), wait, deadline, found_slot)
-        limit = self._loop.call_at(deadline, self._expire, member)
+        limit = self._loop.call_at(deadline, lambda: _fail(member, self._limit.passed()))
         group = self._join(member)
         try:
             return await member.future
@@ -235,9 +235,6 @@ class Batcher:
         if not self._takes_parameters:
             return tensors
         return tensors, repr(sorted(call.parameters.items()))
-
-    def _expire(self, member: _Member) -> None:
-        _fail(member, self._limit.passed())
 
 
 def _fail(member: _Member, error: BaseException) -> None:

@@ -16,12 +16,6 @@ from mlserver_pyfunc.handler.outcome import Outcome
 T = TypeVar("T")
 
 
-def _held_lock() -> threading.Lock:
-    lock = threading.Lock()
-    lock.acquire()
-    return lock
-
-
 @dataclass(slots=True, eq=False)
 class Job:
     """One call that a thread is to run.
@@ -46,7 +40,7 @@ class Job:
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
     outcome: Outcome[Any] = field(default_factory=Outcome)
-    done: threading.Lock = field(default_factory=_held_lock)
+    done: threading.Lock = field(default_factory=threading.Lock)
     wants_wakeup: bool = False
     future: asyncio.Future[None] = field(init=False)
     ended: bool = False
@@ -55,6 +49,9 @@ class Job:
     counts: bool = False
     overdue: bool = False
     _claim: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.done.acquire()
 
     def take_outcome(self) -> Outcome[Any]:
         """Takes the outcome of a call that has ended. For the event loop's thread.

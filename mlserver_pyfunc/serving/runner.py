@@ -95,11 +95,7 @@ class Runner(Protocol):
         """
 
     def items(self, call: InferenceCall) -> AsyncGenerator[Answer, None]:
-        """Calls a handler that streams.
-
-        Raises:
-            RequestError: With the status to answer.
-        """
+        """Calls a handler that streams; otherwise like `answer`."""
 
     async def close(self) -> None:
         """Waits for calls in flight, runs the unload function and leaves nothing loaded."""

@@ -90,7 +90,10 @@ class Dispatcher:
             raise self._refused()
         worker = self._free_worker()
         if self._is_full(worker):
-            raise self._queue_full()
+            calls = self._serving.workers * self._serving.concurrency
+            running = f"{calls} calls at a time (serving.workers times serving.concurrency)"
+            waiting = f"{self._serving.max_queue}"
+            raise limits.queue_full(self._contract.model_name, running, waiting)
         pending = PendingCall(call, next(self._numbers), self._loop.create_future())
         self._deadlines.start(pending)
         self.active.add()
@@ -180,7 +183,8 @@ class Dispatcher:
         for place, pending in reversed(list(enumerate(calls.values()))):
             pending.worker = None
             has_begun = place < self._serving.concurrency
-            if not pending.future.done() and (not has_begun or self._retries(pending)):
+            is_repeated = self._serving.idempotent and not pending.retried and not pending.begun
+            if not pending.future.done() and (not has_begun or is_repeated):
                 pending.retried = pending.retried or has_begun
                 self._queue.appendleft(pending)
                 continue
@@ -258,9 +262,6 @@ class Dispatcher:
             text = f'request to model "{name}" cannot be sent to its worker: {error}'
             self._drop(pending, RequestError(text))
 
-    def _retries(self, pending: PendingCall) -> bool:
-        return self._serving.idempotent and not pending.retried and not pending.begun
-
     def _set_answer(self, pending: PendingCall, message: Message) -> None:
         if pending.future.done():
             return
@@ -305,12 +306,6 @@ class Dispatcher:
         self._deadlines.stop(pending)
         pending.end_wait()
         self.active.remove()
-
-    def _queue_full(self) -> OverloadedError:
-        serving = self._serving
-        calls = serving.workers * serving.concurrency
-        running = f"{calls} calls at a time (serving.workers times serving.concurrency)"
-        return limits.queue_full(self._contract.model_name, running, f"{serving.max_queue}")
 
     def _drop_waiting(self) -> None:
         while self._queue:
