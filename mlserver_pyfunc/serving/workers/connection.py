@@ -72,24 +72,17 @@ class Connection:
         coalesce: bool = False,
         needs_token: bool = False,
     ) -> None:
-        """Sends a message, as `Codec.encode` describes it. A message to a dead worker is lost.
+        """Sends a message as `Codec.encode` describes it. A message to a dead worker is lost.
 
         With `coalesce` it is sent together with those of requests that have already arrived.
         One that `needs_token` is a call that `take_back` may take back.
-
-        Raises:
-            TypeError: The head holds a value that JSON cannot represent.
-            ValueError: A text cannot be encoded, or a tensor has elements of the wrong type.
-            RecursionError: The head is nested too deeply.
-            MemoryError: The tensors do not fit into the shared memory.
         """
         if self._codec is None:
             return
-        self._outbox.append(
-            self._codec.encode(
-                kind, call, head, named, request_id=request_id, needs_token=needs_token
-            )
+        message = self._codec.encode(
+            kind, call, head, named, request_id=request_id, needs_token=needs_token
         )
+        self._outbox.append(message)
         self._tokens_due += needs_token
         if not coalesce:
             self._flush()

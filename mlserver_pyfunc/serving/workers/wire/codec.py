@@ -80,6 +80,8 @@ class Codec:
 
         Raises:
             TypeError: The head holds a value that JSON cannot represent.
+            ValueError: A text cannot be encoded, or a tensor has elements of the wrong type.
+            RecursionError: The head is nested too deeply.
             MemoryError: The tensors do not fit into the shared memory.
         """
         identity = request_id.encode("utf-8", "surrogatepass")
