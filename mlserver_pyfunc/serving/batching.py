@@ -152,10 +152,7 @@ class Batcher:
 
     def _close_group(self, key: Hashable) -> None:
         """Closes a group to more requests. It runs as soon as a slot is free."""
-        group = self._groups.pop(key)
-        if group.timer is not None:
-            group.timer.cancel()
-        self._full.append(group)
+        self._full.append(self._groups.pop(key))
         self._send_waiting()
 
     def _due(self, key: Hashable) -> None:
