@@ -76,8 +76,7 @@ class ActiveCalls:
 
     def add(self) -> None:
         """Counts a call that has come."""
-        if not self.count:
-            self._idle.clear()
+        self._idle.clear()
         self.count += 1
 
     def remove(self) -> None:

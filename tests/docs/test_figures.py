@@ -63,10 +63,3 @@ def test_a_page_has_the_figures_of_the_code(page: str, figure: str) -> None:
 
 def test_workers_cut_their_lines_as_the_server_does() -> None:
     assert program.LOG_CHARS == log_reader.LINE_CHARS
-
-
-def test_a_quarter_more_than_the_average_must_be_left() -> None:
-    limit = limits.TimeLimit("iris", 5)
-    limit.typical.add(2)
-    assert limit.too_late(2.5) is None
-    assert limit.too_late(2.49) is not None

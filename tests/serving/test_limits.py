@@ -24,6 +24,13 @@ def test_a_call_that_comes_too_late_is_told_what_was_left(remaining: float, left
     )
 
 
+def test_a_quarter_more_than_the_average_must_be_left() -> None:
+    limit = limits.TimeLimit("iris", 5)
+    limit.typical.add(2)
+    assert limit.too_late(2.5) is None
+    assert limit.too_late(2.49) is not None
+
+
 def test_the_sentences_of_the_other_limits() -> None:
     assert str(limits.not_loaded("iris")) == 'model "iris" is not loaded'
     assert limits.over_init_limit(2.5) == "passed its limit of 2.5 s (serving.init_timeout)"
