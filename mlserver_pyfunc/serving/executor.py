@@ -31,7 +31,7 @@ _JOIN_SECONDS = 5
 class Executor:
     """Runs calls on threads or on the event loop. All methods are for the event loop's thread.
 
-    The time limit is in seconds. It includes the wait; for a stream it is that of each item.
+    The time limit in seconds includes the wait; for a stream it is that of each item.
     """
 
     def __init__(self, model_name: str, concurrency: int, max_queue: int, timeout: float) -> None:

@@ -100,13 +100,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class Counts:
-    """What the metrics of one version of a model have counted until now.
+    """What the metrics of a model's version have counted until now: how often, and how much in all.
 
-    Attributes:
-        succeeded: Requests with a status below 400, and their seconds.
-        failed: All other requests, and their seconds.
-        queued: Requests that waited in the queue, and the seconds that they waited.
-        batches: Joined calls, and their rows.
+    Requests with a status below 400 have succeeded. Requests and waits add up in seconds, batches
+    in rows.
     """
 
     succeeded: Measured

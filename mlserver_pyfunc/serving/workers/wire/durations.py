@@ -11,11 +11,9 @@ _WEIGHT = 1 / 8
 
 
 class TypicalDuration:
-    """Moving average of the durations of a handler's calls.
+    """Moving average of the durations of a handler's calls, in seconds, exponentially weighted.
 
-    Attributes:
-        seconds: The average, exponentially weighted: the last eight calls count most. The first
-            eight calls count alike.
+    The last eight calls count most. The first eight count alike.
     """
 
     __slots__ = ("_weight", "seconds")

@@ -53,14 +53,9 @@ class WireError(Exception):
 
 @dataclass(slots=True)
 class Head:
-    """The JSON part of a message. Messages with the same JSON text share one.
+    """The JSON part of a message, whose values must not be changed: equal texts share one.
 
-    Attributes:
-        values: Values of the message. They must not be changed.
-        views: Tensors of the message, once they are checked; None before.
-
-    Args:
-        values: Values of the message.
+    `views` are the tensors of the message, once they are checked.
     """
 
     values: Mapping[str, Any]
@@ -74,12 +69,10 @@ the body has the array's own bytes."""
 
 @dataclass(slots=True)
 class Message:
-    """A message that has arrived.
+    """A message that has arrived. The body has the bytes of all tensors.
 
-    Attributes:
-        body: Bytes of all tensors.
-        seconds: Duration of the handler in seconds; 0 if the message is not a result.
-        needs_token: Whether a worker must take a token before it begins the call.
+    In a result, `seconds` is the handler's duration. A worker must take a token before it begins a
+    call that `needs_token`.
     """
 
     kind: Kind
