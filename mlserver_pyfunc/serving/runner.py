@@ -81,11 +81,7 @@ class Runner(Protocol):
         """How the function runs, for the model's metadata."""
 
     async def load(self) -> None:
-        """Imports the source, runs the init function and binds the handler.
-
-        Raises:
-            LoadError: Names the function, the phase and the cause.
-        """
+        """Imports the source, runs the init function, binds the handler; or raises a LoadError."""
 
     async def answer(self, call: InferenceCall) -> Answer:
         """Calls a handler that does not stream.

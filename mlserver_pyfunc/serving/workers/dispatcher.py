@@ -83,8 +83,7 @@ class Dispatcher:
     def submit(self, call: InferenceCall) -> PendingCall:
         """Sends a call to the least busy worker, or queues it until a worker has room.
 
-        Raises:
-            OverloadedError: The queue is full, or no worker can be started.
+        Raises an OverloadedError if the queue is full or no worker can be started.
         """
         if self._closed or self.refusal:
             raise self._refused()
