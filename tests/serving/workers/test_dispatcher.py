@@ -436,7 +436,7 @@ async def test_a_call_that_waits_for_its_limit_leaves_the_queue() -> None:
     assert (it.waiting, it.dispatcher.active.count) == (0, 0)
     worker: Any = Worker(it, 0)
     it.dispatcher.add(worker)
-    assert worker.sent == []
+    assert (worker.sent, it.dispatcher.active.count) == ([], 0)
 
 
 @in_virtual_time
