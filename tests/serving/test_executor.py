@@ -7,6 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -616,3 +617,35 @@ async def test_to_close_does_not_wait_for_a_call_that_runs(make: Any) -> None:
     executor.close()
     assert _threads()
     go.set()
+
+
+def _fix_average(executor: Executor, seconds: float) -> None:
+    executor._limit.typical = SimpleNamespace(seconds=seconds, add=lambda _: None)  # type: ignore[assignment]
+
+
+async def test_only_a_call_that_has_waited_may_be_too_late_to_begin(make: Any) -> None:
+    executor, go = make(concurrency=2, timeout=60), threading.Event()
+    _fix_average(executor, 1000)
+    first = [asyncio.ensure_future(executor.run(lambda: go.wait(60))) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert executor.is_full
+    waited = asyncio.ensure_future(executor.run(lambda: 1))
+    await asyncio.sleep(0)
+    go.set()
+    assert [outcome.get() for outcome in await asyncio.gather(*first)] == [True, True]
+    assert isinstance((await waited).error, TimeLimitError)
+    assert not executor.is_full
+    assert (await executor.run(lambda: 2)).get() == 2
+
+
+async def test_only_a_coroutine_that_has_waited_may_be_too_late_to_begin(make: Any) -> None:
+    executor, go = make(concurrency=2, timeout=60), asyncio.Event()
+    _fix_average(executor, 1000)
+    first = [asyncio.ensure_future(executor.run_async(go.wait)) for _ in range(2)]
+    await asyncio.sleep(0)
+    waited = asyncio.ensure_future(executor.run_async(lambda: asyncio.sleep(0, 1)))
+    await asyncio.sleep(0)
+    go.set()
+    await asyncio.gather(*first)
+    assert isinstance((await waited).error, TimeLimitError)
+    assert (await executor.run_async(lambda: asyncio.sleep(0, 2))).get() == 2
