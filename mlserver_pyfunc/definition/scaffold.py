@@ -137,10 +137,12 @@ def _guessed(signature: Signature) -> tuple[Signature, dict[str, str]]:
     if isinstance(result, Record):
         fields = dict(result.fields)
         for name, value in fields.items():
-            if value.tensor and value.problem:
+            if value.problem and not value.tensor.keys().isdisjoint(_GUESS):
                 fields[name], guesses[name] = _guess(value)
         result = replace(result, fields=fields)
-    elif result is None or (result.problem and (result.tensor or result.is_unknown)):
+    elif result is None or (
+        result.problem and (result.is_unknown or not result.tensor.keys().isdisjoint(_GUESS))
+    ):
         result, guesses[OUTPUT] = _guess(result)
     return replace(signature, forms=forms, result=result), guesses
 

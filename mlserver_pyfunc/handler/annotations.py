@@ -12,6 +12,7 @@ import dataclasses
 import datetime
 import enum
 import io
+import math
 import sys
 import types
 import typing
@@ -51,7 +52,6 @@ class Value:
     kinds: str = ""
     rank: int | None = None
     from_array: FromArray | None = None
-    is_optional: bool = False
     problem: str = ""
     is_unknown: bool = False
 
@@ -138,9 +138,7 @@ def read(annotation: Any) -> Value | Record:
     if get_origin(base) in _LISTS and (record := _record(get_args(base)[0])) is not None:
         return _many(record)
     value = _value(base, notes)
-    if is_optional:
-        value = dataclasses.replace(value, is_optional=True)
-    return value
+    return with_default(value, None) if is_optional else value
 
 
 def read_result(annotation: Any) -> Value | Record:
@@ -422,8 +420,6 @@ def _field(annotation: Any) -> Value:
     found = read(annotation)
     if isinstance(found, Record):
         return Value({}, problem="a class within a class is no tensor")
-    if found.is_optional:
-        found = dataclasses.replace(found, tensor={**found.tensor, "optional": True})
     return found
 
 
@@ -436,14 +432,12 @@ def _not_required(base: Any) -> Iterator[str]:
 
 def with_default(value: Value, default: Any) -> Value:
     """Returns the value of a parameter or field that has a default."""
-    tensor = {**value.tensor, "optional": True}
-    plain = json_form(default)
-    if plain is not None:
-        tensor["default"] = plain
-    return dataclasses.replace(value, tensor=tensor)
+    plain = _json_form(default)
+    keys = {"optional": True} if plain is None else {"optional": True, "default": plain}
+    return dataclasses.replace(value, tensor={**value.tensor, **keys})
 
 
-def json_form(value: Any) -> Any:
+def _json_form(value: Any) -> Any:
     """Returns a default as JSON has it; None if it has none."""
     if isinstance(value, enum.Enum):
         value = value.value
@@ -452,8 +446,10 @@ def json_form(value: Any) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, list | tuple):
-        listed = [json_form(each) for each in value]
+        listed = [_json_form(each) for each in value]
         return None if None in listed or not listed else listed
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return value if isinstance(value, str | int | float) else None
 
 

@@ -107,7 +107,9 @@ def derive(
         derived.outputs = _outputs(signature, derived.docs)
     elif isinstance(record := signature.result, Record) and names < set(record.fields):
         fields = {name: value for name, value in record.fields.items() if name not in names}
-        derived.outputs = [_named(n, value) for n, value in fields.items() if not value.problem]
+        derived.outputs = [
+            {"name": n, **value.tensor} for n, value in fields.items() if not value.problem
+        ]
     for kind, tensors in (("input", derived.inputs), ("output", derived.outputs)):
         listed = [tensor["name"] for tensor in tensors]
         if twice := {name for name in listed if listed.count(name) > 1}:
@@ -150,7 +152,7 @@ def _inputs(
                 if value.problem:
                     raise BindError(_cannot(f'field "{key}" of "{name}"', value.problem, name))
                 if key not in taken:
-                    found.append(_named(key, value))
+                    found.append({"name": key, **value.tensor})
             docs.append(form.doc)
         elif form is None or form.problem:
             if has_default or name in reserved:
@@ -159,7 +161,7 @@ def _inputs(
             raise BindError(_cannot(f'handler parameter "{name}"', problem, name))
         else:
             form = with_default(form, parameter.default) if has_default else form
-            found.append(_named(name, form))
+            found.append({"name": name, **form.tensor})
     return found
 
 
@@ -170,19 +172,12 @@ def _outputs(signature: Signature, docs: list[str]) -> Tensors:
     if isinstance(result, Value):
         if result.problem:
             raise BindError(_cannot_answer(result.problem))
-        return [_named(OUTPUT, result)]
+        return [{"name": OUTPUT, **result.tensor}]
     for name, value in result.fields.items():
         if value.problem:
             raise BindError(_cannot_answer(f'of "{name}", {value.problem}'))
     docs.append(result.doc)
-    return [_named(name, value) for name, value in result.fields.items()]
-
-
-def _named(name: str, value: Value) -> dict[str, Any]:
-    keys = dict(value.tensor)
-    if value.is_optional:
-        keys["optional"] = True
-    return {"name": name, **keys}
+    return [{"name": name, **value.tensor} for name, value in result.fields.items()]
 
 
 def _named_parameters(signature: Signature) -> Iterator[tuple[str, inspect.Parameter]]:

@@ -108,10 +108,7 @@ NO_SIZES: AxisSizes = {}
 class Contract:
     """The declared tensors of a function, and the checks against them.
 
-    Args:
-        model_name: Name of the model, for error messages.
-        inputs: Declared input tensors.
-        outputs: Declared output tensors, in the order of responses.
+    Responses list the outputs in their order here.
 
     Examples:
         >>> from mlserver_pyfunc.protocol.request import RequestInput

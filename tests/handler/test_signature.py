@@ -381,3 +381,26 @@ def test_an_optional_result_may_be_none() -> None:
     with loaded("def handler(x: int) -> int | None: return x or None") as function:
         assert function(x=2)["output"].tolist() == [2]
         assert function(x=0) == {}
+
+
+def test_a_default_that_json_has_not_is_not_shown() -> None:
+    parameters = "x: float = float('inf'), y: bytes = b'z', z: list[int] = []"
+    code = f"def handler({parameters}) -> float: return x"
+    with loaded(code) as function:
+        assert [(t.optional, t.default) for t in function.definition.inputs] == [(True, None)] * 3
+        assert function()["output"].tolist() == [float("inf")]
+
+
+def test_nested_lists_of_dates_and_tuples_of_members() -> None:
+    code = (
+        "import datetime\nfrom enum import IntEnum\n"
+        "class N(IntEnum):\n    ONE = 1\n    TWO = 2\n"
+        "def handler(days: list[list[datetime.date]], n: tuple[N, ...]) -> list[list[int]]:\n"
+        "    assert n == (N.ONE, N.TWO) and type(n) is tuple and type(n[0]) is N\n"
+        "    return [[day.year for day in row] for row in days]"
+    )
+    with loaded(code) as function:
+        answer = function(days=[["2024-01-01", "2025-01-01"]], n=[1, 2])
+        assert answer["output"].tolist() == [[2024, 2025]]
+        with pytest.raises(ContractError, match=r"expected a date in ISO 8601, got 'x'"):
+            function(days=[["x"]], n=[1, 2])
