@@ -12,28 +12,31 @@ import click
 
 @click.command("validate")
 @click.argument("folder", type=click.Path(path_type=Path), default=".")
-@click.option("--deep", is_flag=True, help="Also load and call the function, which runs its code.")
 @click.option("--fetch", is_flag=True, help="Also fetch a remote source and check the code in it.")
 @click.option("--strict", is_flag=True, help="Exit with 1 on warnings, too.")
 @click.option("--rules", is_flag=True, help="Only list the rules.")
+@click.option("--explain", metavar="RULE", help="Only explain a rule, with examples.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def command(
-    folder: Path, deep: bool, fetch: bool, strict: bool, rules: bool, as_json: bool
+    folder: Path, fetch: bool, strict: bool, rules: bool, explain: str | None, as_json: bool
 ) -> None:
     """Check the function in FOLDER without running its code.
 
     Prints what is wrong by file and line. Exits with 1 if there is an error.
     """
     from mlserver_pyfunc.validation import RULES, validate
-    from mlserver_pyfunc.validation.deep import check_deeply
+    from mlserver_pyfunc.validation.findings import EXPLANATIONS
 
     if rules:
         for rule, (severity, holds) in RULES.items():
             click.echo(f"{rule}  {severity:8} {holds}")
         return
+    if explain is not None:
+        if explain.upper() not in EXPLANATIONS:
+            raise click.BadParameter(f'no rule "{explain}", --rules lists them')
+        click.echo(EXPLANATIONS[explain.upper()])
+        return
     findings = validate(folder, fetch=fetch)
-    if deep and not any(finding.severity == "error" for finding in findings):
-        findings += check_deeply(folder)
     if as_json:
         click.echo(json.dumps([_plain(finding) for finding in findings], indent=2))
     else:

@@ -29,14 +29,9 @@ from .findings import Finding
 
 
 def validate(path: Path, *, fetch: bool = False) -> list[Finding]:
-    """Checks a function's folder, or its definition file, without running the function's code.
+    """Checks a function's folder or definition file without running the function's code.
 
-    Args:
-        path: The folder or file.
-        fetch: Fetch a remote source too, and check its code.
-
-    Returns:
-        Findings sorted by file and line; empty if nothing is wrong.
+    With `fetch`, a remote source is fetched and checked too. Findings are sorted by file and line.
     """
     findings = list(_all(path, fetch=fetch))
     return sorted(set(findings), key=lambda f: (str(f.file), f.line, f.rule, f.message))
@@ -83,11 +78,7 @@ def _all(path: Path, *, fetch: bool) -> Iterator[Finding]:
 
 
 def _document(place: Place, file: Path) -> Document:
-    """Reads the text of a definition, from its own file or from model-settings.json.
-
-    Raises:
-        DefinitionError: The text is not YAML, or an inline definition is not JSON.
-    """
+    """Reads the text of a definition, from its own file or from model-settings.json."""
     if isinstance(place.inline, str):
         place.inline_value()
         return Document(file, place.inline)

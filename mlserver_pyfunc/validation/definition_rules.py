@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
-
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import SpecifierSet
-from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
 
 from mlserver_pyfunc.definition import FunctionDefinition, Problem, parse, problems
 from mlserver_pyfunc.definition.fields import parsed
@@ -46,8 +40,6 @@ def check(document: Document) -> Iterator[Finding]:
     if not listed and is_empty and parse(value).contract.responses == "enforce":
         message = "outputs: expected at least one tensor, got none"
         yield Finding("D106", message, path, document.line([*keys, "outputs"]))
-    if not any(problem.location[:1] == ("requirements",) for problem in listed):
-        yield from _contradictions(document, keys, spec.get("requirements"))
     if not listed:
         yield from _inline_code(document, keys, spec)
         yield from _serving(document, keys, parse(value))
@@ -86,56 +78,6 @@ def _line(document: Document, keys: list[str], problem: Problem, value: Mapping[
             return document.line([*keys, kind, index])
         seen.add(name)
     return document.line([*keys, kind])
-
-
-def _contradictions(document: Document, keys: list[str], lines: Any) -> Iterator[Finding]:
-    if not isinstance(lines, list):
-        return
-    by_name: defaultdict[str, list[tuple[int, Requirement]]] = defaultdict(list)
-    for index, line in enumerate(lines):
-        try:
-            requirement = Requirement(line)
-        except (InvalidRequirement, TypeError):
-            continue
-        if requirement.marker is None:
-            by_name[canonicalize_name(requirement.name)].append((index, requirement))
-    for name, group in by_name.items():
-        together = SpecifierSet()
-        for _, requirement in group:
-            together &= requirement.specifier
-        if together and not _satisfiable(together):
-            index = group[-1][0]
-            listed = ", ".join(f'"{requirement}"' for _, requirement in group)
-            message = f"no version of {name} satisfies {listed}"
-            yield Finding(
-                "R502", message, document.path, document.line([*keys, "requirements", index])
-            )
-
-
-def _satisfiable(specifiers: SpecifierSet) -> bool:
-    """Whether any version satisfies the specifiers.
-
-    packaging cannot tell whether specifiers exclude each other, and an index would have to be
-    asked for the versions that exist. So we try the versions that decide it: each bound, one
-    just above and one just below it, the lowest and a very high one.
-    """
-    candidates = {"0", "999999"}
-    for specifier in specifiers:
-        bound = specifier.version.removesuffix(".*")
-        try:
-            release = Version(bound).release
-        except InvalidVersion:
-            return True
-        above = ".".join(map(str, (*release[:-1], release[-1] + 1)))
-        below = ".".join(map(str, (*release[:-1], max(release[-1] - 1, 0))))
-        candidates |= {bound, f"{bound}.0.1", above, f"{below}.999999"}
-    for candidate in candidates:
-        try:
-            if specifiers.contains(candidate, prereleases=True):
-                return True
-        except InvalidVersion:
-            continue
-    return False
 
 
 def _serving(

@@ -16,18 +16,10 @@ Location = Sequence[int | str]
 
 
 class Document:
-    """A YAML or JSON file, or a part of one.
+    """A YAML or JSON file, or the part of one that the keys of `prefix` lead to.
 
-    Args:
-        path: The file.
-        text: Content of the file.
-        prefix: Keys that lead to the part.
-
-    Raises:
-        YamlError: The text is neither YAML nor JSON, or larger than the bounds.
-
-    Attributes:
-        repeated_keys: Line and name of each key that its mapping has already.
+    `repeated_keys` has the line and name of each key that its mapping has already. Raises YamlError
+    if the text is neither YAML nor JSON, or larger than the bounds.
     """
 
     def __init__(self, path: Path, text: str, prefix: Location = ()) -> None:

@@ -32,7 +32,7 @@ def handler_mismatches(
         signature = signature_of(module, function, is_bound=is_bound)
     except UnknownError as error:
         if not is_written:
-            yield "C409", f"only a run can tell the tensors of the handler: {error} (--deep)"
+            yield "C409", f"only a run can tell the tensors of the handler: {error}"
             return
         try:
             signature = signature_of(module, function, is_bound=is_bound, strict=False)

@@ -89,7 +89,6 @@ def test_the_shell_completes_commands():
 
 
 def test_init_writes_a_function_that_validates_and_runs(hello):
-    assert "nothing wrong" in run("validate", hello, "--deep")[0]
     out, err = run("run", hello, "--input", "numbers=1,2,3,4")
     assert "2  4  6  8" in out.replace("\t", "  ")
     assert re.search(r"decode [\d.]+, queue [\d.]+, handler [\d.]+, check [\d.]+, encode", err)
@@ -199,18 +198,6 @@ def test_validate_shows_rule_file_and_line_and_fails(hello, tmp_path):
     assert "function.yaml:2: error D101: ouputs: unknown key, did you mean" in out
     (finding,) = json.loads(call("validate", tmp_path, "--json", code=1)[0])
     assert (finding["rule"], finding["line"], finding["severity"]) == ("D101", 2, "error")
-
-
-def test_validate_deep_calls_the_function(tmp_path):
-    text = (FUNCTIONS / "flaky" / "function.yaml").read_text()
-    (tmp_path / "function.yaml").write_text(text)
-    (tmp_path / "model.py").write_text("def fail_on_seven(x):\n    return x * 1.5\n")
-    call("validate", tmp_path)
-    out, _ = call("validate", tmp_path, "--deep", code=1)
-    assert "X702" in out
-    assert 'output "y"' in out
-    (tmp_path / "model.py").write_text("import absent_module\ndef fail_on_seven(x): pass\n")
-    assert "X701" in call("validate", tmp_path, "--deep", code=1)[0]
 
 
 @pytest.mark.parametrize("isolation", ["none", "process"])

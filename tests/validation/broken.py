@@ -283,11 +283,6 @@ CASES = [
     ),
     yaml_case("not a requirement", FILE + "requirements:\n  - numpy>=\n", ("R501", 5)),
     yaml_case(
-        "requirements contradict",
-        FILE + "requirements:\n  - numpy>=2\n  - scipy\n  - NumPy<1.26\n",
-        ("R502", 7),
-    ),
-    yaml_case(
         "template braces", INLINE + "        # {{ x }}\n" + TAIL, ("K601", 6)
     ),
     yaml_case(

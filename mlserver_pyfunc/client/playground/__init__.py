@@ -8,10 +8,9 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlserver_pyfunc.client.templates import render
 from mlserver_pyfunc.definition import FunctionDefinition, TensorDefinition
@@ -20,29 +19,11 @@ from mlserver_pyfunc.protocol.samples import examples
 _SCRIPTS = ("dom.js", "inputs.js", "answer.js", "snippets.js", "page.js")
 
 
-@dataclass(frozen=True)
-class Page:
+class Page(NamedTuple):
     """A page and the headers to send it with."""
 
     body: str
     headers: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A model of the list.
-
-    Attributes:
-        name: Name of the model, as served.
-        version: Version of the model, as served; None if it has none.
-        is_ready: Whether the model accepts calls now.
-        has_page: Whether the model has a playground. Models of other runtimes have none.
-    """
-
-    name: str
-    version: str | None
-    is_ready: bool
-    has_page: bool
 
 
 def model_page(
@@ -54,23 +35,14 @@ def model_page(
     streams: bool,
     is_versioned_address: bool = False,
 ) -> Page:
-    """Makes the page of one model.
-
-    Args:
-        definition: The function's definition, which declares the tensors and the limits.
-        name: Name of the model, as served.
-        version: Version of the model, as served; None if it has none.
-        provenance: Where the code came from: source, commit and digest by their names.
-        streams: Whether the handler is a generator.
-        is_versioned_address: Whether the address of the page names the version. Such an
-            address is two folders deeper.
-    """
+    """Makes the page of one model. An address that names the version is two folders deeper."""
     model = {
         "name": name,
         "version": version,
         "streams": streams,
         "inputs": [_shown(tensor) for tensor in definition.inputs],
         "outputs": [_shown(tensor) for tensor in definition.outputs],
+        "description": definition.description or "",
         "details": _details(definition, provenance),
     }
     return _page(
@@ -82,7 +54,7 @@ def model_page(
     )
 
 
-def list_page(entries: Sequence[Entry]) -> Page:
+def list_page(entries: Sequence[Mapping[str, Any]]) -> Page:
     """Makes the list of the server's models."""
     return _page("list.html.jinja", models=entries)
 
@@ -90,21 +62,18 @@ def list_page(entries: Sequence[Entry]) -> Page:
 def _page(template: str, **values: Any) -> Page:
     nonce = secrets.token_urlsafe(16)
     body = render(f"playground/{template}", nonce=nonce, style=_asset("page.css"), **values)
-    return Page(body, _headers(nonce))
-
-
-def _headers(nonce: str) -> dict[str, str]:
     policy = (
         f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; "
-        "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'"
+        "img-src 'self' data: blob:; media-src data: blob:; connect-src 'self'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
     )
-    return {
+    headers = {
         "Content-Security-Policy": policy,
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-store",
     }
+    return Page(body, headers)
 
 
 def _shown(tensor: TensorDefinition) -> dict[str, Any]:

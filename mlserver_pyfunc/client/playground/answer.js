@@ -32,6 +32,10 @@ function outputBox(output) {
   const views = [];
   const picture = pictureOf(output);
   if (picture) views.push(["Picture", () => picture]);
+  const sound = soundOf(output);
+  if (sound) views.push(["Sound", () => sound]);
+  const isText = output.datatype === "BYTES" && output.parameters?.content_type !== "base64" && output.data.length === 1;
+  if (isText && /^#{1,4} |\*\*|```|^\s*[-*] |`[^`]+`/m.test(output.data[0])) views.push(["Text", () => markdown(output.data[0])]);
   views.push(["Table", () => tableOf(output)]);
   const plot = plotOf(output);
   if (plot) views.push(plot);
@@ -85,6 +89,17 @@ function plotOf(output) {
   return [kind === "bar" ? "Bars" : "Line", () => make("div", {}, chart(label, series, kind), ...legend, ...note)];
 }
 
+const SOUNDS = { UklGR: "audio/wav", SUQz: "audio/mpeg", T2dnUw: "audio/ogg", ZkxhQw: "audio/flac" };
+
+function soundOf(output) {
+  if (output.datatype !== "BYTES" || output.parameters?.content_type !== "base64" || output.data.length !== 1) return null;
+  const [text] = output.data;
+  const start = Object.keys(SOUNDS).find((magic) => text.startsWith(magic));
+  // WAV and WebP begin alike: the bytes from 8 on tell them apart.
+  if (!start || atob(text.slice(0, 16)).slice(8, 12) === "WEBP") return null;
+  return make("audio", { controls: true, src: `data:${SOUNDS[start]};base64,${text}`, "aria-label": `${output.name} as sound` });
+}
+
 const MAGIC = { iVBORw0KGgo: "image/png", "/9j/": "image/jpeg", R0lGOD: "image/gif", UklGR: "image/webp" };
 
 function pictureOf(output) {
@@ -116,11 +131,12 @@ function pictureOf(output) {
   return canvas;
 }
 
-// Shows the items of a stream as they arrive: text in one line, anything else one below the other.
+// Shows the items of a stream as they arrive: text as it flows, anything else one below the other.
 function streamView(answerBox) {
   const text = make("div", { class: "stream" });
   const items = make("div");
   const count = make("p", { class: "note", role: "status" }, "waiting for the first item");
+  const pieces = [];
   let number = 0;
   answerBox.replaceChildren(count, items);
   return (answer) => {
@@ -130,7 +146,40 @@ function streamView(answerBox) {
     const isText = answer.outputs.length === 1 && first.datatype === "BYTES" && first.parameters?.content_type !== "base64";
     if (isText) {
       if (!text.isConnected) items.append(text);
-      text.append(make("span", {}, `${text.childElementCount ? " " : ""}${first.data.join(" ")}`));
+      pieces.push(first.data.join(""));
+      // Tokens of a language model bring their own spaces, plain words do not.
+      text.textContent = pieces.join(pieces.some((piece) => /^\s|\s$/.test(piece)) ? "" : " ");
     } else if (number <= 50) items.append(...answer.outputs.map(outputBox));
   };
+}
+
+// Draws the Markdown that models write: headings, lists, code, bold, italics and links, by elements alone.
+function markdown(text) {
+  const inline = (line) => line.split(/(`[^`]+`|\*\*[^*]+\*\*|\*[^*\s][^*]*\*|\[[^\]]+\]\(https?:[^)\s]+\))/).filter(Boolean).map((part) => {
+    const link = part.match(/^\[([^\]]+)\]\((https?:[^)\s]+)\)$/);
+    if (link) return make("a", { href: link[2], rel: "noreferrer noopener", target: "_blank" }, link[1]);
+    if (/^`.+`$/.test(part)) return make("code", {}, part.slice(1, -1));
+    if (/^\*\*.+\*\*$/.test(part)) return make("strong", {}, part.slice(2, -2));
+    if (/^\*.+\*$/.test(part)) return make("em", {}, part.slice(1, -1));
+    return part;
+  });
+  const box = make("div", { class: "markdown" });
+  const parts = text.split(/^```[^\n]*\n([\s\S]*?)^```[ \t]*$/m);
+  parts.forEach((part, index) => {
+    if (index % 2) { box.append(make("pre", { tabindex: "0" }, part)); return; }
+    let list = null;
+    for (const line of part.split("\n")) {
+      const heading = line.match(/^(#{1,4}) (.*)/);
+      const item = line.match(/^\s*(?:[-*]|(\d+)\.) (.*)/);
+      if (item) {
+        list ??= box.appendChild(make(item[1] ? "ol" : "ul"));
+        list.append(make("li", {}, ...inline(item[2])));
+        continue;
+      }
+      list = null;
+      if (heading) box.append(make("p", { class: "heading" }, ...inline(heading[2])));
+      else if (line.trim()) box.append(make("p", {}, ...inline(line)));
+    }
+  });
+  return box;
 }

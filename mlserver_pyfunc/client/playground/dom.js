@@ -114,7 +114,7 @@ function thin(values) {
   return values.map((value, index) => [index, value]).filter(([index]) => index % step === 0);
 }
 
-async function copyText(text, button) {
+async function copyText(text, button, label = "Copy") {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
@@ -126,5 +126,5 @@ async function copyText(text, button) {
     area.remove();
   }
   button.textContent = "Copied";
-  setTimeout(() => { button.textContent = "Copy"; }, 1500);
+  setTimeout(() => { button.textContent = label; }, 1500);
 }

@@ -4,8 +4,8 @@ const model = JSON.parse($("model").textContent);
 // All addresses are relative to the page's own, so the page works behind any path prefix.
 const here = new URL(".", location.href);
 const origin = here.href.replace(/\/v2\/models\/.*$/, "");
-const editors = model.inputs.map(editor);
-$("inputs").append(...editors.map(({ box }) => box));
+const editors = makeEditors(model.inputs);
+$("inputs").append(...new Set(editors.map(({ box }) => box)));
 if (!editors.length) $("inputs").append(make("p", { class: "note" }, "The function takes no inputs."));
 if (model.version) { $("version").textContent = `version ${model.version}`; $("version").hidden = false; }
 
@@ -39,7 +39,8 @@ async function failure(response) {
   }
 }
 
-const post = (path, body) => fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body });
+let stopped = null; // Aborts the call that runs.
+const post = (path, body) => fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body, signal: stopped?.signal });
 
 async function call(body) {
   const started = performance.now();
@@ -80,29 +81,96 @@ const milliseconds = (value) => `${value.toFixed(value < 10 ? 2 : 1)} ms`;
 function currentBody() {
   const body = requestBody(editors);
   showSnippets($("snippets"), model, body, origin);
+  try { sessionStorage.setItem(location.pathname, body); } catch { /* Too long to be kept. */ }
   return body;
 }
 
 async function callOnce() {
+  if (stopped) { stopped.abort(); return; }
   const body = currentBody();
+  stopped = new AbortController();
   showError("");
+  markFaults("");
   $("timing").textContent = "";
-  $("call").disabled = true;
+  $("call").textContent = "Stop";
+  const started = performance.now();
+  const entry = { body, at: new Date().toLocaleTimeString(), status: "ok" };
   try {
     if (model.streams) {
       const { first, took } = await callStream(body);
+      entry.text = $("answer").innerText;
       $("timing").textContent = `${milliseconds(took)} in all${first == null ? "" : `, first item after ${milliseconds(first)}`}`;
     } else {
       const { text, took } = await call(body);
+      entry.text = toJson(parseAnswer(text));
       showAnswer(parseAnswer(text), text);
       $("timing").textContent = `${milliseconds(took)}, ${new Blob([text]).size.toLocaleString()} bytes`;
     }
   } catch (error) {
-    showError(error.message);
+    const wasStopped = error.name === "AbortError";
+    entry.status = wasStopped ? "stopped" : "error";
+    entry.text = wasStopped ? "stopped" : error.message;
+    if (wasStopped) $("timing").textContent = `stopped after ${milliseconds(performance.now() - started)}`;
+    else { showError(error.message); markFaults(error.message); }
     if (!model.streams) $("answer").replaceChildren();
   } finally {
-    $("call").disabled = false;
+    stopped = null;
+    $("call").textContent = "Call";
+    remember({ ...entry, took: performance.now() - started });
     showReadiness();
+  }
+}
+
+// Marks the input that an error is about: input "x" of model "m": ... at index 3
+function markFaults(message) {
+  const found = message.match(/^input "(.*?)" of model/);
+  const index = message.match(/at index (\d+)/);
+  editors.forEach((each) => each.mark(found?.[1] === each.tensor.name ? message : "", index ? Number(index[1]) : null));
+}
+
+// The last calls. A click shows the request and the answer of one, two that are chosen are compared.
+const past = [];
+
+function remember(entry) {
+  past.unshift(entry);
+  past.length = Math.min(past.length, 20);
+  $("history").hidden = false;
+  $("calls").replaceChildren(...past.map((each, index) => {
+    const choose = make("input", { type: "checkbox", "aria-label": `compare call ${past.length - index}` });
+    choose.checked = Boolean(each.chosen);
+    choose.addEventListener("change", () => { each.chosen = choose.checked; compare(); });
+    const again = make("button", { type: "button", class: "small", onclick: () => { showRequest(editors, each.body); currentBody(); } }, "Use its values");
+    return make("li", {}, choose, make("span", {}, `${each.at}, ${each.status}, ${milliseconds(each.took)}`), again);
+  }));
+  compare();
+}
+
+function compare() {
+  const chosen = past.filter((each) => each.chosen).slice(0, 2);
+  $("compared").replaceChildren(...(chosen.length < 2 ? [] : chosen.map((each) =>
+    make("pre", { tabindex: "0", class: "wrap" }, `${each.at}\n\n${each.body}\n\n${each.text.slice(0, 20000)}`))));
+}
+
+// A request in the address: what follows # never reaches a server.
+const MOST_SHARED = 6000;
+const encoded = (text) => btoa(String.fromCharCode(...new TextEncoder().encode(text))).replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
+const decoded = (text) => new TextDecoder().decode(Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (c) => c.charCodeAt(0)));
+
+function share() {
+  const body = requestBody(editors);
+  if (body.length > MOST_SHARED) { showError(`the request has ${body.length} characters, a link holds up to ${MOST_SHARED}`); return; }
+  history.replaceState(null, "", `#request=${encoded(body)}`);
+  copyText(location.href, $("share"), "Copy a link");
+}
+
+// Values come from the link, or from before the page was loaded again.
+function restore() {
+  const link = location.hash.match(/^#request=(.*)/)?.[1];
+  try {
+    const body = link ? decoded(link) : sessionStorage.getItem(location.pathname);
+    if (body) showRequest(editors, body);
+  } catch (error) {
+    showError(`the link holds no request: ${error.message}`);
   }
 }
 
@@ -150,9 +218,17 @@ async function timedStream(body) {
 }
 
 $("form").addEventListener("submit", (event) => { event.preventDefault(); callOnce(); });
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+  event.preventDefault();
+  if (!stopped) callOnce();
+});
 $("randomise").addEventListener("click", () => { editors.forEach((each) => each.randomise()); currentBody(); });
+$("share").addEventListener("click", share);
 $("repeat").addEventListener("click", measure);
 $("form").addEventListener("change", currentBody);
+document.addEventListener("edited", currentBody);
 showContract();
+restore();
 currentBody();
 showReadiness();

@@ -36,9 +36,22 @@ function showSnippets(box, model, body, origin) {
   const shown = body.length < 20000 ? snippets(model, body, origin) : [["curl", "The request is too long to show."]];
   const view = (text) => () => {
     const button = make("button", { type: "button", class: "small copy", onclick: () => copyText(text, button) }, "Copy");
-    return make("div", { class: "code" }, button, make("pre", { tabindex: "0" }, text));
+    return make("div", { class: "code" }, button, make("pre", { tabindex: "0", class: "wrap" }, ...highlighted(text)));
   };
   const selected = box.querySelector("[aria-selected=true]")?.textContent;
   box.replaceChildren(tabs("Clients", shown.map(([name, text]) => [name, view(text)])));
   [...box.querySelectorAll("[role=tab]")].find((tab) => tab.textContent === selected)?.click();
+}
+
+// Marks strings, comments and words of the languages. The text stays as it is.
+function highlighted(text) {
+  const kinds = /("""[\s\S]*?"""|'''[\s\S]*?'''|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(#.*)|\b(import|from|as|async|await|def|return|with|for|in|print|True|False|None|curl)\b/g;
+  const parts = [];
+  let end = 0;
+  for (const found of text.matchAll(kinds)) {
+    parts.push(text.slice(end, found.index));
+    parts.push(make("span", { class: found[1] ? "string" : found[2] ? "comment" : "word" }, found[0]));
+    end = found.index + found[0].length;
+  }
+  return [...parts, text.slice(end)];
 }

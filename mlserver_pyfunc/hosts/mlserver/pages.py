@@ -64,9 +64,12 @@ async def _list(request: Request) -> Response:
     _require_switched_on()
     registered = await models.registry_of(request.app).get_models()
     entries = [
-        playground.Entry(
-            model.name, model.version, models.is_available(model), models.is_pyfunc(model)
-        )
+        {
+            "name": model.name,
+            "version": model.version,
+            "is_ready": models.is_available(model),
+            "definition": model.definition if models.is_pyfunc(model) else None,
+        }
         for model in sorted(registered, key=lambda model: (model.name, model.version or ""))
     ]
     page = playground.list_page(entries)

@@ -152,10 +152,75 @@ def test_errors_are_the_servers_words(page):
     assert 'input "features" of model "iris": expected numbers' in iris.text("#error")
     assert "'tall' at index 0 (status 400)" in iris.text("#error")
     iris.shot("iris-error")
+    wrong = iris.named("features, row 0, column 0")
+    assert wrong.get_attribute("aria-invalid") == "true"
+    assert iris.named("features, row 0, column 1").get_attribute("aria-invalid") is None
+    assert "expected numbers" in iris.text(f"#{wrong.get_attribute('aria-describedby')}")
     iris.fill("features, row 0, column 0", "1")
     iris.call()
     assert not iris.find("#error").is_displayed()
+    assert wrong.get_attribute("aria-invalid") is None
     iris.assert_clean(errors=1)
+
+
+def test_a_csv_file_fills_the_columns_by_their_names(page, tmp_path):
+    table = page("table")
+    heads = [cell.text for cell in table.all("table.grid th")][:4]
+    assert heads == ["width", "height", "depth", "ids"]
+    (tmp_path / "rows.csv").write_text(
+        'ids,depth,"width",height\n7,3,1,2\n9007199254740995,6,4,5\n'
+    )
+    table.named("cells from a file").send_keys(str(tmp_path / "rows.csv"))
+    table.wait(lambda: table.named("ids, row 1, column 0").get_attribute("value") != "2")
+    row = [table.named(f"cells, row 1, column {c}").get_attribute("value") for c in range(3)]
+    assert row == ["4", "5", "6"]
+    table.named("notes").send_keys(Keys.CONTROL, Keys.ENTER)
+    table.wait(lambda: table.text("#timing"))
+    assert "9007199254740995" in table.output("ids").text
+    table.assert_clean()
+
+
+def test_values_last_over_a_reload_and_travel_by_a_link(page, browser):
+    iris = page("iris")
+    for column in range(4):
+        iris.fill(f"features, row 0, column {column}", f"{column}.5")
+    iris.find("#id, h1").click()
+    iris.wait(lambda: "3.5" in iris.text("#snippets pre"))
+    browser.refresh()
+    iris.wait(lambda: iris.all("#call"))
+    first = iris.named("features, row 0, column 3")
+    assert first.get_attribute("value") == "3.5"
+    iris.find("#share").click()
+    iris.wait(lambda: "#request=" in browser.current_url)
+    link = browser.current_url
+    browser.execute_script("sessionStorage.clear()")
+    browser.get("about:blank")
+    browser.get(link)
+    iris.wait(lambda: iris.all("#call"))
+    assert iris.named("features, row 0, column 3").get_attribute("value") == "3.5"
+
+
+def test_calls_are_listed_and_two_are_compared(page):
+    iris = page("iris")
+    for value in ("1", "7"):
+        iris.fill("features, row 0, column 0", value)
+        iris.call()
+    boxes = iris.all("#calls input")
+    assert len(boxes) == 2
+    boxes[0].click()
+    iris.all("#calls input")[1].click()
+    assert len(iris.all("#compared pre")) == 2
+    iris.all("#calls button")[1].click()
+    assert iris.named("features, row 0, column 0").get_attribute("value") == "1"
+
+
+def test_markup_in_names_and_answers_stays_text(page):
+    story = page("story")
+    story.fill("topic", "<img src=x onerror=alert(1)><script>alert(1)</script>")
+    story.call()
+    assert "<img src=x onerror=alert(1)>" in story.text(".stream")
+    assert not story.all("#answer img, #calls img, #snippets img")
+    story.assert_clean()
 
 
 def fill_gallery(gallery, picture):
@@ -204,6 +269,7 @@ def test_a_stream_is_shown_as_it_comes(page):
     story.find("#call").click()
     story.wait(lambda: story.all(".stream"))
     early = story.text(".stream")
+    assert story.text("#call") == "Stop"
     story.wait(lambda: "first item after" in story.text("#timing"))
     whole = "Once upon a time there was a tensor that could compute"
     assert story.text(".stream") == whole
@@ -212,6 +278,12 @@ def test_a_stream_is_shown_as_it_comes(page):
     story.fill("topic", "nothing")
     story.call()
     assert "there is no story about nothing" in story.text("#error")
+    story.fill("topic", "pause")
+    story.find("#call").click()
+    story.wait(lambda: story.all(".stream"))
+    story.find("#call").click()
+    story.wait(lambda: "stopped after" in story.text("#timing"))
+    assert story.text("#call") == "Call"
     story.assert_clean()
 
 
@@ -284,10 +356,11 @@ def test_axe_finds_no_barrier(page, axe, model, scheme, picture):
 
 def test_the_list_of_models(browser, server, axe):
     page = Page(browser, f"{server.url}/v2/playground")
-    assert [link.text for link in page.all("a")] == ["gallery", "iris", "story", "table"]
+    names = [link.text for link in page.all(".title a")]
+    assert names == ["gallery", "iris", "story", "table"]
     assert_accessible(page, axe)
     page.shot("list")
-    page.find("a").click()
+    page.find(".title a").click()
     page.wait(lambda: page.all("#call"))
     assert page.text("#version") == "version 1"
     page.call()
@@ -313,7 +386,7 @@ def test_it_works_behind_a_path_prefix(page, server):
         iris.find(".crumb a").click()
         iris.wait(lambda: iris.all(".models a"))
         assert iris.browser.current_url == f"{url}/v2/playground"
-        iris.all(".models a")[1].click()
+        iris.all(".models .title a")[1].click()
         iris.wait(lambda: iris.all("#call"))
         iris.find("#metadata-link").click()
         iris.wait(lambda: '"platform"' in iris.browser.page_source)

@@ -47,6 +47,11 @@ def test_a_page_refers_to_nothing_outside_itself_and_says_so(server, path):
     assert get(server, path)[1]["content-security-policy"] != policy, "the nonce is used again"
 
 
+def test_the_list_shows_inputs_and_descriptions(server):
+    page, _ = get(server, "/v2/playground")
+    assert "<code>topic BYTES [1]</code>" in page
+
+
 def test_the_page_tells_contract_origin_and_limits(server):
     page, _ = get(server, "/v2/models/gallery/playground")
     (block,) = re.findall(r'<script type="application/json" id="model">(.*?)</script>', page, re.S)
