@@ -9,7 +9,7 @@ import click
 
 from mlserver_pyfunc.errors import DefinitionError, LoadError, PyFuncError, RequestError
 
-from .failure import LOAD_FAILED, UNREACHABLE, Failure
+from .failure import LOAD_FAILED, UNREACHABLE, Failure, next_step
 
 COMMANDS = {
     "init": "Write a function to start from.",
@@ -61,22 +61,20 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command."""
+        from .terminal import Terminal
+
+        log = ctx.obj = Terminal()
         try:
             return super().invoke(ctx)
-        except DefinitionError as error:
-            raise Failure(str(error), LOAD_FAILED, _CHECK) from None
-        except LoadError as error:
-            hint = "the log above has the traceback of the function's code; " + _CHECK
-            raise Failure(str(error), LOAD_FAILED, hint) from None
+        except (DefinitionError, LoadError) as error:
+            raise Failure(str(error), LOAD_FAILED, next_step(ctx), log.traceback) from None
         except RequestError as error:
-            raise Failure(f"{error} (status {error.status})") from None
+            message = f"{error} (status {error.status})"
+            raise Failure(message, trace=log.traceback) from None
         except PyFuncError as error:
             raise Failure(str(error), LOAD_FAILED) from None
         except Exception as error:
             raise _call_failure(error) from error
-
-
-_CHECK = "mlserver-pyfunc validate shows what is wrong by file and line"
 
 
 def _call_failure(error: Exception) -> Exception:
@@ -101,7 +99,7 @@ def _nearest(name: str) -> str:
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 success, 1 a check or a call failed, 2 wrong usage, "
-    "3 a function cannot be loaded, 4 no server answers.",
+    "3 a function cannot be loaded, 4 no server answers, 5 a port is taken.",
 )
 @click.version_option(package_name="mlserver-pyfunc")
 def main() -> None:

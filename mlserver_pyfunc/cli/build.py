@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from .failure import Failure
+from .failure import Failure, folder_argument
 
 
 @click.command("build")
-@click.argument("folder", type=click.Path(path_type=Path), default=".")
+@folder_argument
 @click.option("-t", "--tag", "name", metavar="NAME:TAG", help="Name and tag of the image.")
 @click.option(
     "--engine",

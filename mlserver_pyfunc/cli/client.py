@@ -7,9 +7,11 @@ from typing import IO
 
 import click
 
+from .failure import folder_argument
+
 
 @click.command("client")
-@click.argument("folder", type=click.Path(path_type=Path), default=".")
+@folder_argument
 @click.option(
     "-o", "--output", type=click.File("w"), default="-", help="File to write to.  [standard output]"
 )

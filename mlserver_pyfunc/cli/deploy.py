@@ -12,7 +12,7 @@ import click
 from mlserver_pyfunc.deployment.manifests import PLATFORMS
 
 from . import manifest
-from .failure import UNREACHABLE, WRONG, Failure
+from .failure import UNREACHABLE, WRONG, Failure, folder_argument
 
 if TYPE_CHECKING:
     from mlserver_pyfunc.definition.folder import FunctionFolder
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @click.command("deploy")
 @click.argument("platform", type=click.Choice(PLATFORMS))
-@click.argument("folder", type=click.Path(path_type=Path), default=".")
+@folder_argument
 @manifest.options
 @click.option(
     "--wait/--no-wait",

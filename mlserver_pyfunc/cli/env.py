@@ -7,9 +7,11 @@ from pathlib import Path
 
 import click
 
+from .failure import folder_argument
+
 
 @click.command("env")
-@click.argument("folder", type=click.Path(path_type=Path), default=".")
+@folder_argument
 @click.option("--prune", is_flag=True, help="Only remove environments that nothing uses.")
 @click.option(
     "--unused",

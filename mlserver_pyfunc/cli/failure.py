@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import IO, Any
 
 import click
@@ -9,18 +10,49 @@ import click
 WRONG = 1
 LOAD_FAILED = 3
 UNREACHABLE = 4
+PORT_TAKEN = 5
+
+_FOLDER = f"{__name__}.folder"
+
+
+folder_argument = click.argument(
+    "folder",
+    type=click.Path(path_type=Path),
+    default=".",
+    callback=lambda ctx, parameter, folder: ctx.meta.setdefault(_FOLDER, folder),
+)
+"""The argument FOLDER. The next step of an error is about it."""
+
+
+def next_step(ctx: click.Context) -> str:
+    """Names the command that shows what is wrong with FOLDER; empty if it would show nothing."""
+    from mlserver_pyfunc.validation import validate
+
+    folder: Path | None = ctx.meta.get(_FOLDER)
+    found = validate(folder) if folder is not None and folder.exists() else []
+    if not any(finding.severity == "error" and finding.rule != "D001" for finding in found):
+        return ""
+    return f"mlserver-pyfunc validate {folder} shows it by file and line"
 
 
 class Failure(click.ClickException):
-    """Ends the command with an error."""
+    """Ends the command with an error, and with the traceback of the user's code if there is one."""
 
-    def __init__(self, message: str, exit_code: int = WRONG, hint: str = "") -> None:
+    def __init__(
+        self, message: str, exit_code: int = WRONG, hint: str = "", trace: str = ""
+    ) -> None:
         super().__init__(message)
         vars(self)["exit_code"] = exit_code
         self.hint = hint
+        self.trace = trace
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Prints the message and the hint, a line each, on standard error."""
-        click.echo(f"{click.style('error', fg='red', bold=True)}: {self.message}", file, err=True)
+        """Prints the message, the traceback and the hint on standard error."""
+        from .terminal import highlighted
+
+        lines = [f"{click.style('error', fg='red', bold=True)}: {self.message}"]
+        bar = click.style("│", fg="red")
+        lines += [f"{bar} {line}" for line in highlighted(self.trace).splitlines()]
         if self.hint:
-            click.echo(f"{click.style('next', fg='cyan', bold=True)}: {self.hint}", file, err=True)
+            lines.append(f"{click.style('next', fg='cyan', bold=True)}: {self.hint}")
+        click.echo("\n".join(lines), file, err=True)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from .failure import Failure
+from .failure import Failure, folder_argument
 
 
 @click.command("lock")
-@click.argument("folder", type=click.Path(path_type=Path), default=".")
+@folder_argument
 @click.option("--check", is_flag=True, help="Write nothing; exit with 1 if the file would change.")
 def command(folder: Path, check: bool) -> None:
     """Write function.lock beside the definition in FOLDER: commit, digests and requirements.

@@ -11,6 +11,8 @@ import click
 from mlserver_pyfunc.deployment import manifests
 from mlserver_pyfunc.deployment.manifests.options import declared
 
+from .failure import folder_argument
+
 if TYPE_CHECKING:
     from mlserver_pyfunc.definition.folder import FunctionFolder
 
@@ -57,7 +59,7 @@ def _plain(annotation: Any) -> Any:
 
 @click.command("manifest")
 @click.argument("platform", type=click.Choice(manifests.PLATFORMS))
-@click.argument("folder", type=click.Path(path_type=Path), default=".")
+@folder_argument
 @options
 @click.option("-o", "--output", type=click.File("w"), default="-", help="File to write to.")
 def command(platform: str, folder: Path, output: IO[str], **given: Any) -> None:

@@ -8,9 +8,11 @@ from typing import IO
 
 import click
 
+from .failure import folder_argument
+
 
 @click.command("openapi")
-@click.argument("folder", type=click.Path(path_type=Path), default=".")
+@folder_argument
 @click.option("--server", default="", help="URL of the server, with its path prefix if it has one.")
 @click.option(
     "-o", "--output", type=click.File("w"), default="-", help="File to write to.  [standard output]"

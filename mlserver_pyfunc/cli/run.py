@@ -13,11 +13,12 @@ from typing import Any
 
 import click
 
+from .failure import folder_argument
 from .inputs import HELP
 
 
 @click.command("run")
-@click.argument("folder", type=click.Path(path_type=Path), default=".")
+@folder_argument
 @click.option("-i", "--input", "given", multiple=True, metavar="NAME=VALUE", help=HELP)
 @click.option(
     "--request",

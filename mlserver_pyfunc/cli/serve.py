@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import logging
+import socket
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -9,78 +13,75 @@ import click
 
 from mlserver_pyfunc.deployment.server_settings import PORTS, Ports, free_ports
 
-from .failure import LOAD_FAILED, Failure
+from .failure import LOAD_FAILED, PORT_TAKEN, Failure, folder_argument, next_step
+from .terminal import Terminal
+
+_port_option = partial(click.option, show_default=True)
 
 
 @click.command("serve")
-@click.argument("folder", type=click.Path(path_type=Path), default=".")
+@folder_argument
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=PORTS.http, show_default=True, help="Port of REST; 0: a free one.")
-@click.option(
-    "--grpc-port", default=PORTS.grpc, show_default=True, help="Port of gRPC; 0: a free one."
-)
-@click.option(
-    "--metrics-port",
-    default=PORTS.metrics,
-    show_default=True,
-    help="Port of the metrics; 0: a free one.",
-)
+@_port_option("--port", default=PORTS.http, help="Port of REST; 0: a free one.")
+@_port_option("--grpc-port", default=PORTS.grpc, help="Port of gRPC; 0: a free one.")
+@_port_option("--metrics-port", default=PORTS.metrics, help="Port of the metrics; 0: a free one.")
 @click.option("--reload", "reload_", is_flag=True, help="Reload functions when a file changes.")
-@click.option("--no-image", is_flag=True, help="Serve from source, even if an image was built.")
 @click.option("--open", "open_", is_flag=True, help="Open the playground in the browser.")
+@click.option("-q", "--quiet", is_flag=True, help="Show only warnings and errors.")
+@click.option("-v", "--verbose", is_flag=True, help="Show MLServer's log and all frames, too.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="Form of the log.  [text]")
+@click.pass_obj
 def command(
+    log: Terminal,
     folder: Path,
     host: str,
     port: int,
     grpc_port: int,
     metrics_port: int,
     reload_: bool,
-    no_image: bool,
     open_: bool,
+    quiet: bool,
+    verbose: bool,
+    log_format: str | None,
 ) -> None:
     """Serve the function in FOLDER, or every function below it.
 
-    Settings come from settings.json in FOLDER and from MLSERVER_ variables. All others are lean:
-    no debug mode, no compression, no worker pool. Exits with 3 if a function cannot be loaded.
+    Shows where the functions are served, and a line for each request: what was called, the
+    status, the time, and the reason of an error. Ctrl-C waits for the calls in flight; a second
+    one does not.
 
-    If an image of the function was built on this machine and the function has not changed since,
-    the command runs the image and publishes its ports; not with --reload.
+    Settings come from settings.json in FOLDER and from MLSERVER_ variables. All others are lean:
+    no debug mode, no compression, no worker pool. Exits with 3 if a function cannot be loaded,
+    with 5 if a port is taken.
     """
     free = iter(free_ports(3))
     ports = Ports(*(wanted or next(free) for wanted in (port, grpc_port, metrics_port)))
-    if not (no_image or reload_):
-        _serve_image(folder, host, ports, open_browser=open_)
+    _require_free(host, ports)
+    log.to_stderr, log.is_text = False, log_format != "json"
+    log.least = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
     from mlserver_pyfunc.hosts.mlserver import dev_server
 
-    options = dev_server.Options(
-        folder, host, ports.http, ports.grpc, ports.metrics, reload=reload_, open_browser=open_
-    )
-    try:
-        failure = dev_server.run(options)
-    except KeyboardInterrupt:
-        return
+    asked = {"host": host, **{f"{name}_port": port for name, port in vars(ports).items()}}
+    failure = dev_server.run(folder, asked, log.write, reload=reload_, open_browser=open_)
     if failure is not None:
-        hint = f"mlserver-pyfunc validate {folder} shows what is wrong by file and line"
-        raise Failure(str(failure), LOAD_FAILED, hint)
+        hint = next_step(click.get_current_context())
+        raise Failure(str(failure), LOAD_FAILED, hint, log.traceback)
 
 
-def _serve_image(folder: Path, host: str, ports: Ports, *, open_browser: bool) -> None:
-    """Runs the function's image and ends the command with it; returns if there is no image."""
-    import webbrowser
-
-    from mlserver_pyfunc.deployment.image import container
-
-    echo = partial(click.echo, err=True)
-    runnable = container.find(folder, echo)
-    if runnable is None:
-        return
-    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{ports.http}"
-
-    def when_ready() -> None:
-        echo(f"serving {runnable.model_name}, try {url}/v2/models/{runnable.model_name}/playground")
-        if open_browser:
-            webbrowser.open(f"{url}/v2/models/{runnable.model_name}/playground")
-
-    echo(f"running image {runnable.reference} by {runnable.engine.name}")
-    published = dict(zip(vars(PORTS).values(), vars(ports).values(), strict=True))
-    raise SystemExit(container.run(runnable, published, host, when_ready))
+def _require_free(host: str, ports: Ports) -> None:
+    """Tries to listen on all ports, before anything else is done."""
+    options = ("--port", "--grpc-port", "--metrics-port")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with ExitStack() as stack:
+        for option, port in zip(options, vars(ports).values(), strict=True):
+            try:
+                stack.enter_context(socket.create_server((host, port), family=family))
+            except OverflowError:
+                raise Failure(f"{option}: expected 0 to 65535, got {port}", PORT_TAKEN) from None
+            except OSError as error:
+                reason = (error.strerror or str(error)).partition(" (")[0]
+                reason = "is taken" if error.errno == errno.EADDRINUSE else f": {reason}"
+                hint = "choose another port, or 0 for a free one"
+                raise Failure(
+                    f"{option}: port {port} of {host} {reason}", PORT_TAKEN, hint
+                ) from None

@@ -9,9 +9,11 @@ from typing import Any
 
 import click
 
+from .failure import folder_argument
+
 
 @click.command("validate")
-@click.argument("folder", type=click.Path(path_type=Path), default=".")
+@folder_argument
 @click.option("--fetch", is_flag=True, help="Also fetch a remote source and check the code in it.")
 @click.option("--strict", is_flag=True, help="Exit with 1 on warnings, too.")
 @click.option("--rules", is_flag=True, help="Only list the rules.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 
@@ -69,14 +70,19 @@ CONTRACT_WARNINGS = Counter(
 )
 
 
+waits: ContextVar[list[float] | None] = ContextVar("waits", default=None)
+"""Where the seconds that a request waits are noted, too; None if nobody asks for them."""
+
+
 class Wait:
     """Measures the time of one request in the queue. Safe for threads."""
 
-    __slots__ = ("_depth", "_started", "_wait")
+    __slots__ = ("_depth", "_started", "_wait", "_waits")
 
     def __init__(self, depth: Gauge, wait: Histogram) -> None:
         self._depth = depth
         self._wait = wait
+        self._waits = waits.get()
         self._started = [time.perf_counter()]
 
     def end(self) -> None:
@@ -85,6 +91,8 @@ class Wait:
             seconds = time.perf_counter() - self._started.pop()
             self._depth.dec()
             self._wait.observe(seconds)
+            if self._waits is not None:
+                self._waits.append(seconds)
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,6 @@ from mlserver_pyfunc.protocol.names import parameter_name
 from .document import Document
 from .findings import Finding
 
-MAX_ENV_BYTES = 128 * 1024
-"""Largest environment variable that Linux allows (MAX_ARG_STRLEN)."""
-
 
 def check(document: Document) -> Iterator[Finding]:
     """Checks the text of a definition."""
@@ -130,22 +127,9 @@ def _inline_code(document: Document, keys: list[str], spec: Mapping[str, Any]) -
     source = spec["source"]
     if not isinstance(source, Mapping):
         return
-    for key in ("code", "base64"):
-        text = source.get(key)
-        if not isinstance(text, str):
-            continue
-        line = document.line([*keys, "source", key])
-        if key == "code" and "{{" in text:
-            offset = text[: text.index("{{")].count("\n") + 1
-            message = "KServe reads {{ }} as its own template: give the code as base64"
-            yield Finding(
-                "K601", message, document.path,
-                document.code_line([*keys, "source", key]) + offset,
-            )  # fmt: skip
-        size = len(text.encode())
-        if size > MAX_ENV_BYTES:
-            message = (
-                f"{size} bytes of inline {key}: an environment variable holds at most "
-                f"{MAX_ENV_BYTES}, serve the code from a file, an archive or git"
-            )
-            yield Finding("K602", message, document.path, line)
+    code = source.get("code")
+    if isinstance(code, str) and "{{" in code:
+        offset = code[: code.index("{{")].count("\n") + 1
+        message = "KServe reads {{ }} as its own template: give the code as base64"
+        line = document.code_line([*keys, "source", "code"]) + offset
+        yield Finding("K601", message, document.path, line)

@@ -21,8 +21,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dev_server.Settin
     """The settings that `serve` starts a server with."""
     for name in LEAN:
         monkeypatch.delenv(f"MLSERVER_{name.upper()}", raising=False)
-    ports = PORTS.http, PORTS.grpc, PORTS.metrics
-    return dev_server._settings(dev_server.Options(tmp_path, "127.0.0.1", *ports))
+    return dev_server._settings(tmp_path, {"host": "127.0.0.1", "http_port": PORTS.http})
 
 
 def test_serve_the_image_and_the_manifests_have_one_limit_of_grpc_messages(

@@ -38,7 +38,7 @@ TYPED_ELSEWHERE = {
     "make demo": "test_demo.py",
     "make test": "the run of these tests",
     "pip install mlserver-pyfunc": "test_wheel.py",
-    "mlserver start tall": "the server of this file's tests",
+    "mlserver-pyfunc serve tall": "the server of this file's tests",
     "mlserver-pyfunc serve shout.py:shout": "tests/cli/test_functions.py, with another function",
 }
 

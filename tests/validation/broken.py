@@ -5,7 +5,6 @@ Every module in them would leave a file behind if it were ever run.
 
 from __future__ import annotations
 
-import base64
 import textwrap
 from dataclasses import dataclass, field
 
@@ -284,13 +283,5 @@ CASES = [
     yaml_case("not a requirement", FILE + "requirements:\n  - numpy>=\n", ("R501", 5)),
     yaml_case(
         "template braces", INLINE + "        # {{ x }}\n" + TAIL, ("K601", 6)
-    ),
-    yaml_case(
-        "too long for the environment",
-        "source:\n  handler: f\n  base64: "
-        + base64.b64encode(b"def f(x):\n    return x\n" + b"#" * 120_000).decode()
-        + "\n"
-        + TAIL,
-        ("K602", 3),
     ),
 ]  # fmt: skip

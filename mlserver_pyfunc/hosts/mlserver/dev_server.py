@@ -3,162 +3,241 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
+import signal
 import sys
+import time
 import webbrowser
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
+import uvicorn.config
 from mlserver import MLServer, Settings
+from mlserver.errors import MLServerError
+from mlserver.grpc import server as grpc_server
 from mlserver.repository.factory import ModelRepositoryFactory
 from mlserver.settings import ModelSettings
 from pydantic import ValidationError
 
-from mlserver_pyfunc.client import CallError
-from mlserver_pyfunc.client.rest import RestClient
 from mlserver_pyfunc.definition.folder import environment_model
 from mlserver_pyfunc.definition.locate import split_function
 from mlserver_pyfunc.definition.model_settings import SERVER_SETTINGS, read_settings, worded
 from mlserver_pyfunc.deployment.server_settings import LEAN, REPOSITORY_API_VARIABLES
 from mlserver_pyfunc.errors import PyFuncError
 from mlserver_pyfunc.handler.shadowing import pin_package
+from mlserver_pyfunc.settings import is_enabled
+from mlserver_pyfunc.sources.digest import LOCK_NAME
 
-from . import patches
-
-logger = logging.getLogger("mlserver.pyfunc")
-
-
-@dataclass(frozen=True)
-class Options:
-    """The options of the command `serve`."""
-
-    folder: Path
-    host: str
-    http_port: int
-    grpc_port: int
-    metrics_port: int
-    reload: bool = False
-    open_browser: bool = False
-
-    @property
-    def watched(self) -> Path:
-        """The folder, or that of the function."""
-        path, function = split_function(self.folder)
-        return path.parent if function else path
-
-    @property
-    def url(self) -> str:
-        """Address of REST on this machine."""
-        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
-        return f"http://{host}:{self.http_port}"
+from . import models, patches
+from .access_log import AccessLog
+from .pages import SWITCH
 
 
 class _Server(MLServer):
-    """Keeps why it stopped. MLServer stops by itself only if a model does not load."""
+    """Reports each call, stops by one signal, and keeps why it stopped by itself."""
 
     failure: BaseException | None = None
+
+    def __init__(self, settings: Settings, write: Callable[..., None]) -> None:
+        self._write = write
+        self._log = AccessLog(write)
+        self._starting: asyncio.Task[None] | None = None
+        self._names: Sequence[str] = ()
+        self._is_stopping = False
+        super().__init__(settings)
+        # MLServer makes its servicer when the server of gRPC starts, and it has no place for
+        # interceptors of others.
+        setattr(grpc_server, "InferenceServicer", self._log.grpc())  # noqa: B010
+        stock = self._rest_server._get_config
+
+        def config() -> uvicorn.Config:
+            made: uvicorn.Config = stock()  # type: ignore[no-untyped-call]
+            made.app = self._log.rest(made.app)  # type: ignore[arg-type]
+            return made
+
+        setattr(self._rest_server, "_get_config", config)  # noqa: B010
+
+    async def run(
+        self, listed: Sequence[ModelSettings], changed: asyncio.Queue[str], *, open_browser: bool
+    ) -> None:
+        """Serves until a signal comes or a model does not load."""
+        self._names = sorted({model.name for model in listed})
+        self._write("loading", f"loading {', '.join(self._names)}", models=self._names)
+        self._starting = asyncio.create_task(self.start(list(listed)))
+        beside = asyncio.create_task(self._attend(changed, open_browser=open_browser))
+        with suppress(asyncio.CancelledError):
+            await self._starting
+        beside.cancel()
+
+    async def _attend(self, changed: asyncio.Queue[str], *, open_browser: bool) -> None:
+        """Shows that all models have loaded, and loads them again after each change."""
+        started = time.perf_counter()
+        while not self._has_loaded():
+            await asyncio.sleep(0.05)
+        found = list(await self._model_registry.get_models())
+        seconds = round(time.perf_counter() - started, 3)
+        contracts = {f"{m.name} {m.version or ''}".rstrip(): _contract(m) for m in found}
+        links = _links(self._settings, self._names)
+        lines = [f"serving after {seconds:.1f} s, Ctrl-C stops"]
+        lines += [f"  {name}: {text}" for name, text in sorted(contracts.items())]
+        lines += [f"  {name:10}  {link}" for name, link in links.items()]
+        self._write("ready", "\n".join(lines), models=contracts, urls=links, seconds=seconds)
+        if open_browser and "playground" in links:
+            webbrowser.open(links["playground"])
+        while True:
+            files = await changed.get()
+            for name in self._names:
+                await self._reload(name, files)
+
+    def _has_loaded(self) -> bool:
+        try:
+            found = [models.find(self._model_registry, name) for name in self._names]
+        except MLServerError:
+            return False
+        rest = getattr(self._rest_server, "_server", None)
+        return rest is not None and rest.started and all(model.ready for model in found)
+
+    async def _reload(self, name: str, files: str) -> None:
+        started = time.perf_counter()
+        try:
+            await self._model_repository_handlers.load(name)
+        except MLServerError as error:
+            self._write("note", f"{error}; the code from before goes on serving")
+        else:
+            took = time.perf_counter() - started
+            self._write("note", f"{files} changed, {name} reloaded in {took:.2f} s")
 
     async def stop(self, sig: int | None = None) -> None:
         """Stops the server. MLServer gives no signal if a model has failed to load."""
         if sig is None:
             self.failure = sys.exc_info()[1] or PyFuncError("a function failed to load")
-        await super().stop(sig)
+        await super().stop(sig or signal.SIGTERM)
+
+    def _add_signal_handlers(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
+            loop.add_signal_handler(number, self._on_signal, number)
+
+    def _on_signal(self, number: int) -> None:
+        if self._is_stopping:
+            # The guardian of each worker ends the worker.
+            os._exit(128 + number)
+        self._is_stopping = True
+        if not self._has_loaded():
+            self._write("note", "stopped while loading")
+            self._last = asyncio.create_task(self._abandon(number))
+            return
+        waits = f"stopping after {self._log.in_flight} in flight, Ctrl-C stops at once"
+        self._write("note", waits if self._log.in_flight else "stopped")
+        self._last = asyncio.create_task(self.stop(number))
+
+    async def _abandon(self, number: int) -> None:
+        """Ends the process while a model loads, without waiting for threads that load it."""
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.wait({self._starting}, timeout=1)
+        os._exit(128 + number)
 
 
-def run(options: Options) -> BaseException | None:
+def run(*args: Any, **options: Any) -> BaseException | None:
     """Does `serve` on a loop of uvloop, as `mlserver start` does."""
     try:
         import uvloop
     except ImportError:
-        return asyncio.run(serve(options))
-    return uvloop.run(serve(options))
+        return asyncio.run(serve(*args, **options))
+    return uvloop.run(serve(*args, **options))
 
 
-async def serve(options: Options) -> BaseException | None:
+async def serve(
+    folder: Path,
+    asked: Mapping[str, Any],
+    write: Callable[..., None],
+    *,
+    reload: bool,
+    open_browser: bool,
+) -> BaseException | None:
     """Serves a folder until a signal ends it.
 
+    `asked` has settings of MLServer that win over all others, and `write` shows what happens.
     Returns the error if a function cannot be loaded, and None after a signal. Raises PyFuncError if
     the folder has neither model-settings.json nor a definition, or the server's settings are wrong.
     """
     pin_package()
-    os.environ.update(environment_model(options.folder))
+    os.environ.update(environment_model(folder))
     os.environ.update({**REPOSITORY_API_VARIABLES, **os.environ})
-    settings = _settings(options)
+    settings = _settings(folder, asked)
     # Before the models are listed: they get their names from their definitions.
     patches.install()
-    models = await ModelRepositoryFactory.resolve_model_repository(settings).list()
-    if not models:
-        return PyFuncError(f"{options.folder}: no model-settings.json below could be read")
+    listed = await ModelRepositoryFactory.resolve_model_repository(settings).list()
+    if not listed:
+        return PyFuncError(f"{folder}: no model-settings.json below could be read")
+    # uvicorn sets up loggers of its own for each of its servers.
+    uvicorn.config.LOGGING_CONFIG["loggers"].clear()
+
     changed: asyncio.Queue[str] = asyncio.Queue()
-    beside = [asyncio.create_task(_when_ready(options, models, changed))]
-    if options.reload:
+    if reload:
         # Before the code is read, so that no edit between reading and watching is missed.
-        beside.append(asyncio.create_task(_watch(options.watched, changed)))
+        watch = asyncio.create_task(_watch(_base(folder), changed))
         await asyncio.sleep(0)
-    server = _Server(settings)
-    try:
-        await server.start(models)
-    finally:
-        for task in beside:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+    server = _Server(settings, write)
+    await server.run(listed, changed, open_browser=open_browser)
+    if reload:
+        watch.cancel()
     return server.failure
 
 
-def _settings(options: Options) -> Settings:
-    file = options.watched / SERVER_SETTINGS
+def _base(path: Path) -> Path:
+    """Returns the folder that is served, or that of the function in `model.py:predict`."""
+    file, function = split_function(path)
+    return file.parent if function else file
+
+
+def _settings(folder: Path, asked: Mapping[str, Any]) -> Settings:
+    file = _base(folder) / SERVER_SETTINGS
     given = read_settings(file) if file.is_file() else {}
     chosen = {*given, *(name.removeprefix("MLSERVER_").lower() for name in os.environ)}
     lean = {name: value for name, value in LEAN.items() if name not in chosen}
-    names = ("host", "http_port", "grpc_port", "metrics_port")
-    asked = {name: getattr(options, name) for name in names}
-    asked["model_repository_root"] = str(options.folder.resolve())
+    root = str(folder.resolve())
     try:
-        return Settings(**{**lean, **given, **asked})
+        return Settings(**{**lean, **given, **asked, "model_repository_root": root})
     except ValidationError as error:
         where = f"{file} or MLSERVER_ variables" if given else "MLSERVER_ variables"
         raise PyFuncError(f"{where}: {worded(error)}") from None
 
 
-async def _when_ready(
-    options: Options, models: list[ModelSettings], changed: asyncio.Queue[str]
-) -> None:
-    names = sorted({model.name for model in models})
-    while not await asyncio.to_thread(_are_ready, options.url, names):
-        await asyncio.sleep(0.1)
-    page = f"{options.url}/v2/models/{names[0]}/playground"
-    if len(names) > 1:
-        page = f"{options.url}/v2/playground"
-    logger.info("serving %s, try %s", ", ".join(names), page)
-    if options.open_browser:
-        webbrowser.open(page)
-    while True:
-        logger.info("%s changed, reloading", await changed.get())
-        for name in names:
-            await asyncio.to_thread(_reload, options.url, name)
+def _links(settings: Settings, names: Sequence[str]) -> dict[str, str]:
+    """Returns the addresses to try, with those of the model if there is one alone."""
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
+    host = f"http://[{host}]" if ":" in host else f"http://{host}"
+    url = f"{host}:{settings.http_port}"
+    model = f"/models/{quote(names[0], safe='')}" if len(names) == 1 else ""
+    links = {"playground": f"{url}/v2{model}/playground"} if is_enabled(SWITCH) else {}
+    links |= {"docs": f"{url}/v2{model}/docs", "REST": f"{url}/v2{model}/infer" if model else url}
+    links |= {"gRPC": f"{host.removeprefix('http://')}:{settings.grpc_port}"}
+    if settings.metrics_endpoint:
+        links["metrics"] = f"{host}:{settings.metrics_port}{settings.metrics_endpoint}"
+    return links
 
 
-def _are_ready(url: str, names: list[str]) -> bool:
-    with suppress(CallError), closing(RestClient(url, timeout=5)) as client:
-        ready = {model["name"] for model in client.models() if model["state"] == "READY"}
-        return ready.issuperset(names)
-    return False
+def _contract(model: Any) -> str:
+    """Describes the tensors of a model in one line."""
+    definition = model.definition if models.is_pyfunc(model) else None
+    if definition is None:
+        return str(model.settings.implementation_)
+    sides = [
+        ", ".join(f"{tensor.name} {tensor.datatype} {tensor.shape_text}" for tensor in tensors)
+        for tensors in (definition.inputs, definition.outputs)
+    ]
+    return " -> ".join(side or "nothing" for side in sides)
 
 
 async def _watch(folder: Path, changed: asyncio.Queue[str]) -> None:
     from watchfiles import awatch
 
     async for changes in awatch(folder, debounce=200, step=50):
-        changed.put_nowait(", ".join(sorted({Path(path).name for _, path in changes})))
-
-
-def _reload(url: str, name: str) -> None:
-    """Reloads a model by the server's repository API, which loses no request in flight."""
-    with closing(RestClient(url, timeout=600)) as client:
-        try:
-            client.load(name)
-        except CallError as error:
-            logger.error("%s; the code from before goes on serving", error)
+        names = {Path(path).name for _, path in changes} - {f".{LOCK_NAME}.new"}
+        if names:
+            changed.put_nowait(", ".join(sorted(names)))

@@ -224,7 +224,7 @@ TABLE: tuple[ProcessSetting, ...] = (
     ProcessSetting("process: gc.set_threshold", process_tuning.raise_gc_threshold, FAST_PATH),
     ProcessSetting("process: sys.stdout and sys.stderr", process_tuning.line_buffer_stdout),
     ProcessSetting('process: logger "mlserver.grpc"', errors.log_refusals_without_traceback),
-    ProcessSetting('process: logger "mlserver.parallel"', process_tuning.hide_pool_warning),
+    ProcessSetting("process: loggers of MLServer and uvicorn", process_tuning.shorten_host_log),
     ProcessSetting("process: sys.meta_path", pin_package),
 )
 

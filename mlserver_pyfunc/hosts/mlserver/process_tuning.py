@@ -20,8 +20,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from mlserver.errors import MLServerError
 from mlserver.grpc.logging import logger as grpc_logger
-from mlserver.parallel.logging import logger as pool_logger
 
 from mlserver_pyfunc.serving import malloc
 
@@ -115,17 +115,25 @@ def write_valid_json(stock: Any) -> Any:
     return format
 
 
-def hide_pool_warning() -> None:
-    """Hides MLServer's warning that `parallel_workers` of a model is deprecated.
+def shorten_host_log() -> None:
+    """Leaves out of the log what concerns nobody who serves a function.
 
-    Without it, the log shows a warning for each model about a setting that the user has not made:
-    `models.keep_to_ourselves` has.
+    Without it, a load that fails is in the log twice, with a traceback of MLServer; the start and
+    the end of the server are twenty lines in the form of uvicorn; and there is a warning for each
+    model about a setting that the user has not made: `models.keep_to_ourselves` has.
     """
-    pool_logger.addFilter(_is_not_the_warning)
+    for name in ("mlserver", "mlserver.parallel", "uvicorn.error"):
+        logging.getLogger(name).addFilter(_concerns_users)
 
 
-def _is_not_the_warning(record: logging.LogRecord) -> bool:
-    return "`parallel_workers` setting at the model-level" not in str(record.msg)
+def _concerns_users(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    # Our own errors are raised `from None`: their text is all there is to say.
+    if isinstance(error, MLServerError) and error.__suppress_context__:
+        record.exc_info = None
+    # uvicorn says at WARNING and ERROR what is wrong, and MLServer says the addresses.
+    is_routine = record.name == "uvicorn.error" and record.levelno < logging.WARNING
+    return not is_routine and "`parallel_workers` setting at the model-level" not in str(record.msg)
 
 
 def drain_grpc_on_shutdown(stock: Any) -> Any:
