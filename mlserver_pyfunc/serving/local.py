@@ -44,12 +44,6 @@ class LocalFunction:
     >>> double(x=[1, 2.5])
     {'y': array([2., 5.], dtype=float32)}
 
-    A request in the protocol's JSON form gets the answer that REST sends.
-
-    >>> tensor = {"name": "x", "datatype": "FP32", "shape": [1], "data": [3]}
-    >>> double.request({"inputs": [tensor]})["outputs"]
-    [{'name': 'y', 'shape': [1], 'datatype': 'FP32', 'data': [6.0]}]
-
     A call that fails raises the error that a client would get.
 
     >>> double(z=[1])

@@ -14,6 +14,8 @@ import pytest
 
 from mlserver_pyfunc.errors import OverloadedError, TimeLimitError
 from mlserver_pyfunc.serving.executor import Executor
+from mlserver_pyfunc.serving.job import Job
+from mlserver_pyfunc.serving.workers.wire.durations import BRIEF_SECONDS
 
 
 @pytest.fixture
@@ -649,3 +651,38 @@ async def test_only_a_coroutine_that_has_waited_may_be_too_late_to_begin(make: A
     await asyncio.gather(*first)
     assert isinstance((await waited).error, TimeLimitError)
     assert (await executor.run_async(lambda: asyncio.sleep(0, 2))).get() == 2
+
+
+async def test_the_loop_waits_for_a_call_only_if_it_is_brief_and_alone(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    wait = Job.wait_briefly
+
+    def wait_briefly(job: Job, seconds: float) -> bool:
+        waits.append(seconds)
+        return wait(job, seconds)
+
+    monkeypatch.setattr(Job, "wait_briefly", wait_briefly)
+    executor, go = make(concurrency=2), threading.Event()
+    for share in (0.49, 0.5):
+        _fix_average(executor, BRIEF_SECONDS * share)
+        await executor.run(lambda: 1)
+    _fix_average(executor, 0)
+    other = asyncio.ensure_future(executor.run(lambda: go.wait(60)))
+    await asyncio.sleep(0)
+    await executor.run(lambda: 1)
+    go.set()
+    await other
+    assert waits == [BRIEF_SECONDS, 0, BRIEF_SECONDS, 0]
+
+
+async def test_the_average_is_that_of_calls_not_of_loads(make: Any) -> None:
+    executor = make()
+    await executor.run(lambda: time.sleep(0.05), limited=False)
+    assert executor._limit.typical.seconds == BRIEF_SECONDS
+    await executor.run(lambda: time.sleep(0.05))
+    assert 0.05 <= executor._limit.typical.seconds < 60
+    executor = make()
+    await executor.run_async(lambda: asyncio.sleep(0.05))
+    assert 0.04 <= executor._limit.typical.seconds < 60
