@@ -83,11 +83,11 @@ def parse_settings(name: str, text: str) -> dict[str, Any]:
         try:
             _ModelSettings.model_validate(settings)
         except ValidationError as error:
-            raise ValueError(worded(error)) from None
+            raise ValueError(settings_problems(error)) from None
     return settings
 
 
-def worded(error: ValidationError) -> str:
+def settings_problems(error: ValidationError) -> str:
     """Describes what is wrong with settings, key by key."""
     return "; ".join(
         f"{'.'.join(map(str, problem['loc']))}: {problem['msg'][0].lower()}{problem['msg'][1:]}"

@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partialmethod
+from types import SimpleNamespace
 from typing import Any
 
 from . import binding
@@ -22,8 +22,11 @@ from .context import Context
 _MAX_LOGGED_CHARS = 500
 
 
-class _Fields:
-    """An object of the protocol that can be written as a dict and as JSON."""
+class FlatObject(SimpleNamespace):
+    """A request, or a tensor of it, that can be written as a dict and as JSON.
+
+    Elements of tensors are in row-major order; those of BYTES are text, or base64 if one is none.
+    """
 
     def dict(self) -> dict[str, Any]:
         """Returns the fields by name. The objects in its lists become dicts too."""
@@ -37,49 +40,15 @@ class _Fields:
         return json.dumps(self.dict())
 
 
-@dataclass
-class FlatInput(_Fields):
-    """An input tensor of a request.
-
-    The elements are in row-major order; those of BYTES are text, or base64 if one is no text.
-    """
-
-    name: str
-    datatype: str
-    shape: list[int]
-    data: list[Any]
-    parameters: Mapping[str, Any] | None = None
-
-
-@dataclass
-class FlatOutput(_Fields):
-    """A requested output of a request. Only its name is known."""
-
-    name: str
-    datatype: str | None = None
-    shape: list[int] | None = None
-    parameters: Mapping[str, Any] | None = None
-
-
-@dataclass
-class FlatRequest(_Fields):
-    """An inference request with its tensors as flat lists."""
-
-    id: str | None
-    parameters: Mapping[str, Any] | None
-    inputs: list[FlatInput]
-    outputs: list[FlatOutput]
-
-    @classmethod
-    def of(cls, call: InferenceCall) -> FlatRequest:
-        """Makes the request of a call."""
-        body = call.event.body
-        return cls(
-            body["id"] or None,
-            body.get("parameters"),
-            [FlatInput(**tensor) for tensor in body["inputs"]],
-            [FlatOutput(**output) for output in body.get("outputs", ())],
-        )
+def flat_request(call: InferenceCall) -> FlatObject:
+    """Makes the request of a call. What it does not have is None, as for requested outputs."""
+    body = call.event.body
+    nothing = dict.fromkeys(("datatype", "shape", "parameters"))
+    inputs = [FlatObject(**{"parameters": None, **tensor}) for tensor in body["inputs"]]
+    outputs = [FlatObject(**{**output, **nothing}) for output in body.get("outputs", ())]
+    return FlatObject(
+        id=body["id"] or None, parameters=body.get("parameters"), inputs=inputs, outputs=outputs
+    )
 
 
 class LoggedObject:
@@ -126,5 +95,5 @@ def complete(context: Context, project: str | None) -> None:
     context.run = LoggedObject("run", context.model_name, logger)
 
 
-RESERVED: Mapping[str, binding.Getter] = {**binding.RESERVED, "request": FlatRequest.of}
+RESERVED: Mapping[str, binding.Getter] = {**binding.RESERVED, "request": flat_request}
 """Reserved names of handlers that are written for digitalhub, with their getters."""

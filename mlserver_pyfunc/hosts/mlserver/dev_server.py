@@ -24,7 +24,11 @@ from pydantic import ValidationError
 
 from mlserver_pyfunc.definition.folder import environment_model
 from mlserver_pyfunc.definition.locate import split_function
-from mlserver_pyfunc.definition.model_settings import SERVER_SETTINGS, read_settings, worded
+from mlserver_pyfunc.definition.model_settings import (
+    SERVER_SETTINGS,
+    read_settings,
+    settings_problems,
+)
 from mlserver_pyfunc.deployment.server_settings import LEAN, REPOSITORY_API_VARIABLES
 from mlserver_pyfunc.errors import PyFuncError
 from mlserver_pyfunc.handler.shadowing import pin_package
@@ -205,7 +209,7 @@ def _settings(folder: Path, asked: Mapping[str, Any]) -> Settings:
         return Settings(**{**lean, **given, **asked, "model_repository_root": root})
     except ValidationError as error:
         where = f"{file} or MLSERVER_ variables" if given else "MLSERVER_ variables"
-        raise PyFuncError(f"{where}: {worded(error)}") from None
+        raise PyFuncError(f"{where}: {settings_problems(error)}") from None
 
 
 def _links(settings: Settings, names: Sequence[str]) -> dict[str, str]:
