@@ -15,7 +15,6 @@ import traceback
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, closing, contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
@@ -71,30 +70,18 @@ class _Parameters(dict[str, Any]):
     headers: Mapping[str, str]
 
 
-class _Request:
-    """An inference request with the attributes of the host's requests.
-
-    The server sends only the fields that the handler takes. The others are empty.
-    """
-
-    def __init__(self, message: Message) -> None:
-        self.id = message.id
-        self._head = message.values
-
-    @cached_property
-    def parameters(self) -> _Parameters:
-        parameters = _Parameters(self._head.get("parameters", ()))
-        parameters.headers = self._head.get("headers", {})
-        return parameters
-
-    @property
-    def inputs(self) -> list[SimpleNamespace]:
-        sent = self._head.get("tensor_parameters", {})
-        return [SimpleNamespace(name=name, parameters=sent[name]) for name in sent]
-
-    @property
-    def outputs(self) -> list[SimpleNamespace]:
-        return [SimpleNamespace(name=name) for name in self._head.get("outputs", ())]
+def _request(message: Message) -> SimpleNamespace:
+    """Makes a request with those attributes of the host's requests that the server has sent."""
+    head = message.values
+    request = SimpleNamespace(id=message.id)
+    if "parameters" in head or "headers" in head:
+        request.parameters = _Parameters(head.get("parameters", ()))
+        request.parameters.headers = head.get("headers", {})
+    if sent := head.get("tensor_parameters"):
+        request.inputs = [SimpleNamespace(name=name, parameters=sent[name]) for name in sent]
+    if names := head.get("outputs"):
+        request.outputs = [SimpleNamespace(name=name) for name in names]
+    return request
 
 
 @dataclass(eq=False)
@@ -211,7 +198,7 @@ class Calls:
         return self.plan(call), sizes
 
     def _call(self, message: Message) -> InferenceCall:
-        request = _Request(message)
+        request = _request(message)
         contract = self.contract
         lenient = "requests" in contract.lenient
         inputs = read_tensors(message, contract.inputs, lenient=lenient)
