@@ -9,6 +9,7 @@ from .errors import DependencyError, InferenceError
 from .handler.shadowing import prefer_installed
 
 if TYPE_CHECKING:
+    from .api.deployment import Deployment
     from .api.function import Function
     from .client.connection import Model, connect
     from .definition import FunctionDefinition
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "Deployment",
     "Function",
     "FunctionDefinition",
     "InferenceError",
@@ -33,6 +35,7 @@ __all__ = [
 # it where MLServer is not installed. Importing these names here would cost time in the first
 # case and fail in the second, so `__getattr__` (PEP 562) imports them when they are first used.
 _LAZY = {
+    "Deployment": "api.deployment",
     "Function": "api.function",
     "FunctionDefinition": "definition",
     "Model": "client.connection",

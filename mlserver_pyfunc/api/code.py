@@ -1,15 +1,9 @@
 """Writes a module of a function that a notebook's cell or a script defines.
 
-The server and the workers import a function's code from files, so what a cell defines must become
-one. Pickling the function does not work: a pickle fits one version of Python and of each library,
-nobody can read it, and it would carry whatever the function happens to refer to. So the module is
-made of source: that of the function, and of each global name that it uses, if that is
-
-- a module or something that a module offers: an import;
-- a function, a class or an alias of a type of the notebook: its source, and what that uses;
-- a number, a text, None, or a list, tuple, set or dictionary of them: its value.
-
-Anything else, such as a trained model, is an error that names it.
+Pickling the function does not work: a pickle fits one version of Python and of each library, nobody
+can read it, and it carries whatever the function happens to refer to. So the module is made of the
+source of the function and of the global names that it uses: imports, functions, classes, aliases of
+types, and plain constants. Anything else, such as a trained model, is an error that names it.
 """
 
 from __future__ import annotations

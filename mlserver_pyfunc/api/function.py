@@ -35,13 +35,11 @@ if TYPE_CHECKING:
     from mlserver_pyfunc.serving.local import LocalFunction
     from mlserver_pyfunc.validation import Finding
 
-Tensors = Sequence[TensorDefinition | Mapping[str, Any]]
+    from .deployment import Deployment
 
 
 class Function:
     """A function that this package serves.
-
-    What `inputs` and `outputs` leave out, the annotations of the handler tell.
 
     Calls take the server's path: the contract checks the inputs and the outputs.
 
@@ -85,7 +83,7 @@ class Function:
             "requirements": list(requirements) or None,
             "python_version": python_version,
         }
-        self._open(_written({**given, **keys}, text))
+        self._open_new({**given, **keys}, text)
 
     @classmethod
     def load(cls, place: str | Path) -> Function:
@@ -104,16 +102,12 @@ class Function:
     ) -> Function:
         """Describes a function by the URI of its code, such as `git+https://...#v1`.
 
-        Args:
-            uri: Source of the code: docs/sources.md lists the kinds.
-            handler: `module:callable`.
-            name: Name of the model; by default that of the callable.
-            keys: Any other key of a definition.
+        The handler is `module:callable`; keywords are other keys of a definition.
         """
         function = cls.__new__(cls)
         described = {"source": uri, "handler": handler}
         given = {"model_name": name or handler.rpartition(":")[2], "source": described, **keys}
-        function._open(_written(given, ""))
+        function._open_new(given, "")
         return function
 
     _handler: Callable[..., Any] | None = None
@@ -122,8 +116,16 @@ class Function:
         self._lock = threading.Lock()
         self.place = place
         self.opened: FunctionFolder = open_folder(place)
-        if _is_ours(place):
-            weakref.finalize(self, shutil.rmtree, place, ignore_errors=True)
+
+    def _open_new(self, definition: Mapping[str, Any], text: str) -> None:
+        """Writes a definition and its code to a folder that goes with this object."""
+        folder = Path(tempfile.mkdtemp(prefix="pyfunc-function-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        if text:
+            (folder / "model.py").write_text(text, encoding="utf-8")
+        given = {key: _plain(value) for key, value in definition.items() if value is not None}
+        _write(folder, given)
+        self._open(folder)
 
     @property
     def name(self) -> str:
@@ -154,10 +156,6 @@ class Function:
     ) -> dict[str, Array]:
         """Calls the function in this process, or in a worker if its requirements differ.
 
-        Args:
-            inputs: Inputs by tensor name, for names that are not Python identifiers.
-            named: Inputs by tensor name: arrays, lists or scalars.
-
         Raises:
             RequestError: The error that a client would get.
             LoadError: The function cannot be loaded, which the first call does.
@@ -184,11 +182,7 @@ class Function:
         self.close()
 
     def save(self, folder: str | Path) -> Path:
-        """Writes the definition, the settings and the local code to a folder, which it makes.
-
-        Raises:
-            DefinitionError: The folder holds a definition already.
-        """
+        """Writes the definition, the settings and the local code to a new folder."""
         from mlserver_pyfunc import sources
         from mlserver_pyfunc.deployment.image.source_files import selected
 
@@ -224,15 +218,7 @@ class Function:
         return lock.write(located.definition, located.folder, resolve(located.definition))
 
     def build(self, tag: str, **options: Any) -> Result:
-        """Builds a container image.
-
-        Args:
-            tag: Name and tag of the image.
-            options: Fields of `deployment.image.options.Options`, such as `push` and `engine`.
-
-        Raises:
-            PyFuncError: The function cannot be read, fetched or resolved, or the engine fails.
-        """
+        """Builds a container image; options are those of `deployment.image.options.Options`."""
         from mlserver_pyfunc.deployment.image.builder import build
         from mlserver_pyfunc.deployment.image.options import Options
 
@@ -247,29 +233,53 @@ class Function:
         return Path(output)
 
     def manifest(self, platform: str, **options: Any) -> str:
-        """Returns the Kubernetes objects that serve the function, as YAML.
-
-        Args:
-            platform: `kserve`, `seldon-v1`, `seldon-v2` or `kubernetes`.
-            options: Options of `mlserver-pyfunc manifest`, such as `replicas=2`.
-
-        Raises:
-            ManifestError: The function or the options do not fit the platform.
-        """
+        """Returns the Kubernetes objects that serve the function, as YAML: see `deploy`."""
         from mlserver_pyfunc.deployment import manifests
 
         return manifests.dump(self._objects(platform, options))
 
+    def deploy(
+        self,
+        platform: str,
+        *,
+        wait: float = 600,
+        kubeconfig: str | Path | None = None,
+        context: str | None = None,
+        **options: Any,
+    ) -> Deployment:
+        """Puts the function on a Kubernetes cluster, and waits until it serves.
+
+        The platform is `kserve`, `seldon-v1`, `seldon-v2` or `kubernetes`, and `wait` a number of
+        seconds. Keywords are the options of `mlserver-pyfunc manifest`, such as `replicas=2`.
+
+        Raises:
+            ManifestError: The function or the options do not fit the platform.
+            ClusterError: The cluster refuses, or the function does not come to serve.
+        """
+        deployed = self.deployment(platform, kubeconfig=kubeconfig, context=context, **options)
+        deployed.apply()
+        if wait:
+            deployed.wait(wait)
+        return deployed
+
+    def deployment(
+        self,
+        platform: str,
+        *,
+        kubeconfig: str | Path | None = None,
+        context: str | None = None,
+        **options: Any,
+    ) -> Deployment:
+        """Returns the function's deployment on a cluster, and changes nothing: see `deploy`."""
+        from .deployment import Deployment
+
+        return Deployment(self, platform, options, kubeconfig, context)
+
     def serve(self, **env: str) -> Server:
         """Serves the function in a process of its own, on free ports; use `with`, or `stop`.
 
-        The server ends with this process, however that ends.
-
-        Args:
-            env: Environment variables of the server, such as `MLSERVER_PYFUNC_...`.
-
-        Raises:
-            ServerError: The server did not start. The message has the end of its log.
+        The server ends with this process, however that ends. Keywords are its environment
+        variables. `ServerError` has the end of its log, if it does not start.
         """
         from mlserver_pyfunc.deployment.server_process import Server
 
@@ -350,22 +360,6 @@ class Function:
         local = LocalFunction(self.opened)
         weakref.finalize(self, local.abandon)
         return local
-
-
-_PREFIX = "pyfunc-function-"
-
-
-def _is_ours(place: Path) -> bool:
-    return place.name.startswith(_PREFIX) and place.parent == Path(tempfile.gettempdir())
-
-
-def _written(definition: Mapping[str, Any], text: str) -> Path:
-    """Writes a definition and its code to a new folder."""
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-    if text:
-        (folder / "model.py").write_text(text, encoding="utf-8")
-    _write(folder, {key: _plain(value) for key, value in definition.items() if value is not None})
-    return folder
 
 
 def _write(folder: Path, definition: Mapping[str, Any]) -> None:

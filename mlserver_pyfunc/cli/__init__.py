@@ -9,7 +9,7 @@ import click
 
 from mlserver_pyfunc.errors import DefinitionError, LoadError, PyFuncError, RequestError
 
-from .failure import LOAD_FAILED, UNREACHABLE, Failure, next_step
+from .failure import LOAD_FAILED, UNREACHABLE, WRONG, Failure, next_step
 
 COMMANDS = {
     "init": "Write a function to start from.",
@@ -22,6 +22,8 @@ COMMANDS = {
     "env": "Make and show the environment a function runs in.",
     "manifest": "Print Kubernetes objects that serve a function: KServe, Seldon or plain.",
     "deploy": "Put a function on a cluster and wait until it serves, or remove it.",
+    "status": "Show the state of a function on a cluster.",
+    "logs": "Print what a function on a cluster has written.",
     "schema": "Print the JSON Schema of function.yaml.",
     "openapi": "Print a function's OpenAPI document.",
     "client": "Write a typed Python client of a function.",
@@ -72,9 +74,13 @@ class LazyGroup(click.Group):
             message = f"{error} (status {error.status})"
             raise Failure(message, trace=log.traceback) from None
         except PyFuncError as error:
-            raise Failure(str(error), LOAD_FAILED) from None
+            code = _CODES.get(type(error).__name__, LOAD_FAILED)
+            raise Failure(str(error), code, getattr(error, "hint", "")) from None
         except Exception as error:
             raise _call_failure(error) from error
+
+
+_CODES = {"ClusterError": WRONG, "NotReadyError": WRONG, "UnreachableError": UNREACHABLE}
 
 
 def _call_failure(error: Exception) -> Exception:

@@ -17,12 +17,6 @@ from mlserver_pyfunc.client import CallError, InferInput
 if TYPE_CHECKING:
     from mlserver_pyfunc.client import Client
 
-BARS = 14
-"""Number of bars of the histogram."""
-
-WIDTH = 50
-"""Characters of the longest bar."""
-
 
 def run(
     clients: Sequence[Client],
@@ -32,7 +26,7 @@ def run(
     *,
     as_json: bool,
 ) -> None:
-    """Calls a model again and again, and prints a histogram of the latencies."""
+    """Calls a model again and again, and prints percentiles of the latencies."""
     times: list[float] = []
     errors: Counter[str] = Counter()
     clients[0].infer(model, inputs)
@@ -75,12 +69,5 @@ def _print(
     for message, count in errors.most_common():
         click.echo(f"{count} x {message}", err=True)
     click.echo(f"{times.size} calls in {seconds:g} s, {times.size / seconds:.0f} a second")
-    if not times.size:
-        return
-    click.echo("  ".join(f"{name} {value:.2f} ms" for name, value in percentiles.items()))
-    limit = np.percentile(times, 99.5)
-    counts, edges = np.histogram(times[times <= limit], bins=BARS)
-    most = max(counts.tolist())
-    for count, edge in zip(counts.tolist(), edges.tolist(), strict=False):
-        bar = "█" * round(count / most * WIDTH)
-        click.echo(f"{edge:9.2f} ms  {bar} {count}")
+    if times.size:
+        click.echo("  ".join(f"{name} {value:.2f} ms" for name, value in percentiles.items()))

@@ -73,14 +73,19 @@ def derive(
     platform: str, opened: FunctionFolder, given: dict[str, Any], *, warn: bool = True
 ) -> list[dict[str, Any]]:
     """Returns the objects of a function by the options of the command line, and prints warnings."""
-    values = {name: value for name, value in given.items() if value not in (None, ())}
-    for name, value in values.items():
-        if get_origin(manifests.Options.model_fields[name].annotation) is dict:
-            values[name] = dict(value)
-    options = manifests.options_of(platform, opened.definition.deployment, values)
+    options = manifests.options_of(platform, opened.definition.deployment, chosen(given))
     objects, warnings = manifests.derive(
         platform, opened.definition, opened.located.folder, options, opened.settings_file
     )
     for warning in warnings if warn else ():
         click.echo(f"{click.style('warning', fg='yellow', bold=True)}: {warning}", err=True)
     return objects
+
+
+def chosen(given: dict[str, Any]) -> dict[str, Any]:
+    """Returns the options that the command line gives, by the names of `manifests.Options`."""
+    values = {name: value for name, value in given.items() if value not in (None, ())}
+    for name, value in values.items():
+        if get_origin(manifests.Options.model_fields[name].annotation) is dict:
+            values[name] = dict(value)
+    return values

@@ -58,16 +58,10 @@ class Model:
         parameters: Mapping[str, Any] | None = None,
         **named: Any,
     ) -> dict[str, Array]:
-        """Calls the model.
+        """Calls the model with inputs by tensor name, and returns its outputs by name.
 
-        Args:
-            inputs: Inputs by tensor name, for names that are not Python identifiers.
-            parameters: Parameters of the request.
-            named: Inputs by tensor name. An array keeps its own datatype; lists and scalars get
-                the one that the model declares.
-
-        Returns:
-            Outputs by name.
+        An array keeps its own datatype; lists and scalars get the one that the model declares.
+        `inputs` is for names that are not Python identifiers.
 
         Raises:
             CallError: The server answers with an error, or does not answer.
@@ -174,7 +168,6 @@ def connect(
     Raises:
         CallError: The URL has another form, or the server does not list its models.
         LookupError: No model is named, and the server has not exactly one.
-        ImportError: tritonclient, which calls by gRPC need, is not installed.
     """
     is_grpc = grpc or url.startswith("grpc://")
     base, named, of_version = _parts(url)

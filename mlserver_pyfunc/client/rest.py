@@ -115,7 +115,8 @@ class RestClient:
             self._connection.close()
             raise CallError(f"{self._url} does not answer: {error}") from None
         if response.status != 200:
-            raise CallError(_message(response), response.status)
+            text = response.read().decode(errors="replace")
+            raise CallError(worded(text) or response.reason, response.status)
         return response
 
     def _drop_if_closed(self) -> None:
@@ -206,12 +207,12 @@ def _from_json(tensor: Mapping[str, Any]) -> Array:
     return tensors.from_list(datatype, data, tensor["shape"], is_base64=is_base64)
 
 
-def _message(response: http.client.HTTPResponse) -> str:
-    text = response.read().decode(errors="replace")
+def worded(text: str) -> str:
+    """Returns the message in the body of an error, or the body."""
     try:
         body = orjson.loads(text)
     except orjson.JSONDecodeError:
-        return text or response.reason
+        return text
     if not isinstance(body, dict):
         return text
-    return str(body.get("error") or body.get("detail") or text)
+    return str(body.get("error") or body.get("detail") or body.get("message") or text)

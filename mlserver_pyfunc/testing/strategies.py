@@ -6,7 +6,6 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -68,13 +67,13 @@ def bad_requests_for(definition: FunctionDefinition) -> st.SearchStrategy[BadReq
         ValueError: The definition declares no inputs, so there is no rule to break.
     """
     broken = [
-        _broken(definition, tensor, rule, breaker)
+        _broken(definition, tensor, rule)
         for tensor in definition.inputs
-        for rule, (applies, breaker) in _RULES.items()
+        for rule, applies in _RULES.items()
         if applies(tensor) and _is_refused(definition, rule)
     ]
     broken += [
-        _broken(definition, tensor, "named axis", partial(_grow_axis, axis))
+        _broken(definition, tensor, "named axis", axis)
         for tensor, axis in _shared_axes(definition)
         if _is_refused(definition, "named axis")
     ]
@@ -153,82 +152,51 @@ def _objects(items: list[bytes], shape: tuple[int, ...]) -> Array:
     return array.reshape(shape)
 
 
-Breaker = Callable[[TensorDefinition, Body, Body], None]
-
-
 def _broken(
-    definition: FunctionDefinition, tensor: TensorDefinition, rule: str, breaker: Breaker
+    definition: FunctionDefinition, tensor: TensorDefinition, rule: str, axis: int = 0
 ) -> st.SearchStrategy[BadRequest]:
     def break_rule(arrays: dict[str, Array]) -> BadRequest:
         body = copy.deepcopy(body_of(definition, arrays))
         target = next(item for item in body["inputs"] if item["name"] == tensor.name)
-        breaker(tensor, body, target)
+        _break(rule, tensor, body, target, axis)
         return BadRequest(rule, tensor.name, body)
 
     # Some rules are broken by one element, so each array needs one.
     return inputs_for(definition, smallest=1, whole=True).map(break_rule)
 
 
-def _missing(tensor: TensorDefinition, body: Body, target: Body) -> None:
-    body["inputs"].remove(target)
-
-
-def _unknown(tensor: TensorDefinition, body: Body, target: Body) -> None:
-    body["inputs"].append({**target, "name": f"{tensor.name}_unknown"})
-
-
-def _duplicate(tensor: TensorDefinition, body: Body, target: Body) -> None:
-    body["inputs"].append(copy.deepcopy(target))
-
-
-def _datatype(tensor: TensorDefinition, body: Body, target: Body) -> None:
-    target["datatype"] = "INT32" if tensor.datatype == "FP64" else "FP64"
-
-
-def _rank(tensor: TensorDefinition, body: Body, target: Body) -> None:
-    target["shape"] = [1, *target["shape"]]
-
-
-def _fixed_axis(tensor: TensorDefinition, body: Body, target: Body) -> None:
-    axis = next(axis for axis, size in enumerate(tensor.sizes) if size != -1)
-    target["shape"][axis] += 1
-
-
-def _grow_axis(axis: int, tensor: TensorDefinition, body: Body, target: Body) -> None:
-    target["shape"][axis] += 1
-    target["data"] = target["data"][:1] * math.prod(target["shape"])
-
-
-def _negative_size(tensor: TensorDefinition, body: Body, target: Body) -> None:
-    target["shape"][0] = -1
-
-
-def _too_many(tensor: TensorDefinition, body: Body, target: Body) -> None:
-    target["data"].append("" if tensor.datatype == "BYTES" else 0)
-
-
-def _wrong_kind(tensor: TensorDefinition, body: Body, target: Body) -> None:
-    target["data"][0] = 1 if tensor.datatype in ("BYTES", "BOOL") else "text"
-
-
-def _null(tensor: TensorDefinition, body: Body, target: Body) -> None:
-    target["data"][0] = None
-
-
-def _fraction(tensor: TensorDefinition, body: Body, target: Body) -> None:
-    target["data"][0] = 1.5
-
-
-def _out_of_range(tensor: TensorDefinition, body: Body, target: Body) -> None:
-    target["data"][0] = int(np.iinfo(DATATYPES[tensor.datatype].dtype).max) + 1
-
-
-def _unknown_output(tensor: TensorDefinition, body: Body, target: Body) -> None:
-    body["outputs"] = [{"name": "no such output"}]
-
-
-def _always(tensor: TensorDefinition) -> bool:
-    return True
+def _break(rule: str, tensor: TensorDefinition, body: Body, target: Body, axis: int) -> None:
+    shape, data, is_bytes = target["shape"], target["data"], tensor.datatype == "BYTES"
+    match rule:
+        case "missing":
+            body["inputs"].remove(target)
+        case "unknown":
+            body["inputs"].append({**target, "name": f"{tensor.name}_unknown"})
+        case "duplicate":
+            body["inputs"].append(copy.deepcopy(target))
+        case "datatype":
+            target["datatype"] = "INT32" if tensor.datatype == "FP64" else "FP64"
+        case "rank":
+            target["shape"] = [1, *shape]
+        case "fixed axis":
+            shape[next(axis for axis, size in enumerate(tensor.sizes) if size != -1)] += 1
+        case "named axis":
+            shape[axis] += 1
+            target["data"] = data[:1] * math.prod(shape)
+        case "negative size":
+            shape[0] = -1
+        case "element count":
+            data.append("" if is_bytes else 0)
+        case "element kind":
+            data[0] = 1 if is_bytes or tensor.datatype == "BOOL" else "text"
+        case "null":
+            data[0] = None
+        case "whole numbers":
+            data[0] = 1.5
+        case "range":
+            data[0] = int(np.iinfo(DATATYPES[tensor.datatype].dtype).max) + 1
+        case "requested outputs":
+            body["outputs"] = [{"name": "no such output"}]
 
 
 def _has_elements(tensor: TensorDefinition) -> bool:
@@ -239,20 +207,20 @@ def _is_integer(tensor: TensorDefinition) -> bool:
     return "INT" in tensor.datatype and _has_elements(tensor)
 
 
-_RULES: dict[str, tuple[Callable[[TensorDefinition], bool], Breaker]] = {
-    "missing": (lambda tensor: not tensor.optional, _missing),
-    "unknown": (_always, _unknown),
-    "duplicate": (_always, _duplicate),
-    "datatype": (_always, _datatype),
-    "rank": (_always, _rank),
-    "fixed axis": (lambda tensor: any(size != -1 for size in tensor.sizes), _fixed_axis),
-    "negative size": (lambda tensor: bool(tensor.shape), _negative_size),
-    "element count": (_has_elements, _too_many),
-    "element kind": (_has_elements, _wrong_kind),
-    "null": (lambda tensor: not tensor.nullable and _has_elements(tensor), _null),
-    "whole numbers": (_is_integer, _fraction),
-    "range": (lambda tensor: _is_integer(tensor) and tensor.datatype != "UINT64", _out_of_range),
-    "requested outputs": (_always, _unknown_output),
+_RULES: dict[str, Callable[[TensorDefinition], bool]] = {
+    "missing": lambda tensor: not tensor.optional,
+    "unknown": lambda tensor: True,
+    "duplicate": lambda tensor: True,
+    "datatype": lambda tensor: True,
+    "rank": lambda tensor: True,
+    "fixed axis": lambda tensor: any(size != -1 for size in tensor.sizes),
+    "negative size": lambda tensor: bool(tensor.shape),
+    "element count": _has_elements,
+    "element kind": _has_elements,
+    "null": lambda tensor: not tensor.nullable and _has_elements(tensor),
+    "whole numbers": _is_integer,
+    "range": lambda tensor: _is_integer(tensor) and tensor.datatype != "UINT64",
+    "requested outputs": lambda tensor: True,
 }
 _ONLY_WARNED_OF = {
     "missing", "unknown", "datatype", "rank", "fixed axis", "named axis", "requested outputs",

@@ -129,12 +129,12 @@ def test_infer_says_that_no_server_answers():
         assert "is the server up?" in err
 
 
-def test_infer_benches_and_prints_a_histogram(flaky):
+def test_infer_benches_and_prints_percentiles(flaky):
     url, target = flaky
     out, _ = run("infer", url, "-i", "x=1", "--bench", "0.5", "-c", "2")
     assert re.search(r"\d+ calls in 0.5 s", out)
     assert "p99" in out
-    assert "█" in out
+    assert "p50" in out
     out, _ = run("infer", target, "--grpc", "-m", "flaky", "-i", "x=1", "--bench", "0.5", "--json")
     assert json.loads(out)["calls"] > 10
     run("infer", url, "-i", "x=[1, 2]", "--bench", "0.2")

@@ -38,6 +38,15 @@ class Addresses:
         url = f"http://localhost:{FORWARDED_PORT}"
         return Address("on this machine", url, self.rest[-1].headers) if self.forward else None
 
+    @property
+    def proxy(self) -> str:
+        """Path of the API server's proxy to the Service that `forward` names; may be empty."""
+        if not self.forward:
+            return ""
+        *_, namespace, service, ports = self.forward.split()
+        name, port = service.partition("/")[2], ports.partition(":")[2]
+        return f"/api/v1/namespaces/{namespace}/services/{name}:{port}/proxy"
+
 
 def addresses(live: Mapping[str, Object], model: str) -> Addresses:
     """Finds where a function answers. `model` is its name, unless the platform gives another."""

@@ -79,6 +79,19 @@ def find_problem(cluster: Cluster, live: Mapping[str, Any], since: str = "") -> 
     return max(found, key=lambda one: one.is_lasting, default=None)
 
 
+def logs(cluster: Cluster, live: Mapping[str, Any], lines: int) -> Iterator[tuple[str, str]]:
+    """Yields the name of each container of an object's pods, and its last lines."""
+    chosen = selector(live)
+    if not chosen:
+        return
+    namespace = live["metadata"]["namespace"]
+    for pod in cluster.find_all(cluster.resource("v1", "Pod"), namespace, label_selector=chosen):
+        name = pod["metadata"]["name"]
+        for container in (pod.get("status") or {}).get("containerStatuses") or ():
+            query = {"container": container["name"], "tailLines": lines}
+            yield f"{name}/{container['name']}", cluster.log(name, namespace, **query)
+
+
 def _newest(pods: Sequence[Object]) -> list[Object]:
     """Returns the pods of the newest version of the template."""
     last = max(pods, key=_created, default=None)

@@ -47,7 +47,9 @@ def _replicated(live: Object) -> State:
     if not is_set and status.get("replicas", 0) > updated:
         return State(False, f"{status['replicas'] - updated} old pods are ending")
     ready = status.get("readyReplicas" if is_set else "availableReplicas", 0)
-    return READY if ready >= wanted else State(False, f"{ready} of {wanted} pods ready")
+    if ready < wanted:
+        return State(False, f"{ready} of {wanted} pods ready")
+    return READY if wanted else State(True, "scaled to zero")
 
 
 def _inference_service(live: Object) -> State:

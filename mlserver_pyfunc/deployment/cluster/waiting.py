@@ -74,6 +74,16 @@ def until_ready(
         pause = min(pause * 1.5, _LONGEST_PAUSE)
 
 
+def look(cluster: Cluster, target: Target) -> tuple[bool, str]:
+    """Returns whether an object serves now, and its state in words."""
+    live = cluster.find(target)
+    if live is None:
+        return False, "absent"
+    one = _Watched(Applied(target, live, "unchanged"), 0.0)
+    _update(cluster, one)
+    return one.state.is_ready, _line(one)
+
+
 def until_gone(cluster: Cluster, deleted: Sequence[Applied], seconds: float, show: Show) -> None:
     """Waits until deleted objects and their dependents are gone.
 
@@ -111,9 +121,12 @@ def _look(cluster: Cluster, watched: Sequence[_Watched], show: Show) -> ClusterE
                 return error
             raise
         _fail_early(one)
-        why = f" ({one.problem.cause})" if one.problem else ""
-        show(one.target.title, f"{one.state.text}{why}")
+        show(one.target.title, _line(one))
     return None
+
+
+def _line(one: _Watched) -> str:
+    return f"{one.state.text} ({one.problem.cause})" if one.problem else one.state.text
 
 
 def _update(cluster: Cluster, one: _Watched) -> None:

@@ -7,13 +7,16 @@ told to it as `Story`s.
 from __future__ import annotations
 
 import copy
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.request import Request, urlopen
 
 from . import schemas
 from .server_side_apply import RefusalError, content, fields_v1, leaves, merged, refuse_conflicts
@@ -49,6 +52,7 @@ class FakeCluster:
         namespaces: That exist.
         hiccups: For each of the next requests: a status, or 0 to cut the connection.
         stories: What becomes of objects, by kind.
+        backends: URLs of servers behind the proxy, by `SERVICE:PORT`.
         requests: Method and path of every request.
     """
 
@@ -61,6 +65,7 @@ class FakeCluster:
     stories: dict[str, Story] = field(default_factory=dict)
     objects: dict[Key, Object] = field(default_factory=dict)
     logs: dict[str, str] = field(default_factory=dict)
+    backends: dict[str, str] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)
     changed: dict[Key, float] = field(default_factory=dict)
     version: int = 100
@@ -138,6 +143,8 @@ class FakeCluster:
         name = rest[1] if len(rest) > 1 else ""
         verb = {"GET": "get" if name else "list"}.get(method, method.lower())
         self._authorize(verb, api_version, rest[0], name, namespace)
+        if rest[2:3] == ["proxy"]:
+            return self._proxied(method, rest[1], "/".join(rest[3:]), body)
         if len(rest) > 2:
             return 200, self._log(rest[1], query)
         key = (kind, namespace if is_namespaced else "", name)
@@ -153,6 +160,20 @@ class FakeCluster:
         if method == "DELETE":
             return 200, self._delete(key)
         return 200, self.objects[key]
+
+    def _proxied(
+        self, method: str, service: str, path: str, body: Object | None
+    ) -> tuple[int, Any]:
+        if service not in self.backends:
+            raise RefusalError(503, "ServiceUnavailable", f'no endpoints for "{service}"')
+        headers = {"Content-Type": "application/json"}
+        data = json.dumps(body).encode() if body is not None else None
+        url = f"{self.backends[service]}/{path}"
+        try:
+            with urlopen(Request(url, data, headers, method=method)) as answer:
+                return answer.status, json.load(answer)
+        except HTTPError as error:
+            return error.code, json.load(error)
 
     def _groups(self) -> Object:
         versions = {

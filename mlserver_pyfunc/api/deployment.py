@@ -1,0 +1,199 @@
+"""`Deployment`: a function on a Kubernetes cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from mlserver_pyfunc.client import CallError
+from mlserver_pyfunc.client.connection import Model
+from mlserver_pyfunc.client.rest import RestClient, worded
+from mlserver_pyfunc.deployment.cluster import kubeconfig as clusters
+from mlserver_pyfunc.protocol.tensors import Array
+
+if TYPE_CHECKING:
+    from mlserver_pyfunc.deployment.cluster.api import Cluster, Target
+    from mlserver_pyfunc.deployment.cluster.apply import Applied
+
+    from .function import Function
+
+
+@dataclass(frozen=True)
+class Status:
+    """Whether all of a deployment serves, and the state of each object in words."""
+
+    is_ready: bool
+    objects: Mapping[str, str]  # by KIND/NAME
+
+
+class Deployment:
+    """The objects of a function on a cluster, which `Function.deploy` returns.
+
+    Each method connects anew, so that a deployment may be kept for long. Each raises `ClusterError`
+    if the cluster does not answer or refuses.
+    """
+
+    def __init__(
+        self,
+        function: Function,
+        platform: str,
+        options: Mapping[str, Any],
+        kubeconfig: str | Path | None = None,
+        context: str | None = None,
+    ) -> None:
+        self.function = function
+        self.platform = platform
+        self.options = dict(options)
+        self._kubeconfig = Path(kubeconfig) if kubeconfig else None
+        self._context = context
+        self._applied: list[Applied] = []
+        function._objects(platform, options)
+
+    def apply(self, **options: Any) -> dict[str, str]:
+        """Applies the objects, with these options in place of earlier ones.
+
+        Returns:
+            `created`, `updated`, `unchanged` or `deleted`, by `KIND/NAME`.
+        """
+        from mlserver_pyfunc.deployment.cluster.apply import apply
+        from mlserver_pyfunc.deployment.cluster.prune import prune
+
+        self.options |= options
+        with self._connected() as (cluster, targets):
+            self._applied = list(apply(cluster, targets, force=False, dry_run=False))
+            return _changes([*self._applied, *prune(cluster, self.platform, targets)])
+
+    def wait(self, seconds: float = 600) -> None:
+        """Waits until all objects serve, or raises `ClusterError` if one will not."""
+        from mlserver_pyfunc.deployment.cluster.waiting import until_ready
+
+        with self._connected() as (cluster, targets):
+            until_ready(cluster, self._applied or _found(cluster, targets), seconds, _unseen)
+
+    def status(self) -> Status:
+        """Looks at the objects as they are now."""
+        from mlserver_pyfunc.deployment.cluster.waiting import look
+
+        with self._connected() as (cluster, targets):
+            looks = {target.title: look(cluster, target) for target in targets}
+        is_ready = all(is_ready for is_ready, _ in looks.values())
+        return Status(is_ready, {title: text for title, (_, text) in looks.items()})
+
+    def logs(self, lines: int = 100) -> str:
+        """Returns the last lines that each container of the pods has written."""
+        from mlserver_pyfunc.deployment.cluster import pods
+
+        with self._connected() as (cluster, targets):
+            return "\n".join(
+                f"==> {title} <==\n{text}"
+                for one in _found(cluster, targets)
+                for title, text in pods.logs(cluster, one.live, lines)
+            )
+
+    def infer(self, inputs: Mapping[str, Any] | None = None, /, **named: Any) -> dict[str, Array]:
+        """Calls the function by the API server's proxy, so that no port need be forwarded.
+
+        Raises:
+            CallError: The function answers with an error, or does not answer.
+        """
+        from mlserver_pyfunc.deployment.cluster.addresses import addresses
+
+        with self._connected() as (cluster, targets):
+            live = {one.target.title: one.live for one in _found(cluster, targets)}
+            found = addresses(live, self.function.name)
+            headers = found.rest[-1].headers if found.rest else {}
+            with Model(found.model, partial(_ProxyClient, cluster, found.proxy, headers)) as model:
+                return model.infer(inputs, **named)
+
+    def stop(self) -> None:
+        """Ends the pods, and keeps the objects: `apply(replicas=1)` starts them again.
+
+        Raises:
+            ManifestError: The platform keeps at least one replica.
+        """
+        self.apply(replicas=0, min_replicas=None, max_replicas=None)
+
+    def delete(self, wait: float = 600) -> dict[str, str]:
+        """Removes the objects, and waits until they are gone, for so many seconds.
+
+        Returns:
+            `deleted`, `absent`, or `kept` if others use the object, by `KIND/NAME`.
+        """
+        from mlserver_pyfunc.deployment.cluster.apply import delete
+        from mlserver_pyfunc.deployment.cluster.prune import prune
+        from mlserver_pyfunc.deployment.cluster.waiting import until_gone
+
+        with self._connected() as (cluster, targets):
+            removed = list(delete(cluster, targets, force=False, wait=bool(wait)))
+            removed += prune(cluster, self.platform, targets)
+            if wait:
+                gone = [one for one in removed if one.change == "deleted"]
+                until_gone(cluster, gone, wait, _unseen)
+        return _changes(removed)
+
+    def __repr__(self) -> str:
+        return f"Deployment({self.function.name} on {self.platform}, {self.options})"
+
+    @contextmanager
+    def _connected(self) -> Iterator[tuple[Cluster, list[Target]]]:
+        objects = self.function._objects(self.platform, self.options)
+        with closing(clusters.connect(self._kubeconfig, self._context)) as cluster:
+            from mlserver_pyfunc.deployment.cluster.apply import targets
+
+            yield cluster, targets(cluster, objects)
+
+
+def _found(cluster: Cluster, targets: list[Target]) -> list[Applied]:
+    """Returns the objects that are on the cluster, as they are now."""
+    from mlserver_pyfunc.deployment.cluster.apply import Applied
+
+    looked = [(one, cluster.find(one)) for one in targets]
+    return [Applied(target, live, "unchanged") for target, live in looked if live is not None]
+
+
+def _changes(made: list[Applied]) -> dict[str, str]:
+    return {one.target.title: one.change for one in made}
+
+
+def _unseen(title: str, text: str) -> None:
+    """Shows no progress."""
+
+
+class _ProxyClient(RestClient):
+    """Calls a Service by the proxy of the API server, with the credentials of the kubeconfig."""
+
+    def __init__(self, cluster: Cluster, service: str, headers: Mapping[str, str]) -> None:
+        super().__init__(cluster.server)
+        if not service:
+            raise CallError("the platform gives the function no Service that the proxy can call")
+        self._cluster = cluster
+        self._service = service
+        self._sent = {"Content-Type": "application/json", **headers}
+
+    def _json(self, method: str, path: str, body: bytes | None = None) -> Any:
+        from kubernetes.client import ApiException
+        from urllib3.exceptions import HTTPError
+
+        try:
+            answer = self._cluster.client.call_api(
+                self._service + path,
+                method,
+                header_params=self._sent,
+                body=orjson.loads(body) if body else None,
+                auth_settings=["BearerToken"],
+                _preload_content=False,
+                _return_http_data_only=True,
+                _request_timeout=60,
+            )
+        except ApiException as error:
+            text = error.body.decode() if isinstance(error.body, bytes) else str(error.body or "")
+            raise CallError(worded(text) or str(error.reason), error.status) from None
+        except HTTPError as error:
+            raise CallError(f"{self._cluster.server} does not answer: {error}") from None
+        return orjson.loads(answer.data)
