@@ -45,9 +45,10 @@ class Faults:
     Args:
         server: Server that is up.
         chance: Source of what to do.
+        kills_guardians: Whether guardians are killed, which nobody should do.
     """
 
-    def __init__(self, server: ServerProcess, chance: random.Random) -> None:
+    def __init__(self, server: ServerProcess, chance: random.Random, kills_guardians: bool) -> None:
         self.counts: Counter[str] = Counter()
         self.wrong: list[str] = []
         self._server = server
@@ -55,9 +56,9 @@ class Faults:
         self._stopped = threading.Event()
         self._frozen: list[psutil.Process] = []
         self._deeds: list[tuple[Callable[[], None], int]] = [
-            (self._kill, 6), (self._kill_several, 1), (self._kill_guardian, 1), (self._stop, 5),
-            (self._continue, 3), (self._reload, 2), (self._race, 2), (self._send_garbage, 4),
-            (self._stall, 2),
+            (self._kill, 6), (self._kill_several, 1), (self._stop, 5), (self._continue, 3),
+            (self._reload, 2), (self._race, 2), (self._send_garbage, 4), (self._stall, 2),
+            (self._kill_guardian, int(kills_guardians)),
         ]  # fmt: skip
 
     def run(self) -> None:

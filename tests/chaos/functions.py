@@ -45,6 +45,10 @@ def setup(context):
         plants.plant(parameters["plant"])
 
 
+def teardown(context):
+    os.close(context.journal)
+
+
 def act(context, x, words):
     """Returns how long to sleep."""
     number, deed, argument = (int(value) for value in x[0, :3])
@@ -60,8 +64,9 @@ def act(context, x, words):
     if deed == 5:
         os.abort()
     if deed == 6:
-        command = ["sleep", context.init_parameters["sleep"]]
-        subprocess.Popen(command, env={"PATH": os.environ["PATH"]}, start_new_session=True)
+        command = ["/bin/sleep", context.init_parameters["sleep"]]
+        env = {} if context.init_parameters["hides"] else None
+        subprocess.Popen(command, env=env, start_new_session=True)
     if deed == 8:
         print(f"one of many lines {number}")
     if deed == 11:
@@ -172,22 +177,24 @@ SUBJECTS = {
 WORKERS = sum(subject.workers for subject in SUBJECTS.values())
 
 
-def write(folder: Path, journals: Path, sleep: str, plant: str) -> None:
+def write(folder: Path, journals: Path, sleep: str, hides: bool, plant: str) -> None:
     """Writes the model repository.
 
     Args:
         folder: Folder for the models.
         journals: Folder for the numbers of the calls that each model has begun.
         sleep: Seconds that a process sleeps that a call has started.
+        hides: Whether that process has an empty environment.
         plant: Defect that `here` plants into the server's process; empty for none.
     """
     for name, subject in SUBJECTS.items():
-        parameters = {"journal": str(journals / name), "sleep": sleep}
+        parameters = {"journal": str(journals / name), "sleep": sleep, "hides": hides}
         if plant and name == "here":
             parameters |= {"plant": plant, "root": str(Path(__file__).parents[2])}
         words = [] if subject.batches else [tensor("words", "BYTES", [-1], optional=True)]
         said = [] if subject.batches else [tensor("said", "BYTES", [-1], optional=True)]
-        source = {"code": CODE, "handler": subject.handler, "init_function": "setup"}
+        functions = {"init_function": "setup", "unload_function": "teardown"}
+        source = {"code": CODE, "handler": subject.handler, **functions}
         definition = {
             "source": source,
             "init_parameters": parameters,

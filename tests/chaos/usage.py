@@ -123,7 +123,7 @@ def _descendants(server: psutil.Process) -> Iterator[tuple[psutil.Process, int]]
 
 
 def _is_asleep(process: psutil.Process, sleep: str) -> bool:
-    return bool(sleep) and process.cmdline() == ["sleep", sleep]
+    return bool(sleep) and process.cmdline() == ["/bin/sleep", sleep]
 
 
 def _maps(process: psutil.Process) -> str:
