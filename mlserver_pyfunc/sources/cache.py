@@ -80,10 +80,11 @@ def find(key: str, since: float = 0) -> Entry | None:
     try:
         record = json.loads(_record_path(key).read_text(encoding="utf-8"))
         path, digest = _root() / "trees" / record["name"], record["sha256"]
-        metadata, is_older = record["facts"], record["time"] < since
+        metadata, fetched = record["facts"], float(record["time"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if is_older or not _usable(path, digest):
+    # Later than now: the clock has been set back since.
+    if (since and not since <= fetched <= time.time()) or not _usable(path, digest):
         return None
     return Entry(path, digest, metadata)
 

@@ -80,6 +80,20 @@ def test_an_archive_without_a_digest_is_fetched_at_every_start(file_server: File
     assert (tree.root / "model.py").read_text() == "x = 2"
 
 
+@pytest.mark.parametrize("hours", [-24, 24])
+def test_an_archive_is_fetched_at_every_start_though_the_clock_jumps(
+    hours: float, file_server: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file_server.files["/b.zip"] = BUNDLE
+    clock = time.time
+    with monkeypatch.context() as jump:
+        jump.setattr(time, "time", lambda: clock() + hours * 3600)
+        fetched(f"{file_server.url}/b.zip")
+    file_server.files["/b.zip"] = zipped({"model.py": b"x = 2"})
+    tree = fetched(f"{file_server.url}/b.zip")
+    assert (tree.root / "model.py").read_text() == "x = 2"
+
+
 def test_rejects_a_digest_that_differs(file_server: FileServer, cache_folder: Path) -> None:
     file_server.files["/b.zip"] = BUNDLE
     with pytest.raises(SourceError, match=f"expected sha256 {'0' * 64}, got {sha256(BUNDLE)}"):

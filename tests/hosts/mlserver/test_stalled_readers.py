@@ -1,4 +1,4 @@
-"""Clients that ask for a stream and do not read it."""
+"""Clients that ask for a stream and do not read it, or do not send what they announce."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -102,3 +102,23 @@ def test_a_client_that_reads_slowly_gets_all(flooding: ServerProcess) -> None:
             count += piece.count(b"data: ")
             time.sleep(0.3)
     assert count == 12
+
+
+def test_slow_uploads_hold_up_nobody_and_are_answered(flooding: ServerProcess) -> None:
+    body = json.dumps(json_request(_request("flood", 1))).encode()
+    host, _, port = flooding.rest_address.partition(":")
+    head = f"POST /v2/models/flood/infer_stream HTTP/1.1\r\nHost: {host}\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    with ExitStack() as opened:
+        slow = []
+        for _ in range(100):
+            connection = socket.create_connection((host, int(port)), timeout=60)
+            slow.append(opened.enter_context(connection))
+            connection.sendall(head.encode() + body[:20])
+        for place in range(20, len(body)):
+            for connection in slow:
+                connection.sendall(body[place : place + 1])
+            if place % 10 == 0:
+                assert _items(flooding, "flood", 1) == 1
+        for connection in slow:
+            assert connection.recv(1000).startswith(b"HTTP/1.1 200")
