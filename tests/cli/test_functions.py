@@ -31,7 +31,7 @@ def function(tmp_path: Path) -> str:
 
 
 def test_run_validate_openapi_and_client_take_a_function(function: str) -> None:
-    assert "nothing wrong" in call("validate", function, "--deep")[0]
+    assert "nothing wrong" in call("validate", function)[0]
     out, _ = call("run", function, "--input", "name=Ada", "--input", "times=2", "--json")
     answer = json.loads(out)
     assert (answer["model_name"], answer["outputs"][0]["data"]) == ("greet", ["hello Ada"] * 2)

@@ -59,11 +59,17 @@ def list_page(entries: Sequence[Mapping[str, Any]]) -> Page:
     return _page("list.html.jinja", models=entries)
 
 
-def _page(template: str, **values: Any) -> Page:
+def docs_page(**values: Any) -> Page:
+    """Makes the page that shows an OpenAPI document in Swagger UI, which sets styles itself."""
+    return _page("docs.html.jinja", "'self' 'unsafe-inline'", **values)
+
+
+def _page(template: str, styles: str = "", **values: Any) -> Page:
     nonce = secrets.token_urlsafe(16)
+    styles = styles or f"'nonce-{nonce}'"
     body = render(f"playground/{template}", nonce=nonce, style=_asset("page.css"), **values)
     policy = (
-        f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; "
+        f"default-src 'none'; script-src 'nonce-{nonce}'; style-src {styles}; "
         "img-src 'self' data: blob:; media-src data: blob:; connect-src 'self'; base-uri 'none'; "
         "form-action 'none'; frame-ancestors 'none'"
     )

@@ -5,13 +5,17 @@ Their code is imported at the first request to one of them.
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Awaitable, Callable
+from functools import cache
+from importlib.resources import files
 from typing import Any
+from urllib.parse import quote
 
 from mlserver.errors import MLServerError
 from mlserver.handlers import custom_handler
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from mlserver_pyfunc import settings
 from mlserver_pyfunc.definition import FunctionDefinition
@@ -62,8 +66,51 @@ async def _list(request: Request) -> Response:
     from mlserver_pyfunc.client import playground
 
     _require_switched_on()
+    page = playground.list_page(await _entries(request))
+    return HTMLResponse(page.body, headers=dict(page.headers))
+
+
+async def show_docs(request: Request, name: str = "", version: str = "") -> Response:
+    """Answers with Swagger UI for a model's OpenAPI document, and links to those of the others."""
+    from mlserver_pyfunc.client import playground
+
+    entries = await _entries(request)
+    if name:
+        await models.registry_of(request.app).get_model(name, version or None)
+    shown = [each for each in entries if not name or each["name"] == name]
+    document = "docs/dataplane.json"
+    if shown and all(each["definition"] for each in shown):
+        path = f"models/{quote(shown[0]['name'], safe='')}/"
+        document = f"{'' if name else path}openapi.json"
+    root = "../../../../" if version else "../../" if name else "./"
+    page = playground.docs_page(models=entries, name=name, document=document, root=root)
+    return HTMLResponse(page.body, headers=dict(page.headers))
+
+
+async def _viewer(request: Request, name: str) -> Response:
+    headers = {"Content-Encoding": "gzip", "Cache-Control": "max-age=86400"}
+    kind = "text/css" if name.endswith(".css") else "text/javascript"
+    return Response(_compressed(name), media_type=kind, headers=headers)
+
+
+@cache
+def _compressed(name: str) -> bytes:
+    """Returns a file of Swagger UI, which the package fastapi-offline carries."""
+    if name not in ("swagger-ui-bundle.js", "swagger-ui.css"):
+        raise MLServerError(f'the viewer has no file "{name}"', 404)
+    return gzip.compress((files("fastapi_offline") / "static" / name).read_bytes())
+
+
+def _redirect(path: str) -> Callable[..., Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
+        return RedirectResponse(path)
+
+    return answer
+
+
+async def _entries(request: Request) -> list[dict[str, Any]]:
     registered = await models.registry_of(request.app).get_models()
-    entries = [
+    return [
         {
             "name": model.name,
             "version": model.version,
@@ -72,8 +119,6 @@ async def _list(request: Request) -> Response:
         }
         for model in sorted(registered, key=lambda model: (model.name, model.version or ""))
     ]
-    page = playground.list_page(entries)
-    return HTMLResponse(page.body, headers=dict(page.headers))
 
 
 async def _ours(request: Request, name: str, version: str | None) -> tuple[Any, FunctionDefinition]:
@@ -101,3 +146,6 @@ class Pages:
     playground_of_model = _route(f"{_MODEL}/playground", _playground)
     playground_of_version = _route(f"{_VERSION}/playground", _playground)
     playgrounds = _route("/v2/playground", _list)
+    viewer = _route("/v2/docs/{name}", _viewer)
+    docs = _route("/docs", _redirect("v2/docs"))
+    start = _route("/", _redirect("v2/playground"))

@@ -31,7 +31,7 @@ from mlserver_pyfunc.protocol.datatypes import DATATYPES
 from mlserver_pyfunc.protocol.samples import request_form
 from mlserver_pyfunc.protocol.types import short_repr
 
-from . import models
+from . import models, pages
 from .errors import ModelNotReadyError
 from .rest_route import LENGTH_HEADER, calls_model, once_for_app
 
@@ -105,6 +105,10 @@ def _not_ready(status: dict[str, Any], error: str) -> Response:
     return Response({**status, "error": error}, 503, headers={"Retry-After": "1"})
 
 
+async def _docs(owner: Any, request: Any) -> Any:
+    return await pages.show_docs(request, *request.path_params.values())
+
+
 async def _index(owner: Any, request: Any) -> Response:
     try:
         body = await Request(request.scope, request.receive).body()
@@ -122,6 +126,8 @@ _STATUS: dict[tuple[Any, str], Handler] = {
     (endpoints.Endpoints, "live"): _live,
     (endpoints.Endpoints, "ready"): _ready,
     (endpoints.Endpoints, "model_ready"): _model_ready,
+    (endpoints.Endpoints, "docs"): _docs,
+    (endpoints.Endpoints, "model_docs"): _docs,
     (endpoints.ModelRepositoryEndpoints, "index"): _index,
 }
 

@@ -369,6 +369,21 @@ def test_the_list_of_models(browser, server, axe):
     page.assert_clean(errors=1)
 
 
+@pytest.mark.parametrize("path", ["models/iris/docs", "docs", "models/gallery/versions/1/docs"])
+def test_the_api_document_is_shown_without_another_host(browser, server, path):
+    docs = Page(browser, f"{server.url}/v2/{path}")
+    docs.wait(lambda: docs.all(".opblock"))
+    docs.shot(f"docs-{path.replace('/', '-')}")
+    docs.assert_clean()
+    if "iris" not in path:
+        return
+    docs.find(".opblock-summary-control").click()
+    docs.wait(lambda: docs.all("button.execute"))
+    docs.find("button.execute").click()
+    docs.wait(lambda: docs.all(".live-responses-table .response-col_status"))
+    docs.assert_clean(errors=len(docs.all(".response.error")))
+
+
 def assert_accessible(page, axe):
     page.browser.execute_script(axe)
     run = "const done = arguments[0]; axe.run().then((r) => done(r.violations))"

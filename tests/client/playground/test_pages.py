@@ -1,5 +1,6 @@
 """The pages as HTTP gives them: whole in themselves, safe, and right about their model."""
 
+import gzip
 import json
 import re
 import urllib.error
@@ -47,8 +48,23 @@ def test_a_page_refers_to_nothing_outside_itself_and_says_so(server, path):
     assert get(server, path)[1]["content-security-policy"] != policy, "the nonce is used again"
 
 
-def test_the_list_shows_inputs_and_descriptions(server):
-    page, _ = get(server, "/v2/playground")
+@pytest.mark.parametrize("path", ["/v2/docs", "/v2/models/story/docs", "/docs"])
+def test_the_api_document_needs_this_server_alone(server, path):
+    page, headers = get(server, path)
+    assert "script-src 'nonce-" in headers["content-security-policy"]
+    assert not re.findall(r'(?:src|href)="(?:https?:)?//', page)
+    root = re.search(r'src="([^"]*)swagger-ui-bundle.js"', page)[1]
+    assert root == ("./docs/" if "models" not in path else "../../docs/")
+    for name in ("swagger-ui-bundle.js", "swagger-ui.css"):
+        with urllib.request.urlopen(f"{server.url}/v2/docs/{name}") as response:
+            assert len(gzip.decompress(response.read())) > 100_000
+    for path in ("/v2/docs/other.js", "/v2/models/nobody/docs"):
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            get(server, path)
+
+
+def test_the_root_leads_to_the_list_with_inputs(server):
+    page, _ = get(server, "/")
     assert "<code>topic BYTES [1]</code>" in page
 
 
