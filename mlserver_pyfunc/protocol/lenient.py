@@ -79,8 +79,6 @@ class LenientContract(Contract):
 
     def axis_sizes(self, arrays: Mapping[str, Array]) -> AxisSizes:
         """Returns the sizes of the named axes of a request, for `encode_outputs`."""
-        if "requests" not in self.lenient:
-            return super().axis_sizes(arrays)
         sizes: dict[str, AxisSize] = {}
         self._mismatch("input", self._input_axes, self._fitting(arrays), sizes)
         return sizes

@@ -32,6 +32,4 @@ def suggest_datatype(name: str, known: Sequence[str]) -> str:
     upper = name.upper().removeprefix("TYPE_").removeprefix("NP.").removeprefix("TORCH.")
     upper = upper.replace("FLOAT", "FP") if upper[-2:].isdigit() else upper
     meant = _FOREIGN_NAMES.get(upper, upper)
-    if meant in known:
-        return meant
     return next(iter(difflib.get_close_matches(meant, known, n=1, cutoff=0.8)), "")

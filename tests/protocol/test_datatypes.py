@@ -9,7 +9,7 @@ import pytest
 
 from mlserver_pyfunc.protocol import tensors
 from mlserver_pyfunc.protocol.datatypes import DATATYPES, datatype_of
-from mlserver_pyfunc.protocol.types import TensorError
+from mlserver_pyfunc.protocol.types import TensorError, short_repr
 
 FLOATS = [name for name in DATATYPES if name.startswith("FP")]
 
@@ -70,3 +70,11 @@ def test_null_is_nan_in_a_nullable_datatype_alone(name: str) -> None:
     assert math.isnan(array[1])
     assert datatype_of(name, nullable=True).nullable
     assert "got null at index 1" in error(name, [1, None])
+
+
+@pytest.mark.parametrize(
+    ("length", "shown"), [(38, "'" + "x" * 38 + "'"), (39, "'" + "x" * 36 + "...")]
+)
+def test_a_value_is_shown_in_up_to_40_characters(length: int, shown: str) -> None:
+    assert short_repr("x" * length) == shown
+    assert len(shown) == 40

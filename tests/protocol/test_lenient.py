@@ -204,3 +204,52 @@ def test_null_is_nan_in_a_nullable_tensor(reports: Reports) -> None:
     assert np.isnan(arrays["x"]).tolist() == [False, True]
     assert np.isnan(contract.encode_outputs({"x": [1.0, None]})[0].array).tolist() == [False, True]
     assert reports == []
+
+
+def test_an_enforced_request_has_the_declared_specifications_and_sizes(reports: Reports) -> None:
+    a = spec("a", "FP32", -1, axes=("rows",))
+    b = spec("b", "FP32", -1, axes=("rows",), optional=True)
+    contract = new_contract("m", [a, b], [], ["responses"], reports.add)
+    arrays = contract.decode_inputs([RequestInput("a", "FP32", [2], [1, 2])])
+    assert contract.input_specs(arrays) == {"a": a, "b": b}
+    assert contract.axis_sizes(arrays)["rows"].size == 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"), [([0, 2], ""), ([1, -1], "0 or more"), ([-1, 1], "0 or more")]
+)
+def test_a_size_is_0_or_more(
+    contract: Contract, reports: Reports, shape: list[int], message: str
+) -> None:
+    given = RequestInput("x", "FP32", shape, [])
+    if message:
+        with pytest.raises(ContractError, match=message):
+            contract.decode_inputs([given])
+    else:
+        assert contract.decode_inputs([given])["x"].shape == (0, 2)
+    assert reports == []
+
+
+def test_an_output_that_breaks_its_shape_has_no_axes_to_compare(reports: Reports) -> None:
+    y, z = (spec(name, "FP32", -1, axes=("rows",)) for name in "yz")
+    contract = new_contract("m", [], [y, z], BOTH, reports.add)
+    contract.encode_outputs({"y": [[1.0], [2.0]], "z": [1.0]})
+    assert reports.kinds == ["response_shape"]
+
+
+def test_text_is_text_in_another_shape_too(reports: Reports) -> None:
+    text = spec("t", "BYTES", 1, text=True)
+    contract = new_contract("m", [text], [], BOTH, reports.add)
+    given = [RequestInput("t", "BYTES", [2], ["a", "b"]), RequestInput("u", "BYTES", [1], ["c"])]
+    arrays = contract.decode_inputs(given)
+    assert arrays["t"].tolist() == ["a", "b"]
+    assert arrays["u"].tolist() == [b"c"]
+
+
+def test_a_value_outside_its_limits_is_reported(reports: Reports) -> None:
+    limited = TensorSpec.of({"name": "x", "datatype": "FP32", "shape": [-1], "maximum": 1})
+    contract = new_contract("m", [limited], [], BOTH, reports.add)
+    arrays = contract.decode_inputs([RequestInput("x", "FP32", [2], [1, 2])])
+    assert arrays["x"].tolist() == [1, 2]
+    assert reports.kinds == ["request_value"]
+    assert "expected values of 1 or less, got 2.0 at index 1" in reports[0][2]
