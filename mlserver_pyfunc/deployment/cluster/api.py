@@ -10,9 +10,8 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from ssl import SSLError
-from typing import Any
+from typing import Any, NamedTuple
 
 import tenacity
 from kubernetes.client import ApiClient, ApiException
@@ -46,27 +45,14 @@ READ_SECONDS = 30.0
 _NO_CACHE_FILE = os.path.join(os.devnull, "none")
 
 
-@dataclass(frozen=True)
-class Target:
-    """An object to apply or delete, with its namespace, and how the cluster serves its kind."""
+class Target(NamedTuple):
+    """An object to apply or delete, and how the cluster serves its kind."""
 
     wanted: Object
     resource: Resource
-
-    @property
-    def kind(self) -> str:
-        """Kind of the object."""
-        return str(self.wanted["kind"])
-
-    @property
-    def name(self) -> str:
-        """Name of the object."""
-        return str(self.wanted["metadata"]["name"])
-
-    @property
-    def namespace(self) -> str:
-        """Namespace of the object; empty if the kind has none."""
-        return str(self.wanted["metadata"].get("namespace", ""))
+    kind: str
+    name: str
+    namespace: str  # empty if the kind has none
 
     @property
     def title(self) -> str:
@@ -106,7 +92,8 @@ class Cluster(DynamicClient):  # type: ignore[misc]
             metadata.setdefault("namespace", self.namespace)
         else:
             metadata.pop("namespace", None)
-        return Target({**wanted, "metadata": metadata}, resource)
+        place = (metadata["name"], metadata.get("namespace", ""))
+        return Target({**wanted, "metadata": metadata}, resource, wanted["kind"], *place)
 
     def find(self, target: Target) -> Object | None:
         """Returns an object as it is on the cluster, or None if it is not there."""

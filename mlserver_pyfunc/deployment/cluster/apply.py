@@ -114,7 +114,7 @@ def _keeping_replicas(target: Target, before: Object | None) -> Target:
     if before is None or target.kind != "Deployment" or "f:replicas" not in owned:
         return target
     spec = {"replicas": before["spec"]["replicas"], **target.wanted["spec"]}
-    return Target({**target.wanted, "spec": spec}, target.resource)
+    return target._replace(wanted={**target.wanted, "spec": spec})
 
 
 def _change(before: Object | None, live: Object) -> Change:
@@ -142,34 +142,28 @@ def _delete(cluster: Cluster, target: Target, live: Object | None, propagation: 
 
 def _is_used(cluster: Cluster, target: Target) -> bool:
     """Tells whether other services run on a shared runtime or server."""
-    if target.kind in ("ClusterServingRuntime", "ServingRuntime"):
-        services = cluster.resource("serving.kserve.io/v1beta1", "InferenceService")
-        users = cluster.find_all(services, target.namespace)
-        return any(_runtime(user) == target.name for user in users if not _is_ending(user))
     if target.kind == "Server":
-        models = cluster.resource(target.wanted["apiVersion"], "Model")
-        users = cluster.find_all(models, target.namespace)
-        return any(_serves(target.wanted, user) for user in users if not _is_ending(user))
-    return False
+        kind, is_for = (target.wanted["apiVersion"], "Model"), _is_for_server
+    elif target.kind in ("ClusterServingRuntime", "ServingRuntime"):
+        kind, is_for = ("serving.kserve.io/v1beta1", "InferenceService"), _is_for_runtime
+    else:
+        return False
+    users = cluster.find_all(cluster.resource(*kind), target.namespace)
+    staying = [user for user in users if not user["metadata"].get("deletionTimestamp")]
+    return any(is_for(user, target.wanted) for user in staying)
 
 
-def _runtime(service: Object) -> str | None:
-    model = service["spec"].get("predictor", {}).get("model") or {}
-    runtime: str | None = model.get("runtime")
-    return runtime
+def _is_for_runtime(user: Object, shared: Object) -> bool:
+    model = user["spec"].get("predictor", {}).get("model") or {}
+    return bool(model.get("runtime") == shared["metadata"]["name"])
 
 
-def _serves(server: Object, model: Object) -> bool:
+def _is_for_server(user: Object, shared: Object) -> bool:
     """Tells whether a model asks for a server, by its name or by one of its capabilities."""
-    named = model["spec"].get("server")
-    if named:
-        return bool(named == server["metadata"]["name"])
-    own = set(server["spec"].get("extraCapabilities") or server["spec"].get("capabilities") or ())
-    return bool(own & set(model["spec"].get("requirements") or ()))
-
-
-def _is_ending(live: Object) -> bool:
-    return bool(live["metadata"].get("deletionTimestamp"))
+    if named := user["spec"].get("server"):
+        return bool(named == shared["metadata"]["name"])
+    own = set(shared["spec"].get("extraCapabilities") or shared["spec"].get("capabilities") or ())
+    return bool(own & set(user["spec"].get("requirements") or ()))
 
 
 def _applied_entry(live: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -341,13 +341,10 @@ def parse(values: dict[str, Any]) -> Options:
 
 
 def options_of(platform: str, kept: Mapping[str, Any], given: Mapping[str, Any]) -> Options:
-    """Reads the options of a manifest.
+    """Reads options of a manifest that come over those that the definition keeps.
 
-    Args:
-        platform: Platform of the manifest. Kept options of other platforms have no effect.
-        kept: `deployment` of the definition.
-        given: Options of this manifest, which come before the kept ones. Mappings are merged key by
-            key. A number of replicas turns off the autoscaling that is kept.
+    Kept options that the platform does not have are left out. A number of replicas turns off the
+    autoscaling that is kept.
 
     Raises:
         ManifestError: Values are not valid. The message names their options.
@@ -357,14 +354,10 @@ def options_of(platform: str, kept: Mapping[str, Any], given: Mapping[str, Any])
     if chosen and chosen not in layers:
         listed = ", ".join(filter(None, layers)) or "none in deployment.presets"
         raise ManifestError(f'--preset: expected one of {listed}, got "{chosen}"')
-    fields = Options.model_fields
-    found = {
-        name: value
-        for name, value in layers[chosen].items()
-        if platform in (declared(fields[name])["only"] or platform)
-    }
-    if given.get("replicas") is not None:
-        for name in ("min_replicas", "max_replicas"):
+    found = layers[chosen]
+    left_out = {"min_replicas", "max_replicas"} if given.get("replicas") is not None else set()
+    for name, field in Options.model_fields.items():
+        if name in left_out or platform not in (declared(field)["only"] or platform):
             found.pop(name, None)
     return parse(_over(found, given))
 
@@ -377,13 +370,13 @@ def check_kept(kept: Mapping[str, Any]) -> dict[str | None, dict[str, Any]]:
     """
     presets = kept.get("presets") or {}
     plain = {name: value for name, value in kept.items() if name != "presets"}
-    layers: dict[str | None, dict[str, Any]] = {None: plain}
-    for name, preset in presets.items() if isinstance(presets, Mapping) else [("", presets)]:
-        if not isinstance(preset, Mapping):
-            raise ManifestError("deployment.presets: expected options by the name of a preset")
-        layers[name] = _over(plain, preset)
-    for preset_name, values in layers.items():
-        where = f"deployment.presets.{preset_name}" if preset_name else "deployment"
+    if not isinstance(presets, Mapping) or not all(
+        isinstance(p, Mapping) for p in presets.values()
+    ):
+        raise ManifestError("deployment.presets: expected options by the name of a preset")
+    layers = {None: plain, **{name: _over(plain, preset) for name, preset in presets.items()}}
+    for preset, values in layers.items():
+        where = f"deployment.presets.{preset}" if preset else "deployment"
         for name in sorted({"preset", "image"} & values.keys()):
             raise ManifestError(f"{where}.{name}: is not kept with the other options")
         try:
@@ -394,7 +387,7 @@ def check_kept(kept: Mapping[str, Any]) -> dict[str | None, dict[str, Any]]:
 
 
 def _over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns options with those of `over` in their place; mappings are merged."""
+    """Returns options with those of `over` in their place; mappings are merged key by key."""
     found = dict(base)
     for name, value in over.items():
         earlier = found.get(name)

@@ -105,6 +105,7 @@ def test_kept_options_of_another_platform_have_no_effect(folder: Path) -> None:
         ({"env": {"API_KEY": "s3cret"}}, "give --secret API_KEY=SECRET/KEY"),
         ({"volumes": ["weights"]}, 'deployment: volumes.0: expected pvc/NAME:/PATH'),
         ({"image": "a:1"}, "deployment.image: is not kept"),
+        ({"env": "A=b", "presets": {"p": {"env": {"A": "b"}}}}, "deployment: env: Input should be"),
         ({"presets": ["gpu"]}, "deployment.presets: expected options by the name"),
         ({"cpu": 2, "presets": {"s": {"cpu_limit": 1}}}, "deployment.presets.s: expected cpu"),
     ],
