@@ -44,7 +44,7 @@ def prune(cluster: Cluster, platform: str, applied: Sequence[Target]) -> Iterato
             found = cluster.find_all(resource, namespace, label_selector=selector)
         for live in found:
             target = cluster.target(live)
-            pods = (live["spec"].get("selector") or {}).get("matchLabels") or {}
+            pods = ((live.get("spec") or {}).get("selector") or {}).get("matchLabels") or {}
             if pods and _SELECTS[platform] not in pods:
                 continue
             if target.title not in kept and changed_at(live):
