@@ -133,13 +133,13 @@ class Function:
         self._runner = runner
         serving = definition.serving
         workers = 1 if isinstance(runner, InProcessRunner) else serving.workers
-        together = serving.batch.max_size if serving.batch else 1
-        self._metrics.set_slots(workers * serving.concurrency * together)
+        slots = workers * serving.concurrency
+        self._metrics.set_slots(slots * (serving.batch.max_size if serving.batch else 1))
         try:
             self.definition = self._completed(runner)
-            if definition.serving.batch is not None:
-                self._batcher = self._new_batcher(runner, definition.serving.batch)
-            if definition.serving.warmup:
+            if serving.batch is not None:
+                self._batcher = self._new_batcher(runner, serving.batch, slots)
+            if serving.warmup:
                 await self._warm_up(runner, context, tree)
         except LoadError:
             await self.close()
@@ -248,12 +248,10 @@ class Function:
             )  # fmt: skip
         return InProcessRunner(spec, self.contract, serving, context)
 
-    def _new_batcher(self, runner: Runner, batching: BatchDefinition) -> Batcher:
+    def _new_batcher(self, runner: Runner, batching: BatchDefinition, slots: int) -> Batcher:
         if found := obstacles(self.contract, runner.handler):
             raise self._failure("bind", f"serving.batch: {'; '.join(found)}")
         serving = self.definition.serving
-        workers = 1 if isinstance(runner, InProcessRunner) else serving.workers
-        slots = serving.concurrency * workers
         return Batcher(runner, self.model_name, serving, batching, slots, self._metrics)
 
     async def _new_worker_runner(self, spec: HandlerSpec) -> Runner:
