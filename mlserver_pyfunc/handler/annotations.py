@@ -300,9 +300,7 @@ def _array(base: Any, shape: Sequence[int | str] | None, datatype: str | None) -
     tensor = {key: value for key, value in told.items() if value is not None}
     if np.str_ in get_args(next(iter(arguments[1:]), None)):
         tensor |= _TEXT
-    if _is_torch(base):
-        return Value(tensor, "biuf", None, _torch, problem=problem)
-    return Value(tensor, problem=problem)
+    return _array_of(base, tensor, None, problem)
 
 
 def _jaxtyped(base: Any) -> Value:
@@ -318,8 +316,12 @@ def _jaxtyped(base: Any) -> Value:
         else:
             problem = f'{_name(base)} has an axis "{part}" of no one size'
     tensor = {"datatype": next(iter(names), ""), "shape": shape}
-    if _is_torch(base.array_type):
-        return Value(tensor, "biuf", len(shape), _torch, problem=problem)
+    return _array_of(base.array_type, tensor, len(shape), problem)
+
+
+def _array_of(kind: Any, tensor: Mapping[str, Any], rank: int | None, problem: str) -> Value:
+    if _is_torch(kind):
+        return Value(tensor, "biuf", rank, _torch, problem=problem)
     return Value(tensor, problem=problem)
 
 

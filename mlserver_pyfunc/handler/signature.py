@@ -26,7 +26,7 @@ OUTPUT = "output"
 """Name of the one output of a result that has no names."""
 
 _STREAMS = ("Iterator", "Generator", "AsyncIterator", "AsyncGenerator", "AsyncIterable")
-_LINE = "- {{name: {name}, datatype: FP32, shape: [-1]}}"
+_RESULT = "the result of the handler"
 _ARRAY = "Annotated[NDArray[np.float32], Tensor(-1, 4)]"
 
 
@@ -187,17 +187,15 @@ def _named_parameters(signature: Signature) -> Iterator[tuple[str, inspect.Param
 
 
 def _cannot(what: str, problem: str, name: str) -> str:
+    start, kind = ("->", "outputs") if what == _RESULT else (f"{name}:", "inputs")
     return (
-        f"{what}: {problem}; write its type, such as {name}: float or {name}: {_ARRAY}, "
-        f"or add to the definition's inputs {_LINE.format(name=name)}"
+        f"{what}: {problem}; write its type, such as {start} float or {start} {_ARRAY}, "
+        f"or add to the definition's {kind} - {{name: {name}, datatype: FP32, shape: [-1]}}"
     )
 
 
 def _cannot_answer(problem: str) -> str:
-    return (
-        f"the result of the handler: {problem}; write its type, such as -> float or -> {_ARRAY}, "
-        f"or add to the definition's outputs {_LINE.format(name=OUTPUT)}"
-    )
+    return _cannot(_RESULT, problem, OUTPUT)
 
 
 def _form(hint: Any, reader: Callable[[Any], Value | Record] = read) -> Value | Record:

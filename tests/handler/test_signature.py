@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mlserver_pyfunc.client.playground import model_page
 from mlserver_pyfunc.definition import PYTHON_VERSIONS, parse
 from mlserver_pyfunc.definition.folder import FunctionFolder
 from mlserver_pyfunc.definition.locate import Located
@@ -404,3 +405,14 @@ def test_nested_lists_of_dates_and_tuples_of_members() -> None:
         assert answer["output"].tolist() == [[2024, 2025]]
         with pytest.raises(ContractError, match=r"expected a date in ISO 8601, got 'x'"):
             function(days=[["x"]], n=[1, 2])
+
+
+def test_the_playground_begins_with_a_value_that_is_allowed() -> None:
+    code = (
+        "from typing import Annotated, Literal\nfrom annotated_types import Ge\n"
+        "def handler(a: Literal['x', 'y'], b: Annotated[int, Ge(5)], c: float = 2.5) -> int: ..."
+    )
+    with loaded(code) as function:
+        body = model_page(function.definition, "m", None, {}, streams=False).body
+    for text in ('"data": ["\\"x\\""]', '"data": ["5"]', '"data": ["2.5"]'):
+        assert text in body

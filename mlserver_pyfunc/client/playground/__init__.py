@@ -85,9 +85,10 @@ def _page(template: str, styles: str = "", **values: Any) -> Page:
 def _shown(tensor: TensorDefinition) -> dict[str, Any]:
     shape = {"shape": tensor.sizes, "shape_text": tensor.shape_text}
     shown = {**tensor.model_dump(exclude_none=True), **shape}
-    if tensor.example is not None:
+    value = tensor.default if tensor.example is None else tensor.example
+    if value is not None or tensor.spec.limits is not None:
         # Elements as JSON text: JavaScript would round 64-bit integers.
-        [example] = examples([tensor.spec], {tensor.name: tensor.example})
+        [example] = examples([tensor.spec], {} if value is None else {tensor.name: value})
         shown["example"] = {**example, "data": [json.dumps(each) for each in example["data"]]}
     return shown
 
