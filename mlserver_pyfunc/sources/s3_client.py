@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from aiohttp import ClientError
 from botocore.exceptions import (
     BotoCoreError,
     EndpointConnectionError,
@@ -170,7 +171,7 @@ def _reading() -> Iterator[None]:
         raise SourceError(f"the TLS connection failed: {message}") from None
     except EndpointConnectionError:
         raise SourceError("cannot connect to the S3 endpoint") from None
-    except (BotoCoreError, HTTPClientError, TimeoutError) as error:
+    except (BotoCoreError, HTTPClientError, ClientError, TimeoutError) as error:
         raise SourceError(f"S3 failed: {type(error).__name__}") from None
     except OSError as error:
         if error.errno:
