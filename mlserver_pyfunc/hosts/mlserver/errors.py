@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 from mlserver.errors import MLServerError, ModelNotFound, ModelNotReady
 from mlserver.grpc.logging import logger as grpc_logger
+from mlserver.grpc.utils import STATUS_CODE_MAPPING
 
 from mlserver_pyfunc import settings
 from mlserver_pyfunc.errors import OverloadedError, RequestError, safe_message
@@ -47,26 +48,16 @@ class ModelNotReadyError(ModelNotReady):
         MLServerError.__init__(self, safe_message(text), 503)
 
 
-class HostOverloadedError(MLServerError):
-    """Answers with `Retry-After`, in seconds."""
-
-    def __init__(self, error: OverloadedError) -> None:
-        super().__init__(str(error), error.status)
-        self.retry_after = error.retry_after
-
-
-class _StatusMapping(dict[int, Any]):
-    """gRPC status codes by HTTP status."""
-
-
 def to_host_error(error: RequestError) -> MLServerError:
     """Converts an error of this package into one that MLServer answers with the same status."""
     cause = error.__cause__
     if isinstance(cause, MLServerError):
         return MLServerError(str(cause), cause.status_code)
+    host_error = MLServerError(str(error), error.status)
     if isinstance(error, OverloadedError):
-        return HostOverloadedError(error)
-    return MLServerError(str(error), error.status)
+        # rest_edges writes it.
+        vars(host_error)["retry_after"] = error.retry_after
+    return host_error
 
 
 def answer_not_ready_with_503(stock: Any) -> Any:
@@ -93,9 +84,10 @@ def _shorten(record: logging.LogRecord) -> bool:
     return True
 
 
-def extend_error_mapping(stock: dict[int, Any]) -> dict[int, Any]:
+def extend_error_mapping() -> None:
     """Adds gRPC status codes to MLServer's table of them.
 
     Without it, gRPC clients get UNKNOWN for nine HTTP statuses, 503 and 504 among them.
     """
-    return _StatusMapping({**_GRPC_CODES, **stock})
+    for status, code in _GRPC_CODES.items():
+        STATUS_CODE_MAPPING.setdefault(status, code)

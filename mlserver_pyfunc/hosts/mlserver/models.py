@@ -25,16 +25,16 @@ running: set[int] = set()
 """Calls of functions that run, by the ids of their requests."""
 
 _MAX_NAMES = 20
-# In seconds. The first value is what MLServer itself waits for calls at shutdown.
-_longest_call = 5.0
+longest_call = 5.0
+"""Longest time limit of a call, in seconds; at first what MLServer itself waits at shutdown."""
 
 
 def add_model(name: str, version: str | None, call_seconds: float) -> None:
     """Notes that a model of this runtime is loaded, and the time limit of its calls in seconds."""
-    global _longest_call
+    global longest_call
     _versions[name].append(version)
     _failures.pop(name, None)
-    _longest_call = max(_longest_call, call_seconds)
+    longest_call = max(longest_call, call_seconds)
 
 
 def note_failure(name: str, message: str) -> None:
@@ -70,11 +70,6 @@ def has_others(registry: Any, name: str) -> bool:
 def loaded_versions(name: str) -> list[str]:
     """Returns the loaded versions of a model of this runtime, sorted."""
     return sorted({version for version in _versions.get(name, ()) if version})
-
-
-def longest_call() -> float:
-    """Returns the longest time limit of a call, in seconds, of all models loaded so far."""
-    return _longest_call
 
 
 def is_pyfunc(model: MLModel) -> bool:

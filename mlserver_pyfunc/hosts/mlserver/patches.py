@@ -167,6 +167,7 @@ _triton = partial(Patch, group="triton")
 _pool = "mlserver.parallel.registry:InferencePoolRegistry"
 _servicer = "mlserver.grpc.servicers:InferenceServicer"
 _converters = "mlserver.grpc.converters"
+_contents = f"{_converters}:InferTensorContentsConverter"
 _registry = "mlserver.registry"
 _data_plane = "mlserver.handlers:DataPlane"
 _handlers = "mlserver.handlers:ModelRepositoryHandlers"
@@ -176,7 +177,6 @@ _deprecated = "mlserver.grpc.model_repository:ModelRepositoryServicer"
 _app = "mlserver.rest.server:RESTServer.add_custom_handlers"
 
 TABLE: tuple[ProcessSetting, ...] = (
-    _fix("mlserver.grpc.utils.STATUS_CODE_MAPPING", errors.extend_error_mapping, upstream=488),
     _fix(f"{_data_plane}.ready", models.separate_readiness_from_availability),
     _fix(f"{_data_plane}.model_ready", models.separate_readiness_from_availability),
     _fix("mlserver.handlers.dataplane.ModelNotReady", errors.answer_not_ready_with_503),
@@ -203,10 +203,7 @@ TABLE: tuple[ProcessSetting, ...] = (
     _fix(_app, repository.guard_rest),
     _fix("mlserver.grpc.server:GRPCServer.stop", process_tuning.drain_grpc_on_shutdown),
     _fix(f"{_pool}._handle_worker_stop", process_tuning.reap_only_pool_workers, upstream=1234),
-    _fix(
-        f"{_converters}:InferTensorContentsConverter._get_contents",
-        grpc_messages.refuse_typed_fp16,
-    ),
+    _fix(f"{_contents}._get_contents", grpc_messages.refuse_typed_fp16),
     _fix("fastapi:FastAPI.build_middleware_stack", rest_bounds.guard_requests),
     _fast(f"{_servicer}._InsertHeaders", fast_path.read_grpc_requests),
     _fast(f"{_converters}:ModelInferResponseConverter.from_types", fast_path.write_grpc_responses),
@@ -219,6 +216,9 @@ TABLE: tuple[ProcessSetting, ...] = (
     Patch(
         "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol.on_headers_complete",
         process_tuning.drop_trailers,
+    ),
+    ProcessSetting(
+        "process: STATUS_CODE_MAPPING of mlserver.grpc", errors.extend_error_mapping, "fixes", 488
     ),
     ProcessSetting("process: mallopt of glibc", process_tuning.raise_malloc_thresholds, FAST_PATH),
     ProcessSetting("process: gc.set_threshold", process_tuning.raise_gc_threshold, FAST_PATH),

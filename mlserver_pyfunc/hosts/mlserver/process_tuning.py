@@ -145,8 +145,8 @@ def drain_grpc_on_shutdown(stock: Any) -> Any:
     """
 
     async def stop(self: Any, sig: int | None = None) -> None:
-        grpc_logger.info("Waiting up to %g s for gRPC server shutdown", models.longest_call())
-        stopped = asyncio.create_task(self._server.stop(grace=models.longest_call()))
+        grpc_logger.info("Waiting up to %g s for gRPC server shutdown", models.longest_call)
+        stopped = asyncio.create_task(self._server.stop(grace=models.longest_call))
         await asyncio.wait([stopped], timeout=_STOCK_GRACE)
         while not stopped.done() and models.running:
             await asyncio.wait([stopped], timeout=0.1)

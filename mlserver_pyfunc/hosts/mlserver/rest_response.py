@@ -7,7 +7,7 @@ are written depends on the route, so nothing is converted before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from functools import partial
 from typing import Any, TypeGuard
 
@@ -118,7 +118,7 @@ class ArrayResponse(UnvalidatedModel, InferenceResponse, Response):
     """A response of checked arrays.
 
     `headers` among its parameters become its headers. `binary` has the names of the outputs that
-    REST sends as binary tensors.
+    REST sends as binary tensors, or is None for all.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class ArrayResponse(UnvalidatedModel, InferenceResponse, Response):
         model_version: str | None,
         arrays: list[NamedArray],
         parameters: Mapping[str, Any],
-        binary: Container[str] = (),
+        binary: Set[str] | None = frozenset(),
     ) -> None:
         headers = SendableHeaders()
         own: dict[str, str] = {}
@@ -237,22 +237,15 @@ _NO_TASKS = BackgroundTasks()
 _FIELDS = {"model_name", "model_version", "id", "parameters", "outputs"}
 
 
-class _Everything:
-    """Contains every name."""
-
-    def __contains__(self, name: object) -> bool:
-        return True
-
-
-def binary_outputs(payload: InferenceRequest) -> Container[str]:
-    """Returns the names of the outputs that a REST request wants as binary tensors.
+def binary_outputs(payload: InferenceRequest) -> Set[str] | None:
+    """Returns the names of the outputs that a REST request wants as binary tensors; None for all.
 
     Follows the binary tensor data extension: `binary_data` of a requested output, or
     `binary_data_output` of the request for outputs without it.
     """
     by_default = bool(getattr(payload.parameters, "binary_data_output", False))
     if not payload.outputs:
-        return _Everything() if by_default else ()
+        return None if by_default else frozenset()
     return {
         output.name
         for output in payload.outputs
@@ -261,14 +254,14 @@ def binary_outputs(payload: InferenceRequest) -> Container[str]:
 
 
 def _http_tensor(
-    named: NamedArray, *, names: Container[str], binary: list[bytes]
+    named: NamedArray, *, names: Set[str] | None, binary: list[bytes]
 ) -> dict[str, Any]:
     """Returns the JSON of a tensor, with an array for its numbers.
 
     If the tensor is one of `names`, its bytes are added to `binary`.
     """
     spec, array = named.spec, named.array
-    if spec.name in names:
+    if names is None or spec.name in names:
         binary.append(tensors.to_raw(spec.datatype, array))
         parameters = {"binary_data_size": len(binary[-1])}
         return {**tensor_head(named), "parameters": parameters}

@@ -168,7 +168,8 @@ def _parse_binary(body: bytes, header_length: bytes) -> Any:
     start = int(header_length)
     payload = json_body.parse_lists(view[:start])
     last: dict[str, Any] | None = None
-    for tensor in _binary_tensors(payload):
+    inputs = payload.get("inputs") if isinstance(payload, dict) else None
+    for tensor in filter(_is_binary, inputs if isinstance(inputs, list) else ()):
         size = tensor["parameters"]["binary_data_size"]
         data = RawTensor(view[start : start + size], size)
         # The error about an input that lacks a key shows the input, and must not show bytes.
@@ -178,11 +179,6 @@ def _parse_binary(body: bytes, header_length: bytes) -> Any:
     if last is not None and start < len(body) and isinstance(last["data"], RawTensor):
         last["data"] = replace(last["data"], surplus=len(body) - start)
     return payload
-
-
-def _binary_tensors(payload: Any) -> list[dict[str, Any]]:
-    inputs = payload.get("inputs") if isinstance(payload, dict) else None
-    return [tensor for tensor in inputs if _is_binary(tensor)] if isinstance(inputs, list) else []
 
 
 def _is_binary(tensor: Any) -> bool:
