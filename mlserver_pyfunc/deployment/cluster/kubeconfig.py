@@ -21,12 +21,7 @@ _POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 def connect(kubeconfig: Path | None = None, context: str | None = None) -> Cluster:
-    """Connects to a cluster, by a kubeconfig file and a context if they are given.
-
-    Raises:
-        ClusterError: The Kubernetes client is not installed, there is no usable configuration, or
-            the cluster does not answer.
-    """
+    """Connects to a cluster, by a kubeconfig file and a context if they are given."""
     try:
         from kubernetes import client
     except ImportError:

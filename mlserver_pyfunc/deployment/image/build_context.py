@@ -44,12 +44,7 @@ _LABEL = "io.mlserver-pyfunc"
 
 
 def write(opened: FunctionFolder, target: Path, options: Options) -> None:
-    """Writes the build context of a function into an empty folder, or one that is not there yet.
-
-    Raises:
-        PyFuncError: An option or a settings file is not valid, the source differs from its lock, or
-            no versions satisfy the requirements.
-    """
+    """Writes the build context of a function into an empty folder, or one that is not there yet."""
     if options.platforms:
         checked_platforms(options.platforms)
     if options.secrets and not options.mounts:

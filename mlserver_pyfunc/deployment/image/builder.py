@@ -26,11 +26,7 @@ class Result:
 
 
 def build(folder: Path, name: str, options: Options) -> Result:
-    """Builds a function's image and records it in the function's lock.
-
-    Raises:
-        PyFuncError: The function cannot be read, fetched or resolved, or the engine fails.
-    """
+    """Builds a function's image and records it in the function's lock."""
     name = checked_image(name)
     engine = engines.choose(options.engine)
     opened = open_folder(folder)
@@ -54,12 +50,7 @@ def build(folder: Path, name: str, options: Options) -> Result:
 
 
 def write_context(folder: Path, target: Path, options: Options) -> None:
-    """Writes the context of a function's image, for a builder elsewhere.
-
-    Raises:
-        PyFuncError: The function cannot be read, fetched or resolved.
-        BuildError: The target is not an empty folder.
-    """
+    """Writes the context of a function's image into an empty folder, for a builder elsewhere."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise BuildError(f"{target}: expected an empty folder, or none")
     with files(options.secrets, options.ca_bundle, with_indexes=False) as secrets:

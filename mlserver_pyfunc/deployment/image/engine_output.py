@@ -26,11 +26,7 @@ _BLOCK_END = "------"
 
 
 def run(command: Sequence[str], variables: Mapping[str, str] | None = None) -> str:
-    """Runs an engine, shows its output on standard error, and returns its last 400 lines.
-
-    Raises:
-        BuildError: The command failed. The message names the step that failed.
-    """
+    """Runs an engine, shows its output on standard error, and returns its last 400 lines."""
     last: deque[str] = deque(maxlen=400)
     step = ""
     with subprocess.Popen(

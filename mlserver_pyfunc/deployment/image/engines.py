@@ -37,16 +37,10 @@ class Engine:
         return shutil.which(self.name) is not None and self._ask(["version"]) is not None
 
     def build(self, context: Path, name: str, options: Options, work: Path) -> Built:
-        """Builds an image. The engine's output goes to standard error as it comes.
+        """Builds an image of a context. The engine writes its files into the folder `work`.
 
-        Args:
-            context: Folder with the Dockerfile.
-            name: Name and tag of the image.
-            options: How to build.
-            work: Folder for files that the engine writes.
-
-        Raises:
-            BuildError: The build failed. The message has the step and the last lines of output.
+        Its output goes to standard error as it comes. If the build fails, `BuildError` has the step
+        and the last lines.
         """
         raise NotImplementedError
 
@@ -186,11 +180,7 @@ ENGINES: Mapping[str, type[Engine]] = {each.name: each for each in (Docker, Podm
 
 
 def choose(name: str | None = None) -> Engine:
-    """Returns the engine of a name, or the first engine that answers.
-
-    Raises:
-        BuildError: No engine answers.
-    """
+    """Returns the engine of a name, or the first engine; raises `BuildError` if none answers."""
     for candidate in [name] if name else ENGINES:
         engine = ENGINES[candidate]()
         if engine.answers():

@@ -47,10 +47,8 @@ def resolve(
 ) -> Installed:
     """Finds the versions to install in an image.
 
-    `locked` has exact versions from the lock. The platforms are that of this machine if None.
-
-    Raises:
-        PyFuncError: No versions satisfy the requirements. The message has uv's explanation.
+    `locked` has exact versions from the lock. The platforms are that of this machine if None. An
+    error that no versions fit has uv's explanation.
     """
     _check_local(definition)
     python = definition.python_version or DEFAULT_PYTHON

@@ -52,9 +52,7 @@ def derive(
     model-settings.json, if that is not in the folder.
 
     Raises:
-        ManifestError: The function or the options do not fit the platform.
-        SourceError: The function's lock or local source cannot be read.
-        DefinitionError: The folder's settings.json would be mounted, and is not valid.
+        PyFuncError: The function or the options do not fit the platform, or cannot be read.
     """
     module = _MODULES[platform]
     workload = plan(module.PLATFORM, definition, folder, options, settings_file)

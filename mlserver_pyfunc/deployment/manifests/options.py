@@ -329,11 +329,7 @@ def declared(field: Any) -> dict[str, Any]:
 
 
 def parse(values: dict[str, Any]) -> Options:
-    """Reads options.
-
-    Raises:
-        ManifestError: Values are not valid. The message names their options.
-    """
+    """Reads options; raises `ManifestError`, which names them, if they are not valid."""
     try:
         return Options.model_validate(values)
     except ValidationError as error:
@@ -345,9 +341,6 @@ def options_of(platform: str, kept: Mapping[str, Any], given: Mapping[str, Any])
 
     Kept options that the platform does not have are left out. A number of replicas turns off the
     autoscaling that is kept.
-
-    Raises:
-        ManifestError: Values are not valid. The message names their options.
     """
     layers = check_kept(kept)
     chosen = given.get("preset")
@@ -363,11 +356,7 @@ def options_of(platform: str, kept: Mapping[str, Any], given: Mapping[str, Any])
 
 
 def check_kept(kept: Mapping[str, Any]) -> dict[str | None, dict[str, Any]]:
-    """Returns the options that a definition keeps: by the name of a preset, and by None without.
-
-    Raises:
-        ManifestError: Values are not valid. The message names their options.
-    """
+    """Returns the options that a definition keeps: by the name of a preset, and by None without."""
     presets = kept.get("presets") or {}
     plain = {name: value for name, value in kept.items() if name != "presets"}
     if not isinstance(presets, Mapping) or not all(
