@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from mlserver_pyfunc.deployment.manifests import PLATFORMS
-
 from . import manifest
-from .failure import UNREACHABLE, WRONG, Failure, folder_argument
+from .failure import UNREACHABLE, WRONG, Failure
+from .status import deployed
 
 if TYPE_CHECKING:
     from mlserver_pyfunc.definition.folder import FunctionFolder
@@ -22,9 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command("deploy")
-@click.argument("platform", type=click.Choice(PLATFORMS))
-@folder_argument
-@manifest.options
+@deployed
 @click.option(
     "--wait/--no-wait",
     default=True,
@@ -38,10 +35,6 @@ if TYPE_CHECKING:
     show_default=True,
     help="Time limit of the wait, in seconds.",
 )
-@click.option(
-    "--kubeconfig", type=click.Path(path_type=Path), help="Kubeconfig file.  [as kubectl finds it]"
-)
-@click.option("--context", help="Context of the kubeconfig.  [the current one]")
 @click.option(
     "--dry-run", is_flag=True, help="Let the cluster check the objects, and change nothing."
 )

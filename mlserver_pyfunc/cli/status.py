@@ -10,7 +10,7 @@ import click
 from mlserver_pyfunc.deployment.manifests import PLATFORMS
 
 from . import manifest
-from .failure import WRONG
+from .failure import WRONG, folder_argument
 
 if TYPE_CHECKING:
     from mlserver_pyfunc.api.deployment import Deployment
@@ -23,7 +23,7 @@ def deployed(command: Any) -> Any:
         click.option("--context", help="Context of the kubeconfig.  [the current one]"),
         click.option("--kubeconfig", type=file, help="Kubeconfig file.  [as kubectl finds it]"),
         manifest.options,
-        click.argument("folder", type=file, default="."),
+        folder_argument,
         click.argument("platform", type=click.Choice(PLATFORMS)),
     ):
         command = parameter(command)

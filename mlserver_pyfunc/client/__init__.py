@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 class CallError(Exception):
     """The server answered with an error, or did not answer.
 
-    Attributes:
-        status: HTTP status, or name of the gRPC status code; None if no answer came.
+    The status is that of HTTP or the name of gRPC's code; None if no answer came.
     """
 
     def __init__(self, message: str, status: int | str | None = None) -> None:

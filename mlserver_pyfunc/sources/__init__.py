@@ -44,11 +44,7 @@ def fetch(source: SourceDefinition, folder: Path, pin: Pin | None = None) -> Sou
 
 
 def check_form(uri: str) -> None:
-    """Checks the form of a source's URI, without the network or the disk.
-
-    Raises:
-        SourceError: No kind of source has this form.
-    """
+    """Checks the form of a source's URI, without the network or the disk."""
     with naming(uri):
         if _kind(uri) == "remote":
             import_module(".remote", __name__).check_form(uri)

@@ -102,10 +102,6 @@ def unpack(path: Path, root: Path, source: SourceDefinition) -> None:
 
     GitHub and GitLab put everything into one folder at the top. It is left out, unless the
     handler or the subdirectory names it.
-
-    Raises:
-        SourceError: The file is not an archive, or it holds anything but files and folders of
-            safe names and limited sizes.
     """
     with _reading():
         opened = _zip if zipfile.is_zipfile(path) else _tar

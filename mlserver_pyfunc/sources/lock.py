@@ -77,11 +77,7 @@ def fetch_locked(definition: FunctionDefinition, folder: Path) -> SourceTree:
 
 
 def read(folder: Path) -> Lock | None:
-    """Reads the lock of a folder; None if there is none.
-
-    Raises:
-        SourceError: The file cannot be read, or is not a lock.
-    """
+    """Reads the lock of a folder; None if there is none."""
     path = folder / LOCK_NAME
     try:
         return Lock.model_validate(read_yaml(path))

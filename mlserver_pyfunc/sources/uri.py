@@ -14,11 +14,7 @@ from .safe_tree import printable, quoted
 
 
 def checked_scheme(uri: str) -> str:
-    """Returns the scheme in lower case; empty for a path.
-
-    Raises:
-        SourceError: The URI has control characters, or looks like an option or git transport.
-    """
+    """Returns the scheme in lower case; empty for a path."""
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in uri):
         raise SourceError("has a control character")
     if uri.startswith("-"):

@@ -54,12 +54,7 @@ def assert_parity(
 ) -> ParityReport:
     """Sends generated requests by REST JSON, REST binary, gRPC typed and gRPC raw.
 
-    Args:
-        server: A running server.
-        definition: Definition of the model; by default the one in the server's folder.
-        model: Name of the model; by default the one in the server's folder.
-        requests: Number of requests to generate.
-        seed: Seed of the random generator.
+    Definition and model are by default those in the server's folder.
 
     Returns:
         Which routes were compared. A route is left out if it has no form for the contract (FP16
