@@ -53,10 +53,21 @@ _COLORS = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 def _print(findings: list[Any], folder: Path) -> None:
     for finding in findings:
+        path = finding.file.absolute()
+        path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else finding.file
+        lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+        line = lines[finding.line - 1].rstrip()[:200] if finding.line <= len(lines) else ""
+        indent = len(line) - len(line.lstrip())
         severity = click.style(finding.severity, fg=_COLORS[finding.severity], bold=True)
-        click.echo(f"{finding.file}:{finding.line}: {severity} {finding.rule}: {finding.message}")
-    if not findings:
-        click.echo(f"{folder}: nothing wrong was found")
+        place = f"{path}:{finding.line}:{indent + 1}"
+        click.echo(f"{place}: {severity} {finding.rule}: {finding.message}")
+        if line.strip():
+            mark = click.style("^" * (len(line) - indent), fg=_COLORS[finding.severity])
+            margin = " " * len(str(finding.line))
+            click.echo(f"{finding.line} | {line}\n{margin} | {' ' * indent}{mark}")
+    kinds = [finding.severity for finding in findings]
+    counts = [f"{kind}s: {kinds.count(kind)}" for kind in _COLORS if kind in kinds]
+    click.echo(", ".join(counts) or f"{folder}: nothing wrong was found")
 
 
 def _plain(finding: Any) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ValidationError
 
 from mlserver_pyfunc.errors import DefinitionError
 
+from .reading import expectation
+
 if TYPE_CHECKING:
     from .models import FunctionDefinition
 
@@ -90,7 +92,7 @@ def parse_settings(name: str, text: str) -> dict[str, Any]:
 def settings_problems(error: ValidationError) -> str:
     """Describes what is wrong with settings, key by key."""
     return "; ".join(
-        f"{'.'.join(map(str, problem['loc']))}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+        f"{'.'.join(map(str, problem['loc']))}: {expectation(problem)}"
         for problem in error.errors(include_url=False, include_input=False)
     )
 

@@ -95,9 +95,32 @@ def _problems(error: ValidationError) -> Iterator[Problem]:
             text = str(problem["ctx"]["error"])
             message = f"{path}: {text}" if path else text
         else:
-            text = problem["msg"]
-            message = f"{path}: {text[0].lower()}{text[1:]}, got {_shown(problem['input'])}"
+            message = f"{path}: {expectation(problem)}, got {_shown(problem['input'])}"
         yield Problem(location, problem["type"], message)
+
+
+_EXPECTED = {
+    "a mapping": "dict_type model_type model_attributes_type",
+    "a list": "list_type",
+    "text": "string_type",
+    "a whole number": "int_type int_parsing int_from_float",
+    "a number": "float_type float_parsing",
+    "true or false": "bool_type bool_parsing",
+    "{expected}": "literal_error",
+    "at least {ge}": "greater_than_equal",
+    "more than {gt}": "greater_than",
+    "at most {le}": "less_than_equal",
+    "at least {min_length} characters": "string_too_short",
+}
+_WORDS = {kind: words for words, kinds in _EXPECTED.items() for kind in kinds.split()}
+
+
+def expectation(problem: Any) -> str:
+    """Says what was expected in place of a value that pydantic has refused."""
+    text, message = _WORDS.get(problem["type"]), str(problem["msg"])
+    if text is None:
+        return f"{message[0].lower()}{message[1:]}"
+    return f"expected {text.format(**problem.get('ctx', {}))}"
 
 
 def _shown(value: Any) -> str:

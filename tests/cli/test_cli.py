@@ -195,7 +195,7 @@ def test_validate_shows_rule_file_and_line_and_fails(hello, tmp_path):
     )
     (tmp_path / "m.py").write_text("def f(): return 1\n")
     out, _ = call("validate", tmp_path, code=1)
-    assert "function.yaml:2: error D101: ouputs: unknown key, did you mean" in out
+    assert "function.yaml:2:1: error D101: ouputs: unknown key, did you mean" in out
     (finding,) = json.loads(call("validate", tmp_path, "--json", code=1)[0])
     assert (finding["rule"], finding["line"], finding["severity"]) == ("D101", 2, "error")
 

@@ -14,12 +14,12 @@ BROKEN = {
     "[]": "expected a mapping, got list",
 }
 OF_ANOTHER_KIND = {
-    '{"parameters": "uri"}': "parameters: input should be a valid dictionary",
-    '{"parameters": {"uri": 3}}': "parameters.uri: input should be a valid string",
-    '{"parameters": {"extra": "x"}}': "parameters.extra: input should be a valid dictionary",
-    '{"name": 5}': "name: input should be a valid string",
+    '{"parameters": "uri"}': "parameters: expected a mapping",
+    '{"parameters": {"uri": 3}}': "parameters.uri: expected text",
+    '{"parameters": {"extra": "x"}}': "parameters.extra: expected a mapping",
+    '{"name": 5}': "name: expected text",
     '{"inputs": [{"name": "x"}]}': "inputs.0.datatype: field required; inputs.0.shape: field",
-    '{"max_batch_size": "x"}': "max_batch_size: input should be a valid integer",
+    '{"max_batch_size": "x"}': "max_batch_size: expected a whole number",
 }
 PORTS = ("--port", "0", "--grpc-port", "0", "--metrics-port", "0")
 STORED = ("--storage-uri", "s3://models/f", "--image", "registry.example/f:1")
@@ -75,7 +75,7 @@ def test_serve_refuses_broken_server_settings_as_the_others_do(folder):
 def test_serve_says_which_setting_of_the_server_is_of_another_kind(folder):
     (folder / "settings.json").write_text('{"debug": "banana"}')
     _, err = run("serve", folder, *PORTS, code=3)
-    assert f"error: {folder / 'settings.json'} or MLSERVER_ variables: debug: input should" in err
+    assert f"error: {folder / 'settings.json'} or MLSERVER_ variables: debug: expected" in err
     assert "Traceback" not in err
 
 
@@ -87,4 +87,4 @@ def is_refused(command, text, file):
     assert f"error: {file}: {said}" in err
     assert "next: mlserver-pyfunc validate" in err
     found, _ = call("validate", file.parent, code=1)
-    assert f"{file}:1: error M201: {said}" in found
+    assert f"{file.name}:1:1: error M201: {said}" in found
