@@ -42,10 +42,18 @@ def run(
                 times.append(time.perf_counter() - started)
 
     threads = [threading.Thread(target=work, args=(client,)) for client in clients]
+    started = time.perf_counter()
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    try:
+        for thread in threads:
+            thread.join()
+    except KeyboardInterrupt:
+        # What was measured until now is shown.
+        deadline = started
+        seconds = round(time.perf_counter() - started, 2)
+        for thread in threads:
+            thread.join()
     _print(np.array(times) * 1000, errors, seconds, as_json=as_json)
     if errors:
         raise click.exceptions.Exit(1)

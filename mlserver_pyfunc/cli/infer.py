@@ -109,8 +109,19 @@ def command(
         started = time.perf_counter()
         name = connected.name
         results = client.stream(name, inputs) if stream else iter([client.infer(name, inputs)])
+        flowed = ""
+        has_spaces = False
         for result in results:
-            _show(result, as_json=as_json)
+            piece = _text(result) if stream and not as_json else None
+            if piece is None:
+                _show(result, as_json=as_json)
+                continue
+            # Tokens of a language model bring their own spaces, plain words do not.
+            has_spaces = has_spaces or piece != piece.strip()
+            click.echo(f"{' ' if flowed and not has_spaces else ''}{piece}", nl=False)
+            flowed = piece
+    if flowed:
+        click.echo()
     took = (time.perf_counter() - started) * 1000
     if not as_json:
         click.echo(click.style(f"{client.name}: {took:.2f} ms", dim=True), err=True)
@@ -137,6 +148,16 @@ def _show_contract(model: Model) -> None:
     click.echo(click.style(model.name, bold=True))
     output.contract(model.metadata)
     click.echo()
+
+
+def _text(result: InferResult) -> str | None:
+    """Returns the text of an answer with one element of text; None of any other answer."""
+    from . import output
+
+    arrays = list(result.outputs.values())
+    if len(arrays) != 1 or arrays[0].dtype.kind != "O" or arrays[0].size != 1:
+        return None
+    return str(output.plain(arrays[0].reshape(-1))[0])
 
 
 def _show(result: InferResult, *, as_json: bool) -> None:

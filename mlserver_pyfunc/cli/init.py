@@ -24,6 +24,8 @@ def command(folder: Path, origin: str | None, name: str | None, force: bool) -> 
     from mlserver_pyfunc.definition import scaffold
 
     model_name = name or scaffold.name_of(folder)
+    if model_name != "".join(model_name.split()).replace("/", ""):
+        raise Failure(f'--name: expected text without spaces and slashes, got "{model_name}"')
     if origin is None:
         files = scaffold.starter(model_name)
     else:

@@ -356,3 +356,10 @@ def test_an_isolated_function_runs_by_the_same_commands(hello, tmp_path):
     out, err = run("run", tmp_path, "-i", "numbers=1,2,3,4")
     assert "2  4  6  8" in out
     assert "decode" in err
+
+
+@pytest.mark.parametrize("name", ["a b", "a/b"])
+def test_init_refuses_a_name_that_no_model_can_have(tmp_path, name):
+    _, err = call("init", tmp_path, "--name", name, code=1)
+    assert err == f'error: --name: expected text without spaces and slashes, got "{name}"\n'
+    assert not list(tmp_path.iterdir())

@@ -146,6 +146,7 @@ def test_infer_streams():
             out, _ = run("infer", *args, "-i", "text=a b", "--stream", "--json")
             words = [json.loads(line)["outputs"][0]["data"] for line in out.splitlines()]
             assert words == [["A"], ["B"]]
+            assert "\nA B\n" in run("infer", *args, "-i", "text=a b", "--stream")[0]
 
 
 @pytest.fixture
