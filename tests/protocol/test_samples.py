@@ -66,6 +66,15 @@ def test_axes_without_a_name_are_drawn_one_by_one() -> None:
     given = {"x": np.zeros((2, 3), "f4")}
     shapes = {random_arrays(tensors, random.Random(n), given)["y"].shape for n in range(50)}
     assert shapes == {(2, size) for size in (1, 2, 3, 4)}
+    pairs = [random_arrays(tensors, random.Random(n)) for n in range(50)]
+    assert any(pair["x"].shape[1] != pair["y"].shape[1] for pair in pairs)
+    assert all(pair["x"].shape[0] == pair["y"].shape[0] for pair in pairs)
+
+
+def test_given_arrays_are_returned_as_they_are() -> None:
+    given = {"x": np.zeros((2, 3), "f4")}
+    arrays = random_arrays([spec("x", "FP32", -1, 3)], random.Random(1), given)
+    assert arrays["x"] is given["x"]
 
 
 def test_examples_are_requests_that_keep_the_contract() -> None:
@@ -73,12 +82,15 @@ def test_examples_are_requests_that_keep_the_contract() -> None:
         *(spec(name, name, -1, 2) for name in DATATYPES),
         spec("declared", "INT8", "rows"),
         spec("beside", "FP32", "rows", 2),
+        spec("plain", "INT8", 2),
+        spec("half", "INT8", "columns", -1),
         spec("limited", "FP32", 1, minimum=3),
         spec("scalar", "INT64"),
     ]
     sizes: dict[str, int] = {}
-    body = {"inputs": examples(tensors, {"declared": [1, 2, 3]}, sizes)}
-    assert sizes == {"rows": 3}
+    declared = {"declared": [1, 2, 3], "plain": [4, 5], "half": [[6, 7]]}
+    body = {"inputs": examples(tensors, declared, sizes)}
+    assert sizes == {"rows": 3, "columns": 1}
     request = InferenceRequest.from_json(json.loads(json.dumps(body)))
     arrays = Contract("m", tensors, []).decode_inputs(request.inputs)
     assert arrays["BOOL"].tolist() == [[True, True]]
