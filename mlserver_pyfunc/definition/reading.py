@@ -111,6 +111,7 @@ _EXPECTED = {
     "more than {gt}": "greater_than",
     "at most {le}": "less_than_equal",
     "at least {min_length} characters": "string_too_short",
+    "text that matches {pattern}": "string_pattern_mismatch",
 }
 _WORDS = {kind: words for words, kinds in _EXPECTED.items() for kind in kinds.split()}
 

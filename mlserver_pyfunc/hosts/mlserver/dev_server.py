@@ -165,9 +165,8 @@ async def serve(
 ) -> BaseException | None:
     """Serves a folder until a signal ends it.
 
-    `asked` has settings of MLServer that win over all others, and `write` shows what happens.
-    Returns the error if a function cannot be loaded, and None after a signal. Raises PyFuncError if
-    the folder has neither model-settings.json nor a definition, or the server's settings are wrong.
+    `asked` has settings of MLServer that win over all others. Returns the error if a function
+    cannot be loaded, and None after a signal. Raises PyFuncError if there is nothing to serve.
     """
     pin_package()
     os.environ.update(environment_model(folder))
