@@ -65,7 +65,8 @@ class Client:
             self._rest.close()
             after = f"{time.monotonic() - started:.1f} s"
             outcome.lost = f"no answer after {after}: {error!r}"
-        self._used = time.monotonic()
+        # When it began: the server counts from its answer, which a busy client reads later.
+        self._used = started
         return outcome
 
     def send_together(self, calls: list[Call]) -> list[Outcome]:
