@@ -26,6 +26,7 @@ _port_option = partial(click.option, show_default=True)
 @_port_option("--grpc-port", default=PORTS.grpc, help="Port of gRPC; 0: a free one.")
 @_port_option("--metrics-port", default=PORTS.metrics, help="Port of the metrics; 0: a free one.")
 @click.option("--reload", "reload_", is_flag=True, help="Reload functions when a file changes.")
+@click.option("--no-image", is_flag=True, help="Serve from source, even if an image was built.")
 @click.option("--open", "open_", is_flag=True, help="Open the playground in the browser.")
 @click.option("-q", "--quiet", is_flag=True, help="Show only warnings and errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Show MLServer's log and all frames, too.")
@@ -39,6 +40,7 @@ def command(
     grpc_port: int,
     metrics_port: int,
     reload_: bool,
+    no_image: bool,
     open_: bool,
     quiet: bool,
     verbose: bool,
@@ -53,12 +55,17 @@ def command(
     Settings come from settings.json in FOLDER and from MLSERVER_ variables. All others are lean:
     no debug mode, no compression, no worker pool. Exits with 3 if a function cannot be loaded,
     with 5 if a port is taken.
+
+    If an image of the function was built on this machine and the function has not changed since,
+    the command runs the image and publishes its ports; not with --reload.
     """
     free = iter(free_ports(3))
     ports = Ports(*(wanted or next(free) for wanted in (port, grpc_port, metrics_port)))
     _require_free(host, ports)
     log.to_stderr, log.is_text = False, log_format != "json"
     log.least = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
+    if not (no_image or reload_):
+        _serve_image(folder, host, ports, open_browser=open_)
     from mlserver_pyfunc.hosts.mlserver import dev_server
 
     asked = {"host": host, **{f"{name}_port": port for name, port in vars(ports).items()}}
@@ -66,6 +73,28 @@ def command(
     if failure is not None:
         hint = next_step(click.get_current_context())
         raise Failure(str(failure), LOAD_FAILED, hint, log.traceback)
+
+
+def _serve_image(folder: Path, host: str, ports: Ports, *, open_browser: bool) -> None:
+    """Runs the function's image and ends the command with it; returns if there is no image."""
+    import webbrowser
+
+    from mlserver_pyfunc.deployment.image import container
+
+    echo = partial(click.echo, err=True)
+    runnable = container.find(folder, echo)
+    if runnable is None:
+        return
+    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{ports.http}"
+
+    def when_ready() -> None:
+        echo(f"serving {runnable.model_name}, try {url}/v2/models/{runnable.model_name}/playground")
+        if open_browser:
+            webbrowser.open(f"{url}/v2/models/{runnable.model_name}/playground")
+
+    echo(f"running image {runnable.reference} by {runnable.engine.name}")
+    published = dict(zip(vars(PORTS).values(), vars(ports).values(), strict=True))
+    raise SystemExit(container.run(runnable, published, host, when_ready))
 
 
 def _require_free(host: str, ports: Ports) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -223,3 +224,25 @@ def test_a_base_without_a_shell_is_told_as_such(put: Put, tmp_path: Path) -> Non
     put("podman", {"build ": (1, f"STEP 2/9: RUN true\n{said}")})
     with pytest.raises(BuildError, match="the base image has no sh"):
         build(tmp_path)
+
+
+def test_finds_the_engine_that_has_an_image(put: Put) -> None:
+    put("docker", {**BuildKit, "image inspect": (1, "")})
+    put("podman")
+    found = engines.holder("iris:1")
+    assert found is not None
+    assert found.name == "podman"
+    assert found.run_command("iris:1", {8080: 80}, "127.0.0.1") == [
+        "podman",
+        "run",
+        "--rm",
+        "--init",
+        "--publish=127.0.0.1:80:8080",
+        "iris:1",
+    ]
+
+
+def test_buildah_runs_nothing(put: Put) -> None:
+    put("buildah")
+    assert engines.holder("iris:1") is None
+    assert os.environ["PATH"]
