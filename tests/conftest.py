@@ -46,6 +46,7 @@ settings.load_profile("default")
 # `make test-all` runs all. Heavy are these files, which take minutes or need more than one Python,
 # and the single tests that have the marker in their own file.
 HEAVY = (
+    "tests/api/test_docs.py",
     "tests/chaos/",
     "tests/client/playground/test_browser.py",
     "tests/client/playground/test_openapi.py",
@@ -57,6 +58,7 @@ HEAVY = (
     "tests/hosts/mlserver/test_edge_table.py",
     "tests/hosts/mlserver/test_fastpath.py",
     "tests/hosts/mlserver/test_isolation.py",
+    "tests/hosts/mlserver/test_lifecycle.py",
     "tests/hosts/mlserver/test_load.py",
     "tests/hosts/mlserver/test_names.py",
     "tests/hosts/mlserver/test_process_tuning.py",

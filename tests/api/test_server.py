@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import numpy as np
 import psutil
@@ -33,9 +35,7 @@ def test_it_is_called_and_shows_itself(server: Server) -> None:
     assert 'function "flaky" loaded' in server.logs()
 
 
-@pytest.mark.parametrize("options", [{}, {"binary": True}, {"grpc": True}])
-def test_connect_calls_by_every_route(server: Server, options: dict[str, bool]) -> None:
-    url = f"grpc://{server.grpc_target}" if options.get("grpc") else server.url
+def _call_by_one_route(url: str, options: dict[str, bool]) -> None:
     with connect(url, "flaky", **options) as model:  # type: ignore[arg-type]
         for sent in ([1, 2], np.array([1, 2], np.int32)):
             (answer,) = model.infer(x=sent).values()
@@ -45,11 +45,32 @@ def test_connect_calls_by_every_route(server: Server, options: dict[str, bool]) 
         assert [a.tolist() for a in model.infer(x=3).values()] == [[6]]
 
 
-def test_connect_finds_the_only_model_and_its_url(server: Server) -> None:
+def _name_no_model(target: str) -> None:
+    with pytest.raises(LookupError, match="no model named"):
+        connect(target, grpc=True)
+
+
+@pytest.fixture
+def process() -> Iterator[ProcessPoolExecutor]:
+    """A process without MLServer, whose gRPC messages have the names of tritonclient's."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        yield pool
+
+
+@pytest.mark.parametrize("options", [{}, {"binary": True}, {"grpc": True}])
+def test_connect_calls_by_every_route(
+    server: Server, process: ProcessPoolExecutor, options: dict[str, bool]
+) -> None:
+    url = f"grpc://{server.grpc_target}" if options.get("grpc") else server.url
+    process.submit(_call_by_one_route, url, options).result()
+
+
+def test_connect_finds_the_only_model_and_its_url(
+    server: Server, process: ProcessPoolExecutor
+) -> None:
     for url in (server.url, f"{server.url}/v2", f"{server.url}/v2/models/flaky"):
         assert repr(connect(url)) == "Model('flaky')"
-    with pytest.raises(LookupError, match="no model named"):
-        connect(server.grpc_target, grpc=True)
+    process.submit(_name_no_model, server.grpc_target).result()
 
 
 def test_many_calls_run_at_a_time_in_an_event_loop(server: Server) -> None:

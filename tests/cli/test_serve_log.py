@@ -249,7 +249,7 @@ def test_a_taken_port_is_one_line(slow, option):
         _, err = run("serve", slow, *arguments, code=5)
     assert err.splitlines() == [
         f"error: {option}: port {port} of 127.0.0.1 is taken",
-        "next: choose another, or 0 for a free one",
+        "next: choose another port, or 0 for a free one",
     ]
 
 

@@ -82,8 +82,16 @@ def _forget_what_was_taken_back(self: Any, worker: Any) -> None:
         del worker.calls[number]
 
 
-def _repeat_all(self: Any, pending: Any) -> bool:
-    return not pending.future.done()
+def _take_all_for_not_begun(stock: Any) -> Any:
+    def on_exit(self: Any, worker: Any, exit_: Any) -> None:
+        serving = self._serving
+        self._serving = serving.model_copy(update={"concurrency": 0})
+        try:
+            stock(self, worker, exit_)
+        finally:
+            self._serving = serving
+
+    return on_exit
 
 
 def _end_nothing(self: Any, pending: Any) -> None:
@@ -97,7 +105,7 @@ def _end_nothing(self: Any, pending: Any) -> None:
         (prefetch.Prefetch, "has_room", _has_room_for_more, "goes on for ever"),
         (Connection, "close", lambda stock: _close_at_once, "is lost|still count"),
         (Dispatcher, "_take_back", lambda stock: _forget_what_was_taken_back, "is lost|count"),
-        (Dispatcher, "_retries", lambda stock: _repeat_all, "has run 2 times"),
+        (Dispatcher, "on_exit", _take_all_for_not_begun, "has run 2 times"),
         (Dispatcher, "_end", lambda stock: _end_nothing, "still count"),
     ],
     ids=[
