@@ -60,7 +60,7 @@ def test_is_recorded_in_the_lock(engine: Engine, built: Built) -> None:
     assert held.image.id == f"sha256:{identity}"
     found = record.recorded(definition.read(built.folder / "function.yaml"), built.folder)
     assert found is not None
-    assert (found.reference, found.stale, found.why) == (built.tag, False, "")
+    assert (found.reference, found.why) == (built.tag, "")
 
 
 def test_says_what_it_is(engine: Engine, built: Built) -> None:
@@ -110,7 +110,7 @@ def test_a_record_is_stale_once_the_source_changes(builder: Engine, tmp_path: Pa
     path.write_text(path.read_text().replace("x * 2", "x * 7"))
     found = record.recorded(definition.read(path), folder)
     assert found is not None
-    assert found.stale
+    assert found.why
     assert "definition" in found.why
 
 

@@ -37,4 +37,4 @@ def test_the_lock_has_the_digest_by_which_the_registry_knows_the_image(
     found = record.recorded(definition.read(folder / "function.yaml"), folder)
     assert found is not None
     assert found.reference == f"{host}/team/inline@{digest}"
-    assert not found.stale
+    assert not found.why
