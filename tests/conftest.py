@@ -48,6 +48,7 @@ settings.load_profile("default")
 HEAVY = (
     "tests/api/test_docs.py",
     "tests/chaos/",
+    "tests/cli/test_serve_log.py",
     "tests/client/playground/test_browser.py",
     "tests/client/playground/test_openapi.py",
     "tests/deployment/cluster/",
@@ -55,6 +56,7 @@ HEAVY = (
     "tests/deployment/platforms/",
     "tests/docs/test_benchmarks.py",
     "tests/docs/test_wheel.py",
+    "tests/handler/test_forty.py",
     "tests/hosts/mlserver/test_edge_table.py",
     "tests/hosts/mlserver/test_fastpath.py",
     "tests/hosts/mlserver/test_isolation.py",
@@ -70,6 +72,7 @@ HEAVY = (
     "tests/sources/test_served.py",
     "tests/serving/faults/",
     "tests/serving/test_overload.py",
+    "tests/serving/workers/test_protocol_model.py",
     "tests/testing/test_strategies.py",
 )
 
