@@ -87,14 +87,16 @@ def _serve_image(folder: Path, host: str, ports: Ports, *, open_browser: bool) -
         return
     url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{ports.http}"
 
+    playground = f"{url}/v2/models/{runnable.model_name}/playground"
+
     def when_ready() -> None:
-        echo(f"serving {runnable.model_name}, try {url}/v2/models/{runnable.model_name}/playground")
+        echo(f"serving {runnable.model_name}, try {playground}")
         if open_browser:
-            webbrowser.open(f"{url}/v2/models/{runnable.model_name}/playground")
+            webbrowser.open(playground)
 
     echo(f"running image {runnable.reference} by {runnable.engine.name}")
     published = dict(zip(vars(PORTS).values(), vars(ports).values(), strict=True))
-    raise SystemExit(container.run(runnable, published, host, when_ready))
+    raise SystemExit(container.run(runnable, published, host, url, when_ready))
 
 
 def _require_free(host: str, ports: Ports) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from mlserver_pyfunc.protocol import bytes_tensors, tensors
 from mlserver_pyfunc.protocol.contract import Contract, TensorSpec
-from mlserver_pyfunc.protocol.datatypes import DATATYPES, datatype_of
+from mlserver_pyfunc.protocol.datatypes import DATATYPES
 from mlserver_pyfunc.protocol.request import InferenceRequest, RequestInput
 from mlserver_pyfunc.protocol.tensors import Array, RawTensor
 
@@ -213,20 +213,23 @@ def _only_model(client: Any) -> str:
 
 
 def _spec(tensor: Mapping[str, Any]) -> TensorSpec:
+    """Reads a tensor of the metadata, whose `axes` are the text of its shape: `[rows, 4]`."""
     parameters = tensor.get("parameters") or {}
-    return TensorSpec(
-        tensor["name"],
-        datatype_of(tensor["datatype"], nullable=parameters.get("nullable", False)),
-        tuple(tensor.get("shape") or ()),
-        text=parameters.get("content_type") == "str",
-        axes=_axes(parameters.get("axes", "")),
+    sizes = tensor.get("shape") or ()
+    names = [name.strip() for name in parameters.get("axes", "").strip("[]").split(",")]
+    if len(names) == len(sizes):
+        sizes = [
+            name if name.isidentifier() else size for name, size in zip(names, sizes, strict=True)
+        ]
+    return TensorSpec.of(
+        {
+            "name": tensor["name"],
+            "datatype": tensor["datatype"],
+            "shape": sizes,
+            "nullable": parameters.get("nullable", False),
+            "content_type": parameters.get("content_type"),
+        }
     )
-
-
-def _axes(shape: str) -> tuple[str | None, ...]:
-    """Reads the names of axes in the text of a shape: `[rows, 4]`, as metadata have it."""
-    names = (size.strip() for size in shape.strip("[]").split(","))
-    return tuple(name if name.isidentifier() else None for name in names)
 
 
 def _array(tensor: RequestInput) -> Array:

@@ -22,6 +22,8 @@ MODEL_SETTINGS = "model-settings.json"
 SERVER_SETTINGS = "settings.json"
 IMPLEMENTATION = "mlserver_pyfunc.PyFuncRuntime"
 """Value of `implementation` in the model-settings.json of a function."""
+SETTINGS_TEXT = json.dumps({"implementation": IMPLEMENTATION}, indent=2) + "\n"
+"""A model-settings.json that says no more than MLServer must know of a function."""
 NAME_VARIABLE = "MLSERVER_MODEL_NAME"
 """Variable by which KServe and Seldon Core 1 name a model."""
 

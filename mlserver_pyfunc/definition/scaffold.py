@@ -19,7 +19,7 @@ from mlserver_pyfunc.handler.binding import RESERVED
 from mlserver_pyfunc.handler.signature import OUTPUT, Signature, derive
 
 from .derived import completed
-from .model_settings import IMPLEMENTATION, MODEL_SETTINGS
+from .model_settings import MODEL_SETTINGS, SETTINGS_TEXT
 from .models import FunctionDefinition, SourceDefinition, TensorDefinition
 from .static import FunctionNode, UnknownError, signature_of
 
@@ -31,7 +31,7 @@ def starter(name: str) -> dict[str, str]:
     return {
         "function.yaml": _rendered("starter.yaml", name=name),
         "model.py": _rendered("starter.py"),
-        MODEL_SETTINGS: _rendered(MODEL_SETTINGS, implementation=IMPLEMENTATION),
+        MODEL_SETTINGS: SETTINGS_TEXT,
     }
 
 
@@ -60,8 +60,7 @@ def described(name: str, folder: Path, module: Path, function: str) -> dict[str,
         handler=function,
         **_lines(tree, functions[function]),
     )
-    settings = _rendered(MODEL_SETTINGS, implementation=IMPLEMENTATION)
-    return {"function.yaml": definition, MODEL_SETTINGS: settings}
+    return {"function.yaml": definition, MODEL_SETTINGS: SETTINGS_TEXT}
 
 
 def name_of(folder: Path) -> str:

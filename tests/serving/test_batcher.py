@@ -63,6 +63,15 @@ class Subject:
         self.running.append((call, future))
         return await future
 
+    async def end_one_before_two(self) -> list[asyncio.Future[Any]]:
+        """Sends a request, and two more while it runs. They run together when it has ended."""
+        calls = [self.send(0)]
+        await turn()
+        calls += [self.send(1), self.send(2)]
+        await turn()
+        await self.end()
+        return calls
+
     def enter_queue(self) -> Any:
         ended: list[int] = []
 
@@ -175,11 +184,7 @@ async def test_a_call_has_at_most_as_many_rows_as_it_may() -> None:
 @in_virtual_time
 async def test_as_many_requests_as_came_before_are_waited_for_but_not_for_long() -> None:
     it = Subject(delay=1)
-    calls = [it.send(0)]
-    await turn()
-    calls += [it.send(1), it.send(2)]
-    await turn()
-    await it.end()
+    calls = await it.end_one_before_two()
     await it.end()
     calls += [it.send(3)]
     await turn()
@@ -458,11 +463,7 @@ async def test_a_member_that_leaves_makes_room_in_its_group_and_in_the_queue() -
 @in_virtual_time
 async def test_a_group_whose_last_member_left_is_forgotten_with_its_delay() -> None:
     it = Subject(delay=1)
-    calls = [it.send(0)]
-    await turn()
-    calls += [it.send(1), it.send(2)]
-    await turn()
-    await it.end()
+    calls = await it.end_one_before_two()
     await it.end()
     gone = it.send(3)
     await asyncio.sleep(0.5)
@@ -512,11 +513,7 @@ async def test_a_close_answers_those_that_run_and_wait() -> None:
 @in_virtual_time
 async def test_a_close_does_not_wait_for_a_delay() -> None:
     it = Subject(delay=1)
-    calls = [it.send(0)]
-    await turn()
-    calls += [it.send(1), it.send(2)]
-    await turn()
-    await it.end()
+    calls = await it.end_one_before_two()
     await it.end()
     calls.append(it.send(3))
     await turn()
@@ -558,11 +555,7 @@ async def test_a_full_batch_does_not_wait_for_the_requests_that_came_before() ->
 @in_virtual_time
 async def test_a_full_group_that_is_left_is_forgotten() -> None:
     it = Subject(max_size=4, delay=1)
-    calls = [it.send(0)]
-    await turn()
-    calls += [it.send(1), it.send(2)]
-    await turn()
-    await it.end()
+    calls = await it.end_one_before_two()
     gone = it.send(*range(9))
     await turn()
     gone.cancel()
@@ -591,11 +584,7 @@ async def test_a_request_is_freed_with_its_answer() -> None:
 @in_virtual_time
 async def test_the_delay_of_a_group_ends_with_it() -> None:
     it = Subject(delay=1)
-    calls = [it.send(0)]
-    await turn()
-    calls += [it.send(1), it.send(2)]
-    await turn()
-    await it.end()
+    calls = await it.end_one_before_two()
     await it.end()
     calls.append(it.send(3))
     await asyncio.sleep(0.5)

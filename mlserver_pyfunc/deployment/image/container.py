@@ -12,7 +12,6 @@ from pathlib import Path
 from mlserver_pyfunc.client import CallError
 from mlserver_pyfunc.client.rest import RestClient
 from mlserver_pyfunc.definition.folder import open_folder
-from mlserver_pyfunc.deployment.server_settings import PORTS
 from mlserver_pyfunc.errors import DefinitionError
 
 from . import engines, record
@@ -55,19 +54,21 @@ def find(folder: Path, tell: Callable[[str], None]) -> Runnable | None:
 
 
 def run(
-    runnable: Runnable, ports: Mapping[int, int], host: str, when_ready: Callable[[], None]
+    runnable: Runnable,
+    ports: Mapping[int, int],
+    host: str,
+    url: str,
+    when_ready: Callable[[], None],
 ) -> int:
     """Runs an image in the foreground until it ends, or a signal ends it; returns its exit code.
 
     `ports` has the ports of the host by port of the container, published on the address `host`.
-    `when_ready` is called as soon as the function can be called.
+    `when_ready` is called as soon as the function can be called, at `url`.
     """
     command = runnable.engine.run_command(runnable.reference, ports, host)
     process = subprocess.Popen(command)
     ended = threading.Event()
-    waiting = threading.Thread(
-        target=_await_ready, args=(f"http://{host}:{ports[PORTS.http]}", ended, when_ready)
-    )
+    waiting = threading.Thread(target=_await_ready, args=(url, ended, when_ready))
     previous = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     waiting.start()
     try:
@@ -84,7 +85,7 @@ def run(
 
 
 def _await_ready(url: str, ended: threading.Event, when_ready: Callable[[], None]) -> None:
-    client = RestClient(url.replace("//0.0.0.0:", "//127.0.0.1:"), timeout=5)
+    client = RestClient(url, timeout=5)
     while not ended.wait(0.2):
         try:
             if any(model["state"] == "READY" for model in client.models()):

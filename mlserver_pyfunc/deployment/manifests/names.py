@@ -85,8 +85,9 @@ def derived_label(name: str, limit: int = MAX_LABEL) -> str:
 
 def amount(value: str) -> float:
     """Returns the number that a valid quantity stands for: bytes, or CPUs."""
-    number, unit = re.fullmatch(r"([\d.]+(?:[eE][+-]?\d+)?)(\w*)", value).groups()  # type: ignore[union-attr]
-    return float(number) * _UNITS[unit]
+    found = re.fullmatch(r"([\d.]+(?:[eE][+-]?\d+)?)(\w*)", value)
+    assert found is not None
+    return float(found[1]) * _UNITS[found[2]]
 
 
 def shows_a_secret(name: str, value: object) -> bool:
