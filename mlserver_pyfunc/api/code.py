@@ -14,8 +14,10 @@ import inspect
 import linecache
 import symtable
 import sys
+import sysconfig
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -31,6 +33,29 @@ def module_text(function: Any) -> str:
         DefinitionError: A global cannot be written as source. The message names it.
     """
     return _Module(function).text()
+
+
+def source_of(predict: Callable[..., Any], source: str | Path | None) -> tuple[str, dict[str, str]]:
+    """Returns the text of the function's module, and its `source` in the definition."""
+    name, module = predict.__qualname__, predict.__module__
+    if source is not None:
+        return "", {"source": str(Path(source).resolve()), "handler": name}
+    file = getattr(sys.modules.get(module), "__file__", None)
+    of_code = getattr(getattr(predict, "__code__", None), "co_filename", file)
+    if module == "__main__" or file is None or of_code != file:
+        return module_text(predict), {"source": "model.py", "handler": name}
+    if _is_installed(Path(file)):
+        return f"from {module} import {name}\n", {"source": "model.py", "handler": name}
+    depth = module.count(".") + (Path(file).name == "__init__.py")
+    if not depth:
+        return "", {"source": str(Path(file).resolve()), "handler": name}
+    root = Path(file).resolve().parents[depth]
+    return "", {"source": str(root), "handler": f"{module}:{name}"}
+
+
+def _is_installed(file: Path) -> bool:
+    paths = (sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib"))
+    return any(file.resolve().is_relative_to(Path(path).resolve()) for path in paths)
 
 
 class _Module:

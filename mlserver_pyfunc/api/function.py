@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import json
 import shutil
-import sys
-import sysconfig
 import tempfile
 import threading
 import weakref
@@ -22,7 +19,7 @@ import yaml
 from mlserver_pyfunc.client.templates import render
 from mlserver_pyfunc.definition import FILE_NAME, FunctionDefinition, TensorDefinition
 from mlserver_pyfunc.definition.folder import FunctionFolder, open_folder
-from mlserver_pyfunc.definition.model_settings import IMPLEMENTATION, MODEL_SETTINGS
+from mlserver_pyfunc.definition.model_settings import MODEL_SETTINGS, SETTINGS_TEXT
 from mlserver_pyfunc.errors import BindError, DefinitionError
 from mlserver_pyfunc.protocol.contract import Contract
 from mlserver_pyfunc.protocol.tensors import Array
@@ -76,7 +73,7 @@ class Function:
         **keys: Any,
     ) -> None:
         self._handler = predict
-        text, described = _source(predict, source)
+        text, described = code.source_of(predict, source)
         given = {
             "model_name": name or predict.__name__,
             "source": described,
@@ -365,37 +362,13 @@ class Function:
 def _write(folder: Path, definition: Mapping[str, Any]) -> None:
     text = yaml.safe_dump(dict(definition), sort_keys=False, allow_unicode=True, width=1000)
     (folder / FILE_NAME).write_text(text, encoding="utf-8")
-    settings = json.dumps({"implementation": IMPLEMENTATION}, indent=2)
-    (folder / MODEL_SETTINGS).write_text(settings + "\n", encoding="utf-8")
+    (folder / MODEL_SETTINGS).write_text(SETTINGS_TEXT, encoding="utf-8")
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, TensorDefinition):
         return value.model_dump(mode="json", exclude_unset=True)
     return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
-
-
-def _source(predict: Callable[..., Any], source: str | Path | None) -> tuple[str, dict[str, str]]:
-    """Returns the text of the function's module, and its `source` in the definition."""
-    name, module = predict.__qualname__, predict.__module__
-    if source is not None:
-        return "", {"source": str(Path(source).resolve()), "handler": name}
-    file = getattr(sys.modules.get(module), "__file__", None)
-    of_code = getattr(getattr(predict, "__code__", None), "co_filename", file)
-    if module == "__main__" or file is None or of_code != file:
-        return code.module_text(predict), {"source": "model.py", "handler": name}
-    if _is_installed(Path(file)):
-        return f"from {module} import {name}\n", {"source": "model.py", "handler": name}
-    depth = module.count(".") + (Path(file).name == "__init__.py")
-    if not depth:
-        return "", {"source": str(Path(file).resolve()), "handler": name}
-    root = Path(file).resolve().parents[depth]
-    return "", {"source": str(root), "handler": f"{module}:{name}"}
-
-
-def _is_installed(file: Path) -> bool:
-    paths = (sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib"))
-    return any(file.resolve().is_relative_to(Path(path).resolve()) for path in paths)
 
 
 def _shown(tensor: TensorDefinition) -> tuple[str, str, str]:

@@ -11,31 +11,26 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import enum
-import io
 import math
 import sys
 import types
 import typing
 from collections import abc
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from dataclasses import dataclass
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import numpy as np
 
 from mlserver_pyfunc.protocol.contract import TensorSpec
-from mlserver_pyfunc.protocol.datatypes import DATATYPES
-from mlserver_pyfunc.protocol.types import Array, TensorError, short_repr
+from mlserver_pyfunc.protocol.types import Array, TensorError
 
-from .tensor import Tensor
+from .elements import TEXT, datatype_name, element_of
+from .tensor import noted
 
 FromArray = Callable[[Array], Any]
 
 _LISTS = {list, abc.Sequence, abc.Iterable, abc.Collection, abc.MutableSequence}
-_LIMITS = {
-    "ge": "minimum", "le": "maximum", "gt": "exclusive_minimum", "lt": "exclusive_maximum",
-}  # fmt: skip
-_BY_DTYPE = {datatype.dtype: name for name, datatype in DATATYPES.items()}
 _OURS = ("mlserver", "mlserver_pyfunc")
 
 
@@ -102,34 +97,6 @@ class Record:
             raise TensorError("values that the handler's type takes", text[:300]) from None
 
 
-@dataclass(frozen=True)
-class _Element:
-    """A type of a single value: its datatype, and how an element of an array becomes it."""
-
-    datatype: str
-    kinds: str
-    make: Callable[[Any], Any] | None = None
-    keys: Mapping[str, Any] = field(default_factory=dict)
-
-
-def _as_str(value: Any) -> str:
-    return value if isinstance(value, str) else str(value.decode())
-
-
-def _as_bytes(value: Any) -> bytes:
-    return value.encode() if isinstance(value, str) else bytes(value)
-
-
-_TEXT = {"content_type": "str"}
-_SCALARS = {
-    bool: _Element("BOOL", "b"),
-    int: _Element("INT64", "iu"),
-    float: _Element("FP64", "f"),
-    str: _Element("BYTES", "O", _as_str, _TEXT),
-    bytes: _Element("BYTES", "O", _as_bytes),
-}
-
-
 def read(annotation: Any) -> Value | Record:
     """Reads an annotation. What it does not tell is the `problem` of the value."""
     base, notes, is_optional = _unwrapped(annotation)
@@ -192,7 +159,7 @@ def _unwrapped(annotation: Any) -> tuple[Any, list[Any], bool]:
 
 
 def _value(base: Any, notes: Sequence[Any]) -> Value:
-    keys = _noted(notes)
+    keys = noted(notes)
     shape = keys.pop("shape", None)
     if (array := _array(base, shape, keys.pop("datatype", None))) is not None:
         return dataclasses.replace(array, tensor={**array.tensor, **keys})
@@ -202,9 +169,9 @@ def _value(base: Any, notes: Sequence[Any]) -> Value:
         get_origin(inner) is tuple and get_args(inner)[1:] == (Ellipsis,)
     ):
         inner, more, _ = _unwrapped(get_args(inner)[0])
-        keys = {**_noted(more), **keys}
+        keys = {**noted(more), **keys}
         depth += 1
-    element = _element(inner)
+    element = element_of(inner)
     if element is None:
         is_text = isinstance(base, str | typing.ForwardRef)
         return Value({}, problem=_problem(base), is_unknown=is_text)
@@ -230,58 +197,6 @@ def _converter(
     return (lambda array: container(listed(array))) if container else listed
 
 
-def _element(base: Any) -> _Element | None:
-    """Returns the element that a type is; None if it is none."""
-    if isinstance(base, abc.Hashable) and base in _SCALARS:
-        return _SCALARS[base]
-    if get_origin(base) is Literal:
-        return _one_of(list(get_args(base)), None)
-    if not isinstance(base, type):
-        return None
-    if issubclass(base, enum.Enum):
-        return _one_of([member.value for member in base], base)
-    if issubclass(base, datetime.date):
-        example = "2025-01-31T12:00:00" if base is datetime.datetime else "2025-01-31"
-        return _Element("BYTES", "O", _date(base), {**_TEXT, "example": [example]})
-    if issubclass(base, np.generic) and (name := _datatype(base)):
-        dtype = DATATYPES[name].dtype
-        return _Element(name, dtype.kind, dtype.type if name != "BYTES" else None)
-    if (base.__module__, base.__name__) == ("PIL.Image", "Image"):
-        return _Element("BYTES", "O", _image)
-    return None
-
-
-def _one_of(values: list[Any], make: Callable[[Any], Any] | None) -> _Element | None:
-    kinds = set(map(type, values))
-    if len(kinds) != 1 or (kind := kinds.pop()) not in (str, int, float):
-        return None
-    plain = _SCALARS[kind]
-    base = plain.make or (lambda value: value)
-    both = base if make is None else lambda value: make(base(value))
-    return _Element(plain.datatype, plain.kinds, both, {**plain.keys, "enum": values})
-
-
-def _date(kind: Any) -> Callable[[Any], Any]:
-    def make(value: Any) -> Any:
-        text = _as_str(value)
-        try:
-            # Before Python 3.11, fromisoformat does not take Z for UTC.
-            return kind.fromisoformat(f"{text[:-1]}+00:00" if text[-1:] in "Zz" else text)
-        except ValueError:
-            raise TensorError(f"a {kind.__name__} in ISO 8601", short_repr(text)) from None
-
-    return make
-
-
-def _image(value: Any) -> Any:
-    try:
-        image = sys.modules["PIL.Image"].open(io.BytesIO(_as_bytes(value)))
-        image.load()
-    except (OSError, ValueError, SyntaxError) as error:
-        raise TensorError("an encoded picture", str(error)[:100]) from None
-    return image
-
-
 def _array(base: Any, shape: Sequence[int | str] | None, datatype: str | None) -> Value | None:
     """Reads the type of an array of NumPy, PyTorch or jaxtyping; None if it is none."""
     if hasattr(base, "dim_str") and hasattr(base, "dtypes"):
@@ -290,7 +205,7 @@ def _array(base: Any, shape: Sequence[int | str] | None, datatype: str | None) -
         return None
     arguments = get_args(base)
     if arguments:
-        datatype = datatype or _datatype(next(iter(get_args(arguments[1])), None))
+        datatype = datatype or datatype_name(next(iter(get_args(arguments[1])), None))
         sizes = get_args(arguments[0])
         if shape is None and sizes and sizes[-1] is not Ellipsis:
             shape = [-1] * len(sizes)
@@ -299,12 +214,12 @@ def _array(base: Any, shape: Sequence[int | str] | None, datatype: str | None) -
     problem = f"{_name(base)} tells no {' and no '.join(lacks)}" if lacks else ""
     tensor = {key: value for key, value in told.items() if value is not None}
     if np.str_ in get_args(next(iter(arguments[1:]), None)):
-        tensor |= _TEXT
+        tensor |= TEXT
     return _array_of(base, tensor, None, problem)
 
 
 def _jaxtyped(base: Any) -> Value:
-    names = {datatype for name in base.dtypes if (datatype := _datatype(str(name)))}
+    names = {datatype for name in base.dtypes if (datatype := datatype_name(str(name)))}
     shape: list[int | str] = []
     problem = "" if len(names) == 1 else f"{_name(base)} admits several datatypes"
     for part in base.dim_str.split():
@@ -334,49 +249,11 @@ def _torch(array: Array) -> Any:
     return sys.modules["torch"].from_numpy(array.copy())
 
 
-def _datatype(dtype: Any) -> str | None:
-    try:
-        found = np.dtype(dtype)
-    except TypeError:
-        return None
-    if dtype is None or found.kind in "SU":
-        return None if dtype is None else "BYTES"
-    return _BY_DTYPE.get(found.newbyteorder("<"))
-
-
-def _noted(notes: Sequence[Any]) -> dict[str, Any]:
-    """Returns the keys of a tensor that the metadata of Annotated tell.
-
-    They are `Tensor`, the bounds of annotated_types, and what has the attributes of pydantic's
-    `Field` or `Doc`.
-    """
-    keys: dict[str, Any] = {}
-    for note in notes:
-        if isinstance(note, Tensor):
-            keys.update(note.keys)
-            if note.shape:
-                keys["shape"] = note.shape
-            if note.datatype:
-                keys["datatype"] = note.datatype
-            continue
-        keys.update(_noted(getattr(note, "metadata", None) or ()))
-        for attribute, key in _LIMITS.items():
-            if isinstance(bound := getattr(note, attribute, None), int | float):
-                keys[key] = bound
-        for attribute in ("description", "documentation"):
-            if isinstance(text := getattr(note, attribute, None), str):
-                keys["description"] = text
-        examples = getattr(note, "examples", None)
-        if isinstance(examples, Sequence) and examples:
-            keys["example"] = examples[0]
-    return keys
-
-
 def _record(base: Any) -> Record | None:
     """Reads a class with fields; None if the type is none, or has a field that is no value."""
     if not isinstance(base, type) or base.__module__.partition(".")[0] in _OURS:
         return None
-    make: Callable[[dict[str, Any]], Any] = lambda values: base(**values)  # noqa: E731
+    make = _by_keywords(base)
     if hasattr(base, "model_fields") and hasattr(base, "model_validate"):
         found = dict(_pydantic_fields(base))
         make = base.model_validate
@@ -397,6 +274,10 @@ def _record(base: Any) -> Record | None:
     else:
         return None
     return Record(found, make, doc=base.__dict__.get("__doc__") or "")
+
+
+def _by_keywords(kind: Any) -> Callable[[dict[str, Any]], Any]:
+    return lambda values: kind(**values)
 
 
 def _pydantic_fields(model: Any) -> Iterator[tuple[str, Value]]:

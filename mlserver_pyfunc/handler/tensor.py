@@ -1,9 +1,13 @@
-"""The class by which an annotation declares a tensor. Needs only the standard library."""
+"""What declares a tensor in the metadata of an annotation. Needs only the standard library."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+
+_LIMITS = {
+    "ge": "minimum", "le": "maximum", "gt": "exclusive_minimum", "lt": "exclusive_maximum",
+}  # fmt: skip
 
 
 class Tensor:
@@ -41,3 +45,31 @@ class Tensor:
 
     def __repr__(self) -> str:
         return f"Tensor({', '.join(map(repr, self.shape))})"
+
+
+def noted(notes: Sequence[Any]) -> dict[str, Any]:
+    """Returns the keys of a tensor that the metadata of Annotated tell.
+
+    They are `Tensor`, the bounds of annotated_types, and what has the attributes of pydantic's
+    `Field` or `Doc`.
+    """
+    keys: dict[str, Any] = {}
+    for note in notes:
+        if isinstance(note, Tensor):
+            keys.update(note.keys)
+            if note.shape:
+                keys["shape"] = note.shape
+            if note.datatype:
+                keys["datatype"] = note.datatype
+            continue
+        keys.update(noted(getattr(note, "metadata", None) or ()))
+        for attribute, key in _LIMITS.items():
+            if isinstance(bound := getattr(note, attribute, None), int | float):
+                keys[key] = bound
+        for attribute in ("description", "documentation"):
+            if isinstance(text := getattr(note, attribute, None), str):
+                keys["description"] = text
+        examples = getattr(note, "examples", None)
+        if isinstance(examples, Sequence) and examples:
+            keys["example"] = examples[0]
+    return keys
