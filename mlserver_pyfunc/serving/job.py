@@ -27,7 +27,7 @@ class Job:
         outcome: Outcome of the call, once `done` is released.
         done: Lock that the thread releases when the call has ended.
         wants_wakeup: Whether the thread must wake the event loop when the call has ended.
-        future: Where the event loop waits for the end. Exists once a wakeup is requested.
+        future: Awaited by the event loop until the call ends. Made by the request for a wakeup.
         ended: Whether the job no longer counts as active.
         deadline: When the time limit passes, in seconds of the monotonic clock; None without
             a limit, and for a call that does not wait.

@@ -79,6 +79,7 @@ class _Server(MLServer):
     async def _attend(self, changed: asyncio.Queue[str], *, open_browser: bool) -> None:
         """Shows that all models have loaded, and loads them again after each change."""
         started = time.perf_counter()
+        # Neither MLServer nor uvicorn has an event to wait for.
         while not self._has_loaded():
             await asyncio.sleep(0.05)
         found = list(await self._model_registry.get_models())

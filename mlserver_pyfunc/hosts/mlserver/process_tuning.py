@@ -102,7 +102,7 @@ def write_valid_json(stock: Any) -> Any:
     Without it, a line of the structured log that quotes a name is not JSON.
     """
 
-    def format(self: Any, record: logging.LogRecord) -> Any:  # noqa: A001
+    def format_record(self: Any, record: logging.LogRecord) -> Any:
         if self.use_structured_logging:
             text = record.getMessage()
             if record.exc_info:
@@ -112,7 +112,7 @@ def write_valid_json(stock: Any) -> Any:
             record.exc_info = record.exc_text = None
         return stock(self, record)
 
-    return format
+    return format_record
 
 
 def shorten_host_log() -> None:

@@ -237,7 +237,7 @@ class Dispatcher:
             self._send_waiting(other)
 
     def _send(self, worker: Worker, pending: PendingCall, runs_until: float) -> None:
-        """Sends a call to a worker that has room, where it runs until then if it begins at once."""
+        """Sends a call to a worker that has room. `runs_until` holds if the worker is idle."""
         call = pending.call
         specs = call.specs
         named = [(specs[name], array) for name, array in call.inputs.items()]
