@@ -57,6 +57,7 @@ HEAVY = (
     "tests/docs/test_benchmarks.py",
     "tests/docs/test_wheel.py",
     "tests/handler/test_forty.py",
+    "tests/hosts/mlserver/test_arrival.py",
     "tests/hosts/mlserver/test_edge_table.py",
     "tests/hosts/mlserver/test_fastpath.py",
     "tests/hosts/mlserver/test_isolation.py",
@@ -68,11 +69,14 @@ HEAVY = (
     "tests/hosts/mlserver/test_repository.py",
     "tests/hosts/mlserver/test_stalled_readers.py",
     "tests/hosts/mlserver/test_triton.py",
+    "tests/mutation/",
     "tests/sources/test_s3.py",
     "tests/sources/test_served.py",
     "tests/serving/faults/",
     "tests/serving/test_overload.py",
     "tests/serving/workers/test_protocol_model.py",
+    "tests/serving/workers/test_recovery.py",
+    "tests/serving/workers/test_streams.py",
     "tests/testing/test_strategies.py",
 )
 
