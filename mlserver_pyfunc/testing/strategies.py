@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -14,7 +15,8 @@ from hypothesis.extra import numpy as hnp
 
 from mlserver_pyfunc.definition import FunctionDefinition, TensorDefinition
 from mlserver_pyfunc.protocol import bytes_tensors, tensors
-from mlserver_pyfunc.protocol.tensors import DATATYPES, Array
+from mlserver_pyfunc.protocol.limits import Limits
+from mlserver_pyfunc.protocol.tensors import DATATYPES, Array, TensorError
 
 MAX_SIZE = 5
 """Largest size that is drawn for an axis of any size."""
@@ -136,14 +138,61 @@ def _arrays_of_shape(tensor: TensorDefinition, shape: tuple[int, ...]) -> st.Sea
     if dtype.kind == "O":
         text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
         elements = text if tensor.content_type == "str" else st.one_of(st.binary(max_size=12), text)
+        if tensor.enum:
+            elements = st.sampled_from([str(value) for value in tensor.enum])
         count = int(np.prod(shape, dtype=int))
         drawn = st.lists(elements.map(bytes_tensors.encode_element), min_size=count, max_size=count)
         return drawn.map(lambda items: _objects(items, shape))
+    if dtype.kind == "b" and not tensor.enum:
+        return hnp.arrays(dtype, shape)
+    return hnp.arrays(dtype, shape, elements=_numbers(tensor, dtype))
+
+
+def _numbers(tensor: TensorDefinition, dtype: np.dtype[Any]) -> st.SearchStrategy[Any]:
+    limits = tensor.spec.limits or Limits()
+    if limits.enum:
+        return st.sampled_from(limits.enum)
+    lows = [each for each in (limits.minimum, limits.exclusive_minimum) if each is not None]
+    highs = [each for each in (limits.maximum, limits.exclusive_maximum) if each is not None]
+    drawn: st.SearchStrategy[Any]
     if dtype.kind == "f":
+        # The contract compares floats of the datatype, and Hypothesis takes no other bounds.
+        low = max(map(float, map(dtype.type, lows)), default=None)
+        high = min(map(float, map(dtype.type, highs)), default=None)
         width = cast("Literal[16, 32, 64]", dtype.itemsize * 8)
-        floats = st.floats(width=width, allow_nan=tensor.nullable, allow_infinity=False)
-        return hnp.arrays(dtype, shape, elements=floats)
-    return hnp.arrays(dtype, shape)
+        drawn = st.floats(low, high, width=width, allow_nan=False, allow_infinity=False)
+        if tensor.nullable:
+            drawn |= st.just(math.nan)
+    else:
+        info = np.iinfo(dtype)
+        least, most = max([info.min, *lows]), min([info.max, *highs])
+        drawn = st.integers(math.ceil(least), math.floor(most))
+    return drawn.filter(lambda number: _keeps(limits, np.array([number], dtype)))
+
+
+def _keeps(limits: Limits, array: Array) -> bool:
+    try:
+        limits.check(array)
+    except TensorError:
+        return False
+    return True
+
+
+def _outside(tensor: TensorDefinition) -> Any:
+    """Returns an element that the datatype has and the limits exclude; None if there is none."""
+    spec = tensor.spec
+    if spec.limits is None:
+        return None
+    if spec.datatype.is_bytes:
+        return f"not {' nor '.join(spec.limits.enum)}"
+    enum, *bounds = vars(spec.limits).values()
+    for bound in [*enum, *bounds]:
+        for value in () if bound is None else (bound, bound - 1, bound + 1):
+            number = float(value) if spec.datatype.dtype.kind == "f" else math.floor(value)
+            with suppress(TensorError):
+                if not _keeps(spec.limits, tensors.from_list(spec.datatype, [number], [1])):
+                    return number
+    return None
 
 
 def _objects(items: list[bytes], shape: tuple[int, ...]) -> Array:
@@ -195,6 +244,8 @@ def _break(rule: str, tensor: TensorDefinition, body: Body, target: Body, axis: 
             data[0] = 1.5
         case "range":
             data[0] = int(np.iinfo(DATATYPES[tensor.datatype].dtype).max) + 1
+        case "limits":
+            data[0] = _outside(tensor)
         case "requested outputs":
             body["outputs"] = [{"name": "no such output"}]
 
@@ -220,9 +271,11 @@ _RULES: dict[str, Callable[[TensorDefinition], bool]] = {
     "null": lambda tensor: not tensor.nullable and _has_elements(tensor),
     "whole numbers": _is_integer,
     "range": lambda tensor: _is_integer(tensor) and tensor.datatype != "UINT64",
+    "limits": lambda tensor: _has_elements(tensor) and _outside(tensor) is not None,
     "requested outputs": lambda tensor: True,
 }
 _ONLY_WARNED_OF = {
-    "missing", "unknown", "datatype", "rank", "fixed axis", "named axis", "requested outputs",
+    "missing", "unknown", "datatype", "rank", "fixed axis", "named axis", "limits",
+    "requested outputs",
 }  # fmt: skip
 """Rules whose breach `contract.requests: warn` lets through."""

@@ -100,6 +100,46 @@ def test_a_named_axis_of_another_size_is_refused(bad):
         NAMED_CONTRACT.decode_inputs(InferenceRequest.from_json(bad.body).inputs)
 
 
+LIMITED = parse({
+    "source": {"code": "def handler(inputs): return {**inputs}", "handler": "handler"},
+    "inputs": [
+        {"name": "dose", "datatype": "FP32", "shape": [-1], "minimum": 0.1, "exclusive_maximum": 1},
+        {"name": "share", "datatype": "FP16", "shape": [2], "maximum": 0, "nullable": True},
+        {"name": "k", "datatype": "INT8", "shape": [1], "exclusive_minimum": 1.5, "maximum": 900},
+        {"name": "color", "datatype": "BYTES", "shape": ["n"], "enum": ["red", "blue"]},
+        {"name": "level", "datatype": "INT64", "shape": ["n"], "enum": [3, 5], "optional": True},
+        {"name": "flag", "datatype": "UINT8", "shape": [1], "optional": True, "default": [1]},
+    ],
+})  # fmt: skip
+LIMITED_CONTRACT = Contract("limited", [tensor.spec for tensor in LIMITED.inputs], [])
+
+
+@quick
+@given(body=requests_for(LIMITED))
+def test_values_are_drawn_within_their_limits(body):
+    LIMITED_CONTRACT.decode_inputs(InferenceRequest.from_json(body).inputs)
+
+
+@settings(quick, max_examples=200)
+@given(bad=bad_requests_for(LIMITED).filter(lambda bad: bad.rule != "requested outputs"))
+def test_a_value_beyond_its_limits_is_refused(bad):
+    message = "expected (one of|values of)" if bad.rule == "limits" else None
+    with pytest.raises(ContractError, match=message):
+        LIMITED_CONTRACT.decode_inputs(InferenceRequest.from_json(bad.body).inputs)
+
+
+def test_each_limited_input_is_drawn_beyond_its_limits():
+    @settings(max_examples=600, deadline=None, database=None, derandomize=True)
+    @given(bad_requests_for(LIMITED))
+    def collect(bad):
+        if bad.rule == "limits":
+            broken.add(bad.tensor)
+
+    broken = set()
+    collect()
+    assert broken == {"dose", "share", "k", "color", "level"}
+
+
 ECHO_OUTPUTS = [tensor.name for tensor in ECHO.outputs]
 
 
