@@ -1,4 +1,7 @@
-"""Finds a model's definition. The server, `open_folder` and `validate` use this one search."""
+"""Finds a model's definition. The server, `open_folder` and `validate` use this one search.
+
+All of it raises DefinitionError if there is no definition, or it is not valid.
+"""
 
 from __future__ import annotations
 
@@ -42,11 +45,7 @@ class Place:
         return str(self.file or self.function or _INLINE)
 
     def inline_value(self) -> Any:
-        """Returns the inline definition, which is parsed if it is JSON text.
-
-        Raises:
-            DefinitionError: The text is not JSON.
-        """
+        """Returns the inline definition, which is parsed if it is JSON text."""
         if not isinstance(self.inline, str):
             return self.inline
         try:
@@ -65,11 +64,7 @@ class Located:
 
 
 def find_definition(settings_file: Path | None, uri: str | None, extra: Any) -> Located:
-    """Finds and reads the definition of a model by its settings.
-
-    Raises:
-        DefinitionError: There is no definition, or it is not valid.
-    """
+    """Finds and reads the definition of a model by its settings."""
     return read_place(find_place(settings_file, uri, extra))
 
 
@@ -79,9 +74,6 @@ def find_place(settings_file: Path | None, uri: str | None, extra: Any) -> Place
     The first of these wins: `extra.function`, which is taken even if it is wrong;
     function.yaml beside model-settings.json; function.yaml in the folder of `parameters.uri`.
     A model that environment variables define has no model-settings.json.
-
-    Raises:
-        DefinitionError: There is no definition in any of these places.
     """
     given = extra if isinstance(extra, Mapping) else {}
     beside = settings_file.parent if settings_file else None
@@ -90,7 +82,7 @@ def find_place(settings_file: Path | None, uri: str | None, extra: Any) -> Place
     candidates = [path / FILE_NAME for path in (beside, under) if path is not None]
     for path in candidates:
         if place is None and path.is_file():
-            place = _file(path)
+            place = Place(path.parent, path)
     if place is None:
         looked = ", ".join([_INLINE, *map(str, dict.fromkeys(candidates))])
         raise DefinitionError(f"no function definition found, looked for {looked}")
@@ -98,11 +90,7 @@ def find_place(settings_file: Path | None, uri: str | None, extra: Any) -> Place
 
 
 def place_of(path: Path, settings_file: Path | None, settings: Mapping[str, Any]) -> Place:
-    """Finds the definition of a folder, or of a definition file itself, as the server finds it.
-
-    Raises:
-        DefinitionError: There is no definition.
-    """
+    """Finds the definition of a folder, or of a definition file itself, as the server finds it."""
     if settings_file is not None:
         parameters = settings.get("parameters") or {}
         return find_place(settings_file, parameters.get("uri"), parameters.get("extra"))
@@ -110,15 +98,13 @@ def place_of(path: Path, settings_file: Path | None, settings: Mapping[str, Any]
         return function
     if not path.exists():
         raise DefinitionError(f"{path}: no such folder, expected one that holds {FILE_NAME}")
-    return _file(path) if path.is_file() else find_place(None, str(path.resolve()), None)
+    if path.is_file():
+        return Place(path.parent, path)
+    return find_place(None, str(path.resolve()), None)
 
 
 def read_place(place: Place) -> Located:
-    """Reads the definition that is at a place.
-
-    Raises:
-        DefinitionError: The definition cannot be read, or is not valid.
-    """
+    """Reads the definition that is at a place."""
     definition = read(place.file) if place.file else parse(place.inline_value(), place.where)
     own = parsed(place.init_parameters)
     if own is not None:
@@ -136,7 +122,7 @@ def _given(function: Any, folder: Path) -> Place | None:
     path = folder / function
     if found := _function(path, is_named=False):
         return found
-    return _file(path / FILE_NAME if path.is_dir() else path)
+    return Place(path, path / FILE_NAME) if path.is_dir() else Place(path.parent, path)
 
 
 def _function(path: Path, *, is_named: bool) -> Place | None:
@@ -166,10 +152,6 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         repeated = next(key for key in keys if keys.count(key) > 1)
         raise ValueError(f'"{repeated}" is given twice in one mapping')
     return value
-
-
-def _file(path: Path) -> Place:
-    return Place(path.parent, path)
 
 
 def _uri_folder(uri: str | None, beside: Path | None) -> Path | None:

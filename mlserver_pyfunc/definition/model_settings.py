@@ -58,11 +58,7 @@ class _ModelSettings(BaseModel):
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Reads a settings file.
-
-    Raises:
-        DefinitionError: The file cannot be read, or `parse_settings` refuses it.
-    """
+    """Reads a settings file. Raises DefinitionError if it cannot be read or is not valid."""
     try:
         return parse_settings(path.name, path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -72,11 +68,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def parse_settings(name: str, text: str) -> dict[str, Any]:
-    """Parses the text of a settings file.
-
-    Raises:
-        ValueError: The text is not a JSON mapping, or a value has a type that MLServer refuses.
-    """
+    """Parses the text of a settings file. Raises ValueError where MLServer would refuse it."""
     try:
         settings = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -110,11 +102,6 @@ def explicit_settings(settings_file: Path | None) -> Mapping[str, Any]:
         return read_settings(settings_file)
     except DefinitionError:
         return {}
-
-
-def explicit_name(settings_file: Path | None) -> str | None:
-    """Returns the `name` in model-settings.json; None if MLServer would fill it in."""
-    return explicit_settings(settings_file).get("name") or None
 
 
 def given_name(settings: Mapping[str, Any]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -12,6 +13,8 @@ from mlserver_pyfunc.errors import ContractError
 from mlserver_pyfunc.protocol.names import parameter_name
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from mlserver_pyfunc.protocol.contract import TensorSpec
     from mlserver_pyfunc.protocol.tensors import Array
 
@@ -33,6 +36,16 @@ from .fields import (
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    def _problems(self) -> Iterator[str]:
+        """Yields what is wrong with keys that are right one by one. The first is reported."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        for problem in self._problems():
+            raise ValueError(problem)
+        return self
 
 
 class TensorDefinition(_Model):
@@ -88,11 +101,9 @@ class TensorDefinition(_Model):
         count = len(self.labels or ())
         return max(axis for axis, size in enumerate(self.shape) if size == count)
 
-    @model_validator(mode="after")
-    def _values_fit(self) -> TensorDefinition:
-        given = {key: getattr(self, key) for key in ("example", "default")}
-        for key, value in given.items():
-            if value is None:
+    def _problems(self) -> Iterator[str]:
+        for key in ("example", "default"):
+            if (value := getattr(self, key)) is None:
                 continue
             from mlserver_pyfunc.protocol.samples import example_array
 
@@ -100,41 +111,22 @@ class TensorDefinition(_Model):
                 example_array(self.spec, value)
                 json.dumps(value, allow_nan=False)
             except (TypeError, ValueError) as error:
-                raise ValueError(f"{key}: {error}") from None
-        return self
-
-    @model_validator(mode="after")
-    def _labels_have_an_axis(self) -> TensorDefinition:
+                yield f"{key}: {error}"
         if self.labels is not None and len(self.labels) not in self.shape:
-            raise ValueError(
-                f"labels: expected an axis of size {len(self.labels)}, got shape {self.shape_text}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _only_floats_are_nullable(self) -> TensorDefinition:
+            count = len(self.labels)
+            yield f"labels: expected an axis of size {count}, got shape {self.shape_text}"
         if self.nullable and not self.datatype.startswith("FP"):
-            raise ValueError(f"nullable is for FP16, FP32 and FP64, got {self.datatype}")
-        return self
-
-    @model_validator(mode="after")
-    def _limits_are_for_the_datatype(self) -> TensorDefinition:
+            yield f"nullable is for FP16, FP32 and FP64, got {self.datatype}"
         is_bytes = self.datatype == "BYTES"
-        bounds = ("minimum", "maximum", "exclusive_minimum", "exclusive_maximum")
-        given = [key for key in bounds if getattr(self, key) is not None]
-        if given and is_bytes:
-            raise ValueError(f"{given[0]} is for numbers, got BYTES")
+        for key in ("minimum", "maximum", "exclusive_minimum", "exclusive_maximum"):
+            if is_bytes and getattr(self, key) is not None:
+                yield f"{key} is for numbers, got BYTES"
         if any(isinstance(value, str) != is_bytes for value in self.enum or ()):
-            raise ValueError(f"enum: expected values of {self.datatype}, got {self.enum}")
+            yield f"enum: expected values of {self.datatype}, got {self.enum}"
         if self.default is not None and not self.optional:
-            raise ValueError("default is for an input that is optional: true")
-        return self
-
-    @model_validator(mode="after")
-    def _only_bytes_are_text(self) -> TensorDefinition:
-        if self.content_type and self.datatype != "BYTES":
-            raise ValueError(f"content_type is for BYTES tensors, got {self.datatype}")
-        return self
+            yield "default is for an input that is optional: true"
+        if self.content_type and not is_bytes:
+            yield f"content_type is for BYTES tensors, got {self.datatype}"
 
 
 class SourceDefinition(_Model):
@@ -157,17 +149,15 @@ class SourceDefinition(_Model):
         """Whether the definition itself holds the code."""
         return self.code is not None or self.base64 is not None
 
-    @model_validator(mode="after")
-    def _one_origin(self) -> SourceDefinition:
+    def _problems(self) -> Iterator[str]:
         inline = [key for key in ("code", "base64") if getattr(self, key) is not None]
         if len(inline) == 2:
-            raise ValueError("expected one of code and base64, got both")
+            yield "expected one of code and base64, got both"
         if not inline and not self.source:
-            raise ValueError("expected one of source, code and base64, got none")
+            yield "expected one of source, code and base64, got none"
         # digitalhub keeps the name of the file that it encoded.
         if inline and self.source and not re.fullmatch(r"[^:]*\.py", self.source):
-            raise ValueError(f"expected one of source, code and base64, got source and {inline[0]}")
-        return self
+            yield f"expected one of source, code and base64, got source and {inline[0]}"
 
 
 class BatchDefinition(_Model):
@@ -319,17 +309,11 @@ class FunctionDefinition(_Model):
 
         return {tensor.name: example_array(tensor.spec, tensor.example) for tensor in declared}
 
-    @model_validator(mode="after")
-    def _names_are_unique(self) -> FunctionDefinition:
+    def _problems(self) -> Iterator[str]:
         for kind in ("inputs", "outputs"):
             names = [tensor.name for tensor in getattr(self, kind)]
-            twice = sorted({name for name in names if names.count(name) > 1})
-            if twice:
-                raise ValueError(f'{kind}: tensor "{twice[0]}" is declared twice')
-        return self
-
-    @model_validator(mode="after")
-    def _examples_have_equal_axes(self) -> FunctionDefinition:
+            for name in sorted({name for name in names if names.count(name) > 1}):
+                yield f'{kind}: tensor "{name}" is declared twice'
         if examples := self.input_examples:
             from mlserver_pyfunc.protocol.contract import Contract
 
@@ -337,21 +321,16 @@ class FunctionDefinition(_Model):
             try:
                 contract.axis_sizes(examples)
             except ContractError as error:
-                raise ValueError(f"inputs: example: {error}") from None
-        return self
-
-    @model_validator(mode="after")
-    def _inputs_reach_parameters_of_their_own(self) -> FunctionDefinition:
+                yield f"inputs: example: {error}"
         taken: dict[str, str] = {}
         for tensor in self.inputs:
             parameter = parameter_name(tensor.name)
             other = taken.setdefault(parameter, tensor.name)
             if other != tensor.name:
-                raise ValueError(
+                yield (
                     f'inputs: "{other}" and "{tensor.name}" are both "{parameter}" '
                     "as parameters of the handler, rename one"
                 )
-        return self
 
 
 def json_schema() -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Reads a definition, and reports its problems key by key."""
+"""Reads a definition, and reports its problems key by key.
+
+What is no definition raises DefinitionError, whose message lists every problem.
+"""
 
 from __future__ import annotations
 
@@ -30,11 +33,7 @@ class Problem:
 
 
 def parse(value: Any, where: str = "function definition") -> FunctionDefinition:
-    """Reads a definition from a mapping, plain or a digitalhub `{kind, spec}`.
-
-    Raises:
-        DefinitionError: The mapping is not a definition; the message lists every problem.
-    """
+    """Reads a definition from a mapping, plain or a digitalhub `{kind, spec}`."""
     if not isinstance(value, Mapping):
         kind = "nothing" if value is None else type(value).__name__
         raise DefinitionError(f"{where}: expected a mapping, got {kind}")
@@ -46,11 +45,7 @@ def parse(value: Any, where: str = "function definition") -> FunctionDefinition:
 
 
 def problems(value: Mapping[str, Any], where: str = "function definition") -> list[Problem]:
-    """Lists the problems of a mapping; empty if `parse` accepts it.
-
-    Raises:
-        DefinitionError: The mapping is an object of another kind.
-    """
+    """Lists the problems of a mapping; empty if `parse` accepts it."""
     try:
         FunctionDefinition.model_validate(_without_nulls(unwrapped(value, where)))
     except ValidationError as error:
@@ -59,11 +54,7 @@ def problems(value: Mapping[str, Any], where: str = "function definition") -> li
 
 
 def read(path: Path) -> FunctionDefinition:
-    """Reads a definition from a YAML or JSON file.
-
-    Raises:
-        DefinitionError: The file cannot be read, or is not a definition.
-    """
+    """Reads a definition from a YAML or JSON file."""
     try:
         return parse(read_yaml(path), str(path))
     except OSError as error:

@@ -2,8 +2,9 @@
 
 PyYAML alone follows aliases without end, raises errors of many classes (`ValueError` for a date
 that does not exist, `RecursionError` for deep nesting), and takes the last of two equal keys.
-Here each of these is one `YamlError` that names the file and the line. Values are those that JSON
-has too, since workers get a definition as JSON: a date is text, and a key is text.
+Here each of these is one `YamlError` that names the file and the line: all functions raise it.
+Values are those that JSON has too, since workers get a definition as JSON: a date is text, and a
+key is text.
 """
 
 from __future__ import annotations
@@ -45,22 +46,12 @@ class YamlError(DefinitionError):
 
 
 def read_yaml(path: Path) -> Any:
-    """Returns the value of a YAML or JSON file.
-
-    Raises:
-        OSError: The file cannot be read.
-        YamlError: It is not YAML, or larger than the bounds.
-    """
+    """Returns the value of a YAML or JSON file. Raises OSError too."""
     return load(read_text(path), str(path))
 
 
 def read_text(path: Path) -> str:
-    """Returns the text of a YAML or JSON file.
-
-    Raises:
-        OSError: The file cannot be read.
-        YamlError: It is not UTF-8, or too large.
-    """
+    """Returns the text of a YAML or JSON file. Raises OSError too."""
     with path.open("rb") as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
@@ -74,11 +65,7 @@ def read_text(path: Path) -> str:
 
 
 def load(text: str, where: str) -> Any:
-    """Returns the value of a document.
-
-    Raises:
-        YamlError: It is not YAML, larger than the bounds, or a mapping has a key twice.
-    """
+    """Returns the value of a document, whose mappings have no key twice."""
     root = compose(text, where)
     for line, key in repeated_keys(root):
         raise YamlError(where, line, f'"{key}" is given twice in one mapping')
@@ -86,11 +73,7 @@ def load(text: str, where: str) -> Any:
 
 
 def compose(text: str, where: str) -> yaml.Node | None:
-    """Returns the tree of a document; None if it is empty. The tree has no cycles.
-
-    Raises:
-        YamlError: The text is not YAML, or larger than the bounds.
-    """
+    """Returns the tree of a document; None if it is empty. The tree has no cycles."""
     if len(text) > MAX_BYTES:
         raise YamlError(where, 1, f"expected up to {MAX_BYTES} characters, got {len(text)}")
     try:
@@ -104,11 +87,7 @@ def compose(text: str, where: str) -> yaml.Node | None:
 
 
 def construct(root: yaml.Node | None, where: str) -> Any:
-    """Returns the value of a tree. Merge keys change the tree: look for repeated ones before.
-
-    Raises:
-        YamlError: A value is not what its tag says, or JSON has none like it.
-    """
+    """Returns the value of a tree. Merge keys change the tree: look for repeated ones before."""
     if root is None:
         return None
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from mlserver_pyfunc.protocol.types import TensorError
 
 from .annotations import Record, Value
 from .call import InferenceCall
-from .signature import Signature
+from .signature import Signature, called
 
 Kind = Literal["sync", "async", "generator", "async generator"]
 Getter = Callable[[InferenceCall], Any]
@@ -245,11 +244,7 @@ def _or_default(parameter: inspect.Parameter, match: Match | None) -> Getter:
 
 
 def _kind(function: Callable[..., Any]) -> Kind:
-    inner = function
-    while isinstance(inner, functools.partial):
-        inner = inner.func
-    if not inspect.isroutine(inner) and callable(inner):
-        inner = type(inner).__call__
+    inner = called(function)
     if inspect.isasyncgenfunction(inner):
         return "async generator"
     if inspect.iscoroutinefunction(inner):

@@ -11,13 +11,13 @@ docs/design/import-isolation.md explains the design and its limits.
 from __future__ import annotations
 
 import builtins
+import functools
 import importlib
 import itertools
 import linecache
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from functools import partial
 from importlib.abc import MetaPathFinder, SourceLoader
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, FileFinder, ModuleSpec
 from importlib.util import spec_from_file_location, spec_from_loader
@@ -33,51 +33,19 @@ _serial = itertools.count(1)
 _OUR_PARENT = Path(__file__).resolve().parents[1]
 
 
-class FunctionPackage:
-    """The modules of one loaded function, from the first import to `close`.
+class FunctionPackage(MetaPathFinder):
+    """The modules of one loaded function, from the first import to `close`: finds no others.
 
     An inline module hides a file of the same name.
     """
 
     def __init__(self, model_name: str, root: Path, inline: Mapping[str, str]) -> None:
         self.name = f"{PREFIX}{next(_serial)}_{re.sub(r'[^0-9a-zA-Z_]', '_', model_name)}"
-        self._finder = _TreeFinder(self.name, root, inline)
-
-    def load(self, module: str) -> ModuleType:
-        """Imports a module of the source tree.
-
-        Raises:
-            ModuleNotFoundError: The tree has no such module.
-            ImportError: The tree has a module `mlserver_pyfunc`, which would hide this package.
-            BaseException: The code of the module raised it.
-        """
-        if self._finder.is_sibling(PACKAGE):
-            raise ImportError(
-                f'the source has a module "{PACKAGE}", which hides the runtime: rename it'
-            )
-        if self._finder not in sys.meta_path:
-            sys.meta_path.insert(0, self._finder)
-            sibling_aliases.add(self.name, self._finder.is_sibling)
-        return importlib.import_module(f"{self.name}.{module}")
-
-    def close(self) -> None:
-        """Removes the modules from the interpreter. Calls in flight keep their references."""
-        if self._finder in sys.meta_path:
-            sys.meta_path.remove(self._finder)
-            sibling_aliases.remove(self.name)
-        for name in [n for n in sys.modules if n == self.name or n.startswith(f"{self.name}.")]:
-            del sys.modules[name]
-        for filename in self._finder.inline_files:
-            linecache.cache.pop(filename, None)
-
-
-class _TreeFinder(MetaPathFinder):
-    """Finds the modules of one function's package, and no others."""
-
-    def __init__(self, package: str, root: Path, inline: Mapping[str, str]) -> None:
-        self._package = package
         self._root = root
-        self._inline = {f"{package}.{name}": code for name, code in inline.items()}
+        self._inline = {f"{self.name}.{name}": code for name, code in inline.items()}
+        self._inline_files: list[str] = []
+        # Whether an absolute import of a top-level name finds a module of the tree.
+        self._is_sibling = functools.cache(self._has_module)
         # Problem: `import features` means a sibling in the code of a function, but Python keeps
         # modules by absolute name in sys.modules, one per process. Two functions that both have
         # a features.py would share whichever is imported first.
@@ -98,15 +66,41 @@ class _TreeFinder(MetaPathFinder):
         # https://docs.python.org/3/library/functions.html#import__
         # https://docs.python.org/3/reference/executionmodel.html#builtins-and-restricted-execution
         self._builtins = {**vars(builtins), "__import__": self._import}
-        self._siblings: dict[str, bool] = {}
-        self.inline_files: list[str] = []
+
+    def load(self, module: str) -> ModuleType:
+        """Imports a module of the source tree.
+
+        Raises:
+            ModuleNotFoundError: The tree has no such module.
+            ImportError: The tree has a module `mlserver_pyfunc`, which would hide this package.
+            BaseException: The code of the module raised it.
+        """
+        if self._is_sibling(PACKAGE):
+            raise ImportError(
+                f'the source has a module "{PACKAGE}", which hides the runtime: rename it'
+            )
+        if self not in sys.meta_path:
+            sys.meta_path.insert(0, self)
+            sibling_aliases.add(self.name, self._is_sibling)
+        return importlib.import_module(f"{self.name}.{module}")
+
+    def close(self) -> None:
+        """Removes the modules from the interpreter. Calls in flight keep their references."""
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+            sibling_aliases.remove(self.name)
+        for name in [n for n in sys.modules if n == self.name or n.startswith(f"{self.name}.")]:
+            del sys.modules[name]
+        for filename in self._inline_files:
+            linecache.cache.pop(filename, None)
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname == self._package:
+        """Finds a module of the package. The import system calls it."""
+        if fullname == self.name:
             return self._package_spec()
-        if not fullname.startswith(f"{self._package}."):
+        if not fullname.startswith(f"{self.name}."):
             return None
         if fullname in self._inline:
             return self._inline_spec(fullname)
@@ -115,33 +109,26 @@ class _TreeFinder(MetaPathFinder):
             return _namespace_spec(fullname, [str(Path(entry, name)) for entry in path or ()])
         return self._file_spec(fullname, path or ())
 
-    def is_sibling(self, top: str) -> bool:
-        """Returns whether an absolute import of a top-level name finds a module of the tree."""
-        known = self._siblings.get(top)
-        if known is None:
-            known = self._siblings[top] = self._has_module(top)
-        return known
-
     def _package_spec(self) -> ModuleSpec | None:
         init = self._root / "__init__.py"
         if not init.is_file():
-            return _namespace_spec(self._package, [str(self._root)])
-        loader = _Loader(self._package, str(init), self._builtins)
+            return _namespace_spec(self.name, [str(self._root)])
+        loader = _Loader(self.name, str(init), self._builtins)
         return spec_from_file_location(
-            self._package, init, loader=loader, submodule_search_locations=[str(self._root)]
+            self.name, init, loader=loader, submodule_search_locations=[str(self._root)]
         )
 
     def _inline_spec(self, fullname: str) -> ModuleSpec | None:
         code = self._inline[fullname]
-        filename = f"<{fullname.removeprefix(f'{self._package}.')} of {self._package}>"
+        filename = f"<{fullname.removeprefix(f'{self.name}.')} of {self.name}>"
         # Tracebacks read source lines by linecache, which finds no file of this name. An entry
         # whose time is None is never checked against a file.
         linecache.cache[filename] = (len(code), None, code.splitlines(True), filename)
-        self.inline_files.append(filename)
+        self._inline_files.append(filename)
         return spec_from_loader(fullname, _Loader(fullname, filename, self._builtins, code))
 
     def _file_spec(self, fullname: str, path: Sequence[str]) -> ModuleSpec | None:
-        loader = cast("type[_Loader]", partial(_Loader, namespace=self._builtins))
+        loader = cast("type[_Loader]", functools.partial(_Loader, namespace=self._builtins))
         for entry in path:
             # A new finder each time: a finder keeps the listing of its folder, and notices a
             # new file only by the folder's modification time, which can be seconds coarse.
@@ -161,7 +148,7 @@ class _TreeFinder(MetaPathFinder):
     ) -> ModuleType:
         """Imports like the built-in `__import__`, but prefers siblings to installed modules."""
         top = name.partition(".")[0]
-        if level or not self.is_sibling(top):
+        if level or not self._is_sibling(top):
             return builtins.__import__(name, globals, locals, fromlist or (), level)
         if isinstance(fromlist, list):
             # Problem: this is not an import statement, which passes a tuple or None. It is
@@ -171,13 +158,13 @@ class _TreeFinder(MetaPathFinder):
             # Solution: leave an alias in sys.modules (sibling_aliases.py).
             # https://docs.python.org/3/c-api/import.html#c.PyImport_Import
             return importlib.import_module(name)
-        inside = f"{self._package}.{name}"
+        inside = f"{self.name}.{name}"
         module = builtins.__import__(inside, globals, locals, fromlist or (), 0)
         # `import a.b` binds `a`, `from a.b import c` reads c from `a.b`.
-        return module if fromlist else sys.modules[f"{self._package}.{top}"]
+        return module if fromlist else sys.modules[f"{self.name}.{top}"]
 
     def _has_module(self, top: str) -> bool:
-        fullname = f"{self._package}.{top}"
+        fullname = f"{self.name}.{top}"
         if fullname in self._inline:
             return True
         if top in sys.builtin_module_names:

@@ -64,11 +64,7 @@ class HandlerSpec:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> HandlerSpec:
-        """Makes a specification from the JSON object that `to_json` returned.
-
-        Raises:
-            TypeError: A field is missing or unknown.
-        """
+        """Makes a specification from the JSON object that `to_json` returned."""
         tensors = {key: [*map(TensorSpec.of, values[key])] for key in ("inputs", "outputs")}
         tuples = {key: tuple(values[key]) for key in ("lenient", "written")}
         return cls(**{**values, **tensors, **tuples, "source_dir": Path(values["source_dir"])})

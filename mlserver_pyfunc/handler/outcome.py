@@ -32,11 +32,7 @@ class Outcome(Generic[T]):
 
 
 async def outcome_of(start: Callable[[], Awaitable[T]]) -> Outcome[T]:
-    """Awaits user code and returns its outcome. Needs a task of its own: see `outcome_of_task`.
-
-    Raises:
-        asyncio.CancelledError: The task that awaits was cancelled.
-    """
+    """Awaits user code and returns its outcome. Needs a task of its own: see `outcome_of_task`."""
     try:
         return Outcome(await start())
     except asyncio.CancelledError:
@@ -55,11 +51,7 @@ def outcome_of_task(task: asyncio.Task[Outcome[T]]) -> Outcome[T]:
 
 
 async def outcome_in_task(start: Callable[[], Awaitable[T]]) -> Outcome[T]:
-    """Awaits user code in a task of its own and returns its outcome.
-
-    Raises:
-        asyncio.CancelledError: The caller was cancelled. Then the user code is too.
-    """
+    """Awaits user code in a task of its own, which a cancellation ends, and returns its outcome."""
     task = asyncio.ensure_future(outcome_of(start))
     try:
         await asyncio.wait({task})

@@ -1,9 +1,12 @@
-"""Finds the callables that a definition names, and calls init and unload functions."""
+"""Finds the callables that a definition names, and calls init and unload functions.
+
+What cannot be found, or not be called with what there is, raises BindError.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -30,11 +33,7 @@ class Resolver:
         self._instances: dict[type, Any] = {}
 
     def module_of(self, path: str) -> str:
-        """Returns the module part of a path `module.path:callable`.
-
-        Raises:
-            BindError: The path names no module, and the source is a folder.
-        """
+        """Returns the module part of a path `module.path:callable`."""
         module, separator, _ = path.partition(":")
         if separator:
             return module
@@ -49,9 +48,6 @@ class Resolver:
         """Returns the callable of a path: a function, a method or a callable object.
 
         A class is replaced by its instance, `Class.method` by a method of its instance.
-
-        Raises:
-            BindError: A name does not exist, or cannot be called.
         """
         module = self.module_of(path)
         names = path.rpartition(":")[2].split(".")
@@ -78,38 +74,29 @@ class Resolver:
         return found
 
     def call_with_context(self, function: Callable[..., Any]) -> Any:
-        """Calls an init function, unload function or class with context and init parameters.
-
-        Raises:
-            BindError: A required parameter is neither the context nor an init parameter.
-        """
+        """Calls an init function, unload function or class with context and init parameters."""
         init_parameters = self._context.init_parameters
-        positional: list[Any] = []
-        keywords: dict[str, Any] = {}
-        for parameter in _parameters(function):
-            name = parameter.name
-            if parameter.kind is parameter.VAR_POSITIONAL:
-                continue
+        signature = _signature(function)
+        given: dict[str, Any] = {}
+        for name, parameter in signature.parameters.items():
             if parameter.kind is parameter.VAR_KEYWORD:
-                keywords.update((k, v) for k, v in init_parameters.items() if k not in keywords)
-                continue
-            if name in init_parameters:
-                value = init_parameters[name]
+                given[name] = {k: v for k, v in init_parameters.items() if k not in given}
+            elif parameter.kind is parameter.VAR_POSITIONAL:
+                given[name] = ()
+            elif name in init_parameters:
+                given[name] = init_parameters[name]
             elif _is_context(parameter):
-                value = self._context
+                given[name] = self._context
             elif parameter.default is not parameter.empty:
-                value = parameter.default
+                given[name] = parameter.default
             else:
                 offers = ", ".join([*init_parameters, "context"])
                 raise BindError(
                     f'"{getattr(function, "__qualname__", function)}" requires "{name}", '
                     f"which is not in init_parameters: {offers}"
                 )
-            if parameter.kind is parameter.POSITIONAL_ONLY:
-                positional.append(value)
-            else:
-                keywords[name] = value
-        return function(*positional, **keywords)
+        bound = inspect.BoundArguments(signature, given)
+        return function(*bound.args, **bound.kwargs)
 
     def _instance(self, cls: type) -> Any:
         if cls not in self._instances:
@@ -121,12 +108,12 @@ def _is_method(cls: type, name: str) -> bool:
     return inspect.isfunction(inspect.getattr_static(cls, name, None))
 
 
-def _parameters(function: Callable[..., Any]) -> Iterable[inspect.Parameter]:
-    """Returns a function's parameters; none if it is written in C and has no signature."""
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    """Returns a function's signature; an empty one if it is written in C and has none."""
     try:
-        return inspect.signature(function).parameters.values()
+        return inspect.signature(function)
     except (TypeError, ValueError):
-        return ()
+        return inspect.Signature()
 
 
 def _is_context(parameter: inspect.Parameter) -> bool:

@@ -175,12 +175,12 @@ def _as_given(name: str, spec: TensorSpec | None, tensor: Mapping[str, Any]) -> 
         return data
     said = None if shape is None else tuple(shape)
     is_flat = isinstance(data, list) and not any(isinstance(element, list) for element in data[:1])
+    own = [len(data)] if is_flat else None
     try:
-        array = _array(datatype, tensor, data, [len(data)] if said is None and is_flat else said)
+        array = _array(datatype, tensor, data, own if said is None else said)
     except TensorError:
         if said is None:
             raise
-        own = [len(data)] if is_flat else None
         array = _array(datatype, tensor, data, own)
     shown = array.shape if said is None else said
     return NamedArray(TensorSpec(name, datatype, shown), array)

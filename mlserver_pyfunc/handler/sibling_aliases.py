@@ -47,15 +47,7 @@ class _Alias(ModuleType):
         return getattr(importlib.import_module(f"{package}.{self.__name__}"), name)
 
 
-class _AliasLoader(Loader):
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return _Alias(spec.name)
-
-    def exec_module(self, module: ModuleType) -> None:
-        pass
-
-
-class _AliasFinder(MetaPathFinder):
+class _AliasFinder(MetaPathFinder, Loader):
     """Finds an alias for a name that no other finder knows, if the calling function has it."""
 
     def __init__(self) -> None:
@@ -81,7 +73,13 @@ class _AliasFinder(MetaPathFinder):
         if self.calling_package(fullname) is None:
             return None
         # An alias is a package, so that the import system asks for its submodules too.
-        return ModuleSpec(fullname, _AliasLoader(), is_package=True)
+        return ModuleSpec(fullname, self, is_package=True)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return _Alias(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        pass
 
     def calling_package(self, fullname: str) -> str | None:
         """Returns the package of the innermost function on the stack, if it has the module."""

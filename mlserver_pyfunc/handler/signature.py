@@ -51,7 +51,8 @@ class Signature:
             # Some functions written in C, such as `max`, have no signature.
             only = inspect.Parameter("input", inspect.Parameter.POSITIONAL_ONLY)
             signature = inspect.Signature([only])
-        inner = _innermost(function)
+        inner = called(function)
+        inner = inspect.unwrap(getattr(inner, "__func__", inner))
         given = {name: each.annotation for name, each in signature.parameters.items()}
         given["return"] = signature.return_annotation
         annotated = {name: each for name, each in given.items() if each is not inspect._empty}
@@ -166,16 +167,14 @@ def _inputs(
 
 
 def _outputs(signature: Signature, docs: list[str]) -> Tensors:
-    result = signature.result
-    if result is None:
-        raise BindError(_cannot_answer("it has no annotation"))
+    result = signature.result or Value({}, problem="it has no annotation")
+    is_one = isinstance(result, Value)
     if isinstance(result, Value):
-        if result.problem:
-            raise BindError(_cannot_answer(result.problem))
-        return [{"name": OUTPUT, **result.tensor}]
+        result = Record({OUTPUT: result}, dict)
     for name, value in result.fields.items():
         if value.problem:
-            raise BindError(_cannot_answer(f'of "{name}", {value.problem}'))
+            of = "" if is_one else f'of "{name}", '
+            raise BindError(_cannot_answer(f"{of}{value.problem}"))
     docs.append(result.doc)
     return [{"name": name, **value.tensor} for name, value in result.fields.items()]
 
@@ -214,10 +213,9 @@ def _result(hint: Any, is_generator: bool) -> Value | Record | None:
     return _form(hint, read_result)
 
 
-def _innermost(function: Any) -> Any:
-    """Returns the function whose module evaluates the annotations."""
+def called(function: Any) -> Any:
+    """Returns the function or method that runs in a call: of a partial or a callable object."""
     while isinstance(function, functools.partial):
         function = function.func
-    if not inspect.isroutine(function) and callable(function):
-        function = type(function).__call__
-    return inspect.unwrap(getattr(function, "__func__", function))
+    is_object = not inspect.isroutine(function) and callable(function)
+    return type(function).__call__ if is_object else function

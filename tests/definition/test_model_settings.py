@@ -11,7 +11,7 @@ import pytest
 from mlserver_pyfunc.definition import parse
 from mlserver_pyfunc.definition.model_settings import (
     disagreements,
-    explicit_name,
+    explicit_settings,
     seldon_model,
 )
 
@@ -64,9 +64,9 @@ def test_the_name_that_the_settings_themselves_give(
 ) -> None:
     file = tmp_path / "model-settings.json"
     file.write_text(content)
-    assert explicit_name(file) == name
-    assert explicit_name(None) is None
-    assert explicit_name(tmp_path / "absent.json") is None
+    assert (explicit_settings(file).get("name") or None) == name
+    assert explicit_settings(None) == {}
+    assert explicit_settings(tmp_path / "absent.json") == {}
 
 
 @pytest.mark.parametrize(

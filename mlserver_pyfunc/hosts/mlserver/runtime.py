@@ -24,7 +24,7 @@ from mlserver_pyfunc.definition import FunctionDefinition, TensorDefinition
 from mlserver_pyfunc.definition.locate import Located
 from mlserver_pyfunc.definition.model_settings import (
     disagreements,
-    explicit_name,
+    explicit_settings,
     seldon_model,
 )
 from mlserver_pyfunc.errors import LoadError, PyFuncError, RequestError
@@ -184,7 +184,7 @@ class PyFuncRuntime(Pages, MLModel):
 
     def _name_problems(self, name: str | None, file: Path | None, model: str | None) -> list[str]:
         """Compares the definition's name with MLServer's. Returns what contradicts."""
-        explicit = None if model else explicit_name(file)
+        explicit = None if model else explicit_settings(file).get("name")
         given = os.environ.get("MLSERVER_MODEL_NAME")
         if explicit and given and given != explicit:
             logger.warning(
