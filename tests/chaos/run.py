@@ -17,6 +17,7 @@ from statistics import median
 import httpx
 import numpy as np
 
+from mlserver_pyfunc.serving import malloc
 from tests.hosts.mlserver.process import ServerProcess, serving
 
 from .calls import FIRST_TOO_LARGE, ROUTES, Call, Outcome, draw, draw_burst, judge, plain
@@ -38,6 +39,14 @@ REST_SECONDS = 90.0
 MAX_DEFECTS = 40
 
 _SLACK = {"threads": 6, "descriptors": 6, "shm": 0, "files": 0, "others": 0, "mappings": 0}
+_ONE_ARENA = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(malloc.MMAP_THRESHOLD),
+    "MALLOC_TRIM_THRESHOLD_": str(malloc.TRIM_THRESHOLD),
+}
+"""glibc's malloc returns free memory at the end of the first arena only. Each thread would have
+another one, and keep there what it has ever needed at once: 30 to 60 MB a thread of a handler."""
+
 _MOST_MB = {"server_mb": 300.0, "workers_mb": 400.0}
 _MOST_GROWTH_MB = {"server_mb": 60.0, "workers_mb": 80.0}
 
@@ -125,6 +134,7 @@ class Run:
             "MLSERVER_PARALLEL_WORKERS": "0",
             "MLSERVER_GRPC_MAX_MESSAGE_LENGTH": str(2**28),
             "MLSERVER_PYFUNC_WRITE_TIMEOUT": str(WRITE_SECONDS),
+            **_ONE_ARENA,
         }
         seed = self.report.seed
         with serving(folder / "models", folder, *SUBJECTS, env=env) as server:
