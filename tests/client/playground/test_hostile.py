@@ -49,6 +49,7 @@ def definition(name, handler):
     return {
         "model_name": name,
         "model_version": VERSION,
+        "description": MARKUP,
         "source": {"source": "model.py", "handler": handler},
         "inputs": [
             {"name": NAMES[0], "datatype": "BYTES", "shape": [1], "example": [MARKUP]},
@@ -92,10 +93,15 @@ def labelled(page, label):
     return next(each for each in page.all("textarea") if each.get_attribute("aria-label") == label)
 
 
+def assert_no_elements(page):
+    """No text of markup has become an element or was run."""
+    assert page.browser.title != "run"
+    assert page.all(".hostile, [onload], a[href^=javascript], img:not([src^=data])") == []
+
+
 def assert_harmless(page):
     """No text has become an element, and none was run or refused to be run."""
-    assert page.browser.title != "run"
-    assert page.all(".hostile, svg[onload], a[href^=javascript], img:not([src^=data])") == []
+    assert_no_elements(page)
     assert len(page.all("script")) == 2
     assert [each.tag_name for each in page.all("[id=call]")] == ["button"]
     polluted = "return Object.keys({}).length + [].concat(Object.keys(Object.prototype)).length"
@@ -151,6 +157,40 @@ def test_a_stream_of_markup_is_shown_as_it_is(browser, hostile):
     assert len(page.all("#answer .output")) == 9
     assert_harmless(page)
     page.assert_clean()
+
+
+@pytest.mark.parametrize(
+    "path", ["docs", "models/{name}/docs", "models/{name}/versions/{version}/docs"]
+)
+def test_the_api_document_of_markup_is_shown_as_it_is(browser, hostile, path):
+    names = {"name": quote(NAME, safe=""), "version": quote(VERSION, safe="")}
+    docs = Page(browser, f"{hostile.url}/v2/{path.format(**names)}")
+    docs.wait(lambda: docs.all(".opblock"))
+    assert docs.find("#viewer .title").text.startswith(NAME)
+    links = [link.text for link in docs.all("header a")]
+    assert links == ["All models", f"{NAME} {VERSION}", f"{NAME}s {VERSION}"]
+    for selector in (".opblock-summary-control", ".json-schema-2020-12-expand-deep-button"):
+        for control in docs.all(selector):
+            browser.execute_script("arguments[0].click()", control)
+        docs.wait(lambda: docs.all("button.execute"))
+    shown = docs.find("#viewer").get_attribute("textContent")
+    assert f"Axis 0: {MARKUP}, b" in shown
+    docs.find("button.execute").click()
+    docs.wait(lambda: docs.all(".live-responses-table .response-col_status"))
+    docs.shot("docs-hostile")
+    assert_no_elements(docs)
+    assert docs.all("[id=call]") == []
+    docs.assert_clean()
+    docs.all("header a")[1].click()
+    docs.wait(lambda: docs.all(".opblock"))
+    assert docs.find("#viewer .title").text.startswith(NAME)
+
+
+def test_the_start_page_leads_to_the_list(browser, hostile):
+    page = Page(browser, f"{hostile.url}/")
+    page.wait(lambda: page.all(".models a"))
+    assert [link.text for link in page.all(".models a")] == [NAME, NAME + "s"]
+    assert page.all("b, script") == []
 
 
 def test_the_list_shows_names_of_markup_as_they_are(browser, hostile):
