@@ -14,7 +14,10 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
+import signal
 import sys
+import tempfile
 from pathlib import Path
 
 from tests.places import ROOT
@@ -35,7 +38,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
     if options.runs is not None:
-        _fuzz(options.target, options.runs, options.seed)
+        return _fuzz_in_fork(options.target, options.runs, options.seed)
     from .targets import TARGETS
 
     names = [options.target] if options.target else list(TARGETS)
@@ -49,6 +52,24 @@ def main() -> int:
     else:
         print(*TARGETS, sep="\n")
     return 0
+
+
+def _fuzz_in_fork(name: str, runs: int, seed: int) -> int:
+    """Fuzzes a target in a fork, which libFuzzer ends before it removes its temporary files."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    in_memory = Path("/dev/shm").is_dir() and "TMPDIR" not in os.environ
+    with tempfile.TemporaryDirectory(prefix="fuzz-", dir="/dev/shm" if in_memory else None) as work:
+        child = os.fork()
+        if child == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            tempfile.tempdir = work
+            _fuzz(name, runs, seed)
+        try:
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        except BaseException:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            raise
 
 
 def _fuzz(name: str, runs: int, seed: int) -> None:

@@ -26,8 +26,7 @@ from mlserver_pyfunc.sources.digest import LOCK_NAME
 
 SECRET = "s3cr3t"
 
-_MEMORY = Path("/dev/shm")
-_WORK = Path(tempfile.mkdtemp(prefix="fuzz-", dir=_MEMORY if _MEMORY.is_dir() else None))
+_WORK = Path(tempfile.mkdtemp(prefix="fuzz-"))
 _SOURCE = SourceDefinition(source="a.zip", handler="model:predict")
 _MAX_INFLATED = 2**20
 

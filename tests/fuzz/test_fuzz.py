@@ -5,9 +5,11 @@ A defect is planted in each target's decoder, so that a target which compares no
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -118,8 +120,12 @@ def _fails(run: Callable[[bytes], None], data: bytes) -> bool:
 @pytest.mark.heavy
 @pytest.mark.needs("atheris")
 @pytest.mark.parametrize("name", TARGETS)
-def test_a_short_run_finds_no_defect(name: str) -> None:
+def test_a_short_run_finds_no_defect_and_leaves_no_files(name: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.fuzz", name, "--runs", str(RUNS)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace")
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        command, cwd=ROOT, env=env, capture_output=True, text=True, errors="replace"
+    )
     assert done.returncode == 0, done.stderr[-5000:]
     assert f"stat::number_of_executed_units: {RUNS}" in done.stderr
+    assert list(tmp_path.iterdir()) == []
