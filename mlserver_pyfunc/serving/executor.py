@@ -119,8 +119,7 @@ class Executor:
                 if item.done():
                     yield Outcome(item.result())
                     continue
-                if not job.future.done():
-                    self._expire(job)
+                self._expire(job)
                 job.future.result()
                 outcome: Outcome[T] = job.take_outcome()
                 if outcome.error is not None:
@@ -145,8 +144,6 @@ class Executor:
                         if isinstance(outcome.error, StopAsyncIteration):
                             return
                         yield outcome
-                        if outcome.error is not None:
-                            return
                 finally:
                     await outcome_in_task(items.aclose)
         finally:

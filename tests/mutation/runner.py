@@ -92,6 +92,7 @@ def run(
         Whether the tests could be collected. Those that fail without a mutant are left out.
     """
     files = {str(root / path): path for path in paths}
+    os.environ["MLSERVER_PYFUNC_TESTS_WAIT"] = "5"
     code = pytest.main([*_OPTIONS, *tests], plugins=[_Runner(files, mutants, on_result)])
     return code == pytest.ExitCode.OK
 

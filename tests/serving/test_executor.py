@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import os
 import threading
 import time
 import weakref
@@ -16,6 +17,9 @@ from mlserver_pyfunc.errors import OverloadedError, TimeLimitError
 from mlserver_pyfunc.serving.executor import Executor
 from mlserver_pyfunc.serving.job import Job
 from mlserver_pyfunc.serving.workers.wire.durations import BRIEF_SECONDS
+
+# Mutation testing sets less: a mutant waits in vain.
+WAIT = float(os.environ.get("MLSERVER_PYFUNC_TESTS_WAIT", "60"))
 
 
 @pytest.fixture
@@ -37,7 +41,7 @@ def _threads() -> list[threading.Thread]:
     return [t for t in threading.enumerate() if t.name.startswith("pyfunc-iris")]
 
 
-async def _until(condition: Callable[[], Any], message: str, seconds: float = 60) -> None:
+async def _until(condition: Callable[[], Any], message: str, seconds: float = WAIT) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, message
@@ -127,8 +131,9 @@ async def test_as_many_calls_run_at_a_time_as_there_are_slots(concurrency: int, 
         with lock:
             running -= 1
 
-    await asyncio.gather(*[executor.run(call) for _ in range(12)])
+    outcomes = await asyncio.gather(*[executor.run(call) for _ in range(12)])
     assert most == concurrency
+    assert [outcome.error for outcome in outcomes] == [None] * 12
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
@@ -145,8 +150,9 @@ async def test_as_many_coroutines_run_at_a_time_as_there_are_slots(
         await asyncio.sleep(0.01)
         running -= 1
 
-    await asyncio.gather(*[executor.run_async(call) for _ in range(9)])
+    outcomes = await asyncio.gather(*[executor.run_async(call) for _ in range(9)])
     assert most == concurrency
+    assert [outcome.error for outcome in outcomes] == [None] * 9
 
 
 async def test_the_event_loop_goes_on_while_a_call_blocks(make: Any) -> None:
@@ -154,7 +160,7 @@ async def test_the_event_loop_goes_on_while_a_call_blocks(make: Any) -> None:
     for _ in range(20):  # short calls first: the executor may have learnt to expect them
         await executor.run(lambda: None)
     go = threading.Event()
-    task = asyncio.ensure_future(executor.run(lambda: go.wait(60)))
+    task = asyncio.ensure_future(executor.run(lambda: go.wait(WAIT)))
     for _ in range(50):
         await asyncio.sleep(0.001)
     assert not task.done()
@@ -210,7 +216,7 @@ async def test_a_call_past_its_limit_is_answered_and_keeps_its_slot_until_it_end
 ) -> None:
     executor, go = make(timeout=0.1), threading.Event()
     with pytest.raises(TimeLimitError) as caught:
-        await executor.run(lambda: go.wait(60))
+        await executor.run(lambda: go.wait(WAIT))
     assert str(caught.value) == (
         'call of model "iris" passed its time limit of 0.1 s (serving.timeout)'
     )
@@ -223,7 +229,7 @@ async def test_a_call_past_its_limit_is_answered_and_keeps_its_slot_until_it_end
 async def test_a_model_has_a_slot_while_one_of_two_is_held(make: Any) -> None:
     executor, go = make(2, timeout=0.1), threading.Event()
     with pytest.raises(TimeLimitError):
-        await executor.run(lambda: go.wait(60))
+        await executor.run(lambda: go.wait(WAIT))
     assert executor.has_slot
     assert (await executor.run(lambda: 1)).get() == 1
     go.set()
@@ -232,7 +238,9 @@ async def test_a_model_has_a_slot_while_one_of_two_is_held(make: Any) -> None:
 async def test_a_call_that_waited_past_its_limit_never_runs(make: Any) -> None:
     executor, go, ran = make(timeout=0.1), threading.Event(), []
     with pytest.raises(TimeLimitError):
-        await asyncio.gather(executor.run(lambda: go.wait(60)), executor.run(lambda: ran.append(1)))
+        await asyncio.gather(
+            executor.run(lambda: go.wait(WAIT)), executor.run(lambda: ran.append(1))
+        )
     await asyncio.sleep(0.2)
     go.set()
     await _until(lambda: executor.has_slot, "the slot is not free again")
@@ -293,8 +301,8 @@ async def test_a_cancelled_coroutine_call_cancels_the_coroutine(make: Any) -> No
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await asyncio.wait_for(ended.wait(), 60)
-    assert await executor.active.drain(60)
+    await asyncio.wait_for(ended.wait(), WAIT)
+    assert await executor.active.drain(WAIT)
 
 
 async def test_a_cancelled_call_that_waits_never_runs_and_leaves_the_queue(make: Any) -> None:
@@ -441,7 +449,7 @@ async def test_a_stream_that_is_left_is_closed_and_frees_its_slot(kind: str, mak
     await stream.__anext__()
     await stream.aclose()
     await _until(lambda: closed, "the generator was not closed", 1)
-    assert await executor.active.drain(60)
+    assert await executor.active.drain(WAIT)
     assert [o.get() async for o in _stream(executor, kind, 2, [], [])] == [0, 1]
 
 
@@ -459,7 +467,7 @@ async def test_a_stream_whose_reader_is_cancelled_is_closed(kind: str, make: Any
     with pytest.raises(asyncio.CancelledError):
         await reader
     await _until(lambda: closed, "the generator was not closed", 2)
-    assert await executor.active.drain(60)
+    assert await executor.active.drain(WAIT)
 
 
 @pytest.mark.parametrize("error", ERRORS[:5], ids=lambda e: type(e).__name__)
@@ -503,7 +511,7 @@ async def test_an_async_stream_that_cancels_itself_does_not_cancel_its_reader(
     if when == "item":
         assert isinstance((await stream.__anext__()).error, asyncio.CancelledError)
     await stream.aclose()
-    assert await executor.active.drain(60)
+    assert await executor.active.drain(WAIT)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -512,7 +520,7 @@ async def test_an_item_past_the_limit_ends_a_stream(kind: str, make: Any) -> Non
 
     def slow() -> Iterator[int]:
         yield 1
-        go.wait(60)
+        go.wait(WAIT)
         yield 2
 
     async def slow_async() -> AsyncIterator[int]:
@@ -571,7 +579,7 @@ async def test_an_async_stream_that_waits_for_a_slot_is_held_to_the_limit(make: 
     await first.__anext__()
     second = executor.stream_async(lambda: _numbers_async(10, [], []))
     with pytest.raises(TimeLimitError):
-        await asyncio.wait_for(second.__anext__(), 60)
+        await asyncio.wait_for(second.__anext__(), WAIT)
     await first.aclose()
 
 
@@ -581,7 +589,7 @@ async def test_a_sync_stream_that_waits_for_a_slot_is_held_to_the_limit(make: An
     await first.__anext__()
     second = executor.stream(lambda: _numbers(10, [], []))
     with pytest.raises(TimeLimitError):
-        await asyncio.wait_for(second.__anext__(), 60)
+        await asyncio.wait_for(second.__anext__(), WAIT)
     await first.aclose()
     await second.aclose()
 
@@ -593,7 +601,7 @@ async def test_the_thread_of_a_call_does_not_free_its_result(
 
     def run_and_hold(self: Executor, job: Any) -> None:
         run_job(self, job)
-        go.wait(60)
+        go.wait(WAIT)
 
     monkeypatch.setattr(Executor, "_run_job", run_and_hold)
     outcome = await make().run(threading.Event)
@@ -604,7 +612,16 @@ async def test_the_thread_of_a_call_does_not_free_its_result(
     assert not held
 
 
-async def test_idle_threads_have_ended_when_the_executor_is_closed(make: Any) -> None:
+async def test_idle_threads_have_ended_when_the_executor_is_closed(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Executor._work
+
+    def end_slowly(self: Executor) -> None:
+        work(self)
+        time.sleep(0.2)
+
+    monkeypatch.setattr(Executor, "_work", end_slowly)
     executor = make(concurrency=3)
     await asyncio.gather(*[executor.run(lambda: time.sleep(0.01)) for _ in range(6)])
     assert len(_threads()) == 3
@@ -612,10 +629,41 @@ async def test_idle_threads_have_ended_when_the_executor_is_closed(make: Any) ->
     assert not _threads()
 
 
+async def test_a_call_after_the_executor_is_closed_finds_threads(make: Any) -> None:
+    executor = make()
+    await executor.run(lambda: 1)
+    executor.close()
+    assert (await asyncio.wait_for(executor.run(lambda: 2), WAIT)).get() == 2
+
+
+async def test_a_stream_that_is_left_while_it_waits_leaves_the_queue_and_never_runs(
+    make: Any,
+) -> None:
+    executor, go, made = make(max_queue=1), threading.Event(), []
+    running = asyncio.ensure_future(executor.run(lambda: go.wait(WAIT)))
+    await asyncio.sleep(0)
+
+    def items() -> Iterator[int]:
+        made.append(1)
+        return iter([1])
+
+    stream = executor.stream(items)
+    reader = asyncio.ensure_future(stream.__anext__())
+    await asyncio.sleep(0)
+    assert executor.active.count == 2
+    reader.cancel()
+    await asyncio.wait({reader})
+    assert executor.active.count == 1
+    go.set()
+    await running
+    await executor.run(lambda: None)
+    assert made == []
+
+
 async def test_to_close_does_not_wait_for_a_call_that_runs(make: Any) -> None:
     executor, go = make(timeout=0.1), threading.Event()
     with pytest.raises(TimeLimitError):
-        await executor.run(lambda: go.wait(60))
+        await executor.run(lambda: go.wait(WAIT))
     executor.close()
     assert _threads()
     go.set()
@@ -628,7 +676,7 @@ def _fix_average(executor: Executor, seconds: float) -> None:
 async def test_only_a_call_that_has_waited_may_be_too_late_to_begin(make: Any) -> None:
     executor, go = make(concurrency=2, timeout=60), threading.Event()
     _fix_average(executor, 1000)
-    first = [asyncio.ensure_future(executor.run(lambda: go.wait(60))) for _ in range(2)]
+    first = [asyncio.ensure_future(executor.run(lambda: go.wait(WAIT))) for _ in range(2)]
     await asyncio.sleep(0)
     assert executor.is_full
     waited = asyncio.ensure_future(executor.run(lambda: 1))
@@ -669,7 +717,7 @@ async def test_the_loop_waits_for_a_call_only_if_it_is_brief_and_alone(
         _fix_average(executor, BRIEF_SECONDS * share)
         await executor.run(lambda: 1)
     _fix_average(executor, 0)
-    other = asyncio.ensure_future(executor.run(lambda: go.wait(60)))
+    other = asyncio.ensure_future(executor.run(lambda: go.wait(WAIT)))
     await asyncio.sleep(0)
     await executor.run(lambda: 1)
     go.set()
