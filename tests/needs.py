@@ -134,6 +134,10 @@ NEEDS = {
     "mounts as root": Need("Linux, root", lambda: os.geteuid() == 0 and _can_mount()),
     "openssl": Need("apt-get install openssl", _programs("openssl")),
     "pods": Need("Linux, root with all capabilities, apt-get install iproute2", _can_make_pods),
+    "PyTorch": Need(
+        "pip install torch==2.13.0+cpu, from an index of PyTorch's own",
+        lambda: importlib.util.find_spec("torch") is not None,
+    ),
     "sshd": Need(
         "apt-get install openssh-client openssh-server", _programs("sshd", "ssh", "ssh-keygen")
     ),

@@ -10,9 +10,11 @@ from __future__ import annotations
 import ast
 import builtins
 import importlib
+import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from copy import deepcopy
+from types import ModuleType
 from typing import Any
 
 from mlserver_pyfunc.handler.signature import Signature
@@ -54,7 +56,15 @@ def signature_of(
     """
     if any(getattr(d, "id", None) not in _METHODS for d in function.decorator_list):
         raise UnknownError("a decorator may change the signature")
-    names = _names(module)
+    with _module() as names:
+        for body in _bodies(module, function):
+            _learn(body, names)
+        return _signature(function, names, is_bound=is_bound, strict=strict)
+
+
+def _signature(
+    function: FunctionNode, names: dict[str, Any], *, is_bound: bool, strict: bool
+) -> Signature:
     stub = ast.FunctionDef("stub", deepcopy(function.args), function.body[:1], [], function.returns)
     if not isinstance(stub.body[0], ast.Expr) or not isinstance(stub.body[0].value, ast.Constant):
         stub.body = [ast.Pass()]
@@ -88,10 +98,29 @@ def _known(node: ast.expr, names: dict[str, Any]) -> ast.expr | None:
     return node
 
 
-def _names(module: ast.Module) -> dict[str, Any]:
-    """Returns what the names of a module mean, as far as it can be told."""
-    names: dict[str, Any] = {"__builtins__": _BUILTINS, "__name__": "static"}
-    for statement in module.body:
+@contextmanager
+def _module() -> Iterator[dict[str, Any]]:
+    """Makes a module for what is evaluated, where classes look for the names of their fields."""
+    module = ModuleType("static")
+    module.__name__ = f"static_{id(module)}"
+    vars(module)["__builtins__"] = _BUILTINS
+    sys.modules[module.__name__] = module
+    try:
+        yield vars(module)
+    finally:
+        del sys.modules[module.__name__]
+
+
+def _bodies(module: ast.Module, function: FunctionNode) -> Iterator[list[ast.stmt]]:
+    yield module.body
+    for each in module.body:
+        if isinstance(each, ast.ClassDef) and function in each.body:
+            yield each.body
+
+
+def _learn(body: list[ast.stmt], names: dict[str, Any]) -> None:
+    """Adds what the names that statements define mean, as far as it can be told."""
+    for statement in body:
         try:
             if isinstance(statement, ast.Import | ast.ImportFrom):
                 names.update(_imported(statement))
@@ -101,7 +130,6 @@ def _names(module: ast.Module) -> dict[str, Any]:
                 names[statement.targets[0].id] = _evaluated(statement.value, names)
         except (UnknownError, ImportError):
             continue
-    return names
 
 
 def _imported(statement: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, Any]]:
@@ -126,20 +154,24 @@ def _imported(statement: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, Any
 
 
 def _class(statement: ast.ClassDef, names: dict[str, Any]) -> Any:
-    """Builds a class of fields, without its methods."""
-    kept: list[ast.stmt] = [
-        each
-        for each in statement.body
-        if isinstance(each, ast.AnnAssign | ast.Assign)
-        or (isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant))
-    ]
-    parts = [*statement.bases, *statement.keywords, *statement.decorator_list, *kept]
-    for part in parts:
-        _require_plain(part)
-    fields = ast.ClassDef(**{**vars(statement), "body": kept or [ast.Pass()]})
-    code = ast.Module([ast.fix_missing_locations(fields)], [])
+    """Builds a class of fields and of classes such, without its methods."""
+    code = ast.Module([ast.fix_missing_locations(_fields(statement))], [])
     _run(code, "exec", names)
     return names[statement.name]
+
+
+def _fields(statement: ast.ClassDef) -> ast.ClassDef:
+    kept: list[ast.stmt] = []
+    for each in statement.body:
+        is_doc = isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant)
+        if isinstance(each, ast.ClassDef):
+            kept.append(_fields(each))
+        elif isinstance(each, ast.AnnAssign | ast.Assign) or is_doc:
+            kept.append(each)
+            _require_plain(each)
+    for part in (*statement.bases, *statement.keywords, *statement.decorator_list):
+        _require_plain(part)
+    return ast.ClassDef(**{**vars(statement), "body": kept or [ast.Pass()]})
 
 
 def _evaluated(node: ast.expr, names: dict[str, Any]) -> Any:

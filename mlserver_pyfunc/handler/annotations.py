@@ -17,6 +17,7 @@ import types
 import typing
 from collections import abc
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -221,7 +222,8 @@ def _array(base: Any, shape: Sequence[int | str] | None, datatype: str | None) -
 def _jaxtyped(base: Any) -> Value:
     names = {datatype for name in base.dtypes if (datatype := datatype_name(str(name)))}
     shape: list[int | str] = []
-    problem = "" if len(names) == 1 else f"{_name(base)} admits several datatypes"
+    admits = "several datatypes" if len(base.dtypes) > 1 else "no datatype of the protocol"
+    problem = "" if len(names) == 1 else f"{_name(base)} admits {admits}"
     for part in base.dim_str.split():
         size = part.rpartition("=")[2].lstrip("#")
         if size.isdigit():
@@ -291,9 +293,8 @@ def _pydantic_fields(model: Any) -> Iterator[tuple[str, Value]]:
 def _typed(
     base: Any, annotations: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> dict[str, Value]:
-    module = sys.modules.get(base.__module__)
     values = {}
-    for name, hint in resolved(annotations, vars(module) if module else {}, base).items():
+    for name, hint in resolved(annotations, base).items():
         value = _field(hint)
         values[name] = with_default(value, defaults[name]) if name in defaults else value
     return values
@@ -355,19 +356,39 @@ def _each(single: FromArray | None) -> FromArray:
     return lambda array: [single(array[i : i + 1]) for i in range(len(array))]
 
 
-def resolved(
-    annotations: Mapping[str, Any], names: Mapping[str, Any], owner: Any = None
-) -> dict[str, Any]:
-    """Evaluates annotations that are text, one by one; one that cannot be stays text."""
+def resolved(annotations: Mapping[str, Any], owner: Any) -> dict[str, Any]:
+    """Evaluates annotations that are text, one by one; one that cannot be stays text.
+
+    They are those of a function or of a class, the `owner`.
+    """
     hints: dict[str, Any] = {}
-    local = dict(vars(owner)) if owner is not None else {}
+    names, local = _names_at(owner)
     for name, annotation in annotations.items():
         holder = types.SimpleNamespace(__annotations__={name: annotation})
         try:
-            hints.update(typing.get_type_hints(holder, dict(names), local, include_extras=True))
+            hints.update(typing.get_type_hints(holder, names, local, include_extras=True))
         except Exception:
             hints[name] = annotation
     return hints
+
+
+def _names_at(owner: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns what names mean in a function's module or a class's, and closer to it.
+
+    Names of a function around another are known as far as the code of the inner one uses them.
+    """
+    module = sys.modules.get(getattr(owner, "__module__", None) or "")
+    names = dict(getattr(owner, "__globals__", None) or (vars(module) if module else {}))
+    local: dict[str, Any] = {}
+    for part in getattr(owner, "__qualname__", "").split("."):
+        around = local.get(part, names.get(part))
+        local.update(vars(around) if isinstance(around, type) else {})
+    code, cells = getattr(owner, "__code__", None), getattr(owner, "__closure__", None)
+    for name, cell in zip(getattr(code, "co_freevars", ()), cells or (), strict=True):
+        with suppress(ValueError):  # not yet assigned
+            local[name] = cell.cell_contents
+    local.update(vars(owner) if isinstance(owner, type) else {})
+    return names, local
 
 
 def _name(base: Any) -> str:
@@ -383,5 +404,6 @@ def _problem(base: Any) -> str:
     if base is None or base is type(None):
         return "None is no tensor"
     if isinstance(base, str | typing.ForwardRef):
-        return f'the annotation "{getattr(base, "__forward_arg__", base)}" cannot be evaluated'
+        text = getattr(base, "__forward_arg__", base)
+        return f'the annotation "{text}" cannot be evaluated from the top of its module'
     return f"{_name(base)} is no tensor"

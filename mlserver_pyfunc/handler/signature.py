@@ -56,7 +56,7 @@ class Signature:
         given = {name: each.annotation for name, each in signature.parameters.items()}
         given["return"] = signature.return_annotation
         annotated = {name: each for name, each in given.items() if each is not inspect._empty}
-        hints = resolved(annotated, getattr(inner, "__globals__", {}))
+        hints = resolved(annotated, inner)
         result = hints.pop("return", inspect._empty)
         return cls(
             signature.parameters,

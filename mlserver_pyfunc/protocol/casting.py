@@ -59,7 +59,13 @@ def _plain(value: Any, *, is_bytes: bool) -> Any:
     if isinstance(value, enum.Enum):
         return value.value
     if hasattr(value, "detach"):
-        return value.detach().cpu().numpy()
+        try:
+            return value.detach().cpu().numpy()
+        except (TypeError, RuntimeError) as error:
+            text = str(error)
+            lacks_type = "ScalarType" in text  # of bfloat16, which NumPy does not have
+            note = "convert it in the handler: .float()" if lacks_type else text
+            raise TensorError("a tensor that NumPy takes", f"one of {value.dtype}", note) from None
     if is_bytes and isinstance(value, datetime.date):
         return value.isoformat()
     if is_bytes and hasattr(value, "save") and hasattr(value, "tobytes"):

@@ -62,6 +62,9 @@ def check(
             yield absent.finding
             continue
         if found is None:
+            if role == "handler" and not {"inputs", "outputs"} <= set(definition.written):
+                message = f'only a run can tell the tensors of the handler: what "{path}" is'
+                yield Finding("C409", message, document.path, document.line([*keys, role]))
             continue
         file, line = found.module.file, found.module.before + found.function.lineno
         function, is_bound = found.function, found.is_bound

@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 
 from mlserver_pyfunc.definition import FunctionDefinition, TensorDefinition
+from mlserver_pyfunc.definition.derived import completed
 from mlserver_pyfunc.definition.folder import FunctionFolder
 from mlserver_pyfunc.definition.locate import Located
 from mlserver_pyfunc.errors import LoadError
+from mlserver_pyfunc.handler.signature import Derived
 from mlserver_pyfunc.protocol.request import InferenceRequest
 from mlserver_pyfunc.serving.local import LocalFunction, arrays_of
+from mlserver_pyfunc.validation import signatures, validate
 
 from .forty import FORTY, Case, plain, real
 
@@ -52,6 +55,28 @@ def test_a_handler_of_another_framework_is_served(case: Case, tmp_path: Path) ->
 def test_what_cannot_be_derived_fails_with_what_to_write(case: Case, tmp_path: Path) -> None:
     with pytest.raises(LoadError, match="write its type, such as"):
         LocalFunction(folder_of(case, tmp_path))
+
+
+@pytest.mark.parametrize("case", FORTY, ids=lambda case: case.name)
+def test_validate_agrees_with_what_the_handler_tells_when_it_is_loaded(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+
+    def recorded(definition: FunctionDefinition, derived: Derived) -> FunctionDefinition:
+        told.append(completed(definition, derived))
+        return told[-1]
+
+    monkeypatch.setattr(signatures, "completed", recorded)
+    (tmp_path / "model.py").write_text(case.code)
+    findings = validate(tmp_path / f"model.py:{case.handler}")
+    if case.reason:
+        assert [finding.rule for finding in findings] == ["C405"]
+    else:
+        assert findings == []
+        [definition] = told
+        assert written(definition.inputs) == case.inputs
+        assert written(definition.outputs) == case.outputs
 
 
 def test_at_least_36_of_the_40_are_served() -> None:

@@ -15,6 +15,7 @@ from mlserver_pyfunc.definition.folder import FunctionFolder
 from mlserver_pyfunc.definition.locate import Located
 from mlserver_pyfunc.errors import ContractError, LoadError, ResponseError
 from mlserver_pyfunc.serving.local import LocalFunction
+from mlserver_pyfunc.validation import validate
 from tests.needs import require
 
 EVERY_KIND = '''
@@ -163,7 +164,10 @@ def test_values_are_checked(given: dict[str, Any], message: str, isolation: str)
         ("def handler(x) -> int: ...", 'handler parameter "x": it has no annotation; write its'),
         ("def handler(x: int): ...", "the result of the handler: it has no annotation; write"),
         ("def handler(x: dict) -> int: ...", 'handler parameter "x": dict is no tensor; write'),
-        ("def handler(x: 'Later') -> int: ...", 'the annotation "Later" cannot be evaluated'),
+        (
+            "def handler(x: 'Later') -> int: ...",
+            'the annotation "Later" cannot be evaluated from the top of its module',
+        ),
         ("def handler(x: int) -> dict: ...", "the result of the handler: dict is no tensor"),
         ("def handler(x: int) -> None: ...", "the result of the handler: None is no tensor"),
         (
@@ -345,6 +349,47 @@ def torch(monkeypatch: pytest.MonkeyPatch) -> None:
     module: Any = types.ModuleType("torch")
     module.Tensor, module.from_numpy = Tensor, Tensor
     monkeypatch.setitem(sys.modules, "torch", module)
+
+
+ITEM = """
+    @dataclass
+    class Item:
+        n: int
+        color: 'Color'
+    class Color(Enum):
+        RED = "red"
+"""
+METHOD = f"class Model:{ITEM}\n    def handler(self, item: Item) -> Color: return item.color\n"
+BY_PATH = f"class Model:{ITEM}\ndef handler(item: 'Model.Item') -> Model.Color: return item.color\n"
+LOCAL = """
+def make():
+    @dataclass
+    class Item:
+        n: int
+    class Color(Enum):
+        RED = "red"
+    def handler(item: Item, color: Color) -> Color:
+        assert isinstance(item, Item)
+        return Color(color)
+    return handler
+handler = make()
+"""
+
+
+@pytest.mark.parametrize("imports", ["", "from __future__ import annotations\n"])
+@pytest.mark.parametrize(
+    ("code", "handler", "unknown"),
+    [(METHOD, "Model.handler", []), (BY_PATH, "handler", []), (LOCAL, "handler", ["C409"])],
+)
+def test_classes_in_classes_and_functions_are_annotations(
+    imports: str, code: str, handler: str, unknown: list[str], tmp_path: Path
+) -> None:
+    code = f"{imports}from dataclasses import dataclass\nfrom enum import Enum\n{code}"
+    with loaded(code, handler) as function:
+        assert [(t.name, t.enum) for t in function.definition.inputs][1] == ("color", ["red"])
+        assert function(n=1, color="red")["output"].tolist() == ["red"]
+    (tmp_path / "model.py").write_text(code)
+    assert [each.rule for each in validate(tmp_path / f"model.py:{handler}")] == unknown
 
 
 @pytest.mark.usefixtures("torch")

@@ -77,6 +77,8 @@ SOUND = [
         "def f(x: A) -> int: ...",
         "import dataclasses\nclass A({}): pass\ndef f(x: A) -> int: ...",
         "T = {}\ndef f(x: T) -> int: ...",
+        "class B:\n    class A:\n        x: int = {}\ndef f(x: B.A) -> int: ...",
+        "class B:\n    class A({}): ...\ndef f(x: B.A) -> int: ...",
     ],
 )
 def test_no_annotation_default_or_class_is_run(code, tmp_path, monkeypatch):
