@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from uvicorn.protocols.http import flow_control
 
 from mlserver_pyfunc import settings
 from mlserver_pyfunc.definition import ServingDefinition
+from mlserver_pyfunc.deployment import server_settings
 from mlserver_pyfunc.deployment.manifests import pod
-from mlserver_pyfunc.hosts.mlserver import json_body
+from mlserver_pyfunc.hosts.mlserver import json_body, process_tuning
 from mlserver_pyfunc.serving import batching, limits
 from mlserver_pyfunc.serving.workers import dispatcher, log_reader, pool, prefetch
 from mlserver_pyfunc.serving.workers.child import program
 from mlserver_pyfunc.serving.workers.wire import durations, messages, shared_memory
 from tests.places import DOCS
 
-WORDS = {1: "a", 3: "three", 10: "ten"}
+WORDS = {1: "a", 1.25: "a quarter more than", 3: "three", 10: "ten"}
 BRIEF = f"{durations.BRIEF_SECONDS * 1000:g} ms"
 KIB, MIB = 2**10, 2**20
 DEFAULTS = ServingDefinition()
@@ -31,6 +35,12 @@ FIGURES = {
     ],
     "batching.md": [f"After {WORDS[batching._LIGHT_LOAD]} such delays without a request"],
     "operations.md": [
+        f"`passed its time limit of {DEFAULTS.timeout:g} s`",
+        f"only if {WORDS[limits._MARGIN]} the average",
+        f"about {flow_control.HIGH_WATER_LIMIT // KIB} KiB and what the kernels hold",
+        f"{server_settings.LEAN['grpc_max_message_length'] // MIB} MiB in images and with `serve`",
+        f"get {process_tuning._STOCK_GRACE:g} s, as MLServer gives them",
+        f"| `/v2/health/live` | `sleep {pod.PRE_STOP_SECONDS}` |",
         f"If a client does not read for {settings.write_timeout():g} s",
         f"default {settings.write_timeout():g} |",
         f"{settings.DEFAULT_MAX_BODY // MIB} MiB by default",
@@ -59,6 +69,17 @@ FIGURES = {
 )
 def test_a_page_has_the_figures_of_the_code(page: str, figure: str) -> None:
     assert figure in " ".join((DOCS / page).read_text().split())
+
+
+def test_ratios_are_those_of_the_figures_beside_them() -> None:
+    text = (DOCS / "isolation.md").read_text()
+    rows = re.findall(r"^\| .* \| (\d+) \| (\d+) \((.+)\) \| (\d+) \((.+)\) \|", text, re.M)
+    assert len(rows) == 5
+    for base, *others in rows:
+        for figure, ratio in zip(others[::2], others[1::2], strict=True):
+            assert f"{int(figure) / int(base):.2f}" == ratio
+    [(one, two, times)] = re.findall(r"(\d+) calls/s with one .* (\d+) with two \((.+) x\)", text)
+    assert f"{int(two) / int(one):.1f}" == times
 
 
 def test_workers_cut_their_lines_as_the_server_does() -> None:

@@ -76,6 +76,7 @@ async def test_a_call_runs_on_a_thread_of_its_own_never_on_the_event_loops(make:
     outcome = await make().run(threading.current_thread)
     assert outcome.get() is not threading.current_thread()
     assert outcome.get().name == "pyfunc-iris-0"
+    assert outcome.get().daemon, "a call that never ends would keep the server from exiting"
 
 
 async def test_with_one_slot_every_call_is_on_the_same_thread(make: Any) -> None:
