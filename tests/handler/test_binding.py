@@ -185,6 +185,39 @@ def test_keywords_take_the_inputs_that_are_left() -> None:
     assert call(lambda **rest: rest, "a", optional=("b",)) == {"a": "a"}
 
 
+def test_keywords_do_not_take_an_input_that_has_a_parameter() -> None:
+    def handler(a: float, c: Any = 7, **rest: Any) -> Any:
+        return a, c, rest
+
+    specs = [TensorSpec("a", DATATYPES["FP64"], (1,)), spec("b"), spec("c", optional=True)]
+    inputs: Any = {"a": np.ones(1), "b": "b"}
+    by_name = {each.name: each for each in specs}
+    a, c, rest = bind(handler, specs)(InferenceCall(_context(), inputs, by_name, REQUEST))
+    assert (type(a), a, c, rest) == (float, 1.0, 7, {"b": "b"})
+
+
+def _of_tensors(x: Any, context: Any) -> None: ...
+def _of_request(x: Any, request: Any) -> None: ...
+def _of_headers(x: Any, /, headers: Any, event: Any) -> None: ...
+def _of_parameter(x: Any, top: int = 1) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("handler", "fields"),
+    [
+        (_of_tensors, set()),
+        (_of_request, {"request"}),
+        (_of_headers, {"headers", "event"}),
+        (lambda parameters, /, x: None, {"parameters"}),
+        (_of_parameter, {"parameters"}),
+    ],
+)
+def test_the_fields_of_the_request_that_a_handler_asks_for(
+    handler: Callable[..., Any], fields: set[str]
+) -> None:
+    assert bind(handler, [spec("x")]).required_fields == fields
+
+
 def test_variable_positional_parameters_get_nothing() -> None:
     assert call(lambda *args, x: (args, x), "x") == ((), "x")
 

@@ -215,16 +215,65 @@ async def test_waiting_calls_run_in_the_order_they_came(make: Any) -> None:
 async def test_a_call_past_its_limit_is_answered_and_keeps_its_slot_until_it_ends(
     make: Any,
 ) -> None:
-    executor, go = make(timeout=0.1), threading.Event()
-    with pytest.raises(TimeLimitError) as caught:
-        await executor.run(lambda: go.wait(WAIT))
-    assert str(caught.value) == (
-        'call of model "iris" passed its time limit of 0.1 s (serving.timeout)'
-    )
-    await _until(lambda: not executor.has_slot, "the call does not hold its slot")
-    go.set()
-    await _until(lambda: executor.has_slot, "the slot is not free again")
+    executor = make(timeout=0.1)
+    for _ in range(2):
+        go = threading.Event()
+        with pytest.raises(TimeLimitError) as caught:
+            await executor.run(lambda go=go: go.wait(WAIT))
+        assert str(caught.value) == (
+            'call of model "iris" passed its time limit of 0.1 s (serving.timeout)'
+        )
+        await _until(lambda: not executor.has_slot, "the call does not hold its slot")
+        go.set()
+        await _until(lambda: executor.has_slot, "the slot is not free again")
+        assert (await executor.run(lambda: 1)).get() == 1
+
+
+async def test_a_call_is_overdue_when_it_has_run_for_its_limit(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor, now, later = make(timeout=60), [1000.0], []
+    clock = SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr("mlserver_pyfunc.serving.executor.time", clock)
+    loop: Any = SimpleNamespace(call_later=lambda *args: later.append(args))
+    job = Job(lambda: 1, loop=loop)
+    executor.active.add()
+    executor._note_overdue(job)
+    assert executor.has_slot, "it has not begun"
+    assert later == []
+    job.began = 940.5
+    executor._note_overdue(job)
+    assert executor.has_slot
+    assert later == [(0.5, executor._note_overdue, job)]
+    now[0] = 1000.5
+    executor._note_overdue(job)
+    assert not executor.has_slot
+    executor._end(job)
+    assert executor.has_slot
+    executor._note_overdue(job)
+    assert executor.has_slot, "it has ended"
+    assert len(later) == 1
+
+
+async def test_a_call_that_ends_while_its_wakeup_is_requested_is_counted_off_once(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish, finished = Executor._finish, asyncio.Event()
+
+    def wait_briefly(job: Job, seconds: float) -> bool:
+        job.request_wakeup()
+        return job.done.acquire(timeout=WAIT)
+
+    def note_finish(self: Executor, job: Job) -> None:
+        finish(self, job)
+        finished.set()
+
+    executor = make()
+    monkeypatch.setattr(Job, "wait_briefly", wait_briefly)
+    monkeypatch.setattr(Executor, "_finish", note_finish)
     assert (await executor.run(lambda: 1)).get() == 1
+    await asyncio.wait_for(finished.wait(), WAIT)
+    assert executor.active.count == 0
 
 
 async def test_a_model_has_a_slot_while_one_of_two_is_held(make: Any) -> None:
