@@ -1,27 +1,14 @@
 """The function definition, read from YAML, JSON or a digitalhub spec."""
 
-from .fields import PYTHON_VERSIONS
-from .models import (
-    BatchDefinition,
-    FunctionDefinition,
-    ServingDefinition,
-    SourceDefinition,
-    TensorDefinition,
-    json_schema,
-)
-from .reading import FILE_NAME, Problem, parse, problems, read
-
-__all__ = [
-    "FILE_NAME",
-    "PYTHON_VERSIONS",
-    "BatchDefinition",
-    "FunctionDefinition",
-    "Problem",
-    "ServingDefinition",
-    "SourceDefinition",
-    "TensorDefinition",
-    "json_schema",
-    "parse",
-    "problems",
-    "read",
-]
+from .fields import PYTHON_VERSIONS as PYTHON_VERSIONS
+from .models import BatchDefinition as BatchDefinition
+from .models import FunctionDefinition as FunctionDefinition
+from .models import ServingDefinition as ServingDefinition
+from .models import SourceDefinition as SourceDefinition
+from .models import TensorDefinition as TensorDefinition
+from .models import json_schema as json_schema
+from .reading import FILE_NAME as FILE_NAME
+from .reading import Problem as Problem
+from .reading import parse as parse
+from .reading import problems as problems
+from .reading import read as read

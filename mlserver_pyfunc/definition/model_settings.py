@@ -154,17 +154,14 @@ def disagreements(
         )
     for kind, declared in (("inputs", inputs), ("outputs", outputs)):
         ours = [(t.name, t.datatype, tuple(t.sizes)) for t in getattr(definition, kind)]
-        theirs = [_tensor(tensor) for tensor in declared]
+        theirs = [
+            (t.name, getattr(t.datatype, "value", t.datatype), tuple(t.shape)) for t in declared
+        ]
         if ours and theirs and ours != theirs:
             found.append(
                 f"{kind} are {_listed(ours)}, but model-settings.json says {_listed(theirs)}"
             )
     return found
-
-
-def _tensor(tensor: Any) -> tuple[str, str, tuple[int, ...]]:
-    datatype = getattr(tensor.datatype, "value", tensor.datatype)
-    return tensor.name, datatype, tuple(tensor.shape)
 
 
 def _listed(tensors: Sequence[tuple[str, str, tuple[int, ...]]]) -> str:

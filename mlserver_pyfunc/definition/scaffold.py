@@ -132,17 +132,13 @@ def _guessed(signature: Signature) -> tuple[Signature, dict[str, str]]:
         is_needed = form is None and parameter.default is parameter.empty
         if name not in RESERVED and (is_annotated or is_needed):
             forms[name], guesses[name] = _guess(form)
-    result = signature.result
-    if isinstance(result, Record):
-        fields = dict(result.fields)
-        for name, value in fields.items():
-            if value.problem and not value.tensor.keys().isdisjoint(_GUESS):
-                fields[name], guesses[name] = _guess(value)
-        result = replace(result, fields=fields)
-    elif result is None or (
-        result.problem and (result.is_unknown or not result.tensor.keys().isdisjoint(_GUESS))
-    ):
-        result, guesses[OUTPUT] = _guess(result)
+    result = signature.result or Value({}, problem="not annotated", is_unknown=True)
+    fields = dict(result.fields) if isinstance(result, Record) else {OUTPUT: result}
+    for name, value in fields.items():
+        is_unknown = value is result and value.is_unknown
+        if value.problem and (is_unknown or not value.tensor.keys().isdisjoint(_GUESS)):
+            fields[name], guesses[name] = _guess(value)
+    result = replace(result, fields=fields) if isinstance(result, Record) else fields[OUTPUT]
     return replace(signature, forms=forms, result=result), guesses
 
 

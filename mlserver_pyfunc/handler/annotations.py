@@ -255,7 +255,10 @@ def _record(base: Any) -> Record | None:
     """Reads a class with fields; None if the type is none, or has a field that is no value."""
     if not isinstance(base, type) or base.__module__.partition(".")[0] in _OURS:
         return None
-    make = _by_keywords(base)
+
+    def make(values: dict[str, Any]) -> Any:
+        return base(**values)
+
     if hasattr(base, "model_fields") and hasattr(base, "model_validate"):
         found = dict(_pydantic_fields(base))
         make = base.model_validate
@@ -271,15 +274,10 @@ def _record(base: Any) -> Record | None:
     elif issubclass(base, tuple) and hasattr(base, "_fields"):
         found = _typed(base, base.__annotations__, getattr(base, "_field_defaults", {}))
     elif hasattr(base, "__required_keys__"):
-        make = dict
         found = _typed(base, base.__annotations__, dict.fromkeys(_not_required(base)))
     else:
         return None
     return Record(found, make, doc=base.__dict__.get("__doc__") or "")
-
-
-def _by_keywords(kind: Any) -> Callable[[dict[str, Any]], Any]:
-    return lambda values: kind(**values)
 
 
 def _pydantic_fields(model: Any) -> Iterator[tuple[str, Value]]:

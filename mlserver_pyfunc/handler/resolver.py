@@ -53,7 +53,8 @@ class Resolver:
         names = path.rpartition(":")[2].split(".")
         target: Any = self._load(module)
         for name in names:
-            if inspect.isclass(target) and _is_method(target, name):
+            member = inspect.getattr_static(target, name, None)
+            if inspect.isclass(target) and inspect.isfunction(member):
                 target = self._instance(target)
             try:
                 target = getattr(target, name)
@@ -102,10 +103,6 @@ class Resolver:
         if cls not in self._instances:
             self._instances[cls] = self.call_with_context(cls)
         return self._instances[cls]
-
-
-def _is_method(cls: type, name: str) -> bool:
-    return inspect.isfunction(inspect.getattr_static(cls, name, None))
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:

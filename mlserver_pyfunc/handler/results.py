@@ -52,9 +52,10 @@ def name_values(contract: Contract, result: Any) -> NamedValues:
         return NamedValues({next(iter(contract.outputs)): result})
     if isinstance(result, Response):
         named = name_values(contract, _nuclio_body(contract, result))
-        if headers := _without_content_type(result.headers):
-            sent = {"headers": _headers(contract, headers)}
-            named.parameters = {**named.parameters, **sent}
+        # Most handlers for Nuclio name the type of their body, which the server sets.
+        headers = _headers(contract, result.headers or {}, dropped="content-type")
+        if headers:
+            named.parameters = {**named.parameters, "headers": headers}
         return named
     if isinstance(result, Mapping):
         outputs = result.get("outputs")
@@ -129,7 +130,9 @@ def _are_protocol_tensors(outputs: Any) -> TypeGuard[list[Mapping[str, Any]]]:
 def _from_protocol(contract: Contract, outputs: Iterable[Any], parameters: Any) -> NamedValues:
     values: dict[str, Any] = {}
     for output in outputs:
-        tensor = output if isinstance(output, Mapping) else _attributes(output)
+        tensor = output
+        if not isinstance(output, Mapping):
+            tensor = {key: getattr(output, key, None) for key in _TENSOR_KEYS}
         name = tensor["name"]
         if name in values:
             raise ResponseError(f'output "{name}" of model "{contract.model_name}": given twice')
@@ -146,18 +149,15 @@ def _from_protocol(contract: Contract, outputs: Iterable[Any], parameters: Any) 
     return NamedValues(values, _json_parameters(contract, parameters))
 
 
-def _attributes(output: Any) -> dict[str, Any]:
-    keys = ("name", "datatype", "shape", "data", "parameters")
-    return {key: getattr(output, key, None) for key in keys}
+_TENSOR_KEYS = ("name", "datatype", "shape", "data", "parameters")
 
 
 def _value(spec: TensorSpec, tensor: Mapping[str, Any]) -> Any:
     datatype, data, shape = _parts(tensor)
-    if datatype is not None and datatype != spec.datatype.name:
+    if datatype not in (None, spec.datatype.name):
         raise TensorError(f"datatype {spec.datatype.name}", str(datatype))
-    if shape is None or data is None:
-        return data
-    return _array(spec.datatype, tensor, data, shape)
+    is_bare = shape is None or data is None
+    return data if is_bare else _array(spec.datatype, tensor, data, shape)
 
 
 def _as_given(name: str, spec: TensorSpec | None, tensor: Mapping[str, Any]) -> Any:
@@ -235,14 +235,7 @@ _MAX_HEADERS_CHARS = 4096
 """Length of all headers. gRPC clients accept 8 KiB of metadata by default."""
 
 
-def _without_content_type(headers: Any) -> Any:
-    """Drops the type of a Nuclio response's body, which most handlers for Nuclio name."""
-    if not isinstance(headers, Mapping):
-        return headers
-    return {key: value for key, value in headers.items() if str(key).lower() != "content-type"}
-
-
-def _headers(contract: Contract, headers: Any) -> dict[str, str]:
+def _headers(contract: Contract, headers: Any, dropped: str = "") -> dict[str, str]:
     """Checks headers that a handler sets, so that HTTP and gRPC can send them."""
     where = f'response headers of model "{contract.model_name}"'
     if not isinstance(headers, Mapping):
@@ -250,6 +243,8 @@ def _headers(contract: Contract, headers: Any) -> dict[str, str]:
     checked = {}
     for given, value in headers.items():
         name = str(given).lower()
+        if name == dropped:
+            continue
         shown = short_repr(given)
         if not _HEADER_NAME.fullmatch(name):
             raise ResponseError(

@@ -33,7 +33,8 @@ _FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 def prefer_installed() -> Iterator[None]:
     """Moves model folders and "." to the end of `sys.path` within a `with` block."""
     before = list(sys.path)
-    of_models = [entry for entry in before if _is_of_models(entry)]
+    file = "model-settings.json"
+    of_models = [e for e in before if e == "." or os.path.isfile(os.path.join(e, file))]
     sys.path[:] = [entry for entry in before if entry not in of_models] + of_models
     try:
         yield
@@ -51,10 +52,6 @@ def pin_package() -> None:
     """
     if not any(isinstance(finder, _PackageFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _PackageFinder())
-
-
-def _is_of_models(entry: str) -> bool:
-    return entry == "." or os.path.isfile(os.path.join(entry, "model-settings.json"))
 
 
 class _PackageFinder:

@@ -174,7 +174,7 @@ def _outputs(signature: Signature, docs: list[str]) -> Tensors:
     for name, value in result.fields.items():
         if value.problem:
             of = "" if is_one else f'of "{name}", '
-            raise BindError(_cannot_answer(f"{of}{value.problem}"))
+            raise BindError(_cannot(_RESULT, f"{of}{value.problem}", OUTPUT))
     docs.append(result.doc)
     return [{"name": name, **value.tensor} for name, value in result.fields.items()]
 
@@ -191,10 +191,6 @@ def _cannot(what: str, problem: str, name: str) -> str:
         f"{what}: {problem}; write its type, such as {start} float or {start} {_ARRAY}, "
         f"or add to the definition's {kind} - {{name: {name}, datatype: FP32, shape: [-1]}}"
     )
-
-
-def _cannot_answer(problem: str) -> str:
-    return _cannot(_RESULT, problem, OUTPUT)
 
 
 def _form(hint: Any, reader: Callable[[Any], Value | Record] = read) -> Value | Record:

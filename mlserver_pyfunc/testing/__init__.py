@@ -9,23 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlserver_pyfunc.deployment.server_process import Server, ServerError
-    from mlserver_pyfunc.serving.local import LocalFunction, load
+    from mlserver_pyfunc.deployment.server_process import Server as Server
+    from mlserver_pyfunc.deployment.server_process import ServerError as ServerError
+    from mlserver_pyfunc.serving.local import LocalFunction as LocalFunction
+    from mlserver_pyfunc.serving.local import load as load
 
-    from .parity import ParityError, assert_parity
-    from .strategies import BadRequest, bad_requests_for, requests_for
-
-__all__ = [
-    "BadRequest",
-    "LocalFunction",
-    "ParityError",
-    "Server",
-    "ServerError",
-    "assert_parity",
-    "bad_requests_for",
-    "load",
-    "requests_for",
-]
+    from .parity import ParityError as ParityError
+    from .parity import assert_parity as assert_parity
+    from .strategies import BadRequest as BadRequest
+    from .strategies import bad_requests_for as bad_requests_for
+    from .strategies import requests_for as requests_for
 
 _LAZY = {
     "BadRequest": ".strategies",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -46,13 +46,12 @@ def inputs_for(
 
     def drawn(sizes: Mapping[str, int]) -> st.SearchStrategy[dict[str, Array]]:
         by_name = {t.name: _arrays(t, smallest, sizes) for t in definition.inputs}
-        optional = {t.name: by_name.pop(t.name) for t in definition.inputs if left_out(t)}
-        return st.fixed_dictionaries(by_name, optional=optional)
+        optional = [t.name for t in definition.inputs if t.optional and not whole]
+        return st.fixed_dictionaries(by_name, optional={n: by_name.pop(n) for n in optional})
 
-    def left_out(tensor: TensorDefinition) -> bool:
-        return tensor.optional and not whole
-
-    return _axis_sizes(definition.inputs, smallest).flatmap(drawn)
+    axes = {size for tensor in definition.inputs for size in tensor.shape if isinstance(size, str)}
+    size = st.integers(smallest, MAX_SIZE)
+    return st.fixed_dictionaries(dict.fromkeys(sorted(axes), size)).flatmap(drawn)
 
 
 def requests_for(definition: FunctionDefinition) -> st.SearchStrategy[Body]:
@@ -68,17 +67,9 @@ def bad_requests_for(definition: FunctionDefinition) -> st.SearchStrategy[BadReq
     Raises:
         ValueError: The definition declares no inputs, so there is no rule to break.
     """
-    broken = [
-        _broken(definition, tensor, rule)
-        for tensor in definition.inputs
-        for rule, applies in _RULES.items()
-        if applies(tensor) and _is_refused(definition, rule)
-    ]
-    broken += [
-        _broken(definition, tensor, "named axis", axis)
-        for tensor, axis in _shared_axes(definition)
-        if _is_refused(definition, "named axis")
-    ]
+    rules = [(t, rule, 0) for t in definition.inputs for rule in _RULES if _RULES[rule](t)]
+    rules += [(tensor, "named axis", axis) for tensor, axis in _shared_axes(definition)]
+    broken = [_broken(definition, *each) for each in rules if _is_refused(definition, each[1])]
     if not broken:
         raise ValueError("expected a definition with inputs, got none")
     return st.one_of(broken)
@@ -104,14 +95,6 @@ def _json(name: str, datatype: str, array: Array) -> Body:
         return {**body, "data": [x if x == x else None for x in tensors.to_list(array)]}
     body["data"], is_base64 = bytes_tensors.to_json_bytes(array)
     return {**body, "parameters": {"content_type": "base64"}} if is_base64 else body
-
-
-def _axis_sizes(
-    tensors: Sequence[TensorDefinition], smallest: int
-) -> st.SearchStrategy[dict[str, int]]:
-    """Draws a size for each name of an axis."""
-    names = {size for tensor in tensors for size in tensor.shape if isinstance(size, str)}
-    return st.fixed_dictionaries({name: st.integers(smallest, MAX_SIZE) for name in sorted(names)})
 
 
 def _arrays(
@@ -142,7 +125,7 @@ def _arrays_of_shape(tensor: TensorDefinition, shape: tuple[int, ...]) -> st.Sea
             elements = st.sampled_from([str(value) for value in tensor.enum])
         count = int(np.prod(shape, dtype=int))
         drawn = st.lists(elements.map(bytes_tensors.encode_element), min_size=count, max_size=count)
-        return drawn.map(lambda items: _objects(items, shape))
+        return drawn.map(lambda items: bytes_tensors.object_array(items).reshape(shape))
     if dtype.kind == "b" and not tensor.enum:
         return hnp.arrays(dtype, shape)
     return hnp.arrays(dtype, shape, elements=_numbers(tensor, dtype))
@@ -195,14 +178,8 @@ def _outside(tensor: TensorDefinition) -> Any:
     return None
 
 
-def _objects(items: list[bytes], shape: tuple[int, ...]) -> Array:
-    array = np.empty(len(items), dtype=object)
-    array[:] = items
-    return array.reshape(shape)
-
-
 def _broken(
-    definition: FunctionDefinition, tensor: TensorDefinition, rule: str, axis: int = 0
+    definition: FunctionDefinition, tensor: TensorDefinition, rule: str, axis: int
 ) -> st.SearchStrategy[BadRequest]:
     def break_rule(arrays: dict[str, Array]) -> BadRequest:
         body = copy.deepcopy(body_of(definition, arrays))
