@@ -8,10 +8,11 @@ runs everything from the init function to the unload function.
 from __future__ import annotations
 
 import asyncio
+import queue
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from threading import Thread
 from typing import Any, TypeVar
 
@@ -19,8 +20,7 @@ from mlserver_pyfunc.errors import TimeLimitError
 from mlserver_pyfunc.handler.outcome import Outcome, outcome_in_task, outcome_of, outcome_of_task
 
 from . import limits
-from .job import GeneratorBridge, Job
-from .wakeup import WakeupSemaphore
+from .job import Job, WakeupSemaphore
 from .workers.wire.durations import BRIEF_SECONDS
 
 T = TypeVar("T")
@@ -39,7 +39,6 @@ class Executor:
         self._model_name = model_name
         self._concurrency = concurrency
         self._max_queue = max_queue
-        self._timeout = timeout
         self._limit = limits.TimeLimit(model_name, timeout)
         self._overdue = 0
         self._slots = asyncio.Semaphore(concurrency)
@@ -70,12 +69,12 @@ class Executor:
         job = Job(function)
         job.counts = limited
         if limited and self.is_full:
-            job.deadline = time.monotonic() + self._timeout
+            job.deadline = time.monotonic() + self._limit.seconds
         self._submit(job)
         if job.wait_briefly(BRIEF_SECONDS if waits else 0):
             self._end(job)
             return job.take_outcome()
-        timer = job.loop.call_later(self._timeout, self._expire, job) if limited else None
+        timer = job.loop.call_later(self._limit.seconds, self._expire, job) if limited else None
         try:
             await job.future
             return job.take_outcome()
@@ -89,7 +88,7 @@ class Executor:
     async def run_async(self, function: Callable[[], Awaitable[T]]) -> Outcome[T]:
         """Awaits a coroutine on the event loop; otherwise like `run`. The time limit cancels it."""
         self._admit()
-        deadline = time.monotonic() + self._timeout if self._slots.locked() else None
+        deadline = time.monotonic() + self._limit.seconds if self._slots.locked() else None
         task = asyncio.ensure_future(self._in_slot(function, deadline))
         task.add_done_callback(lambda _: self.active.remove())
         return await self._in_time(task)
@@ -102,17 +101,27 @@ class Executor:
         The outcomes are the items and last, if the generator raises, its error. The time limit is
         that of each item; otherwise like `run`.
         """
-        bridge = GeneratorBridge(function, asyncio.get_running_loop())
-        job = Job(bridge.run)
+        loop = asyncio.get_running_loop()
+        wishes: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        items: asyncio.Queue[T] = asyncio.Queue()
+
+        def iterate() -> None:
+            with closing(function()) as generator, suppress(StopIteration):
+                while wishes.get():
+                    # Without a name for the item, which would live until the next one.
+                    loop.call_soon_threadsafe(items.put_nowait, next(generator))
+
+        job = Job(iterate)
         job.request_wakeup()
         self._submit(job)
         try:
             while True:
-                item = asyncio.ensure_future(bridge.next())
+                wishes.put(True)
+                item = asyncio.ensure_future(items.get())
                 waited: set[asyncio.Future[Any]] = {item, job.future}
                 try:
                     await asyncio.wait(
-                        waited, timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED
+                        waited, timeout=self._limit.seconds, return_when=asyncio.FIRST_COMPLETED
                     )
                 finally:
                     item.cancel()  # also if the client leaves meanwhile
@@ -126,7 +135,7 @@ class Executor:
                     yield outcome
                 return
         finally:
-            bridge.stop()
+            wishes.put(False)
             self._abandon(job)
 
     async def stream_async(
@@ -190,7 +199,7 @@ class Executor:
         """Counts a job as overdue, as soon as it has run for its time limit."""
         if job.ended or not job.began:
             return
-        remaining = job.began + self._timeout - time.monotonic()
+        remaining = job.began + self._limit.seconds - time.monotonic()
         if remaining > 0:
             job.loop.call_later(remaining, self._note_overdue, job)
             return
@@ -214,7 +223,7 @@ class Executor:
     async def _in_time(self, task: asyncio.Task[Outcome[T]]) -> Outcome[T]:
         """Awaits the outcome of a task, which is cancelled at the time limit or if nobody waits."""
         try:
-            done, _ = await asyncio.wait({task}, timeout=self._timeout)
+            done, _ = await asyncio.wait({task}, timeout=self._limit.seconds)
             if done:
                 return outcome_of_task(task)
         finally:
@@ -241,7 +250,7 @@ class Executor:
     async def _slot(self) -> AsyncIterator[None]:
         """Waits for a slot, no longer than the time limit."""
         try:
-            await asyncio.wait_for(self._slots.acquire(), self._timeout)
+            await asyncio.wait_for(self._slots.acquire(), self._limit.seconds)
         except asyncio.TimeoutError:
             raise self._limit.passed() from None
         try:

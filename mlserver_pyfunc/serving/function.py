@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,12 @@ import numpy as np
 from mlserver_pyfunc.definition import BatchDefinition, FunctionDefinition
 from mlserver_pyfunc.definition.derived import completed
 from mlserver_pyfunc.environments.environment import provide, unmet_needs
-from mlserver_pyfunc.errors import (
-    ContractError,
-    DefinitionError,
-    LoadError,
-    PyFuncError,
-    RequestError,
-)
+from mlserver_pyfunc.errors import ContractError, LoadError, PyFuncError, RequestError
 from mlserver_pyfunc.handler.call import InferenceCall
 from mlserver_pyfunc.handler.context import Context
 from mlserver_pyfunc.handler.loading import HandlerSpec
 from mlserver_pyfunc.protocol.contract import TensorSpec
-from mlserver_pyfunc.protocol.lenient import new_contract
+from mlserver_pyfunc.protocol.lenient import Report, new_contract
 from mlserver_pyfunc.protocol.request import InferenceRequest
 from mlserver_pyfunc.protocol.samples import smallest_shape
 from mlserver_pyfunc.protocol.tensors import Array
@@ -73,22 +67,22 @@ class Function:
             [tensor.spec for tensor in definition.inputs],
             [tensor.spec for tensor in definition.outputs],
             definition.contract.lenient,
-            _BreachLog(self._metrics).add,
+            _breach_log(self._metrics),
         )
         self._context: Context | None = None
-        self._runner: Runner | None = None
+        self.runner: Runner | None = None
         self._batcher: Batcher | None = None
         self._closing = False
 
     @property
     def ready(self) -> bool:
         """Whether a call could run now."""
-        return self._runner is not None and self._runner.ready
+        return self.runner is not None and self.runner.ready
 
     @property
     def streams(self) -> bool:
         """Whether the handler is a generator."""
-        return self._runner is not None and self._runner.handler.streams
+        return self.runner is not None and self.runner.handler.streams
 
     @property
     def accepts_calls(self) -> bool:
@@ -97,12 +91,12 @@ class Function:
         Also true while no slot is free, and in a crash loop: the error then names the reason. If
         it were false, MLServer would answer 400, as if the client had made a mistake.
         """
-        return self._runner is not None and not self._closing
+        return self.runner is not None and not self._closing
 
     @property
     def metadata(self) -> Mapping[str, str]:
         """Where the code came from and how it runs, for the model's metadata."""
-        runner = self._runner.metadata if self._runner else {}
+        runner = self.runner.metadata if self.runner else {}
         return {**_described(self.definition), **self.provenance, **runner}
 
     async def load(self) -> None:
@@ -118,25 +112,23 @@ class Function:
             raise self._failure("definition", "outputs: expected at least one tensor, got none")
         if definition.serving.isolation == "none" and (unmet := unmet_needs(definition)):
             raise self._failure("environment", "; ".join(unmet))
-        try:
+        with self._phase("fetch"):
             tree = await asyncio.to_thread(lock.fetch_locked, definition, self._folder)
-        except (PyFuncError, OSError) as error:
-            raise self._failure("fetch", str(error)) from None
         self.provenance = tree.provenance.as_parameters()
-        try:
+        with self._phase("definition"):
             spec = self._new_spec(tree)
-        except DefinitionError as error:
-            raise self._failure("definition", str(error)) from None
         context = self._context = spec.new_context(logger)
         runner = await self._new_runner(spec, context)
         await runner.load()
-        self._runner = runner
+        self.runner = runner
         serving = definition.serving
         workers = 1 if isinstance(runner, InProcessRunner) else serving.workers
         slots = workers * serving.concurrency
         self._metrics.set_slots(slots * (serving.batch.max_size if serving.batch else 1))
         try:
-            self.definition = self._completed(runner)
+            with self._phase("definition"):
+                self.definition = completed(definition, runner.handler.derived)
+            self.contract.add(*runner.handler.derived.specs)
             if serving.batch is not None:
                 self._batcher = self._new_batcher(runner, serving.batch, slots)
             if serving.warmup:
@@ -183,8 +175,8 @@ class Function:
         self._closing = True
         if self._batcher is not None:
             await self._batcher.close()
-        if self._runner is not None:
-            await self._runner.close()
+        if self.runner is not None:
+            await self.runner.close()
 
     def _decode(self, request: Any) -> tuple[InferenceCall, list[str]]:
         contract = self.contract
@@ -196,22 +188,12 @@ class Function:
         specs = contract.input_specs(inputs)
         return InferenceCall(self._context, inputs, specs, request), requested
 
-    def _completed(self, runner: Runner) -> FunctionDefinition:
-        try:
-            found = completed(self.definition, runner.handler.derived)
-        except DefinitionError as error:
-            raise self._failure("definition", str(error)) from None
-        self.contract.add(*runner.handler.derived.specs)
-        return found
-
     async def _warm_up(self, runner: Runner, context: Context, tree: SourceTree) -> None:
         samples = self.definition.serving.samples
         if not samples:
             call = InferenceCall(context, self._warm_up_inputs(), self.contract.inputs)
-            try:
+            with self._phase("warmup"):
                 await self._try(runner, call)
-            except RequestError as error:
-                raise self._failure("warmup", str(error)) from None
         for name in samples:
             try:
                 body = await asyncio.to_thread(_read_sample, name, (self._folder, tree.root))
@@ -257,14 +239,12 @@ class Function:
     async def _new_worker_runner(self, spec: HandlerSpec) -> Runner:
         from .workers.pool import WorkerRunner
 
-        try:
+        with self._phase("environment"):
             locked = lock.read(self._folder)
-            resolved = locked.resolved if locked else None
+            resolved = (locked.resolved if locked else None) or ()
             environment = await asyncio.to_thread(
-                provide, self.definition, self.model_name, resolved or ()
+                provide, self.definition, self.model_name, resolved
             )
-        except (PyFuncError, OSError) as error:
-            raise self._failure("environment", str(error)) from None
         self._metrics.set_environment_seconds(environment.seconds)
         return WorkerRunner(spec, self.contract, self.definition.serving, environment.python)
 
@@ -291,34 +271,39 @@ class Function:
             written=definition.written,
         )
 
+    @contextmanager
+    def _phase(self, phase: str) -> Iterator[None]:
+        """Makes each error in a phase of the load one of that phase."""
+        try:
+            yield
+        except (PyFuncError, OSError) as error:
+            raise self._failure(phase, str(error)) from None
+
     def _failure(self, phase: str, cause: str) -> LoadError:
         return LoadError(self.model_name, phase, cause)
 
     def _loaded(self) -> Runner:
-        if self._runner is None or self._closing:
+        if self.runner is None or self._closing:
             raise limits.not_loaded(self.model_name)
-        return self._runner
+        return self.runner
 
 
-class _BreachLog:
-    """Counts breaches, and logs the first of each kind and tensor. Safe for threads."""
+def _breach_log(metrics: FunctionMetrics) -> Report:
+    """Returns what counts breaches, and logs the first of each kind and tensor."""
+    logged: set[tuple[str, str]] = set()
 
-    def __init__(self, metrics: FunctionMetrics) -> None:
-        self._metrics = metrics
-        self._logged: set[tuple[str, str]] = set()
+    def add(kind: str, tensor: str, message: str) -> None:
+        metrics.count_breach(kind)
+        if (kind, tensor) not in logged:
+            logged.add((kind, tensor))
+            side = kind.partition("_")[0]
+            logger.warning(
+                "%s; let through by contract.%ss: warn. More of this kind are only counted, in "
+                "pyfunc_contract_warnings_total",
+                message, side,
+            )  # fmt: skip
 
-    def add(self, kind: str, tensor: str, message: str) -> None:
-        """Adds a breach of a kind such as `response_shape`. An undeclared tensor has no name."""
-        self._metrics.count_breach(kind)
-        if (kind, tensor) in self._logged:
-            return
-        self._logged.add((kind, tensor))
-        side = kind.partition("_")[0]
-        logger.warning(
-            "%s; let through by contract.%ss: warn. More of this kind are only counted, in "
-            "pyfunc_contract_warnings_total",
-            message, side,
-        )  # fmt: skip
+    return add
 
 
 class _Counted:

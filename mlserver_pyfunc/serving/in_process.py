@@ -40,12 +40,12 @@ class InProcessRunner:
         self._metrics = metrics_of(spec.model_name, spec.model_version)
         self._init_timeout = serving.init_timeout
         self._phase = "import"
-        self._plan: CallPlan | None = None
+        self.plan: CallPlan | None = None
 
     @property
     def ready(self) -> bool:
         """Whether a call could run now."""
-        return self._plan is not None and self._executor.has_slot
+        return self.plan is not None and self._executor.has_slot
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -106,7 +106,7 @@ class InProcessRunner:
 
     async def close(self) -> None:
         """Waits for calls in flight, runs the unload function and forgets the modules."""
-        self._plan, plan = None, self._plan
+        self.plan, plan = None, self.plan
         if plan is None:
             return
         await drain(self._executor.active, self._model_name)
@@ -138,7 +138,7 @@ class InProcessRunner:
             if not isinstance(error, BindError):
                 logger.error('function "%s": %s failed', self._model_name, phase, exc_info=error)
             raise LoadError(self._model_name, phase, cause_of(error))
-        self._plan = plan = self._loader.plan
+        self.plan = plan = self._loader.plan
         assert plan is not None
         self.handler = HandlerInfo(plan.kind, plan.required_fields, derived=self._loader.derived)
 
@@ -151,19 +151,19 @@ class InProcessRunner:
         return await outcome_in_task(lambda: awaitable)
 
     def _discard(self) -> None:
-        self._plan = None
+        self.plan = None
         self._executor.close()
         self._loader.close()
 
     def _require_plan(self) -> CallPlan:
-        if self._plan is None:
+        if self.plan is None:
             raise limits.not_loaded(self._model_name)
         if not self._executor.has_slot:
             raise OverloadedError(
                 f'model "{self._model_name}" is at its limit: calls past their time limit '
                 "(serving.timeout) still run, on every thread that it has (serving.concurrency)"
             )
-        return self._plan
+        return self.plan
 
     def _checked(self, result: Any, sizes: AxisSizes) -> Answer:
         named = name_values(self._contract, result)

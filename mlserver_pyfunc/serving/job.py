@@ -1,19 +1,21 @@
-"""What passes between the event loop and a handler's thread: jobs, outcomes, items."""
+"""What passes between the event loop and a handler's threads: jobs, and wakeups."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import queue
+import sys
 import threading
-from collections.abc import Callable, Generator
-from contextlib import closing, suppress
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from mlserver_pyfunc.handler.outcome import Outcome
 
-T = TypeVar("T")
+_ONE = (1).to_bytes(8, sys.byteorder)
 
 
 @dataclass(slots=True, eq=False)
@@ -24,10 +26,9 @@ class Job:
     to drop it. The first one decides.
 
     Attributes:
-        outcome: Outcome of the call, once `done` is released.
-        done: Lock that the thread releases when the call has ended.
-        wants_wakeup: Whether the thread must wake the event loop when the call has ended.
-        future: Awaited by the event loop until the call ends. Made by the request for a wakeup.
+        done: Lock that the thread releases when the call has ended, and `outcome` is there.
+        wants_wakeup: Whether the thread must wake the event loop then.
+        future: Awaited by the event loop until then. Made by the request for a wakeup.
         ended: Whether the job no longer counts as active.
         deadline: When the time limit passes, in seconds of the monotonic clock; None without
             a limit, and for a call that does not wait.
@@ -83,11 +84,8 @@ class Job:
         what the wakeup would cost. Nothing else is delayed by more than that. The executor does
         so only if calls are typically shorter and no other call is active.
 
-        Args:
-            seconds: Longest time to block; 0 only looks whether the call has ended.
-
-        Returns:
-            Whether the call has ended. If not, its thread will wake the event loop.
+        Returns whether the call has ended; `seconds` of 0 only look. If not, its thread will wake
+        the event loop.
         """
         if self.done.acquire(blocking=False):
             return True
@@ -100,29 +98,39 @@ class Job:
         return self.done.acquire(blocking=False)
 
 
-class GeneratorBridge(Generic[T]):
-    """Carries the items of a generator from its thread to the event loop, one on each request."""
+class WakeupSemaphore:
+    """A counting semaphore that hands work to threads: each `release` ends one `acquire`.
 
-    def __init__(
-        self, function: Callable[[], Generator[T, None, None]], loop: asyncio.AbstractEventLoop
-    ) -> None:
-        self._function = function
-        self._loop = loop
-        self._requests: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._items: asyncio.Queue[T] = asyncio.Queue()
+    The problem: the event loop's thread hands a call to a handler's thread, which must start at
+    once. `threading.Semaphore`, `threading.Lock` and `queue.SimpleQueue` do not work well for
+    this. They wake the waiting thread while the event loop's thread holds the GIL. The woken
+    thread blocks on the GIL at once and has to be woken again. That is two context switches
+    more: 14 us instead of 6 us for a call and its return.
 
-    def run(self) -> None:
-        """Iterates the generator until it ends or `stop` is called. Runs on the thread."""
-        with closing(self._function()) as items, suppress(StopIteration):
-            while self._requests.get():
-                # Without a name for the item, which would live until the next one.
-                self._loop.call_soon_threadsafe(self._items.put_nowait, next(items))
+    The solution is an eventfd in semaphore mode. `os.write` releases the GIL around the system
+    call, so the woken thread can take the GIL straight away. See `man 2 eventfd`, EFD_SEMAPHORE.
+    Systems without eventfd use a queue.
+    """
 
-    async def next(self) -> T:
-        """Requests an item and waits for it. Runs on the event loop."""
-        self._requests.put(True)
-        return await self._items.get()
+    def __init__(self) -> None:
+        self._fd = -1
+        if hasattr(os, "eventfd"):
+            self._fd = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_CLOEXEC)
+            weakref.finalize(self, os.close, self._fd).atexit = False
+        self._permits: queue.SimpleQueue[None] = queue.SimpleQueue()
 
-    def stop(self) -> None:
-        """Ends the generator at the next request."""
-        self._requests.put(False)
+    def release(self) -> None:
+        """Lets one waiting thread continue, or the next thread that waits."""
+        if self._fd >= 0:
+            os.write(self._fd, _ONE)
+        else:
+            self._permits.put(None)
+
+    def acquire(self) -> None:
+        """Blocks until `release` is called."""
+        if self._fd >= 0:
+            # os.eventfd_read does not work: a signal (SIGCONT, for example) ends it with an
+            # error. os.read tries again, by PEP 475.
+            os.read(self._fd, len(_ONE))
+        else:
+            self._permits.get()

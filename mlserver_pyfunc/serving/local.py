@@ -57,7 +57,8 @@ class LocalFunction:
 
     def __init__(self, folder: FunctionFolder) -> None:
         self.folder = folder
-        self.function = self._new_function(folder)
+        located, version = folder.located, folder.model_version
+        self.function = Function(located.definition, located.folder, folder.model_name, version)
         self.contract = self.function.contract
         self.model_name = folder.model_name
         self._loop = asyncio.new_event_loop()
@@ -144,10 +145,6 @@ class LocalFunction:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _new_function(self, folder: FunctionFolder) -> Function:
-        located = folder.located
-        return Function(located.definition, located.folder, folder.model_name, folder.model_version)
 
     def _request(
         self, inputs: Mapping[str, Any] | None, named: Mapping[str, Any]

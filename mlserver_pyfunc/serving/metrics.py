@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -17,52 +18,40 @@ from prometheus_client import Counter, Gauge, Histogram
 _LABELS = ["model", "version"]
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
-REQUESTS = Histogram(
+
+def _gauge(name: str, text: str) -> Gauge:
+    return Gauge(name, text, _LABELS, multiprocess_mode="livesum")
+
+
+def _histogram(name: str, text: str, buckets: Sequence[float] = _SECONDS, *more: str) -> Histogram:
+    return Histogram(name, text, [*_LABELS, *more], buckets=buckets)
+
+
+REQUESTS = _histogram(
     "pyfunc_request_duration_seconds",
     "Time from a request's tensors to its answer, by HTTP status; its count is that of requests.",
-    [*_LABELS, "status"],
-    buckets=_SECONDS,
+    _SECONDS,
+    "status",
 )
-QUEUE_DEPTH = Gauge(
-    "pyfunc_queue_depth", "Requests that wait.", _LABELS, multiprocess_mode="livesum"
+QUEUE_DEPTH = _gauge("pyfunc_queue_depth", "Requests that wait.")
+IN_FLIGHT = _gauge("pyfunc_requests_in_flight", "Requests that run or wait.")
+SLOTS = _gauge("pyfunc_slots", "Requests that can run at a time.")
+UTILIZATION = _gauge("pyfunc_utilization", "Requests in flight over slots: 1 is full, more wait.")
+QUEUE_WAIT = _histogram("pyfunc_queue_wait_seconds", "Time in the queue, of requests that waited.")
+BATCH_ROWS = _histogram("pyfunc_batch_rows", "Rows of each joined call.", [2**n for n in range(11)])
+BATCH_REQUESTS = _histogram(
+    "pyfunc_batch_requests", "Requests in each joined call.", [2**n for n in range(9)]
 )
-IN_FLIGHT = Gauge(
-    "pyfunc_requests_in_flight", "Requests that run or wait.", _LABELS, multiprocess_mode="livesum"
-)
-SLOTS = Gauge(
-    "pyfunc_slots", "Requests that can run at a time.", _LABELS, multiprocess_mode="livesum"
-)
-UTILIZATION = Gauge(
-    "pyfunc_utilization", "Requests in flight over slots: 1 is full, more wait.", _LABELS,
-    multiprocess_mode="livesum",
-)  # fmt: skip
-QUEUE_WAIT = Histogram(
-    "pyfunc_queue_wait_seconds", "Time in the queue, of requests that waited.", _LABELS,
-    buckets=_SECONDS,
-)  # fmt: skip
-BATCH_ROWS = Histogram(
-    "pyfunc_batch_rows", "Rows of each joined call.", _LABELS,
-    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
-)  # fmt: skip
-BATCH_REQUESTS = Histogram(
-    "pyfunc_batch_requests", "Requests in each joined call.", _LABELS,
-    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
-)  # fmt: skip
-WORKERS_UP = Gauge(
-    "pyfunc_workers_up", "Worker processes that take calls.", _LABELS, multiprocess_mode="livesum"
-)
+WORKERS_UP = _gauge("pyfunc_workers_up", "Worker processes that take calls.")
 WORKER_EXITS = Counter(
     "pyfunc_worker_restarts",
     "Worker processes that were replaced: exit, signal, timeout, protocol, init or max_requests.",
     [*_LABELS, "reason"],
 )
-ENVIRONMENT_SECONDS = Gauge(
+ENVIRONMENT_SECONDS = _gauge(
     "pyfunc_environment_build_seconds",
     "Time that making the environment took; 0 where it was there.",
-    _LABELS,
-    multiprocess_mode="livesum",
 )
-
 CONTRACT_WARNINGS = Counter(
     "pyfunc_contract_warnings",
     "Breaches of the contract that were let through (contract: warn), by kind.",

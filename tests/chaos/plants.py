@@ -30,17 +30,17 @@ def _every(count: int) -> Callable[[], bool]:
 
 def _spoil_answers(count: int, spoil: Callable[[Any], None]) -> None:
     """Does something to one of so many answers of workers."""
-    from mlserver_pyfunc.serving.workers import dispatcher
+    from mlserver_pyfunc.serving.workers import pending
 
-    stock, is_next = dispatcher.read_answer, _every(count)
+    stock, is_next = pending.Answer, _every(count)
 
-    def read_answer(message: Any, contract: Any) -> Any:
-        answer = stock(message, contract)
+    def spoilt(*args: Any) -> Any:
+        answer = stock(*args)
         if is_next():
             spoil(answer)
         return answer
 
-    dispatcher.read_answer = read_answer
+    pending.Answer = spoilt  # type: ignore[assignment, misc]
 
 
 def _wrong() -> None:

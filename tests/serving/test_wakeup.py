@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 
-from mlserver_pyfunc.serving.wakeup import WakeupSemaphore
+from mlserver_pyfunc.serving.job import WakeupSemaphore
 
 
 @pytest.fixture(params=["eventfd", "queue"])

@@ -7,14 +7,13 @@ import itertools
 from collections import deque
 
 from mlserver_pyfunc.definition import ServingDefinition
-from mlserver_pyfunc.errors import OverloadedError, RequestError, ResponseError, WorkerError
+from mlserver_pyfunc.errors import OverloadedError, RequestError, WorkerError
 from mlserver_pyfunc.handler.call import InferenceCall
 from mlserver_pyfunc.protocol.contract import Contract
 from mlserver_pyfunc.serving import limits
 from mlserver_pyfunc.serving.metrics import FunctionMetrics
 from mlserver_pyfunc.serving.runner import HandlerInfo
 
-from .call_messages import call_head, read_answer, read_error
 from .pending import Deadlines, PendingCall
 from .prefetch import Prefetch
 from .process import Exit
@@ -151,13 +150,13 @@ class Dispatcher:
         if message.kind is Kind.ITEM:
             self._deadlines.stop(pending)
             pending.begun = True
-            self._set_answer(pending, message)
+            pending.set_answer(message, self._contract)
             return
         # Read first: an error here kills the worker, which must still have the call then.
         if message.kind is Kind.RESULT:
-            self._set_answer(pending, message)
+            pending.set_answer(message, self._contract)
         elif message.kind is Kind.ERROR:
-            pending.fail(read_error(message, self._contract.model_name, pending.call.id))
+            pending.set_error(message, self._contract.model_name)
         elif not pending.future.done():
             pending.future.set_result(None)
         del worker.calls[pending.number]
@@ -242,7 +241,7 @@ class Dispatcher:
         specs = call.specs
         named = [(specs[name], array) for name, array in call.inputs.items()]
         required_fields = self.handler_info.required_fields
-        head = call_head(call, required_fields) if required_fields else None
+        head = pending.head(required_fields) if required_fields else None
         pending.end_wait()
         pending.worker = worker
         worker.calls[pending.number] = pending
@@ -260,14 +259,6 @@ class Dispatcher:
             name = self._contract.model_name
             text = f'request to model "{name}" cannot be sent to its worker: {error}'
             self._drop(pending, RequestError(text))
-
-    def _set_answer(self, pending: PendingCall, message: Message) -> None:
-        if pending.future.done():
-            return
-        try:
-            pending.future.set_result(read_answer(message, self._contract))
-        except ResponseError as error:
-            pending.fail(error)
 
     def _expire(self, pending: PendingCall) -> None:
         pending.fail(self._limit.passed())

@@ -1,19 +1,26 @@
-"""Calls that wait for a worker or run on one, and the end of their time."""
+"""Calls that wait for a worker or run on one: their messages, and the end of their time."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mlserver_pyfunc.errors import RequestError
-from mlserver_pyfunc.handler.call import InferenceCall
+from mlserver_pyfunc.errors import RequestError, ResponseError
+from mlserver_pyfunc.handler.call import InferenceCall, printable_id
+from mlserver_pyfunc.protocol.contract import Contract, NamedArray
+from mlserver_pyfunc.protocol.tensors import TensorError
 from mlserver_pyfunc.serving.metrics import Wait
-from mlserver_pyfunc.serving.runner import Answer
+from mlserver_pyfunc.serving.runner import Answer, logger
+
+from .wire.codec import read_tensors
+from .wire.messages import Message, WireError
 
 if TYPE_CHECKING:  # a worker holds its calls
     from .worker import Worker
+
+_ERRORS = {kind.__name__: kind for kind in RequestError.__subclasses__()}
 
 
 @dataclass(slots=True, eq=False)
@@ -52,6 +59,52 @@ class PendingCall:
         """Ends the call's time in the queue."""
         if self.wait is not None:
             self.wait.end()
+
+    def head(self, required_fields: frozenset[str]) -> dict[str, Any]:
+        """Returns the fields of the request that the handler takes besides the tensors."""
+        call, head = self.call, dict[str, Any]()
+        whole = not required_fields.isdisjoint(("request", "event"))
+        if whole or "parameters" in required_fields:
+            head["parameters"] = dict(call.parameters)
+        if "headers" in required_fields or "event" in required_fields:
+            head["headers"] = dict(call.headers)
+        if whole:
+            head["outputs"] = call.outputs
+            head["tensor_parameters"] = {
+                tensor.name: dict(tensor.parameters) for tensor in call.request.inputs
+            }
+        return head
+
+    def set_answer(self, message: Message, contract: Contract) -> None:
+        """Gives the caller the result of the call, or an item of the stream."""
+        if self.future.done():
+            return
+        try:
+            lenient = "responses" in contract.lenient
+            arrays = read_tensors(message, contract.outputs, lenient=lenient, text=False)
+        except (WireError, TensorError) as error:
+            text = f'answer of a worker of model "{contract.model_name}": {error}'
+            self.fail(ResponseError(text))
+            return
+        named = [NamedArray(view[1], arrays[view[0]]) for view in message.head.views or ()]
+        self.future.set_result(Answer(named, message.values.get("parameters", {})))
+
+    def set_error(self, message: Message, model_name: str) -> None:
+        """Raises a worker's error in the caller. Logs the traceback of user code, if it has one.
+
+        Raises a LookupError or TypeError if a value of the message is missing or of another type.
+        """
+        values = message.values
+        text, status = values["message"], values["status"]
+        if not isinstance(text, str) or not isinstance(status, int):
+            raise TypeError(f"expected a text and a number, got {text!r} and {status!r}")
+        if traceback := values.get("traceback"):
+            shown = printable_id(self.call.id)
+            request = f" (request {shown})" if shown else ""
+            logger.error('handler of model "%s" failed%s\n%s', model_name, request, traceback)
+        error = _ERRORS.get(values["error"], RequestError)(text)
+        error.status = status
+        self.fail(error)
 
 
 class Deadlines:
