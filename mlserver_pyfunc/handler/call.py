@@ -112,14 +112,15 @@ class InferenceCall:
         return [output.name for output in getattr(self._request, "outputs", None) or ()]
 
     @cached_property
-    def _tensor_parameters(self) -> Mapping[str, Mapping[str, Any]]:
+    def tensor_parameters(self) -> Mapping[str, Mapping[str, Any]]:
+        """Parameters of the request's tensors by name."""
         received = getattr(self._request, "inputs", ())
         return {tensor.name: _mapping(tensor.parameters) for tensor in received}
 
     @cached_property
     def request(self) -> DecodedRequest:
         """The request with decoded inputs."""
-        parameters = self._tensor_parameters
+        parameters = self.tensor_parameters
         inputs = []
         for name, array in self.inputs.items():
             datatype = self.specs[name].datatype.name
@@ -129,7 +130,7 @@ class InferenceCall:
 
     def _json_input(self, name: str) -> dict[str, Any]:
         spec, array = self.specs[name], self.inputs[name]
-        given = self._tensor_parameters.get(name, {})
+        given = self.tensor_parameters.get(name, {})
         # How the tensor came says nothing about the form that it has here.
         parameters = {key: value for key, value in given.items() if key not in _ENCODINGS}
         if spec.datatype.is_bytes:

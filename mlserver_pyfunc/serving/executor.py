@@ -20,7 +20,7 @@ from mlserver_pyfunc.errors import TimeLimitError
 from mlserver_pyfunc.handler.outcome import Outcome, outcome_in_task, outcome_of, outcome_of_task
 
 from . import limits
-from .job import Job, WakeupSemaphore
+from .job import Job, new_semaphore
 from .workers.wire.durations import BRIEF_SECONDS
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ class Executor:
         self._overdue = 0
         self._slots = asyncio.Semaphore(concurrency)
         self._jobs: deque[Job | None] = deque()
-        self._wakeup = WakeupSemaphore()
+        self._wakeup = new_semaphore()
         self._threads: list[Thread] = []
 
     @property
@@ -59,10 +59,9 @@ class Executor:
     async def run(self, function: Callable[[], T], *, limited: bool = True) -> Outcome[T]:
         """Calls a function on a thread.
 
-        Raises:
-            OverloadedError: The queue is full.
-            TimeLimitError: The time limit passed. A call that has begun keeps its slot until
-                it ends. Or the call has waited, and can no longer end within its limit.
+        Raises an OverloadedError if the queue is full, and a TimeLimitError if the time limit
+        passed, or the call has waited and can no longer end within it. A call that has begun
+        keeps its slot until it ends.
         """
         # A wait blocks the event loop, so it must be short, and no other call may need the loop.
         waits = not self.active.count and self._limit.typical.seconds < BRIEF_SECONDS / 2

@@ -76,12 +76,10 @@ class Function:
 
     @property
     def ready(self) -> bool:
-        """Whether a call could run now."""
         return self.runner is not None and self.runner.ready
 
     @property
     def streams(self) -> bool:
-        """Whether the handler is a generator."""
         return self.runner is not None and self.runner.handler.streams
 
     @property
@@ -102,9 +100,8 @@ class Function:
     async def load(self) -> None:
         """Fetches and imports the source, runs the init function, binds the handler, warms up.
 
-        Raises:
-            LoadError: Names the function, the phase and the cause. The traceback of user
-                code that fails goes to the log. Nothing is left loaded.
+        Raises a LoadError, and leaves nothing loaded then. The traceback of user code that fails
+        goes to the log.
         """
         definition = self.definition
         is_checked = definition.contract.responses == "enforce"
@@ -138,11 +135,7 @@ class Function:
             raise
 
     async def infer(self, request: Any) -> Answer:
-        """Answers an inference request of the host, which has the attributes of the protocol's.
-
-        Raises:
-            RequestError: With the status to answer.
-        """
+        """Answers an inference request of the host, which has the attributes of the protocol's."""
         with _Counted(self._metrics):
             runner = self._loaded()
             if runner.handler.streams:
@@ -171,7 +164,6 @@ class Function:
                 yield item
 
     async def close(self) -> None:
-        """Waits for calls in flight, runs the unload function and forgets the modules."""
         self._closing = True
         if self._batcher is not None:
             await self._batcher.close()

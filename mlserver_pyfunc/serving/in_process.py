@@ -44,16 +44,13 @@ class InProcessRunner:
 
     @property
     def ready(self) -> bool:
-        """Whether a call could run now."""
         return self.plan is not None and self._executor.has_slot
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """How the function runs, for the model's metadata."""
         return {"isolation": "none"}
 
     async def load(self) -> None:
-        """Loads the function, as `Runner.load` describes. Nothing is left loaded if that fails."""
         try:
             await asyncio.wait_for(self._load(), self._init_timeout)
         except asyncio.TimeoutError:
@@ -65,7 +62,6 @@ class InProcessRunner:
             raise
 
     async def answer(self, call: InferenceCall) -> Answer:
-        """Calls a handler that does not stream, as `Runner.answer` describes."""
         plan = self._require_plan()
         request_id.set(call.id)
         # Before the call: a handler may change its dictionary of inputs.
@@ -94,7 +90,6 @@ class InProcessRunner:
                 wait.end()
 
     async def items(self, call: InferenceCall) -> AsyncGenerator[Answer, None]:
-        """Calls a handler that streams, as `Runner.items` describes."""
         plan = self._require_plan()
         request_id.set(call.id)
         sizes = self._contract.axis_sizes(call.inputs)
@@ -105,7 +100,6 @@ class InProcessRunner:
                 yield self._checked(self._value(outcome, call), sizes)
 
     async def close(self) -> None:
-        """Waits for calls in flight, runs the unload function and forgets the modules."""
         self.plan, plan = None, self.plan
         if plan is None:
             return

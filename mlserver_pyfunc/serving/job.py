@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
-import queue
 import sys
 import threading
 import weakref
@@ -109,28 +108,23 @@ class WakeupSemaphore:
 
     The solution is an eventfd in semaphore mode. `os.write` releases the GIL around the system
     call, so the woken thread can take the GIL straight away. See `man 2 eventfd`, EFD_SEMAPHORE.
-    Systems without eventfd use a queue.
     """
 
     def __init__(self) -> None:
-        self._fd = -1
-        if hasattr(os, "eventfd"):
-            self._fd = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_CLOEXEC)
-            weakref.finalize(self, os.close, self._fd).atexit = False
-        self._permits: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._fd = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_CLOEXEC)
+        weakref.finalize(self, os.close, self._fd).atexit = False
 
     def release(self) -> None:
         """Lets one waiting thread continue, or the next thread that waits."""
-        if self._fd >= 0:
-            os.write(self._fd, _ONE)
-        else:
-            self._permits.put(None)
+        os.write(self._fd, _ONE)
 
     def acquire(self) -> None:
         """Blocks until `release` is called."""
-        if self._fd >= 0:
-            # os.eventfd_read does not work: a signal (SIGCONT, for example) ends it with an
-            # error. os.read tries again, by PEP 475.
-            os.read(self._fd, len(_ONE))
-        else:
-            self._permits.get()
+        # os.eventfd_read does not work: a signal (SIGCONT, for example) ends it with an
+        # error. os.read tries again, by PEP 475.
+        os.read(self._fd, len(_ONE))
+
+
+def new_semaphore() -> WakeupSemaphore | threading.Semaphore:
+    """Makes a semaphore that wakes threads. Systems without eventfd have Python's own."""
+    return WakeupSemaphore() if hasattr(os, "eventfd") else threading.Semaphore(0)

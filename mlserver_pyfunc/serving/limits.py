@@ -75,12 +75,10 @@ class ActiveCalls:
         self._idle.set()
 
     def add(self) -> None:
-        """Counts a call that has come."""
         self._idle.clear()
         self.count += 1
 
     def remove(self) -> None:
-        """Counts off a call that has ended."""
         self.count -= 1
         if not self.count:
             self._idle.set()

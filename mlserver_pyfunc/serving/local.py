@@ -20,7 +20,6 @@ from .function import Function
 from .runner import Answer
 
 T = TypeVar("T")
-_END = object()
 
 
 class LocalFunction:
@@ -120,7 +119,7 @@ class LocalFunction:
         """Answers a request item by item. Raises as a call does."""
         answers = self.function.stream(request)
         try:
-            while (answer := self._wait(_next(answers))) is not _END:
+            while (answer := self._wait(_next(answers))) is not None:
                 yield answer
         finally:
             self._wait(answers.aclose())
@@ -193,7 +192,5 @@ def arrays_of(answer: Answer) -> dict[str, Array]:
     }
 
 
-async def _next(answers: AsyncIterator[Answer]) -> Any:
-    async for answer in answers:
-        return answer
-    return _END
+async def _next(answers: AsyncIterator[Answer]) -> Answer | None:
+    return await anext(answers, None)

@@ -127,7 +127,6 @@ class FunctionMetrics:
             UTILIZATION.labels(*self._labels).set_function(lambda: self.in_flight / self._slots)
 
     def counts(self) -> Counts:
-        """Reads what has been counted until now."""
         requests = {status: _measured(metric) for status, metric in self._requests.items()}
         return Counts(
             succeeded=sum((m for s, m in requests.items() if s < 400), Measured()),
@@ -137,7 +136,6 @@ class FunctionMetrics:
         )
 
     def count_request(self, seconds: float, status: int) -> None:
-        """Counts a request."""
         requests = self._requests.get(status)
         if requests is None:
             requests = self._requests[status] = REQUESTS.labels(*self._labels, str(status))
@@ -153,31 +151,25 @@ class FunctionMetrics:
         self._depth.inc(calls)
 
     def count_batch(self, requests: int, rows: int) -> None:
-        """Counts a batch with its number of requests and rows."""
         BATCH_REQUESTS.labels(*self._labels).observe(requests)
         if self._batch_rows is None:
             self._batch_rows = BATCH_ROWS.labels(*self._labels)
         self._batch_rows.observe(rows)
 
     def set_slots(self, slots: int) -> None:
-        """Sets the number of requests that can run at a time."""
         self._slots = slots
         SLOTS.labels(*self._labels).set(slots)
 
     def set_workers(self, available: int) -> None:
-        """Sets the number of workers that get calls."""
         WORKERS_UP.labels(*self._labels).set(available)
 
     def count_exit(self, reason: str) -> None:
-        """Counts a worker that is replaced, by the reason."""
         WORKER_EXITS.labels(*self._labels, reason).inc()
 
     def count_breach(self, kind: str) -> None:
-        """Counts a breach of the contract that was let through, by its kind."""
         CONTRACT_WARNINGS.labels(*self._labels, kind).inc()
 
     def set_environment_seconds(self, seconds: float) -> None:
-        """Sets the time that it took to make the environment."""
         ENVIRONMENT_SECONDS.labels(*self._labels).set(seconds)
 
 

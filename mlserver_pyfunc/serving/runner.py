@@ -81,14 +81,13 @@ class Runner(Protocol):
         """How the function runs, for the model's metadata."""
 
     async def load(self) -> None:
-        """Imports the source, runs the init function, binds the handler; or raises a LoadError."""
+        """Imports the source, runs the init function, binds the handler.
+
+        Raises a LoadError, and leaves nothing loaded then.
+        """
 
     async def answer(self, call: InferenceCall) -> Answer:
-        """Calls a handler that does not stream.
-
-        Raises:
-            RequestError: With the status to answer.
-        """
+        """Calls a handler that does not stream. Raises a RequestError with the status to answer."""
 
     def items(self, call: InferenceCall) -> AsyncGenerator[Answer, None]:
         """Calls a handler that streams; otherwise like `answer`."""

@@ -7,20 +7,21 @@ import signal
 import threading
 import time
 from collections import Counter
+from typing import Any
 
 import pytest
 
-from mlserver_pyfunc.serving.job import WakeupSemaphore
+from mlserver_pyfunc.serving.job import WakeupSemaphore, new_semaphore
 
 
-@pytest.fixture(params=["eventfd", "queue"])
-def wakeup(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> WakeupSemaphore:
-    if request.param == "queue":
+@pytest.fixture(params=["eventfd", "without eventfd"])
+def wakeup(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    if request.param == "without eventfd":
         monkeypatch.delattr(os, "eventfd")
-    return WakeupSemaphore()
+    return new_semaphore()
 
 
-def test_each_release_ends_one_acquire_of_one_thread(wakeup: WakeupSemaphore) -> None:
+def test_each_release_ends_one_acquire_of_one_thread(wakeup: Any) -> None:
     woken: Counter[int] = Counter()
 
     def listen(number: int) -> None:
@@ -45,7 +46,7 @@ def test_each_release_ends_one_acquire_of_one_thread(wakeup: WakeupSemaphore) ->
         assert not thread.is_alive()
 
 
-def test_a_signal_does_not_end_a_wait(wakeup: WakeupSemaphore) -> None:
+def test_a_signal_does_not_end_a_wait(wakeup: Any) -> None:
     woken = threading.Event()
 
     def listen() -> None:

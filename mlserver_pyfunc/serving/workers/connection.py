@@ -25,15 +25,13 @@ from .wire.shared_memory import Reader, Writer, create_arena
 class Connection:
     """Sends messages to one worker and receives its messages. For the event loop's thread.
 
-    A message of a kind that `on_message` has not is ignored.
+    A message of a kind that `on_message` has not is ignored. An OSError means that the system does
+    not support such a connection, or has no descriptors left.
 
     Attributes:
         passed: File descriptors for the worker: socket, wakeup, call tokens, the shared memory
             that the server writes, and the one that the worker writes.
         sent_several: Whether the last flush sent several messages together.
-
-    Raises:
-        OSError: The system does not support such a connection, or has no descriptors left.
     """
 
     def __init__(

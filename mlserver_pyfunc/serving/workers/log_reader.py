@@ -7,6 +7,7 @@ import codecs
 import os
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 LINE_CHARS = 8000
 """Longest line, in characters. A longer line is split."""
@@ -26,7 +27,7 @@ class OutputReader:
     def __init__(self, descriptor: int, log: Callable[[str], None]) -> None:
         os.set_blocking(descriptor, False)
         self.last_lines: deque[str] = deque(maxlen=KEPT_LINES)
-        self._descriptor: int | None = descriptor
+        self._descriptor = descriptor
         self._log = log
         self._loop = asyncio.get_running_loop()
         self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
@@ -36,31 +37,30 @@ class OutputReader:
 
     def close(self) -> None:
         """Logs the lines that are left in the pipe, and closes it."""
-        for _ in range(_LAST_CHUNKS):
-            if self._descriptor is None or not self._read_chunk():
-                break
-        self._stop()
+        with suppress(BlockingIOError):
+            for _ in range(_LAST_CHUNKS):
+                if not self._read_chunk():
+                    break
+        if self._resume is not None:
+            self._resume.cancel()
+        self._loop.remove_reader(self._descriptor)
+        os.close(self._descriptor)
         if self._partial:
             self._line(self._partial)
-            self._partial = ""
 
     def _read(self) -> None:
-        size = self._read_chunk()
-        if size == _CHUNK and self._descriptor is not None:
-            self._loop.remove_reader(self._descriptor)
-            self._resume = self._loop.call_later(
-                _PAUSE, self._loop.add_reader, self._descriptor, self._read
-            )
+        with suppress(BlockingIOError):
+            size = self._read_chunk()
+            if size in (0, _CHUNK):
+                self._loop.remove_reader(self._descriptor)
+            if size == _CHUNK:
+                self._resume = self._loop.call_later(
+                    _PAUSE, self._loop.add_reader, self._descriptor, self._read
+                )
 
     def _read_chunk(self) -> int:
-        assert self._descriptor is not None
-        try:
-            chunk = os.read(self._descriptor, _CHUNK)
-        except BlockingIOError:
-            return 0
-        if not chunk:
-            self._stop()
-            return 0
+        """Logs the next lines. Returns how many bytes were read, 0 at the end."""
+        chunk = os.read(self._descriptor, _CHUNK)
         lines = (self._partial + self._decoder.decode(chunk)).split("\n")
         self._partial = lines.pop()
         for line in lines:
@@ -74,12 +74,3 @@ class OutputReader:
         line = line.rstrip("\r")[:LINE_CHARS]
         self.last_lines.append(line)
         self._log(line)
-
-    def _stop(self) -> None:
-        if self._resume is not None:
-            self._resume.cancel()
-        if self._descriptor is None:
-            return
-        self._loop.remove_reader(self._descriptor)
-        os.close(self._descriptor)
-        self._descriptor = None

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Coroutine, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from mlserver_pyfunc.serving.runner import Answer, HandlerInfo, drain, logger
 
 from .dispatcher import Dispatcher
 from .process import Exit
-from .worker import Worker, WorkerConfig
+from .worker import Worker
 
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 30.0
@@ -48,7 +49,6 @@ class _Slot:
         return min(FIRST_DELAY * 2 ** (self.failures - 1), LONGEST_DELAY) if self.failures else 0
 
     def failed(self, reason: str) -> None:
-        """Notes a failure."""
         self.worker = None
         self.failures += 1
         self.reason = reason
@@ -75,30 +75,28 @@ class WorkerRunner:
     ) -> None:
         self._serving = serving
         self._model_name = spec.model_name
-        load_message = {"spec": spec.to_json(), "log_level": logger.getEffectiveLevel()}
-        self._config = WorkerConfig(
-            spec.model_name, python, load_message, serving.init_timeout, contract.report
-        )
         self._metrics = metrics_of(spec.model_name, spec.model_version)
         self._dispatcher = Dispatcher(contract, serving, self._metrics)
-        self._slots = [_Slot(index) for index in range(self._serving.workers)]
+        load_message = {"spec": spec.to_json(), "log_level": logger.getEffectiveLevel()}
+        self._new_worker = partial(
+            Worker, spec.model_name, python, load_message, serving.init_timeout, contract.report,
+            self._dispatcher.on_message,
+        )  # fmt: skip
+        self._slots = [_Slot(index) for index in range(serving.workers)]
         self._alive: set[Worker] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._last_exit = ""
 
     @property
     def ready(self) -> bool:
-        """Whether a worker is available."""
         return self._dispatcher.available_workers > 0
 
     @property
     def handler(self) -> HandlerInfo:
-        """What the last loaded worker has reported about the handler."""
         return self._dispatcher.handler_info
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """How the function runs, for the model's metadata."""
         metadata = {
             "isolation": "process",
             "workers": f"{self._dispatcher.available_workers} of {len(self._slots)} up",
@@ -112,7 +110,6 @@ class WorkerRunner:
         return metadata
 
     async def load(self) -> None:
-        """Loads the function in every worker, as `Runner.load` describes."""
         starts = [asyncio.ensure_future(self._start(slot)) for slot in self._slots]
         try:
             await asyncio.gather(*starts)
@@ -128,7 +125,6 @@ class WorkerRunner:
             self._run(self._supervise(slot))
 
     async def answer(self, call: InferenceCall) -> Answer:
-        """Calls a handler that does not stream, as `Runner.answer` describes."""
         pending = self._dispatcher.submit(call)
         try:
             answer = await pending.future
@@ -139,7 +135,6 @@ class WorkerRunner:
         return answer
 
     async def items(self, call: InferenceCall) -> AsyncGenerator[Answer, None]:
-        """Calls a handler that streams, as `Runner.items` describes."""
         pending = self._dispatcher.submit(call)
         try:
             while (answer := await pending.future) is not None:
@@ -149,7 +144,6 @@ class WorkerRunner:
             self._dispatcher.leave(pending)
 
     async def close(self) -> None:
-        """Waits for calls in flight, then unloads and ends every worker. No process is left."""
         await drain(self._dispatcher.active, self._model_name)
         self._dispatcher.close()
         for task in self._tasks:
@@ -190,13 +184,10 @@ class WorkerRunner:
 
     async def _start(self, slot: _Slot) -> None:
         try:
-            worker = Worker(
-                slot.index, self._config, self._dispatcher.on_message, self._max_requests(slot)
-            )
+            worker = self._new_worker(slot.index, self._max_requests(slot))
         except OSError as error:
-            raise LoadError(
-                self._model_name, "start", f"cannot start a worker process: {error}"
-            ) from None
+            cause = f"cannot start a worker process: {error}"
+            raise LoadError(self._model_name, "start", cause) from None
         self._alive.add(worker)
         worker.ended.add_done_callback(lambda _: self._alive.discard(worker))
         self._dispatcher.handler_info = await worker.load()

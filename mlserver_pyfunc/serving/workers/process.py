@@ -70,7 +70,6 @@ class WorkerProcess:
 
     @property
     def last_lines(self) -> Sequence[str]:
-        """The last lines that the process printed."""
         return self._output.last_lines
 
     def kill(self, reason: str, text: str) -> None:

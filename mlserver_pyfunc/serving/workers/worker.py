@@ -25,17 +25,8 @@ from .process import Exit, WorkerProcess
 from .wire.messages import Kind, Message
 
 _ABOUT_CALLS = (Kind.RESULT, Kind.ITEM, Kind.END, Kind.ERROR, Kind.DROPPED)
-
-
-@dataclass(frozen=True)
-class WorkerConfig:
-    """What every worker of a function is started with. `init_timeout` counts from that start."""
-
-    model_name: str
-    python: Path
-    load_message: Mapping[str, Any]
-    init_timeout: float
-    report: Report
+_in_log = itemgetter("level", "text", "request")
+_in_breach = itemgetter("kind", "tensor", "text")
 
 
 @dataclass(eq=False)
@@ -43,15 +34,20 @@ class Worker:
     """One worker. All methods are for the event loop's thread.
 
     Attributes:
+        init_timeout: Seconds to load the function, from the start of the process.
         calls: Calls in flight by number, in the order in which they were sent.
         reported_waiting: How many of its calls the metrics count as waiting.
         taken_back: Number of calls that were taken back and that it has not dropped yet.
         unloading: Whether the process was asked to exit, or will be.
     """
 
-    index: int
-    config: WorkerConfig
+    model_name: str
+    python: Path
+    load_message: Mapping[str, Any]
+    init_timeout: float
+    report: Report
     on_call_message: Callable[[Worker, Message], None]
+    index: int
     max_requests: int | None = None
     calls: dict[int, PendingCall] = field(default_factory=dict)
     reported_waiting: int = 0
@@ -69,24 +65,21 @@ class Worker:
         self._logged_at = 0.0
         on_message: dict[Kind, Callable[[Message], None]] = {
             **dict.fromkeys(_ABOUT_CALLS, partial(self.on_call_message, self)),
-            Kind.LOG: self._on_log,
-            Kind.BREACH: self._on_breach,
+            Kind.LOG: lambda message: self._log(*_in_log(message.values)),
+            Kind.BREACH: lambda message: self.report(*_in_breach(message.values)),
             Kind.PHASE: self._on_phase,
             Kind.LOADED: self._on_loaded,
             Kind.FAILED: self._on_failed,
         }
-        self.process = WorkerProcess(
-            self.config.python, on_message, self._on_exit, self._on_output_line
-        )
+        self.process = WorkerProcess(self.python, on_message, self._on_exit, self._on_output_line)
 
     async def load(self) -> HandlerInfo:
         """Loads the function in the process, or raises a LoadError and kills the process."""
-        self.process.connection.send(Kind.LOAD, head=self.config.load_message)
-        limit = self.config.init_timeout
+        self.process.connection.send(Kind.LOAD, head=self.load_message)
         try:
-            await asyncio.wait({self._loaded}, timeout=limit)
+            await asyncio.wait({self._loaded}, timeout=self.init_timeout)
             if not self._loaded.done():
-                raise self._failure(over_init_limit(limit))
+                raise self._failure(over_init_limit(self.init_timeout))
             return self._loaded.result()
         except BaseException:
             self._loaded.cancel()
@@ -99,7 +92,6 @@ class Worker:
         return time.monotonic() - self._logged_at < 1
 
     def count_call(self) -> None:
-        """Counts a call that has ended."""
         self.served += 1
         if self.served == self.max_requests:
             self.max_requests_reached.set_result(None)
@@ -117,12 +109,6 @@ class Worker:
             )
             self.process.kill("unload", "was stopped")
             await asyncio.wait({self.ended}, timeout=1)
-
-    def _on_log(self, message: Message) -> None:
-        self._log(*itemgetter("level", "text", "request")(message.values))
-
-    def _on_breach(self, message: Message) -> None:
-        self.config.report(*itemgetter("kind", "tensor", "text")(message.values))
 
     def _on_phase(self, message: Message) -> None:
         self._phase = message.values["phase"]
@@ -160,7 +146,7 @@ class Worker:
         return f"; it said: {text[-500:]}" if text else ""
 
     def _failure(self, cause: str) -> LoadError:
-        return LoadError(self.config.model_name, self._phase, cause)
+        return LoadError(self.model_name, self._phase, cause)
 
     def _on_output_line(self, line: str) -> None:
         self._logged_at = time.monotonic()
@@ -172,4 +158,4 @@ class Worker:
         logger.log(level, "[%s%s] %s", self._name(), tag, text)
 
     def _name(self) -> str:
-        return f"{self.config.model_name} worker {self.index}"
+        return f"{self.model_name} worker {self.index}"

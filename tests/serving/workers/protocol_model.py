@@ -343,7 +343,7 @@ class World:
             self.loop.ready.popleft()()
 
     def _serve(self, place: int) -> None:
-        """As `_serve_on_main_thread` of the worker's program, up to the handler."""
+        """As `serve` of the worker's program, up to the handler."""
         worker = self.workers[place]
         message = worker.channel.receive()
         assert message is not None

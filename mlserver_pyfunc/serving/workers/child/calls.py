@@ -12,10 +12,9 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing, closing, contextmanager, suppress
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 from mlserver_pyfunc.errors import RequestError, ResponseError
@@ -32,6 +31,7 @@ from mlserver_pyfunc.serving.workers.wire.messages import Kind, Message
 from .channel import Channel
 
 TRACEBACK_CHARS = 20_000
+_OF_REQUEST = ("parameters", "headers", "outputs", "tensor_parameters")
 
 
 class LoopThread:
@@ -62,26 +62,6 @@ class LoopThread:
             # A SystemExit in a task of user code ends `run_forever`. It must not end the worker.
             with suppress(BaseException):
                 self._loop.run_forever()
-
-
-class _Parameters(dict[str, Any]):
-    """Request parameters with the attribute `headers`, as in the host's requests."""
-
-    headers: Mapping[str, str]
-
-
-def _request(message: Message) -> SimpleNamespace:
-    """Makes a request with those attributes of the host's requests that the server has sent."""
-    head = message.values
-    request = SimpleNamespace(id=message.id)
-    if "parameters" in head or "headers" in head:
-        request.parameters = _Parameters(head.get("parameters", ()))
-        request.parameters.headers = head.get("headers", {})
-    if sent := head.get("tensor_parameters"):
-        request.inputs = [SimpleNamespace(name=name, parameters=sent[name]) for name in sent]
-    if names := head.get("outputs"):
-        request.outputs = [SimpleNamespace(name=name) for name in names]
-    return request
 
 
 @dataclass(eq=False)
@@ -192,20 +172,19 @@ class Calls:
 
     def _start(self, message: Message) -> tuple[Any, AxisSizes]:
         """Calls the handler. Returns its result, and the sizes that the outputs must have."""
-        call = self._call(message)
-        # Before the call: a handler may change its dictionary of inputs.
-        sizes = self.contract.axis_sizes(call.inputs)
-        return self.plan(call), sizes
-
-    def _call(self, message: Message) -> InferenceCall:
-        request = _request(message)
         contract = self.contract
         lenient = "requests" in contract.lenient
         inputs = read_tensors(message, contract.inputs, lenient=lenient)
         # Only the arrays hold the tensors now. When user code drops the last array on a region
         # of shared memory, the region goes back to the server.
         message.body = b""
-        return InferenceCall(self.context, inputs, contract.input_specs(inputs), request)
+        # Before the call: a handler may change its dictionary of inputs.
+        sizes = contract.axis_sizes(inputs)
+        call = InferenceCall(self.context, inputs, contract.input_specs(inputs), message)
+        sent = message.values
+        # What the handler takes of the request, which would be read from it otherwise.
+        vars(call).update((name, sent[name]) for name in _OF_REQUEST if name in sent)
+        return self.plan(call), sizes
 
     def _send_result(
         self, kind: Kind, number: int, result: Any, sizes: AxisSizes, started: float = 0

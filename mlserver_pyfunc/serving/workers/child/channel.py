@@ -84,7 +84,6 @@ class Channel:
         head: Mapping[str, Any] | None = None,
         named: Sequence[tuple[TensorSpec, Array]] = (),
     ) -> None:
-        """Encodes and sends a message. The arguments are those of `Codec.encode`."""
         self.post(self.codec.encode(kind, call, head, named))
 
     def post(self, message: bytes, *, coalesce: bool = False) -> None:

@@ -78,11 +78,8 @@ class Codec:
         A message that is not about a call has the number 0. `seconds` is the handler's duration.
         If the call `needs_token`, the worker must take one before it begins the call.
 
-        Raises:
-            TypeError: The head holds a value that JSON cannot represent.
-            ValueError: A text cannot be encoded, or a tensor has elements of the wrong type.
-            RecursionError: The head is nested too deeply.
-            MemoryError: The tensors do not fit into the shared memory.
+        Raises a TypeError, ValueError or RecursionError if the head has what JSON cannot represent
+        or a tensor has elements of the wrong type, a MemoryError if the shared memory is full.
         """
         identity = request_id.encode("utf-8", "surrogatepass")
         fields: dict[str, Any] = {}
@@ -211,9 +208,8 @@ def read_tensors(
     With `lenient`, tensors may be other than declared. With `text`, BYTES become `str` if they are
     declared so, as handlers get them.
 
-    Raises:
-        WireError: The tensors cannot be read, or do not match their declaration.
-        TensorError: The bytes of a tensor do not fit its shape.
+    Raises a WireError if they cannot be read or are not as declared, and a TensorError if the bytes
+    of one do not fit its shape.
     """
     head, body = message.head, message.body
     arrays: dict[str, Array] = {}

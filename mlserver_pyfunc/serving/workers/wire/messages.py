@@ -85,5 +85,4 @@ class Message:
 
     @property
     def values(self) -> Mapping[str, Any]:
-        """Values of the JSON part."""
         return self.head.values
