@@ -68,21 +68,21 @@ class InProcessRunner:
         sizes = self._contract.axis_sizes(call.inputs)
         wait = self._metrics.enter_queue() if self._executor.is_full else None
 
-        def begin() -> Any:
+        def start() -> Any:
             if wait is not None:
                 wait.end()
-            return plan(call)
+            result = plan(call)
+            if inspect.isawaitable(result):
+                return self._checked_awaited(result, sizes)
+            return self._checked(result, sizes)
 
-        outcome: Outcome[Any]
-        run, run_async = self._executor.run, self._executor.run_async
         try:
             if plan.kind == "async":
-                outcome = await run_async(lambda: self._checked_awaited(begin(), sizes))
+                outcome: Outcome[Any] = await self._executor.run_async(start)
             else:
-                outcome = await run(lambda: self._checked_unless_awaitable(begin(), sizes))
-                if outcome.error is None and not isinstance(outcome.value, Answer):
-                    awaitable: Any = outcome.value
-                    outcome = await run_async(lambda: self._checked_awaited(awaitable, sizes))
+                outcome = await self._executor.run(start)
+                if inspect.iscoroutine(coroutine := outcome.value):
+                    outcome = await self._executor.run_async(lambda: coroutine)
             answer: Answer = self._value(outcome, call)
             return answer
         finally:
@@ -162,9 +162,6 @@ class InProcessRunner:
     def _checked(self, result: Any, sizes: AxisSizes) -> Answer:
         named = name_values(self._contract, result)
         return Answer(self._contract.encode_outputs(named.values, sizes), named.parameters)
-
-    def _checked_unless_awaitable(self, result: Any, sizes: AxisSizes) -> Any:
-        return result if inspect.isawaitable(result) else self._checked(result, sizes)
 
     async def _checked_awaited(self, result: Awaitable[Any], sizes: AxisSizes) -> Answer:
         return self._checked(await result, sizes)

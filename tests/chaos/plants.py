@@ -104,14 +104,14 @@ def _process() -> None:
 
 
 def _slot() -> None:
-    from mlserver_pyfunc.serving.workers.prefetch import Prefetch
+    from mlserver_pyfunc.serving.workers.dispatcher import Dispatcher
 
-    stock = Prefetch.has_room
+    stock = Dispatcher._has_room
 
     def has_room(self: Any, worker: Any) -> bool:
         return stock(self, worker) and worker.served < 40
 
-    Prefetch.has_room = has_room  # type: ignore[method-assign]
+    Dispatcher._has_room = has_room  # type: ignore[method-assign]
 
 
 PLANTS: dict[str, Callable[[], None]] = {

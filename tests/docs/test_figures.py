@@ -13,7 +13,7 @@ from mlserver_pyfunc.deployment import server_settings
 from mlserver_pyfunc.deployment.manifests import pod
 from mlserver_pyfunc.hosts.mlserver import json_body, process_tuning
 from mlserver_pyfunc.serving import batching, limits
-from mlserver_pyfunc.serving.workers import dispatcher, log_reader, pool, prefetch
+from mlserver_pyfunc.serving.workers import dispatcher, log_reader, pool
 from mlserver_pyfunc.serving.workers.child import program
 from mlserver_pyfunc.serving.workers.wire import durations, messages, shared_memory
 from tests.places import DOCS
@@ -24,7 +24,7 @@ KIB, MIB = 2**10, 2**20
 DEFAULTS = ServingDefinition()
 FIGURES = {
     "isolation.md": [
-        f"typically take less than {BRIEF}, a worker gets up to {prefetch.MAX_CALLS} calls",
+        f"typically take less than {BRIEF}, a worker gets up to {dispatcher.MAX_CALLS} calls",
         f"Tensors over {messages.INLINE_BYTES // KIB} KiB travel in shared memory",
         f"| `timeout` | {DEFAULTS.timeout:g} |",
         f"| `init_timeout` | {DEFAULTS.init_timeout:g} |",
@@ -55,8 +55,8 @@ FIGURES = {
     ],
     "design/worker-protocol.md": [
         f"in packets of up to {messages.PACKET_BYTES // KIB} KiB",
-        f"{BRIEF}, a worker gets up to {prefetch.MAX_CALLS} calls in advance",
-        f"a timer checks it every {prefetch._CHECK_SECONDS * 1000:g} ms",
+        f"{BRIEF}, a worker gets up to {dispatcher.MAX_CALLS} calls in advance",
+        f"a timer checks it every {dispatcher._CHECK_SECONDS * 1000:g} ms",
         f"up to {messages.INLINE_BYTES // KIB} KiB in all travel in the packet",
         f"mapped with {shared_memory.SIZE // 2**30} GiB of address space",
         f"to {shared_memory.KEPT_BYTES // MIB} MiB of free memory are kept",

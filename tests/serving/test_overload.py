@@ -11,7 +11,7 @@ import pytest
 
 from mlserver_pyfunc.errors import OverloadedError, TimeLimitError
 from mlserver_pyfunc.serving.function import Function
-from mlserver_pyfunc.serving.workers import prefetch
+from mlserver_pyfunc.serving.workers import dispatcher as dispatching
 
 from .workers.functions import call as call_for_array
 from .workers.functions import children, loaded, until
@@ -80,7 +80,7 @@ async def test_a_worker_is_not_killed_for_the_time_that_its_call_has_waited(
     kind: str, prefetched: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if prefetched:
-        monkeypatch.setattr(prefetch, "BRIEF_SECONDS", 3600)
+        monkeypatch.setattr(dispatching, "BRIEF_SECONDS", 3600)
     async with subject(tmp_path, kind, "process", timeout=4) as function:
         for _ in range(16):  # the second call shall seem to be able to end
             await call(function, 0, 0)

@@ -1,4 +1,21 @@
-"""Chooses the worker for each call, queues calls, and ends calls that fail or expire."""
+"""Chooses the worker for each call, queues calls, and ends calls that fail or expire.
+
+Brief calls are prefetched: a worker gets several while it is busy.
+
+The problem: to send a call to an idle worker wakes its process, and its result wakes the server.
+If the handler takes a few microseconds, these two wakeups cost most of the CPU time of the call.
+To block the event loop until the answer comes, as `Job.wait_briefly` does, was tried: it did not
+help over both REST and gRPC.
+
+The solution: brief calls wait in the worker's socket instead of the server's queue. The worker
+takes one after another without a message from the server, and both sides are woken once for
+several calls. Two things must not suffer:
+
+- A call behind a long one would wait although another worker is free. `Connection.take_back`
+  takes such calls back, and they go to other workers.
+- Results that the worker sends without a wakeup would wait until its next call ends. A timer
+  looks for them.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +32,22 @@ from mlserver_pyfunc.serving.metrics import FunctionMetrics
 from mlserver_pyfunc.serving.runner import HandlerInfo
 
 from .pending import Deadlines, PendingCall
-from .prefetch import Prefetch
 from .process import Exit
+from .wire.durations import BRIEF_SECONDS
 from .wire.messages import Kind, Message
 from .worker import Worker
 
 CANCEL_SECONDS = 1.0
 """How long a cancelled async handler may take to end, before its worker is killed."""
+
+MAX_CALLS = 32
+"""Largest number of calls that a worker has if they are brief."""
+
+MAX_BYTES = 16 * 2**20
+"""Shared memory, in bytes, from which on a worker gets no more calls in advance."""
+
+_CHECK_SECONDS = 0.002
+"""Longest time that a result may stay unnoticed if the worker's next call is long."""
 
 
 class Dispatcher:
@@ -48,7 +74,8 @@ class Dispatcher:
         self._numbers = itertools.count(1)
         self._loop = asyncio.get_running_loop()
         self._deadlines = Deadlines(serving.timeout, self._expire)
-        self._prefetch = Prefetch(serving, metrics, self._limit.typical, self._take_back)
+        self._prefetches = False
+        self._checks: dict[Worker, int] = {}
 
     @property
     def available_workers(self) -> int:
@@ -58,7 +85,8 @@ class Dispatcher:
     def add(self, worker: Worker) -> None:
         """Adds a worker, which gets calls from now on."""
         self.refusal = ""
-        self._prefetch.bind(self.handler_info)
+        # Only calls that run one by one are prefetched.
+        self._prefetches = self._serving.concurrency == 1 and self.handler_info.kind == "sync"
         self._workers.append(worker)
         self._metrics.set_workers(len(self._workers))
         self._send_waiting(worker)
@@ -162,8 +190,10 @@ class Dispatcher:
         del worker.calls[pending.number]
         worker.count_call()
         self._end(pending)
-        if worker.calls:
-            self._prefetch.note_begin(worker)
+        if worker.calls and self._prefetches:
+            # The worker begins its next prefetched call.
+            following = next(iter(worker.calls.values()))
+            following.runs_until = following.runs_until or self._loop.time() + self._limit.seconds
         if not self.handler_info.streams:
             # Some workers do not measure their calls, those of async handlers.
             began = pending.runs_until - self._limit.seconds
@@ -197,20 +227,40 @@ class Dispatcher:
         free = None
         for worker in self._workers:
             less = free is None or len(worker.calls) < len(free.calls)
-            if less and self._prefetch.has_room(worker):
+            if less and self._has_room(worker):
                 free = worker
         return free
+
+    def _has_room(self, worker: Worker) -> bool:
+        """Whether a worker may have one more call, to run or to prefetch."""
+        if worker.taken_back:
+            return False
+        calls = len(worker.calls)
+        if calls < self._serving.concurrency:
+            return True
+        return (
+            self._prefetches
+            and calls < MAX_CALLS
+            and worker.process.connection.memory_used < MAX_BYTES
+            and self._limit.typical.seconds < BRIEF_SECONDS
+            # A printed line is logged with a request's id only if the worker has a single call.
+            and not worker.logged_recently
+        )
+
+    def _count_waiting(self, worker: Worker) -> int:
+        """Counts the calls that a worker has and has not begun."""
+        return max(len(worker.calls) - self._serving.concurrency, 0)
 
     def _is_full(self, free: Worker | None) -> bool:
         """Whether the queue is full. Prefetched calls count as waiting."""
         if free is not None and len(free.calls) < self._serving.concurrency:
             return False
-        prefetched = sum(map(self._prefetch.count_waiting, self._workers))
+        prefetched = sum(map(self._count_waiting, self._workers))
         return len(self._queue) + prefetched >= self._serving.max_queue
 
     def _send_waiting(self, worker: Worker) -> None:
         """Sends calls from the queue. A call that cannot end within its time limit is dropped."""
-        while self._queue and worker in self._workers and self._prefetch.has_room(worker):
+        while self._queue and worker in self._workers and self._has_room(worker):
             pending, now = self._queue.popleft(), self._loop.time()
             error = self._limit.too_late(pending.deadline - now)
             if error and not self.handler_info.streams:
@@ -220,7 +270,7 @@ class Dispatcher:
 
     def _take_back(self, worker: Worker) -> None:
         """Gives the calls that a worker has not begun to other workers, if one has room."""
-        others = [w for w in self._workers if w is not worker and self._prefetch.has_room(w)]
+        others = [w for w in self._workers if w is not worker and self._has_room(w)]
         if not others:
             return
         taken = worker.process.connection.take_back()
@@ -245,20 +295,44 @@ class Dispatcher:
         pending.end_wait()
         pending.worker = worker
         worker.calls[pending.number] = pending
-        pending.runs_until = 0.0 if self._prefetch.count_waiting(worker) else runs_until
-        self._prefetch.check_later(worker)
+        waits = len(worker.calls) > self._serving.concurrency
+        pending.runs_until = 0.0 if waits else runs_until
+        self._check_later(worker)
+        connection = worker.process.connection
+        together = len(worker.calls) > 1 or connection.sent_several
         try:
-            worker.process.connection.send(
+            connection.send(
                 Kind.CALL, pending.number, head, named,
                 request_id=call.id,
-                coalesce=self._prefetch.may_coalesce(worker),
-                needs_token=self._prefetch.needs_token(worker),
+                coalesce=self._prefetches and together,
+                needs_token=waits and self._serving.workers > 1,
             )  # fmt: skip
         except (TypeError, ValueError, RecursionError, MemoryError) as error:
             del worker.calls[pending.number]
             name = self._contract.model_name
             text = f'request to model "{name}" cannot be sent to its worker: {error}'
             self._drop(pending, RequestError(text))
+
+    def _check_later(self, worker: Worker) -> None:
+        """Starts to check a worker that has several calls, until it has one or none."""
+        if self._prefetches and len(worker.calls) > 1 and worker not in self._checks:
+            self._checks[worker] = next(iter(worker.calls))
+            self._loop.call_later(_CHECK_SECONDS, self._check, worker)
+
+    def _check(self, worker: Worker) -> None:
+        """Receives results that a worker has sent without a wakeup.
+
+        If its first call is still the same, takes back the calls behind it.
+        """
+        first = self._checks.pop(worker)
+        worker.process.connection.receive()
+        if len(worker.calls) > 1 and next(iter(worker.calls)) == first:
+            self._take_back(worker)
+        waiting = self._count_waiting(worker)
+        if waiting != worker.reported_waiting:
+            self._metrics.change_depth(waiting - worker.reported_waiting)
+            worker.reported_waiting = waiting
+        self._check_later(worker)
 
     def _expire(self, pending: PendingCall) -> None:
         pending.fail(self._limit.passed())

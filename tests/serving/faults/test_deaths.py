@@ -16,7 +16,7 @@ import pytest
 
 from mlserver_pyfunc.errors import HandlerError, RequestError, WorkerError
 from mlserver_pyfunc.serving.function import Function
-from mlserver_pyfunc.serving.workers import prefetch
+from mlserver_pyfunc.serving.workers import dispatcher as dispatching
 from tests.serving.workers.functions import X, Y, call, children, loaded, request
 
 from .load import Load, Tally
@@ -114,7 +114,7 @@ every_death = pytest.mark.parametrize(
 @pytest.fixture(params=[WORKERS, 1], ids=["pool", "alone"])
 def up(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Number of workers. Only a single worker gets prefetched calls."""
-    monkeypatch.setattr(prefetch, "BRIEF_SECONDS", 1)
+    monkeypatch.setattr(dispatching, "BRIEF_SECONDS", 1)
     count: int = request.param
     return count
 
@@ -266,7 +266,7 @@ async def test_killed_from_outside(
 async def test_a_lone_worker_killed_from_outside(
     busy: bool, sent: signal.Signals, total: Tally, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prefetch, "BRIEF_SECONDS", 1)
+    monkeypatch.setattr(dispatching, "BRIEF_SECONDS", 1)
     async with loaded_subject(tmp_path / "plan", up=1) as function, Load(function) as load:
         for _ in range(3):
             if not busy:

@@ -233,7 +233,7 @@ class World:
             yield "tick", 0
         for place, worker in enumerate(self.workers):
             yield from ((name, place) for name in self._steps_of(worker))
-        for place, _ in enumerate(self._timers(self.dispatcher._prefetch._check)):
+        for place, _ in enumerate(self._timers(self.dispatcher._check)):
             yield "check", place
         if self.faults["expire"] and self.dispatcher._deadlines._calls:
             yield "expire", 0
@@ -369,8 +369,8 @@ class World:
         self.workers[place].connection._on_wakeup()
 
     def _check(self, place: int) -> None:
-        """The prefetch looks after a worker."""
-        self._run(self._timers(self.dispatcher._prefetch._check)[place])
+        """The dispatcher looks after a worker with prefetched calls."""
+        self._run(self._timers(self.dispatcher._check)[place])
 
     def _kill(self, place: int) -> None:
         """A call whose limit has passed has run for its limit."""
@@ -429,7 +429,7 @@ class World:
             channel._unannounced,
             worker.count(connection._wakeup),
             worker.count(connection._tokens),
-            self.dispatcher._prefetch._checks.get(worker),  # type: ignore[call-overload]
+            self.dispatcher._checks.get(worker),  # type: ignore[call-overload]
         )
 
     def _state_of_call(self, pending: Any) -> Any:

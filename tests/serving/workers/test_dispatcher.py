@@ -22,7 +22,7 @@ from mlserver_pyfunc.handler.call import InferenceCall
 from mlserver_pyfunc.protocol.contract import Contract, TensorSpec
 from mlserver_pyfunc.protocol.tensors import DATATYPES
 from mlserver_pyfunc.serving.runner import HandlerInfo
-from mlserver_pyfunc.serving.workers import prefetch
+from mlserver_pyfunc.serving.workers import dispatcher as dispatching
 from mlserver_pyfunc.serving.workers.dispatcher import Dispatcher
 from mlserver_pyfunc.serving.workers.pending import PendingCall
 from mlserver_pyfunc.serving.workers.process import Exit
@@ -126,7 +126,7 @@ class Subject:
 
     def make_brief(self) -> None:
         """Lets workers get calls in advance."""
-        self.dispatcher._limit.typical.seconds = prefetch.BRIEF_SECONDS / 2
+        self.dispatcher._limit.typical.seconds = dispatching.BRIEF_SECONDS / 2
 
     @property
     def seconds(self) -> float:
@@ -221,9 +221,9 @@ async def test_prefetched_calls_count_as_waiting() -> None:
 async def test_a_worker_gets_only_so_many_calls_in_advance() -> None:
     it = Subject(1, max_queue=1000)
     it.make_brief()
-    it.submit(prefetch.MAX_CALLS + 1)
+    it.submit(dispatching.MAX_CALLS + 1)
     [worker] = it.workers
-    assert (len(worker.calls), it.waiting) == (prefetch.MAX_CALLS, 1)
+    assert (len(worker.calls), it.waiting) == (dispatching.MAX_CALLS, 1)
     assert [options["coalesce"] for options in worker.options[:3]] == [False, True, True]
     assert not any(options["needs_token"] for options in worker.options)
 
@@ -231,8 +231,8 @@ async def test_a_worker_gets_only_so_many_calls_in_advance() -> None:
 @pytest.mark.parametrize(
     ("change", "calls"),
     [
-        ({"memory_used": prefetch.MAX_BYTES - 1}, 2),
-        ({"memory_used": prefetch.MAX_BYTES}, 1),
+        ({"memory_used": dispatching.MAX_BYTES - 1}, 2),
+        ({"memory_used": dispatching.MAX_BYTES}, 1),
         ({"logged_recently": True}, 1),
         ({"taken_back": 1}, 0),
     ],
@@ -263,7 +263,7 @@ async def test_only_brief_calls_that_run_one_by_one_are_prefetched(
     kind: str, concurrency: int, typical: float, calls: int
 ) -> None:
     it = Subject(1, kind=kind, concurrency=concurrency)
-    it.dispatcher._limit.typical.seconds = prefetch.BRIEF_SECONDS * typical
+    it.dispatcher._limit.typical.seconds = dispatching.BRIEF_SECONDS * typical
     it.submit(3)
     assert len(it.workers[0].calls) == calls
 
@@ -289,7 +289,7 @@ async def test_calls_behind_a_long_one_go_to_another_worker() -> None:
     two.end(2)
     two.end(4)
     one.tokens = 2
-    await asyncio.sleep(prefetch._CHECK_SECONDS)
+    await asyncio.sleep(dispatching._CHECK_SECONDS)
     assert (one.numbers, one.taken_back, one.received) == ([1], 2, 1)
     assert (two.numbers, it.dispatcher.active.count) == ([5], 2)
     one.report(Kind.DROPPED, 3)
@@ -311,7 +311,7 @@ async def test_calls_that_are_taken_back_keep_their_order() -> None:
     assert one.numbers == [1, 2, 3, 4, 5]
     one.tokens = 3
     two.taken_back = 0
-    await asyncio.sleep(prefetch._CHECK_SECONDS)
+    await asyncio.sleep(dispatching._CHECK_SECONDS)
     assert (one.numbers, two.numbers) == ([1, 2], [3, 4, 5])
 
 
@@ -326,9 +326,9 @@ async def test_a_worker_whose_calls_end_keeps_those_behind() -> None:
     two.end(6)
     one.end(1)
     one.tokens = 1  # It has begun its next call.
-    await asyncio.sleep(prefetch._CHECK_SECONDS)
+    await asyncio.sleep(dispatching._CHECK_SECONDS)
     assert (one.numbers, one.received) == ([3, 5], 1)
-    await asyncio.sleep(prefetch._CHECK_SECONDS)
+    await asyncio.sleep(dispatching._CHECK_SECONDS)
     assert one.numbers == [3], "its first call is the same as before"
 
 
@@ -340,13 +340,13 @@ async def test_nothing_is_taken_back_if_no_worker_has_room() -> None:
     for worker in it.workers:
         worker.logged_recently = True
         worker.tokens = 1
-    await asyncio.sleep(prefetch._CHECK_SECONDS * 3)
+    await asyncio.sleep(dispatching._CHECK_SECONDS * 3)
     assert [worker.numbers for worker in it.workers] == [[1, 3], [2, 4]]
     assert [worker.received for worker in it.workers] == [3, 3]
     assert it.depth == 2
     for number in (1, 3):
         it.workers[0].end(number)
-    await asyncio.sleep(prefetch._CHECK_SECONDS * 3)
+    await asyncio.sleep(dispatching._CHECK_SECONDS * 3)
     assert (it.workers[0].received, it.depth) == (4, 0)
     assert [worker.numbers for worker in it.workers] == [[4], [2]]
 
@@ -751,7 +751,7 @@ async def test_a_call_that_was_taken_back_expires_while_it_waits_for_another_wor
     for worker in it.workers:
         worker.logged_recently = True
     one.tokens = 2
-    await asyncio.sleep(prefetch._CHECK_SECONDS)
+    await asyncio.sleep(dispatching._CHECK_SECONDS)
     assert (one.numbers, two.numbers) == ([1], [3])
     it.dispatcher.leave(calls[4])
     assert it.dispatcher.active.count == 2

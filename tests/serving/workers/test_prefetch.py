@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY
 
 from mlserver_pyfunc.errors import OverloadedError, TimeLimitError, WorkerError
 from mlserver_pyfunc.serving.function import Function
-from mlserver_pyfunc.serving.workers import prefetch
+from mlserver_pyfunc.serving.workers import dispatcher as dispatching
 from mlserver_pyfunc.serving.workers.connection import Connection
 
 from .functions import call, loaded, request, until, until_ready
@@ -48,7 +48,7 @@ def handler(x, context):
 @pytest.fixture(autouse=True)
 def all_calls_are_brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the machine's load; a worker holds its results all the same only if they are."""
-    monkeypatch.setattr(prefetch, "BRIEF_SECONDS", 3600)
+    monkeypatch.setattr(dispatching, "BRIEF_SECONDS", 3600)
 
 
 def subject(tmp_path: Path, **serving: Any) -> Any:
@@ -86,7 +86,7 @@ async def test_answers_go_to_their_calls_in_order(tmp_path: Path) -> None:
         await warm_up(function)
         tasks = start(function, [0] * 200)
         await asyncio.sleep(0)
-        assert on_workers(function) == prefetch.MAX_CALLS
+        assert on_workers(function) == dispatching.MAX_CALLS
         answers = await asyncio.gather(*tasks)
         assert [answer.tolist() for answer in answers] == [[0, 2 * n] for n in range(200)]
         assert notes(tmp_path)[50:] == list(range(200))
@@ -215,7 +215,7 @@ async def test_big_tensors_are_prefetched_up_to_a_size() -> None:
         big = np.ones(2**20, dtype=np.float32)
         tasks = [asyncio.ensure_future(function.infer(request(x=big * n))) for n in range(20)]
         await asyncio.sleep(0)
-        assert on_workers(function) == prefetch.MAX_BYTES // big.nbytes
+        assert on_workers(function) == dispatching.MAX_BYTES // big.nbytes
         answers = await asyncio.gather(*tasks)
         assert [answer.arrays[0].array[0] for answer in answers] == list(range(20))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mlserver_pyfunc.serving.workers import prefetch
+from mlserver_pyfunc.serving.workers import dispatcher as dispatching
 from mlserver_pyfunc.serving.workers.child import channel
 from mlserver_pyfunc.serving.workers.child.channel import Channel
 from mlserver_pyfunc.serving.workers.connection import Connection
@@ -24,7 +24,7 @@ heavy = pytest.mark.heavy
 @pytest.fixture(autouse=True)
 def all_calls_are_brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time decides about nothing."""
-    monkeypatch.setattr(prefetch, "BRIEF_SECONDS", 3600)
+    monkeypatch.setattr(dispatching, "BRIEF_SECONDS", 3600)
     monkeypatch.setattr(channel, "COALESCE_SECONDS", math.inf)
     monkeypatch.setattr(shared_memory, "SIZE", 2**16)
 
@@ -102,7 +102,7 @@ def _end_nothing(self: Any, pending: Any) -> None:
     ("owner", "name", "broken", "message"),
     [
         (Channel, "claim", lambda stock: _claim_all, "has run 2 times|a token is left"),
-        (prefetch.Prefetch, "has_room", _has_room_for_more, "goes on for ever"),
+        (Dispatcher, "_has_room", _has_room_for_more, "goes on for ever"),
         (Connection, "close", lambda stock: _close_at_once, "is lost|still count"),
         (Dispatcher, "_take_back", lambda stock: _forget_what_was_taken_back, "is lost|count"),
         (Dispatcher, "on_exit", _take_all_for_not_begun, "has run 2 times"),
@@ -124,4 +124,4 @@ def test_the_model_finds_a_broken_protocol(
     # The longest way of three calls without faults has 20 steps.
     monkeypatch.setattr(protocol_model, "MOST_STEPS", 25)
     with pytest.raises(AssertionError, match=message):
-        explore(Setting(faults=() if owner is prefetch.Prefetch else DIES))
+        explore(Setting(faults=() if name == "_has_room" else DIES))

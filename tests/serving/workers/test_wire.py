@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from mlserver_pyfunc.protocol import tensors
 from mlserver_pyfunc.protocol.contract import TensorSpec
 from mlserver_pyfunc.protocol.tensors import DATATYPES, Array
-from mlserver_pyfunc.serving.workers.wire.codec import Codec, read_tensors
+from mlserver_pyfunc.serving.workers.wire.codec import Codec, _text_of, read_tensors
 from mlserver_pyfunc.serving.workers.wire.messages import (
     HEAD_BYTES,
     INLINE_BYTES,
@@ -129,8 +129,8 @@ def test_ever_new_shapes_are_not_all_kept(pair: Pair) -> None:
     for size in range(1000):
         message = passed(*pair, Kind.CALL, named=[(tensor, np.zeros(size, dtype="u1"))])
         assert read_tensors(message, {"x": tensor})["x"].shape == (size,)
-    for codec in pair:
-        assert len(codec._texts) + len(codec._heads) <= 256
+    for cached in (_text_of, *(codec._known_head for codec in pair)):
+        assert cached.cache_info().currsize <= 256
 
 
 def test_an_array_that_is_kept_keeps_its_own_bytes_alone(pair: Pair) -> None:

@@ -17,7 +17,6 @@ import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -131,7 +130,7 @@ class _Program:
             return calls.answer
         if kind == "generator":
             return lambda message: submit(calls.stream, message, calls.new_demand(message))
-        return partial(submit, calls.answer)
+        return lambda message: submit(calls.answer, message)
 
     def _start_threads(self) -> None:
         """Starts all threads. In a call, the memory limit may leave no room for another one."""

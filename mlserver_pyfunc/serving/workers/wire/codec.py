@@ -19,6 +19,7 @@ import json
 import math
 import struct
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -59,8 +60,8 @@ class Codec:
     def __init__(self, writer: Writer, reader: Reader) -> None:
         self.writer = writer
         self._reader = reader
-        self._texts: dict[tuple[Any, ...], bytes] = {}
-        self._heads: dict[bytes, Head] = {}
+        # Shapes that come again usually do so soon. Clients may send new shapes all the time.
+        self._known_head = lru_cache(_KEPT_HEADS)(_read_head)
 
     def encode(
         self,
@@ -98,12 +99,14 @@ class Codec:
             if head or fields:
                 text = _encode_json({**(head or {}), **fields, "tensors": layout}).encode()
             else:
-                text, flags = self._known_text(layout), _IS_CACHED
+                text, flags = _text_of(layout), _IS_CACHED
         except BaseException:
             self._undo(fields)
             raise
         if len(text) > HEAD_BYTES:
-            text, flags = self._spill(text), _HEAD_IN_MEMORY
+            place = ("", (), 0, len(text))
+            offset = self._write([place], [text], len(text))
+            text, flags = _encode_json([offset, len(text)]).encode(), _HEAD_IN_MEMORY
         microseconds = min(int(seconds * 1e6), _MOST_MICROSECONDS)
         if needs_token:
             flags |= _NEEDS_TOKEN
@@ -138,11 +141,14 @@ class Codec:
             raise WireError(f"expected {end} bytes, got {len(packet)}")
         identity = packet[start:id_end].decode("utf-8", "surrogatepass") if id_size else ""
         text = packet[id_end:head_end]
-        head = self._heads.get(text) if flags & _IS_CACHED else None
         # A copy of these bytes alone: an array that user code keeps must not keep the packet.
         body: bytes | memoryview = packet[head_end:end]
-        if head is None:
-            head = self._new_head(text, flags)
+        if flags & _IS_CACHED:
+            head = self._known_head(text)
+        else:
+            if flags & _HEAD_IN_MEMORY:
+                text = bytes(self._reader.read(*_decode_json(text.decode())[0]))
+            head = _read_head(text)
             values = head.values
             identity = values.get("id", identity)
             released = values.get("released", ())
@@ -157,25 +163,7 @@ class Codec:
         message = Message(_KINDS[kind], call, identity, head, body, microseconds / 1e6, needs_token)
         return message, end
 
-    def _new_head(self, text: bytes, flags: int) -> Head:
-        values, _ = _decode_json(text.decode())
-        if flags & _HEAD_IN_MEMORY:
-            values = json.loads(bytes(self._reader.read(*values)))
-        if not isinstance(values, dict):
-            raise WireError(f"expected a JSON object, got {type(values).__name__}")
-        head = Head(values)
-        if flags & _IS_CACHED:
-            _keep(self._heads, text, head)
-        return head
-
-    def _known_text(self, layout: tuple[_Place, ...]) -> bytes:
-        text = self._texts.get(layout)
-        if text is None:
-            text = _encode_json({"tensors": layout}).encode()
-            _keep(self._texts, layout, text)
-        return text
-
-    def _write(self, layout: tuple[_Place, ...], parts: Sequence[Array | bytes], end: int) -> int:
+    def _write(self, layout: Sequence[_Place], parts: Sequence[Array | bytes], end: int) -> int:
         """Writes tensors to shared memory and returns the offset of their region."""
         offset = self.writer.allocate(end)
         view = self.writer.view(offset, end)
@@ -193,10 +181,17 @@ class Codec:
         if "region" in fields:
             self.writer.release(fields["region"][0])
 
-    def _spill(self, text: bytes) -> bytes:
-        offset = self.writer.allocate(len(text))
-        self.writer.view(offset, len(text))[:] = np.frombuffer(text, dtype=np.uint8)
-        return _encode_json([offset, len(text)]).encode()
+
+def _read_head(text: bytes) -> Head:
+    values, _ = _decode_json(text.decode())
+    if not isinstance(values, dict):
+        raise WireError(f"expected a JSON object, got {type(values).__name__}")
+    return Head(values)
+
+
+@lru_cache(_KEPT_HEADS)
+def _text_of(layout: tuple[_Place, ...]) -> bytes:
+    return _encode_json({"tensors": layout}).encode()
 
 
 def read_tensors(
@@ -296,13 +291,3 @@ def _undeclared(name: str, datatype: str, text: bool, shape: tuple[int, ...]) ->
     if type(name) is not str or type(text) is not bool:
         raise WireError(f"expected a tensor's name and whether it is text, got {name!r}, {text!r}")
     return TensorSpec(name, tensors.DATATYPES[datatype], shape, text=text, undeclared=True)
-
-
-def _keep(kept: dict[Any, Any], key: object, value: object) -> None:
-    """Keeps an entry in a small cache, which is emptied when it is full.
-
-    Shapes that come again usually do so soon. Clients may send new shapes all the time.
-    """
-    if len(kept) >= _KEPT_HEADS:
-        kept.clear()
-    kept[key] = value

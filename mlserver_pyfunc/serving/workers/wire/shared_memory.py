@@ -121,11 +121,7 @@ class Reader:
 
     def take_released(self) -> list[int]:
         """Returns the offsets of regions that were released since the last call."""
-        released = self._released
-        taken = []
-        while released:
-            taken.append(released.popleft())
-        return taken
+        return [self._released.popleft() for _ in range(len(self._released))]
 
     def restore_released(self, offsets: Iterable[int]) -> None:
         """Puts back offsets that could not be sent."""
