@@ -115,7 +115,7 @@ class Function:
         with self._phase("definition"):
             spec = self._new_spec(tree)
         context = self._context = spec.new_context(logger)
-        runner = await self._new_runner(spec, context)
+        runner = await self._new_runner(spec, context, tree)
         await runner.load()
         self.runner = runner
         serving = definition.serving
@@ -207,13 +207,13 @@ class Function:
             array.setflags(write=False)
         return {**zeros, **examples}
 
-    async def _new_runner(self, spec: HandlerSpec, context: Context) -> Runner:
+    async def _new_runner(self, spec: HandlerSpec, context: Context, tree: SourceTree) -> Runner:
         """Makes a runner for this process if the definition allows it, else for workers."""
         serving = self.definition.serving
         if serving.isolation == "process" or (
             serving.isolation == "auto" and unmet_needs(self.definition)
         ):
-            return await self._new_worker_runner(spec)
+            return await self._new_worker_runner(spec, tree)
         if serving.for_processes:
             logger.warning(
                 'function "%s" runs in the server\'s process, where serving.%s does not count: '
@@ -228,7 +228,7 @@ class Function:
         serving = self.definition.serving
         return Batcher(runner, self.model_name, serving, batching, slots, self._metrics)
 
-    async def _new_worker_runner(self, spec: HandlerSpec) -> Runner:
+    async def _new_worker_runner(self, spec: HandlerSpec, tree: SourceTree) -> Runner:
         from .workers.pool import WorkerRunner
 
         with self._phase("environment"):
@@ -238,7 +238,8 @@ class Function:
                 provide, self.definition, self.model_name, resolved
             )
         self._metrics.set_environment_seconds(environment.seconds)
-        return WorkerRunner(spec, self.contract, self.definition.serving, environment.python)
+        serving = self.definition.serving
+        return WorkerRunner(spec, self.contract, serving, environment.python, tree)
 
     def _new_spec(self, tree: SourceTree) -> HandlerSpec:
         definition, source = self.definition, self.definition.source

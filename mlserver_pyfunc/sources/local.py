@@ -27,7 +27,9 @@ def fetch(source: SourceDefinition, folder: Path, pin: Pin) -> SourceTree:
         raise SourceError("expected a folder, a .py file or a .zip or .tar.gz archive")
     digest = file_sha256(path)
     check_sha256(source.sha256, digest)
-    return SourceTree(path.parent, Provenance(uri, sha256=digest), path.stem)
+    verified = digest if source.sha256 or pin.sha256 else None
+    provenance = Provenance(uri, sha256=digest)
+    return SourceTree(path.parent, provenance, path.stem, file_sha256=verified)
 
 
 def subdirectory(root: Path, relative: str | None) -> Path:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from .digest import DigestError, file_sha256, tree_sha256
+
 
 @dataclass(frozen=True)
 class Provenance:
@@ -39,3 +41,17 @@ class SourceTree:
     module: str | None = None  # of a handler that is given without one
     # Source text by module name, which hides a file of the same name.
     inline: Mapping[str, str] = field(default_factory=dict)
+    file_sha256: str | None = None  # of a single file, if the definition or a lock has it
+
+    def check_unchanged(self) -> None:
+        """Raises a `DigestError` if the files are no longer those that were verified."""
+        if expected := self.provenance.tree_sha256:
+            path, got = self.root, tree_sha256(self.root)
+        elif expected := self.file_sha256:
+            path = self.root / f"{self.module}.py"
+            got = file_sha256(path)
+        if expected and got != expected:
+            raise DigestError(
+                f'"{path}" was changed after it was verified: expected sha256 {expected}, '
+                f"got {got}; restore it, or load the model again"
+            )

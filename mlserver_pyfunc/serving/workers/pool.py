@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from mlserver_pyfunc.definition import ServingDefinition
-from mlserver_pyfunc.errors import LoadError
+from mlserver_pyfunc.errors import LoadError, SourceError
 from mlserver_pyfunc.handler.call import InferenceCall
 from mlserver_pyfunc.handler.loading import HandlerSpec
 from mlserver_pyfunc.protocol.contract import Contract
 from mlserver_pyfunc.serving.metrics import metrics_of
 from mlserver_pyfunc.serving.runner import Answer, HandlerInfo, drain, logger
+from mlserver_pyfunc.sources import SourceTree
 
 from .dispatcher import Dispatcher
 from .process import Exit
@@ -71,8 +72,14 @@ class WorkerRunner:
     """Runs a function in `serving.workers` processes. Implements `Runner`."""
 
     def __init__(
-        self, spec: HandlerSpec, contract: Contract, serving: ServingDefinition, python: Path
+        self,
+        spec: HandlerSpec,
+        contract: Contract,
+        serving: ServingDefinition,
+        python: Path,
+        source: SourceTree,
     ) -> None:
+        self._source = source
         self._serving = serving
         self._model_name = spec.model_name
         self._metrics = metrics_of(spec.model_name, spec.model_version)
@@ -110,18 +117,18 @@ class WorkerRunner:
         return metadata
 
     async def load(self) -> None:
+        await self._check_source()
         starts = [asyncio.ensure_future(self._start(slot)) for slot in self._slots]
         try:
-            await asyncio.gather(*starts)
+            workers = await asyncio.gather(*starts)
         except BaseException:
             for start in starts:
                 start.cancel()
             await asyncio.gather(*starts, return_exceptions=True)
             await self.close()
             raise
-        for slot in self._slots:
-            assert slot.worker is not None
-            self._dispatcher.add(slot.worker)
+        for slot, worker in zip(self._slots, workers, strict=True):
+            self._dispatcher.add(worker)
             self._run(self._supervise(slot))
 
     async def answer(self, call: InferenceCall) -> Answer:
@@ -171,18 +178,30 @@ class WorkerRunner:
             self._dispatcher.remove(worker)
             self._run(self._retire(worker))
 
+    async def _check_source(self) -> None:
+        try:
+            await asyncio.to_thread(self._source.check_unchanged)
+        except (SourceError, OSError) as error:
+            raise LoadError(self._model_name, "fetch", str(error)) from None
+
     async def _restart(self, slot: _Slot) -> bool:
         try:
-            await self._start(slot)
+            await self._check_source()
+            self._dispatcher.add(await self._start(slot))
         except (LoadError, OSError) as error:
-            self._failed(slot, str(error))
+            self._last_exit = str(error)
+            slot.failed(self._last_exit)
+            self._metrics.count_exit("init")
+            logger.error(
+                "%s: worker %d cannot be started, next try in %g s: %s",
+                self._model_name, slot.index, slot.delay, error,
+            )  # fmt: skip
+            self._note_crash_loop()
             return False
-        assert slot.worker is not None
-        self._dispatcher.add(slot.worker)
         logger.info("%s: worker %d is up again", self._model_name, slot.index)
         return True
 
-    async def _start(self, slot: _Slot) -> None:
+    async def _start(self, slot: _Slot) -> Worker:
         try:
             worker = self._new_worker(slot.index, self._max_requests(slot))
         except OSError as error:
@@ -193,6 +212,7 @@ class WorkerRunner:
         self._dispatcher.handler_info = await worker.load()
         slot.worker = worker
         worker.ended.add_done_callback(lambda ended: self._on_exit(slot, worker, ended.result()))
+        return worker
 
     def _max_requests(self, slot: _Slot) -> int | None:
         limit = self._serving.max_requests
@@ -217,16 +237,6 @@ class WorkerRunner:
         if slot.worker is worker:  # else it reached `max_requests`, and the next one starts
             slot.died(worker, exit_, in_call)
             self._note_crash_loop()
-
-    def _failed(self, slot: _Slot, reason: str) -> None:
-        self._last_exit = reason
-        slot.failed(reason)
-        self._metrics.count_exit("init")
-        logger.error(
-            "%s: worker %d cannot be started, next try in %g s: %s",
-            self._model_name, slot.index, slot.delay, reason,
-        )  # fmt: skip
-        self._note_crash_loop()
 
     def _note_crash_loop(self) -> None:
         if self._dispatcher.available_workers or any(s.failures < CRASH_LOOP for s in self._slots):
