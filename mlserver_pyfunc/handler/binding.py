@@ -59,11 +59,6 @@ class CallPlan:
     taken: frozenset[str] = frozenset()
 
     @property
-    def streams(self) -> bool:
-        """Whether the handler is a generator, whose items are sent as a stream."""
-        return self.kind in ("generator", "async generator")
-
-    @property
     def required_fields(self) -> frozenset[str]:
         """Fields of the request that the handler asks for besides its tensors."""
         getters = [*self.positional, *(getter for _, getter, _ in self.keywords)]

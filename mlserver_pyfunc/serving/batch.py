@@ -6,6 +6,7 @@ Rows are entries on the first axis. Every tensor must declare -1 there.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from types import SimpleNamespace
 
 import numpy as np
@@ -86,10 +87,7 @@ def split(answer: Answer, sizes: Sequence[int], model_name: str) -> list[Answer]
                 f"as its inputs have (serving.batch), got {len(named.array)}"
             )
     parts = []
-    start = 0
-    for size in sizes:
-        end = start + size
-        arrays = [NamedArray(named.spec, named.array[start:end]) for named in answer.arrays]
+    for size, end in zip(sizes, accumulate(sizes), strict=True):
+        arrays = [NamedArray(named.spec, named.array[end - size : end]) for named in answer.arrays]
         parts.append(Answer(arrays, answer.parameters))
-        start = end
     return parts

@@ -35,7 +35,7 @@ from . import limits
 from .batch import obstacles
 from .batching import Batcher
 from .in_process import InProcessRunner
-from .metrics import FunctionMetrics, metrics_of
+from .metrics import CONTRACT_WARNINGS, ENVIRONMENT_SECONDS, FunctionMetrics, metrics_of
 from .runner import Answer, Runner, logger
 
 _CLIENT_GONE = 499
@@ -237,7 +237,7 @@ class Function:
             environment = await asyncio.to_thread(
                 provide, self.definition, self.model_name, resolved
             )
-        self._metrics.set_environment_seconds(environment.seconds)
+        self._metrics.set(ENVIRONMENT_SECONDS, environment.seconds)
         serving = self.definition.serving
         return WorkerRunner(spec, self.contract, serving, environment.python, tree)
 
@@ -286,7 +286,7 @@ def _breach_log(metrics: FunctionMetrics) -> Report:
     logged: set[tuple[str, str]] = set()
 
     def add(kind: str, tensor: str, message: str) -> None:
-        metrics.count_breach(kind)
+        metrics.count(CONTRACT_WARNINGS, kind)
         if (kind, tensor) not in logged:
             logged.add((kind, tensor))
             side = kind.partition("_")[0]

@@ -50,8 +50,7 @@ class LocalFunction:
     mlserver_pyfunc.errors.ContractError: input "z" of model "double": unknown, expected "x"
     >>> double.close()
 
-    Raises:
-        LoadError: Names the function, the phase and the cause.
+    A function that does not load raises a LoadError, which names the phase and the cause.
     """
 
     def __init__(self, folder: FunctionFolder) -> None:
@@ -79,13 +78,9 @@ class LocalFunction:
     ) -> dict[str, Array]:
         """Calls the function and returns its outputs by name, with the declared datatypes.
 
-        Args:
-            inputs: Inputs by tensor name, for names that are not Python identifiers.
-            named: Inputs by tensor name. An array keeps its own datatype. Lists and scalars
-                are sent as JSON would carry them.
-
-        Raises:
-            RequestError: The error that a client would get, with its status.
+        An array keeps its own datatype, lists and scalars are sent as JSON would carry them. Use
+        `inputs` for names that are not Python identifiers. Raises the RequestError that a client
+        would get, with its status.
         """
         return arrays_of(self.infer(self._request(inputs, named)))
 
@@ -162,9 +157,7 @@ class LocalFunction:
 def load(folder: str | Path) -> LocalFunction:
     """Loads the function of a folder or of a definition file.
 
-    Raises:
-        DefinitionError: There is no definition, or it is not valid.
-        LoadError: Names the function, the phase and the cause.
+    Raises a DefinitionError if there is no definition or it is not valid, else a LoadError.
     """
     return LocalFunction(open_folder(folder))
 
@@ -173,9 +166,6 @@ def with_tensors(folder: FunctionFolder) -> FunctionFolder:
     """Returns a folder whose definition has all tensors.
 
     If the definition leaves them out, the function is loaded, because its signature tells them.
-
-    Raises:
-        LoadError: Names the function, the phase and the cause.
     """
     if {"inputs", "outputs"} <= set(folder.definition.written):
         return folder

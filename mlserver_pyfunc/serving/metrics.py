@@ -158,19 +158,13 @@ class FunctionMetrics:
 
     def set_slots(self, slots: int) -> None:
         self._slots = slots
-        SLOTS.labels(*self._labels).set(slots)
+        self.set(SLOTS, slots)
 
-    def set_workers(self, available: int) -> None:
-        WORKERS_UP.labels(*self._labels).set(available)
+    def set(self, gauge: Gauge, value: float) -> None:
+        gauge.labels(*self._labels).set(value)
 
-    def count_exit(self, reason: str) -> None:
-        WORKER_EXITS.labels(*self._labels, reason).inc()
-
-    def count_breach(self, kind: str) -> None:
-        CONTRACT_WARNINGS.labels(*self._labels, kind).inc()
-
-    def set_environment_seconds(self, seconds: float) -> None:
-        ENVIRONMENT_SECONDS.labels(*self._labels).set(seconds)
+    def count(self, counter: Counter, kind: str) -> None:
+        counter.labels(*self._labels, kind).inc()
 
 
 @cache

@@ -28,7 +28,7 @@ from mlserver_pyfunc.errors import OverloadedError, RequestError, WorkerError
 from mlserver_pyfunc.handler.call import InferenceCall
 from mlserver_pyfunc.protocol.contract import Contract
 from mlserver_pyfunc.serving import limits
-from mlserver_pyfunc.serving.metrics import FunctionMetrics
+from mlserver_pyfunc.serving.metrics import WORKERS_UP, FunctionMetrics
 from mlserver_pyfunc.serving.runner import HandlerInfo
 
 from .pending import Deadlines, PendingCall
@@ -54,6 +54,7 @@ class Dispatcher:
     """Distributes calls over workers. All methods are for the event loop's thread.
 
     Attributes:
+        workers: Those that get calls.
         handler_info: What the last loaded worker reported about the handler.
         refusal: Why calls are refused; empty while they are accepted.
     """
@@ -69,7 +70,7 @@ class Dispatcher:
         self._limit = limits.TimeLimit(contract.model_name, serving.timeout)
         self._serving = serving
         self._metrics = metrics
-        self._workers: list[Worker] = []
+        self.workers: list[Worker] = []
         self._queue: deque[PendingCall] = deque()
         self._numbers = itertools.count(1)
         self._loop = asyncio.get_running_loop()
@@ -77,25 +78,20 @@ class Dispatcher:
         self._prefetches = False
         self._checks: dict[Worker, int] = {}
 
-    @property
-    def available_workers(self) -> int:
-        """Number of workers that get calls."""
-        return len(self._workers)
-
     def add(self, worker: Worker) -> None:
         """Adds a worker, which gets calls from now on."""
         self.refusal = ""
         # Only calls that run one by one are prefetched.
         self._prefetches = self._serving.concurrency == 1 and self.handler_info.kind == "sync"
-        self._workers.append(worker)
-        self._metrics.set_workers(len(self._workers))
+        self.workers.append(worker)
+        self._metrics.set(WORKERS_UP, len(self.workers))
         self._send_waiting(worker)
 
     def remove(self, worker: Worker) -> None:
         """Removes a worker, which gets no more calls. Those that it has go on."""
-        if worker in self._workers:
-            self._workers.remove(worker)
-            self._metrics.set_workers(len(self._workers))
+        if worker in self.workers:
+            self.workers.remove(worker)
+            self._metrics.set(WORKERS_UP, len(self.workers))
 
     def refuse(self, reason: str) -> None:
         """Refuses calls that wait and calls to come, until a worker is added."""
@@ -218,14 +214,14 @@ class Dispatcher:
                 continue
             where = f'worker {worker.index} of model "{self._contract.model_name}"'
             self._drop(pending, WorkerError(f"the call was on {where}, which {exit_.text}"))
-        for other in list(self._workers):
+        for other in list(self.workers):
             self._send_waiting(other)
         if self._closed:
             self._drop_waiting()
 
     def _free_worker(self) -> Worker | None:
         free = None
-        for worker in self._workers:
+        for worker in self.workers:
             less = free is None or len(worker.calls) < len(free.calls)
             if less and self._has_room(worker):
                 free = worker
@@ -255,12 +251,12 @@ class Dispatcher:
         """Whether the queue is full. Prefetched calls count as waiting."""
         if free is not None and len(free.calls) < self._serving.concurrency:
             return False
-        prefetched = sum(map(self._count_waiting, self._workers))
+        prefetched = sum(map(self._count_waiting, self.workers))
         return len(self._queue) + prefetched >= self._serving.max_queue
 
     def _send_waiting(self, worker: Worker) -> None:
         """Sends calls from the queue. A call that cannot end within its time limit is dropped."""
-        while self._queue and worker in self._workers and self._has_room(worker):
+        while self._queue and worker in self.workers and self._has_room(worker):
             pending, now = self._queue.popleft(), self._loop.time()
             error = self._limit.too_late(pending.deadline - now)
             if error and not self.handler_info.streams:
@@ -270,7 +266,7 @@ class Dispatcher:
 
     def _take_back(self, worker: Worker) -> None:
         """Gives the calls that a worker has not begun to other workers, if one has room."""
-        others = [w for w in self._workers if w is not worker and self._has_room(w)]
+        others = [w for w in self.workers if w is not worker and self._has_room(w)]
         if not others:
             return
         taken = worker.process.connection.take_back()

@@ -56,7 +56,6 @@ class PendingCall:
             self.future.set_exception(error)
 
     def end_wait(self) -> None:
-        """Ends the call's time in the queue."""
         if self.wait is not None:
             self.wait.end()
 
@@ -122,7 +121,6 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self, call: PendingCall) -> None:
-        """Starts, or starts again, the time of a call."""
         call.deadline = self._loop.time() + self._seconds
         self._calls.pop(call.number, None)
         self._calls[call.number] = call
@@ -130,7 +128,6 @@ class Deadlines:
             self._timer = self._loop.call_at(call.deadline, self._check)
 
     def stop(self, call: PendingCall) -> None:
-        """Stops the time of a call, which then never expires."""
         self._calls.pop(call.number, None)
 
     def _check(self) -> None:

@@ -15,7 +15,7 @@ from mlserver_pyfunc.errors import LoadError, SourceError
 from mlserver_pyfunc.handler.call import InferenceCall
 from mlserver_pyfunc.handler.loading import HandlerSpec
 from mlserver_pyfunc.protocol.contract import Contract
-from mlserver_pyfunc.serving.metrics import metrics_of
+from mlserver_pyfunc.serving.metrics import WORKER_EXITS, metrics_of
 from mlserver_pyfunc.serving.runner import Answer, HandlerInfo, drain, logger
 from mlserver_pyfunc.sources import SourceTree
 
@@ -79,6 +79,7 @@ class WorkerRunner:
         python: Path,
         source: SourceTree,
     ) -> None:
+        self.handler = HandlerInfo()
         self._source = source
         self._serving = serving
         self._model_name = spec.model_name
@@ -96,17 +97,13 @@ class WorkerRunner:
 
     @property
     def ready(self) -> bool:
-        return self._dispatcher.available_workers > 0
-
-    @property
-    def handler(self) -> HandlerInfo:
-        return self._dispatcher.handler_info
+        return bool(self._dispatcher.workers)
 
     @property
     def metadata(self) -> Mapping[str, str]:
         metadata = {
             "isolation": "process",
-            "workers": f"{self._dispatcher.available_workers} of {len(self._slots)} up",
+            "workers": f"{len(self._dispatcher.workers)} of {len(self._slots)} up",
         }
         if self.handler.python:
             metadata |= {"python": self.handler.python, "numpy": self.handler.numpy}
@@ -174,7 +171,7 @@ class WorkerRunner:
             while not await self._restart(slot):
                 await asyncio.sleep(slot.delay)
             if not worker.ended.done():
-                self._metrics.count_exit("max_requests")
+                self._metrics.count(WORKER_EXITS, "max_requests")
             self._dispatcher.remove(worker)
             self._run(self._retire(worker))
 
@@ -191,7 +188,7 @@ class WorkerRunner:
         except (LoadError, OSError) as error:
             self._last_exit = str(error)
             slot.failed(self._last_exit)
-            self._metrics.count_exit("init")
+            self._metrics.count(WORKER_EXITS, "init")
             logger.error(
                 "%s: worker %d cannot be started, next try in %g s: %s",
                 self._model_name, slot.index, slot.delay, error,
@@ -209,7 +206,7 @@ class WorkerRunner:
             raise LoadError(self._model_name, "start", cause) from None
         self._alive.add(worker)
         worker.ended.add_done_callback(lambda _: self._alive.discard(worker))
-        self._dispatcher.handler_info = await worker.load()
+        self.handler = self._dispatcher.handler_info = await worker.load()
         slot.worker = worker
         worker.ended.add_done_callback(lambda ended: self._on_exit(slot, worker, ended.result()))
         return worker
@@ -233,13 +230,13 @@ class WorkerRunner:
             return
         self._last_exit = f"worker {worker.index} {exit_.text}"
         logger.error("%s: worker %d %s", self._model_name, worker.index, exit_.text)
-        self._metrics.count_exit(exit_.reason)
+        self._metrics.count(WORKER_EXITS, exit_.reason)
         if slot.worker is worker:  # else it reached `max_requests`, and the next one starts
             slot.died(worker, exit_, in_call)
             self._note_crash_loop()
 
     def _note_crash_loop(self) -> None:
-        if self._dispatcher.available_workers or any(s.failures < CRASH_LOOP for s in self._slots):
+        if self._dispatcher.workers or any(s.failures < CRASH_LOOP for s in self._slots):
             return
         slot = max(self._slots, key=lambda slot: slot.failures)
         self._dispatcher.refuse(f"{slot.reason}, {slot.failures} times in a row")

@@ -201,7 +201,7 @@ class World:
             max_queue=setting.max_queue,
         )
         metrics: Any = SimpleNamespace(
-            set_workers=lambda _: None,
+            set=lambda _, __: None,
             enter_queue=lambda: SimpleNamespace(end=lambda: None),
             change_depth=lambda _: None,
         )
@@ -253,7 +253,7 @@ class World:
     def state(self) -> Any:
         """What decides about the future, comparable."""
         dispatcher, deadlines = self.dispatcher, self.dispatcher._deadlines
-        order = {worker: place for place, worker in enumerate(dispatcher._workers)}
+        order = {worker: place for place, worker in enumerate(dispatcher.workers)}
         return (
             tuple(self._state_of(w) for w in sorted(self.workers, key=lambda w: order.get(w, 99))),
             tuple(self._state_of_call(pending) for pending in self.pending),
@@ -415,7 +415,7 @@ class World:
         channel, connection = worker.channel, worker.connection
         return (
             calls,
-            worker in self.dispatcher._workers,
+            worker in self.dispatcher.workers,
             worker.taken_back,
             worker.running,
             worker.is_dead,

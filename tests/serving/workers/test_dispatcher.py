@@ -99,7 +99,7 @@ class Subject:
         for worker in self.workers:
             self.dispatcher.add(worker)  # type: ignore[arg-type]
 
-    def set_workers(self, number: int) -> None:
+    def set(self, _: Any, number: int) -> None:
         self.up = number
 
     def change_depth(self, calls: int) -> None:
@@ -373,7 +373,7 @@ async def test_a_call_that_runs_for_its_limit_ends_its_worker() -> None:
         await call.future
     text = "was stopped when another call passed its limit of 10 s (serving.timeout)"
     assert it.workers[0].killed == [("timeout", text, 10)]
-    assert (it.up, it.dispatcher.available_workers) == (0, 0)
+    assert (it.up, len(it.dispatcher.workers)) == (0, 0)
     it.dispatcher.on_exit(it.workers[0], Exit("timeout", "was stopped"))  # type: ignore[arg-type]
     assert it.dispatcher.active.count == 0
 

@@ -74,7 +74,7 @@ async def warm_up(function: Function) -> None:
 def on_workers(function: Function) -> int:
     """How many calls the workers have, in all."""
     dispatcher = function.runner._dispatcher  # type: ignore[union-attr]
-    return sum(len(worker.calls) for worker in dispatcher._workers)
+    return sum(len(worker.calls) for worker in dispatcher.workers)
 
 
 def start(function: Function, deeds: list[int]) -> list[asyncio.Task[Any]]:
@@ -248,7 +248,7 @@ async def test_calls_behind_a_long_one_are_taken_back_for_other_workers(tmp_path
         answers = await asyncio.gather(*start(function, [0] * 50))
         assert [answer.tolist() for answer in answers] == [[0, 2 * n] for n in range(50)]
         assert sorted(notes(tmp_path)[50:]) == sorted([*range(51), *range(50)]), "not once each"
-        workers = function.runner._dispatcher._workers  # type: ignore[union-attr]
+        workers = function.runner._dispatcher.workers  # type: ignore[union-attr]
         await until(lambda: not any(worker.taken_back for worker in workers))
 
 
@@ -292,7 +292,7 @@ def handler(x, context):
                 assert answer[1] == 2 * number
 
         await asyncio.gather(*(client(100 * n) for n in range(60)))
-        workers = function.runner._dispatcher._workers  # type: ignore[union-attr]
+        workers = function.runner._dispatcher.workers  # type: ignore[union-attr]
         assert [len(worker.calls) for worker in workers] == [0, 0, 0]
     assert sum(taken) > 10
     expected = [100 * n + k for n in range(60) for k in range(50)]

@@ -19,11 +19,9 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from mlserver_pyfunc.protocol.contract import TensorSpec
-from mlserver_pyfunc.protocol.tensors import Array
 from mlserver_pyfunc.serving.workers.wire.codec import Codec
 from mlserver_pyfunc.serving.workers.wire.messages import PACKET_BYTES, Kind, Message
 
@@ -77,14 +75,8 @@ class Channel:
             return False
         return True
 
-    def send(
-        self,
-        kind: Kind,
-        call: int = 0,
-        head: Mapping[str, Any] | None = None,
-        named: Sequence[tuple[TensorSpec, Array]] = (),
-    ) -> None:
-        self.post(self.codec.encode(kind, call, head, named))
+    def send(self, kind: Kind, call: int = 0, head: Mapping[str, Any] | None = None) -> None:
+        self.post(self.codec.encode(kind, call, head))
 
     def post(self, message: bytes, *, coalesce: bool = False) -> None:
         """Sends an encoded message. With `coalesce` its wakeup may wait while calls wait to run."""

@@ -78,7 +78,6 @@ class Writer:
         raise MemoryError(f"tensors of {size} bytes do not fit into {SIZE} bytes of shared memory")
 
     def view(self, offset: int, size: int) -> Array:
-        """Returns the bytes of a region as a writable array."""
         return np.frombuffer(self._map, dtype=np.uint8, count=size, offset=offset)
 
     def release(self, offset: int) -> None:
