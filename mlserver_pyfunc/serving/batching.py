@@ -49,27 +49,21 @@ class _Group:
         return sum(member.rows for member in self.members)
 
 
+@dataclass(eq=False)
 class Batcher:
     """Batches the calls of a runner that is loaded. For the event loop's thread."""
 
-    def __init__(
-        self,
-        runner: Runner,
-        model_name: str,
-        serving: ServingDefinition,
-        batch: BatchDefinition,
-        slots: int,
-        metrics: FunctionMetrics,
-    ) -> None:
-        self._runner = runner
-        self._model_name = model_name
-        self._max_queue = serving.max_queue
-        self._limit = limits.TimeLimit(model_name, serving.timeout)
-        self._max_size = batch.max_size
-        self._max_delay = batch.max_delay_ms / 1000
-        self._slots = slots
-        self._metrics = metrics
-        self._takes_parameters = "parameters" in runner.handler.required_fields
+    runner: Runner
+    model_name: str
+    serving: ServingDefinition
+    batching: BatchDefinition
+    slots: int
+    metrics: FunctionMetrics
+
+    def __post_init__(self) -> None:
+        self._limit = limits.TimeLimit(self.model_name, self.serving.timeout)
+        self._max_delay = self.batching.max_delay_ms / 1000
+        self._takes_parameters = "parameters" in self.runner.handler.required_fields
         self._groups: dict[Hashable, _Group] = {}
         self._full: deque[_Group] = deque()
         self._waiting = 0
@@ -80,13 +74,13 @@ class Batcher:
 
     async def answer(self, call: InferenceCall) -> Answer:
         """Answers a call, alone or in a batch, as `Runner.answer` describes."""
-        rows = batch.rows_of(call, self._model_name)
-        if self._waiting >= max(self._max_queue, 1):
-            running = f"{self._slots} batches at a time"
-            raise limits.queue_full(self._model_name, running, f"{self._max_queue} requests")
+        rows = batch.rows_of(call, self.model_name)
+        if self._waiting >= max(self.serving.max_queue, 1):
+            running = f"{self.slots} batches at a time"
+            raise limits.queue_full(self.model_name, running, f"{self.serving.max_queue} requests")
         deadline = self._loop.time() + self._limit.seconds
-        wait = self._metrics.enter_queue()
-        found_slot = len(self._tasks) < self._slots
+        wait = self.metrics.enter_queue()
+        found_slot = len(self._tasks) < self.slots
         member = _Member(call, rows, self._loop.create_future(), wait, deadline, found_slot)
         limit = self._loop.call_at(deadline, lambda: _fail(member, self._limit.passed()))
         group = self._join(member)
@@ -110,14 +104,14 @@ class Batcher:
     def _join(self, member: _Member) -> _Group:
         key = self._key(member.call)
         group = self._groups.get(key)
-        if group is not None and group.rows + member.rows > self._max_size:
+        if group is not None and group.rows + member.rows > self.batching.max_size:
             self._close_group(key)
             group = None
         if group is None:
             group = self._groups[key] = _Group(key)
         group.members.append(member)
         self._waiting += 1
-        if group.rows >= self._max_size or self._expects_no_more(group):
+        if group.rows >= self.batching.max_size or self._expects_no_more(group):
             self._close_group(key)
         elif group.timer is None:
             group.timer = self._loop.call_later(self._max_delay, self._due, key)
@@ -144,7 +138,7 @@ class Batcher:
         The number of requests expected is that of the last batch: clients that got their answers
         together send their next requests together.
         """
-        if len(self._tasks) >= self._slots:
+        if len(self._tasks) >= self.slots:
             return False
         if self._loop.time() - self._last_sent > _LIGHT_LOAD * self._max_delay:
             self._expected = 1
@@ -157,11 +151,11 @@ class Batcher:
 
     def _due(self, key: Hashable) -> None:
         """Runs a group whose delay is over. If no slot is free, it may grow until one is."""
-        if len(self._tasks) < self._slots:
+        if len(self._tasks) < self.slots:
             self._close_group(key)
 
     def _send_waiting(self) -> None:
-        while len(self._tasks) < self._slots and (self._full or self._groups):
+        while len(self._tasks) < self.slots and (self._full or self._groups):
             if not self._full:
                 self._full.append(self._groups.pop(next(iter(self._groups))))
             self._send(self._full.popleft())
@@ -188,7 +182,7 @@ class Batcher:
 
     async def _answer(self, members: Sequence[_Member]) -> None:
         sizes = [member.rows for member in members]
-        self._metrics.count_batch(len(members), sum(sizes))
+        self.metrics.count_batch(len(members), sum(sizes))
         try:
             answer = await self._run(members)
             if answer is None:
@@ -196,7 +190,7 @@ class Batcher:
                     if self._can_end(member):
                         await self._answer([member])
                 return
-            parts = batch.split(answer, sizes, self._model_name)
+            parts = batch.split(answer, sizes, self.model_name)
         except BaseException as error:
             for member in members:
                 _fail(member, error)
@@ -213,7 +207,7 @@ class Batcher:
         """
         began = self._loop.time()
         try:
-            return await self._runner.answer(batch.join([member.call for member in members]))
+            return await self.runner.answer(batch.join([member.call for member in members]))
         except (HandlerError, InferenceError, ResponseError):
             if len(members) == 1:
                 raise

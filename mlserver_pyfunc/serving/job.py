@@ -23,31 +23,20 @@ class Job:
 
     The thread and the event loop both call `claim`: the thread to run the job, the event loop
     to drop it. The first one decides.
-
-    Attributes:
-        done: Lock that the thread releases when the call has ended, and `outcome` is there.
-        wants_wakeup: Whether the thread must wake the event loop then.
-        future: Awaited by the event loop until then. Made by the request for a wakeup.
-        ended: Whether the job no longer counts as active.
-        deadline: When the time limit passes, in seconds of the monotonic clock; None without
-            a limit, and for a call that does not wait.
-        began: When the call began, in seconds of the monotonic clock; 0 before.
-        counts: Whether the duration of the call is one of those that calls typically have.
-        overdue: Whether the call has run for longer than its time limit.
     """
 
     function: Callable[[], Any]
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
     outcome: Outcome[Any] = field(default_factory=Outcome)
-    done: threading.Lock = field(default_factory=threading.Lock)
-    wants_wakeup: bool = False
-    future: asyncio.Future[None] = field(init=False)
-    ended: bool = False
-    deadline: float | None = None
-    began: float = 0.0
-    counts: bool = False
-    overdue: bool = False
+    done: threading.Lock = field(default_factory=threading.Lock)  # released at the end of the call
+    wants_wakeup: bool = False  # whether the thread must wake the event loop then
+    future: asyncio.Future[None] = field(init=False)  # until then, if the wakeup is requested
+    ended: bool = False  # whether the job no longer counts as active
+    deadline: float | None = None  # of the time limit, if the call waits, by time.monotonic()
+    began: float = 0.0  # by time.monotonic(); 0 before
+    counts: bool = False  # whether its duration is one of those that calls typically have
+    overdue: bool = False  # whether it has run for longer than its time limit
     _claim: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:

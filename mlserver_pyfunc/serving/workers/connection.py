@@ -27,11 +27,6 @@ class Connection:
 
     A message of a kind that `on_message` has not is ignored. An OSError means that the system does
     not support such a connection, or has no descriptors left.
-
-    Attributes:
-        passed: File descriptors for the worker: socket, wakeup, call tokens, the shared memory
-            that the server writes, and the one that the worker writes.
-        sent_several: Whether the last flush sent several messages together.
     """
 
     def __init__(
@@ -46,7 +41,7 @@ class Connection:
         self._outbox: list[bytes] = []
         self._tokens_due = 0
         self._backlog: deque[bytes] = deque()
-        self.sent_several = False
+        self.sent_several = False  # whether the last flush sent several messages together
         self._open()
 
     @property
@@ -155,6 +150,7 @@ class Connection:
         wakeup, tokens, inbound, outbound = opened
         self._socket, self._wakeup, self._tokens = ours, wakeup, tokens
         self._codec = Codec(Writer(inbound), Reader(outbound))
+        # Of the last two, the server writes to the first and the worker to the second.
         self.passed = (theirs.detach(), wakeup, tokens, inbound, outbound)
         self._theirs = [self.passed[0], inbound, outbound]
 

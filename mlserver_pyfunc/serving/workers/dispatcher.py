@@ -51,26 +51,20 @@ _CHECK_SECONDS = 0.002
 
 
 class Dispatcher:
-    """Distributes calls over workers. All methods are for the event loop's thread.
-
-    Attributes:
-        workers: Those that get calls.
-        handler_info: What the last loaded worker reported about the handler.
-        refusal: Why calls are refused; empty while they are accepted.
-    """
+    """Distributes calls over workers. All methods are for the event loop's thread."""
 
     def __init__(
         self, contract: Contract, serving: ServingDefinition, metrics: FunctionMetrics
     ) -> None:
         self.active = limits.ActiveCalls()
-        self.handler_info = HandlerInfo()
-        self.refusal = ""
+        self.handler_info = HandlerInfo()  # as the last loaded worker has reported it
+        self.refusal = ""  # why calls are refused; empty while they are accepted
         self._closed = False
         self._contract = contract
         self._limit = limits.TimeLimit(contract.model_name, serving.timeout)
         self._serving = serving
         self._metrics = metrics
-        self.workers: list[Worker] = []
+        self.workers: list[Worker] = []  # those that get calls
         self._queue: deque[PendingCall] = deque()
         self._numbers = itertools.count(1)
         self._loop = asyncio.get_running_loop()

@@ -25,29 +25,18 @@ _ERRORS = {kind.__name__: kind for kind in RequestError.__subclasses__()}
 
 @dataclass(slots=True, eq=False)
 class PendingCall:
-    """A call that waits for a worker or runs on one.
-
-    Attributes:
-        deadline: When the caller gets the error of the time limit, in the event loop's time.
-        runs_until: When the call has run for its time limit, in the event loop's time; 0 while
-            it has not begun.
-        future: Answer of the call; for a stream its next item, None at the end.
-        failure: Error of a stream that came while nobody waited for an item.
-        wait: Time in the queue, for the metrics; None if the call never waited.
-        retried: Whether the call was already running on a worker that died.
-        begun: Whether the stream has given an item.
-    """
+    """A call that waits for a worker or runs on one. Times are the event loop's."""
 
     call: InferenceCall
     number: int
-    future: asyncio.Future[Answer | None]
-    failure: RequestError | None = None
-    deadline: float = 0.0
-    runs_until: float = 0.0
-    wait: Wait | None = None
+    future: asyncio.Future[Answer | None]  # of a stream: the next item, None at the end
+    failure: RequestError | None = None  # of a stream, while nobody waited for an item
+    deadline: float = 0.0  # when the caller gets the error of the time limit
+    runs_until: float = 0.0  # when it has run for its time limit; 0 while it has not begun
+    wait: Wait | None = None  # in the queue, for the metrics
     worker: Worker | None = None
-    retried: bool = False
-    begun: bool = False
+    retried: bool = False  # whether it was already running on a worker that died
+    begun: bool = False  # whether the stream has given an item
 
     def fail(self, error: RequestError) -> None:
         """Raises an error in the caller, now or when it next asks for an item."""

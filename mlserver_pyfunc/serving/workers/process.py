@@ -17,7 +17,7 @@ from mlserver_pyfunc.serving import malloc
 
 from .connection import Connection
 from .log_reader import OutputReader
-from .wire.messages import Kind, Message, WireError
+from .wire.messages import Kind, Message
 
 _BOOTSTRAP = Path(__file__).parent / "child" / "bootstrap.py"
 _MARK = "MLSERVER_PYFUNC_WORKER"
@@ -58,7 +58,9 @@ class WorkerProcess:
         self._on_exit = on_exit
         self._killed_for: Exit | None = None
         self._mark = secrets.token_hex(16)
-        self.connection = Connection(on_message, self._on_protocol_error)
+        self.connection = Connection(
+            on_message, lambda error: self.kill("protocol", f"was stopped: {error}")
+        )
         try:
             self.pid = self._start(python, on_line)
         except BaseException:
@@ -146,9 +148,6 @@ class WorkerProcess:
             os.waitpid(self.pid, os.WNOHANG)
         self._output.close()
         self._on_exit(self._killed_for or exit_)
-
-    def _on_protocol_error(self, error: WireError) -> None:
-        self.kill("protocol", f"was stopped: {error}")
 
 
 def _exit(code: int, status: int) -> Exit:

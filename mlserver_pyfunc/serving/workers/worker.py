@@ -31,36 +31,28 @@ _in_breach = itemgetter("kind", "tensor", "text")
 
 @dataclass(eq=False)
 class Worker:
-    """One worker. All methods are for the event loop's thread.
-
-    Attributes:
-        init_timeout: Seconds to load the function, from the start of the process.
-        calls: Calls in flight by number, in the order in which they were sent.
-        reported_waiting: How many of its calls the metrics count as waiting.
-        taken_back: Number of calls that were taken back and that it has not dropped yet.
-        unloading: Whether the process was asked to exit, or will be.
-    """
+    """One worker. All methods are for the event loop's thread."""
 
     model_name: str
     python: Path
     load_message: Mapping[str, Any]
-    init_timeout: float
+    init_timeout: float  # in seconds, from the start of the process
     report: Report
     on_call_message: Callable[[Worker, Message], None]
     index: int
     max_requests: int | None = None
-    calls: dict[int, PendingCall] = field(default_factory=dict)
-    reported_waiting: int = 0
-    taken_back: int = 0
+    calls: dict[int, PendingCall] = field(default_factory=dict)  # in the order of sending
+    reported_waiting: int = 0  # how many of its calls the metrics count as waiting
+    taken_back: int = 0  # calls that it has not dropped yet
     served: int = 0
     since: float = field(default_factory=time.monotonic)
+    unloading: bool = False  # whether the process was asked to exit, or will be
 
     def __post_init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[Exit] = loop.create_future()
         self.max_requests_reached: asyncio.Future[None] = loop.create_future()
         self._loaded: asyncio.Future[HandlerInfo] = loop.create_future()
-        self.unloading = False
         self._phase = "start"
         self._logged_at = 0.0
         on_message: dict[Kind, Callable[[Message], None]] = {
