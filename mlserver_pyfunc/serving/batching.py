@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Hashable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from mlserver_pyfunc.definition import BatchDefinition, ServingDefinition
@@ -93,13 +92,10 @@ class Batcher:
 
     async def close(self) -> None:
         """Answers the requests that wait, if they end in `UNLOAD_SECONDS`."""
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._drain(), limits.UNLOAD_SECONDS)
-
-    async def _drain(self) -> None:
         self._send_waiting()
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        deadline = self._loop.time() + limits.UNLOAD_SECONDS
+        while self._tasks and (left := deadline - self._loop.time()) > 0:
+            await asyncio.wait(self._tasks, timeout=left)
 
     def _join(self, member: _Member) -> _Group:
         key = self._key(member.call)

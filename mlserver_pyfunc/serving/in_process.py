@@ -53,12 +53,11 @@ class InProcessRunner:
     async def load(self) -> None:
         try:
             await asyncio.wait_for(self._load(), self._init_timeout)
-        except asyncio.TimeoutError:
+        except BaseException as error:
             self._discard()
-            cause = limits.over_init_limit(self._init_timeout)
-            raise LoadError(self._model_name, self._phase, cause) from None
-        except BaseException:
-            self._discard()
+            if isinstance(error, asyncio.TimeoutError):
+                cause = limits.over_init_limit(self._init_timeout)
+                raise LoadError(self._model_name, self._phase, cause) from None
             raise
 
     async def answer(self, call: InferenceCall) -> Answer:

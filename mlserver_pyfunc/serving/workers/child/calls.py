@@ -182,8 +182,8 @@ class Calls:
         sizes = contract.axis_sizes(inputs)
         call = InferenceCall(self.context, inputs, contract.input_specs(inputs), message)
         sent = message.values
-        # What the handler takes of the request, which would be read from it otherwise.
-        vars(call).update((name, sent[name]) for name in _OF_REQUEST if name in sent)
+        if len(sent) > 1:  # more than the tensors: what the handler takes of the request
+            vars(call).update((name, sent[name]) for name in _OF_REQUEST if name in sent)
         return self.plan(call), sizes
 
     def _send_result(
