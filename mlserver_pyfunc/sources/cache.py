@@ -12,7 +12,6 @@ docs/design/cache-and-lock.md explains the design.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -48,17 +47,23 @@ class Entry:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
-def obtain(key: str, make: Callable[[Path], Mapping[str, str]], since: float = 0) -> Entry:
+def obtain(
+    key: str,
+    make: Callable[[Path], Mapping[str, str]],
+    since: float = 0,
+    digest: str | None = None,
+) -> Entry:
     """Returns the tree of a source, which is made once however many processes ask for it.
 
     `key` is all that decides the content, without secrets. `make` fills the folder `TREE` of a
-    workspace. Trees that were fetched before `since` (Unix time) do not count.
+    workspace. Trees that were fetched before `since` (Unix time) do not count. A tree with the
+    digest is taken from whatever source it came.
     """
-    known = find(key, since)
+    known = find_tree(digest) or find(key, since)
     if known:
         return known
     with locked(key):
-        known = find(key, since)
+        known = find_tree(digest) or find(key, since)
         if known:
             return known
         with workspace() as work:
@@ -89,10 +94,11 @@ def find(key: str, since: float = 0) -> Entry | None:
     return Entry(path, digest, metadata)
 
 
-def find_tree(digest: str) -> Entry | None:
-    """Returns the tree with this digest, from whatever source it came."""
-    path = _root() / "trees" / digest
-    return Entry(path, digest) if _usable(path, digest) else None
+def find_tree(digest: str | None) -> Entry | None:
+    """Returns the tree with a digest, if one is given, from whatever source it came."""
+    if digest and _usable(path := _root() / "trees" / digest, digest):
+        return Entry(path, digest)
+    return None
 
 
 @contextmanager
@@ -129,15 +135,13 @@ def workspace() -> Iterator[Path]:
         parent = _folder("tmp")
         _remove_stale(parent)
         work = Path(tempfile.mkdtemp(dir=parent))
-        descriptor = os.open(work, os.O_RDONLY)
+        cache_locks.hold(work)
     try:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
         with _writing():
             yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)
-        os.close(descriptor)
+        cache_locks.release(work)
 
 
 def prune() -> None:
@@ -161,29 +165,24 @@ def prune() -> None:
 
 def _stored(built: Path, metadata: Mapping[str, str]) -> Entry:
     digest = tree_sha256(built)
-    _folder("trees")
+    path = _folder("trees") / digest
+    if _usable(path, digest):
+        return Entry(path, digest, metadata)
     # The name may be taken by a tree that somebody changed on disk, and that a running function
     # still uses: it can neither be removed nor be trusted. The good tree takes another name.
-    for number in range(1000):
-        path = _root() / "trees" / (f"{digest}-{number}" if number else digest)
-        if _usable(path, digest):
-            return Entry(path, digest, metadata)
-        if path.exists() and not _discard(path):
-            continue
-        try:
-            # One rename makes the whole tree visible, or nothing. A copy into place could be
-            # seen half done, and would be left so by a crash.
-            built.rename(path)
-        except OSError as error:
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-                raise
-            # Another process stored the same content first.
-            if not _usable(path, digest):
-                continue
-        else:
-            cache_locks.hold(path)
-        return Entry(path, digest, metadata)
-    raise SourceError(f"cache folder {_root()}: cannot store tree {digest}")
+    if not _discard(path):
+        path = path.with_name(f"{digest}-{built.parent.name}")
+    try:
+        # One rename makes the whole tree visible, or nothing. A copy into place could be seen
+        # half done, and would be left so by a crash.
+        built.rename(path)
+    except OSError as error:
+        # Another process may have stored the same content first.
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY) or not _usable(path, digest):
+            raise
+    else:
+        cache_locks.hold(path)
+    return Entry(path, digest, metadata)
 
 
 def _record(key: str, entry: Entry, work: Path) -> None:
@@ -228,14 +227,8 @@ def _remove_stale(parent: Path) -> None:
     """Removes the workspaces of processes that were killed."""
     for work in parent.iterdir():
         with suppress(OSError):
-            if time.time() - work.stat().st_mtime < _STALE_SECONDS:
-                continue
-            descriptor = os.open(work, os.O_RDONLY)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(work, ignore_errors=True)
-            finally:
-                os.close(descriptor)
+            if time.time() - work.stat().st_mtime >= _STALE_SECONDS:
+                cache_locks.discard(work, parent)
 
 
 @contextmanager

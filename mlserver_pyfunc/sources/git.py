@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from mlserver_pyfunc.errors import SourceError
 from . import cache, credentials
 from .digest import RENEW, DigestError
 from .git_errors import UnsupportedError
-from .git_tree import entries, export, tree_of
+from .git_tree import SUBMODULE, entries, export
 from .progress import logger
 from .safe_tree import checked_subdirectory, quoted
 from .tree import Pin, Provenance, SourceTree
@@ -30,6 +29,7 @@ SCHEMES = ("https", "ssh", "file")
 _COMMIT = re.compile(r"[0-9a-fA-F]{40}")
 _SHORT_COMMIT = re.compile(r"[0-9a-fA-F]{4,39}")
 _CHECK_SECONDS = 15.0
+_ALL_REFS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
 
 
 @dataclass(frozen=True)
@@ -60,30 +60,27 @@ def fetch(source: SourceDefinition, folder: Path, pin: Pin) -> SourceTree:
 
 
 def _entry(remote: _Remote, subdirectory: str, pin: Pin) -> cache.Entry:
-    if _COMMIT.fullmatch(remote.ref):
-        return _obtained(remote, remote.ref.lower(), subdirectory)
+    ref = remote.ref.lower()
+    if _COMMIT.fullmatch(ref):
+        return _obtained(remote, ref, subdirectory)
+    is_short = bool(_SHORT_COMMIT.fullmatch(ref))
     if pin.commit:
-        _check_not_moved(remote, pin.commit)
-        known = cache.find_tree(pin.tree_sha256) if pin.tree_sha256 else None
-        return known or _obtained(remote, pin.commit, subdirectory)
-    if not _SHORT_COMMIT.fullmatch(remote.ref):
-        return _obtained(remote, _with_client(remote, _resolved), subdirectory)
-    key = _key(remote, remote.ref.lower(), subdirectory)
-    known = cache.find(key)
-    if known:
+        if not (is_short and pin.commit.startswith(ref)):
+            _check_not_moved(remote, pin.commit)
+        return _obtained(remote, pin.commit, subdirectory, pin.tree_sha256)
+    key = _key(remote, ref, subdirectory)
+    if is_short and (known := cache.find(key)):
         return known
-    commit = _with_client(remote, _resolved)
+    commit = _resolved(remote, settings.fetch_timeout())
     entry = _obtained(remote, commit, subdirectory)
-    if commit.startswith(remote.ref.lower()):
+    if is_short and commit.startswith(ref):
         cache.remember(key, entry)
     return entry
 
 
 def _check_not_moved(remote: _Remote, commit: str) -> None:
-    if _SHORT_COMMIT.fullmatch(remote.ref) and commit.startswith(remote.ref.lower()):
-        return
     try:
-        now = _with_client(remote, _resolved, _CHECK_SECONDS)
+        now = _resolved(remote, _CHECK_SECONDS)
     except _MissingRefError as error:
         raise DigestError(f"function.lock has commit {commit}, but {error}; {RENEW}") from None
     except SourceError as error:
@@ -98,31 +95,20 @@ def _check_not_moved(remote: _Remote, commit: str) -> None:
         )
 
 
-def _obtained(remote: _Remote, commit: str, subdirectory: str) -> cache.Entry:
+def _obtained(
+    remote: _Remote, commit: str, subdirectory: str, digest: str | None = None
+) -> cache.Entry:
     def make(work: Path) -> dict[str, str]:
         client = remote.client(work, settings.fetch_timeout())
         found = _fetched(client, remote, commit, subdirectory)
-        tree = tree_of(client, found, subdirectory)
-        client.open()
-        try:
-            export(client, tree, work / cache.TREE)
-        finally:
-            client.close()
+        export(client, found, subdirectory, work / cache.TREE)
         return {"commit": found}
 
-    return cache.obtain(_key(remote, commit, subdirectory), make)
+    return cache.obtain(_key(remote, commit, subdirectory), make, digest=digest)
 
 
 def _key(remote: _Remote, commit: str, subdirectory: str) -> str:
     return f"git {remote.url} {commit} {subdirectory}"
-
-
-def _with_client(
-    remote: _Remote, action: Callable[[GitClient, str], str], seconds: float | None = None
-) -> str:
-    with cache.workspace() as work:
-        client = remote.client(work, seconds or settings.fetch_timeout())
-        return action(client, remote.ref)
 
 
 def parsed(uri: str) -> _Remote:
@@ -162,28 +148,28 @@ class _MissingRefError(SourceError):
     """The remote does not have the ref."""
 
 
-def _resolved(client: GitClient, ref: str) -> str:
-    """Returns the commit that a ref of the remote points to."""
-    if not ref:
-        head = client.refs("HEAD").get("HEAD")
-        if not head:
+def _resolved(remote: _Remote, seconds: float) -> str:
+    """Returns the commit that the ref of a remote points to."""
+    ref = remote.ref
+    with cache.workspace() as work:
+        client = remote.client(work, seconds)
+        refs = client.refs()
+        if not ref and "HEAD" not in refs:
             raise _MissingRefError("the repository has no default branch: name a ref")
-        return head
-    names = [ref] if ref.startswith("refs/") else [f"refs/heads/{ref}", f"refs/tags/{ref}"]
-    if ref.startswith(("heads/", "tags/")):
-        names.append(f"refs/{ref}")
-    refs = client.refs(*names, *(f"{name}^{{}}" for name in names))
-    found = {name: refs.get(f"{name}^{{}}", refs[name]) for name in names if name in refs}
-    if len(set(found.values())) > 1:
-        raise SourceError(f'ref "{ref}" is ambiguous: write one of ' + " or ".join(found))
-    if found:
-        return next(iter(found.values()))
-    if _SHORT_COMMIT.fullmatch(ref):
-        commit = _lengthened(client, ref.lower())
-        if commit:
+        names = [f"refs/heads/{ref}", f"refs/tags/{ref}"]
+        if ref.startswith(("heads/", "tags/")):
+            names.append(f"refs/{ref}")
+        if not ref or ref.startswith("refs/"):
+            names = [ref or "HEAD"]
+        found = {name: refs.get(f"{name}^{{}}", refs[name]) for name in names if name in refs}
+        if len(set(found.values())) > 1:
+            raise SourceError(f'ref "{ref}" is ambiguous: write one of ' + " or ".join(found))
+        if found:
+            return next(iter(found.values()))
+        if _SHORT_COMMIT.fullmatch(ref) and (commit := _lengthened(client, ref.lower())):
             return commit
-    refs = client.refs("refs/heads/*", "refs/tags/*")
-    known = sorted({name.split("/", 2)[2] for name in refs if not name.endswith("^{}")})
+    branches_and_tags = (name for name in refs if re.match("refs/(heads|tags)/", name))
+    known = sorted({name.split("/", 2)[2].removesuffix("^{}") for name in branches_and_tags})
     if not known:
         raise _MissingRefError(f'no ref "{ref}": the repository is empty')
     raise _MissingRefError(f'no ref "{ref}" in the repository, nearest: {nearest(ref, known)}')
@@ -191,10 +177,7 @@ def _resolved(client: GitClient, ref: str) -> str:
 
 def _lengthened(client: GitClient, short: str) -> str | None:
     client.init("history")
-    client.fetch(
-        f'commits, for "{short}"', "--filter=tree:0", "origin",
-        "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*",
-    )  # fmt: skip
+    client.fetch(f'commits, for "{short}"', "--filter=tree:0", "origin", *_ALL_REFS)
     commits = client.local("rev-list", "--all").decode().split()
     found = [commit for commit in commits if commit.startswith(short)]
     if len(found) > 1:
@@ -205,47 +188,31 @@ def _lengthened(client: GitClient, short: str) -> str | None:
 def _fetched(client: GitClient, remote: _Remote, commit: str, subdirectory: str) -> str:
     """Fetches a commit in the cheapest way that the server allows, and returns its full name.
 
-    A server may refuse single commits (`uploadpack.allowAnySHA1InWant`) and partial clones
-    (`uploadpack.allowFilter`), and says so only when it is asked. So the ways are tried from the
-    cheapest to the dearest, each in an empty repository.
+    A server may refuse single commits (`uploadpack.allowAnySHA1InWant`) and single files, and says
+    so only when it is asked. All branches and tags are fetched then, into an empty repository.
     """
-    ways = [_shallow, _full]
-    if subdirectory:
-        ways.insert(0, _partial)
-    for number, way in enumerate(ways):
-        client.init(f"repository-{number}")
-        try:
-            way(client, redacted(remote.url), commit, subdirectory)
-        except UnsupportedError as error:
-            logger.debug("%s: %s", way.__name__, error)
-            continue
-        found = _full_name(client, commit)
-        if found:
-            return found
-    raise SourceError(f"commit {commit} is not in the repository")
-
-
-def _partial(client: GitClient, url: str, commit: str, subdirectory: str) -> None:
-    message = client.fetch(url, "--depth=1", "--filter=blob:none", "origin", commit)
-    # Such a server has ignored the filter, and has sent all files.
-    if "filtering not recognized" in message:
-        return
-    tree = tree_of(client, commit, subdirectory)
-    blobs = sorted({name for mode, name, _ in entries(client, tree) if mode != "160000"})
-    if blobs:
-        client.fetch(url, "--filter=blob:none", "--stdin", "origin", wanted=blobs)
-
-
-def _shallow(client: GitClient, url: str, commit: str, subdirectory: str) -> None:
-    client.fetch(url, "--depth=1", "origin", commit)
-
-
-def _full(client: GitClient, url: str, commit: str, subdirectory: str) -> None:
-    client.fetch(url, "origin", "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
-
-
-def _full_name(client: GitClient, commit: str) -> str | None:
+    url = redacted(remote.url)
+    client.init("one-commit")
+    try:
+        _fetch_one(client, url, commit, subdirectory)
+    except UnsupportedError as error:
+        logger.debug("fetching all refs: %s", error)
+        client.init("all-refs")
+        client.fetch(url, "origin", *_ALL_REFS)
     try:
         return client.local("rev-parse", "--verify", f"{commit}^{{commit}}").decode().strip()
     except SourceError:
-        return None
+        raise SourceError(f"commit {commit} is not in the repository") from None
+
+
+def _fetch_one(client: GitClient, url: str, commit: str, subdirectory: str) -> None:
+    if not subdirectory:
+        client.fetch(url, "--depth=1", "origin", commit)
+        return
+    messages = client.fetch(url, "--depth=1", "--filter=blob:none", "origin", commit)
+    # Such a server has ignored the filter, and has sent all files.
+    if "filtering not recognized" in messages:
+        return
+    blobs = {each.name for each in entries(client, commit, subdirectory) if each.mode != SUBMODULE}
+    if blobs:
+        client.fetch(url, "--filter=blob:none", "--stdin", "origin", wanted=sorted(blobs))

@@ -8,16 +8,16 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, Any, cast
 
 from git import Git, RemoteProgress
+from git.cmd import handle_process_output
 from git.exc import CommandError, GitCommandNotFound
 
 from mlserver_pyfunc import settings
@@ -33,6 +33,7 @@ from .retry import retrying
 MINIMUM_VERSION = (2, 32)
 
 _CHUNK = 2**20
+_END_SECONDS = 5
 
 
 class GitClient:
@@ -46,142 +47,133 @@ class GitClient:
         self._work = work
         self._deadline = time.monotonic() + seconds
         self._limit = seconds
-        self._repository = work / "none"
         (work / "gitconfig").write_text(configuration(url), encoding="utf-8")
-        self._environment = environment(url, credentials, work)
+        self._git = Git(str(work))
+        self._git.update_environment(**environment(url, credentials, work))
+        self._use(work / "none")
 
     def init(self, name: str) -> None:
         """Makes an empty repository, and uses it from now on."""
-        self._repository = self._work / name
-        self.local("init", "--quiet", "--bare", "--template=", str(self._repository))
+        self._use(self._work / name)
+        self.local("init", "--quiet", "--bare", "--template=", str(self._work / name))
 
-    def refs(self, *patterns: str) -> dict[str, str]:
-        """Returns the remote's refs that match, with their objects; `name^{}` is a tag's commit."""
-        lines = self._network("ls-remote", "--", self._url, *patterns).splitlines()
-        pairs = (line.split("\t", 1) for line in lines if "\t" in line)
+    def refs(self) -> dict[str, str]:
+        """Returns the remote's refs with their objects; `name^{}` is a tag's commit."""
+        lines, _ = self._network(("ls-remote", "--", self._url))
+        pairs = (line.rstrip("\n").split("\t", 1) for line in lines if "\t" in line)
         return {name: commit for commit, name in pairs}
 
     def fetch(self, what: str, *arguments: str, wanted: list[str] | None = None) -> str:
         """Fetches from the remote, and returns the messages of git."""
-        return self._network(
+        command = (
             "fetch", "--progress", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance",
-            "--recurse-submodules=no", *arguments, what=what, wanted=wanted,
+            "--recurse-submodules=no", *arguments,
         )  # fmt: skip
+        stdin = self._work / "stdin"
+        stdin.write_text("".join(f"{name}\n" for name in wanted or []), encoding="ascii")
+        return self._network(command, what, stdin)[1]
 
-    def local(self, *arguments: str, wanted: list[str] | None = None) -> bytes:
+    def local(self, *arguments: str) -> bytes:
         """Runs a command that does not use the network, and returns its output."""
+        output: bytes = self._execute(
+            arguments, stdout_as_string=False, strip_newline_in_stdout=False
+        )
+        return output
+
+    @contextmanager
+    def blob(self, name: str) -> Iterator[IO[bytes]]:
+        """Opens the content of an object. All come through one process: see `close`."""
+        _, _, _, stream = self._git.stream_object_data(name)
         try:
-            with self._stdin(wanted) as istream:
-                return self._git().execute(
-                    ["git", *arguments],
-                    istream=istream,
-                    env=self._all(),
-                    stdout_as_string=False,
-                    strip_newline_in_stdout=False,
-                )
+            yield cast(IO[bytes], stream)
+        finally:
+            # An unread rest would look like the next object.
+            while stream.read(_CHUNK):
+                pass
+
+    def close(self) -> None:
+        """Ends the process that `blob` reads from."""
+        self._git.clear_cache()
+
+    def _use(self, repository: Path) -> None:
+        objects = str(repository / "objects")
+        self._git.update_environment(GIT_DIR=str(repository), GIT_OBJECT_DIRECTORY=objects)
+
+    def _execute(self, arguments: tuple[str, ...], **options: Any) -> Any:
+        try:
+            return self._git.execute(["git", *arguments], **options)
         except GitCommandNotFound:
             raise SourceError("the git program is not installed") from None
         except CommandError as error:
             raise failure(str(error.stderr)) from None
 
-    def sizes(self, names: list[str]) -> list[int]:
-        """Returns the sizes of objects in bytes."""
-        lines = self.local("cat-file", "--batch-check=%(objectsize)", wanted=names).split()
-        if not all(line.isdigit() for line in lines):
-            raise SourceError("the server did not send all files of the commit")
-        return [int(line) for line in lines]
+    def _network(
+        self, arguments: tuple[str, ...], what: str = "", stdin: Path = Path(os.devnull)
+    ) -> tuple[list[str], str]:
+        """Returns the lines of git's output, and its messages."""
+        return retrying(self._deadline)(self._attempt, arguments, what, stdin)
 
-    @contextmanager
-    def blob(self, name: str) -> Iterator[IO[bytes]]:
-        """Opens the content of an object."""
-        _, _, _, stream = self._reader.stream_object_data(name)
-        try:
-            yield cast(IO[bytes], stream)
-        finally:
-            # All objects come through one pipe: an unread rest would look like the next object.
-            while stream.read(_CHUNK):
-                pass
-
-    def open(self) -> None:
-        """Starts the process that `blob` reads from."""
-        self._reader = self._git()
-        self._reader.update_environment(**self._all())
-
-    def close(self) -> None:
-        """Ends the process that `blob` reads from."""
-        self._reader.clear_cache()
-
-    def _stdin(self, names: list[str] | None) -> BinaryIO:
-        path = self._work / "stdin"
-        path.write_text("".join(f"{name}\n" for name in names or []), encoding="ascii")
-        return path.open("rb")
-
-    def _git(self) -> Git:
-        return Git(str(self._work))
-
-    def _all(self) -> dict[str, str]:
-        objects = str(self._repository / "objects")
-        return {
-            **self._environment,
-            "GIT_DIR": str(self._repository),
-            "GIT_OBJECT_DIRECTORY": objects,
-        }
-
-    def _network(self, *arguments: str, what: str = "", wanted: list[str] | None = None) -> str:
-        return retrying(self._deadline)(self._attempt, arguments, what, wanted)
-
-    def _attempt(self, arguments: tuple[str, ...], what: str, wanted: list[str] | None) -> str:
-        report = _Report(what)
-        with self._stdin(wanted) as istream:
+    def _attempt(self, arguments: tuple[str, ...], what: str, stdin: Path) -> tuple[list[str], str]:
+        lines: list[str] = []
+        with Progress(f"fetching {what}", unit="objects") as progress, stdin.open("rb") as istream:
+            report = _Report(progress)
+            running = self._execute(
+                arguments,
+                istream=istream,
+                as_process=True,
+                universal_newlines=True,
+                errors="replace",
+                # git starts git-remote-https or ssh, which keep the connection and our pipes
+                # open when git alone is killed. As a group they are killed together.
+                start_new_session=True,
+            )
+            process = running.proc
+            pump = threading.Thread(
+                target=handle_process_output,
+                args=(running, lines.append, report.add, lambda _: process.wait(), False),
+                daemon=True,
+            )
+            pump.start()
             try:
-                process: Any = self._git().execute(
-                    ["git", *arguments],
-                    istream=istream,
-                    as_process=True,
-                    env=self._all(),
-                    universal_newlines=True,
-                    errors="replace",
-                    # git starts git-remote-https or ssh, which keep the connection and our pipes
-                    # open when git alone is killed. As a group they are killed together.
-                    start_new_session=True,
-                )
-            except GitCommandNotFound:
-                raise SourceError("the git program is not installed") from None
-        reader = threading.Thread(target=report.read, args=(process.stderr,), daemon=True)
-        reader.start()
-        guard = _Guard(process.proc, self._work, self._deadline, self._limit)
-        guard.start()
-        try:
-            output: str = process.stdout.read()
-            reader.join()
-            status = process.proc.wait()
-        finally:
-            guard.stop()
-            report.close()
-        if guard.verdict:
-            raise SourceError(guard.verdict)
-        if status != 0:
-            raise failure(report.text())
-        return output if arguments[0] != "fetch" else report.text()
+                # git has no limit for the size of a fetch, and `http.lowSpeedLimit` does not end
+                # a slow drip.
+                while pump.is_alive():
+                    self._check_limits()
+                    pump.join(min(0.5, max(0.01, self._deadline - time.monotonic())))
+            finally:
+                if pump.is_alive():
+                    with suppress(OSError):
+                        os.killpg(process.pid, signal.SIGKILL)
+                    pump.join(_END_SECONDS)
+        messages = "\n".join(report.lines)
+        if process.returncode != 0:
+            raise failure(messages)
+        return lines, messages
+
+    def _check_limits(self) -> None:
+        limit = settings.max_source_size() * 2
+        if time.monotonic() >= self._deadline:
+            raise SourceError(f"expected to be fetched in {self._limit:g} s, gave up")
+        if size_of(self._work) > limit:
+            raise SourceError(f"expected at most {limit} bytes of git objects, got more")
 
 
 class _Report(RemoteProgress):
     """Reads the messages and the progress on git's standard error."""
 
-    __slots__ = ("_lines", "_progress")
+    __slots__ = ("_handle", "_progress", "lines")
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, progress: Progress) -> None:
         super().__init__()
-        self._progress = Progress(f"fetching {what}", unit="objects")
-        self._lines: list[str] = []
+        self.lines: list[str] = []
+        self._progress = progress
+        self._handle = self.new_message_handler()
 
-    def read(self, stream: IO[str]) -> None:
-        handle = self.new_message_handler()
-        for line in stream:
-            # A server can send messages without end, of which only the last ones matter.
-            if not re.search(r"\d+% \(", line):
-                self._lines = [*self._lines[-50:], line[:500].strip()]
-            handle(line[:500])
+    def add(self, line: str) -> None:
+        # A server can send messages without end, of which only the last ones matter.
+        if not re.search(r"\d+% \(", line):
+            self.lines = [*self.lines[-50:], line[:500].strip()]
+        self._handle(line[:500])
 
     def update(
         self,
@@ -194,48 +186,6 @@ class _Report(RemoteProgress):
             self._progress.total = int(float(max_count or 0))
             self._progress.reach(int(float(cur_count)))
 
-    def text(self) -> str:
-        return "\n".join(self._lines)
-
-    def close(self) -> None:
-        self._progress.__exit__(None, None, None)
-
-
-class _Guard(threading.Thread):
-    """Ends a process that takes too long or fetches too much.
-
-    git has no limit for the size of a fetch, and `http.lowSpeedLimit` does not end a slow drip.
-    So a thread looks at the clock and at the size of the folder twice a second.
-    """
-
-    def __init__(
-        self, process: subprocess.Popen[str], work: Path, deadline: float, limit: float
-    ) -> None:
-        super().__init__(daemon=True)
-        self.verdict = ""
-        self._process = process
-        self._work = work
-        self._deadline = deadline
-        self._limit = limit
-        self._size = settings.max_source_size() * 2
-        self._done = threading.Event()
-
-    def run(self) -> None:
-        while not self._done.wait(min(0.5, max(0.01, self._deadline - time.monotonic()))):
-            if time.monotonic() >= self._deadline:
-                self.verdict = f"expected to be fetched in {self._limit:g} s, gave up"
-            elif size_of(self._work) > self._size:
-                self.verdict = f"expected at most {self._size} bytes of git objects, got more"
-            if self.verdict:
-                _end(self._process)
-                return
-
-    def stop(self) -> None:
-        self._done.set()
-        self.join()
-        if self._process.poll() is None:
-            _end(self._process)
-
 
 @cache
 def _check_version() -> None:
@@ -243,10 +193,3 @@ def _check_version() -> None:
     got = Git().version_info
     if got < MINIMUM_VERSION:
         raise SourceError(f"expected git 2.32 or later, got {'.'.join(map(str, got))}")
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        process.kill()

@@ -10,21 +10,75 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from mlserver_pyfunc import settings
 from mlserver_pyfunc.errors import SourceError
 
-from .safe_tree import Layout, create, is_skipped, quoted
+from .safe_tree import Layout, is_skipped, quoted, write
 
 if TYPE_CHECKING:
     from .git_client import GitClient
 
+LINK = "120000"
+SUBMODULE = "160000"
+
 _LFS = b"version https://git-lfs.github.com/spec/"
-_CHUNK = 2**20
+_LFS_SIZE = 1024  # that a pointer is below
 
 
-def tree_of(client: GitClient, commit: str, subdirectory: str) -> str:
+class Entry(NamedTuple):
+    """A file, a link or a submodule of a commit."""
+
+    mode: str
+    name: str  # of the object
+    path: str
+    size: int = 0
+
+
+def entries(client: GitClient, commit: str, subdirectory: str, *options: str) -> list[Entry]:
+    """Lists what is below a subdirectory; with the option `--long`, with the sizes."""
+    tree = _tree_of(client, commit, subdirectory)
+    listed = []
+    for line in client.local("ls-tree", "-r", "-z", "--full-tree", *options, tree).split(b"\0"):
+        if line:
+            head, _, path = line.partition(b"\t")
+            mode, _, name, *size = head.decode().split()
+            if mode == SUBMODULE:
+                size = []
+            elif size and not size[0].isdigit():
+                raise SourceError("the server did not send all files of the commit")
+            listed.append(Entry(mode, name, os.fsdecode(path), *map(int, size)))
+    return listed
+
+
+def export(client: GitClient, commit: str, subdirectory: str, root: Path) -> None:
+    """Writes the files of a commit exactly as the repository holds them."""
+    layout = Layout()
+    listed = entries(client, commit, subdirectory, "--long")
+    files = [entry for entry in listed if not is_skipped(entry.path)]
+    for entry in files:
+        if entry.mode == SUBMODULE:
+            raise SourceError(f"{quoted(entry.path)} is a submodule: submodules are not fetched")
+        layout.add(entry.path, "link" if entry.mode == LINK else "file", entry.size)
+    links = {}
+    try:
+        for entry in files:
+            with client.blob(entry.name) as content:
+                if entry.mode == LINK:
+                    links[entry.path] = os.fsdecode(content.read())
+                    continue
+                write(content, root, entry.path, entry.size, entry.mode == "100755")
+            if entry.size < _LFS_SIZE and (root / entry.path).read_bytes().startswith(_LFS):
+                raise SourceError(
+                    f"{quoted(entry.path)} is a Git LFS pointer: its content is not in the "
+                    "repository, and LFS is not fetched"
+                )
+    finally:
+        client.close()
+    _link(links, root)
+
+
+def _tree_of(client: GitClient, commit: str, subdirectory: str) -> str:
     """Returns the name of the tree object of a subdirectory."""
     tree = f"{commit}^{{tree}}"
     parts = subdirectory.split("/") if subdirectory else []
@@ -40,53 +94,6 @@ def tree_of(client: GitClient, commit: str, subdirectory: str) -> str:
             raise SourceError(f'subdirectory "{subdirectory}": "{path}" is not a folder')
         tree = name
     return tree
-
-
-def entries(client: GitClient, tree: str) -> list[tuple[str, str, str]]:
-    """Lists the mode, object name and path of each file below a tree."""
-    listed = []
-    for line in client.local("ls-tree", "-r", "-z", "--full-tree", tree).split(b"\0"):
-        if line:
-            head, _, path = line.partition(b"\t")
-            mode, _, name = head.decode().split()
-            listed.append((mode, name, os.fsdecode(path)))
-    return listed
-
-
-def export(client: GitClient, tree: str, root: Path) -> None:
-    """Writes the files of a tree exactly as the repository holds them."""
-    files = [entry for entry in entries(client, tree) if not is_skipped(entry[2])]
-    for mode, _, path in files:
-        if mode == "160000":
-            raise SourceError(f"{quoted(path)} is a submodule: submodules are not fetched")
-    layout = Layout(settings.max_source_size())
-    sizes = client.sizes([name for _, name, _ in files])
-    for (mode, _, path), size in zip(files, sizes, strict=True):
-        if mode == "120000":
-            layout.add_link(path)
-        else:
-            layout.add_file(path, size)
-    links = {}
-    for mode, name, path in files:
-        with client.blob(name) as content:
-            if mode == "120000":
-                links[path] = os.fsdecode(content.read())
-            else:
-                _write(content, root, path, mode == "100755")
-    _link(links, root)
-
-
-def _write(content: IO[bytes], root: Path, path: str, executable: bool) -> None:
-    chunk = content.read(_CHUNK)
-    if chunk.startswith(_LFS) and len(chunk) < 1024:
-        raise SourceError(
-            f"{quoted(path)} is a Git LFS pointer: its content is not in the repository, "
-            "and LFS is not fetched"
-        )
-    with os.fdopen(create(root, path, executable), "wb") as file:
-        while chunk:
-            file.write(chunk)
-            chunk = content.read(_CHUNK)
 
 
 def _link(links: dict[str, str], root: Path) -> None:

@@ -84,7 +84,7 @@ class Listing:
 def listed(url: str, subdirectory: str) -> Listing:
     """Lists the objects below a prefix."""
     files, prefix = _opened(url.rstrip("/"))
-    layout = Layout(settings.max_source_size())
+    layout = Layout()
     keys, sizes, digest = {}, {}, hashlib.sha256()
     with _reading():
         found = files.find(prefix, detail=True)
@@ -93,7 +93,7 @@ def listed(url: str, subdirectory: str) -> Listing:
         # Some tools create an empty object with a name that ends in a slash for each folder.
         if not below or below.endswith("/"):
             continue
-        layout.add_file(below, info["size"])
+        layout.add(below, size=info["size"])
         name = inside(below, subdirectory)
         if not name or is_skipped(name):
             continue

@@ -12,7 +12,9 @@ import os
 import re
 import unicodedata
 from pathlib import Path
+from typing import IO
 
+from mlserver_pyfunc import settings
 from mlserver_pyfunc.errors import SourceError
 
 from .digest import IGNORED_FOLDERS
@@ -21,6 +23,7 @@ MAX_ENTRIES = 50_000
 MAX_DEPTH = 32
 MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 1024
+CHUNK = 2**20
 
 # Not part of the function: never written, and left out of the tree's digest.
 _SKIPPED = IGNORED_FOLDERS | {"__MACOSX"}
@@ -29,40 +32,30 @@ _SKIPPED = IGNORED_FOLDERS | {"__MACOSX"}
 class Layout:
     """Checks the entries of a tree, before any is written."""
 
-    def __init__(self, max_size: int) -> None:
+    def __init__(self) -> None:
         self.size = 0
-        self._max_size = max_size
+        self._limit = settings.max_source_size()
         self._count = 0
         self._kinds: dict[str, str] = {}
         self._spelled: dict[str, str] = {}
 
-    def add_file(self, name: str, size: int) -> None:
-        """Adds a file."""
-        self._add(name, "file")
-        self.size += size
-        if self.size > self._max_size:
-            raise SourceError(f"expected at most {self._max_size} bytes in all, got more")
-
-    def add_link(self, name: str) -> None:
-        """Adds a symbolic link."""
-        self._add(name, "link")
-
-    def add_folder(self, name: str) -> None:
-        """Adds a folder."""
-        if name.rstrip("/") != ".":
-            self._add(name.removesuffix("/"), "folder")
-
-    def _add(self, name: str, kind: str) -> None:
+    def add(self, name: str, kind: str = "file", size: int = 0) -> None:
+        """Adds a "file", a "link" or a "folder"."""
+        if kind == "folder" and name.rstrip("/") == ".":
+            return
         self._count += 1
         if self._count > MAX_ENTRIES:
             raise SourceError(f"expected at most {MAX_ENTRIES} entries, got more")
-        parts = checked_parts(name)
+        parts = checked_parts(name.removesuffix("/") if kind == "folder" else name)
         for depth in range(1, len(parts)):
             self._take("/".join(parts[:depth]), "folder", name)
         path = "/".join(parts)
         if kind != "folder" and self._kinds.get(path) == kind:
             raise SourceError(f"entry {quoted(name)} appears twice")
         self._take(path, kind, name)
+        self.size += size
+        if self.size > self._limit:
+            raise SourceError(f"expected at most {self._limit} bytes in all, got more")
 
     def _take(self, path: str, kind: str, name: str) -> None:
         known = self._kinds.setdefault(path, kind)
@@ -133,13 +126,26 @@ def checked_subdirectory(subdirectory: str | None) -> str:
     return "/".join(checked_parts(name))
 
 
-def create(root: Path, name: str, executable: bool = False) -> int:
-    """Creates a file below the root, which must not exist, and returns its descriptor."""
+def write(content: IO[bytes], root: Path, name: str, size: int, executable: bool = False) -> None:
+    """Writes a file of so many bytes below the root, which must not exist."""
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     # Read-only: all functions with the same content share the tree.
-    return os.open(path, flags, 0o555 if executable else 0o444)
+    descriptor = os.open(path, flags, 0o555 if executable else 0o444)
+    written = 0
+    with os.fdopen(descriptor, "wb") as file:
+        while written <= size and (chunk := content.read(CHUNK)):
+            written += file.write(chunk)
+    if written != size:
+        raise SourceError(f"entry {quoted(name)}: expected {size} bytes, got {written}")
+
+
+def check_is_no_web_page(path: Path, expected: str) -> None:
+    """Checks that a file is not the page that says why there is no such file."""
+    with path.open("rb") as file:
+        if file.read(512).lstrip()[:1] == b"<":
+            raise SourceError(f"expected {expected}, got a web page (HTML or XML)")
 
 
 def printable(text: str) -> str:

@@ -71,7 +71,7 @@ class _EveryTag:
         return True
 
 
-def _cuts_a_byte(content: Any, root: Any, name: str, member: Any) -> None:
+def _cuts_a_byte(content: Any, root: Any, name: str, *rest: Any) -> None:
     (root / name).parent.mkdir(parents=True, exist_ok=True)
     (root / name).write_bytes(content.read()[:-1])
 
@@ -86,9 +86,9 @@ PLANTED: list[tuple[str, Any, str, Any]] = [
     ("grpc_raw", bytes_tensors, "split_elements", _reads_a_byte_past),
     ("worker", codec, "_joined", lambda layout, parts: b"".join(map(bytes, parts))),
     ("worker", codec, "_UNREADABLE", (ValueError,)),
-    ("zip", archive, "_write", _cuts_a_byte),
+    ("zip", archive, "write", _cuts_a_byte),
     ("zip", safe_tree, "_problem", lambda name: None),
-    ("tar", archive, "_write", _cuts_a_byte),
+    ("tar", archive, "write", _cuts_a_byte),
     ("uri", uri, "split_user", lambda url: (url, "")),
     ("yaml", yaml_reader, "MAX_DEPTH", 10_000),
     ("yaml", yaml_reader, "_JSON_TAGS", _EveryTag()),
