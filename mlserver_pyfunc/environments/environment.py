@@ -1,14 +1,9 @@
 """Provides an interpreter that has a definition's Python version and requirements.
 
-uv makes each environment once, in the cache, under a lock. It is renamed into place when it
-is complete, so that nobody sees a half-made one:
-
-    environments/<key>/            the virtual environment, with its metadata in `pyfunc.json`
-    environments/<key>.lock        locked while the environment is made
-    environments/tmp-<random>/     an environment in the making
-
-Functions with the same needs share an environment. A process keeps a shared lock on each
-environment that it uses, so that no other process prunes it.
+uv makes each environment once, under a lock and in a workspace of the cache. It is renamed into
+place when it is complete: `environments/<key>/`, with its metadata in `pyfunc.json`. Functions with
+the same needs share an environment. A process keeps a shared lock on each environment that it
+uses, so that no other process prunes it.
 """
 
 from __future__ import annotations
@@ -20,21 +15,20 @@ import platform
 import shutil
 import sys
 import sysconfig
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
-from filelock import FileLock
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from mlserver_pyfunc import settings
 from mlserver_pyfunc.definition import FunctionDefinition
 from mlserver_pyfunc.errors import PyFuncError
-from mlserver_pyfunc.sources import cache_locks
+from mlserver_pyfunc.sources import cache, cache_locks
 from mlserver_pyfunc.sources.progress import logger
 
 from . import uv
@@ -94,13 +88,9 @@ def provide(
         return shipped
     python = uv.find_python(definition.python_version or uv.SERVING_PYTHON)
     requirements = list(resolved) or requirements_with_numpy(definition)
-    try:
-        return _provide(python, requirements, model_name)
-    except OSError as error:
-        raise ProvisionError(
-            f"cache folder {settings.cache_folder()}: {(error.strerror or str(error)).lower()}; "
-            f"set {settings.CACHE} to a folder that can be written"
-        ) from None
+    folder = _root() / _key(python, requirements)
+    make = partial(_make, folder, python, requirements, model_name)
+    return cache.once(f"environment {folder.name}", partial(_find, folder), make)
 
 
 def prune(unused_seconds: float = 0) -> list[Path]:
@@ -122,49 +112,34 @@ def requirements_with_numpy(definition: FunctionDefinition) -> list[str]:
     return lines if "numpy" in names else [*lines, "numpy"]
 
 
-def _provide(python: Path, requirements: list[str], model_name: str) -> Environment:
-    folder = _root() / _key(python, requirements)
-    found = _find(folder)
-    if found:
-        return found
+def _make(
+    folder: Path, python: Path, requirements: list[str], model_name: str, work: Path
+) -> Environment:
+    started = time.monotonic()
+    logger.info(
+        'function "%s": making an environment of Python %s with %s',
+        model_name,
+        uv.release_of(python),
+        ", ".join(requirements),
+    )
+    built = work / "environment"
+    uv.run(["venv", "--quiet", "--relocatable", "--no-project", "-p", str(python), str(built)])
+    interpreter = str(built / "bin" / "python")
+    lines = "\n".join(requirements)
+    uv.run(["pip", "install", "--python", interpreter, "-r", "-"], stdin=lines, on_line=_log)
+    listed = json.loads(uv.run(["pip", "list", "--python", interpreter, "--format", "json"]))
+    resolved = {item["name"]: item["version"] for item in listed}
+    metadata = {"python": str(python), "requirements": requirements, "resolved": resolved}
+    (built / METADATA_FILE).write_text(json.dumps(metadata, indent=1), encoding="utf-8")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
-        # Another process may have made it while this one waited for the lock.
-        found = _find(folder)
-        if found:
-            return found
-        started = time.monotonic()
-        logger.info(
-            'function "%s": making an environment of Python %s with %s',
-            model_name,
-            uv.release_of(python),
-            ", ".join(requirements),
-        )
-        _make(folder, python, requirements)
-        seconds = time.monotonic() - started
-        logger.info('function "%s": environment made in %.1f s', model_name, seconds)
+    if folder.exists():
+        shutil.rmtree(folder)
+    built.rename(folder)
+    seconds = time.monotonic() - started
+    logger.info('function "%s": environment made in %.1f s', model_name, seconds)
     found = _find(folder)
     assert found is not None
-    return Environment(found.python, found.resolved, seconds)
-
-
-def _make(folder: Path, python: Path, requirements: list[str]) -> None:
-    work = Path(tempfile.mkdtemp(prefix="tmp-", dir=folder.parent))
-    try:
-        built = work / "environment"
-        uv.run(["venv", "--quiet", "--relocatable", "--no-project", "-p", str(python), str(built)])
-        interpreter = str(built / "bin" / "python")
-        lines = "\n".join(requirements)
-        uv.run(["pip", "install", "--python", interpreter, "-r", "-"], stdin=lines, on_line=_log)
-        listed = json.loads(uv.run(["pip", "list", "--python", interpreter, "--format", "json"]))
-        resolved = {item["name"]: item["version"] for item in listed}
-        metadata = {"python": str(python), "requirements": requirements, "resolved": resolved}
-        (built / METADATA_FILE).write_text(json.dumps(metadata, indent=1), encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        built.rename(folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    return replace(found, seconds=seconds)
 
 
 def _log(line: str) -> None:

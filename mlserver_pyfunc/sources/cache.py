@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -34,6 +35,8 @@ from .progress import logger
 
 TREE = "tree"
 """Folder of a workspace that the `make` function of `obtain` fills."""
+
+T = TypeVar("T")
 
 _STALE_SECONDS = 60
 
@@ -59,19 +62,28 @@ def obtain(
     workspace. Trees that were fetched before `since` (Unix time) do not count. A tree with the
     digest is taken from whatever source it came.
     """
-    known = find_tree(digest) or find(key, since)
-    if known:
-        return known
-    with locked(key):
-        known = find_tree(digest) or find(key, since)
-        if known:
-            return known
-        with workspace() as work:
-            (work / TREE).mkdir()
-            entry = _stored(work / TREE, make(work))
-            _record(key, entry, work)
-    prune()
-    return entry
+
+    def store(work: Path) -> Entry:
+        (work / TREE).mkdir()
+        entry = _stored(work / TREE, make(work))
+        _record(key, entry, work)
+        prune()
+        return entry
+
+    return once(key, lambda: find_tree(digest) or find(key, since), store)
+
+
+def once(key: str, find: Callable[[], T | None], make: Callable[[Path], T]) -> T:
+    """Returns what `find` finds; if that is nothing, one process makes it in a workspace."""
+    found = find()
+    if found is None:
+        with locked(key):
+            # Another process may have made it while this one waited for the lock.
+            found = find()
+            if found is None:
+                with workspace() as work:
+                    found = make(work)
+    return found
 
 
 def remember(key: str, entry: Entry) -> None:

@@ -10,12 +10,14 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import httpx
+from anyio import fail_after
+from anyio.from_thread import start_blocking_portal
 
 from mlserver_pyfunc import settings
 from mlserver_pyfunc.errors import SourceError
@@ -25,8 +27,7 @@ from .progress import Progress, logger
 from .retry import TransientError, retrying
 from .uri import parts_of, redacted
 
-_CONNECT_SECONDS = 15
-_READ_SECONDS = 30
+_TIMEOUT = httpx.Timeout(30, connect=15)
 _MAX_REDIRECTS = 10
 _TRANSIENT_STATUSES = (408, 425, 429, 500, 502, 503, 504)
 _MEANINGS = {
@@ -43,17 +44,19 @@ def download(url: str, path: Path, deadline: float) -> None:
     if not parts_of(plain).hostname:
         raise SourceError("has no host")
     auth = httpx.BasicAuth(login.username, login.password) if login else None
-    what = f"fetching {redacted(url)}"
-    with path.open("wb") as file, Progress(what) as progress, _unlogged(), _client() as client:
-        transfer = _Transfer(client, plain, auth, file, progress, deadline)
-        retrying(deadline)(transfer.attempt)
+    with (
+        path.open("wb") as file,
+        Progress(f"fetching {redacted(url)}") as progress,
+        start_blocking_portal() as portal,
+    ):
+        transfer = _Transfer(plain, auth, file, progress, deadline)
+        retrying(deadline)(portal.call, transfer.attempt)
 
 
 @dataclass
 class _Transfer:
     """The transfer of one file, which keeps what was received when the connection breaks."""
 
-    client: httpx.Client
     url: str
     login: httpx.Auth | None  # None looks each host up in .netrc
     file: IO[bytes]
@@ -62,9 +65,8 @@ class _Transfer:
     limit: int = field(default_factory=settings.max_source_size)
     validator: str = ""  # ETag or date of the version that was received
     began: bool = False
-    connection: Any = None
 
-    def attempt(self) -> None:
+    async def attempt(self) -> None:
         """Receives the file, or what is missing of it.
 
         Raises:
@@ -72,45 +74,38 @@ class _Transfer:
             SourceError: No other attempt will.
         """
         self.began = False
-        remaining = max(0.01, self.deadline - time.monotonic())
-        # httpx limits single reads, not the whole: a server that sends a byte of a header now
-        # and then is never late. So a timer shuts the connection down, which ends the read.
-        timer = threading.Timer(remaining, self._give_up)
-        timer.daemon = True
-        timer.start()
         try:
-            self._receive(httpx.Timeout(_READ_SECONDS, connect=min(_CONNECT_SECONDS, remaining)))
+            # httpx limits single reads, not the whole: a server that sends a byte of a header
+            # now and then is never late.
+            with fail_after(self.deadline - time.monotonic()), _unlogged():
+                async with _client() as client:
+                    await self._receive(client)
+        except TimeoutError:
+            limit = settings.fetch_timeout()
+            raise SourceError(f"expected to be fetched in {limit:g} s, gave up") from None
         except (httpx.InvalidURL, httpx.TransportError) as error:
-            self._check_time()
             raise self._failure(error) from None
-        finally:
-            timer.cancel()
 
-    def _receive(self, timeout: httpx.Timeout) -> None:
+    async def _receive(self, client: httpx.AsyncClient) -> None:
         headers = {}
         # Without a validator, the rest might be of another version.
         if self.file.tell() and self.validator:
             headers = {"Range": f"bytes={self.file.tell()}-", "If-Range": self.validator}
-        request = self.client.build_request(
-            "GET", self.url, headers=headers, timeout=timeout, extensions={"trace": self._trace}
+        response = await self._answer(
+            client, client.build_request("GET", self.url, headers=headers)
         )
-        response = self._answer(request)
-        try:
+        async with aclosing(response):
             self._begin(response)
             # The bytes as they were sent: some servers call a .tar.gz a compressed tar, and the
             # digest is of the .tar.gz.
-            for chunk in response.iter_raw():
+            async for chunk in response.aiter_raw():
                 self.file.write(chunk)
                 self.progress.add(len(chunk))
                 if self.file.tell() > self.limit:
                     raise SourceError(f"expected at most {self.limit} bytes, got more")
-        finally:
-            response.close()
-        # Without a length, the end that the timer makes looks like the end of the file.
-        self._check_time()
         self.file.flush()
 
-    def _answer(self, request: httpx.Request) -> httpx.Response:
+    async def _answer(self, client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
         """Sends a request and follows redirects.
 
         httpx follows redirects too, but it reads their bodies into memory without a limit,
@@ -120,10 +115,10 @@ class _Transfer:
         of_host = None if self.login else _netrc_login()
         auth = self.login or of_host
         for _ in range(_MAX_REDIRECTS + 1):
-            response = self.client.send(request, stream=True, auth=auth)
+            response = await client.send(request, stream=True, auth=auth)
             if response.next_request is None:
                 return response
-            response.close()
+            await response.aclose()
             # httpx accepts more than this: ports above 65535, for example, which wrap around.
             parts_of(response.headers["Location"])
             scheme, target = request.url.scheme, response.next_request.url.scheme
@@ -165,7 +160,8 @@ class _Transfer:
         chain: list[BaseException] = [error]
         while deeper := chain[-1].__cause__ or chain[-1].__context__:
             chain.append(deeper)
-        cause = chain[-1]
+        # Of several addresses that were tried, the last one.
+        cause = getattr(chain[-1], "exceptions", chain)[-1]
         if any(isinstance(each, httpx.InvalidURL) for each in chain):
             return SourceError("not an address, or a redirect to none")
         if isinstance(error, httpx.ProxyError) and str(error)[:3].isdigit():
@@ -180,32 +176,20 @@ class _Transfer:
         if isinstance(error, httpx.ConnectError) and isinstance(cause, socket.gaierror):
             return TransientError(f'unknown host "{error.request.url.host}"')
         if isinstance(error, httpx.ConnectError):
-            return TransientError(f"cannot connect: {_text(cause)}")
+            number = getattr(cause, "errno", None)
+            reason = os.strerror(number).lower() if number else _text(cause)
+            return TransientError(f"cannot connect: {reason}")
         return TransientError(f"the connection broke: {type(error).__name__}")
 
-    def _trace(self, event: str, info: dict[str, Any]) -> None:
-        """Remembers the connection, which httpx shows before the answer only to a trace."""
-        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
-            self.connection = info["return_value"]
 
-    def _give_up(self) -> None:
-        self.deadline = 0
-        # Not `SSLSocket.shutdown`, which takes the TLS state away from the thread that reads.
-        with suppress(OSError, AttributeError):
-            socket.socket.shutdown(self.connection.get_extra_info("socket"), socket.SHUT_RDWR)
-
-    def _check_time(self) -> None:
-        if time.monotonic() >= self.deadline:
-            raise SourceError(f"expected to be fetched in {settings.fetch_timeout():g} s, gave up")
-
-
-def _client() -> httpx.Client:
+def _client() -> httpx.AsyncClient:
     try:
-        return httpx.Client(
+        return httpx.AsyncClient(
             # httpx's own context trusts certifi's authorities, not the system's.
             verify=ssl.create_default_context(cafile=settings.ca_file()),
             headers={"Accept-Encoding": "identity"},
             limits=httpx.Limits(max_keepalive_connections=0),
+            timeout=_TIMEOUT,
         )
     except ValueError:
         raise SourceError(
