@@ -188,7 +188,6 @@ def _client() -> httpx.AsyncClient:
             # httpx's own context trusts certifi's authorities, not the system's.
             verify=ssl.create_default_context(cafile=settings.ca_file()),
             headers={"Accept-Encoding": "identity"},
-            limits=httpx.Limits(max_keepalive_connections=0),
             timeout=_TIMEOUT,
         )
     except ValueError:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import base64
 import gzip
 import os
+import socket
 import ssl
 import subprocess
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Any
+
+from typing_extensions import Self
 
 from tests.needs import require
 
@@ -218,6 +223,51 @@ class FileServer(Server):
             reply(request, 206, content[start:], {"Content-Range": span, "ETag": tag})
             return
         reply(request, 200, content, {"ETag": tag, "Accept-Ranges": "bytes"})
+
+
+class CutServer(ThreadingTCPServer):
+    """Passes connections on to a port, and cuts those whose answers are longer than some bytes.
+
+    Attributes:
+        cuts: How many connections to cut yet.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, target: int, cuts: float, after: int = 100_000) -> None:
+        self.target = target
+        self.cuts = cuts
+        self.after = after
+        super().__init__(("127.0.0.1", 0), _CutConnection)
+        self.port: int = self.server_address[1]
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class _CutConnection(BaseRequestHandler):
+    server: CutServer
+
+    def handle(self) -> None:
+        with socket.create_connection(("127.0.0.1", self.server.target)) as ahead:
+            threading.Thread(target=self._pass_on, args=(ahead,), daemon=True).start()
+            count = 0
+            while data := ahead.recv(2**16):
+                count += len(data)
+                if count > self.server.after and self.server.cuts > 0:
+                    self.server.cuts -= 1
+                    return
+                self.request.sendall(data)
+
+    def _pass_on(self, ahead: socket.socket) -> None:
+        with suppress(OSError):
+            while data := self.request.recv(2**16):
+                ahead.sendall(data)
 
 
 def reply(

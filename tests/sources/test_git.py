@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ from mlserver_pyfunc.definition import SourceDefinition
 from mlserver_pyfunc.errors import SourceError
 from mlserver_pyfunc.sources import SourceTree, fetch
 
-from .servers import FileServer, GitServer, Repository, reply
+from .servers import CutServer, FileServer, GitServer, Repository, reply
 
 HERE = Path(".")
 
@@ -331,6 +332,34 @@ def test_tries_again_after_a_failure_that_passes(
 
     git_server.before = fail_at_first  # type: ignore[assignment]
     assert fetched(url).provenance.commit == first
+
+
+@pytest.mark.parametrize("after", [0, 1000, 100_000])
+@pytest.mark.parametrize("cuts", [1, float("inf")], ids=["once", "always"])
+@pytest.mark.parametrize("subdirectory", ["", "lib"])
+def test_a_fetch_that_breaks_off_is_whole_or_an_error(
+    subdirectory: str,
+    cuts: float,
+    after: int,
+    git_server: GitServer,
+    repository: Repository,
+    cache_folder: Path,
+) -> None:
+    noise = random.Random(1).randbytes(200_000).hex()
+    commit = repository.commit({"lib/noise.txt": noise})
+    repository.config("uploadpack.allowFilter", "true")
+    keys = {"subdirectory": subdirectory} if subdirectory else {}
+    path = "noise.txt" if subdirectory else "lib/noise.txt"
+    with CutServer(git_server.port, cuts, after) as server:
+        uri = f"git+https://127.0.0.1:{server.port}/repository#{commit}"
+        if cuts > 1:
+            with pytest.raises(SourceError, match=r'the connection broke; git says "(error|fatal)'):
+                fetched(uri, **keys)
+            assert not [*cache_folder.glob("trees/*"), *cache_folder.glob("tmp/*")]
+            assert not list(cache_folder.glob("index/*"))
+            server.cuts = 0
+        assert files(fetched(uri, **keys)) == {path: noise}
+        assert server.cuts == 0, "the connection was not cut"
 
 
 def test_rejects_a_certificate_that_is_not_trusted(

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import logging
 import random
-import socket
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Any
 
 import boto3
@@ -23,6 +20,7 @@ from mlserver_pyfunc.definition import SourceDefinition
 from mlserver_pyfunc.errors import SourceError
 from mlserver_pyfunc.sources import SourceTree, fetch
 
+from .servers import CutServer
 from .test_credentials import SECRET, check_no_trace
 from .test_http import BUNDLE, sha256, zipped
 
@@ -236,47 +234,6 @@ def test_no_trace_of_the_secret_key(
     check_no_trace("zip+s3://models/none.zip", beside, cache_folder, fails=True)
 
 
-class CutServer(ThreadingTCPServer):
-    """Passes connections on to a server, and cuts the answers with bodies after some bytes.
-
-    Args:
-        target: URL of the server.
-        cuts: How many answers to cut.
-    """
-
-    daemon_threads = True
-
-    def __init__(self, target: str, cuts: float) -> None:
-        host, _, port = target.removeprefix("http://").partition(":")
-        self.target = (host, int(port))
-        self.cuts = cuts
-        super().__init__(("127.0.0.1", 0), CutConnection)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class CutConnection(BaseRequestHandler):
-    server: CutServer
-
-    def handle(self) -> None:
-        with socket.create_connection(self.server.target) as ahead:
-            threading.Thread(target=self._pass_on, args=(ahead,), daemon=True).start()
-            count = 0
-            while data := ahead.recv(2**16):
-                count += len(data)
-                if count > 100_000 and self.server.cuts > 0:
-                    self.server.cuts -= 1
-                    return
-                self.request.sendall(data)
-
-    def _pass_on(self, ahead: socket.socket) -> None:
-        with suppress(OSError):
-            while data := self.request.recv(2**16):
-                ahead.sendall(data)
-
-
 @pytest.mark.parametrize("uri", ["zip+s3://models/b/b.zip", "s3://models/b"])
 @pytest.mark.parametrize("cuts", [1, float("inf")], ids=["once", "always"])
 def test_a_download_that_breaks_off_is_whole_or_an_error(
@@ -291,9 +248,9 @@ def test_a_download_that_breaks_off_is_whole_or_an_error(
     content = zipped({"model.py": b"x = 1", "noise.bin": noise})
     files = {"b/b.zip": content} if uri.startswith("zip") else {"b/noise.bin": noise}
     put(s3, **files, **{"b/model.py": b"x = 1"})
-    with CutServer(endpoint, cuts) as cut:
-        threading.Thread(target=cut.serve_forever, daemon=True).start()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", cut.url)
+    port = int(endpoint.rpartition(":")[2])
+    with CutServer(port, cuts) as cut:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{cut.port}")
         if cuts == 1:
             assert (fetched(uri).root / "noise.bin").read_bytes() == noise
             assert cut.cuts == 0
@@ -301,4 +258,3 @@ def test_a_download_that_breaks_off_is_whole_or_an_error(
             with pytest.raises(SourceError, match="S3 failed: "):
                 fetched(uri)
             assert not [*cache_folder.glob("trees/*"), *cache_folder.glob("tmp/*")]
-        cut.shutdown()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import random
 import socket
 import subprocess
 import time
@@ -17,7 +18,7 @@ from mlserver_pyfunc.errors import SourceError
 from mlserver_pyfunc.sources import SourceTree, fetch
 from tests.needs import find
 
-from .servers import Repository
+from .servers import CutServer, Repository
 
 pytestmark = pytest.mark.needs("sshd")
 
@@ -131,3 +132,30 @@ def test_names_a_repository_that_is_not_there(
     monkeypatch.setenv("GIT_SSH_COMMAND", ssh(folder, identity="user"))
     with pytest.raises(SourceError, match=r"no such repository \(404\)"):
         fetched(port, tmp_path / "absent", "main")
+
+
+@pytest.mark.parametrize("after", [0, 100_000])
+@pytest.mark.parametrize("cuts", [1, float("inf")], ids=["once", "always"])
+def test_a_fetch_that_breaks_off_is_whole_or_an_error(
+    cuts: float,
+    after: int,
+    sshd: tuple[int, Path],
+    repository: Repository,
+    cache_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    port, folder = sshd
+    commit = repository.commit({"noise.txt": random.Random(1).randbytes(200_000).hex()})
+    monkeypatch.setenv("GIT_SSH_COMMAND", ssh(folder, "cut_hosts", "user"))
+    with CutServer(port, cuts, after) as server:
+        public = (folder / "host.pub").read_text()
+        (folder / "cut_hosts").write_text(f"[127.0.0.1]:{server.port} {public}")
+        if cuts > 1:
+            with pytest.raises(SourceError, match="the connection broke; git says "):
+                fetched(server.port, repository.folder, commit)
+            assert not [*cache_folder.glob("trees/*"), *cache_folder.glob("tmp/*")]
+            assert not list(cache_folder.glob("index/*"))
+            server.cuts = 0
+        assert fetched(server.port, repository.folder, commit).provenance.commit == commit
+        assert server.cuts == 0, "the connection was not cut"
