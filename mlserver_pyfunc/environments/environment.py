@@ -59,11 +59,8 @@ def unmet_needs(definition: FunctionDefinition) -> list[str]:
     expected = definition.python_version
     if expected not in (None, uv.SERVING_PYTHON):
         unmet.append(f"expected Python {expected}, the server runs {uv.SERVING_PYTHON}")
-    for line in definition.requirements:
-        problem = find_problem(Requirement(line))
-        if problem:
-            unmet.append(problem)
-    return unmet
+    problems = (find_problem(Requirement(line)) for line in definition.requirements)
+    return [*unmet, *filter(None, problems)]
 
 
 def resolve(definition: FunctionDefinition) -> list[str]:

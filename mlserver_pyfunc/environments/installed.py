@@ -47,9 +47,5 @@ def _requirements_of(distribution: metadata.Distribution, extra: str) -> Iterato
     for line in distribution.requires or ():
         requirement = Requirement(line)
         marker, requirement.marker = requirement.marker, None
-        if marker is None or marker.evaluate({"extra": ""}):
-            continue
-        if marker.evaluate({"extra": extra}) or marker.evaluate(
-            {"extra": canonicalize_name(extra)}
-        ):
+        if marker and not marker.evaluate({"extra": ""}) and marker.evaluate({"extra": extra}):
             yield requirement

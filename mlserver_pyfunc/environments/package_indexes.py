@@ -6,6 +6,7 @@ import configparser
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 _PIP_TO_UV = {
@@ -46,26 +47,19 @@ def configured_indexes() -> tuple[str | None, list[str]]:
 
 def _pip_settings() -> dict[str, str]:
     """Reads pip's files and environment variables; returns lists in uv's syntax."""
-    found: dict[str, str] = {}
+    parser = configparser.ConfigParser(interpolation=None)
     for path in _pip_files():
-        parser = configparser.ConfigParser(interpolation=None)
-        try:
+        with suppress(configparser.Error, OSError, UnicodeDecodeError):
             parser.read(path, encoding="utf-8")
-        except (configparser.Error, OSError, UnicodeDecodeError):
-            continue
-        for section in ("global", "install"):
-            if parser.has_section(section):
-                found.update((k, v) for k, v in parser.items(section) if k in _PIP_TO_UV)
+    found = {}
     for name in _PIP_TO_UV:
         value = os.environ.get(f"PIP_{name.upper().replace('-', '_')}")
-        if value:
-            found[name] = value
-    return {name: _as_uv_list(name, value) for name, value in found.items() if value.strip()}
-
-
-def _as_uv_list(name: str, value: str) -> str:
-    # uv separates find-links by commas, everything else by spaces.
-    return ("," if name == "find-links" else " ").join(value.split())
+        for section in ("install", "global"):
+            value = value or parser.get(section, name, fallback="")
+        if value and value.strip():
+            # uv separates find-links by commas, everything else by spaces.
+            found[name] = ("," if name == "find-links" else " ").join(value.split())
+    return found
 
 
 def _pip_files() -> Iterator[Path]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Any
 
 from mlserver_pyfunc import settings
 from mlserver_pyfunc.errors import PyFuncError
@@ -62,27 +63,27 @@ def run(
     `on_line` gets each line of standard error as it arrives, passwords hidden.
     """
     command = [find_uv(), "--no-progress", "--color", "never", *arguments]
-    with TemporaryFile() as output, TemporaryFile() as source:
-        source.write(stdin.encode())
+    text: dict[str, Any] = {"encoding": "utf-8", "errors": "replace"}
+    with TemporaryFile("w+", **text) as output, TemporaryFile("w+", **text) as source:
+        source.write(stdin)
         source.seek(0)
         try:
             process = subprocess.Popen(
-                command, stdin=source, stdout=output, stderr=subprocess.PIPE, env=_environment()
-            )
+                command, stdin=source, stdout=output, stderr=subprocess.PIPE, env=_environment(),
+                **text,
+            )  # fmt: skip
         except OSError as error:
             raise UvError(f"uv cannot be run: {error}") from None
-        assert process.stderr is not None
         lines = []
-        with process, process.stderr as stderr:
-            for raw in stderr:
-                line = raw.decode(errors="replace").rstrip()
+        with process:
+            for line in process.stderr or ():
                 lines.append(line)
                 if on_line is not None and line.strip():
-                    on_line(hide_passwords(line))
-        output.seek(0)
+                    on_line(hide_passwords(line.rstrip()))
         if process.returncode:
             raise UvError(_explanation(lines))
-        return output.read().decode()
+        output.seek(0)
+        return output.read()
 
 
 def find_python(version: str) -> Path:

@@ -12,10 +12,10 @@ from pathlib import Path
 from mlserver_pyfunc.definition import SourceDefinition
 from mlserver_pyfunc.errors import SourceError
 
-from .tree import Pin, Provenance, SourceTree
+from .tree import Provenance, SourceTree
 from .uri import checked_scheme, naming
 
-__all__ = ["Pin", "Provenance", "SourceTree", "check_form", "fetch"]
+__all__ = ["Provenance", "SourceTree", "check_form", "fetch"]
 
 _KINDS = {
     "": "local",
@@ -34,7 +34,7 @@ _KINDS = {
 ARCHIVE_SUFFIXES = (".zip", ".tar.gz", ".tgz")
 
 
-def fetch(source: SourceDefinition, folder: Path, pin: Pin | None = None) -> SourceTree:
+def fetch(source: SourceDefinition, folder: Path, pin: Provenance | None = None) -> SourceTree:
     """Makes the source available as a local tree."""
     if source.is_inline:
         return _fetched("inline", source, folder, pin)
@@ -50,8 +50,12 @@ def check_form(uri: str) -> None:
             import_module(".remote", __name__).check_form(uri)
 
 
-def _fetched(kind: str, source: SourceDefinition, folder: Path, pin: Pin | None) -> SourceTree:
-    tree: SourceTree = import_module(f".{kind}", __name__).fetch(source, folder, pin or Pin())
+def _fetched(
+    kind: str, source: SourceDefinition, folder: Path, pin: Provenance | None
+) -> SourceTree:
+    tree: SourceTree = import_module(f".{kind}", __name__).fetch(
+        source, folder, pin or Provenance()
+    )
     return tree
 
 

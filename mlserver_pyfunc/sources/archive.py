@@ -46,7 +46,7 @@ from .safe_tree import (
     quoted,
     write,
 )
-from .tree import Pin, Provenance, SourceTree
+from .tree import Provenance, SourceTree
 
 MAX_RATIO = 200
 MAX_RATIO_FREE_BYTES = 16 * 2**20
@@ -71,7 +71,7 @@ class _Member:
     open: Callable[[], Any]
 
 
-def fetch(source: SourceDefinition, folder: Path, pin: Pin) -> SourceTree:
+def fetch(source: SourceDefinition, folder: Path, pin: Provenance) -> SourceTree:
     """Unpacks a local archive."""
     uri = source.source or ""
     path = local.found(uri, folder)
@@ -101,9 +101,9 @@ def unpack(path: Path, root: Path, source: SourceDefinition) -> None:
     handler or the subdirectory names it.
     """
     with _reading():
-        _check_head(path)
-        layout, files = Layout(), []
         is_zip = zipfile.is_zipfile(path)
+        _check_head(path, is_zip)
+        layout, files = Layout(), []
         with _zip(path) if is_zip else _tar(path) as members:
             for member in members:
                 if member.kind not in ("file", "folder"):
@@ -197,16 +197,16 @@ def _check_ratio(size: int, path: Path) -> None:
         raise SourceError(f"expected to unpack to at most {MAX_RATIO} times its size, got more")
 
 
-def _check_head(path: Path) -> None:
+def _check_head(path: Path, is_zip: bool) -> None:
     with path.open("rb") as file:
-        head = file.read(512)
+        head = file.read(8)
     if not head:
         raise SourceError("expected a zip or tar.gz archive, got an empty file")
     check_is_no_web_page(path, "a zip or tar.gz archive")
-    if head[:4] == b"PK\x03\x04" and not zipfile.is_zipfile(path):
+    if head.startswith(b"PK\x03\x04") and not is_zip:
         raise SourceError("the zip archive is truncated or broken")
-    if head[:2] != b"\x1f\x8b" and not zipfile.is_zipfile(path):
-        raise SourceError(f"expected a zip or tar.gz archive, got a file that begins {head[:8]!r}")
+    if not head.startswith(b"\x1f\x8b") and not is_zip:
+        raise SourceError(f"expected a zip or tar.gz archive, got a file that begins {head!r}")
 
 
 @contextmanager

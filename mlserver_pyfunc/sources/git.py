@@ -18,7 +18,7 @@ from .git_errors import UnsupportedError
 from .git_tree import SUBMODULE, entries, export
 from .progress import logger
 from .safe_tree import checked_subdirectory, quoted
-from .tree import Pin, Provenance, SourceTree
+from .tree import Provenance, SourceTree
 from .uri import nearest, parts_of, redacted, split_fragment
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class _Remote:
         return GitClient(self.url, self.credentials, work, seconds)
 
 
-def fetch(source: SourceDefinition, folder: Path, pin: Pin) -> SourceTree:
+def fetch(source: SourceDefinition, folder: Path, pin: Provenance) -> SourceTree:
     """Fetches the files of one commit, without `.git`."""
     uri = source.source or ""
     if source.sha256:
@@ -59,7 +59,7 @@ def fetch(source: SourceDefinition, folder: Path, pin: Pin) -> SourceTree:
     return SourceTree(entry.path, Provenance(redacted(uri), commit, tree_sha256=entry.sha256))
 
 
-def _entry(remote: _Remote, subdirectory: str, pin: Pin) -> cache.Entry:
+def _entry(remote: _Remote, subdirectory: str, pin: Provenance) -> cache.Entry:
     ref = remote.ref.lower()
     if _COMMIT.fullmatch(ref):
         return _obtained(remote, ref, subdirectory)

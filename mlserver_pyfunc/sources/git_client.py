@@ -6,19 +6,18 @@ Commands that use the network have limits of time and size, and show their progr
 from __future__ import annotations
 
 import os
-import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from functools import cache
+from contextlib import suppress
+from functools import cache, partial
 from pathlib import Path
 from typing import IO, Any, cast
 
 from git import Git, RemoteProgress
 from git.cmd import handle_process_output
-from git.exc import CommandError, GitCommandNotFound
+from git.exc import CommandError
+from git.util import CallableRemoteProgress
 
 from mlserver_pyfunc import settings
 from mlserver_pyfunc.errors import SourceError
@@ -32,7 +31,6 @@ from .retry import retrying
 
 MINIMUM_VERSION = (2, 32)
 
-_CHUNK = 2**20
 _END_SECONDS = 5
 
 
@@ -80,16 +78,9 @@ class GitClient:
         )
         return output
 
-    @contextmanager
-    def blob(self, name: str) -> Iterator[IO[bytes]]:
-        """Opens the content of an object. All come through one process: see `close`."""
-        _, _, _, stream = self._git.stream_object_data(name)
-        try:
-            yield cast(IO[bytes], stream)
-        finally:
-            # An unread rest would look like the next object.
-            while stream.read(_CHUNK):
-                pass
+    def blob(self, name: str) -> IO[bytes]:
+        """Opens the content of an object, to be read before the next one: see `close`."""
+        return cast(IO[bytes], self._git.stream_object_data(name)[3])
 
     def close(self) -> None:
         """Ends the process that `blob` reads from."""
@@ -102,8 +93,6 @@ class GitClient:
     def _execute(self, arguments: tuple[str, ...], **options: Any) -> Any:
         try:
             return self._git.execute(["git", *arguments], **options)
-        except GitCommandNotFound:
-            raise SourceError("the git program is not installed") from None
         except CommandError as error:
             raise failure(str(error.stderr)) from None
 
@@ -116,7 +105,7 @@ class GitClient:
     def _attempt(self, arguments: tuple[str, ...], what: str, stdin: Path) -> tuple[list[str], str]:
         lines: list[str] = []
         with Progress(f"fetching {what}", unit="objects") as progress, stdin.open("rb") as istream:
-            report = _Report(progress)
+            report = CallableRemoteProgress(partial(_show, progress))
             running = self._execute(
                 arguments,
                 istream=istream,
@@ -130,7 +119,13 @@ class GitClient:
             process = running.proc
             pump = threading.Thread(
                 target=handle_process_output,
-                args=(running, lines.append, report.add, lambda _: process.wait(), False),
+                args=(
+                    running,
+                    lines.append,
+                    report.new_message_handler(),
+                    lambda _: process.wait(),
+                    False,
+                ),
                 daemon=True,
             )
             pump.start()
@@ -139,13 +134,15 @@ class GitClient:
                 # a slow drip.
                 while pump.is_alive():
                     self._check_limits()
+                    # A server can send messages without end, of which only the last ones matter.
+                    del report.other_lines[:-50]
                     pump.join(min(0.5, max(0.01, self._deadline - time.monotonic())))
             finally:
                 if pump.is_alive():
                     with suppress(OSError):
                         os.killpg(process.pid, signal.SIGKILL)
                     pump.join(_END_SECONDS)
-        messages = "\n".join(report.lines)
+        messages = "\n".join([*report.other_lines, *report.error_lines])
         if process.returncode != 0:
             raise failure(messages)
         return lines, messages
@@ -158,33 +155,12 @@ class GitClient:
             raise SourceError(f"expected at most {limit} bytes of git objects, got more")
 
 
-class _Report(RemoteProgress):
-    """Reads the messages and the progress on git's standard error."""
-
-    __slots__ = ("_handle", "_progress", "lines")
-
-    def __init__(self, progress: Progress) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-        self._progress = progress
-        self._handle = self.new_message_handler()
-
-    def add(self, line: str) -> None:
-        # A server can send messages without end, of which only the last ones matter.
-        if not re.search(r"\d+% \(", line):
-            self.lines = [*self.lines[-50:], line[:500].strip()]
-        self._handle(line[:500])
-
-    def update(
-        self,
-        op_code: int,
-        cur_count: str | float,
-        max_count: str | float | None = None,
-        message: str = "",
-    ) -> None:
-        if op_code & self.RECEIVING:
-            self._progress.total = int(float(max_count or 0))
-            self._progress.reach(int(float(cur_count)))
+def _show(
+    progress: Progress, stage: int, count: float, total: float | None = None, message: str = ""
+) -> None:
+    if stage & RemoteProgress.RECEIVING:
+        progress.total = int(total or 0)
+        progress.reach(int(count))
 
 
 @cache

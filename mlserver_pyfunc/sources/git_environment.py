@@ -17,7 +17,6 @@ another host after a redirect.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -75,21 +74,15 @@ def environment(url: str, credentials: Credentials | None, work: Path) -> dict[s
         **{name: "0" for name in os.environ if name.startswith("GIT_TRACE")},
     }
     # One variable names the authorities for every kind of source.
-    if settings.ca_bundle():
-        environment["GIT_SSL_CAINFO"] = settings.ca_bundle() or ""
-    elif os.environ.get("SSL_CERT_FILE") and not os.environ.get("GIT_SSL_CAINFO"):
-        environment["GIT_SSL_CAINFO"] = os.environ["SSL_CERT_FILE"]
+    if bundle := settings.ca_file("GIT_SSL_CAINFO"):
+        environment["GIT_SSL_CAINFO"] = bundle
     if credentials:
         environment["MLSERVER_PYFUNC_GIT_USERNAME"] = credentials.username
         environment["MLSERVER_PYFUNC_GIT_PASSWORD"] = credentials.password
         # For this host alone: after a redirect to another, git does not ask the helper.
         options[f"credential.{parts.scheme}://{parts.netloc}.helper"] = _HELPER
-    return {**environment, **_as_variables(options)}
-
-
-def _as_variables(options: Mapping[str, str]) -> dict[str, str]:
-    variables = {"GIT_CONFIG_COUNT": str(len(options))}
+    environment["GIT_CONFIG_COUNT"] = str(len(options))
     for number, (name, value) in enumerate(options.items()):
-        variables[f"GIT_CONFIG_KEY_{number}"] = name
-        variables[f"GIT_CONFIG_VALUE_{number}"] = value
-    return variables
+        environment[f"GIT_CONFIG_KEY_{number}"] = name
+        environment[f"GIT_CONFIG_VALUE_{number}"] = value
+    return environment

@@ -63,11 +63,11 @@ def export(client: GitClient, commit: str, subdirectory: str, root: Path) -> Non
     links = {}
     try:
         for entry in files:
-            with client.blob(entry.name) as content:
-                if entry.mode == LINK:
-                    links[entry.path] = os.fsdecode(content.read())
-                    continue
-                write(content, root, entry.path, entry.size, entry.mode == "100755")
+            content = client.blob(entry.name)
+            if entry.mode == LINK:
+                links[entry.path] = os.fsdecode(content.read())
+                continue
+            write(content, root, entry.path, entry.size, entry.mode == "100755")
             if entry.size < _LFS_SIZE and (root / entry.path).read_bytes().startswith(_LFS):
                 raise SourceError(
                     f"{quoted(entry.path)} is a Git LFS pointer: its content is not in the "

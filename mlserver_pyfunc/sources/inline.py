@@ -10,12 +10,12 @@ from pathlib import Path
 from mlserver_pyfunc.definition import SourceDefinition
 from mlserver_pyfunc.errors import SourceError
 
-from .tree import Pin, Provenance, SourceTree
+from .tree import Provenance, SourceTree
 
 DEFAULT_MODULE = "function"
 
 
-def fetch(source: SourceDefinition, folder: Path, pin: Pin) -> SourceTree:
+def fetch(source: SourceDefinition, folder: Path, pin: Provenance) -> SourceTree:
     """Returns the code as a module beside the definition's files; the handler gives its name."""
     code = source.code if source.code is not None else _decoded(source.base64 or "")
     kind = "code" if source.code is not None else "base64"

@@ -10,11 +10,11 @@ from mlserver_pyfunc.errors import SourceError
 
 from .digest import check_sha256, file_sha256
 from .safe_tree import quoted
-from .tree import Pin, Provenance, SourceTree
+from .tree import Provenance, SourceTree
 from .uri import parts_of
 
 
-def fetch(source: SourceDefinition, folder: Path, pin: Pin) -> SourceTree:
+def fetch(source: SourceDefinition, folder: Path, pin: Provenance) -> SourceTree:
     """Returns a folder as it is, or a Python file as a module in its folder."""
     uri = source.source or ""
     path = found(uri, folder)

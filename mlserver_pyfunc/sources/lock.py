@@ -7,7 +7,8 @@ docs/design/cache-and-lock.md explains when it binds.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,7 +21,7 @@ from mlserver_pyfunc.definition.yaml_reader import YamlError, read_yaml
 from mlserver_pyfunc.errors import SourceError
 
 from .digest import LOCK_NAME, RENEW, DigestError, tree_sha256
-from .tree import Pin, Provenance, SourceTree
+from .tree import Provenance, SourceTree
 from .uri import redacted
 
 _HEADER = (
@@ -65,12 +66,13 @@ def fetch_locked(definition: FunctionDefinition, folder: Path) -> SourceTree:
     if lock is None or lock.source is None:
         return sources.fetch(definition.source, folder)
     _check_definition(lock, definition)
-    pin = Pin(lock.commit, lock.sha256, lock.tree_sha256)
+    pin = Provenance(lock.source, lock.commit, lock.sha256, lock.tree_sha256)
     try:
         tree = sources.fetch(definition.source, folder, pin)
     except DigestError as error:
-        raise DigestError(_with_renewal(str(error))) from None
-    tree = _checked(lock, tree)
+        message = str(error)
+        raise DigestError(message if RENEW in message else f"{message}; {RENEW}") from None
+    tree = _checked(pin, tree)
     if lock.origin is None:
         return tree
     return replace(tree, provenance=replace(lock.origin, tree_sha256=lock.tree_sha256))
@@ -111,22 +113,16 @@ def write(definition: FunctionDefinition, folder: Path, resolved: Sequence[str] 
 
     The record of an image is kept: its `inputs` tell whether the image is out of date.
     """
-    renewed = current(definition, folder).model_copy(update={"resolved": list(resolved) or None})
-    return write_to(renewed.model_copy(update={"image": _recorded_image(folder)}), folder)
+    renewed: dict[str, Any] = {"resolved": list(resolved) or None}
+    # The old lock may be broken.
+    with suppress(SourceError):
+        renewed["image"] = getattr(read(folder), "image", None)
+    return write_to(current(definition, folder).model_copy(update=renewed), folder)
 
 
 def record_image(image: ImageRecord, folder: Path) -> Path:
     """Records an image in the lock of a folder, which is made if there is none."""
     return write_to((read(folder) or Lock()).model_copy(update={"image": image}), folder)
-
-
-def _recorded_image(folder: Path) -> ImageRecord | None:
-    """Returns the image in a lock that is to be renewed, and that may be broken."""
-    try:
-        lock = read(folder)
-    except SourceError:
-        return None
-    return lock.image if lock else None
 
 
 def write_to(lock: Lock, folder: Path) -> Path:
@@ -145,28 +141,23 @@ def write_to(lock: Lock, folder: Path) -> Path:
 
 def _check_definition(lock: Lock, definition: FunctionDefinition) -> None:
     source = definition.source
-    given = redacted(source.source) if source.source else None
-    pairs = [
-        ("subdirectory", lock.subdirectory, source.subdirectory),
-        ("requirements", lock.requirements, definition.requirements),
-    ]
     # The source of inline code is its kind, "inline code"; its digest is compared later.
     if not source.is_inline:
-        pairs.insert(0, ("source", lock.source, given))
-    _check_equal(pairs)
+        _check_equal("source", lock.source, redacted(source.source or ""))
+    _check_equal("subdirectory", lock.subdirectory, source.subdirectory)
+    _check_equal("requirements", lock.requirements, definition.requirements)
 
 
-def _checked(lock: Lock, tree: SourceTree) -> SourceTree:
+def _checked(pin: Provenance, tree: SourceTree) -> SourceTree:
     got = replace(tree.provenance, tree_sha256=_tree_digest(tree))
-    names = ("source", "commit", "sha256", "tree_sha256")
-    _check_equal([(name, getattr(lock, name), getattr(got, name)) for name in names])
+    for name, value in asdict(got).items():
+        _check_equal(name, getattr(pin, name), value)
     return replace(tree, provenance=got)
 
 
-def _check_equal(pairs: Sequence[tuple[str, Any, Any]]) -> None:
-    for name, locked, got in pairs:
-        if locked != got:
-            raise DigestError(f"{LOCK_NAME} has {name} {locked}, got {got}; {RENEW}")
+def _check_equal(name: str, locked: Any, got: Any) -> None:
+    if locked != got:
+        raise DigestError(f"{LOCK_NAME} has {name} {locked}, got {got}; {RENEW}")
 
 
 def _tree_digest(tree: SourceTree) -> str | None:
@@ -174,7 +165,3 @@ def _tree_digest(tree: SourceTree) -> str | None:
     if tree.provenance.tree_sha256 or tree.inline or tree.module:
         return tree.provenance.tree_sha256
     return tree_sha256(tree.root)
-
-
-def _with_renewal(message: str) -> str:
-    return message if RENEW in message else f"{message}; {RENEW}"

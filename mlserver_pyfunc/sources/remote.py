@@ -17,13 +17,13 @@ from mlserver_pyfunc.errors import SourceError
 from . import ARCHIVE_SUFFIXES, archive, cache
 from .digest import check_sha256, file_sha256
 from .safe_tree import check_is_no_web_page, checked_subdirectory
-from .tree import Pin, Provenance, SourceTree
+from .tree import Provenance, SourceTree
 from .uri import redacted, split_fragment, split_user
 
 _CLIENTS = {"http": "http_client", "https": "http_client", "s3": "s3_client"}
 
 
-def fetch(source: SourceDefinition, folder: Path, pin: Pin) -> SourceTree:
+def fetch(source: SourceDefinition, folder: Path, pin: Provenance) -> SourceTree:
     """Fetches a Python file, an archive, which is unpacked, or the files below an S3 prefix."""
     uri = source.source or ""
     check_form(uri)
@@ -79,7 +79,7 @@ def _name(url: str) -> str:
 def _downloaded(
     source: SourceDefinition,
     url: str,
-    pin: Pin,
+    pin: Provenance,
     key: Callable[[str], str],
     place: Callable[[Path, Path], None],
 ) -> cache.Entry:
@@ -109,7 +109,7 @@ def _move(path: Path, to: Path) -> None:
     path.rename(to)
 
 
-def _prefix(source: SourceDefinition, url: str, pin: Pin) -> cache.Entry:
+def _prefix(source: SourceDefinition, url: str, pin: Provenance) -> cache.Entry:
     if source.sha256:
         raise SourceError("sha256 is for a file or an archive, got an S3 prefix: use function.lock")
     known = cache.find_tree(pin.tree_sha256) if pin.tree_sha256 else None

@@ -60,23 +60,22 @@ class Listing:
 
     files: Any
     url: str
-    keys: dict[str, str]
-    sizes: dict[str, int]
+    objects: dict[str, dict[str, Any]]  # by the path below the prefix
     digest: str
 
     def download(self, root: Path) -> None:
         """Downloads all objects to an empty folder."""
-        paths = {name: root / name for name in self.keys}
         deadline = time.monotonic() + settings.fetch_timeout()
         with _reading(), Progress(f"fetching {redacted(self.url)}", unit="files") as progress:
             self.files.get(
-                list(self.keys.values()),
-                [str(path) for path in paths.values()],
+                [info["name"] for info in self.objects.values()],
+                [str(root / name) for name in self.objects],
                 batch_size=_PARALLEL,
                 callback=_Bounded(progress, deadline),
             )
-        for name, path in paths.items():
-            if not path.is_file() or path.stat().st_size != self.sizes[name]:
+        for name, info in self.objects.items():
+            path = root / name
+            if not path.is_file() or path.stat().st_size != info["size"]:
                 raise SourceError(f'object "{name}" changed while it was fetched')
             path.chmod(0o444)
 
@@ -84,26 +83,23 @@ class Listing:
 def listed(url: str, subdirectory: str) -> Listing:
     """Lists the objects below a prefix."""
     files, prefix = _opened(url.rstrip("/"))
-    layout = Layout()
-    keys, sizes, digest = {}, {}, hashlib.sha256()
+    layout, objects, digest = Layout(), {}, hashlib.sha256()
     with _reading():
         found = files.find(prefix, detail=True)
     for key, info in sorted(found.items()):
-        below = key[len(prefix) + 1 :] if key.startswith(prefix + "/") else ""
+        below = inside(key, prefix)
         # Some tools create an empty object with a name that ends in a slash for each folder.
-        if not below or below.endswith("/"):
+        if not below or key.endswith("/"):
             continue
         layout.add(below, size=info["size"])
         name = inside(below, subdirectory)
-        if not name or is_skipped(name):
-            continue
-        keys[name] = key
-        sizes[name] = info["size"]
-        digest.update(f"{name}\0{info['size']}\0{info.get('ETag')}\0".encode())
-    if not keys:
+        if name and not is_skipped(name):
+            objects[name] = info
+            digest.update(f"{name}\0{info['size']}\0{info.get('ETag')}\0".encode())
+    if not objects:
         where = f' in subdirectory "{subdirectory}"' if subdirectory else ""
         raise SourceError(f"not found (404): no object below the prefix{where}")
-    return Listing(files, url, keys, sizes, digest.hexdigest())
+    return Listing(files, url, objects, digest.hexdigest())
 
 
 class _Bounded(Callback):  # type: ignore[misc]

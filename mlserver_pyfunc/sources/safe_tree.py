@@ -71,11 +71,10 @@ class Layout:
             )
 
 
-def checked_parts(name: str) -> list[str]:
+def checked_parts(name: str, what: str = "entry") -> list[str]:
     """Splits an entry's name into its folders and file."""
-    problem = _problem(name)
-    if problem:
-        raise SourceError(f"entry {quoted(name)}: {problem}")
+    if problem := _problem(name):
+        raise SourceError(f"{what} {quoted(name)}: {problem}")
     return [part for part in name.split("/") if part != "."]
 
 
@@ -118,12 +117,7 @@ def inside(name: str, prefix: str) -> str | None:
 def checked_subdirectory(subdirectory: str | None) -> str:
     """Returns the subdirectory as a path without `.` parts; empty for the whole tree."""
     name = (subdirectory or "").rstrip("/")
-    if name in ("", "."):
-        return ""
-    problem = _problem(name)
-    if problem:
-        raise SourceError(f'subdirectory "{subdirectory}": {problem}')
-    return "/".join(checked_parts(name))
+    return "" if name in ("", ".") else "/".join(checked_parts(name, "subdirectory"))
 
 
 def write(content: IO[bytes], root: Path, name: str, size: int, executable: bool = False) -> None:

@@ -11,9 +11,9 @@ from .digest import DigestError, file_sha256, tree_sha256
 
 @dataclass(frozen=True)
 class Provenance:
-    """Origin of a source."""
+    """Origin of a source: as it was fetched, or as a lock requires it."""
 
-    source: str  # URI that the definition gives, without credentials
+    source: str = ""  # URI that the definition gives, without credentials
     commit: str | None = None
     sha256: str | None = None
     tree_sha256: str | None = None
@@ -21,15 +21,6 @@ class Provenance:
     def as_parameters(self) -> dict[str, str]:
         """Returns the known values, for the model's metadata."""
         return {key: value for key, value in asdict(self).items() if value is not None}
-
-
-@dataclass(frozen=True)
-class Pin:
-    """Commit and digests that a lock requires, so that nothing newer is fetched."""
-
-    commit: str | None = None
-    sha256: str | None = None
-    tree_sha256: str | None = None
 
 
 @dataclass(frozen=True)
