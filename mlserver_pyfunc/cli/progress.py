@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from mlserver_pyfunc.sources.terminal_rows import Rows
+from mlserver_pyfunc.sources.progress import Rows
 
 DONE = frozenset({"ready", "gone"})
 """Texts of an object that nothing is waited for any more."""

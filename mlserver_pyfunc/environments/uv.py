@@ -83,7 +83,7 @@ def run(
         if process.returncode:
             raise UvError(_explanation(lines))
         output.seek(0)
-        return output.read()
+        return str(output.read())
 
 
 def find_python(version: str) -> Path:

@@ -31,10 +31,12 @@ _KINDS = {
     "zip+s3": "remote",
 }
 
+_UNPINNED = Provenance()
+
 ARCHIVE_SUFFIXES = (".zip", ".tar.gz", ".tgz")
 
 
-def fetch(source: SourceDefinition, folder: Path, pin: Provenance | None = None) -> SourceTree:
+def fetch(source: SourceDefinition, folder: Path, pin: Provenance = _UNPINNED) -> SourceTree:
     """Makes the source available as a local tree."""
     if source.is_inline:
         return _fetched("inline", source, folder, pin)
@@ -50,12 +52,8 @@ def check_form(uri: str) -> None:
             import_module(".remote", __name__).check_form(uri)
 
 
-def _fetched(
-    kind: str, source: SourceDefinition, folder: Path, pin: Provenance | None
-) -> SourceTree:
-    tree: SourceTree = import_module(f".{kind}", __name__).fetch(
-        source, folder, pin or Provenance()
-    )
+def _fetched(kind: str, source: SourceDefinition, folder: Path, pin: Provenance) -> SourceTree:
+    tree: SourceTree = import_module(f".{kind}", __name__).fetch(source, folder, pin)
     return tree
 
 

@@ -24,7 +24,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -104,8 +104,8 @@ def unpack(path: Path, root: Path, source: SourceDefinition) -> None:
         is_zip = zipfile.is_zipfile(path)
         _check_head(path, is_zip)
         layout, files = Layout(), []
-        with _zip(path) if is_zip else _tar(path) as members:
-            for member in members:
+        with ExitStack() as stack:
+            for member in (_zip if is_zip else _tar)(path, stack):
                 if member.kind not in ("file", "folder"):
                     expected = "expected a file or a folder, got a"
                     raise SourceError(f"entry {quoted(member.name)}: {expected} {member.kind}")
@@ -146,35 +146,29 @@ def _package(source: SourceDefinition) -> str:
     return module.partition(".")[0] if separator else ""
 
 
-@contextmanager
-def _zip(path: Path) -> Iterator[Iterator[_Member]]:
-    with zipfile.ZipFile(path) as archive:
-        yield (_zip_member(archive, entry) for entry in archive.infolist())
+def _zip(path: Path, stack: ExitStack) -> Iterator[_Member]:
+    archive = stack.enter_context(zipfile.ZipFile(path))
+    for entry in archive.infolist():
+        # zipfile cuts names at a NUL, so "model.py\0.txt" would pass as "model.py".
+        name, mode = entry.orig_filename, entry.external_attr >> 16
+        if entry.flag_bits & 0x1:
+            raise SourceError(f"entry {quoted(name)} is encrypted")
+        if entry.compress_type not in _ZIP_METHODS:
+            raise SourceError(f"entry {quoted(name)}: unknown compression method")
+        kind = _KINDS.get(stat.S_IFMT(mode), _SPECIAL)
+        if kind in ("file", "folder"):
+            kind = "folder" if name.endswith("/") else "file"
+        content = partial(archive.open, entry)
+        yield _Member(name, kind, entry.file_size, bool(mode & 0o111), content)
 
 
-def _zip_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> _Member:
-    # zipfile cuts names at a NUL, so "model.py\0.txt" would pass as "model.py".
-    name, mode = entry.orig_filename, entry.external_attr >> 16
-    if entry.flag_bits & 0x1:
-        raise SourceError(f"entry {quoted(name)} is encrypted")
-    if entry.compress_type not in _ZIP_METHODS:
-        raise SourceError(f"entry {quoted(name)}: unknown compression method")
-    kind = _KINDS.get(stat.S_IFMT(mode), _SPECIAL)
-    if kind in ("file", "folder"):
-        kind = "folder" if name.endswith("/") else "file"
-    return _Member(name, kind, entry.file_size, bool(mode & 0o111), partial(archive.open, entry))
-
-
-@contextmanager
-def _tar(path: Path) -> Iterator[Iterator[_Member]]:
-    with _Stream(path) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
-        yield (_tar_member(archive, entry) for entry in archive)
-
-
-def _tar_member(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> _Member:
-    kind = "sparse file" if entry.issparse() else _KINDS.get(entry.type, _SPECIAL)
-    content = partial(archive.extractfile, entry)
-    return _Member(entry.name, kind, entry.size, bool(entry.mode & 0o111), content)
+def _tar(path: Path, stack: ExitStack) -> Iterator[_Member]:
+    stream = stack.enter_context(_Stream(path))
+    archive = stack.enter_context(tarfile.TarFile(fileobj=stream))
+    for entry in archive:
+        kind = "sparse file" if entry.issparse() else _KINDS.get(entry.type, _SPECIAL)
+        content = partial(archive.extractfile, entry)
+        yield _Member(entry.name, kind, entry.size, bool(entry.mode & 0o111), content)
 
 
 class _Stream(gzip.GzipFile):

@@ -213,6 +213,7 @@ def _fetch_one(client: GitClient, url: str, commit: str, subdirectory: str) -> N
     # Such a server has ignored the filter, and has sent all files.
     if "filtering not recognized" in messages:
         return
-    blobs = {each.name for each in entries(client, commit, subdirectory) if each.mode != SUBMODULE}
+    listed = entries(client, commit, subdirectory)
+    blobs = {name for mode, name, _, _ in listed if mode != SUBMODULE}
     if blobs:
         client.fetch(url, "--filter=blob:none", "--stdin", "origin", wanted=sorted(blobs))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from mlserver_pyfunc.errors import SourceError
 
@@ -26,52 +26,45 @@ _LFS = b"version https://git-lfs.github.com/spec/"
 _LFS_SIZE = 1024  # that a pointer is below
 
 
-class Entry(NamedTuple):
-    """A file, a link or a submodule of a commit."""
+def entries(
+    client: GitClient, commit: str, subdirectory: str, *options: str
+) -> list[tuple[str, str, str, int]]:
+    """Lists mode, object, path and size of what is below a subdirectory.
 
-    mode: str
-    name: str  # of the object
-    path: str
-    size: int = 0
-
-
-def entries(client: GitClient, commit: str, subdirectory: str, *options: str) -> list[Entry]:
-    """Lists what is below a subdirectory; with the option `--long`, with the sizes."""
+    With the option `--long`, git tells the sizes. Without it they are 0.
+    """
     tree = _tree_of(client, commit, subdirectory)
     listed = []
     for line in client.local("ls-tree", "-r", "-z", "--full-tree", *options, tree).split(b"\0"):
         if line:
             head, _, path = line.partition(b"\t")
-            mode, _, name, *size = head.decode().split()
-            if mode == SUBMODULE:
-                size = []
-            elif size and not size[0].isdigit():
+            mode, _, name, size = [*head.decode().split(), "0"][:4]
+            if not size.isdigit() and mode != SUBMODULE:
                 raise SourceError("the server did not send all files of the commit")
-            listed.append(Entry(mode, name, os.fsdecode(path), *map(int, size)))
+            listed.append((mode, name, os.fsdecode(path), int(size) if size.isdigit() else 0))
     return listed
 
 
 def export(client: GitClient, commit: str, subdirectory: str, root: Path) -> None:
     """Writes the files of a commit exactly as the repository holds them."""
-    layout = Layout()
+    layout, links = Layout(), {}
     listed = entries(client, commit, subdirectory, "--long")
-    files = [entry for entry in listed if not is_skipped(entry.path)]
-    for entry in files:
-        if entry.mode == SUBMODULE:
-            raise SourceError(f"{quoted(entry.path)} is a submodule: submodules are not fetched")
-        layout.add(entry.path, "link" if entry.mode == LINK else "file", entry.size)
-    links = {}
+    files = [entry for entry in listed if not is_skipped(entry[2])]
+    for mode, _, path, size in files:
+        if mode == SUBMODULE:
+            raise SourceError(f"{quoted(path)} is a submodule: submodules are not fetched")
+        layout.add(path, "link" if mode == LINK else "file", size)
     try:
-        for entry in files:
-            content = client.blob(entry.name)
-            if entry.mode == LINK:
-                links[entry.path] = os.fsdecode(content.read())
+        for mode, name, path, size in files:
+            content = client.blob(name)
+            if mode == LINK:
+                links[path] = os.fsdecode(content.read())
                 continue
-            write(content, root, entry.path, entry.size, entry.mode == "100755")
-            if entry.size < _LFS_SIZE and (root / entry.path).read_bytes().startswith(_LFS):
+            write(content, root, path, size, mode == "100755")
+            if size < _LFS_SIZE and (root / path).read_bytes().startswith(_LFS):
                 raise SourceError(
-                    f"{quoted(entry.path)} is a Git LFS pointer: its content is not in the "
-                    "repository, and LFS is not fetched"
+                    f"{quoted(path)} is a Git LFS pointer: its content is not in the repository, "
+                    "and LFS is not fetched"
                 )
     finally:
         client.close()

@@ -5,10 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .terminal_rows import Rows
+from typing import Any
 
 # MLServer configures only loggers below its own name.
 logger = logging.getLogger("mlserver.pyfunc")
@@ -52,9 +49,6 @@ class Progress:
             logger.info("%s: %s", self._what, self._amount())
             return
         if self._rows is None:
-            # Imported here: a server without a terminal needs no Rich.
-            from .terminal_rows import Rows
-
             self._rows = Rows()
         self._rows.show(self._what, self._amount())
 
@@ -64,3 +58,42 @@ class Progress:
             return f"{self._done}{of} {self._unit}"
         of = f" of {self.total / 2**20:.1f}" if self.total else ""
         return f"{self._done / 2**20:.1f}{of} MiB"
+
+
+class Rows:
+    """Draws what several tasks are doing on standard error, one row per task.
+
+    The rows vanish when they are closed. Use them on a terminal only.
+    """
+
+    def __init__(self) -> None:
+        # Imported here: a server without a terminal needs no Rich.
+        from rich import progress
+        from rich.console import Console
+
+        self._progress = progress.Progress(
+            progress.SpinnerColumn(finished_text="[green]✓"),
+            progress.TextColumn("{task.description}", style="bold", markup=False),
+            progress.TextColumn("{task.fields[text]}", markup=False),
+            console=Console(stderr=True),
+            transient=True,
+            # Rich would replace sys.stdout and sys.stderr of the whole process, in which a
+            # function may be loading that keeps what it finds there.
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._tasks: dict[str, Any] = {}
+
+    def show(self, name: str, text: str, *, is_done: bool = False) -> None:
+        """Sets what one task is doing now."""
+        self._progress.start()
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=1, text=text)
+        # Rich never takes back that a task is finished, but an object of a cluster can be ready
+        # and then not ready: reset does take it back.
+        self._progress.reset(self._tasks[name], total=1, text=text)
+        self._progress.update(self._tasks[name], completed=int(is_done))
+
+    def close(self) -> None:
+        """Removes the rows from the terminal."""
+        self._progress.stop()

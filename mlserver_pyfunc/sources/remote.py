@@ -116,13 +116,13 @@ def _prefix(source: SourceDefinition, url: str, pin: Provenance) -> cache.Entry:
     if known:
         return known
     subdirectory = checked_subdirectory(source.subdirectory)
-    listing = _client("s3").listed(url, subdirectory)
+    digest, download = _client("s3").listed(url, subdirectory)
 
     def make(work: Path) -> dict[str, str]:
-        listing.download(work / cache.TREE)
+        download(work / cache.TREE)
         return {}
 
-    return cache.obtain(f"prefix {split_user(url)[0]} {subdirectory} {listing.digest}", make)
+    return cache.obtain(f"prefix {split_user(url)[0]} {subdirectory} {digest}", make)
 
 
 def _client(scheme: str) -> ModuleType:

@@ -6,9 +6,9 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -54,36 +54,11 @@ def download(url: str, path: Path, deadline: float) -> None:
         raise SourceError("the object changed while it was fetched")
 
 
-@dataclass(frozen=True)
-class Listing:
-    """The objects below a prefix."""
-
-    files: Any
-    url: str
-    objects: dict[str, dict[str, Any]]  # by the path below the prefix
-    digest: str
-
-    def download(self, root: Path) -> None:
-        """Downloads all objects to an empty folder."""
-        deadline = time.monotonic() + settings.fetch_timeout()
-        with _reading(), Progress(f"fetching {redacted(self.url)}", unit="files") as progress:
-            self.files.get(
-                [info["name"] for info in self.objects.values()],
-                [str(root / name) for name in self.objects],
-                batch_size=_PARALLEL,
-                callback=_Bounded(progress, deadline),
-            )
-        for name, info in self.objects.items():
-            path = root / name
-            if not path.is_file() or path.stat().st_size != info["size"]:
-                raise SourceError(f'object "{name}" changed while it was fetched')
-            path.chmod(0o444)
-
-
-def listed(url: str, subdirectory: str) -> Listing:
-    """Lists the objects below a prefix."""
+def listed(url: str, subdirectory: str) -> tuple[str, Callable[[Path], None]]:
+    """Lists the objects below a prefix; returns a digest of the list, and what downloads them."""
     files, prefix = _opened(url.rstrip("/"))
-    layout, objects, digest = Layout(), {}, hashlib.sha256()
+    layout, digest = Layout(), hashlib.sha256()
+    objects: dict[str, dict[str, Any]] = {}
     with _reading():
         found = files.find(prefix, detail=True)
     for key, info in sorted(found.items()):
@@ -99,7 +74,23 @@ def listed(url: str, subdirectory: str) -> Listing:
     if not objects:
         where = f' in subdirectory "{subdirectory}"' if subdirectory else ""
         raise SourceError(f"not found (404): no object below the prefix{where}")
-    return Listing(files, url, objects, digest.hexdigest())
+    return digest.hexdigest(), partial(_download_all, files, url, objects)
+
+
+def _download_all(files: Any, url: str, objects: dict[str, dict[str, Any]], root: Path) -> None:
+    deadline = time.monotonic() + settings.fetch_timeout()
+    with _reading(), Progress(f"fetching {redacted(url)}", unit="files") as progress:
+        files.get(
+            [info["name"] for info in objects.values()],
+            [str(root / name) for name in objects],
+            batch_size=_PARALLEL,
+            callback=_Bounded(progress, deadline),
+        )
+    for name, info in objects.items():
+        path = root / name
+        if not path.is_file() or path.stat().st_size != info["size"]:
+            raise SourceError(f'object "{name}" changed while it was fetched')
+        path.chmod(0o444)
 
 
 class _Bounded(Callback):  # type: ignore[misc]

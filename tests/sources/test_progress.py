@@ -10,8 +10,7 @@ import sys
 import pytest
 
 from mlserver_pyfunc.sources import progress
-from mlserver_pyfunc.sources.progress import Progress
-from mlserver_pyfunc.sources.terminal_rows import Rows
+from mlserver_pyfunc.sources.progress import Progress, Rows
 
 
 class Terminal(io.StringIO):
