@@ -122,8 +122,8 @@ def _make(
     built = work / "environment"
     uv.run(["venv", "--quiet", "--relocatable", "--no-project", "-p", str(python), str(built)])
     interpreter = str(built / "bin" / "python")
-    lines = "\n".join(requirements)
-    uv.run(["pip", "install", "--python", interpreter, "-r", "-"], stdin=lines, on_line=_log)
+    lines, log = "\n".join(requirements), partial(logger.info, "uv: %s")
+    uv.run(["pip", "install", "--python", interpreter, "-r", "-"], stdin=lines, on_line=log)
     listed = json.loads(uv.run(["pip", "list", "--python", interpreter, "--format", "json"]))
     resolved = {item["name"]: item["version"] for item in listed}
     metadata = {"python": str(python), "requirements": requirements, "resolved": resolved}
@@ -137,10 +137,6 @@ def _make(
     found = _find(folder)
     assert found is not None
     return replace(found, seconds=seconds)
-
-
-def _log(line: str) -> None:
-    logger.info("uv: %s", line)
 
 
 def _find(folder: Path) -> Environment | None:

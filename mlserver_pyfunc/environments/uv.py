@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -34,16 +35,13 @@ class UvError(PyFuncError):
 
 def find_uv() -> str:
     """Returns the path of uv; raises `UvError` if it is not installed."""
-    try:
+    with suppress(ImportError, FileNotFoundError):
         from uv import find_uv_bin
 
         return str(find_uv_bin())
-    except (ImportError, FileNotFoundError):
-        pass
-    found = shutil.which("uv")
-    if found is None:
-        raise UvError('uv is not installed: pip install "mlserver-pyfunc[isolation]"')
-    return found
+    if found := shutil.which("uv"):
+        return found
+    raise UvError('uv is not installed: pip install "mlserver-pyfunc[isolation]"')
 
 
 def is_installed() -> bool:
@@ -115,13 +113,10 @@ def _candidates(version: str) -> Iterator[Path]:
         if candidate.is_file() and candidate.parent.name != "shims":
             yield candidate
     root = Path(os.environ.get("PYENV_ROOT") or Path("~/.pyenv").expanduser())
-    versions = (root / "versions").glob(f"{version}.*")
-    for folder in sorted(versions, key=_release, reverse=True):
+    folders = (root / "versions").glob(f"{version}.*")
+    releases = [(list(map(int, re.findall(r"\d+", each.name))), each) for each in folders]
+    for _, folder in sorted(releases, reverse=True):
         yield folder / "bin" / f"python{version}"
-
-
-def _release(folder: Path) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", folder.name))
 
 
 @cache

@@ -116,20 +116,19 @@ def find_tree(digest: str | None) -> Entry | None:
 @contextmanager
 def locked(key: str) -> Iterator[None]:
     """Keeps other processes and threads from fetching the same source at the same time."""
+    limit = settings.fetch_timeout() * 2
     with _writing():
-        folder = _folder("locks")
-        lock = FileLock(folder / f"{_hashed(key)}.lock")
+        lock = FileLock(_folder("locks") / f"{_hashed(key)}.lock", timeout=limit)
         try:
-            lock.acquire(timeout=1)
+            with suppress(Timeout):
+                lock.acquire(timeout=1)
+            if not lock.is_locked:
+                logger.info("waiting for another process to fetch the same source")
+                lock.acquire()
         except Timeout:
-            logger.info("waiting for another process to fetch the same source")
-            limit = settings.fetch_timeout() * 2
-            try:
-                lock.acquire(timeout=limit)
-            except Timeout:
-                raise SourceError(
-                    f"another process has been fetching it for {limit:.0f} s, gave up"
-                ) from None
+            raise SourceError(
+                f"another process has been fetching it for {limit:.0f} s, gave up"
+            ) from None
     try:
         yield
     finally:
@@ -164,7 +163,7 @@ def prune() -> None:
         kept = 0
         for tree in trees:
             size = size_of(tree)
-            if kept + size > limit and _discard(tree):
+            if kept + size > limit and cache_locks.discard(tree, _folder("tmp")):
                 logger.info("pruned %s from the cache (%d bytes)", tree.name, size)
             else:
                 kept += size
@@ -182,7 +181,7 @@ def _stored(built: Path, metadata: Mapping[str, str]) -> Entry:
         return Entry(path, digest, metadata)
     # The name may be taken by a tree that somebody changed on disk, and that a running function
     # still uses: it can neither be removed nor be trusted. The good tree takes another name.
-    if not _discard(path):
+    if not cache_locks.discard(path, _folder("tmp")):
         path = path.with_name(f"{digest}-{built.parent.name}")
     try:
         # One rename makes the whole tree visible, or nothing. A copy into place could be seen
@@ -212,27 +211,22 @@ def _record(key: str, entry: Entry, work: Path) -> None:
 
 def _usable(path: Path, digest: str) -> bool:
     """Locks the tree against removal, and checks its digest."""
-    new = False
+    new = whole = False
+    problem = "was changed on disk"
     try:
         new = cache_locks.hold(path)
         whole = tree_sha256(path) == digest
         with suppress(OSError):
             os.utime(path)
     except FileNotFoundError:
-        whole = False
+        problem = ""
     except (OSError, SourceError) as error:
-        logger.warning("cached tree %s cannot be read, fetching it again: %s", path, error)
-        whole = False
-    else:
-        if not whole:
-            logger.warning("cached tree %s was changed on disk, fetching it again", path)
+        problem = f"cannot be read ({error})"
+    if problem and not whole:
+        logger.warning("cached tree %s %s, fetching it again", path, problem)
     if new and not whole:
         cache_locks.release(path)
     return whole
-
-
-def _discard(path: Path) -> bool:
-    return cache_locks.discard(path, _folder("tmp"))
 
 
 def _remove_stale(parent: Path) -> None:

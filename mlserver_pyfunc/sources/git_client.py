@@ -67,9 +67,7 @@ class GitClient:
             "fetch", "--progress", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance",
             "--recurse-submodules=no", *arguments,
         )  # fmt: skip
-        stdin = self._work / "stdin"
-        stdin.write_text("".join(f"{name}\n" for name in wanted or []), encoding="ascii")
-        return self._network(command, what, stdin)[1]
+        return self._network(command, what, wanted)[1]
 
     def local(self, *arguments: str) -> bytes:
         """Runs a command that does not use the network, and returns its output."""
@@ -97,13 +95,16 @@ class GitClient:
             raise failure(str(error.stderr)) from None
 
     def _network(
-        self, arguments: tuple[str, ...], what: str = "", stdin: Path = Path(os.devnull)
+        self, arguments: tuple[str, ...], what: str = "", wanted: list[str] | None = None
     ) -> tuple[list[str], str]:
         """Returns the lines of git's output, and its messages."""
-        return retrying(self._deadline)(self._attempt, arguments, what, stdin)
+        stdin = "".join(f"{name}\n" for name in wanted or [])
+        (self._work / "stdin").write_text(stdin, encoding="ascii")
+        return retrying(self._deadline)(self._attempt, arguments, what)
 
-    def _attempt(self, arguments: tuple[str, ...], what: str, stdin: Path) -> tuple[list[str], str]:
+    def _attempt(self, arguments: tuple[str, ...], what: str) -> tuple[list[str], str]:
         lines: list[str] = []
+        stdin = self._work / "stdin"
         with Progress(f"fetching {what}", unit="objects") as progress, stdin.open("rb") as istream:
             report = CallableRemoteProgress(partial(_show, progress))
             running = self._execute(

@@ -81,10 +81,9 @@ def _tree_of(client: GitClient, commit: str, subdirectory: str) -> str:
         if not lines[0]:
             raise SourceError(f'subdirectory "{subdirectory}" is not in the repository')
         mode, kind, name = lines[0].partition(b"\t")[0].decode().split()
-        if mode == "120000":
-            raise SourceError(f'subdirectory "{subdirectory}": "{path}" is a symbolic link')
         if kind != "tree":
-            raise SourceError(f'subdirectory "{subdirectory}": "{path}" is not a folder')
+            what = "a symbolic link" if mode == LINK else "not a folder"
+            raise SourceError(f'subdirectory "{subdirectory}": "{path}" is {what}')
         tree = name
     return tree
 

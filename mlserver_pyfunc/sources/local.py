@@ -46,19 +46,14 @@ def subdirectory(root: Path, relative: str | None) -> Path:
 
 def found(uri: str, folder: Path) -> Path:
     """Returns the path that a relative or `file://` URI names."""
-    path = _path(uri, folder)
-    if not path.exists():
-        raise SourceError(f"no such file or folder, looked for {quoted(str(path), 400)}")
-    return path
-
-
-def _path(uri: str, folder: Path) -> Path:
+    path = folder / uri
     if uri.lower().startswith("file://"):
         parts = parts_of(uri)
         if parts.netloc not in ("", "localhost", "."):
             raise SourceError(f'expected file:///path, got host "{parts.netloc}"')
-        path = unquote(parts.path)
-        if "\0" in path:
+        path = Path(unquote(parts.path))
+        if "\0" in str(path):
             raise SourceError("has a control character")
-        return Path(path)
-    return folder / uri
+    if not path.exists():
+        raise SourceError(f"no such file or folder, looked for {quoted(str(path), 400)}")
+    return path
