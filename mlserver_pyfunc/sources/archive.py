@@ -81,20 +81,20 @@ def fetch(source: SourceDefinition, folder: Path, pin: Provenance) -> SourceTree
     check_sha256(source.sha256, digest)
 
     def make(work: Path) -> dict[str, str]:
-        unpack(path, work / cache.TREE, source)
+        unpack(source, path, work / cache.TREE)
         return {"sha256": digest}
 
-    entry = cache.obtain(key(digest, source), make)
+    entry = cache.obtain(key(source, digest), make)
     provenance = Provenance(uri, sha256=digest, tree_sha256=entry.sha256)
     return SourceTree(entry.path, provenance)
 
 
-def key(content: str, source: SourceDefinition) -> str:
+def key(source: SourceDefinition, content: str) -> str:
     """Returns the cache key of an archive's tree: the same bytes are unpacked once."""
     return f"archive {content} {checked_subdirectory(source.subdirectory)} {_package(source)}"
 
 
-def unpack(path: Path, root: Path, source: SourceDefinition) -> None:
+def unpack(source: SourceDefinition, path: Path, root: Path) -> None:
     """Unpacks an archive into an empty folder.
 
     GitHub and GitLab put everything into one folder at the top. It is left out, unless the

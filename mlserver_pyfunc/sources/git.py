@@ -133,15 +133,11 @@ def parsed(uri: str) -> _Remote:
         raise SourceError('its host or user begins with "-"')
     if parts.path.lstrip("/").startswith("-"):
         raise SourceError('its path begins with "-"')
-    _check_ref(ref)
-    return _Remote(plain, ref, login)
-
-
-def _check_ref(ref: str) -> None:
     if ref.startswith("-"):
         raise SourceError(f'ref {quoted(ref)} begins with "-"')
     if re.search(r"[\s\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^/|/$|\.lock$|\.$", ref):
         raise SourceError(f"ref {quoted(ref)} is not a branch, a tag or a commit")
+    return _Remote(plain, ref, login)
 
 
 class _MissingRefError(SourceError):

@@ -72,10 +72,11 @@ def fetch_locked(definition: FunctionDefinition, folder: Path) -> SourceTree:
     except DigestError as error:
         message = str(error)
         raise DigestError(message if RENEW in message else f"{message}; {RENEW}") from None
-    tree = _checked(pin, tree)
-    if lock.origin is None:
-        return tree
-    return replace(tree, provenance=replace(lock.origin, tree_sha256=lock.tree_sha256))
+    got = replace(tree.provenance, tree_sha256=_tree_digest(tree))
+    for name, value in asdict(got).items():
+        _check_equal(name, getattr(pin, name), value)
+    origin = replace(lock.origin, tree_sha256=lock.tree_sha256) if lock.origin else got
+    return replace(tree, provenance=origin)
 
 
 def read(folder: Path) -> Lock | None:
@@ -146,13 +147,6 @@ def _check_definition(lock: Lock, definition: FunctionDefinition) -> None:
         _check_equal("source", lock.source, redacted(source.source or ""))
     _check_equal("subdirectory", lock.subdirectory, source.subdirectory)
     _check_equal("requirements", lock.requirements, definition.requirements)
-
-
-def _checked(pin: Provenance, tree: SourceTree) -> SourceTree:
-    got = replace(tree.provenance, tree_sha256=_tree_digest(tree))
-    for name, value in asdict(got).items():
-        _check_equal(name, getattr(pin, name), value)
-    return replace(tree, provenance=got)
 
 
 def _check_equal(name: str, locked: Any, got: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -31,27 +32,18 @@ def fetch(source: SourceDefinition, folder: Path, pin: Provenance) -> SourceTree
     name, module = _name(url), None
     is_zip = url.lower().startswith("zip+")
     if is_zip or name.lower().endswith(ARCHIVE_SUFFIXES):
-        entry = _downloaded(
-            source,
-            url[len("zip+") :] if is_zip else url,
-            pin,
-            # The same key as that of a local archive: only the bytes count.
-            lambda content: archive.key(content, source),
-            lambda path, root: archive.unpack(path, root, source),
-        )
+        url = url[len("zip+") :] if is_zip else url
+        # The same key as that of a local archive: only the bytes count.
+        key, place = partial(archive.key, source), partial(archive.unpack, source)
+        entry = _downloaded(source, url, pin, key, place)
     elif name.endswith(".py"):
         module = Path(name).stem
         if not module.isidentifier():
             raise SourceError(f'expected a file that can be imported, got "{name}"')
         if source.subdirectory:
             raise SourceError("subdirectory is for a folder or an archive, got a file")
-        entry = _downloaded(
-            source,
-            url,
-            pin,
-            lambda content: f"file {content} {name}",
-            lambda path, root: _move(path, root / name),
-        )
+        place = partial(_place, name)
+        entry = _downloaded(source, url, pin, lambda content: f"file {content} {name}", place)
     else:
         entry = _prefix(source, url, pin)
     provenance = Provenance(
@@ -103,10 +95,10 @@ def _downloaded(
     return cache.obtain(key(content), make, since, pin.tree_sha256)
 
 
-def _move(path: Path, to: Path) -> None:
+def _place(name: str, path: Path, root: Path) -> None:
     check_is_no_web_page(path, "Python code")
     path.chmod(0o444)
-    path.rename(to)
+    path.rename(root / name)
 
 
 def _prefix(source: SourceDefinition, url: str, pin: Provenance) -> cache.Entry:

@@ -90,7 +90,7 @@ def _problem(name: str) -> str | None:
         return "expected a relative path, got a drive letter"
     if "\\" in name:
         return "has a backslash"
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+    if has_control_characters(name):
         return "has a control character or is not UTF-8"
     if len(parts) > MAX_DEPTH:
         return f"expected at most {MAX_DEPTH} nested folders, got {len(parts)}"
@@ -99,6 +99,11 @@ def _problem(name: str) -> str | None:
     if len(name.encode()) > MAX_PATH_BYTES:
         return f"has a path of more than {MAX_PATH_BYTES} bytes"
     return None
+
+
+def has_control_characters(text: str) -> bool:
+    """Whether a text holds control characters, or is not UTF-8."""
+    return any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
 
 
 def is_skipped(name: str) -> bool:

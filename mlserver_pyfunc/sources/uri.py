@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import SplitResult, urlsplit
 
 from mlserver_pyfunc.errors import SourceError
 
-from .safe_tree import printable, quoted
+from .safe_tree import has_control_characters, printable, quoted
 
 
 def checked_scheme(uri: str) -> str:
     """Returns the scheme in lower case; empty for a path."""
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in uri):
+    if has_control_characters(uri):
         raise SourceError("has a control character")
     if uri.startswith("-"):
         raise SourceError('begins with "-"')

@@ -81,7 +81,7 @@ def _folder(path: Path, content: bytes) -> Iterator[Path]:
 
 def _is_unpacked(path: Path, root: Path) -> bool:
     try:
-        archive.unpack(path, root, _SOURCE)
+        archive.unpack(_SOURCE, path, root)
     except SourceError as error:
         assert str(error).isprintable()
         return False

@@ -126,4 +126,4 @@ def test_a_zip_with_any_byte_changed_is_read_or_refused(method: int, tmp_path: P
         root = tmp_path / f"{position}"
         root.mkdir()
         with contextlib.suppress(SourceError):
-            archive_module.unpack(path, root, source("a.zip"))
+            archive_module.unpack(source("a.zip"), path, root)
