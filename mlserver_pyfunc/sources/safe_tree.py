@@ -53,6 +53,8 @@ class Layout:
         if kind != "folder" and self._kinds.get(path) == kind:
             raise SourceError(f"entry {quoted(name)} appears twice")
         self._take(path, kind, name)
+        if size < 0:
+            raise SourceError(f"entry {quoted(name)}: expected a size, got {size}")
         self.size += size
         if self.size > self._limit:
             raise SourceError(f"expected at most {self._limit} bytes in all, got more")

@@ -74,6 +74,13 @@ def raw_tar(size: int, kind: bytes, name: str = "model.py") -> bytes:
     return gzip.compress(entry.tobuf(tarfile.GNU_FORMAT) + bytes(10_240))
 
 
+def negative_size(name: str) -> tarfile.TarInfo:
+    """An entry that would make room for larger ones in the sum of sizes."""
+    entry = tar_entry(name)
+    entry.pax_headers = {"size": str(-(2**40))}
+    return entry
+
+
 def set_encrypted(info: zipfile.ZipInfo) -> None:
     info.flag_bits |= 1
 
@@ -156,6 +163,7 @@ TARS: dict[str, tuple[bytes, str]] = {
     "case": (tar_named("Model.py", "model.py"), "differ only in case"),
     "twice": (tar_named("a.py", "a.py"), "appears twice"),
     "huge": (raw_tar(2**40, tarfile.REGTYPE), "expected at most 4294967296 bytes"),
+    "negative": (tar_with(negative_size(".git/a"), tar_entry("b")), "expected a size, got -"),
     "short": (raw_tar(2**20, tarfile.REGTYPE), "truncated or broken|expected 1048576 bytes"),
     "header": (raw_tar(2**31, tarfile.XHDTYPE), "headers of at most 1048576 bytes"),
     "long name": (raw_tar(2**31, tarfile.GNUTYPE_LONGNAME), "headers of at most 1048576 bytes"),
