@@ -103,7 +103,6 @@ class _Transfer:
                 self.progress.add(len(chunk))
                 if self.file.tell() > self.limit:
                     raise SourceError(f"expected at most {self.limit} bytes, got more")
-        self.file.flush()
 
     async def _answer(self, client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
         """Sends a request and follows redirects.
