@@ -91,7 +91,7 @@ def test_the_quick_start_replays(tmp_path):
 
 
 def wait_for(url):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         try:
             if any(model["state"] == "READY" for model in RestClient(url).models()):

@@ -124,6 +124,16 @@ def test_a_list_becomes_a_read_only_array() -> None:
     assert not contract.decode_inputs([tensor("x", 2)])["x"].flags.writeable
 
 
+@pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64"])
+def test_allowed_floats_are_those_of_the_datatype(datatype: str) -> None:
+    x = spec("x", 1, datatype=datatype, enum=[0.1, 2])
+    contract = Contract("m", [x], [])
+    for value in (0.1, 2):
+        assert contract.decode_inputs([RequestInput("x", datatype, [1], [value])])["x"] == value
+    message = refused(contract, RequestInput("x", datatype, [1], [0.5]))
+    assert message == 'input "x" of model "m": expected one of 0.1, 2, got 0.5 at index 0'
+
+
 def test_limits_hold_for_both_sides() -> None:
     contract = Contract("m", [spec("x", -1, maximum=1)], [spec("y", -1, minimum=0)])
     assert "expected values of 1 or less, got 2.0 at index 0" in refused(
