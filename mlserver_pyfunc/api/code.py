@@ -26,24 +26,19 @@ from mlserver_pyfunc.errors import DefinitionError
 _MAIN = "__main__"
 
 
-def module_text(function: Any) -> str:
-    """Returns the source of a module that has the function, and all that it uses.
+def source_of(predict: Callable[..., Any], source: str | Path | None) -> tuple[str, dict[str, str]]:
+    """Returns the text of the function's module, and its `source` in the definition.
 
     Raises:
         DefinitionError: A global cannot be written as source. The message names it.
     """
-    return _Module(function).text()
-
-
-def source_of(predict: Callable[..., Any], source: str | Path | None) -> tuple[str, dict[str, str]]:
-    """Returns the text of the function's module, and its `source` in the definition."""
     name, module = predict.__qualname__, predict.__module__
     if source is not None:
         return "", {"source": str(Path(source).resolve()), "handler": name}
     file = getattr(sys.modules.get(module), "__file__", None)
     of_code = getattr(getattr(predict, "__code__", None), "co_filename", file)
     if module == "__main__" or file is None or of_code != file:
-        return module_text(predict), {"source": "model.py", "handler": name}
+        return _Module(predict).text(), {"source": "model.py", "handler": name}
     if _is_installed(Path(file)):
         return f"from {module} import {name}\n", {"source": "model.py", "handler": name}
     depth = module.count(".") + (Path(file).name == "__init__.py")
@@ -149,7 +144,7 @@ def _offered(name: str, value: Any) -> tuple[str, str] | None:
         if key != _MAIN and "._" not in key and isinstance(module, ModuleType)
     ]
     # A module of the standard library rather than one that happens to import from it.
-    others.sort(key=lambda module: (not _is_standard(module), module.__name__.count(".")))
+    others.sort(key=_is_far)
     for module in filter(None, (root, own, *others)):
         for each in names:
             # A package may offer a name that it imports only now.
@@ -159,8 +154,9 @@ def _offered(name: str, value: Any) -> tuple[str, str] | None:
     return None
 
 
-def _is_standard(module: ModuleType) -> bool:
-    return module.__name__.partition(".")[0] in sys.stdlib_module_names
+def _is_far(module: ModuleType) -> tuple[bool, int]:
+    name = module.__name__
+    return name.partition(".")[0] not in sys.stdlib_module_names, name.count(".")
 
 
 def _source(name: str, value: Any) -> str | None:

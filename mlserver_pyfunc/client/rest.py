@@ -6,6 +6,7 @@ import http.client
 import math
 import select
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -64,6 +65,14 @@ class RestClient:
         """Fetches the index of the model repository: name and state of each model."""
         models: list[dict[str, Any]] = self._json("POST", "/v2/repository/index", b"{}")
         return models
+
+    def ready_models(self) -> list[str]:
+        """Returns the names of the models once all are ready; none before, or without a server."""
+        with suppress(CallError):
+            models = self.models()
+            if all(model["state"] == "READY" for model in models):
+                return sorted({model["name"] for model in models})
+        return []
 
     def load(self, model: str) -> None:
         """Loads a model of the repository, or reloads it."""

@@ -12,23 +12,24 @@ if TYPE_CHECKING:
 
 def render(template: str, /, **values: Any) -> str:
     """Fills in one template; a page escapes each value that it shows."""
-    return _environment().get_template(template).render(values)
+    return environment().get_template(template).render(values)
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Returns the settings of all templates."""
     # Imported here: most commands of the command line need no template.
     from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-    environment = Environment(
+    made = Environment(
         loader=PackageLoader("mlserver_pyfunc", "client"),
-        autoescape=select_autoescape(["html.jinja"]),
+        autoescape=select_autoescape(["html.jinja"], default_for_string=False),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"repr": repr, "quote": lambda text: quote(text, safe="")}
+    made.filters |= {"repr": repr, "quote": lambda text: quote(text, safe="")}
     # Jinja sorts keys if not told otherwise, and a page lists the limits in their order.
-    environment.policies["json.dumps_kwargs"] = {}
-    return environment
+    made.policies["json.dumps_kwargs"] = {}
+    return made

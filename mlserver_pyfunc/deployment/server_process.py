@@ -10,12 +10,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mlserver_pyfunc.client import CallError
 from mlserver_pyfunc.client.connection import Model, connect
 from mlserver_pyfunc.client.rest import RestClient
 from mlserver_pyfunc.definition.folder import environment_model
@@ -155,11 +154,9 @@ class Server:
                 assert self._process is not None
                 if self._process.poll() is not None:
                     raise ServerError(f"the server ended while it started:\n{self._last_lines()}")
-                with suppress(CallError):
-                    models = client.models()
-                    if models and all(model["state"] == "READY" for model in models):
-                        self.models = sorted({model["name"] for model in models})
-                        return
+                self.models = client.ready_models()
+                if self.models:
+                    return
                 time.sleep(0.05)
         raise ServerError(
             f"the server was not ready after {START_SECONDS:g} s:\n{self._last_lines()}"

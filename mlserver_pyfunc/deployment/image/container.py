@@ -6,10 +6,10 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlserver_pyfunc.client import CallError
 from mlserver_pyfunc.client.rest import RestClient
 from mlserver_pyfunc.definition.folder import open_folder
 from mlserver_pyfunc.errors import DefinitionError
@@ -85,13 +85,8 @@ def run(
 
 
 def _await_ready(url: str, ended: threading.Event, when_ready: Callable[[], None]) -> None:
-    client = RestClient(url, timeout=5)
-    while not ended.wait(0.2):
-        try:
-            if any(model["state"] == "READY" for model in client.models()):
+    with closing(RestClient(url, timeout=5)) as client:
+        while not ended.wait(0.2):
+            if client.ready_models():
                 when_ready()
                 return
-        except (CallError, OSError):
-            continue
-        finally:
-            client.close()

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mlserver_pyfunc.client.templates import environment
 from mlserver_pyfunc.deployment.names import BuildError, is_variable
 from mlserver_pyfunc.deployment.server_settings import PORTS
 
@@ -48,18 +49,7 @@ class Recipe:
 
 def render(recipe: Recipe) -> str:
     """Returns the text of the Dockerfile, or raises `BuildError` if a value cannot be in one."""
-    import jinja2
-
-    # Without HTML's escapes: `pairs` and `one_command` quote as a Dockerfile needs it.
-    environment = jinja2.Environment(
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-        autoescape=False,
-    )
-    environment.filters.update(pairs=_pairs, one_command=_one_command)
-    template = environment.from_string(Path(__file__).with_name("Dockerfile.jinja").read_text())
+    template = environment().from_string(Path(__file__).with_name("Dockerfile.jinja").read_text())
     settings = {**recipe.settings, "MLSERVER_MODELS_DIR": "/opt/function"}
     if recipe.own:
         settings["MLSERVER_PYFUNC_ENVIRONMENT"] = "/opt/environment"
@@ -69,6 +59,8 @@ def render(recipe: Recipe) -> str:
         secret_variables=_secret_variables(recipe.secrets),
         ports=PORTS,
         uv=UV,
+        pairs=_pairs,
+        one_command=_one_command,
     )
 
 

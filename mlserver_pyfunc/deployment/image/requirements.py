@@ -53,7 +53,8 @@ def resolve(
     _check_local(definition)
     python = definition.python_version or DEFAULT_PYTHON
     server = wheel.requirements()
-    platforms = platforms or _here()
+    machine = platform.machine().lower()
+    platforms = platforms or f"linux/{_MACHINES.get(machine, machine)}"
     if python in SERVER_PYTHONS:
         shared = _shared(definition.requirements, server, locked, python, platforms)
         if shared is not None:
@@ -116,20 +117,9 @@ def _compile(lines: Sequence[str], constraints: Sequence[str], python: str, plat
             # uv would look for an interpreter of that version, which takes longer than resolving.
             *("--python", sys.executable, "--python-version", python),
             *("--constraints", str(file)),
-            *_platform_options(platforms),
+            f"--python-platform={one}" if (one := _UV_PLATFORMS.get(platforms)) else "--universal",
         ]
         return uv.run(["pip", "compile", *options, "-"], stdin="\n".join(lines))
-
-
-def _here() -> str:
-    machine = platform.machine().lower()
-    return f"linux/{_MACHINES.get(machine, machine)}"
-
-
-def _platform_options(platforms: str) -> list[str]:
-    if platforms in _UV_PLATFORMS:
-        return ["--python-platform", _UV_PLATFORMS[platforms]]
-    return ["--universal"]
 
 
 def _entries(compiled: str) -> dict[str, str]:

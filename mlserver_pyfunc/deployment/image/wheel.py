@@ -17,7 +17,6 @@ _WHEEL = (
     "Wheel-Version: 1.0\nGenerator: mlserver-pyfunc\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 )
 _KEPT_METADATA = ("METADATA", "entry_points.txt")
-_SKIPPED = ("__pycache__",)
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -29,7 +28,7 @@ def version() -> str:
 def requirements() -> list[str]:
     """Returns the requirements of this package, without its extras."""
     lines = metadata.requires(DISTRIBUTION) or []
-    return [line for line in lines if not _is_extra(Requirement(line))]
+    return [line for line in lines if "extra" not in str(Requirement(line).marker)]
 
 
 def write(folder: Path) -> Path:
@@ -55,14 +54,10 @@ def write(folder: Path) -> Path:
 def _package_files() -> Iterator[tuple[str, bytes]]:
     for path in sorted(_PACKAGE.rglob("*")):
         relative = path.relative_to(_PACKAGE)
-        if path.is_file() and not set(_SKIPPED) & set(relative.parts):
+        if path.is_file() and "__pycache__" not in relative.parts:
             yield f"{_PACKAGE.name}/{relative.as_posix()}", path.read_bytes()
 
 
 def _digest(data: bytes) -> str:
     encoded = base64.urlsafe_b64encode(hashlib.sha256(data).digest())
     return f"sha256={encoded.decode().rstrip('=')}"
-
-
-def _is_extra(requirement: Requirement) -> bool:
-    return requirement.marker is not None and "extra" in str(requirement.marker)

@@ -36,10 +36,6 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=_style(value))
-
-
 def _style(value: str) -> str | None:
     if _OTHER_BREAKS.search(value):
         return '"'
@@ -50,4 +46,6 @@ def _style(value: str) -> str | None:
     return "'" if '"' in value else '"'
 
 
-_Dumper.add_representer(str, _text)
+_Dumper.add_representer(
+    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, _style(text))
+)
