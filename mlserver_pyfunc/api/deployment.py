@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +18,7 @@ from mlserver_pyfunc.deployment.cluster import kubeconfig as clusters
 from mlserver_pyfunc.protocol.tensors import Array
 
 if TYPE_CHECKING:
+    from mlserver_pyfunc.deployment.cluster.addresses import Addresses
     from mlserver_pyfunc.deployment.cluster.api import Cluster, Target
     from mlserver_pyfunc.deployment.cluster.apply import Applied
 
@@ -37,6 +38,10 @@ class Deployment:
 
     Each method connects anew, so that a deployment may be kept for long. Each raises `ClusterError`
     if the cluster does not answer or refuses.
+
+    Attributes:
+        on_change: Called with each object as it is applied or deleted.
+        on_progress: Called with `KIND/NAME` and what the object is doing, while it is waited for.
     """
 
     def __init__(
@@ -50,51 +55,66 @@ class Deployment:
         self.function = function
         self.platform = platform
         self.options = dict(options)
+        self.on_change: Callable[[Applied], object] = lambda one: None
+        self.on_progress: Callable[[str, str], object] = lambda title, text: None
         self._kubeconfig = Path(kubeconfig) if kubeconfig else None
         self._context = context
         self._applied: list[Applied] = []
-        function._objects(platform, options)
+        self.warnings = function.objects(platform, **options).warnings
 
-    def apply(self, **options: Any) -> dict[str, str]:
+    def apply(
+        self, *, dry_run: bool = False, force: bool = False, **options: Any
+    ) -> dict[str, str]:
         """Applies the objects, with these options in place of earlier ones.
+
+        `dry_run` lets the cluster check the objects, and changes nothing. `force` takes over fields
+        that others manage.
 
         Returns:
             `created`, `updated`, `unchanged` or `deleted`, by `KIND/NAME`.
         """
-        from mlserver_pyfunc.deployment.cluster.apply import apply
-        from mlserver_pyfunc.deployment.cluster.prune import prune
-
         self.options |= options
         with self._connected() as (cluster, targets):
-            self._applied = list(apply(cluster, targets, force=False, dry_run=False))
-            return _changes([*self._applied, *prune(cluster, self.platform, targets)])
+            from mlserver_pyfunc.deployment.cluster.apply import apply, prune
+
+            applied = self._told(apply(cluster, targets, force=force, dry_run=dry_run))
+            if dry_run:
+                return _changes(applied)
+            self._applied = applied
+            return _changes(applied + self._told(prune(cluster, self.platform, targets)))
 
     def wait(self, seconds: float = 600) -> None:
         """Waits until all objects serve, or raises `ClusterError` if one will not."""
-        from mlserver_pyfunc.deployment.cluster.waiting import until_ready
-
         with self._connected() as (cluster, targets):
-            until_ready(cluster, self._applied or _found(cluster, targets), seconds, _unseen)
+            from mlserver_pyfunc.deployment.cluster.waiting import until_ready
+
+            applied = self._applied or _found(cluster, targets)
+            until_ready(cluster, applied, seconds, self.on_progress)
 
     def status(self) -> Status:
         """Looks at the objects as they are now."""
-        from mlserver_pyfunc.deployment.cluster.waiting import look
-
         with self._connected() as (cluster, targets):
+            from mlserver_pyfunc.deployment.cluster.waiting import look
+
             looks = {target.title: look(cluster, target) for target in targets}
         is_ready = all(is_ready for is_ready, _ in looks.values())
         return Status(is_ready, {title: text for title, (_, text) in looks.items()})
 
     def logs(self, lines: int = 100) -> str:
         """Returns the last lines that each container of the pods has written."""
-        from mlserver_pyfunc.deployment.cluster import pods
-
         with self._connected() as (cluster, targets):
+            from mlserver_pyfunc.deployment.cluster import pods
+
             return "\n".join(
                 f"==> {title} <==\n{text}"
                 for one in _found(cluster, targets)
                 for title, text in pods.logs(cluster, one.live, lines)
             )
+
+    def addresses(self) -> Addresses:
+        """Finds where the function answers."""
+        with self._connected() as (cluster, targets):
+            return self._addresses(cluster, targets)
 
     def infer(self, inputs: Mapping[str, Any] | None = None, /, **named: Any) -> dict[str, Array]:
         """Calls the function by the API server's proxy, so that no port need be forwarded.
@@ -102,11 +122,8 @@ class Deployment:
         Raises:
             CallError: The function answers with an error, or does not answer.
         """
-        from mlserver_pyfunc.deployment.cluster.addresses import addresses
-
         with self._connected() as (cluster, targets):
-            live = {one.target.title: one.live for one in _found(cluster, targets)}
-            found = addresses(live, self.function.name)
+            found = self._addresses(cluster, targets)
             headers = found.rest[-1].headers if found.rest else {}
             with Model(found.model, partial(_ProxyClient, cluster, found.proxy, headers)) as model:
                 return model.infer(inputs, **named)
@@ -119,22 +136,23 @@ class Deployment:
         """
         self.apply(replicas=0, min_replicas=None, max_replicas=None)
 
-    def delete(self, wait: float = 600) -> dict[str, str]:
+    def delete(self, wait: float = 600, *, force: bool = False) -> dict[str, str]:
         """Removes the objects, and waits until they are gone, for so many seconds.
+
+        `force` removes also objects that this package did not apply.
 
         Returns:
             `deleted`, `absent`, or `kept` if others use the object, by `KIND/NAME`.
         """
-        from mlserver_pyfunc.deployment.cluster.apply import delete
-        from mlserver_pyfunc.deployment.cluster.prune import prune
-        from mlserver_pyfunc.deployment.cluster.waiting import until_gone
-
         with self._connected() as (cluster, targets):
-            removed = list(delete(cluster, targets, force=False, wait=bool(wait)))
-            removed += prune(cluster, self.platform, targets)
+            from mlserver_pyfunc.deployment.cluster.apply import delete, prune
+            from mlserver_pyfunc.deployment.cluster.waiting import until_gone
+
+            removed = self._told(delete(cluster, targets, force=force, wait=bool(wait)))
+            removed += self._told(prune(cluster, self.platform, targets))
             if wait:
                 gone = [one for one in removed if one.change == "deleted"]
-                until_gone(cluster, gone, wait, _unseen)
+                until_gone(cluster, gone, wait, self.on_progress)
         return _changes(removed)
 
     def __repr__(self) -> str:
@@ -142,11 +160,25 @@ class Deployment:
 
     @contextmanager
     def _connected(self) -> Iterator[tuple[Cluster, list[Target]]]:
-        objects = self.function._objects(self.platform, self.options)
+        """Connects, and says how to install the Kubernetes client, which other modules import."""
+        objects = self.function.objects(self.platform, **self.options).objects
         with closing(clusters.connect(self._kubeconfig, self._context)) as cluster:
             from mlserver_pyfunc.deployment.cluster.apply import targets
 
             yield cluster, targets(cluster, objects)
+
+    def _told(self, changes: Iterable[Applied]) -> list[Applied]:
+        """Makes changes, and tells of each as it is made."""
+        made = []
+        for one in changes:
+            self.on_change(one)
+            made.append(one)
+        return made
+
+    def _addresses(self, cluster: Cluster, targets: list[Target]) -> Addresses:
+        from mlserver_pyfunc.deployment.cluster.addresses import addresses
+
+        return addresses([one.live for one in _found(cluster, targets)], self.function.name)
 
 
 def _found(cluster: Cluster, targets: list[Target]) -> list[Applied]:
@@ -159,10 +191,6 @@ def _found(cluster: Cluster, targets: list[Target]) -> list[Applied]:
 
 def _changes(made: list[Applied]) -> dict[str, str]:
     return {one.target.title: one.change for one in made}
-
-
-def _unseen(title: str, text: str) -> None:
-    """Shows no progress."""
 
 
 class _ProxyClient(RestClient):

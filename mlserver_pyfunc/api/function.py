@@ -28,6 +28,7 @@ from . import code
 
 if TYPE_CHECKING:
     from mlserver_pyfunc.deployment.image.builder import Result
+    from mlserver_pyfunc.deployment.manifests import Manifest
     from mlserver_pyfunc.deployment.server_process import Server
     from mlserver_pyfunc.serving.local import LocalFunction
     from mlserver_pyfunc.validation import Finding
@@ -231,9 +232,19 @@ class Function:
 
     def manifest(self, platform: str, **options: Any) -> str:
         """Returns the Kubernetes objects that serve the function, as YAML: see `deploy`."""
+        from mlserver_pyfunc.deployment.manifests import dump
+
+        return dump(self.objects(platform, **options).objects)
+
+    def objects(self, platform: str, **options: Any) -> Manifest:
+        """Returns the Kubernetes objects that serve the function, and warnings: see `deploy`."""
         from mlserver_pyfunc.deployment import manifests
 
-        return manifests.dump(self._objects(platform, options))
+        opened = self.opened
+        parsed = manifests.options_of(platform, opened.definition.deployment, options)
+        return manifests.derive(
+            platform, opened.definition, self.folder, parsed, opened.settings_file
+        )
 
     def deploy(
         self,
@@ -336,15 +347,6 @@ class Function:
 
         source = self.opened.definition.source
         return f"{redacted(source.source or 'inline')}:{source.handler}"
-
-    def _objects(self, platform: str, options: Mapping[str, Any]) -> list[dict[str, Any]]:
-        from mlserver_pyfunc.deployment import manifests
-
-        opened = self.opened
-        parsed = manifests.options_of(platform, opened.definition.deployment, options)
-        return manifests.derive(
-            platform, opened.definition, self.folder, parsed, opened.settings_file
-        ).objects
 
     def _loaded(self) -> LocalFunction:
         with self._lock:

@@ -74,6 +74,8 @@ class LazyGroup(click.Group):
             message = f"{error} (status {error.status})"
             raise Failure(message, trace=log.traceback) from None
         except PyFuncError as error:
+            for line in getattr(error, "log", ()):
+                click.echo(click.style(f"  | {line}", dim=True), err=True)
             code = _CODES.get(type(error).__name__, LOAD_FAILED)
             raise Failure(str(error), code, getattr(error, "hint", "")) from None
         except Exception as error:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from types import NoneType
-from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+from typing import IO, Annotated, Any, Literal, get_args, get_origin
 
 import click
 
+from mlserver_pyfunc.definition.deployment import EnvName, described
 from mlserver_pyfunc.deployment import manifests
-from mlserver_pyfunc.deployment.manifests.options import declared
 
 from .failure import folder_argument
-
-if TYPE_CHECKING:
-    from mlserver_pyfunc.definition.folder import FunctionFolder
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -24,30 +22,53 @@ def _pair(text: str) -> tuple[str, str]:
     return name, value
 
 
+# Options whose names on the command line do not follow from those of their fields.
+_FLAGS = {
+    "namespace": ("--namespace", "-n"),
+    "cluster_runtime": ("--cluster-runtime/--namespace-runtime",),
+    "with_runtime": ("--with-runtime/--without-runtime",),
+}
+_METAVARS = {"image_pull_secrets": "SECRET", "run_as_user": "UID|any"}
+
+
 def options(command: Any) -> Any:
     """Adds an option to a command for each field of `manifests.Options`."""
-    for name, field in reversed(manifests.Options.model_fields.items()):
-        how = declared(field)
+    first = ("preset", "name", "namespace", "image")
+    fields = manifests.Options.model_fields
+    for name in reversed(list(dict.fromkeys([*first, *fields]))):
+        field = fields[name]
         kind = _plain(field.annotation)
+        is_multiple = get_origin(kind) in (list, dict)
+        flag = f"--{name.replace('_', '-')}"
+        text = described(name, field.description or "")
+        if isinstance(field.default, str | int) and not isinstance(field.default, bool):
+            text = f"{text}  [{field.default}]"
         command = click.option(
-            *(how["flags"] or [f"--{name.replace('_', '-')}"]),
+            *_FLAGS.get(name, [flag.removesuffix("s") if is_multiple else flag]),
             name,
-            type=_type(kind, how["metavar"]),
+            type=_type(kind),
             default=None,
-            multiple=get_origin(kind) in (list, dict),
-            metavar=how["metavar"] or None,
-            help=field.description,
+            multiple=is_multiple,
+            metavar=_METAVARS.get(name) or _metavar(kind),
+            help=text,
         )(command)
     return command
 
 
-def _type(kind: Any, metavar: str) -> Any:
+def _type(kind: Any) -> Any:
     if get_origin(kind) is Literal:
         return click.Choice(get_args(kind))
     if get_origin(kind) is dict:
         return _pair
-    # A metavar tells that the option takes more than its type, such as `any`.
-    return kind if kind in (int, bool) and not metavar else str
+    return kind if kind in (int, bool) else str
+
+
+def _metavar(kind: Any) -> str | None:
+    """Returns the form of the value of a list or a mapping."""
+    if get_origin(kind) is dict:
+        key, value = get_args(kind)
+        return f"{'NAME' if key == EnvName else 'KEY'}={getattr(value, 'form', 'VALUE')}"
+    return getattr(get_args(kind)[0], "form", None) if get_origin(kind) is list else None
 
 
 def _plain(annotation: Any) -> Any:
@@ -64,22 +85,17 @@ def _plain(annotation: Any) -> Any:
 @click.option("-o", "--output", type=click.File("w"), default="-", help="File to write to.")
 def command(platform: str, folder: Path, output: IO[str], **given: Any) -> None:
     """Print the Kubernetes objects that serve the function in FOLDER."""
-    from mlserver_pyfunc.definition.folder import open_folder
+    from mlserver_pyfunc.api.function import Function
 
-    output.write(manifests.dump(derive(platform, open_folder(folder), given)))
+    objects, warnings = Function.load(folder).objects(platform, **chosen(given))
+    print_warnings(warnings)
+    output.write(manifests.dump(objects))
 
 
-def derive(
-    platform: str, opened: FunctionFolder, given: dict[str, Any], *, warn: bool = True
-) -> list[dict[str, Any]]:
-    """Returns the objects of a function by the options of the command line, and prints warnings."""
-    options = manifests.options_of(platform, opened.definition.deployment, chosen(given))
-    objects, warnings = manifests.derive(
-        platform, opened.definition, opened.located.folder, options, opened.settings_file
-    )
-    for warning in warnings if warn else ():
+def print_warnings(warnings: Iterable[str]) -> None:
+    """Prints warnings about a manifest on standard error."""
+    for warning in warnings:
         click.echo(f"{click.style('warning', fg='yellow', bold=True)}: {warning}", err=True)
-    return objects
 
 
 def chosen(given: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,15 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
 
 from mlserver_pyfunc.errors import ContractError
 from mlserver_pyfunc.protocol.names import parameter_name
@@ -261,6 +269,16 @@ class ContractDefinition(_Model):
         return tuple(side for side in ("requests", "responses") if getattr(self, side) == "warn")
 
 
+def _checked_deployment(value: dict[str, Any]) -> dict[str, Any]:
+    if value:
+        # Imported here: its models take as long to import as all others, and servers have no use
+        # for them.
+        from .deployment import DeploymentDefinition
+
+        DeploymentDefinition.model_validate(value)
+    return value
+
+
 class FunctionDefinition(_Model):
     """A function: its tensors, its source and how to run it.
 
@@ -282,7 +300,7 @@ class FunctionDefinition(_Model):
     serving: Annotated[ServingDefinition, FROM_TEXT] = ServingDefinition()
     build: Annotated[BuildDefinition, FROM_TEXT] = BuildDefinition()
     contract: Annotated[ContractDefinition, FROM_TEXT] = ContractDefinition()
-    deployment: JsonMapping = Field(
+    deployment: Annotated[JsonMapping, AfterValidator(_checked_deployment)] = Field(
         {}, description="Options of `mlserver-pyfunc manifest` and `deploy`, and `presets` of them."
     )
     dialect: Literal["digitalhub"] | None = Field(
@@ -339,8 +357,12 @@ def json_schema() -> dict[str, Any]:
     A digitalhub object is recognised by its `spec`, whose keys may be null: only the
     object's own form is described.
     """
+    from .deployment import DeploymentDefinition
+
     function = FunctionDefinition.model_json_schema()
-    parts = function.pop("$defs")
+    kept = DeploymentDefinition.model_json_schema()
+    parts = {**function.pop("$defs"), **kept.pop("$defs"), "DeploymentDefinition": kept}
+    function["properties"]["deployment"] = {"$ref": "#/$defs/DeploymentDefinition"}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "function.yaml",

@@ -40,7 +40,7 @@ def parse(value: Any, where: str = "function definition") -> FunctionDefinition:
     try:
         return FunctionDefinition.model_validate(_without_nulls(unwrapped(value, where)))
     except ValidationError as error:
-        messages = (problem.message for problem in _problems(error))
+        messages = (problem.message for problem in problems_in(error))
         raise DefinitionError(f"{where}: " + "; ".join(messages)) from None
 
 
@@ -49,7 +49,7 @@ def problems(value: Mapping[str, Any], where: str = "function definition") -> li
     try:
         FunctionDefinition.model_validate(_without_nulls(unwrapped(value, where)))
     except ValidationError as error:
-        return list(_problems(error))
+        return list(problems_in(error))
     return []
 
 
@@ -74,12 +74,15 @@ def _without_nulls(value: Any) -> Any:
     return value
 
 
-def _problems(error: ValidationError) -> Iterator[Problem]:
+def problems_in(
+    error: ValidationError, model: type[BaseModel] = FunctionDefinition
+) -> Iterator[Problem]:
+    """Yields the problems of a mapping that pydantic has refused to read by a model."""
     for problem in error.errors(include_url=False):
         location = _without_tag(problem["loc"])
         path = ".".join(str(part) for part in location)
         if problem["type"] == "extra_forbidden":
-            message = f"{path}: unknown key{_nearest(location)}"
+            message = f"{path}: unknown key{_nearest(model, location)}"
         elif problem["type"] == "missing":
             message = f"{path}: missing"
         elif problem["type"] == "value_error":
@@ -123,13 +126,17 @@ def _shown(value: Any) -> str:
 
 
 def _without_tag(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """Drops the part that pydantic adds below `warmup`: the tag of the union's member."""
+    """Drops what pydantic adds: the tag of the union's member below `warmup`, and a key's mark."""
     pairs = zip((None, *location), location, strict=False)
-    return tuple(part for parent, part in pairs if parent != "warmup" or part not in WARMUP_TAGS)
+    return tuple(
+        part
+        for parent, part in pairs
+        if part != "[key]" and (parent != "warmup" or part not in WARMUP_TAGS)
+    )
 
 
-def _nearest(location: tuple[int | str, ...]) -> str:
-    model = _model_at(location[:-1])
+def _nearest(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
+    model = _model_at(model, location[:-1])
     known = list(model.model_fields)
     near = difflib.get_close_matches(str(location[-1]), known, n=1)
     if near:
@@ -137,12 +144,14 @@ def _nearest(location: tuple[int | str, ...]) -> str:
     return f", expected one of {', '.join(known)}"
 
 
-def _model_at(location: tuple[int | str, ...]) -> type[BaseModel]:
-    model: type[BaseModel] = FunctionDefinition
+def _model_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
+    if model is FunctionDefinition and location[:1] == ("deployment",):
+        from .deployment import DeploymentDefinition
+
+        return _model_at(DeploymentDefinition, location[1:])
     for key in location:
-        if isinstance(key, int):
-            continue
-        model = next(_models_in(model.model_fields[key].annotation))
+        field = model.model_fields.get(str(key))  # None for an index, or a key of the user's
+        model = next(_models_in(field.annotation), model) if field else model
     return model
 
 

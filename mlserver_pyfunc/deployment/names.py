@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from mlserver_pyfunc.definition.kubernetes_names import VARIABLE
 from mlserver_pyfunc.errors import PyFuncError
 
 _HOST = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)"
@@ -15,9 +16,6 @@ _PART = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
 _NAME = rf"(?:{_DOMAIN}/)?{_PART}(?:/{_PART})*"
 _TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 _DIGEST = r"sha256:[0-9a-f]{64}"
-# More than a shell allows: engines and Kubernetes take a name such as `discovery.type` too.
-VARIABLE = r"[-._a-zA-Z][-._a-zA-Z0-9]*"
-"""Pattern of the name of an environment variable of an image or a pod."""
 BASE = rf"{_NAME}(?::{_TAG})?(?:@{_DIGEST})?"
 """Pattern of the name of an image that exists, with a tag, a digest or both."""
 

@@ -40,7 +40,6 @@ def check(document: Document) -> Iterator[Finding]:
     if not listed:
         yield from _inline_code(document, keys, spec)
         yield from _serving(document, keys, parse(value))
-        yield from _deployment(document, keys, parse(value))
 
 
 def source_keys(document: Document) -> list[str]:
@@ -51,6 +50,8 @@ def source_keys(document: Document) -> list[str]:
 
 def _rule(problem: Problem) -> str:
     by_kind = {"extra_forbidden": "D101", "missing": "D102"}
+    if problem.location[:1] == ("deployment",):
+        return "D109"
     if problem.kind in by_kind:
         return by_kind[problem.kind]
     if problem.location[:1] == ("requirements",):
@@ -107,20 +108,6 @@ def _serving(
                 "function would run in the server's: set serving.isolation to process"
             )
             yield Finding("D108", message, document.path, document.line([*keys, "serving", key]))
-
-
-def _deployment(
-    document: Document, keys: list[str], definition: FunctionDefinition
-) -> Iterator[Finding]:
-    if not definition.deployment:
-        return
-    from mlserver_pyfunc.deployment.manifests import ManifestError, check_kept
-
-    try:
-        check_kept(definition.deployment)
-    except ManifestError as error:
-        line = document.line([*keys, "deployment"])
-        yield Finding("D109", str(error), document.path, line)
 
 
 def _inline_code(document: Document, keys: list[str], spec: Mapping[str, Any]) -> Iterator[Finding]:

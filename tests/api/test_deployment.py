@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +36,29 @@ def deployed(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> Deploymen
 def command(*words: Any) -> tuple[int, str]:
     done = CliRunner().invoke(main, [*map(str, words)], prog_name="mlserver-pyfunc")
     return done.exit_code, done.output
+
+
+def test_a_function_without_a_definition_is_deployed_and_tells_what_it_does(
+    cluster: FakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "halving.py").write_text("def halved(x: float) -> float:\n    return x / 2\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    function = Function(import_module("halving").halved)
+    deployed = function.deploy("kubernetes", image=IMAGE, shape="inline")
+    assert deployed.status().is_ready
+    assert deployed.warnings == []
+    given = cluster.objects["ConfigMap", "default", "halved-function"]["data"]
+    assert json.loads(given["MLSERVER_MODEL_EXTRA"])["function"]["source"]["handler"] == "halved"
+    assert deployed.addresses().rest[-1].url == "http://halved.default.svc.cluster.local"
+    told: list[tuple[str, ...]] = []
+    deployed.on_change = lambda one: told.append((one.target.title, one.change))
+    deployed.on_progress = lambda title, text: told.append((title, text))
+    assert deployed.apply(dry_run=True, replicas=3)["Deployment/halved"] == "updated"
+    assert ("Deployment/halved", "updated") in told
+    assert cluster.objects["Deployment", "default", "halved"]["spec"]["replicas"] == 1
+    deployed.delete()
+    assert ("Deployment/halved", "deleted") in told
+    assert ("Deployment/halved", "gone") in told
 
 
 def test_it_tells_its_state(deployed: Deployment, cluster: FakeCluster) -> None:

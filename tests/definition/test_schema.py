@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from mlserver_pyfunc import definition
+from mlserver_pyfunc.deployment.manifests import Options
 from mlserver_pyfunc.errors import DefinitionError
 from tests.places import ROOT
 
@@ -69,6 +70,8 @@ def test_is_named_by_the_definitions_we_ship(path: Path) -> None:
         ({"serving": {"timeout": 0}}, "0"),
         ({"serving": {"concurency": 2}}, "concurency"),
         ({"source": {"source": "model.py"}}, "handler"),
+        ({"deployment": {"replica": 2}}, "replica"),
+        ({"deployment": {"presets": {"gpu": {"gpus": -1}}}}, "-1"),
     ],
 )
 def test_rejects_what_the_reader_rejects(change: dict[str, Any], culprit: str) -> None:
@@ -79,6 +82,16 @@ def test_rejects_what_the_reader_rejects(change: dict[str, Any], culprit: str) -
     with pytest.raises(jsonschema.ValidationError) as caught:
         validator.validate(broken)
     assert culprit in caught.value.message
+
+
+def test_describes_each_option_of_a_deployment() -> None:
+    kept = SHIPPED["$defs"]["DeploymentDefinition"]["properties"]
+    options = set(Options.model_fields) - {"preset", "image"}
+    assert set(kept) == {*options, "presets"}
+    assert kept["mode"]["description"] == "Deployment mode of KServe. Only for kserve."
+    assert kept["mode"]["enum"] == ["standard", "knative"]
+    taken = {"cpu": 2, "volumes": ["pvc/a:/a"], "secrets": {"A": {"secret": "s", "key": "k"}}}
+    validator.validate({**GOOD, "deployment": {**taken, "presets": {"gpu": {"gpus": 1}}}})
 
 
 def test_rejects_a_digitalhub_object_of_another_kind() -> None:

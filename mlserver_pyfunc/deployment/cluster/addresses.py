@@ -30,28 +30,34 @@ class Addresses:
     model: str  # name in URLs
     rest: Sequence[Address]  # the one that can be reached from furthest away first
     grpc: str = ""  # HOST:PORT inside the cluster; empty if not known
-    forward: str = ""  # kubectl command that forwards a port of this machine; empty if none works
+    service: tuple[str, str, int] | None = None  # namespace, name and port of one to forward to
+
+    @property
+    def forward(self) -> str:
+        """The kubectl command that forwards a port of this machine; empty if none works."""
+        if self.service is None:
+            return ""
+        namespace, name, port = self.service
+        return f"kubectl port-forward -n {namespace} service/{name} {FORWARDED_PORT}:{port}"
 
     @property
     def forwarded(self) -> Address | None:
         """The address on this machine while `forward` runs."""
         url = f"http://localhost:{FORWARDED_PORT}"
-        return Address("on this machine", url, self.rest[-1].headers) if self.forward else None
+        return Address("on this machine", url, self.rest[-1].headers) if self.service else None
 
     @property
     def proxy(self) -> str:
-        """Path of the API server's proxy to the Service that `forward` names; may be empty."""
-        if not self.forward:
+        """Path of the API server's proxy to the Service; may be empty."""
+        if self.service is None:
             return ""
-        *_, namespace, service, ports = self.forward.split()
-        name, port = service.partition("/")[2], ports.partition(":")[2]
-        return f"/api/v1/namespaces/{namespace}/services/{name}:{port}/proxy"
+        return "/api/v1/namespaces/{}/services/{}:{}/proxy".format(*self.service)
 
 
-def addresses(live: Mapping[str, Object], model: str) -> Addresses:
+def addresses(live: Sequence[Object], model: str) -> Addresses:
     """Finds where a function answers. `model` is its name, unless the platform gives another."""
     for kind, find in _FINDERS.items():
-        for each in live.values():
+        for each in live:
             if each["kind"] == kind:
                 return find(each, model)
     return Addresses(model, ())
@@ -69,8 +75,8 @@ def _inference_service(live: Object, model: str) -> Addresses:
     # KServe makes this Service in both modes, but kubectl cannot forward to Knative's, which has
     # no selector.
     is_knative = "latestReadyRevision" in predictor
-    forward = "" if is_knative else _forward(f"service/{name}-predictor", namespace, 80)
-    return Addresses(model, found, urlsplit(grpc).netloc or grpc, forward)
+    service = None if is_knative else (namespace, f"{name}-predictor", 80)
+    return Addresses(model, found, urlsplit(grpc).netloc or grpc, service)
 
 
 def _seldon_deployment(live: Object, model: str) -> Addresses:
@@ -81,17 +87,16 @@ def _seldon_deployment(live: Object, model: str) -> Addresses:
     service = given.get("seldon.io/svc-name") or f"{name}-{predictor['name']}"
     url = ((live.get("status") or {}).get("address") or {}).get("url")
     inside = _base(url) if url else f"http://{service}.{namespace}.svc.cluster.local:8000"
-    host = urlsplit(inside).hostname
-    forward = _forward(f"service/{service}", namespace, 8000)
-    return Addresses(node, [Address("in the cluster", inside, {})], f"{host}:5001", forward)
+    grpc = f"{urlsplit(inside).hostname}:5001"
+    found = [Address("in the cluster", inside, {})]
+    return Addresses(node, found, grpc, (namespace, service, 8000))
 
 
 def _seldon_model(live: Object, model: str) -> Addresses:
     name, namespace = live["metadata"]["name"], live["metadata"]["namespace"]
     host = f"seldon-mesh.{namespace}.svc.cluster.local"
-    forward = _forward("service/seldon-mesh", namespace, 80)
     found = [Address("in the cluster", f"http://{host}", {"Seldon-Model": name})]
-    return Addresses(name, found, f"{host}:80", forward)
+    return Addresses(name, found, f"{host}:80", (namespace, "seldon-mesh", 80))
 
 
 def _service(live: Object, model: str) -> Addresses:
@@ -107,8 +112,7 @@ def _service(live: Object, model: str) -> Addresses:
     node_port = ports["http"].get("nodePort")
     if node_port and live["spec"].get("type") == "NodePort":
         found.insert(0, Address("outside, with a node's address", f"http://NODE:{node_port}", {}))
-    forward = _forward(f"service/{name}", namespace, rest)
-    return Addresses(model, found, f"{host}:{grpc}" if grpc else "", forward)
+    return Addresses(model, found, f"{host}:{grpc}" if grpc else "", (namespace, name, rest))
 
 
 # By kind; the first kind that the function has is used.
@@ -128,7 +132,3 @@ def _base(url: str) -> str:
     """Returns a URL without its path: some platforms give the URL of a call."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
-
-
-def _forward(what: str, namespace: str, port: int) -> str:
-    return f"kubectl port-forward -n {namespace} {what} {FORWARDED_PORT}:{port}"

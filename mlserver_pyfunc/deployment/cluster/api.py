@@ -25,7 +25,7 @@ from urllib3.exceptions import (
     ReadTimeoutError,
 )
 
-from .errors import ApiCall, ClusterError, UnreachableError, ignored, missing_kind, refused
+from .errors import ClusterError, UnreachableError, ignored, missing_kind, refused
 
 Object = dict[str, Any]
 Resource = Any
@@ -97,9 +97,9 @@ class Cluster(DynamicClient):  # type: ignore[misc]
 
     def find(self, target: Target) -> Object | None:
         """Returns an object as it is on the cluster, or None if it is not there."""
-        call = self._call("get", target)
+        place = (target.name, target.namespace)
         with ignored(404):
-            return self._object(self.get(target.resource, target.name, target.namespace, call=call))
+            return self._object(self.get(target.resource, *place, what=target.title))
         return None
 
     def find_all(self, resource: Resource, namespace: str, **selectors: str) -> list[Object]:
@@ -107,8 +107,7 @@ class Cluster(DynamicClient):  # type: ignore[misc]
 
         The selectors are `label_selector` and `field_selector`.
         """
-        call = ApiCall("list", full_name(resource), resource.kind, namespace, self.server)
-        found = self.get(resource, namespace=namespace, call=call, **selectors)
+        found = self.get(resource, namespace=namespace, what=resource.kind, **selectors)
         return list(self._object(found)["items"])
 
     def apply(self, target: Target, *, force: bool, dry_run: bool) -> Object:
@@ -122,67 +121,57 @@ class Cluster(DynamicClient):  # type: ignore[misc]
                 field_manager=FIELD_MANAGER,
                 dry_run="All" if dry_run else None,
                 query_params=[("fieldValidation", "Strict")],
-                call=self._call("patch", target),
+                what=target.title,
             )
         )
 
     def remove(self, target: Target, propagation: str) -> None:
         """Deletes an object; does nothing if there is none."""
-        place, call = (target.name, target.namespace), self._call("delete", target)
+        place = (target.name, target.namespace)
         with ignored(404):
-            self.delete(target.resource, *place, propagation_policy=propagation, call=call)
+            self.delete(target.resource, *place, propagation_policy=propagation, what=target.title)
 
     def log(self, pod: str, namespace: str, **query: object) -> str:
         """Returns the log of a pod, by parameters of the API such as `container`."""
         path = self.resource("v1", "Pod").path(pod, namespace) + "/log"
-        call = ApiCall("get", "pods/log", f'the log of pod "{pod}"', namespace, self.server)
         # As bytes: the client would parse a log that happens to be JSON.
-        answer = self.request(
-            "get", path, query_params=[*query.items()], serialize=False, call=call
-        )
+        params = [*query.items()]
+        answer = self.request("get", path, query_params=params, serialize=False, what=path)
         return str(answer.data.decode(errors="replace"))
 
     def request(
-        self,
-        method: str,
-        path: str,
-        body: Any = None,
-        *,
-        call: ApiCall | None = None,
-        **params: Any,
+        self, method: str, path: str, body: Any = None, *, what: str = "", **params: Any
     ) -> Any:
         """Sends a request, and repeats it after a transient failure.
 
-        The dynamic client sends everything through this method, discovery too, whose requests have
-        no `call` to name them in errors. Every request of this package may be repeated.
+        The dynamic client sends everything through this method, discovery too. `what` names the
+        object in errors. Every request of this package may be repeated.
         """
-        call = call or ApiCall("get", "", f"the API {path.strip('/')}", "", self.server)
         attempts = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(_is_transient),
+            retry=tenacity.retry_if_exception(lambda error: getattr(error, "is_transient", False)),
             stop=tenacity.stop_after_attempt(ATTEMPTS),
             wait=_pause,
             reraise=True,
         )
-        return attempts(self._send, call, method, path, body, params)
+        return attempts(self._send, what, method, path, body, params)
 
-    def _send(
-        self, call: ApiCall, method: str, path: str, body: Any, params: dict[str, Any]
-    ) -> Any:
+    def _send(self, what: str, method: str, path: str, body: Any, params: dict[str, Any]) -> Any:
         timeout = (CONNECT_SECONDS, READ_SECONDS)
         try:
             return super().request(method, path, body, _request_timeout=timeout, **params)
         # AttributeError: see _transport_error.
         except (ApiException, HTTPError, AttributeError) as error:
             if isinstance(error, ApiException) and error.status:
-                raise _refusal(error, call) from None
+                raise _refusal(error, what, self.server) from None
             failed = _transport_error(error)
             if failed is None:
                 raise
-            raise _unreachable(self.server, failed) from None
-
-    def _call(self, verb: str, target: Target) -> ApiCall:
-        what = f'{target.kind} "{target.name}"'
-        return ApiCall(verb, full_name(target.resource), what, target.namespace, self.server)
+            raise UnreachableError(
+                f"the cluster at {self.server} does not answer: {_cause(failed)}",
+                "is it up, and is it the one you mean? --context and --kubeconfig choose another",
+                # These two come after a connection was made.
+                is_transient=isinstance(failed, ProtocolError | ReadTimeoutError),
+            ) from None
 
     @staticmethod
     def _object(answer: Any) -> Object:
@@ -195,10 +184,6 @@ def full_name(resource: Resource) -> str:
     return f"{resource.name}.{resource.group}" if resource.group else str(resource.name)
 
 
-def _is_transient(error: BaseException) -> bool:
-    return isinstance(error, ClusterError) and error.is_transient
-
-
 _growing = tenacity.wait_random_exponential(multiplier=0.25, max=8)
 
 
@@ -208,14 +193,14 @@ def _pause(state: tenacity.RetryCallState) -> float:
     return max(requested, _growing(state))
 
 
-def _refusal(error: ApiException, call: ApiCall) -> ClusterError:
-    try:
-        body = json.loads(error.body)
-    except ValueError:
-        body = None
+def _refusal(error: ApiException, what: str, server: str) -> ClusterError:
+    status: Any = {}
+    with suppress(ValueError):
+        status = json.loads(error.body)
+    said = status.get("message") or status.get("reason") if isinstance(status, dict) else None
     after = str((error.headers or {}).get("Retry-After") or "")
-    status = body if isinstance(body, dict) else {}
-    return refused(error.status, status, call, float(after) if after.isdigit() else 0)
+    seconds = float(after) if after.isdigit() else 0
+    return refused(error.status, str(said or ""), what, server, seconds)
 
 
 def _transport_error(error: BaseException | None) -> HTTPError | None:
@@ -229,15 +214,6 @@ def _transport_error(error: BaseException | None) -> HTTPError | None:
     while error is not None and not isinstance(error, HTTPError):
         error = error.__context__
     return error
-
-
-def _unreachable(server: str, error: HTTPError) -> UnreachableError:
-    return UnreachableError(
-        f"the cluster at {server} does not answer: {_cause(error)}",
-        "is it up, and is it the one you mean? --context and --kubeconfig choose another",
-        # These two come after a connection was made.
-        is_transient=isinstance(error, ProtocolError | ReadTimeoutError),
-    )
 
 
 def _cause(error: HTTPError) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .api import FIELD_MANAGER, Cluster, Object, Target, full_name
-from .errors import ClusterError
+from .errors import ClusterError, ignored
 
 Change = Literal["created", "updated", "unchanged", "deleted", "absent", "kept"]
 
@@ -25,6 +25,30 @@ _ORDER = (
     "Deployment",
 )
 
+# Kinds that depend on options. An autoscaler, for one, would go on acting if it stayed.
+_PRUNED = {
+    "kubernetes": (
+        ("autoscaling/v2", "HorizontalPodAutoscaler"),
+        ("keda.sh/v1alpha1", "ScaledObject"),
+        ("policy/v1", "PodDisruptionBudget"),
+        ("v1", "Service"),
+    ),
+    "kserve": (("policy/v1", "PodDisruptionBudget"),),
+}
+# Label by which a budget selects the pods of a platform: a function may be on several of them.
+_SELECTS = {
+    "kubernetes": "app.kubernetes.io/instance",
+    "kserve": "serving.kserve.io/inferenceservice",
+}
+_OWN_LABELS = ("app.kubernetes.io/name", "app.kubernetes.io/managed-by")
+
+# Kinds of the services that run on a shared object.
+_USERS = {
+    "Server": ("mlops.seldon.io/v1alpha1", "Model"),
+    "ServingRuntime": ("serving.kserve.io/v1beta1", "InferenceService"),
+    "ClusterServingRuntime": ("serving.kserve.io/v1beta1", "InferenceService"),
+}
+
 
 @dataclass(frozen=True)
 class Applied:
@@ -37,7 +61,8 @@ class Applied:
 
 def targets(cluster: Cluster, objects: Iterable[Mapping[str, Any]]) -> list[Target]:
     """Sorts objects into the order to apply them, and gives each its namespace."""
-    return sorted(map(cluster.target, objects), key=_rank)
+    rank = {kind: place for place, kind in enumerate(_ORDER)}
+    return sorted(map(cluster.target, objects), key=lambda one: rank.get(one.kind, len(rank)))
 
 
 def apply(
@@ -50,7 +75,8 @@ def apply(
     checked = [_checked(cluster, target, force=force) for target in wanted]
     for target, before, rehearsed in checked:
         live = rehearsed if dry_run else cluster.apply(target, force=force, dry_run=False)
-        yield Applied(target, live, _change(before, live))
+        is_equal = before is not None and _content(before) == _content(live)
+        yield Applied(target, live, "unchanged" if is_equal else "updated" if before else "created")
 
 
 def delete(
@@ -70,17 +96,45 @@ def delete(
                 "or by --force-conflicts",
             )
     for target, live in found:
-        yield _delete(cluster, target, live, "Foreground" if wait else "Background")
+        if live is None:
+            yield Applied(target, target.wanted, "absent")
+        elif _is_used(cluster, target):
+            yield Applied(target, live, "kept")
+        else:
+            cluster.remove(target, "Foreground" if wait else "Background")
+            yield Applied(target, live, "deleted")
+
+
+def prune(cluster: Cluster, platform: str, applied: Sequence[Target]) -> Iterator[Applied]:
+    """Deletes objects that we applied, that carry the function's labels, and are not wanted now."""
+    labelled = [(one, one.wanted["metadata"].get("labels") or {}) for one in applied]
+    # A runtime that others may use carries no name of a function.
+    own = [(one.namespace, labels) for one, labels in labelled if labels.keys() >= {*_OWN_LABELS}]
+    if not own:
+        return
+    namespace, labels = own[0]
+    selector = ",".join(f"{name}={labels[name]}" for name in _OWN_LABELS)
+    kept = {target.title for target in applied}
+    for api_version, kind in _PRUNED.get(platform, ()):
+        found: list[Object] = []
+        # Objects of a kind that does not exist, or that we may not list, were not made by us.
+        with ignored(403, 404):
+            resource = cluster.resource(api_version, kind)
+            found = cluster.find_all(resource, namespace, label_selector=selector)
+        for live in found:
+            target = cluster.target(live)
+            pods = ((live.get("spec") or {}).get("selector") or {}).get("matchLabels") or {}
+            if pods and _SELECTS[platform] not in pods:
+                continue
+            if target.title not in kept and changed_at(live):
+                cluster.remove(target, "Background")
+                yield Applied(target, target.wanted, "deleted")
 
 
 def changed_at(live: Mapping[str, Any]) -> str:
     """Returns when our apply last changed an object; empty if the object does not say."""
     entry = _applied_entry(live)
     return str(entry.get("time", "")) if entry else ""
-
-
-def _rank(target: Target) -> int:
-    return _ORDER.index(target.kind) if target.kind in _ORDER else len(_ORDER)
 
 
 def _checked(
@@ -117,12 +171,6 @@ def _keeping_replicas(target: Target, before: Object | None) -> Target:
     return target._replace(wanted={**target.wanted, "spec": spec})
 
 
-def _change(before: Object | None, live: Object) -> Change:
-    if before is None:
-        return "created"
-    return "unchanged" if _content(before) == _content(live) else "updated"
-
-
 def _content(live: Object) -> Object:
     """Removes what the cluster itself writes: a dry run gives no new resourceVersion."""
     metadata = live["metadata"]
@@ -131,39 +179,23 @@ def _content(live: Object) -> Object:
     return {**rest, "metadata": kept}
 
 
-def _delete(cluster: Cluster, target: Target, live: Object | None, propagation: str) -> Applied:
-    if live is None:
-        return Applied(target, target.wanted, "absent")
-    if _is_used(cluster, target):
-        return Applied(target, live, "kept")
-    cluster.remove(target, propagation)
-    return Applied(target, live, "deleted")
-
-
 def _is_used(cluster: Cluster, target: Target) -> bool:
     """Tells whether other services run on a shared runtime or server."""
-    if target.kind == "Server":
-        kind, is_for = (target.wanted["apiVersion"], "Model"), _is_for_server
-    elif target.kind in ("ClusterServingRuntime", "ServingRuntime"):
-        kind, is_for = ("serving.kserve.io/v1beta1", "InferenceService"), _is_for_runtime
-    else:
+    if target.kind not in _USERS:
         return False
-    users = cluster.find_all(cluster.resource(*kind), target.namespace)
+    users = cluster.find_all(cluster.resource(*_USERS[target.kind]), target.namespace)
     staying = [user for user in users if not user["metadata"].get("deletionTimestamp")]
-    return any(is_for(user, target.wanted) for user in staying)
+    return any(_asks_for(user["spec"], target) for user in staying)
 
 
-def _is_for_runtime(user: Object, shared: Object) -> bool:
-    model = user["spec"].get("predictor", {}).get("model") or {}
-    return bool(model.get("runtime") == shared["metadata"]["name"])
-
-
-def _is_for_server(user: Object, shared: Object) -> bool:
-    """Tells whether a model asks for a server, by its name or by one of its capabilities."""
-    if named := user["spec"].get("server"):
-        return bool(named == shared["metadata"]["name"])
-    own = set(shared["spec"].get("extraCapabilities") or shared["spec"].get("capabilities") or ())
-    return bool(own & set(user["spec"].get("requirements") or ()))
+def _asks_for(spec: Object, shared: Target) -> bool:
+    """Tells whether a service asks for a runtime or server, by its name or by a capability."""
+    model = (spec.get("predictor") or {}).get("model") or {}
+    if named := spec.get("server") or model.get("runtime"):
+        return bool(named == shared.name)
+    offers = shared.wanted["spec"]
+    own = offers.get("extraCapabilities") or offers.get("capabilities") or ()
+    return not {*own}.isdisjoint(spec.get("requirements") or ())
 
 
 def _applied_entry(live: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -14,17 +14,24 @@ LOG_LINES = 15
 
 _LOAD_FAILURE = re.compile(r'function "[^"]*" failed to load: .*')
 
-# Reasons of waiting that do not go away by themselves. ErrImagePull, the first failure to pull an
-# image, may go away.
+# Reasons of waiting that do not go away by themselves, with what to do.
 _LASTING = {
-    "ImagePullBackOff": "its image cannot be pulled",
-    "InvalidImageName": "its image's name is not valid",
-    "ErrImageNeverPull": "its image is not on the node, and may not be pulled",
-    "CreateContainerConfigError": "its settings refer to what is not there",
-    "CreateContainerError": "it cannot be created",
-    "RunContainerError": "it cannot be started",
-    "CrashLoopBackOff": "it ends again and again",
+    "ImagePullBackOff": (
+        "its image cannot be pulled",
+        "is the image pushed, its name right, and does the cluster have the registry's "
+        "credentials? --image-pull-secret names them",
+    ),
+    "InvalidImageName": ("its image's name is not valid", ""),
+    "ErrImageNeverPull": ("its image is not on the node, and may not be pulled", ""),
+    "CreateContainerConfigError": (
+        "its settings refer to what is not there",
+        "make the secret or config map it names, in the same namespace",
+    ),
+    "CreateContainerError": ("it cannot be created", ""),
+    "RunContainerError": ("it cannot be started", ""),
 }
+_UNSCHEDULABLE = "ask for less by --cpu, --memory or --gpus, or give the cluster a node that fits"
+_MEND = "mend the function; mlserver-pyfunc validate shows what is wrong by file and line"
 # Labels that identify the version of a pod's template.
 _REVISIONS = (
     "serving.knative.dev/revision",
@@ -45,13 +52,11 @@ class PodProblem:
 
 def selector(live: Mapping[str, Any]) -> str:
     """Returns the label selector of an object's pods; empty if the object has no pods."""
-    name = live["metadata"]["name"]
-    kind = live["kind"]
-    if kind == "Deployment":
+    if live["kind"] == "Deployment":
         labels = live["spec"]["selector"].get("matchLabels") or {}
         return ",".join(f"{key}={value}" for key, value in labels.items())
-    label = _LABELS.get(kind)
-    return f"{label}={name}" if label else ""
+    label = _LABELS.get(live["kind"])
+    return f"{label}={live['metadata']['name']}" if label else ""
 
 
 _LABELS = {
@@ -67,12 +72,10 @@ def find_problem(cluster: Cluster, live: Mapping[str, Any], since: str = "") -> 
     `since` is the time of the last apply. A problem of an older pod is never lasting, because the
     apply may replace that pod.
     """
-    chosen = selector(live)
-    if not chosen:
+    if not selector(live):
         return None
-    namespace = live["metadata"]["namespace"]
-    pods = cluster.find_all(cluster.resource("v1", "Pod"), namespace, label_selector=chosen)
-    found = [one for pod in _newest(pods) for one in _problems(cluster, pod, since)]
+    pods = _newest(_pods(cluster, live))
+    found = [one for pod in pods for one in _problems(cluster, pod, since)]
     if not found and (message := _event(cluster, live, since)):
         # A webhook or a quota may keep the controller from making pods at all.
         return PodProblem(message, False)
@@ -81,15 +84,18 @@ def find_problem(cluster: Cluster, live: Mapping[str, Any], since: str = "") -> 
 
 def logs(cluster: Cluster, live: Mapping[str, Any], lines: int) -> Iterator[tuple[str, str]]:
     """Yields the name of each container of an object's pods, and its last lines."""
-    chosen = selector(live)
-    if not chosen:
-        return
-    namespace = live["metadata"]["namespace"]
-    for pod in cluster.find_all(cluster.resource("v1", "Pod"), namespace, label_selector=chosen):
-        name = pod["metadata"]["name"]
+    for pod in _pods(cluster, live):
+        name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
         for container in (pod.get("status") or {}).get("containerStatuses") or ():
             query = {"container": container["name"], "tailLines": lines}
             yield f"{name}/{container['name']}", cluster.log(name, namespace, **query)
+
+
+def _pods(cluster: Cluster, live: Mapping[str, Any]) -> list[Object]:
+    if not (chosen := selector(live)):
+        return []
+    resource, namespace = cluster.resource("v1", "Pod"), live["metadata"]["namespace"]
+    return cluster.find_all(resource, namespace, label_selector=chosen)
 
 
 def _newest(pods: Sequence[Object]) -> list[Object]:
@@ -127,9 +133,6 @@ def _problems(cluster: Cluster, pod: Object, since: str) -> Iterator[PodProblem]
         yield PodProblem(f'pod "{name}" failed: {status["message"]}', False)
 
 
-_UNSCHEDULABLE = "ask for less by --cpu, --memory or --gpus, or give the cluster a node that fits"
-
-
 def _container_problem(
     cluster: Cluster, pod: Object, container: Object, *, is_new: bool
 ) -> PodProblem | None:
@@ -141,10 +144,8 @@ def _container_problem(
         return _crash(cluster, pod, container, where, is_lasting=is_new)
     if reason in _LASTING:
         message = _event(cluster, pod) or waiting.get("message", "")
-        cause = f"{where}: {_LASTING[reason]} ({reason}): {message}"
-        return PodProblem(cause, is_new, (), _HINTS.get(reason, ""))
-    if reason == "ErrImagePull":
-        return PodProblem(f"{where}: {reason}: {waiting.get('message', '')}", False)
+        words, hint = _LASTING[reason]
+        return PodProblem(f"{where}: {words} ({reason}): {message}", is_new, (), hint)
     ended = found.get("terminated") or {}
     if ended and (ended.get("exitCode") or ended.get("reason") == "OOMKilled"):
         return _crash(cluster, pod, container, where, is_lasting=False)
@@ -152,16 +153,6 @@ def _container_problem(
         message = _event(cluster, pod)
         return PodProblem(f"{where} is not ready: {message}", False) if message else None
     return None
-
-
-_HINTS = {
-    "ImagePullBackOff": "is the image pushed, its name right, and does the cluster have the "
-    "registry's credentials? --image-pull-secret names them",
-    "CreateContainerConfigError": "make the secret or config map it names, in the same namespace",
-}
-
-
-_MEND = "mend the function; mlserver-pyfunc validate shows what is wrong by file and line"
 
 
 def _crash(

@@ -27,8 +27,8 @@ def state(live: Object) -> State:
     return judge(live) if judge else READY
 
 
-def _replicated(live: Object) -> State:
-    """Judges a Deployment or a StatefulSet by the rules of `kubectl rollout status`."""
+def _deployment(live: Object) -> State:
+    """Judges a Deployment by the rules of `kubectl rollout status`."""
     status = live.get("status") or {}
     if status.get("observedGeneration", 0) < live["metadata"].get("generation", 0):
         return State(False, "waiting for its controller")
@@ -39,14 +39,12 @@ def _replicated(live: Object) -> State:
             message = _message(condition)
             return State(False, message, message)
     wanted = live["spec"].get("replicas", 1)
-    is_set = live["kind"] == "StatefulSet"
     updated = status.get("updatedReplicas", 0)
-    is_rolling = status.get("updateRevision") != status.get("currentRevision")  # only of a set
-    if is_rolling or (updated < wanted and not is_set):
+    if updated < wanted:
         return State(False, f"{updated} of {wanted} pods updated")
-    if not is_set and status.get("replicas", 0) > updated:
+    if status.get("replicas", 0) > updated:
         return State(False, f"{status['replicas'] - updated} old pods are ending")
-    ready = status.get("readyReplicas" if is_set else "availableReplicas", 0)
+    ready = status.get("availableReplicas", 0)
     if ready < wanted:
         return State(False, f"{ready} of {wanted} pods ready")
     return READY if wanted else State(True, "scaled to zero")
@@ -118,8 +116,7 @@ def _message(condition: Object) -> str:
 
 
 _JUDGES: Mapping[str, Callable[[Object], State]] = {
-    "Deployment": _replicated,
-    "StatefulSet": _replicated,
+    "Deployment": _deployment,
     "InferenceService": _inference_service,
     "SeldonDeployment": _seldon_deployment,
     "Server": _conditions,

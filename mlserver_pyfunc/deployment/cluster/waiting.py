@@ -15,10 +15,11 @@ from .readiness import State
 SETTLE_SECONDS = 3.0
 """Time that a controller may take to see a change. Until then, the status may be the old one."""
 
+_CONTROLLED = ("InferenceService", "SeldonDeployment", "Server", "Model")
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 2.0
 
-Show = Callable[[str, str], None]
+Show = Callable[[str, str], object]
 """Called with the title of an object and the text of its progress line."""
 
 
@@ -34,22 +35,16 @@ class NotReadyError(ClusterError):
 class _Watched:
     """An object that is waited for."""
 
-    applied: Applied
+    target: Target
     settles_at: float
     live: Object = field(default_factory=dict)
     state: State = field(default=State(False, "applied"))
     failing_since: float | None = None
     problem: pods.PodProblem | None = None
 
-    @property
-    def target(self) -> Target:
-        return self.applied.target
 
-
-def until_ready(
-    cluster: Cluster, applied: Sequence[Applied], seconds: float, show: Show
-) -> dict[str, Object]:
-    """Waits until objects serve, and returns them as they are then, by `Target.title`.
+def until_ready(cluster: Cluster, applied: Sequence[Applied], seconds: float, show: Show) -> None:
+    """Waits until objects serve.
 
     Raises:
         NotReadyError: An object will not become ready, or the time limit was reached.
@@ -58,12 +53,12 @@ def until_ready(
     start = time.monotonic()
     # The status of an object that existed before may be out of date for a while.
     settling = {"updated": SETTLE_SECONDS}
-    watched = [_Watched(one, start + settling.get(one.change, 0.0)) for one in applied]
+    watched = [_Watched(one.target, start + settling.get(one.change, 0.0)) for one in applied]
     pause = _FIRST_PAUSE
     while True:
         lost = _look(cluster, watched, show)
         if lost is None and all(one.state.is_ready for one in watched):
-            return {one.target.title: one.live for one in watched}
+            return
         left = start + seconds - time.monotonic()
         if left <= 0:
             if lost is not None:
@@ -79,7 +74,7 @@ def look(cluster: Cluster, target: Target) -> tuple[bool, str]:
     live = cluster.find(target)
     if live is None:
         return False, "absent"
-    one = _Watched(Applied(target, live, "unchanged"), 0.0)
+    one = _Watched(target, 0.0)
     _update(cluster, one)
     return one.state.is_ready, _line(one)
 
@@ -120,7 +115,12 @@ def _look(cluster: Cluster, watched: Sequence[_Watched], show: Show) -> ClusterE
             if error.is_transient or isinstance(error, UnreachableError):
                 return error
             raise
-        _fail_early(one)
+        if one.problem and one.problem.is_lasting:
+            raise _not_ready(one, "")
+        # Controllers fail and try again, so a failure counts only if it stays.
+        now = time.monotonic()
+        if one.failing_since is not None and now - one.failing_since >= SETTLE_SECONDS:
+            raise _not_ready(one, one.state.failure)
         show(one.target.title, _line(one))
     return None
 
@@ -137,7 +137,7 @@ def _update(cluster: Cluster, one: _Watched) -> None:
     one.live = live
     one.state = _state(cluster, live)
     now = time.monotonic()
-    if now < one.settles_at and live["kind"] in _BENEATH:
+    if now < one.settles_at and live["kind"] in _CONTROLLED:
         one.state = State(False, "waiting for its controller")
     if one.state.is_ready or not one.state.failure:
         one.failing_since = None
@@ -150,43 +150,20 @@ def _update(cluster: Cluster, one: _Watched) -> None:
             one.problem = pods.find_problem(cluster, live, changed_at(live))
 
 
-# Objects that a controller makes for an object of a kind. KServe and Seldon call an object ready
-# while its old pods still serve and the new ones start. The status of the object beneath shows it.
-_BENEATH = {
-    "InferenceService": ("apps/v1", "Deployment"),
-    "SeldonDeployment": ("apps/v1", "Deployment"),
-    "Server": ("apps/v1", "StatefulSet"),
-    "Model": None,
-}
-
-
 def _state(cluster: Cluster, live: Object) -> State:
-    """Returns an object's own state, or if that is ready, the state of the object beneath it.
+    """Returns an object's own state, or if that is ready, that of the Deployments beneath it.
 
-    Without the right to list those objects, only the object's own state is known.
+    KServe and Seldon call an object ready while its old pods still serve and the new ones start.
+    Without the right to list Deployments, only the object's own state is known.
     """
     own = readiness.state(live)
-    beneath = _BENEATH.get(live["kind"])
-    if not own.is_ready or beneath is None:
+    if not own.is_ready or live["kind"] not in ("InferenceService", "SeldonDeployment"):
         return own
-    query = {"label_selector": pods.selector(live)}
-    if live["kind"] == "Server":
-        # Its StatefulSet has its name, but not the label that its pods carry.
-        query = {"field_selector": f"metadata.name={live['metadata']['name']}"}
-    found: list[Object] = []
+    chosen, found = {"label_selector": pods.selector(live)}, list[Object]()
     with ignored(403):
-        found = cluster.find_all(cluster.resource(*beneath), live["metadata"]["namespace"], **query)
+        resource = cluster.resource("apps/v1", "Deployment")
+        found = cluster.find_all(resource, live["metadata"]["namespace"], **chosen)
     return next((judged for judged in map(readiness.state, found) if not judged.is_ready), own)
-
-
-def _fail_early(one: _Watched) -> None:
-    problem = one.problem
-    if problem and problem.is_lasting:
-        raise NotReadyError(f"{one.target.title}: {problem.cause}", problem.hint, problem.log)
-    # Controllers fail and try again, so a failure counts only if it stays.
-    now = time.monotonic()
-    if one.failing_since is not None and now - one.failing_since >= SETTLE_SECONDS:
-        raise _not_ready(one, one.state.failure)
 
 
 def _not_ready(one: _Watched, message: str) -> NotReadyError:
@@ -195,4 +172,5 @@ def _not_ready(one: _Watched, message: str) -> NotReadyError:
         kind = full_name(target.resource)
         hint = f"kubectl describe {kind} {target.name} -n {target.namespace}"
         return NotReadyError(f"{target.title}: {message}", hint)
-    return NotReadyError(f"{target.title}: {message}; {problem.cause}", problem.hint, problem.log)
+    told = "; ".join(filter(None, [message, problem.cause]))
+    return NotReadyError(f"{target.title}: {told}", problem.hint, problem.log)

@@ -11,8 +11,7 @@ from typing import NamedTuple
 from mlserver_pyfunc.definition import FunctionDefinition
 
 from . import advice, kserve, kubernetes, seldon_v1, seldon_v2
-from .names import ManifestError
-from .options import Options, check_kept, options_of, parse
+from .options import ManifestError, Options, options_of, parse
 from .workload import Object, plan
 from .yaml_text import dump
 
@@ -21,7 +20,6 @@ __all__ = [
     "Manifest",
     "ManifestError",
     "Options",
-    "check_kept",
     "derive",
     "dump",
     "options_of",

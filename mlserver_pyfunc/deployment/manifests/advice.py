@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
+from mlserver_pyfunc.definition import kubernetes_names as names
 from mlserver_pyfunc.definition.model_settings import MODEL_SETTINGS
 from mlserver_pyfunc.deployment.image.record import Image
 
-from . import names
 from .workload import Workload
 
 # Features that Knative accepts only if its administrator has enabled these flags.

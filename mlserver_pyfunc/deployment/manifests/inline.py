@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from mlserver_pyfunc.definition import SourceDefinition
+from mlserver_pyfunc.definition import kubernetes_names as names
 from mlserver_pyfunc.definition.model_settings import IMPLEMENTATION
 from mlserver_pyfunc.sources.local import found
 from mlserver_pyfunc.sources.uri import checked_scheme, redacted
 
-from . import names
-from .names import ManifestError
+from .options import ManifestError
 from .workload import Object, Workload, as_object
 
 DIGEST = "io.mlserver-pyfunc/function-sha256"
+MAX_ENV_BYTES = 128 * 1024
+"""Linux's limit for one variable, with its name and the byte that ends it."""
+MAX_CONFIG_MAP_BYTES = 1024 * 1024
 
 
 def config_maps(workload: Workload) -> list[Object]:
@@ -27,18 +30,21 @@ def config_maps(workload: Workload) -> list[Object]:
     """
     if workload.shape != "inline":
         return []
+    given = definition(workload).items()
+    lines = [f"{json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in given]
     data = {
         "MLSERVER_MODEL_IMPLEMENTATION": IMPLEMENTATION,
-        "MLSERVER_MODEL_EXTRA": _extra(definition(workload)),
+        # One line for each key of the definition.
+        "MLSERVER_MODEL_EXTRA": '{"function": {\n' + ",\n".join(lines) + "\n}}",
     }
     for name, value in data.items():
         size = len(name) + len(value.encode()) + 2
-        if size > names.MAX_ENV_BYTES:
+        if size > MAX_ENV_BYTES:
             raise ManifestError(
-                f"{name}: expected at most {names.MAX_ENV_BYTES} bytes, got {size}; put the code "
+                f"{name}: expected at most {MAX_ENV_BYTES} bytes, got {size}; put the code "
                 "into an image (mlserver-pyfunc build) or give its folder by --storage-uri"
             )
-    names.check_config_map(data)
+    check_size(data)
     (name,) = names_of_maps(workload)
     return [as_object("v1", "ConfigMap", workload.metadata(name), data, part="data")]
 
@@ -54,6 +60,16 @@ def digest(workload: Workload) -> dict[str, str]:
 def names_of_maps(workload: Workload) -> list[str]:
     """Returns the name of the ConfigMap; none for other shapes."""
     return [names.derived_label(f"{workload.name}-function")] if workload.shape == "inline" else []
+
+
+def check_size(data: dict[str, str]) -> None:
+    """Refuses a config map that the API server would refuse."""
+    size = sum(len(name) + len(value.encode()) for name, value in data.items())
+    if size > MAX_CONFIG_MAP_BYTES:
+        raise ManifestError(
+            f"ConfigMap: expected at most {MAX_CONFIG_MAP_BYTES} bytes, got {size}; "
+            "put the code into an image: mlserver-pyfunc build"
+        )
 
 
 def definition(workload: Workload) -> dict[str, Any]:
@@ -102,16 +118,6 @@ def _source(source: SourceDefinition, folder: Path) -> dict[str, Any]:
             "(mlserver-pyfunc build) or give the folder by --storage-uri"
         )
     return {**plain, "source": path.name, "base64": _encoded(path.read_bytes())}
-
-
-def _extra(function: dict[str, Any]) -> str:
-    """Returns JSON with one line for each key of the definition."""
-    lines = (f"{json.dumps(key)}: {_json(value)}" for key, value in function.items())
-    return '{"function": {\n' + ",\n".join(lines) + "\n}}"
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _encoded(code: bytes) -> str:

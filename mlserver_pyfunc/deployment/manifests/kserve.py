@@ -9,8 +9,7 @@ from mlserver_pyfunc.definition import ServingDefinition
 from mlserver_pyfunc.deployment.server_settings import METRICS_PATH, PORTS
 
 from . import inline, pod
-from .names import ManifestError
-from .options import Options
+from .options import ManifestError, Options
 from .workload import SHARED_NAME, Object, Platform, Workload, as_object
 
 # KServe adds to names: Deployments are "NAME-predictor", labels of pods "isvc.NAME-predictor".

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mlserver_pyfunc.deployment.server_settings import PORTS
 
 from . import inline, pod
-from .names import ManifestError
+from .options import ManifestError
 from .workload import MODELS_DIR, Object, Platform, Workload, as_object
 
 PLATFORM = Platform("kubernetes", ("image", "storage", "inline"))

@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import quote
 
+from mlserver_pyfunc.definition import kubernetes_names as names
+from mlserver_pyfunc.definition.deployment import Volume
 from mlserver_pyfunc.definition.model_settings import IMPLEMENTATION
 from mlserver_pyfunc.deployment.server_settings import (
     CONTAINER_VARIABLES,
@@ -15,9 +17,7 @@ from mlserver_pyfunc.deployment.server_settings import (
     Ports,
 )
 
-from . import names
-from .names import ManifestError
-from .options import Options, Volume
+from .options import ManifestError, Options
 from .workload import MODELS_DIR, Object, Workload, as_object
 
 DRAIN_SECONDS = 20
@@ -220,8 +220,8 @@ def _security(options: Options) -> Object:
         "runAsNonRoot": True,
         "seccompProfile": {"type": "RuntimeDefault"},
     }
-    if options.run_as_user is not None:
-        found["runAsUser"] = options.run_as_user
+    if options.user_id is not None:
+        found["runAsUser"] = options.user_id
     return found
 
 
@@ -231,8 +231,8 @@ def pod_security(options: Options) -> Object:
     The user id is the container's own: containers that the platform adds have other users.
     """
     found: Object = {"seccompProfile": {"type": "RuntimeDefault"}}
-    if options.run_as_user is not None:
-        found["fsGroup"] = options.run_as_user
+    if options.user_id is not None:
+        found["fsGroup"] = options.user_id
     return found
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from mlserver_pyfunc.definition import kubernetes_names as names
 from mlserver_pyfunc.deployment.server_settings import Ports
 
-from . import inline, names, pod
-from .names import ManifestError
+from . import inline, pod
+from .options import ManifestError
 from .workload import Object, Platform, Workload, as_object
 
 PLATFORM = Platform("seldon-v1", ("image", "storage", "inline"))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from . import inline, names, pod
-from .names import ManifestError
+from . import inline, pod
+from .options import ManifestError
 from .workload import SHARED_NAME, Object, Platform, Workload, as_object
 
 # Seldon numbers the pods of a Server, and labels them by its name and a digest.
@@ -68,7 +68,7 @@ def _model(workload: Workload) -> Object:
     }
     if workload.shape == "inline":
         function = json.dumps(inline.definition(workload), ensure_ascii=False)
-        names.check_config_map({"function": function})
+        inline.check_size({"function": function})
         spec["parameters"] = [{"name": "function", "value": function}]
     return as_object("mlops.seldon.io/v1alpha1", "Model", workload.metadata(), spec)
 

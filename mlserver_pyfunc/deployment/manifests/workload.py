@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlserver_pyfunc.definition import FunctionDefinition
+from mlserver_pyfunc.definition import kubernetes_names as names
 from mlserver_pyfunc.definition.model_settings import (
     MODEL_SETTINGS,
     SERVER_SETTINGS,
@@ -17,9 +18,7 @@ from mlserver_pyfunc.definition.model_settings import (
 )
 from mlserver_pyfunc.deployment.image import record
 
-from . import names
-from .names import ManifestError
-from .options import Options
+from .options import ManifestError, Options, image_name
 
 MODELS_DIR = "/mnt/models"
 SHARED_NAME = "mlserver-pyfunc"
@@ -160,7 +159,7 @@ def _image(
             f"mlserver-pyfunc build {folder} -t NAME:TAG makes one, and --image names one"
         )
     try:
-        names.image(found.reference)
+        image_name(found.reference)
     except ValueError as error:
         raise ManifestError(f"image: {error}") from None
     return found

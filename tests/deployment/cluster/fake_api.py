@@ -32,7 +32,7 @@ CORE = {
         "Pod": ("pods", True),
         "Event": ("events", True),
     },
-    "apps/v1": {"Deployment": ("deployments", True), "StatefulSet": ("statefulsets", True)},
+    "apps/v1": {"Deployment": ("deployments", True)},
     "autoscaling/v2": {"HorizontalPodAutoscaler": ("horizontalpodautoscalers", True)},
     "policy/v1": {"PodDisruptionBudget": ("poddisruptionbudgets", True)},
 }
@@ -252,7 +252,8 @@ class FakeCluster:
             for field, message in schemas.problems(body)
         ]
         if causes:
-            said = f'{kind} "{name}" is invalid: {causes[0]["field"]}: {causes[0]["message"]}'
+            listed = ", ".join(f"{cause['field']}: {cause['message']}" for cause in causes)
+            said = f'{kind} "{name}" is invalid: [{listed}]'
             raise RefusalError(422, "Invalid", said, name=name, kind=kind, causes=causes)
 
     def _stored(

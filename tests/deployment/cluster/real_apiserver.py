@@ -184,9 +184,7 @@ def conflict(plane: ControlPlane) -> str:
     }
     plane.apply(KSERVE, body, "the-other-team")
     refused = deploy(plane, "admin", "kserve", "--no-wait", "--replicas", 2)
-    text = expect(
-        refused, 1, '"the-other-team" manages spec.predictor.minReplicas', "--force-conflicts"
-    )
+    text = expect(refused, 1, 'conflict with "the-other-team"', ".minReplicas", "--force-conflicts")
     forced = deploy(plane, "admin", "kserve", "--no-wait", "--replicas", 2, "--force-conflicts")
     expect(forced, 0, "InferenceService/iris in default: updated")
     assert plane.request("GET", KSERVE)["spec"]["predictor"]["minReplicas"] == 2
@@ -195,7 +193,7 @@ def conflict(plane: ControlPlane) -> str:
 
 def forbidden(plane: ControlPlane) -> str:
     said = deploy(plane, "dev", "kserve", "--no-wait")
-    return expect(said, 1, 'user "dev" may not get inferenceservices.serving.kserve.io')
+    return expect(said, 1, 'User "dev" cannot get resource "inferenceservices"')
 
 
 def allowed(plane: ControlPlane) -> str:

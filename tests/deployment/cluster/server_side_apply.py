@@ -41,7 +41,8 @@ def refuse_conflicts(before: Object, body: Object, manager: str) -> None:
         if path in wanted and wanted[path] != held.get(path)
     ]
     if causes:
-        said = f"Apply failed with {len(causes)} conflict(s): {causes[0]['message']}"
+        said = "; ".join(f"{cause['message']}: {cause['field']}" for cause in causes)
+        said = f"Apply failed with {len(causes)} conflict: {said}"
         raise RefusalError(409, "Conflict", said, causes=causes)
 
 

@@ -30,7 +30,7 @@ def service(kind: str, *, node_port: int | None = None, ingress: Any = ()) -> di
 
 
 def test_a_service_of_the_cluster_is_reached_by_forwarding() -> None:
-    found = addresses({"a": service("ClusterIP")}, "iris")
+    found = addresses([service("ClusterIP")], "iris")
     assert [one.url for one in found.rest] == ["http://iris.models.svc.cluster.local"]
     assert found.grpc == "iris.models.svc.cluster.local:8081"
     assert found.forward == "kubectl port-forward -n models service/iris 8080:80"
@@ -39,12 +39,12 @@ def test_a_service_of_the_cluster_is_reached_by_forwarding() -> None:
 
 @pytest.mark.parametrize("entry", [{"ip": "203.0.113.7"}, {"hostname": "203.0.113.7"}])
 def test_a_load_balancer_is_reached_from_outside(entry: dict[str, str]) -> None:
-    found = addresses({"a": service("LoadBalancer", node_port=30080, ingress=[entry])}, "iris")
+    found = addresses([service("LoadBalancer", node_port=30080, ingress=[entry])], "iris")
     assert found.rest[0] == Address("outside", "http://203.0.113.7", {})
 
 
 def test_a_node_port_needs_a_nodes_address() -> None:
-    found = addresses({"a": service("NodePort", node_port=30080)}, "iris")
+    found = addresses([service("NodePort", node_port=30080)], "iris")
     assert found.rest[0] == Address("outside, with a node's address", "http://NODE:30080", {})
 
 
@@ -63,7 +63,7 @@ def test_a_knative_service_is_called_by_its_url_and_not_forwarded_to() -> None:
             },
         },
     }
-    found = addresses({"a": live}, "iris")
+    found = addresses([live], "iris")
     assert [one.url for one in found.rest] == [
         "https://iris.models.example.com",
         "http://iris.models.svc.cluster.local",
@@ -79,7 +79,7 @@ def test_a_url_of_the_cluster_is_not_called_one_from_outside() -> None:
         "metadata": METADATA,
         "status": {"url": "http://iris-predictor.models.svc.cluster.local"},
     }
-    assert [one.where for one in addresses({"a": live}, "iris").rest] == ["in the cluster"]
+    assert [one.where for one in addresses([live], "iris").rest] == ["in the cluster"]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_seldon_1_is_called_by_the_name_of_its_node(annotations: dict[str, str],
         "metadata": METADATA,
         "spec": {"predictors": [predictor]},
     }
-    found = addresses({"a": live}, "iris")
+    found = addresses([live], "iris")
     assert found.model == "node"
     assert found.rest[0].url == f"http://{host}.models.svc.cluster.local:8000"
     assert found.grpc == f"{host}.models.svc.cluster.local:5001"
@@ -102,7 +102,7 @@ def test_seldon_1_is_called_by_the_name_of_its_node(annotations: dict[str, str],
 def test_seldon_2_is_called_through_its_mesh_with_a_header() -> None:
     server = {"kind": "Server", "metadata": {"name": "s", "namespace": "models"}}
     live = {"kind": "Model", "metadata": METADATA}
-    found = addresses({"a": server, "b": live}, "other")
+    found = addresses([server, live], "other")
     assert found.model == "iris"
     assert found.rest[0].headers == {"Seldon-Model": "iris"}
     assert found.rest[0].url == "http://seldon-mesh.models.svc.cluster.local"

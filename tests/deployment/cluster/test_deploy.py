@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -60,6 +61,28 @@ def test_puts_a_function_on_each_platform_and_tells_where_it_is(
     assert "iris is ready" in said.out
     assert re.search(r"REST, in the cluster: http://\S+/v2/models/iris", said.out)
     assert "/v2/models/iris/infer" in said.out
+
+
+def test_a_function_of_one_file_is_deployed_without_a_definition(
+    cli: Cli, healthy: FakeCluster, tmp_path: Path
+) -> None:
+    code = "def double(x: float) -> float:\n    return 2 * x\n"
+    (tmp_path / "model.py").write_text(code)
+    said = cli.run("kubernetes", "--shape", "inline", folder=tmp_path / "model.py:double")
+    assert said.code == 0, said.err
+    assert "ConfigMap/double-function in default: created" in said.out
+    assert "Deployment/double: ready" in said.err
+    assert "double is ready" in said.out
+    assert "mlserver-pyfunc infer http://localhost:8080 -m double --random" in said.out
+    live = healthy.find("Deployment", "double")
+    (container,) = live["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == IMAGE
+    assert container["envFrom"] == [{"configMapRef": {"name": "double-function"}}]
+    given = healthy.find("ConfigMap", "double-function")["data"]["MLSERVER_MODEL_EXTRA"]
+    source = json.loads(given)["function"]["source"]
+    assert source["handler"] == "double"
+    assert base64.b64decode(source["base64"]).decode() == code
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kubeconfig", "model.py"]
 
 
 def test_progress_tells_what_is_being_waited_for(cli: Cli, healthy: FakeCluster) -> None:
@@ -136,7 +159,7 @@ def test_nothing_is_applied_where_the_cluster_refuses_any_object(
     cluster.forbidden = {("patch", "poddisruptionbudgets")}
     said = cli.call("kubernetes", "--max-replicas", 3)
     assert said.code == 1
-    assert 'user "dev" may not patch poddisruptionbudgets.policy' in said.err
+    assert 'User "dev" cannot patch resource "poddisruptionbudgets"' in said.err
     assert not cluster.objects
 
 

@@ -78,13 +78,10 @@ def test_the_role_is_one() -> None:
     assert not schemas._core_problems(role)
 
 
-CALL = errors.ApiCall("patch", "deployments.apps", 'Deployment "iris"', "models", "https://c")
-CONFLICT = {
-    "reason": "FieldManagerConflict",
-    "message": 'conflict with "kubectl" using apps/v1',
-    "field": ".spec.replicas",
-}
-INVALID = {"field": "spec.replicas", "message": "must be a number"}
+CALL = ("Deployment/iris", "https://c")
+FORBIDDEN = 'deployments.apps is forbidden: User "dev" cannot patch resource "deployments"'
+CONFLICT = 'Apply failed with 1 conflict: conflict with "kubectl" using apps/v1: .spec.replicas'
+INVALID = 'Deployment.apps "iris" is invalid: spec.replicas: must be a number'
 
 
 @pytest.mark.parametrize(
@@ -94,16 +91,14 @@ INVALID = {"field": "spec.replicas", "message": "must be a number"}
             errors.missing_kind("serving.kserve.io/v1beta1", "InferenceService"),
             "the cluster has no InferenceService of",
         ),
-        (errors.refused(401, {}, CALL), "does not accept these credentials (401)"),
+        (errors.refused(401, "", *CALL), "does not accept these credentials (401)"),
         (
-            errors.refused(404, {"message": 'namespaces "models" not found'}, CALL),
+            errors.refused(404, 'namespaces "models" not found', *CALL),
             'the cluster has no namespace "',
         ),
-        (errors.refused(409, {"details": {"causes": [CONFLICT]}}, CALL), '" manages '),
-        (
-            errors.refused(422, {"details": {"causes": [INVALID]}}, CALL),
-            "the cluster refused it: ",
-        ),
+        (errors.refused(403, FORBIDDEN, *CALL), '" cannot '),
+        (errors.refused(409, CONFLICT, *CALL), 'conflict with "'),
+        (errors.refused(422, INVALID, *CALL), "the cluster refused it (422): "),
     ],
 )
 def test_the_table_has_the_messages_of_the_code(error: errors.ClusterError, phrase: str) -> None:

@@ -156,27 +156,6 @@ def test_a_service_is_not_ready_while_the_deployment_beneath_it_is_rolling(
     assert cli.call("kserve").code == 0
 
 
-def test_a_server_is_not_ready_while_its_pods_are_being_replaced(
-    cli: Cli, cluster: FakeCluster
-) -> None:
-    beneath: Object = {
-        "apiVersion": "apps/v1",
-        "kind": "StatefulSet",
-        "metadata": {"name": "mlserver-pyfunc"},
-        "spec": {"replicas": 2},
-    }
-    cluster.put(beneath)
-    live = cluster.find("StatefulSet", "mlserver-pyfunc")
-    rolling = {"observedGeneration": 1, "currentRevision": "a", "updateRevision": "b"}
-    live["status"] = {**rolling, "readyReplicas": 2, "updatedReplicas": 1}
-    cluster.stories = {"Server": stories.has_condition(), "Model": stories.has_condition()}
-    said = cli.call("seldon-v2", *URI, "--timeout", 1)
-    assert said.code == 1
-    assert "1 of 2 pods updated" in said.err
-    live["status"] |= {"currentRevision": "b"}
-    assert cli.call("seldon-v2", *URI).code == 0
-
-
 @pytest.mark.parametrize(
     ("platform", "args", "kind", "status", "expected"),
     [

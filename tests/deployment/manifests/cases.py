@@ -75,7 +75,7 @@ def option_sets(platform: str, shape: str) -> dict[str, dict[str, Any]]:
         "plain": {},
         "everything": {**_EVERYWHERE, **_OWN.get((platform, shape), {})},
         "replicas": {"replicas": 3},
-        "any user": {"run_as_user": None},
+        "any user": {"run_as_user": "any"},
     }
     if platform == "kserve":
         sets["knative"] = _KNATIVE

@@ -11,9 +11,10 @@ import yaml
 from click.testing import CliRunner
 
 from mlserver_pyfunc.cli import main, manifest
+from mlserver_pyfunc.definition import kubernetes_names as names
 from mlserver_pyfunc.definition import read
 from mlserver_pyfunc.deployment import manifests
-from mlserver_pyfunc.deployment.manifests import ManifestError, names
+from mlserver_pyfunc.deployment.manifests import ManifestError, inline
 from mlserver_pyfunc.sources import lock
 from tests.places import IRIS
 
@@ -86,7 +87,7 @@ def test_switches_reach_the_objects(tmp_path: Path) -> None:
         (["--secret", "A=s3cret"], "secrets.A: expected SECRET/KEY"),
         (["--secret", "A=B/c"], 'expected a Kubernetes name (a-z, 0-9, "-" and "."), got "B"'),
         (["--secret", "A=b/c", "--env", "A=d"], "A is set in another way too"),
-        (["--env-from", "a"], "expected secret/NAME or configmap/NAME"),
+        (["--env-from", "a"], "expected secret/NAME|configmap/NAME"),
         (["--volume", "pvc/a"], "expected pvc/NAME:/PATH"),
         (["--volume", "pvc/a:/tmp"], "/tmp would hide /tmp"),
         (["--volume", "pvc/a:/opt/function"], "a mount at /opt/function would hide /opt/function"),
@@ -233,9 +234,9 @@ def test_code_that_no_process_could_be_started_with_is_refused() -> None:
 
 
 def test_a_config_map_that_the_api_server_would_refuse_is_refused() -> None:
-    names.check_config_map({"a": "b" * (names.MAX_CONFIG_MAP_BYTES - 1)})
+    inline.check_size({"a": "b" * (inline.MAX_CONFIG_MAP_BYTES - 1)})
     with pytest.raises(ManifestError, match="ConfigMap: expected at most 1048576 bytes"):
-        names.check_config_map({"a": "b" * names.MAX_CONFIG_MAP_BYTES})
+        inline.check_size({"a": "b" * inline.MAX_CONFIG_MAP_BYTES})
 
 
 def test_samples_of_a_warm_up_cannot_go_inline() -> None:

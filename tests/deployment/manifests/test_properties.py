@@ -62,7 +62,7 @@ OPTIONS = st.fixed_dictionaries(
         "tolerations": st.lists(st.fixed_dictionaries({"key": KEYS}), max_size=2),
         "service_account": LABELS,
         "image_pull_secrets": st.lists(LABELS, max_size=2, unique=True),
-        "run_as_user": st.none() | st.integers(1, 2**31 - 1),
+        "run_as_user": st.just("any") | st.integers(1, 2**31 - 1),
         "labels": st.dictionaries(KEYS, LABELS, max_size=2),
         "annotations": st.dictionaries(KEYS, VALUES, max_size=2),
     },

@@ -1,4 +1,4 @@
-"""Checks names and sizes by the rules of Kubernetes."""
+"""Names and amounts by the rules of Kubernetes, and what looks like a secret."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 
-from mlserver_pyfunc.deployment.names import BASE, VARIABLE
-from mlserver_pyfunc.errors import PyFuncError
-
 MAX_LABEL = 63
-MAX_ENV_BYTES = 128 * 1024
-"""Linux's limit for one variable, with its name and the byte that ends it."""
-MAX_CONFIG_MAP_BYTES = 1024 * 1024
+# More than a shell allows: engines and Kubernetes take a name such as `discovery.type` too.
+VARIABLE = r"[-._a-zA-Z][-._a-zA-Z0-9]*"
+"""Pattern of the name of an environment variable of an image or a pod."""
 
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
@@ -33,11 +30,7 @@ _NOT_SECRET = re.compile(r"(^|_)(max|min|num|n)_|_(file|path|url|id)$", re.IGNOR
 _URL_PASSWORD = re.compile(r"://[^/\s@]*:[^/\s@]+@")
 
 
-class ManifestError(PyFuncError):
-    """No manifest can be made from the function and the options."""
-
-
-def _check(pattern: str, expected: str, limit: int = 253) -> Callable[[str], str]:
+def check(pattern: str, expected: str, limit: int = 253) -> Callable[[str], str]:
     """Returns a check that returns the text it is given, or raises `ValueError`."""
 
     def checked(value: str) -> str:
@@ -48,28 +41,27 @@ def _check(pattern: str, expected: str, limit: int = 253) -> Callable[[str], str
     return checked
 
 
-subdomain = _check(_SUBDOMAIN, 'a Kubernetes name (a-z, 0-9, "-" and ".")')
+subdomain = check(_SUBDOMAIN, 'a Kubernetes name (a-z, 0-9, "-" and ".")')
 """Of a secret, a claim or a config map."""
-key = _check(r"(?!\.\.?$)[-._a-zA-Z0-9]+", 'a key (letters, digits, "-", "_" and ".")')
+key = check(r"(?!\.\.?$)[-._a-zA-Z0-9]+", 'a key (letters, digits, "-", "_" and ".")')
 """Of a secret or a config map."""
-env_name = _check(VARIABLE, "the name of a variable")
-quantity = _check(
+env_name = check(VARIABLE, "the name of a variable")
+quantity = check(
     r"(\d+(\.\d*)?|\.\d+)(([KMGTPE]i)|[numkMGTPE]|[eE][+-]?\d+)?",
     "an amount, for example 500m, 2 or 1Gi",
 )
-label_value = _check(rf"({_WORD})?", "the value of a label", MAX_LABEL)
-label_key = _check(
+label_value = check(rf"({_WORD})?", "the value of a label", MAX_LABEL)
+label_key = check(
     rf"((?=[^/]{{1,253}}/){_SUBDOMAIN}/)?(?=.{{1,{MAX_LABEL}}}$){_WORD}",
     "the key of a label, for example team or a.org/b",
     limit=253 + 1 + MAX_LABEL,
 )
-image = _check(BASE, "registry/name:tag or name@digest", limit=512)
 
 
 def label(value: str, limit: int = MAX_LABEL) -> str:
     """Returns a name that can be part of host names, or raises `ValueError`."""
     expected = f'a DNS label (a-z, 0-9 and "-", from a letter on, at most {limit} characters)'
-    return _check(rf"(?=[a-z]){_LABEL}", expected, limit)(value)
+    return check(rf"(?=[a-z]){_LABEL}", expected, limit)(value)
 
 
 def derived_label(name: str, limit: int = MAX_LABEL) -> str:
@@ -100,13 +92,3 @@ def shows_a_secret(name: str, value: object) -> bool:
         return False
     is_named_so = _SECRET_NAME.search(name) and not _NOT_SECRET.search(name)
     return bool(is_named_so or _URL_PASSWORD.search(value))
-
-
-def check_config_map(data: dict[str, str]) -> None:
-    """Refuses a config map that the API server would refuse."""
-    size = sum(len(name) + len(value.encode()) for name, value in data.items())
-    if size > MAX_CONFIG_MAP_BYTES:
-        raise ManifestError(
-            f"ConfigMap: expected at most {MAX_CONFIG_MAP_BYTES} bytes, got {size}; "
-            "put the code into an image: mlserver-pyfunc build"
-        )
