@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import Any
 
 from .fake_api import FakeCluster, Object, Story
@@ -58,6 +60,16 @@ def serves(url: str = "http://iris-default.example.com", seconds: float = 0) -> 
             "address": {"url": f"http://{name}-predictor.default.svc.cluster.local"},
             "modelStatus": {"transitionStatus": "UpToDate" if age >= seconds else "InProgress"},
         }
+
+    return story
+
+
+def serves_after(looks: int) -> Story:
+    """An InferenceService that becomes ready when it was looked at so often."""
+    seen = itertools.count(1)
+
+    def story(cluster: FakeCluster, live: Object, age: float) -> None:
+        serves(seconds=0 if next(seen) > looks else math.inf)(cluster, live, age)
 
     return story
 

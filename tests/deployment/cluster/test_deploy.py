@@ -86,11 +86,13 @@ def test_a_function_of_one_file_is_deployed_without_a_definition(
 
 
 def test_progress_tells_what_is_being_waited_for(cli: Cli, healthy: FakeCluster) -> None:
+    healthy.stories["InferenceService"] = stories.serves_after(5)
     said = cli.call("kserve")
     assert "InferenceService/iris: PredictorReady: MinimumReplicasUnavailable" in said.err
 
 
 def test_progress_on_a_terminal_is_drawn_and_taken_away(cli: Cli, healthy: FakeCluster) -> None:
+    healthy.stories["InferenceService"] = stories.serves_after(5)
     command = shlex.join([PROGRAM, "deploy", "kserve", str(IRIS), "--image", IMAGE])
     environment = {**os.environ, "KUBECONFIG": str(cli.kubeconfig), "TERM": "xterm"}
     shown = on_a_terminal(command, IRIS, environment)
