@@ -236,12 +236,10 @@ def _bounded(receive: Receive, *, is_over: bool) -> Receive:
 
 def _cors_origins(app: FastAPI) -> Callable[[str], bool]:
     """Returns whether MLServer's `cors_settings` allow an origin."""
-    for middleware in app.user_middleware:
-        kind: Any = middleware.cls
-        if kind is CORSMiddleware:
-            options: Any = middleware.kwargs
-            cors = CORSMiddleware(app, **options)
-            return cors.is_allowed_origin
+    stack: list[Any] = app.user_middleware
+    for middleware in stack:
+        if middleware.cls is CORSMiddleware:
+            return CORSMiddleware(app, **middleware.kwargs).is_allowed_origin
     return lambda origin: False
 
 

@@ -33,6 +33,7 @@ CALLS = ("infer", "infer_stream")
 LENGTH_HEADER = b"inference-header-content-length"
 BINARY_EXTENSION = "binary_tensor_data"
 _MAX_DIGITS = 18
+_SIZE = "Input should be a valid integer"
 _PREPARED = "_prepared_by_pyfunc"
 
 
@@ -140,17 +141,25 @@ async def _read(request: Request) -> Any:
 
 
 def _validated(body: Any) -> InferenceRequest:
-    if body is None:
-        problem = {"type": "missing", "loc": ("body",), "msg": "Field required", "input": None}
-        raise RequestValidationError([problem])
     try:
-        return InferenceRequest.model_validate(body, from_attributes=True)
+        request = InferenceRequest.model_validate(body, from_attributes=True)
+        problems: list[Any] = _misread_sizes(body["inputs"])
+        if not problems:
+            return request
     except ValidationError as error:
-        problems = [
-            {**problem, "loc": ("body", *problem["loc"])}
-            for problem in error.errors(include_url=False)
-        ]
-        raise RequestValidationError(problems, body=body) from None
+        problems = error.errors(include_url=False)
+    found = [{**problem, "loc": ("body", *problem["loc"])} for problem in problems]
+    raise RequestValidationError(found, body=body)
+
+
+def _misread_sizes(inputs: list[Any]) -> list[Any]:
+    """Returns errors about sizes that pydantic takes for numbers: texts, and true and false."""
+    return [
+        {"loc": ("inputs", index, "shape", axis), "input": size, "type": "int_type", "msg": _SIZE}
+        for index, tensor in enumerate(inputs)
+        for axis, size in enumerate(tensor["shape"])
+        if isinstance(size, bool | str)
+    ]
 
 
 def _parse_binary(body: bytes, header_length: bytes) -> Any:

@@ -74,6 +74,7 @@ _MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
 }
 
 
+@cache
 def message_class(name: str) -> Any:
     """Returns the class of one of Triton's messages."""
     return GetMessageClass(_pool().FindMessageTypeByName(f"{_PACKAGE}.{name}"))

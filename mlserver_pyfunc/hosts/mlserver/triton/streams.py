@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from functools import cache
 from typing import Any
 
 from mlserver.errors import MLServerError
@@ -94,7 +93,7 @@ async def _answers(
     MLServer gives all requests of a stream to the model of the first one, under the id of the
     first one, and ends the stream at an error. Triton's clients expect none of these.
     """
-    new_response = _response_class()
+    new_response = messages.message_class("ModelStreamInferResponse")
     async for request in requests:
         wants_final = _WANTS_FINAL in request.parameters and (
             request.parameters[_WANTS_FINAL].bool_param
@@ -107,7 +106,8 @@ async def _answers(
                         response.parameters[_IS_FINAL].bool_param = False
                     yield new_response(infer_response=response.SerializeToString())
         except Exception as error:
-            _log(error)
+            level = logging.INFO if isinstance(error, MLServerError) else logging.ERROR
+            logger.log(level, "stream: %s", error, exc_info=level == logging.ERROR)
             failed = pb.ModelInferResponse(id=request.id).SerializeToString()
             yield new_response(error_message=str(error) or repr(error), infer_response=failed)
             continue
@@ -121,15 +121,3 @@ async def _answers(
 
 async def _stream_of(request: Any) -> AsyncIterator[Any]:
     yield request
-
-
-@cache
-def _response_class() -> Any:
-    return messages.message_class("ModelStreamInferResponse")
-
-
-def _log(error: Exception) -> None:
-    if isinstance(error, MLServerError):
-        logger.info("stream: %s", error)
-    else:
-        logger.error("stream: %s", error, exc_info=error)
