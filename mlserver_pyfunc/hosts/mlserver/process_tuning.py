@@ -103,14 +103,18 @@ def write_valid_json(stock: Any) -> Any:
     """
 
     def format_record(self: Any, record: logging.LogRecord) -> Any:
-        if self.use_structured_logging:
-            text = record.getMessage()
-            if record.exc_info:
-                text += f"\n{self.formatException(record.exc_info)}"
-            record = copy.copy(record)
-            record.msg, record.args = json.dumps(text, ensure_ascii=False)[1:-1], ()
-            record.exc_info = record.exc_text = None
-        return stock(self, record)
+        if not self.use_structured_logging:
+            return stock(self, record)
+        shown: Any = copy.copy(record)
+        text = record.getMessage()
+        if record.exc_info:
+            text += f"\n{self.formatException(record.exc_info)}"
+        shown.msg, shown.args = json.dumps(text, ensure_ascii=False)[1:-1], ()
+        shown.exc_info = shown.exc_text = None
+        line = stock(self, shown)
+        # MLServer writes the model there, and other handlers of the record may read it.
+        vars(record)["model"] = shown.model
+        return line
 
     return format_record
 

@@ -158,7 +158,7 @@ def _misread_sizes(inputs: list[Any]) -> list[Any]:
         {"loc": ("inputs", index, "shape", axis), "input": size, "type": "int_type", "msg": _SIZE}
         for index, tensor in enumerate(inputs)
         for axis, size in enumerate(tensor["shape"])
-        if isinstance(size, bool | str)
+        if type(size) in (bool, str)
     ]
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import subprocess
 import sys
 
 import pytest
+from mlserver import MLModel, ModelSettings, Settings
+from mlserver.context import model_context
+from mlserver.logging import ModelLoggerFormatter
 
 from mlserver_pyfunc.hosts.mlserver import process_tuning
 
@@ -51,3 +55,15 @@ def test_what_was_set_otherwise_stays(before: str, expected: list[int]) -> None:
 def test_malloc_that_was_tuned_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.mmap_threshold=1048576")
     assert process_tuning.raise_malloc_thresholds() == "GLIBC_TUNABLES is set"
+
+
+def test_a_structured_line_is_json_and_leaves_the_model_on_its_record() -> None:
+    formatter = ModelLoggerFormatter(Settings(use_structured_logging=True))
+    record = logging.LogRecord("mlserver", logging.INFO, "", 0, 'said "%s"', ("no",), None)
+    write = process_tuning.write_valid_json(ModelLoggerFormatter.format)
+    with model_context(ModelSettings(name="iris", implementation=MLModel)):
+        line = write(formatter, record)
+    assert json.loads(line)["message"] == 'said "no"'
+    # Other handlers of the record read it there.
+    assert record.model == ', "model_name": "iris"'  # type: ignore[attr-defined]
+    assert (record.msg, record.args) == ('said "%s"', ("no",))
