@@ -169,6 +169,8 @@ class _Transfer:
             return TransientError("the connection timed out")
         if self.began:
             return TransientError("truncated: the connection broke before the end")
+        if isinstance(cause, ssl.SSLEOFError):
+            return TransientError("the connection broke while TLS began")
         if isinstance(cause, ssl.SSLError):
             reason = "; ".join(filter(None, (_text(cause), settings.trust_hint(_text(cause)))))
             return SourceError(f"the TLS connection failed: {reason}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import random
 import threading
 import time
 import zipfile
@@ -18,7 +19,7 @@ from mlserver_pyfunc.definition import SourceDefinition
 from mlserver_pyfunc.errors import SourceError
 from mlserver_pyfunc.sources import SourceTree, fetch
 
-from .servers import FileServer, reply
+from .servers import CutServer, FileServer, reply
 
 HERE = Path(".")
 
@@ -170,6 +171,22 @@ def test_gives_up_on_a_download_that_is_always_truncated(
     with pytest.raises(SourceError, match="truncated: the connection broke"):
         fetched(f"{file_server.url}/b.zip")
     assert not list(cache_folder.glob("t*/*"))
+
+
+@pytest.mark.parametrize("after", [0, 1000, 100_000])
+def test_a_tls_connection_that_breaks_off_is_tried_again(
+    after: int, secure_file_server: FileServer, cache_folder: Path
+) -> None:
+    content = zipped({"model.py": b"x = 1", "noise.bin": random.Random(1).randbytes(400_000)})
+    secure_file_server.files["/b.zip"] = content
+    with CutServer(secure_file_server.port, float("inf"), after) as server:
+        uri = f"https://127.0.0.1:{server.port}/b.zip"
+        with pytest.raises(SourceError, match="the connection broke"):
+            fetched(uri)
+        assert not [*cache_folder.glob("t*/*"), *cache_folder.glob("index/*")]
+        server.cuts = 1
+        assert fetched(uri).provenance.sha256 == sha256(content)
+        assert server.cuts == 0, "the connection was not cut"
 
 
 def redirecting(target: str) -> Callable[[BaseHTTPRequestHandler], bool]:
