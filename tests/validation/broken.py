@@ -191,7 +191,7 @@ CASES = [
         ("D108", 6), ("D108", 7),
     ),
     yaml_case(
-        "an option of another name", FILE + "deployment:\n  replica: 2\n", ("D109", 4)
+        "an option of another name", FILE + "deployment:\n  replica: 2\n", ("D109", 5)
     ),
     yaml_case("no such scheme", FILE.replace("model.py", "ftp://host/model.py"), ("S301", 1)),
     yaml_case(
