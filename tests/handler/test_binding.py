@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,14 @@ def test_an_absent_optional_input_is_none_or_the_default() -> None:
     assert call(lambda a, b, c=7: (a, b, c), "a", optional=("b", "c")) == ("a", None, 7)
 
 
+def test_an_absent_optional_input_of_an_annotated_parameter_is_none() -> None:
+    def handler(k: int) -> Any:
+        return k
+
+    plan = bind(handler, [spec("k", optional=True)])
+    assert plan(InferenceCall(_context(), {}, {}, REQUEST)) is None
+
+
 def test_an_input_hides_a_reserved_name() -> None:
     assert call(lambda run, event: (run, event), "run", "event") == ("run", "event")
 
@@ -196,6 +205,46 @@ def test_keywords_do_not_take_an_input_that_has_a_parameter() -> None:
     assert (type(a), a, c, rest) == (float, 1.0, 7, {"b": "b"})
 
 
+@dataclass
+class Point:
+    x: int
+    y: int = 0
+
+
+@dataclass
+class Defaults:
+    z: int = 0
+
+
+@dataclass
+class Pair:
+    x: int
+    z: int
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "expected"),
+    [
+        (Point, ["x"], Point(1)),
+        (Point, ["x", "y"], Point(1, 1)),
+        (Point, ["x", "other"], Point(1)),
+        (Pair, ["x"], "the array"),
+        (Defaults, ["x"], "the array"),
+    ],
+)
+def test_an_object_is_made_of_inputs_if_it_needs_no_others(
+    kind: Any, names: list[str], expected: Any
+) -> None:
+    def handler(given: Any) -> Any:
+        return "the array" if isinstance(given, np.ndarray) else given
+
+    handler.__annotations__["given"] = kind
+    specs = [spec(name) for name in names]
+    inputs: Any = {name: np.ones(1, np.int64) for name in names}
+    by_name = {each.name: each for each in specs}
+    assert bind(handler, specs)(InferenceCall(_context(), inputs, by_name, REQUEST)) == expected
+
+
 def _of_tensors(x: Any, context: Any) -> None: ...
 def _of_request(x: Any, request: Any) -> None: ...
 def _of_headers(x: Any, /, headers: Any, event: Any) -> None: ...
@@ -248,6 +297,16 @@ def test_an_absent_optional_input_keeps_the_default_of_a_positional_only_paramet
         return x, y
 
     assert call(handler, "x", optional=("y",)) == ("x", 3)
+
+
+def test_an_absent_optional_input_without_a_default_is_none_in_its_place() -> None:
+    plan = bind(lambda a, b, /, c: (a, b, c), [spec("a"), spec("b", optional=True), spec("c")])
+    inputs: Any = {"a": "a", "c": "c"}
+    assert plan(InferenceCall(_context(), inputs, {}, REQUEST)) == ("a", None, "c")
+
+
+def test_a_positional_only_parameter_of_a_reserved_name() -> None:
+    assert call(lambda context, /, x: (context.model_name, x), "x") == ("iris", "x")
 
 
 def test_positional_only_free_parameter() -> None:
