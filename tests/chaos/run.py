@@ -47,8 +47,8 @@ _ONE_ARENA = {
 """glibc's malloc returns free memory at the end of the first arena only. Each thread would have
 another one, and keep there what it has ever needed at once: 30 to 60 MB a thread of a handler."""
 
-_MOST_MB = {"server_mb": 300.0, "workers_mb": 400.0}
-_MOST_GROWTH_MB = {"server_mb": 60.0, "workers_mb": 80.0}
+_MOST_MB = {"server_mb": 200.0, "workers_mb": 400.0}
+_MOST_GROWTH_MB = {"server_mb": 40.0, "workers_mb": 80.0}
 
 
 @dataclass

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import json
 import types
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
+import pydantic
 import pytest
 
 from mlserver_pyfunc.errors import InferenceError, ResponseError
@@ -156,8 +159,25 @@ def test_a_nuclio_response_with_an_error_status_is_that_error() -> None:
         assert (str(caught.value), caught.value.status) == (message, 418)
 
 
+@pytest.mark.parametrize(("given", "status"), [(400, 400), (599, 599), (600, 599)])
+def test_a_nuclio_response_has_a_status_of_http(given: int, status: int) -> None:
+    with pytest.raises(InferenceError) as caught:
+        name_values(ONE, Response(body="went wrong", status_code=given))
+    assert caught.value.status == status
+    assert name_values(ONE, Response(body=PROTOCOL, status_code=399)).values["y"].tolist() == [1, 2]
+    assert "is not JSON" in _refused(ONE, Response(body="<html>", status_code=399))
+
+
 def test_a_nuclio_response_that_is_not_json_is_the_handlers_error() -> None:
     assert "got a response whose body is not JSON" in _refused(ONE, Response(body="<html>"))
+
+
+def test_integers_of_64_bits_are_parameters() -> None:
+    given = {"least": -(2**63), "most": 2**63 - 1, "text": "\u00fc"}
+    assert name_values(ONE, {**PROTOCOL, "parameters": given}).parameters == given
+    assert "beyond 64 bits" in _refused(ONE, {**PROTOCOL, "parameters": {"a": 2**63}})
+    long = _refused(ONE, {**PROTOCOL, "parameters": {"a": 10**50}})
+    assert long.endswith(f"got 1{'0' * 39}, beyond 64 bits")
 
 
 def test_parameters_of_numpys_types_become_pythons() -> None:
@@ -209,6 +229,124 @@ def test_headers_that_no_route_can_send_are_refused(headers: Any, message: str) 
         with pytest.raises(ResponseError) as caught:
             name_values(ONE, result)
         assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "sent"), [("a" * 4093, "a" * 4093), (" b ", "b"), (1.5, "1.5"), (True, "True")]
+)
+def test_headers_are_text_of_up_to_4096_characters(value: Any, sent: str) -> None:
+    given = {**PROTOCOL, "parameters": {"headers": {"X-Y": value}, "n": 1}}
+    assert name_values(ONE, given).parameters == {"headers": {"x-y": sent}, "n": 1}
+    response = Response({"X-Z": "z"}, {**PROTOCOL, "parameters": {"n": 1}})
+    assert name_values(ONE, response).parameters == {"headers": {"x-z": "z"}, "n": 1}
+
+
+def test_headers_of_two_that_are_too_long_together_are_refused() -> None:
+    headers = {"a": "x" * 2048, "b": "y" * 2047}
+    message = "expected up to 4096 characters, got 4097"
+    assert message in _refused(ONE, {**PROTOCOL, "parameters": {"headers": headers}})
+
+
+class Row(NamedTuple):
+    a: int
+    b: int
+
+
+@dataclass
+class Object:
+    a: int
+    b: int
+
+
+class Model(pydantic.BaseModel):
+    a: int
+    renamed: int = pydantic.Field(alias="b")
+
+
+OBJECTS = [Row(1, 2), Object(1, 2), Model(a=1, b=2)]
+
+
+@pytest.mark.parametrize("result", OBJECTS, ids=lambda each: type(each).__name__)
+def test_the_fields_of_an_object_are_the_outputs(result: Any) -> None:
+    assert name_values(TWO, result).values == {"a": 1, "b": 2}
+    assert name_values(TWO, [result, result]).values == {"a": [1, 1], "b": [2, 2]}
+    assert name_values(_contract("a", "b", "c"), result).values == {"a": 1, "b": 2}
+    assert name_values(_contract("a", "b", "c"), [result]).values["c"] == [None]
+    if not isinstance(result, tuple):
+        assert "got a" not in _refused(_contract("a", "c"), result)
+    assert name_values(ONE, [result]).values == {"y": [result]}
+    assert name_values(ONE, result).values == {"y": result}
+
+
+def test_a_table_is_its_columns() -> None:
+    table = pd.DataFrame({"a": [1, 2], "b": [3, 4]})
+    values = name_values(TWO, table).values
+    assert {name: array.tolist() for name, array in values.items()} == {"a": [1, 2], "b": [3, 4]}
+    assert name_values(ONE, table).values["y"] is table
+
+
+def test_dicts_in_a_list_are_rows() -> None:
+    rows = [{"a": 1, "b": 2}, {"a": 3}]
+    assert name_values(TWO, rows).values == {"a": [1, 3], "b": [2, None]}
+    assert name_values(ONE, rows).values == {"y": rows}
+    assert "got list" in _refused(TWO, [{"a": 1, "z": 2}])
+    assert "got list" in _refused(TWO, [{"a": 1, "b": 2}, 5])
+
+
+def test_an_optional_output_may_be_none_if_it_is_the_only_one() -> None:
+    optional = [TensorSpec(name, DATATYPES["INT64"], (-1,), optional=True) for name in "ab"]
+    assert name_values(Contract("iris", [], optional[:1]), None).values == {}
+    assert "got None" in _refused(Contract("iris", [], optional), None)
+
+
+def test_a_result_of_a_function_without_outputs() -> None:
+    contract = _contract()
+    assert _refused(contract, 5).endswith(
+        "expected a dict of tensors by name, or a tuple in that order, got int"
+    )
+
+
+@pytest.mark.parametrize(
+    ("output", "kind", "value"),
+    [
+        ({"shape": None}, list, [1, 2]),
+        ({"data": None}, type(None), None),
+        ({"datatype": None, "data": [3, 4]}, np.ndarray, [3, 4]),
+        ({"datatype": types.SimpleNamespace(value="INT64")}, np.ndarray, [1, 2]),
+        ({"data": np.array([[1], [2]], np.int64)}, np.ndarray, [1, 2]),
+    ],
+)
+def test_the_protocols_form_may_leave_out_what_is_declared(
+    output: dict[str, Any], kind: type, value: Any
+) -> None:
+    outputs = [{**PROTOCOL["outputs"][0], **output}]  # type: ignore[index]
+    got = name_values(ONE, {"outputs": outputs}).values["y"]
+    assert type(got) is kind
+    assert (got.tolist() if kind is np.ndarray else got) == value
+
+
+def test_an_output_in_the_protocols_form_that_is_not_declared_is_left_to_the_contract() -> None:
+    outputs = [*PROTOCOL["outputs"], {"name": "z", "data": [9]}]  # type: ignore[misc]
+    assert name_values(ONE, {"outputs": outputs}).values["z"] == [9]
+
+
+@pytest.mark.parametrize("outputs", [[], [1], [{"data": [1]}], ({"name": "y"},), None, {"name": 1}])
+def test_what_is_not_in_the_protocols_form_is_by_output_name(outputs: Any) -> None:
+    assert name_values(ONE, {"outputs": outputs}).values == {"outputs": outputs}
+
+
+def test_base64_of_an_object_in_the_protocols_form() -> None:
+    marked = types.SimpleNamespace(content_type="base64")
+    output = {
+        "name": "y",
+        "datatype": "BYTES",
+        "shape": [1],
+        "data": ["/w=="],
+        "parameters": marked,
+    }
+    assert name_values(BYTES, {"outputs": [output]}).values["y"].tolist() == [b"\xff"]
+    number = {"name": "y", "datatype": "INT64", "shape": [1], "data": [1], "parameters": marked}
+    assert name_values(ONE, {"outputs": [number]}).values["y"].tolist() == [1]
 
 
 def test_a_nuclio_response_may_name_its_content_type() -> None:

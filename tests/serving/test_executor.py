@@ -391,6 +391,19 @@ async def test_cancelled_calls_that_wait_are_freed_at_once(make: Any) -> None:
     assert (await last).get() == 1
 
 
+async def test_a_thread_keeps_nothing_of_a_call_that_was_dropped_before_it(make: Any) -> None:
+    executor, payload = make(), threading.Event()
+    await executor.run(lambda: None)
+    left = weakref.ref(payload)
+    job = Job(payload.wait)
+    assert job.claim()
+    executor._jobs.append(job)
+    executor._wakeup.release()
+    del job, payload
+    await _until(lambda: left() is None, "the call is still held")
+    assert (await executor.run(lambda: 1)).get() == 1
+
+
 async def test_an_idle_thread_keeps_nothing_of_its_last_call(make: Any) -> None:
     executor, payload = make(), threading.Event()
     left = weakref.ref(payload)
