@@ -74,11 +74,11 @@ def name_values(contract: Contract, result: Any) -> NamedValues:
         raise _unexpected(contract, "a generator")
     if type(result).__module__ not in _PLAIN and (fields := _fields(contract, result)) is not None:
         return NamedValues(fields)
-    if type(result) is list and len(contract.outputs) > 1:
-        rows = [_fields(contract, each) for each in result]
-        if all(row is not None for row in rows):
+    if type(result) is list and all(_fields(contract, each) is not None for each in result[:1]):
+        rows = [row for each in result if (row := _fields(contract, each)) is not None]
+        if len(rows) == len(result):
             names = contract.outputs
-            return NamedValues({name: [row.get(name) for row in rows if row] for name in names})
+            return NamedValues({name: [row.get(name) for row in rows] for name in names})
     if result is None and [spec.optional for spec in contract.outputs.values()] == [True]:
         return NamedValues({})
     if isinstance(result, tuple) and len(result) == len(contract.outputs):

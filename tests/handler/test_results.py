@@ -32,7 +32,13 @@ def _refused(contract: Contract, result: Any) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("result", [[1, 2], np.array([1]), 5, "text", b"bytes", {1, 2}, object()])
+@pytest.mark.parametrize(
+    "result",
+    [
+        *([1, 2], np.array([1]), 5, "text", b"bytes", {1, 2}, object()),
+        *(types.SimpleNamespace(outputs=[1]), types.SimpleNamespace(model_name="m")),
+    ],
+)
 def test_a_bare_value_is_the_one_output(result: Any) -> None:
     assert name_values(ONE, result).values["y"] is result
 
@@ -61,6 +67,7 @@ def test_a_longer_tuple_is_the_value_of_the_one_output() -> None:
         (TWO, None, "expected a dict of a, b, or a tuple in that order, got None"),
         (TWO, [1, 2], "expected a dict of a, b, or a tuple in that order, got list"),
         (TWO, (1, 2, 3), "expected a dict of a, b, or a tuple in that order, got a tuple of 3"),
+        (TWO, np.array([1]), "expected a dict of a, b, or a tuple in that order, got ndarray"),
         (TWO, 5, "expected a dict of a, b, or a tuple in that order, got int"),
         (ONE, (n for n in [1]), "expected a value for y, or a dict, got a generator"),
     ],
@@ -283,14 +290,21 @@ def test_a_table_is_its_columns() -> None:
     values = name_values(TWO, table).values
     assert {name: array.tolist() for name, array in values.items()} == {"a": [1, 2], "b": [3, 4]}
     assert name_values(ONE, table).values["y"] is table
+    assert name_values(ONE, table["a"]).values["y"] is table["a"]
+    named = types.SimpleNamespace(columns=["y"])
+    assert name_values(ONE, named).values["y"] is named
 
 
 def test_dicts_in_a_list_are_rows() -> None:
     rows = [{"a": 1, "b": 2}, {"a": 3}]
     assert name_values(TWO, rows).values == {"a": [1, 3], "b": [2, None]}
     assert name_values(ONE, rows).values == {"y": rows}
+    assert name_values(ONE, [{"y": 1}, {"y": 2}]).values == {"y": [1, 2]}
+    assert name_values(TWO, [{"a": 1, "b": 2}, {}]).values == {"a": [1, None], "b": [2, None]}
+    assert name_values(TWO, []).values == {"a": [], "b": []}
     assert "got list" in _refused(TWO, [{"a": 1, "z": 2}])
     assert "got list" in _refused(TWO, [{"a": 1, "b": 2}, 5])
+    assert "got list" in _refused(TWO, [(1, 2)])
 
 
 def test_an_optional_output_may_be_none_if_it_is_the_only_one() -> None:

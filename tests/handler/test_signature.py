@@ -300,6 +300,13 @@ def test_rows_give_a_tensor_for_each_column(result: str, value: str) -> None:
         assert (answer["name"].tolist(), answer["score"].tolist()) == (["a", "b"], [1, 2])
 
 
+@pytest.mark.parametrize("value", ["[Row(1), Row(2)]", "[{'a': 1}, {'a': 2}]"])
+def test_rows_of_one_field_give_its_column(value: str) -> None:
+    row = "from typing import NamedTuple\nclass Row(NamedTuple):\n    a: int\n"
+    with loaded(f"{row}def handler(n: int) -> list[Row]: return {value}") as function:
+        assert function(n=1)["a"].tolist() == [1, 2]
+
+
 def test_a_data_frame_gives_columns_to_written_outputs_and_a_matrix_to_one() -> None:
     code = "import pandas as pd\ndef handler(): return pd.DataFrame({'a': [1, 2], 'b': [0.5, 1]})"
     columns = [{"name": name, "datatype": "FP64", "shape": [-1]} for name in "ab"]
