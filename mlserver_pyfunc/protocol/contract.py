@@ -5,14 +5,18 @@ REST and gRPC share these checks and their error messages.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from mlserver_pyfunc.errors import ContractError, ResponseError
 
 from . import bytes_tensors, casting, tensors
-from .datatypes import datatype_of
+from .datatypes import BY_DTYPE, DATATYPES, datatype_of
 from .limits import Limits
 from .tensors import Array, Datatype, RawTensor, TensorError
 
@@ -105,10 +109,18 @@ AxisSizes = Mapping[str, AxisSize]
 NO_SIZES: AxisSizes = {}
 
 
+def _ignore(kind: str, tensor: str, text: str) -> None:
+    pass
+
+
 class Contract:
     """The declared tensors of a function, and the checks against them.
 
-    Responses list the outputs in their order here.
+    Responses list the outputs in their order here. `lenient` has those of `requests` and
+    `responses` that only warn: what breaks the contract there is reported, and let through as it
+    is. What cannot be a tensor is an error all the same: an unknown datatype, data that do not fit
+    their own shape, a value that no tensor of its datatype can hold. A lenient side that declares
+    no tensors has no breaches.
 
     Examples:
         >>> from mlserver_pyfunc.protocol.request import RequestInput
@@ -126,14 +138,17 @@ class Contract:
         array([3])
     """
 
-    lenient: frozenset[str] = frozenset()
-    """Which of `requests` and `responses` only warn."""
-    report: Report = staticmethod(lambda *_: None)
-
     def __init__(
-        self, model_name: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+        self,
+        model_name: str,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        lenient: Collection[str] = (),
+        report: Report = _ignore,
     ) -> None:
         self.model_name = model_name
+        self.lenient = frozenset(lenient)
+        self.report = report
         self._declare(inputs, outputs)
 
     def add(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
@@ -159,26 +174,42 @@ class Contract:
         """
         arrays: dict[str, Array] = {}
         for tensor in request_inputs:
-            spec = self.inputs.get(tensor.name)
-            if spec is None:
-                raise self._unknown("input", tensor.name, self.inputs)
-            if tensor.name in arrays:
-                raise ContractError(
-                    f"{self._where('input', tensor.name)}: expected once, got it twice"
-                )
+            name, spec = tensor.name, self.inputs.get(tensor.name)
+            if name in arrays:
+                raise ContractError(f"{self._where('input', name)}: expected once, got it twice")
+            problem = ""
             try:
-                arrays[tensor.name] = decode(spec, tensor)
+                if spec is not None:
+                    arrays[name] = decode(spec, tensor)
+                else:
+                    problem = f"unknown, expected {_names(self.inputs)}"
             except TensorError as error:
-                raise ContractError(f"{self._where('input', tensor.name)}: {error}") from None
+                problem = str(error)
+            if problem:
+                arrays[name] = self._decode_as_sent(tensor, problem)
         for name in self._required:
             if name not in arrays:
-                raise ContractError(
-                    f"{self._where('input', name)}: missing from the request, "
-                    f"which has {_names(arrays)}"
-                )
+                where = self._where("input", name)
+                text = f"{where}: missing from the request, which has {_names(arrays)}"
+                self._breach("request_missing", name, text)
         if self._input_axes:
-            self.axis_sizes(arrays)
+            problem = self._mismatch("input", self._input_axes, self._fitting(arrays), {})
+            if problem:
+                self._breach("request_axes", "", problem)
         return arrays
+
+    def _decode_as_sent(self, tensor: RequestInput, problem: str) -> Array:
+        """Decodes an input that breaks the contract with the datatype and shape that it has."""
+        where, declared = self._where("input", tensor.name), self.inputs.get(tensor.name)
+        if "requests" not in self.lenient:
+            raise ContractError(f"{where}: {problem}")
+        try:
+            kind, own = _own_spec(tensor, declared)
+            array = decode(own, tensor)
+        except TensorError as error:
+            raise ContractError(f"{where}: {error}") from None
+        self._breach(f"request_{kind}", declared.name if declared else "", f"{where}: {problem}")
+        return array
 
     def axis_sizes(self, arrays: Mapping[str, Array]) -> AxisSizes:
         """Returns the sizes of the named axes of a request, for `encode_outputs`.
@@ -189,13 +220,34 @@ class Contract:
         if not self._input_axes:
             return NO_SIZES
         sizes: dict[str, AxisSize] = {}
-        if problem := self._mismatch("input", self._input_axes, arrays, sizes):
+        problem = self._mismatch("input", self._input_axes, self._fitting(arrays), sizes)
+        if problem and "requests" not in self.lenient:
             raise ContractError(problem)
         return sizes
 
     def input_specs(self, arrays: Mapping[str, Array]) -> Mapping[str, TensorSpec]:
         """Returns the specifications of the arrays that `decode_inputs` returned."""
-        return self.inputs
+        if "requests" not in self.lenient:
+            return self.inputs
+        fitting = self._fitting(arrays)
+        return {
+            name: self.inputs[name]
+            if name in fitting
+            else _undeclared(name, BY_DTYPE[array.dtype], array.shape, self.inputs.get(name))
+            for name, array in arrays.items()
+        }
+
+    def _fitting(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Returns the arrays of a request that are as declared."""
+        if "requests" not in self.lenient:
+            return arrays
+        return {
+            name: array
+            for name, array in arrays.items()
+            if (spec := self.inputs.get(name)) is not None
+            and spec.datatype.dtype == array.dtype
+            and spec.admits(array.shape)
+        }
 
     def requested_outputs(self, names: Iterable[str]) -> list[str]:
         """Checks the names of the outputs that a request asks for.
@@ -203,12 +255,15 @@ class Contract:
         Raises:
             ContractError: A name is not declared, or is requested twice.
         """
+        if "requests" in self.lenient or (self.lenient and not self.outputs):
+            return list(dict.fromkeys(names))
         requested: list[str] = []
         for name in names:
+            where = self._where("output", name)
             if name not in self.outputs:
-                raise self._unknown("output", name, self.outputs)
+                raise ContractError(f"{where}: unknown, expected {_names(self.outputs)}")
             if name in requested:
-                raise ContractError(f"{self._where('output', name)}: requested twice")
+                raise ContractError(f"{where}: requested twice")
             requested.append(name)
         return requested
 
@@ -220,30 +275,64 @@ class Contract:
         Raises:
             ResponseError: An output is unknown or missing, or does not match its declaration.
         """
-        for name in values:
-            if name not in self.outputs:
-                raise ResponseError(
-                    f"{self._where('output', name)}: the handler returned it, "
-                    f"but the definition declares {_names(self.outputs)}"
-                )
+        further = [name for name in values if name not in self.outputs]
+        for name in further:
+            text = (
+                f"{self._where('output', name)}: the handler returned it, "
+                f"but the definition declares {_names(self.outputs)}"
+            )
+            self._breach("response_unknown", "", text)
         checked = []
         for name, spec in self.outputs.items():
             value = values.get(name)
-            if value is None:
-                if spec.optional:
-                    continue
-                raise ResponseError(
-                    f"{self._where('output', name)}: the handler returned no value for it"
-                )
-            try:
-                checked.append(NamedArray(spec, fit(spec, value)))
-            except TensorError as error:
-                raise ResponseError(f"{self._where('output', name)}: {error}") from None
+            if value is not None:
+                checked.append(self._fit(spec, value))
+            elif not spec.optional:
+                text = f"{self._where('output', name)}: the handler returned no value for it"
+                self._breach("response_missing", name, text)
+        given = {name: values[name] for name in further if values[name] is not None}
+        checked += [self._encode_as_given(name, value) for name, value in given.items()]
         if self._output_axes:
-            arrays = {named.spec.name: named.array for named in checked}
+            arrays = {each.spec.name: each.array for each in checked if not each.spec.undeclared}
             if problem := self._mismatch("output", self._output_axes, arrays, dict(sizes)):
-                raise ResponseError(problem)
+                self._breach("response_axes", "", problem)
         return checked
+
+    def _fit(self, declared: TensorSpec, value: Any) -> NamedArray:
+        """Makes an output of a handler's value."""
+        name = declared.name
+        try:
+            array = _said(declared, value) if isinstance(value, NamedArray) else value
+            return NamedArray(declared, fit(declared, array))
+        except TensorError as error:
+            text = f"{self._where('output', name)}: {error}"
+        if "responses" not in self.lenient:
+            raise ResponseError(text)
+        given = self._encode_as_given(name, value)
+        is_other = given.spec.datatype.name != declared.datatype.name
+        self.report(f"response_{'datatype' if is_other else 'shape'}", name, text)
+        return given
+
+    def _encode_as_given(self, name: str, value: Any) -> NamedArray:
+        """Makes an output that breaks the contract, of the declared datatype if that fits."""
+        declared = self.outputs.get(name)
+        try:
+            datatype, array = _as_tensor(declared, value)
+        except TensorError as error:
+            raise ResponseError(f"{self._where('output', name)}: {error}") from None
+        return NamedArray(_undeclared(name, datatype, array.shape, declared), array)
+
+    def _breach(self, kind: str, tensor: str, text: str) -> None:
+        """Raises the error of a breach, or reports it if its side of the contract only warns."""
+        side, declared, error = (
+            ("requests", self.inputs, ContractError)
+            if kind.startswith("request")
+            else ("responses", self.outputs, ResponseError)
+        )
+        if side not in self.lenient:
+            raise error(text)
+        if declared:
+            self.report(kind, tensor, text)
 
     def _mismatch(
         self,
@@ -268,8 +357,52 @@ class Contract:
     def _where(self, kind: str, name: str) -> str:
         return f'{kind} "{name}" of model "{self.model_name}"'
 
-    def _unknown(self, kind: str, name: str, known: Mapping[str, Any]) -> ContractError:
-        return ContractError(f"{self._where(kind, name)}: unknown, expected {_names(known)}")
+
+def _own_spec(tensor: RequestInput, declared: TensorSpec | None) -> tuple[str, TensorSpec]:
+    """Returns what of an input breaks the contract, and the specification that it keeps."""
+    datatype, shape = DATATYPES.get(tensor.datatype), tuple(tensor.shape)
+    if datatype is None:
+        raise TensorError(f"a datatype of {', '.join(DATATYPES)}", str(tensor.datatype))
+    if min(shape, default=0) < 0:
+        raise TensorError("sizes of 0 or more", str(list(shape)))
+    own = _undeclared(tensor.name, datatype, shape, declared)
+    if declared is None:
+        return "unknown", own
+    if datatype.name != declared.datatype.name:
+        return "datatype", own
+    if not declared.admits(shape):
+        return "shape", own
+    return "value", replace(declared, limits=None)
+
+
+def _undeclared(
+    name: str, datatype: Datatype, shape: tuple[int, ...], declared: TensorSpec | None
+) -> TensorSpec:
+    text = datatype.is_bytes and declared is not None and declared.text
+    return TensorSpec(name, datatype, shape, text=text, undeclared=True)
+
+
+def _said(declared: TensorSpec, given: NamedArray) -> Array:
+    """Returns the array of an output whose handler said datatype and shape, if they are right."""
+    said, array = given.spec.shape, given.array
+    if said != array.shape:
+        raise TensorError(f"{math.prod(said)} elements for shape {list(said)}", str(array.size))
+    if given.spec.datatype.name != declared.datatype.name:
+        raise TensorError(f"datatype {declared.datatype.name}", given.spec.datatype.name)
+    return array
+
+
+def _as_tensor(declared: TensorSpec | None, value: Any) -> tuple[Datatype, Array]:
+    """Makes an array of a value: of the declared datatype if it fits, else of the value's own."""
+    if isinstance(value, NamedArray):
+        return value.spec.datatype, value.array
+    if declared is not None:
+        with suppress(TensorError):
+            return declared.datatype, casting.from_value(declared.datatype, value)
+    datatype = DATATYPES["BYTES"]
+    with suppress(ValueError):
+        datatype = BY_DTYPE.get(np.asarray(value).dtype.newbyteorder("<"), datatype)
+    return datatype, casting.from_value(datatype, value)
 
 
 def _axes(specs: Iterable[TensorSpec], names: set[str]) -> list[tuple[str, int, str]]:

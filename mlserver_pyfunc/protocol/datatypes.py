@@ -155,6 +155,8 @@ DATATYPES: dict[str, Datatype] = {
     )
 }
 
+BY_DTYPE = {datatype.dtype: datatype for datatype in DATATYPES.values()}
+
 _NULLABLE = {
     datatype.name: replace(
         datatype, elements=f"{datatype.elements}, or null", decode=_decode_nullable, nullable=True

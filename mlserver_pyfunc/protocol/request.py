@@ -17,7 +17,8 @@ from mlserver_pyfunc.errors import ContractError, RequestError
 
 from . import tensors
 from .contract import Contract, TensorSpec
-from .tensors import DATATYPES, RawTensor
+from .datatypes import BY_DTYPE
+from .tensors import RawTensor
 
 
 class Parameters(dict[str, Any]):
@@ -121,7 +122,7 @@ def from_python(spec: TensorSpec | None, name: str, value: Any) -> RequestInput:
 def _from_array(contract: Contract, name: str, array: tensors.Array) -> RequestInput:
     if array.dtype.kind in "OSU":
         return RequestInput(name, "BYTES", list(array.shape), array.ravel().tolist())
-    datatype = _BY_DTYPE.get(array.dtype.newbyteorder("<"))
+    datatype = BY_DTYPE.get(array.dtype.newbyteorder("<"))
     if datatype is None:
         raise ContractError(
             f'input "{name}" of model "{contract.model_name}": expected an array of a protocol '
@@ -145,6 +146,3 @@ def _shape(data: Any) -> list[int]:
             break
         data = data[0]
     return shape
-
-
-_BY_DTYPE = {d.dtype: d for d in DATATYPES.values() if not d.is_bytes}

@@ -23,8 +23,7 @@ from mlserver_pyfunc.errors import ContractError, LoadError, PyFuncError, Reques
 from mlserver_pyfunc.handler.call import InferenceCall
 from mlserver_pyfunc.handler.context import Context
 from mlserver_pyfunc.handler.loading import HandlerSpec
-from mlserver_pyfunc.protocol.contract import TensorSpec
-from mlserver_pyfunc.protocol.lenient import Report, new_contract
+from mlserver_pyfunc.protocol.contract import Contract, Report, TensorSpec
 from mlserver_pyfunc.protocol.request import InferenceRequest
 from mlserver_pyfunc.protocol.samples import smallest_shape
 from mlserver_pyfunc.protocol.tensors import Array
@@ -62,7 +61,7 @@ class Function:
         self.provenance: Mapping[str, str] = {}
         self._folder = folder
         self._metrics = metrics_of(model_name, model_version)
-        self.contract = new_contract(
+        self.contract = Contract(
             model_name,
             [tensor.spec for tensor in definition.inputs],
             [tensor.spec for tensor in definition.outputs],

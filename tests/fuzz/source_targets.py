@@ -183,9 +183,7 @@ def compressed_body(data: bytes) -> None:
     with mock.patch.object(rest_bounds, "MAX_BODY", _MAX_INFLATED):
         try:
             got: bytes | None = rest_bounds.inflate(body, encoding)
-        except (EOFError, zlib.error) as error:
-            if "header" in str(error):  # Python's gzip does not look at flags and its checksum.
-                return
+        except (EOFError, OSError, zlib.error):
             got = None
         except rest_bounds.BodyTooLargeError:
             return

@@ -11,7 +11,6 @@ import pytest
 from mlserver_pyfunc.errors import ContractError
 from mlserver_pyfunc.handler.call import InferenceCall
 from mlserver_pyfunc.protocol.contract import Contract, NamedArray, TensorSpec
-from mlserver_pyfunc.protocol.lenient import new_contract
 from mlserver_pyfunc.protocol.tensors import DATATYPES
 from mlserver_pyfunc.serving import batch
 from mlserver_pyfunc.serving.runner import Answer, HandlerInfo
@@ -60,7 +59,7 @@ def contract(*inputs: TensorSpec, outputs: tuple[TensorSpec, ...] = ()) -> Contr
         ),
         (contract(), SYNC, ["expected an input, got none"]),
         (
-            new_contract("iris", [spec("x", -1)], [], ["responses"], print),
+            Contract("iris", [spec("x", -1)], [], ["responses"], print),
             SYNC,
             ["contract: expected enforce for requests and responses, got warn"],
         ),

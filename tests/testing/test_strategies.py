@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from mlserver_pyfunc.definition import parse, read
 from mlserver_pyfunc.errors import ContractError
 from mlserver_pyfunc.protocol.contract import Contract
-from mlserver_pyfunc.protocol.lenient import new_contract
 from mlserver_pyfunc.protocol.request import InferenceRequest
 from mlserver_pyfunc.testing import bad_requests_for, load, requests_for
 from mlserver_pyfunc.testing.strategies import inputs_for
@@ -155,7 +154,7 @@ WARNED = parse(
 @quick
 @given(bad=bad_requests_for(WARNED))
 def test_bad_requests_are_those_that_are_refused_where_the_contract_warns(bad):
-    contract = new_contract("m", [t.spec for t in WARNED.inputs], [], ["requests"], lambda *_: None)
+    contract = Contract("m", [t.spec for t in WARNED.inputs], [], ["requests"], lambda *_: None)
     request = InferenceRequest.from_json(bad.body)
     with pytest.raises(ContractError):
         contract.decode_inputs(request.inputs)

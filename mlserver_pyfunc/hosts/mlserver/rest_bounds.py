@@ -7,10 +7,12 @@ below the bound and without an `Origin` costs one look at its headers there.
 from __future__ import annotations
 
 import asyncio
+import gzip
+import io
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -34,7 +36,7 @@ _CHUNK_BYTES = 64 * 1024
 _INLINE_BYTES = 1024
 """Largest compressed body that is inflated on the event loop: it is at most 1 MiB inflated."""
 
-_WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+_ENCODINGS = ("gzip", "x-gzip", "deflate")
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _OF_MODEL = re.compile(r"/v2/models/([^/]+)/")
 
@@ -153,7 +155,7 @@ async def decompressed(body: bytes, encodings: list[bytes]) -> bytes:
     for name in reversed(names):
         if name == "identity":
             continue
-        if name not in _WINDOWS:
+        if name not in _ENCODINGS:
             problem = f"Content-Encoding: expected gzip or deflate, got {short_repr(name)}"
             raise json.JSONDecodeError(problem, "", 0)
         try:
@@ -161,56 +163,34 @@ async def decompressed(body: bytes, encodings: list[bytes]) -> bytes:
                 body = inflate(body, name)
             else:
                 body = await asyncio.to_thread(inflate, body, name)
-        except (EOFError, zlib.error) as error:
+        except (EOFError, OSError, zlib.error) as error:
             raise json.JSONDecodeError(f"body is not {name}: {error}", "", 0) from None
     return body
 
 
 def inflate(body: bytes, encoding: str) -> bytes:
-    """Inflates a body, piece by piece.
+    """Inflates a body up to the bound.
 
-    Raises BodyTooLargeError at the bound, EOFError if the body is cut off, and zlib.error if it is
-    not of that encoding.
+    Raises BodyTooLargeError at the bound, EOFError if the body is cut off, and OSError or
+    zlib.error if it is not of that encoding.
     """
-    window = _WINDOWS[encoding]
-    # Some clients leave out zlib's header (RFC 9110, section 8.4.1.2).
-    if encoding == "deflate" and not _has_zlib_header(body):
-        window = -zlib.MAX_WBITS
-    pieces: list[bytes] = []
-    size = 0
-    for piece in _inflated(memoryview(body), window):
-        size += len(piece)
-        if size > MAX_BODY:
-            raise BodyTooLargeError
-        pieces.append(piece)
-    return b"".join(pieces)
-
-
-def _inflated(body: memoryview, window: int) -> Iterator[bytes]:
-    stream = zlib.decompressobj(window)
-    start = 0
-    while start < len(body):
-        if stream.eof:
-            if window < 16:
-                return
-            # More gzip members may follow, after zeros as padding.
-            piece = bytes(body[start : start + _CHUNK_BYTES])
-            if not piece[0]:
-                start += len(piece) - len(piece.lstrip(b"\0"))
-                continue
-            stream = zlib.decompressobj(window)
-        rest = bytes(body[start : start + _CHUNK_BYTES])
-        start += len(rest)
-        while rest and not stream.eof:
-            yield stream.decompress(rest, _CHUNK_BYTES * 16)
-            rest = stream.unconsumed_tail
-        start -= len(stream.unused_data)
-    # What zlib holds back, because a piece was full.
-    while not stream.eof:
-        piece = stream.decompress(b"", _CHUNK_BYTES * 16)
-        if not piece:
+    if encoding == "deflate":
+        # Some clients leave out zlib's header (RFC 9110, section 8.4.1.2).
+        stream = zlib.decompressobj(zlib.MAX_WBITS if _has_zlib_header(body) else -zlib.MAX_WBITS)
+        pieces = [stream.decompress(body, MAX_BODY + 1)]
+        size = len(pieces[0])
+        if size <= MAX_BODY and not stream.eof:
             raise EOFError("it ends too early")
-        yield piece
+    else:
+        # It may have more members, and zeros after them as padding.
+        file = gzip.GzipFile(fileobj=io.BytesIO(body))
+        pieces, size = [], 0
+        while size <= MAX_BODY and (piece := file.read1(_CHUNK_BYTES)):
+            pieces.append(piece)
+            size += len(piece)
+    if size > MAX_BODY:
+        raise BodyTooLargeError
+    return b"".join(pieces)
 
 
 def _has_zlib_header(body: bytes) -> bool:

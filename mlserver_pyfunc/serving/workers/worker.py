@@ -16,7 +16,7 @@ from typing import Any
 from mlserver_pyfunc.errors import LoadError
 from mlserver_pyfunc.handler.call import printable_id
 from mlserver_pyfunc.handler.signature import Derived
-from mlserver_pyfunc.protocol.lenient import Report
+from mlserver_pyfunc.protocol.contract import Report
 from mlserver_pyfunc.serving.limits import UNLOAD_SECONDS, over_init_limit
 from mlserver_pyfunc.serving.runner import HandlerInfo, logger
 

@@ -24,7 +24,7 @@ import numpy as np
 from mlserver_pyfunc.errors import BindError
 from mlserver_pyfunc.handler.call import request_id
 from mlserver_pyfunc.handler.loading import HandlerLoader, HandlerSpec, cause_of
-from mlserver_pyfunc.protocol.lenient import new_contract
+from mlserver_pyfunc.protocol.contract import Contract
 from mlserver_pyfunc.serving.workers.wire.codec import Codec
 from mlserver_pyfunc.serving.workers.wire.messages import Kind, Message
 from mlserver_pyfunc.serving.workers.wire.shared_memory import Reader, Writer
@@ -89,7 +89,7 @@ class _Program:
                 return False
         plan = self._loader.plan
         assert plan is not None
-        contract = new_contract(
+        contract = Contract(
             spec.model_name, *self._loader.tensors, spec.lenient, self._report_breach
         )
         limit = spec.memory_limit
