@@ -7,7 +7,7 @@ either of them. Nothing here imports MLServer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,8 +17,11 @@ from mlserver_pyfunc.errors import ContractError, RequestError
 
 from . import tensors
 from .contract import Contract, TensorSpec
-from .datatypes import BY_DTYPE
+from .datatypes import BY_DTYPE, DATATYPES
 from .tensors import RawTensor
+from .types import listed, short_repr
+
+_KINDS = {str: "string", int: "integer", list: "list", dict: "dictionary"}
 
 
 class Parameters(dict[str, Any]):
@@ -30,7 +33,7 @@ class Parameters(dict[str, Any]):
         return self.get(name)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class RequestInput:
     """An input tensor of a request."""
 
@@ -41,21 +44,22 @@ class RequestInput:
     parameters: Mapping[str, Any] = field(default_factory=Parameters)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class RequestOutput:
     """An output tensor that a request asks for."""
 
     name: str
+    parameters: Mapping[str, Any] = field(default_factory=Parameters)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class InferenceRequest:
     """An inference request."""
 
     inputs: Sequence[RequestInput]
     outputs: Sequence[RequestOutput] = ()
     parameters: Parameters = field(default_factory=Parameters)
-    id: str = ""
+    id: str | None = None
 
     @classmethod
     def from_values(
@@ -76,30 +80,125 @@ class InferenceRequest:
         return cls(inputs, requested, Parameters(parameters or {}))
 
     @classmethod
-    def from_json(cls, body: Any) -> InferenceRequest:
+    def from_json(
+        cls, body: Any, model: str = "", specs: Callable[[], Iterable[TensorSpec]] = tuple
+    ) -> InferenceRequest:
         """Makes a request from the protocol's JSON body, already parsed.
+
+        Errors name the model, and show the declared inputs that `specs` returns.
 
         Raises:
             RequestError: The body is not an inference request. Status 400.
         """
         try:
-            inputs = [
-                RequestInput(
-                    name=tensor["name"],
-                    datatype=tensor["datatype"],
-                    shape=list(tensor["shape"]),
-                    data=tensor["data"],
-                    parameters=Parameters(tensor.get("parameters") or {}),
-                )
-                for tensor in body["inputs"]
-            ]
-            outputs = [RequestOutput(output["name"]) for output in body.get("outputs") or ()]
-            parameters = Parameters(body.get("parameters") or {})
-        except KeyError as error:
-            raise RequestError(f"request: {error.args[0]} is missing", 400) from None
-        except (TypeError, ValueError, AttributeError):
-            raise RequestError('request: expected {"inputs": [{name, shape, ...}]}', 400) from None
-        return cls(inputs, outputs, parameters, str(body.get("id") or ""))
+            if not isinstance(body, dict) or not isinstance(body.get("inputs"), list):
+                from .samples import request_form
+
+                raise MisfitError(f"expected {request_form([*specs()])}, got {_described(body)}")
+            outputs = _value(body, "outputs", list) or ()
+            return cls(
+                [_read_input(tensor, index, specs) for index, tensor in enumerate(body["inputs"])],
+                [_read_output(output, index) for index, output in enumerate(outputs)],
+                read_parameters(_value(body, "parameters", dict) or {}),
+                _value(body, "id", str),
+            )
+        except MisfitError as error:
+            raise error.of_model(model) from None
+
+
+class MisfitError(Exception):
+    """A part of a request is not of the protocol's form."""
+
+    def __init__(self, message: str, part: str = "request") -> None:
+        super().__init__(message)
+        self._part = part
+
+    def of_model(self, model: str) -> RequestError:
+        """Returns the answer to the request. Its status is 400."""
+        where = f'{self._part} of model "{model}"' if model else self._part
+        return RequestError(f"{where}: {self}", 400)
+
+
+def _value(
+    holder: Mapping[str, Any], key: str, kind: type, part: str = "request", *, needed: bool = False
+) -> Any:
+    """Returns the value of a key, which has to be of a type; None without it, unless needed."""
+    if key not in holder:
+        if needed:
+            raise MisfitError(f'"{key}" is missing, got {listed(map(str, holder))}', part)
+        return None
+    value = holder[key]
+    if not isinstance(value, kind) and (needed or value is not None):
+        raise _wrong(key, kind, value, part)
+    return value
+
+
+def _wrong(key: str, kind: type, value: Any, part: str) -> MisfitError:
+    got = short_repr(value)
+    return MisfitError(f"{key}: Input should be a valid {_KINDS[kind]}, got {got}", part)
+
+
+def read_parameters(values: Mapping[str, Any], part: str = "request") -> Parameters:
+    """Checks the types of those parameters that the protocol knows. A null is none.
+
+    Raises:
+        MisfitError: One is of another type.
+    """
+    for key, kind in (("content_type", str), ("headers", dict)):
+        value = values.get(key)
+        if value is not None and not isinstance(value, kind):
+            raise _wrong(f'parameter "{key}"', kind, value, part)
+    return Parameters({key: value for key, value in values.items() if value is not None})
+
+
+def _read_input(tensor: Any, index: int, specs: Callable[[], Iterable[TensorSpec]]) -> RequestInput:
+    part = f"inputs[{index}]"
+    if not isinstance(tensor, dict):
+        keys = "name, shape, datatype and data"
+        raise MisfitError(f"expected an object with {keys}, got {short_repr(tensor)}", part)
+    if isinstance(tensor.get("name"), str):
+        part = f'input "{tensor["name"]}"'
+    name = _value(tensor, "name", str, part, needed=True)
+    shape = [
+        size if type(size) is int else _size(size, axis, part)
+        for axis, size in enumerate(_value(tensor, "shape", list, part, needed=True))
+    ]
+    datatype = _value(tensor, "datatype", object, part, needed=True)
+    if not isinstance(datatype, str) or datatype not in DATATYPES:
+        declared = [spec.datatype.name for spec in specs() if spec.name == name]
+        text = f"expected datatype {', '.join(declared or DATATYPES)}, got {datatype}"
+        raise MisfitError(text, part)
+    data = _value(tensor, "data", object, part, needed=True)
+    parameters = _value(tensor, "parameters", dict, part)
+    return RequestInput(name, datatype, shape, data, read_parameters(parameters or {}, part))
+
+
+def _read_output(output: Any, index: int) -> RequestOutput:
+    part = f"outputs[{index}]"
+    if not isinstance(output, dict):
+        raise MisfitError(f"expected an object with a name, got {short_repr(output)}", part)
+    name = _value(output, "name", str, part, needed=True)
+    parameters = _value(output, "parameters", dict, part)
+    return RequestOutput(name, read_parameters(parameters or {}, part))
+
+
+def _size(size: Any, axis: int, part: str) -> int:
+    """Returns a size that is no integer of JSON, but a whole number such as 2.0."""
+    if isinstance(size, float) and size.is_integer():
+        return int(size)
+    raise _wrong(f"shape[{axis}]", int, size, part)
+
+
+def _described(body: Any) -> str:
+    if body is None:
+        return "an empty body, or null"
+    if not isinstance(body, dict):
+        return short_repr(body)
+    if "inputs" in body:
+        return f'"inputs": {short_repr(body["inputs"])}'
+    if "instances" in body:
+        return '"instances", which is a request of the V1 protocol'
+    return f"an object with {listed(map(str, body))}" if body else "an empty object"
 
 
 def _request_input(contract: Contract, name: str, value: Any) -> RequestInput:

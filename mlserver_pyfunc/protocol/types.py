@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ class TensorError(ValueError):
 
 
 _MAX_REPR_CHARS = 40
+_MAX_NAMES = 20
 
 # `repr` is not safe for values that clients send or handlers return: they may be huge, nested
 # a thousand levels deep, or have a `__repr__` that raises. reprlib bounds all three.
@@ -47,3 +48,10 @@ def short_repr(value: Any) -> str:
 def short_repr_at(element: Any, index: int) -> str:
     """Formats a tensor's element and its position for an error message."""
     return f"{short_repr(element)} at index {index}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Returns names in quotes, the first 20 of them."""
+    quoted = [f'"{name}"' for name in names]
+    more = [f"{len(quoted) - _MAX_NAMES} more"] if len(quoted) > _MAX_NAMES else []
+    return ", ".join(quoted[:_MAX_NAMES] + more)

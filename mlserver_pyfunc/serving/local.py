@@ -96,7 +96,7 @@ class LocalFunction:
         request = InferenceRequest.from_json(body)
         return self.response(self.infer(request), request.id)
 
-    def response(self, answer: Answer, request_id: str = "") -> dict[str, Any]:
+    def response(self, answer: Answer, request_id: str | None = None) -> dict[str, Any]:
         """Returns an answer in the protocol's JSON form, as REST sends it."""
         return response_body(
             self.model_name,

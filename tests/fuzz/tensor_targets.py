@@ -9,14 +9,15 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from fastapi.exceptions import RequestValidationError
 from google.protobuf.message import DecodeError
 from mlserver.errors import MLServerError
 from mlserver.grpc import dataplane_pb2 as pb
 
+from mlserver_pyfunc.errors import RequestError
 from mlserver_pyfunc.hosts.mlserver import grpc_messages, json_body, rest_route
 from mlserver_pyfunc.hosts.mlserver.rest_response import ArrayResponse
 from mlserver_pyfunc.protocol.contract import NamedArray, TensorSpec, decode
+from mlserver_pyfunc.protocol.request import InferenceRequest
 from mlserver_pyfunc.protocol.tensors import DATATYPES, Array, TensorError
 from mlserver_pyfunc.serving.workers.wire import codec, shared_memory
 from mlserver_pyfunc.serving.workers.wire.messages import Kind, Message, WireError
@@ -68,8 +69,8 @@ def validated(payload: Any) -> Any:
     if payload is None:
         return None
     try:
-        return rest_route._validated(payload)
-    except RequestValidationError as error:
+        return InferenceRequest.from_json(payload)
+    except RequestError as error:
         # The text of the error goes to the client, so it must be possible to make one.
         str(error)
         return None

@@ -83,7 +83,7 @@ TENSOR = {"name": "x", "datatype": "FP32", "shape": [1], "data": [1.0]}
 
 def test_json_becomes_a_request() -> None:
     body = {
-        "id": 7,
+        "id": "7",
         "inputs": [{**TENSOR, "parameters": {"content_type": "np"}}],
         "outputs": [{"name": "y"}],
         "parameters": {"a": 1},
@@ -94,23 +94,61 @@ def test_json_becomes_a_request() -> None:
     assert [output.name for output in request.outputs] == ["y"]
     assert request.parameters.a == 1
     plain = InferenceRequest.from_json({"inputs": [TENSOR], "parameters": None})
-    assert (plain.id, plain.outputs, plain.parameters) == ("", [], {})
+    assert (plain.id, plain.outputs, plain.parameters) == (None, [], {})
     assert plain.inputs[0].parameters == {}
 
 
 @pytest.mark.parametrize("missing", ["name", "datatype", "shape", "data"])
 def test_json_that_lacks_a_key_is_told_so(missing: str) -> None:
     tensor = {key: value for key, value in TENSOR.items() if key != missing}
-    with pytest.raises(RequestError, match=f"^request: {missing} is missing$") as caught:
+    where = "inputs\\[0\\]" if missing == "name" else 'input "x"'
+    with pytest.raises(RequestError, match=f'^{where}: "{missing}" is missing, got') as caught:
         InferenceRequest.from_json({"inputs": [tensor]})
     assert caught.value.status == 400
 
 
-@pytest.mark.parametrize("body", [[], None, {"inputs": 7}, {"inputs": [7]}, {"inputs": None}])
+@pytest.mark.parametrize("body", [[], None, {"inputs": 7}, {}, {"inputs": None}])
 def test_json_that_is_no_request_is_told_the_form_of_one(body: Any) -> None:
     with pytest.raises(RequestError, match=r'^request: expected {"inputs": \[') as caught:
         InferenceRequest.from_json(body)
     assert caught.value.status == 400
+
+
+def _with(**changes: Any) -> dict[str, Any]:
+    return {"inputs": [{**TENSOR, **changes}]}
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"inputs": [7]}, 'inputs[0] of model "m": expected an object with name, shape, '),
+        (_with(name=None), 'inputs[0] of model "m": name: Input should be a valid string, '),
+        (_with(shape=2), 'input "x" of model "m": shape: Input should be a valid list, got 2'),
+        (_with(shape=[1, "a"]), 'input "x" of model "m": shape[1]: Input should be a valid '),
+        (_with(shape=["1"]), 'input "x" of model "m": shape[0]: Input should be a valid integer'),
+        (_with(shape=[True]), 'input "x" of model "m": shape[0]: Input should be a valid integer'),
+        (_with(shape=[1.5]), 'input "x" of model "m": shape[0]: Input should be a valid integer'),
+        (_with(datatype=["FP32"]), 'input "x" of model "m": expected datatype BOOL, '),
+        (_with(parameters=1), 'input "x" of model "m": parameters: Input should be a valid dict'),
+        (
+            _with(parameters={"content_type": 1}),
+            'input "x" of model "m": parameter "content_type": Input should be a valid string',
+        ),
+        ({**_with(), "outputs": 1}, 'request of model "m": outputs: Input should be a valid list'),
+        ({**_with(), "outputs": [1]}, 'outputs[0] of model "m": expected an object with a name, '),
+        ({**_with(), "outputs": [{}]}, 'outputs[0] of model "m": "name" is missing, got'),
+        ({**_with(), "id": 7}, 'request of model "m": id: Input should be a valid string, got 7'),
+    ],
+)  # fmt: skip
+def test_a_part_of_another_form_is_named(body: Any, message: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        InferenceRequest.from_json(body, "m")
+    assert str(caught.value).startswith(message)
+    assert caught.value.status == 400
+
+
+def test_sizes_may_be_whole_floats() -> None:
+    assert InferenceRequest.from_json(_with(shape=[2.0, 3])).inputs[0].shape == [2, 3]
 
 
 def test_parameters_are_attributes_too() -> None:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from mlserver.context import model_name_var, model_version_var
 from mlserver.handlers import DataPlane
 from mlserver.settings import ModelSettings
-from mlserver.types import InferenceRequest, InferenceResponse
 from mlserver.utils import generate_uuid
+
+from mlserver_pyfunc.protocol.request import InferenceRequest, Parameters
 
 from .errors import ModelNotReadyError
 from .rest_response import ArrayResponse, is_sendable
@@ -24,34 +26,21 @@ Headers = Mapping[str, str]
 _PROBE_ID = "id of a probe"
 
 
-class RequestParameters:
+class RequestParameters(Parameters):
     """The parameters of a request. Headers are made at the first access."""
 
-    __slots__ = ("_headers", "_make_headers", "_values", "cloud_events")
-
-    def __init__(self, values: Any, headers: Callable[[], Headers]) -> None:
-        self._values = values
+    def __init__(self, values: Parameters, headers: Callable[[], Headers]) -> None:
+        super().__init__(values)
         self._make_headers = headers
         self.cloud_events: Callable[[], Headers] | None = None
-        self._headers: dict[str, str] | None = None
 
-    @property
+    @cached_property
     def headers(self) -> dict[str, str]:
         """HTTP headers or gRPC metadata of the request, with CloudEvents headers."""
-        if self._headers is None:
-            self._headers = dict(self._make_headers())
-            if self.cloud_events is not None:
-                self._headers.update(self.cloud_events())
-        return self._headers
-
-    def model_dump(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Returns the request's own parameters as JSON has them."""
-        return {} if self._values is None else self._values.model_dump(*args, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        if self._values is None:
-            raise AttributeError(name)
-        return getattr(self._values, name)
+        headers = dict(self._make_headers())
+        if self.cloud_events is not None:
+            headers.update(self.cloud_events())
+        return headers
 
 
 class CloudEvents:
@@ -115,7 +104,7 @@ class ModelMetrics:
 
 async def infer(
     data_plane: DataPlane, payload: InferenceRequest, name: str, version: str | None = None
-) -> InferenceResponse:
+) -> ArrayResponse:
     """Does what `DataPlane.infer` does, for a request with `RequestParameters`."""
     model: Any = await data_plane._model_registry.get_model(name, version)
     try:
@@ -137,7 +126,7 @@ async def infer(
 
 async def _predict(
     model: Any, metrics: ModelMetrics, payload: InferenceRequest, name: str, version: str | None
-) -> InferenceResponse:
+) -> ArrayResponse:
     if not model.ready:
         raise ModelNotReadyError(name, version)
     request_id = payload.id

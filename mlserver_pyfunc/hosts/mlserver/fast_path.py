@@ -36,20 +36,6 @@ def read_grpc_requests(stock: Any) -> Any:
     return _InsertHeaders
 
 
-def write_grpc_responses(stock: Any) -> Any:
-    """Writes the bytes of arrays into gRPC responses.
-
-    Without it, the tensors of a gRPC response become Python lists.
-    """
-
-    def from_types(type_object: Any, use_raw: bool = False) -> Any:
-        if not isinstance(type_object, ArrayResponse):
-            return stock(type_object, use_raw=use_raw)
-        return grpc_messages.write_response(type_object, use_raw)
-
-    return from_types
-
-
 def send_prepared_metadata(stock: Any) -> Any:
     """Sends the CloudEvents metadata that was prepared once for the model.
 

@@ -15,17 +15,22 @@ import numpy as np
 from mlserver.errors import MLServerError
 from mlserver.grpc import dataplane_pb2 as pb
 from mlserver.grpc.converters import ParametersConverter
-from mlserver.types import Datatype as HostDatatype
-from mlserver.types import InferenceRequest
-from pydantic import ValidationError
 
 from mlserver_pyfunc.protocol import bytes_tensors, tensors
 from mlserver_pyfunc.protocol.contract import NamedArray
+from mlserver_pyfunc.protocol.request import (
+    InferenceRequest,
+    MisfitError,
+    Parameters,
+    RequestInput,
+    RequestOutput,
+    read_parameters,
+)
 from mlserver_pyfunc.protocol.tensors import DATATYPES, Array, Datatype, RawTensor
-from mlserver_pyfunc.protocol.types import short_repr
 
 from .data_plane import RequestParameters
-from .rest_response import ArrayData, ArrayResponse, UnvalidatedModel
+from .errors import to_host_error
+from .rest_response import ArrayResponse
 
 _FIXED_WIDTH = frozenset({"FP32", "FP64"})
 _WIRE_DTYPES: dict[str, np.dtype[Any]] = {
@@ -38,70 +43,37 @@ _VARINT_BYTES = 3
 """Mean length of a varint up to which NumPy reads them faster than protobuf does."""
 
 
-class GrpcInput:
-    """An input tensor of a gRPC request, with MLServer's attributes of one."""
-
-    __slots__ = ("data", "datatype", "name", "parameters", "shape")
-
-    def __init__(self, tensor: Any, data: Any, where: str) -> None:
-        self.name: str = tensor.name
-        self.datatype: str = tensor.datatype
-        self.shape = list(tensor.shape)
-        self.parameters = _parameters(tensor, "input", where)
-        self.data = data
-
-
-class GrpcRequest(UnvalidatedModel, InferenceRequest):
-    """An inference request whose tensors view the gRPC message."""
-
-    def __init__(
-        self, message: pb.ModelInferRequest, inputs: list[GrpcInput], parameters: Any, where: str
-    ) -> None:
-        self._set_state(
-            {
-                "id": message.id,
-                "parameters": parameters,
-                "inputs": inputs,
-                "outputs": [GrpcOutput(output, where) for output in message.outputs] or None,
-            }
-        )
-
-
-class GrpcOutput:
-    """A requested output of a gRPC request, with MLServer's attributes of one."""
-
-    __slots__ = ("name", "parameters")
-
-    def __init__(self, output: Any, where: str) -> None:
-        self.name: str = output.name
-        self.parameters = _parameters(output, "output", where)
-
-
 def read_request(
     message: pb.ModelInferRequest, headers: Callable[[], Mapping[str, str]] = dict
-) -> GrpcRequest:
+) -> InferenceRequest:
     """Reads a `ModelInferRequest`. Tensors view the message where its bytes allow it."""
-    where = f'of model "{message.model_name}"'
-    parameters = RequestParameters(_parameters(message, "request", where), headers)
+    try:
+        inputs = [
+            RequestInput(
+                tensor.name, tensor.datatype, list(tensor.shape), data, _parameters(tensor, "input")
+            )
+            for tensor, data in zip(message.inputs, _contents(message), strict=True)
+        ]
+        outputs = [RequestOutput(one.name, _parameters(one, "output")) for one in message.outputs]
+        parameters = RequestParameters(_parameters(message), headers)
+    except MisfitError as error:
+        raise to_host_error(error.of_model(message.model_name)) from None
+    return InferenceRequest(inputs, outputs, parameters, message.id)
+
+
+def _contents(message: pb.ModelInferRequest) -> list[Any]:
+    """Returns the data of each input."""
     raw = message.raw_input_contents
     if not raw:
-        inputs = [GrpcInput(one, _read_typed(one, where), where) for one in message.inputs]
-        return GrpcRequest(message, inputs, parameters, where)
+        return [_read_typed(tensor) for tensor in message.inputs]
     if len(raw) != len(message.inputs):
-        raise MLServerError(
-            f"raw_input_contents {where}: expected {len(message.inputs)}, one for each input, "
-            f"got {len(raw)}"
-        )
+        expected = f"expected {len(message.inputs)}, one for each input"
+        raise MisfitError(f"{expected}, got {len(raw)}", "raw_input_contents")
     for tensor in message.inputs:
         if tensor.HasField("contents") and tensor.contents.ByteSize():
-            raise MLServerError(
-                f'input "{tensor.name}" {where}: expected contents or raw_input_contents, got both'
-            )
-    inputs = [
-        GrpcInput(tensor, RawTensor(buffer), where)
-        for tensor, buffer in zip(message.inputs, raw, strict=True)
-    ]
-    return GrpcRequest(message, inputs, parameters, where)
+            text = "expected contents or raw_input_contents, got both"
+            raise MisfitError(text, f'input "{tensor.name}"')
+    return [RawTensor(buffer) for buffer in raw]
 
 
 def write_response(response: ArrayResponse, use_raw: bool) -> pb.ModelInferResponse:
@@ -123,21 +95,17 @@ def write_response(response: ArrayResponse, use_raw: bool) -> pb.ModelInferRespo
     return message
 
 
-def _parameters(message: Any, kind: str, where: str) -> Any:
+def _parameters(message: Any, kind: str = "") -> Parameters:
     if not message.parameters:
-        return None
-    try:
-        return ParametersConverter.to_types(message.parameters)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        named = kind if kind == "request" else f'{kind} "{message.name}"'
-        name, got = problem["loc"][0], short_repr(problem["input"])
-        raise MLServerError(
-            f'{named} {where}: parameter "{name}": {problem["msg"]}, got {got}'
-        ) from None
+        return Parameters()
+    values = {
+        key: next((given for _, given in value.ListFields()), None)
+        for key, value in message.parameters.items()
+    }
+    return read_parameters(values, f'{kind} "{message.name}"' if kind else "request")
 
 
-def _read_typed(tensor: Any, where: str) -> Any:
+def _read_typed(tensor: Any) -> Any:
     datatype = DATATYPES.get(tensor.datatype)
     contents = tensor.contents
     fields = contents.ListFields()
@@ -145,9 +113,7 @@ def _read_typed(tensor: Any, where: str) -> Any:
         return []
     if len(fields) > 1:
         got = ", ".join(field.name for field, _ in fields)
-        raise MLServerError(
-            f'input "{tensor.name}" {where}: expected contents in one field, got {got}'
-        )
+        raise MisfitError(f"expected contents in one field, got {got}", f'input "{tensor.name}"')
     field, values = fields[0]
     if datatype is None or field.name != datatype.contents:
         return list(values)
@@ -270,20 +236,16 @@ def _framed(field_number: int, packed: bytes) -> bytes:
     return bytes(head) + packed
 
 
-def refuse_typed_fp16(stock: Any) -> Any:
-    """Says in the error that gRPC has no field for typed FP16.
+def write_grpc_responses(stock: Any) -> Any:
+    """Writes the bytes of arrays into gRPC responses.
 
-    Without it, MLServer puts FP16 into the field for bytes, and the error is about bytes.
+    Without it, the tensors of a gRPC response become Python lists, and MLServer puts typed FP16,
+    for which gRPC has no field, into that for bytes: the error is about bytes.
     """
 
-    def _get_contents(type_object: Any, datatype: HostDatatype) -> Any:
-        is_ours = isinstance(type_object, ArrayData)
-        if datatype is HostDatatype.FP16 and is_ours and len(type_object):
-            raise MLServerError(
-                f'output "{type_object.spec.name}": expected a request with raw_input_contents, '
-                "got a typed one, and gRPC has no typed FP16",
-                400,
-            )
-        return stock(type_object, datatype)
+    def from_types(type_object: Any, use_raw: bool = False) -> Any:
+        if not isinstance(type_object, ArrayResponse):
+            return stock(type_object, use_raw=use_raw)
+        return write_response(type_object, use_raw)
 
-    return _get_contents
+    return from_types

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ from mlserver.settings import ModelSettings
 
 from mlserver_pyfunc.definition.locate import Located, find_definition
 from mlserver_pyfunc.errors import PyFuncError
+from mlserver_pyfunc.protocol.contract import TensorSpec
+from mlserver_pyfunc.protocol.types import listed
 
 from .errors import ModelNotReadyError, UnknownModelError
 
@@ -24,7 +25,6 @@ _failures: dict[str, str] = {}
 running: set[int] = set()
 """Calls of functions that run, by the ids of their requests."""
 
-_MAX_NAMES = 20
 longest_call = 5.0
 """Longest time limit of a call, in seconds; at first what MLServer itself waits at shutdown."""
 
@@ -158,19 +158,21 @@ def find(registry: Any, name: str, version: str | None = None) -> Any:
     return _find(registry._get_model_registry(name, version), version)
 
 
+def declared_inputs(registry: Any, name: str, version: str | None = None) -> list[TensorSpec]:
+    """Returns the declared inputs of a model, for an error message; none if they are not known."""
+    try:
+        definition = getattr(find(registry, name, version), "definition", None)
+    except ModelNotFound:
+        return []
+    return [tensor.spec for tensor in definition.inputs] if definition else []
+
+
 def require_ready(registry: Any, name: str, version: str | None = None) -> Any:
     """Returns a model that takes calls. Raises MLServerError if it is unknown or not ready."""
     model = find(registry, name, version)
     if not model.ready:
         raise ModelNotReadyError(name, version)
     return model
-
-
-def listed(names: Iterable[str]) -> str:
-    """Returns names in quotes, the first 20 of them."""
-    quoted = [f'"{name}"' for name in names]
-    more = [f"{len(quoted) - _MAX_NAMES} more"] if len(quoted) > _MAX_NAMES else []
-    return ", ".join(quoted[:_MAX_NAMES] + more)
 
 
 def read_definition(settings: ModelSettings) -> tuple[Located | None, str]:

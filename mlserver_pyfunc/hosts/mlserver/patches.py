@@ -166,8 +166,7 @@ _fast = partial(Patch, group=FAST_PATH)
 _triton = partial(Patch, group="triton")
 _pool = "mlserver.parallel.registry:InferencePoolRegistry"
 _servicer = "mlserver.grpc.servicers:InferenceServicer"
-_converters = "mlserver.grpc.converters"
-_contents = f"{_converters}:InferTensorContentsConverter"
+_converter = "mlserver.grpc.converters:ModelInferResponseConverter"
 _registry = "mlserver.registry"
 _data_plane = "mlserver.handlers:DataPlane"
 _handlers = "mlserver.handlers:ModelRepositoryHandlers"
@@ -203,10 +202,9 @@ TABLE: tuple[ProcessSetting, ...] = (
     _fix(_app, repository.guard_rest),
     _fix("mlserver.grpc.server:GRPCServer.stop", process_tuning.drain_grpc_on_shutdown),
     _fix(f"{_pool}._handle_worker_stop", process_tuning.reap_only_pool_workers, upstream=1234),
-    _fix(f"{_contents}._get_contents", grpc_messages.refuse_typed_fp16),
+    _fix(f"{_converter}.from_types", grpc_messages.write_grpc_responses),
     _fix("fastapi:FastAPI.build_middleware_stack", rest_bounds.guard_requests),
     _fast(f"{_servicer}._InsertHeaders", fast_path.read_grpc_requests),
-    _fast(f"{_converters}:ModelInferResponseConverter.from_types", fast_path.write_grpc_responses),
     _fast(f"{_servicer}._SetTrailingMetadata", fast_path.send_prepared_metadata),
     _fast(f"{_data_plane}.infer", fast_path.patched_infer),
     _fast(_app, rest_route.add_rest_routes, upstream=854),

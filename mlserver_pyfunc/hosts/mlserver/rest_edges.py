@@ -25,19 +25,16 @@ from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mlserver_pyfunc.errors import describe, safe_message
-from mlserver_pyfunc.protocol.contract import TensorSpec
-from mlserver_pyfunc.protocol.datatypes import DATATYPES
-from mlserver_pyfunc.protocol.samples import request_form
-from mlserver_pyfunc.protocol.types import short_repr
+from mlserver_pyfunc.errors import RequestError, describe, safe_message
+from mlserver_pyfunc.protocol.request import InferenceRequest
+from mlserver_pyfunc.protocol.types import listed
 
 from . import models, pages
 from .errors import ModelNotReadyError
-from .rest_route import LENGTH_HEADER, calls_model, once_for_app
+from .rest_route import LENGTH_HEADER, calls_model, once_for_app, unreadable
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
 _JSON = (b"content-type", b"application/json")
-_KEYS = "name, shape, datatype and data"
 _MAX_PATH_CHARS = 200
 
 
@@ -90,7 +87,7 @@ async def _ready(owner: Any, request: Any) -> Response:
     waiting = [model.name for model in registered if not models.is_available(model)]
     if not waiting:
         return Response({"ready": True})
-    return _not_ready({"ready": False}, f"not ready: {models.listed(waiting)}")
+    return _not_ready({"ready": False}, f"not ready: {listed(waiting)}")
 
 
 async def _model_ready(owner: Any, request: Any) -> Response:
@@ -180,12 +177,17 @@ async def _refuse(request: Any, error: MLServerError) -> Response:
 
 
 async def _refuse_body(request: Any, error: RequestValidationError) -> Response:
-    name, model = request.path_params.get("model_name"), _model(request)
-    definition = getattr(model, "definition", None)
-    specs = [tensor.spec for tensor in definition.inputs] if definition else []
-    where = f'request of model "{name}"' if name else "request"
-    text = explain(error.errors()[0], error.body, where, specs)
-    return Response({"error": safe_message(text)}, 400)
+    problem, names = error.errors()[0], request.path_params
+    if problem["type"] == "json_invalid":
+        refusal = unreadable(names.get("model_name", ""), problem["ctx"]["error"])
+        return await _refuse(request, refusal)
+    specs = partial(models.declared_inputs, models.registry_of(request.app), *names.values())
+    text = f"request: {problem['msg']}"
+    try:
+        InferenceRequest.from_json(error.body, names.get("model_name", ""), specs)
+    except RequestError as found:
+        text = str(found)
+    return Response({"error": text}, 400)
 
 
 async def _refuse_route(request: Any, error: HTTPException) -> Response:
@@ -215,53 +217,3 @@ _ANSWERS: dict[Any, Any] = {
     HTTPException: _refuse_route,
     Exception: _report_failure,
 }
-
-
-def explain(problem: Any, body: Any, where: str, specs: list[TensorSpec]) -> str:
-    """Says what a body that is no inference request should have been, and what it was.
-
-    Takes the first error of FastAPI's or pydantic's, and the declared inputs if they are known.
-    """
-    kind, path = problem["type"], tuple(problem["loc"][1:])
-    if kind == "json_invalid":
-        return f"{where}: expected JSON, got a body that cannot be read: {problem['ctx']['error']}"
-    if not path or path == ("inputs",):
-        return f"{where}: expected {request_form(specs)}, got {_described(body)}"
-    if path[0] == "inputs" and isinstance(path[1], int):
-        return _explain_input(problem, body["inputs"][path[1]], where, path[1:], specs)
-    return f"{where}: {_dotted(path)}: {problem['msg']}, got {short_repr(problem['input'])}"
-
-
-def _explain_input(
-    problem: Any, tensor: Any, where: str, path: tuple[Any, ...], specs: list[TensorSpec]
-) -> str:
-    model = where.removeprefix("request ")
-    if not isinstance(tensor, dict):
-        got = short_repr(tensor)
-        return f"inputs[{path[0]}] {model}: expected an object with {_KEYS}, got {got}"
-    name = tensor.get("name")
-    named = f'input "{name}" {model}' if isinstance(name, str) else f"inputs[{path[0]}] {model}"
-    if problem["type"] == "missing" and len(path) == 2:
-        return f'{named}: "{path[1]}" is missing, got {models.listed(map(str, tensor))}'
-    if path[1:] == ("datatype",):
-        declared = [spec.datatype.name for spec in specs if spec.name == name]
-        expected = ", ".join(declared or DATATYPES)
-        return f"{named}: expected datatype {expected}, got {tensor['datatype']}"
-    return f"{named}: {_dotted(path[1:])}: {problem['msg']}, got {short_repr(problem['input'])}"
-
-
-def _described(body: Any) -> str:
-    if body is None:
-        return "an empty body, or null"
-    if not isinstance(body, dict):
-        return short_repr(body)
-    if "inputs" in body:
-        return f'"inputs": {short_repr(body["inputs"])}'
-    if "instances" in body:
-        return '"instances", which is a request of the V1 protocol'
-    return f"an object with {models.listed(map(str, body))}" if body else "an empty object"
-
-
-def _dotted(path: tuple[Any, ...]) -> str:
-    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-    return "".join(parts).lstrip(".")

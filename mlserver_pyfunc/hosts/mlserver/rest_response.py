@@ -1,33 +1,32 @@
 """The response of a model, encoded when it is sent.
 
-It is both MLServer's `InferenceResponse` and a Starlette `Response`. FastAPI sends a `Response` as
-it is, without a copy in lists; gRPC writes its arrays. How BYTES and numbers that are not finite
+It is a Starlette `Response`, which FastAPI sends as it is, without a copy in lists; gRPC writes its
+arrays. How BYTES and numbers that are not finite
 are written depends on the route, so nothing is converted before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Set
-from functools import partial
+from collections.abc import Callable, Mapping, Set
+from functools import cached_property, partial
 from typing import Any, TypeGuard
 
 import numpy as np
 import orjson
 from mlserver.errors import MLServerError
-from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
+from mlserver.types import Datatype, ResponseOutput
 from starlette.background import BackgroundTasks
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from mlserver_pyfunc.protocol import bytes_tensors, tensors
-from mlserver_pyfunc.protocol.contract import NamedArray, TensorSpec
+from mlserver_pyfunc.protocol.contract import NamedArray
 from mlserver_pyfunc.protocol.response import (
     bytes_output,
     json_output,
     response_body,
     tensor_head,
 )
-from mlserver_pyfunc.protocol.tensors import Array
 
 MAX_ID_CHARS = 256
 """Length of an id that is sent as a header. Many proxies take 4 KiB of headers, gRPC 8 KiB."""
@@ -38,44 +37,6 @@ GZIP_LIMIT = 64 * 1024
 MLServer does not compress a response with that header. It compresses on the event loop: 0.5 s for
 a MiB, in which no other request is answered.
 """
-
-
-class UnvalidatedModel:
-    """Makes a pydantic model take any attribute as it is, if it stands before it as a base.
-
-    Pydantic checks and converts each value, which here would turn arrays into lists. Its
-    `model_construct` does not, but makes an instance of the model only, not of a subclass with
-    attributes of its own.
-    """
-
-    def _set_state(self, state: dict[str, Any], fields: Set[str] = frozenset()) -> None:
-        """Sets all attributes at once. Pydantic takes those of `fields` for set."""
-        object.__setattr__(self, "__dict__", state)
-        object.__setattr__(self, "__pydantic_fields_set__", fields)
-        object.__setattr__(self, "__pydantic_extra__", None)
-        object.__setattr__(self, "__pydantic_private__", None)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self.__dict__[name] = value
-
-
-class ArrayData:
-    """The elements of a tensor for MLServer's own gRPC code, converted when it reads them."""
-
-    __slots__ = ("array", "spec")
-
-    def __init__(self, spec: TensorSpec, array: Array) -> None:
-        self.spec = spec
-        self.array = array
-
-    def __iter__(self) -> Iterator[Any]:
-        elements = tensors.to_list(self.array)
-        if self.spec.datatype.is_bytes:
-            return map(bytes_tensors.encode_element, elements)
-        return iter(elements)
-
-    def __len__(self) -> int:
-        return int(self.array.size)
 
 
 class SendableHeaders(dict[str, str]):
@@ -114,12 +75,18 @@ class ResponseParameters:
         return dict(self._values)
 
 
-class ArrayResponse(UnvalidatedModel, InferenceResponse, Response):
-    """A response of checked arrays.
+class ArrayResponse(Response):
+    """A response of checked arrays, with the attributes of MLServer's `InferenceResponse`.
 
     `headers` among its parameters become its headers. `binary` has the names of the outputs that
     REST sends as binary tensors, or is None for all.
     """
+
+    id: str | None = None
+    # FastAPI sets its own background tasks on a response that has None.
+    background = BackgroundTasks()
+    cloud_events: Any = None
+    """Set by `data_plane.infer`. MLServer's data plane fills `http_headers` instead."""
 
     def __init__(
         self,
@@ -129,48 +96,32 @@ class ArrayResponse(UnvalidatedModel, InferenceResponse, Response):
         parameters: Mapping[str, Any],
         binary: Set[str] | None = frozenset(),
     ) -> None:
-        headers = SendableHeaders()
-        own: dict[str, str] = {}
+        self.http_headers = SendableHeaders()
+        self.own_headers: dict[str, str] = {}
         if "headers" in parameters:
             parameters = dict(parameters)
-            own = parameters.pop("headers")
-            headers |= own
-        self._set_state(
-            {
-                "model_name": model_name,
-                "model_version": model_version,
-                "id": None,
-                "parameters": ResponseParameters(parameters, headers),
-                # FastAPI sets its own background tasks on a response that has None.
-                "background": _NO_TASKS,
-                "arrays": arrays,
-                "binary": binary,
-                "response_parameters": parameters,
-                "http_headers": headers,
-                # Set by data_plane.infer. MLServer's data plane fills http_headers instead.
-                "cloud_events": None,
-                # Set by the handler. They are in http_headers too.
-                "own_headers": own,
-            },
-            _FIELDS,
-        )
+            self.own_headers = parameters.pop("headers")
+            self.http_headers |= self.own_headers
+        self.model_name = model_name
+        self.model_version = model_version
+        self.parameters = ResponseParameters(parameters, self.http_headers)
+        self.response_parameters = parameters
+        self.arrays = arrays
+        self.binary = binary
 
-    def __getattr__(self, name: str) -> Any:
-        # Made at the first access: MLServer's own gRPC code needs `outputs`, REST never does.
-        if name != "outputs":
-            raise AttributeError(name)
-        outputs = [
+    @cached_property
+    def outputs(self) -> list[Any]:
+        """The outputs as MLServer's own gRPC code needs them, if it writes the response."""
+        return [
             ResponseOutput.model_construct(
                 name=named.spec.name,
                 shape=list(named.array.shape),
-                datatype=named.spec.datatype.name,
+                datatype=Datatype(named.spec.datatype.name),
                 parameters=None,
-                data=ArrayData(named.spec, named.array),
+                data=_encoded(named),
             )
-            for named in self.__dict__["arrays"]
+            for named in self.arrays
         ]
-        self.__dict__["outputs"] = outputs
-        return outputs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends the response over HTTP: JSON, then the binary tensors if there are any."""
@@ -203,41 +154,42 @@ class ArrayResponse(UnvalidatedModel, InferenceResponse, Response):
         return self._as_json(json_output)
 
     def _as_json(self, write: Callable[[NamedArray], dict[str, Any]]) -> dict[str, Any]:
-        state = self.__dict__
-        tensors_sent = [write(named) for named in state["arrays"]]
+        outputs = [write(named) for named in self.arrays]
         return response_body(
-            state["model_name"],
-            state["model_version"],
-            state["id"],
-            state["response_parameters"],
-            tensors_sent,
+            self.model_name, self.model_version, self.id, self.response_parameters, outputs
         )
 
 
-class StreamError(UnvalidatedModel, InferenceResponse):
+class StreamError:
     """The last item of a stream that failed: an event over REST, a status over gRPC.
 
     MLServer's REST code encodes it by `model_dump`. Its gRPC code reads `outputs`, which raises.
     """
 
-    def __init__(self, model_name: str, error: MLServerError) -> None:
-        self._set_state({"model_name": model_name, "parameters": None, "error": error})
+    parameters = None
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "outputs":
-            raise self.__dict__["error"]
-        raise AttributeError(name)
+    def __init__(self, model_name: str, error: MLServerError) -> None:
+        self.model_name = model_name
+        self.error = error
+
+    @property
+    def outputs(self) -> Any:
+        """Raises the error."""
+        raise self.error
 
     def model_dump(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Returns the error as JSON has it."""
-        return {"error": str(self.__dict__["error"])}
+        return {"error": str(self.error)}
 
 
-_NO_TASKS = BackgroundTasks()
-_FIELDS = {"model_name", "model_version", "id", "parameters", "outputs"}
+def _encoded(named: NamedArray) -> list[Any]:
+    elements = tensors.to_list(named.array)
+    if named.spec.datatype.is_bytes:
+        return [bytes_tensors.encode_element(element) for element in elements]
+    return elements
 
 
-def binary_outputs(payload: InferenceRequest) -> Set[str] | None:
+def binary_outputs(payload: Any) -> Set[str] | None:
     """Returns the names of the outputs that a REST request wants as binary tensors; None for all.
 
     Follows the binary tensor data extension: `binary_data` of a requested output, or
@@ -246,11 +198,10 @@ def binary_outputs(payload: InferenceRequest) -> Set[str] | None:
     by_default = bool(getattr(payload.parameters, "binary_data_output", False))
     if not payload.outputs:
         return None if by_default else frozenset()
-    return {
-        output.name
-        for output in payload.outputs
-        if getattr(output.parameters, "binary_data", by_default)
+    asked = {
+        output.name: getattr(output.parameters, "binary_data", None) for output in payload.outputs
     }
+    return {name for name, flag in asked.items() if (by_default if flag is None else flag)}
 
 
 def _http_tensor(

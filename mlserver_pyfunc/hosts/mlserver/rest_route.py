@@ -13,19 +13,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from fastapi.exceptions import RequestValidationError
+from mlserver.errors import MLServerError
 from mlserver.rest.endpoints import Endpoints
 from mlserver.rest.requests import Request
-from mlserver.types import InferenceRequest
-from pydantic import ValidationError
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
+from mlserver_pyfunc.errors import RequestError, safe_message
+from mlserver_pyfunc.protocol.request import InferenceRequest
 from mlserver_pyfunc.protocol.tensors import RawTensor
 
 from . import data_plane, json_body, models
+from .errors import to_host_error
 
 CALLS = ("infer", "infer_stream")
 """Names of the endpoints of MLServer that call a model."""
@@ -33,7 +35,6 @@ CALLS = ("infer", "infer_stream")
 LENGTH_HEADER = b"inference-header-content-length"
 BINARY_EXTENSION = "binary_tensor_data"
 _MAX_DIGITS = 18
-_SIZE = "Input should be a valid integer"
 _PREPARED = "_prepared_by_pyfunc"
 
 
@@ -103,26 +104,30 @@ class InferenceRoute(Route):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a call."""
-        names = scope["path_params"].values()
+        names = [*scope["path_params"].values()]
         if self._streams:
             # A stream begins its answer before it looks for the model.
             models.require_ready(self._registry, *names)
         request = Request(scope, receive)
-        payload = _validated(await _read(request))
+        body = await _read(request)
+        try:
+            specs = partial(models.declared_inputs, self._registry, *names)
+            payload: Any = InferenceRequest.from_json(body, names[0], specs)
+        except RequestError as error:
+            raise to_host_error(error) from None
         response: Any
         if self._streams:
             response = await self.endpoint(request, payload, *names)
         else:
-            parameters: Any = data_plane.RequestParameters(
+            payload.parameters = data_plane.RequestParameters(
                 payload.parameters, lambda: request.headers
             )
-            payload.parameters = parameters
             response = await data_plane.infer(self._data_plane, payload, *names)
         await response(scope, receive, send)
 
 
 async def _read(request: Request) -> Any:
-    """Reads a body of JSON or of binary tensors. Errors are FastAPI's."""
+    """Reads a body of JSON or of binary tensors."""
     try:
         body = await request.body()
         if not body:
@@ -130,36 +135,13 @@ async def _read(request: Request) -> Any:
         length = dict(request.scope["headers"]).get(LENGTH_HEADER)
         return json_body.parse(body) if length is None else _parse_binary(body, length)
     except json.JSONDecodeError as error:
-        problem = {
-            "type": "json_invalid",
-            "loc": ("body", error.pos),
-            "msg": "JSON decode error",
-            "input": {},
-            "ctx": {"error": error.msg},
-        }
-        raise RequestValidationError([problem], body=error.doc) from None
+        raise unreadable(request.path_params["model_name"], error.msg) from None
 
 
-def _validated(body: Any) -> InferenceRequest:
-    try:
-        request = InferenceRequest.model_validate(body, from_attributes=True)
-        problems: list[Any] = _misread_sizes(body["inputs"])
-        if not problems:
-            return request
-    except ValidationError as error:
-        problems = error.errors(include_url=False)
-    found = [{**problem, "loc": ("body", *problem["loc"])} for problem in problems]
-    raise RequestValidationError(found, body=body)
-
-
-def _misread_sizes(inputs: list[Any]) -> list[Any]:
-    """Returns errors about sizes that pydantic takes for numbers: texts, and true and false."""
-    return [
-        {"loc": ("inputs", index, "shape", axis), "input": size, "type": "int_type", "msg": _SIZE}
-        for index, tensor in enumerate(inputs)
-        for axis, size in enumerate(tensor["shape"])
-        if type(size) in (bool, str)
-    ]
+def unreadable(model: str, problem: str) -> MLServerError:
+    """Returns the answer to a body that is no JSON, or not of its encoding."""
+    text = f'request of model "{model}": expected JSON, got a body that cannot be read: {problem}'
+    return MLServerError(safe_message(text), 400)
 
 
 def _parse_binary(body: bytes, header_length: bytes) -> Any:

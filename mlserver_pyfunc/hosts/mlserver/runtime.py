@@ -8,17 +8,12 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 from mlserver import MLModel
 from mlserver.errors import MLServerError
 from mlserver.settings import ModelSettings
-from mlserver.types import (
-    InferenceRequest,
-    InferenceResponse,
-    MetadataModelResponse,
-    MetadataTensor,
-    Parameters,
-)
+from mlserver.types import MetadataModelResponse, MetadataTensor, Parameters
 
 from mlserver_pyfunc.definition import FunctionDefinition, TensorDefinition
 from mlserver_pyfunc.definition.locate import Located
@@ -111,7 +106,7 @@ class PyFuncRuntime(Pages, MLModel):
         logger.info('function "%s" loaded from %s', self.name, located.where)
         return True
 
-    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+    async def predict(self, payload: Any) -> Any:
         """Answers one inference request."""
         models.running.add(id(payload))
         try:
@@ -124,9 +119,7 @@ class PyFuncRuntime(Pages, MLModel):
             self.name, self.version, answer.arrays, answer.parameters, binary_outputs(payload)
         )
 
-    async def predict_stream(
-        self, payloads: AsyncIterator[InferenceRequest]
-    ) -> AsyncIterator[InferenceResponse]:
+    async def predict_stream(self, payloads: AsyncIterator[Any]) -> AsyncIterator[Any]:
         """Answers the requests of a stream, item by item. An error is the last item."""
         try:
             async for payload in payloads:

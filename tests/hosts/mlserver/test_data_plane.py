@@ -17,6 +17,7 @@ from prometheus_client import REGISTRY
 
 from mlserver_pyfunc import PyFuncRuntime
 from mlserver_pyfunc.hosts.mlserver.data_plane import RequestParameters
+from mlserver_pyfunc.protocol.request import Parameters
 
 FUNCTION = """\
 source: {code: "def f(x):\\n    return x\\n", handler: f}
@@ -42,7 +43,7 @@ def settings(folder: Path, version: str) -> ModelSettings:
 async def ask(data_plane: DataPlane, version: str | None) -> object:
     tensor = {"name": "x", "datatype": "FP32", "shape": [1], "data": [1.5]}
     payload = InferenceRequest(id="a", inputs=[tensor])
-    vars(payload)["parameters"] = RequestParameters(None, dict)
+    vars(payload)["parameters"] = RequestParameters(Parameters(), dict)
     return await data_plane.infer(payload, "m", version)
 
 
