@@ -45,7 +45,7 @@ def split_elements(buffer: bytes | memoryview) -> list[bytes]:
 
 def join_elements(elements: list[Any]) -> bytes:
     """Joins elements to raw tensor data."""
-    elements = _encode_all(elements)
+    elements = encode_elements(elements)
     lengths = list(map(len, elements))
     prefixes = {length: length.to_bytes(4, "little") for length in set(lengths)}
     parts = [b""] * (2 * len(elements))
@@ -97,8 +97,10 @@ def encode_elements(elements: list[Any]) -> list[bytes]:
     Raises:
         TensorError: An element contains a lone surrogate, which UTF-8 cannot encode.
     """
+    if set(map(type, elements)) <= {bytes}:
+        return elements
     try:
-        return _encode_all(elements)
+        return [each.encode() if isinstance(each, str) else each for each in elements]
     except UnicodeEncodeError as error:
         index = elements.index(error.object)
         raise TensorError("UTF-8 text", short_repr_at(error.object, index)) from None
@@ -133,15 +135,6 @@ def object_array(elements: list[Any]) -> Array:
     array = np.empty(len(elements), dtype=object)
     array[:] = elements
     return array
-
-
-def _encode_all(elements: list[Any]) -> list[bytes]:
-    types = set(map(type, elements))
-    if types <= {bytes}:
-        return elements
-    if types == {str}:
-        return [element.encode() for element in elements]
-    return [encode_element(element) for element in elements]
 
 
 def _as_objects(value: Any) -> Array:

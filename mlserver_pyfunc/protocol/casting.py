@@ -85,8 +85,8 @@ def _cast(datatype: Datatype, array: Array) -> Array:
     with np.errstate(over="ignore"):
         cast = array.astype(datatype.dtype)
     if datatype.dtype.kind in "iu":
-        info = np.iinfo(datatype.dtype)
-        if array.size and (int(array.min()) < info.min or int(array.max()) > info.max):
+        if not datatype.holds(array):
+            info = np.iinfo(datatype.dtype)
             misfit = array[(array < info.min) | (array > info.max)].ravel()[0]
             raise TensorError(datatype.elements, str(misfit.item()))
     elif (lost := np.isinf(cast) & np.isfinite(array)).any():

@@ -40,6 +40,13 @@ class Datatype:
     decode: Callable[[Datatype, list[Any]], Array]
     nullable: bool = False
 
+    def holds(self, numbers: Array) -> bool:
+        """Returns whether all numbers of an array are in the range of this type of integers."""
+        info = np.iinfo(self.dtype)
+        return not numbers.size or (
+            int(numbers.min()) >= info.min and int(numbers.max()) <= info.max
+        )
+
     @property
     def is_bytes(self) -> bool:
         """Whether this is BYTES, the only datatype whose elements vary in length."""
@@ -117,8 +124,6 @@ def _decode_bools(datatype: Datatype, flat: list[Any]) -> Array:
 
 def _decode_bytes(datatype: Datatype, flat: list[Any]) -> Array:
     types = set(map(type, flat))
-    if types <= {bytes}:
-        return bytes_tensors.object_array(flat)
     if types <= {bytes, str}:
         return bytes_tensors.object_array(bytes_tensors.encode_elements(flat))
     index = next(i for i, element in enumerate(flat) if not isinstance(element, bytes | str))

@@ -27,6 +27,13 @@ _KINDS = {str: "string", int: "integer", list: "list", dict: "dictionary"}
 class Parameters(dict[str, Any]):
     """Parameters that can also be read as attributes; a missing one reads as None."""
 
+    headers: Any
+    """Set by a host that keeps the headers beside the parameters."""
+
+    def model_dump(self, *_: Any, **__: Any) -> dict[str, Any]:
+        """Returns the parameters as a plain dict, as MLServer's own do."""
+        return dict(self)
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)

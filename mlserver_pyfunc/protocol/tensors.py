@@ -113,10 +113,7 @@ def _exact_cast(datatype: Datatype, array: Array) -> Array | None:
         return cast if np.isfinite(cast).all() else None
     if datatype.dtype.kind not in "iu" or array.dtype.kind == "f":
         return None
-    info = np.iinfo(datatype.dtype)
-    if array.size and (int(array.min()) < info.min or int(array.max()) > info.max):
-        return None
-    return array.astype(datatype.dtype, copy=False)
+    return array.astype(datatype.dtype, copy=False) if datatype.holds(array) else None
 
 
 def reshape(array: Array, shape: Shape) -> Array:

@@ -112,23 +112,6 @@ async def infer(
     except KeyError:
         metrics = _model_metrics(data_plane, model.settings, name, version)
         model.model_metrics[version] = metrics
-    started = time.perf_counter()
-    try:
-        response = await _predict(model, metrics, payload, name, version)
-    except Exception:
-        metrics.failed.inc()
-        raise
-    finally:
-        metrics.duration.observe(time.perf_counter() - started)
-    metrics.succeeded.inc()
-    return response
-
-
-async def _predict(
-    model: Any, metrics: ModelMetrics, payload: InferenceRequest, name: str, version: str | None
-) -> ArrayResponse:
-    if not model.ready:
-        raise ModelNotReadyError(name, version)
     request_id = payload.id
     if request_id is None:
         request_id = payload.id = generate_uuid()
@@ -136,11 +119,19 @@ async def _predict(
     parameters.cloud_events = lambda: metrics.requests.headers(request_id)
     name_token = model_name_var.set(metrics.context[0])
     version_token = model_version_var.set(metrics.context[1])
+    started = time.perf_counter()
     try:
+        if not model.ready:
+            raise ModelNotReadyError(name, version)
         response: ArrayResponse = await model.predict(payload)
+    except Exception:
+        metrics.failed.inc()
+        raise
     finally:
+        metrics.duration.observe(time.perf_counter() - started)
         model_name_var.reset(name_token)
         model_version_var.reset(version_token)
+    metrics.succeeded.inc()
     response.id = request_id
     response.cloud_events = metrics.responses
     return response

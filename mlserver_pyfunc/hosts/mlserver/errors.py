@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import grpc
 from mlserver.errors import MLServerError, ModelNotFound, ModelNotReady
-from mlserver.grpc.logging import logger as grpc_logger
 from mlserver.grpc.utils import STATUS_CODE_MAPPING
 
 from mlserver_pyfunc import settings
@@ -66,22 +64,6 @@ def answer_not_ready_with_503(stock: Any) -> Any:
     Without it, the answer is 400 or INVALID_ARGUMENT, and a client does not try again.
     """
     return ModelNotReadyError
-
-
-def log_refusals_without_traceback() -> None:
-    """Logs refusals of gRPC calls in one line.
-
-    Without it, each request that breaks a contract adds a traceback to the log.
-    """
-    grpc_logger.addFilter(_shorten)
-
-
-def _shorten(record: logging.LogRecord) -> bool:
-    error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, MLServerError) and error.status_code != 500:
-        record.exc_info = None
-        record.levelno, record.levelname = logging.INFO, "INFO"
-    return True
 
 
 def extend_error_mapping() -> None:

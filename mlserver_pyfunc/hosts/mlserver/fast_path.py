@@ -13,7 +13,6 @@ from mlserver.grpc.utils import to_headers
 
 from . import data_plane, grpc_messages
 from .models import is_ours, require_ready
-from .rest_response import ArrayResponse
 
 
 def read_grpc_requests(stock: Any) -> Any:
@@ -36,33 +35,29 @@ def read_grpc_requests(stock: Any) -> Any:
     return _InsertHeaders
 
 
-def send_prepared_metadata(stock: Any) -> Any:
-    """Sends the CloudEvents metadata that was prepared once for the model.
+def answer_grpc_calls(stock: Any) -> Any:
+    """Answers calls of functions over gRPC with what was prepared once for the model.
 
-    Without it, MLServer makes the metadata of each gRPC response anew.
-    """
+    Without it, MLServer makes headers, metric labels and CloudEvents metadata for each request.
 
-    def _SetTrailingMetadata(self: Any, result: Any, context: Any) -> None:  # noqa: N802
-        if isinstance(result, ArrayResponse) and result.cloud_events:
-            metadata = result.cloud_events.metadata(result.id)
-            if result.own_headers:
-                metadata = [*metadata, *result.own_headers.items()]
-            context.set_trailing_metadata(metadata)
-        else:
-            stock(self, result, context)
-
-    return _SetTrailingMetadata
-
-
-def patched_infer(stock: Any) -> Any:
-    """Takes the short path for gRPC requests that were read for it.
-
-    Without it, MLServer makes headers, metric labels and CloudEvents headers for each request.
+    The patch sets a variable of MLServer's decorator, as `end_grpc_streams` does.
     """
 
     # Not async: the tracebacks of the stock method then have no line of ours.
-    def infer(self: Any, payload: Any, name: str, version: str | None = None) -> Any:
-        is_short = type(payload.parameters) is data_plane.RequestParameters
-        return (data_plane.infer if is_short else stock)(self, payload, name, version)
+    def f(self: Any, request: Any, context: Any) -> Any:
+        is_short = is_ours(self._data_plane._model_registry, request.model_name)
+        return (_infer if is_short else stock)(self, request, context)
 
-    return infer
+    return f
+
+
+async def _infer(servicer: Any, message: Any, context: Any) -> Any:
+    use_raw = servicer._GetReturnRaw(message)
+    request = grpc_messages.read_request(message, lambda: to_headers(context))
+    response = await data_plane.infer(
+        servicer._data_plane, request, message.model_name, message.model_version
+    )
+    context.set_trailing_metadata(
+        [*response.cloud_events.metadata(response.id), *response.own_headers.items()]
+    )
+    return grpc_messages.write_response(response, use_raw)

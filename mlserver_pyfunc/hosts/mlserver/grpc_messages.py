@@ -83,7 +83,7 @@ def write_response(response: ArrayResponse, use_raw: bool) -> pb.ModelInferRespo
         message.model_version = response.model_version
     if response.id:
         message.id = response.id
-    if response.response_parameters:
+    if response.parameters:
         parameters: Any = response.parameters
         for key, value in ParametersConverter.from_types(parameters).items():
             message.parameters[key].CopyFrom(value)
@@ -115,9 +115,7 @@ def _read_typed(tensor: Any) -> Any:
         got = ", ".join(field.name for field, _ in fields)
         raise MisfitError(f"expected contents in one field, got {got}", f'input "{tensor.name}"')
     field, values = fields[0]
-    if datatype is None or field.name != datatype.contents:
-        return list(values)
-    if datatype.is_bytes:
+    if datatype is None or field.name != datatype.contents or datatype.is_bytes:
         return list(values)
     if datatype.name in _FIXED_WIDTH or datatype.name == "BOOL":
         packed = _packed(contents, field.number)
@@ -135,15 +133,9 @@ def _read_varints(contents: Any, values: Any, field: Any, datatype: Datatype) ->
         array = _decode_varints(_packed(contents, field.number), count)
     if array is None:
         array = np.fromiter(values, dtype=wire, count=count)
-    return array.astype(wire, copy=False) if wire == datatype.dtype else _narrowed(array, datatype)
-
-
-def _narrowed(array: Array, datatype: Datatype) -> Any:
-    """Casts to the datatype. Returns a list if a value does not fit: the contract names it."""
-    info = np.iinfo(datatype.dtype)
-    if array.size and (array.min() < info.min or array.max() > info.max):
-        return array.tolist()
-    return array.astype(datatype.dtype)
+    if wire == datatype.dtype or datatype.holds(array):
+        return array.astype(datatype.dtype, copy=False)
+    return array.tolist()  # The contract names the value that does not fit.
 
 
 def _decode_varints(body: memoryview, count: int) -> Array | None:

@@ -205,8 +205,7 @@ TABLE: tuple[ProcessSetting, ...] = (
     _fix(f"{_converter}.from_types", grpc_messages.write_grpc_responses),
     _fix("fastapi:FastAPI.build_middleware_stack", rest_bounds.guard_requests),
     _fast(f"{_servicer}._InsertHeaders", fast_path.read_grpc_requests),
-    _fast(f"{_servicer}._SetTrailingMetadata", fast_path.send_prepared_metadata),
-    _fast(f"{_data_plane}.infer", fast_path.patched_infer),
+    _fast(f"{_servicer}.ModelInfer.f", fast_path.answer_grpc_calls),
     _fast(_app, rest_route.add_rest_routes, upstream=854),
     _triton(_app, triton_routes.answer_triton_calls),
     _triton(f"{_servicer}.ModelStreamInfer.f", triton_streams.answer_in_triton_form),
@@ -221,7 +220,6 @@ TABLE: tuple[ProcessSetting, ...] = (
     ProcessSetting("process: mallopt of glibc", process_tuning.raise_malloc_thresholds, FAST_PATH),
     ProcessSetting("process: gc.set_threshold", process_tuning.raise_gc_threshold, FAST_PATH),
     ProcessSetting("process: sys.stdout and sys.stderr", process_tuning.line_buffer_stdout),
-    ProcessSetting('process: logger "mlserver.grpc"', errors.log_refusals_without_traceback),
     ProcessSetting("process: loggers of MLServer and uvicorn", process_tuning.shorten_host_log),
     ProcessSetting("process: sys.meta_path", pin_package),
 )

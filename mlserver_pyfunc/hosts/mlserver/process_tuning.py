@@ -122,19 +122,25 @@ def write_valid_json(stock: Any) -> Any:
 def shorten_host_log() -> None:
     """Leaves out of the log what concerns nobody who serves a function.
 
-    Without it, a load that fails is in the log twice, with a traceback of MLServer; the start and
-    the end of the server are twenty lines in the form of uvicorn; and there is a warning for each
-    model about a setting that the user has not made: `models.keep_to_ourselves` has.
+    Without it, each gRPC request that breaks a contract adds a traceback to the log; a load that
+    fails is in the log twice, with a traceback of MLServer; the start and the end of the server
+    are twenty lines in the form of uvicorn; and there is a warning for each model about a setting
+    that the user has not made: `models.keep_to_ourselves` has.
     """
-    for name in ("mlserver", "mlserver.parallel", "uvicorn.error"):
+    for name in ("mlserver", "mlserver.parallel", grpc_logger.name, "uvicorn.error"):
         logging.getLogger(name).addFilter(_concerns_users)
 
 
 def _concerns_users(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    # Our own errors are raised `from None`: their text is all there is to say.
-    if isinstance(error, MLServerError) and error.__suppress_context__:
-        record.exc_info = None
+    if isinstance(error, MLServerError):
+        if record.name != grpc_logger.name:
+            # Our own errors are raised `from None`: their text is all there is to say.
+            if error.__suppress_context__:
+                record.exc_info = None
+        elif error.status_code != 500:
+            record.exc_info = None
+            record.levelno, record.levelname = logging.INFO, "INFO"
     # uvicorn says at WARNING and ERROR what is wrong, and MLServer says the addresses.
     is_routine = record.name == "uvicorn.error" and record.levelno < logging.WARNING
     return not is_routine and "`parallel_workers` setting at the model-level" not in str(record.msg)

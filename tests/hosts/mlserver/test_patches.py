@@ -125,7 +125,7 @@ def test_another_signature_does_not_fit(counter: type[Counter]) -> None:
 def test_another_source_does_not_fit_the_fast_path_and_is_told_of_others(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fix, fast = (row for row in TABLE if row.name in ("patched_infer", "drain_on_interrupt"))
+    fix, fast = (row for row in TABLE if row.name in ("answer_grpc_calls", "drain_on_interrupt"))
     assert isinstance(fast, Patch)
     assert fast.misfit() == ""
     assert not fast.is_unseen()
@@ -242,7 +242,7 @@ def test_a_variable_switches_a_group_off(
 # Run by Python before MLServer: an MLServer of which one thing is different.
 MISSING = """
 from mlserver.grpc.servicers import InferenceServicer
-del InferenceServicer._SetTrailingMetadata
+del InferenceServicer._InsertHeaders
 """
 ANOTHER_SIGNATURE = """
 from mlserver.handlers import DataPlane
@@ -260,10 +260,10 @@ DataPlane.model_ready = model_ready
             MISSING,
             {},
             [
-                "send_prepared_metadata is off: mlserver.grpc.servicers:InferenceServicer."
-                "_SetTrailingMetadata cannot be ",
-                "Without it, MLServer makes the metadata of each gRPC response anew.",
-                "patched_infer is off: send_prepared_metadata is off",
+                "read_grpc_requests is off: mlserver.grpc.servicers:InferenceServicer."
+                "_InsertHeaders cannot be ",
+                "Without it, the tensors of a gRPC request become Python lists",
+                "answer_grpc_calls is off: read_grpc_requests is off",
             ],
         ),
         (
