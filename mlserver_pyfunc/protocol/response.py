@@ -5,11 +5,12 @@ Follows the Open Inference Protocol v2, "Inference Response JSON Object".
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from . import bytes_tensors, tensors
 from .contract import NamedArray
+from .types import Array
 
 
 def response_body(
@@ -30,22 +31,21 @@ def response_body(
     return body
 
 
-def json_output(named: NamedArray) -> dict[str, Any]:
-    """Returns an output tensor with its elements as a flat list."""
-    if named.spec.datatype.is_bytes:
-        return bytes_output(named)
-    return {**tensor_head(named), "data": tensors.to_list(named.array)}
+def json_output(
+    named: NamedArray, numbers: Callable[[Array], Any] = tensors.to_list
+) -> dict[str, Any]:
+    """Returns an output tensor, with its numbers as a function makes them: a flat list.
 
-
-def bytes_output(named: NamedArray) -> dict[str, Any]:
-    """Returns a BYTES output tensor: text, or base64 if any element is not UTF-8.
-
-    Base64 is marked by the tensor parameter `content_type: base64`.
+    BYTES are text, or base64 if any element is not UTF-8. The tensor parameter
+    `content_type: base64` marks that.
     """
+    head = tensor_head(named)
+    if not named.spec.datatype.is_bytes:
+        return {**head, "data": numbers(named.array)}
     data, is_base64 = bytes_tensors.to_json_bytes(named.array)
-    if not is_base64:
-        return {**tensor_head(named), "data": data}
-    return {**tensor_head(named), "parameters": {"content_type": "base64"}, "data": data}
+    if is_base64:
+        head["parameters"] = {"content_type": "base64"}
+    return {**head, "data": data}
 
 
 def tensor_head(named: NamedArray) -> dict[str, Any]:

@@ -136,6 +136,12 @@ def to_list(array: Array) -> list[Any]:
     return flat
 
 
+def to_contents(datatype: Datatype, array: Array) -> list[Any]:
+    """Encodes an array as a field of gRPC's typed contents has it."""
+    elements = to_list(array)
+    return bytes_tensors.encode_elements(elements) if datatype.is_bytes else elements
+
+
 def to_raw(datatype: Datatype, array: Array) -> bytes:
     """Encodes an array as raw tensor data, row-major and little-endian."""
     if datatype.is_bytes:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import SimpleNamespace
 from typing import Any
 
 from mlserver.context import model_name_var, model_version_var
@@ -52,7 +53,8 @@ class CloudEvents:
     """
 
     def __init__(self, add: Callable[[Any, ModelSettings], Any], settings: ModelSettings) -> None:
-        probe = _Probe()
+        probe: Any = SimpleNamespace(id=_PROBE_ID, headers={})
+        probe.parameters = probe
         add(probe, settings)
         fixed = {key: value for key, value in probe.headers.items() if value != _PROBE_ID}
         self._id_keys = [key for key, value in probe.headers.items() if value == _PROBE_ID]
@@ -79,15 +81,6 @@ class CloudEvents:
             return self._http.copy()
         encoded = request_id.encode()
         return [*self._http, *[(key, encoded) for key in self._id_http_keys]]
-
-
-class _Probe:
-    """Collects the headers that the middleware adds to a request with a known id."""
-
-    def __init__(self) -> None:
-        self.id = _PROBE_ID
-        self.parameters = self
-        self.headers: dict[str, str] = {}
 
 
 @dataclass(slots=True)

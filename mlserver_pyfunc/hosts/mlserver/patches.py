@@ -28,7 +28,6 @@ from mlserver_pyfunc.handler.shadowing import pin_package
 
 from . import (
     errors,
-    fast_path,
     grpc_messages,
     models,
     process_tuning,
@@ -204,8 +203,8 @@ TABLE: tuple[ProcessSetting, ...] = (
     _fix(f"{_pool}._handle_worker_stop", process_tuning.reap_only_pool_workers, upstream=1234),
     _fix(f"{_converter}.from_types", grpc_messages.write_grpc_responses),
     _fix("fastapi:FastAPI.build_middleware_stack", rest_bounds.guard_requests),
-    _fast(f"{_servicer}._InsertHeaders", fast_path.read_grpc_requests),
-    _fast(f"{_servicer}.ModelInfer.f", fast_path.answer_grpc_calls),
+    _fast(f"{_servicer}._InsertHeaders", grpc_messages.read_grpc_requests),
+    _fast(f"{_servicer}.ModelInfer.f", grpc_messages.answer_grpc_calls),
     _fast(_app, rest_route.add_rest_routes, upstream=854),
     _triton(_app, triton_routes.answer_triton_calls),
     _triton(f"{_servicer}.ModelStreamInfer.f", triton_streams.answer_in_triton_form),

@@ -19,11 +19,10 @@ from starlette.background import BackgroundTasks
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from mlserver_pyfunc.protocol import bytes_tensors, tensors
+from mlserver_pyfunc.protocol import tensors
 from mlserver_pyfunc.protocol.contract import NamedArray
 from mlserver_pyfunc.protocol.request import Parameters
 from mlserver_pyfunc.protocol.response import (
-    bytes_output,
     json_output,
     response_body,
     tensor_head,
@@ -98,7 +97,7 @@ class ArrayResponse(Response):
                 shape=list(named.array.shape),
                 datatype=Datatype(named.spec.datatype.name),
                 parameters=None,
-                data=_encoded(named),
+                data=tensors.to_contents(named.spec.datatype, named.array),
             )
             for named in self.arrays
         ]
@@ -160,13 +159,6 @@ class StreamError:
         return {"error": str(self.error)}
 
 
-def _encoded(named: NamedArray) -> list[Any]:
-    elements = tensors.to_list(named.array)
-    if named.spec.datatype.is_bytes:
-        return [bytes_tensors.encode_element(element) for element in elements]
-    return elements
-
-
 def binary_outputs(payload: Any) -> Set[str] | None:
     """Returns the names of the outputs that a REST request wants as binary tensors; None for all.
 
@@ -194,6 +186,4 @@ def _http_tensor(
         binary.append(tensors.to_raw(spec.datatype, array))
         parameters = {"binary_data_size": len(binary[-1])}
         return {**tensor_head(named), "parameters": parameters}
-    if spec.datatype.is_bytes:
-        return bytes_output(named)
-    return {**tensor_head(named), "data": np.ascontiguousarray(array.ravel())}
+    return json_output(named, lambda numbers: np.ascontiguousarray(numbers.ravel()))
