@@ -382,7 +382,7 @@ async def test_a_sample_may_be_in_the_source(load: Load, tmp_path: Path) -> None
     [
         (None, "no such file in "),
         ("{", "not JSON: "),
-        ("{}", "request: inputs is missing"),
+        ("{}", 'request: expected {"inputs": ['),
         ('{"inputs": []}', 'input "x" of model "iris": missing from the request'),
         (
             '{"inputs": [{"name": "x", "datatype": "INT64", "shape": [1], "data": [0]}]}',
