@@ -238,7 +238,6 @@ class Contract:
         }
 
     def _fitting(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Returns the arrays of a request that are as declared."""
         if "requests" not in self.lenient:
             return arrays
         return {
@@ -299,7 +298,6 @@ class Contract:
         return checked
 
     def _fit(self, declared: TensorSpec, value: Any) -> NamedArray:
-        """Makes an output of a handler's value."""
         name = declared.name
         try:
             array = _said(declared, value) if isinstance(value, NamedArray) else value

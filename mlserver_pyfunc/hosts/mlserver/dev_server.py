@@ -227,7 +227,6 @@ def _links(settings: Settings, names: Sequence[str]) -> dict[str, str]:
 
 
 def _contract(model: Any) -> str:
-    """Describes the tensors of a model in one line."""
     definition = model.definition if models.is_pyfunc(model) else None
     if definition is None:
         return str(model.settings.implementation_)

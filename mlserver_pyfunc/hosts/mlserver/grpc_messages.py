@@ -67,7 +67,6 @@ def read_request(
 
 
 def _contents(message: pb.ModelInferRequest) -> list[Any]:
-    """Returns the data of each input."""
     raw = message.raw_input_contents
     if not raw:
         return [_read_typed(tensor) for tensor in message.inputs]

@@ -76,7 +76,6 @@ def _opened(text: bytes | memoryview) -> int:
 
 
 def _check_width(text: bytes | memoryview) -> None:
-    """Raises an error if a text has more than `MAX_LISTS` or `MAX_VALUES` allow."""
     if len(text) > MAX_LISTS and _opened(text) > MAX_LISTS:
         raise json.JSONDecodeError(f"expected up to {MAX_LISTS} lists and objects", "", 0)
     if len(text) > MAX_VALUES and _count(text, b",") >= MAX_VALUES:
@@ -84,7 +83,6 @@ def _check_width(text: bytes | memoryview) -> None:
 
 
 def _check_depth(payload: Any) -> None:
-    """Raises an error if lists and objects are nested deeper than `MAX_DEPTH`."""
     level = [_without_data(payload)]
     for _ in range(MAX_DEPTH):
         level = [
@@ -154,7 +152,6 @@ def _without(source: Any, key: str) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Returns a value of a simdjson document as Python's own."""
     if isinstance(value, simdjson.Object):
         return value.as_dict()
     return value.as_list() if isinstance(value, simdjson.Array) else value

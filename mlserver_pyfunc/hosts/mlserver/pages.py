@@ -122,7 +122,6 @@ async def _entries(request: Request) -> list[dict[str, Any]]:
 
 
 async def _ours(request: Request, name: str, version: str | None) -> tuple[Any, FunctionDefinition]:
-    """Returns a model of this runtime and its definition."""
     model: Any = await models.registry_of(request.app).get_model(name, version)
     if not models.is_pyfunc(model) or model.definition is None:
         raise MLServerError(f'model "{name}" is not served by mlserver-pyfunc', 404)

@@ -139,7 +139,6 @@ class Patch(ProcessSetting):
         return any(name == self.name for name, _ in _replaced(stock))
 
     def _place(self) -> tuple[Any, str]:
-        """Returns the object that has the attribute, and the attribute's name."""
         path, _, name = self.target.rpartition(".")
         owner: Any = pkgutil.resolve_name(path)
         if inspect.isfunction(owner):

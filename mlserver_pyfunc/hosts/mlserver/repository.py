@@ -216,7 +216,6 @@ def _server_of(registry: MultiModelRegistry | SingleModelRegistry) -> Any:
 
 
 def _require_one_folder(old: MLModel, new: MLModel) -> None:
-    """Checks that a model does not take the place of one from another folder."""
     theirs, ours = (model.settings._source for model in (old, new))
     if not models.is_pyfunc(old) or not models.is_pyfunc(new) or theirs == ours:
         return

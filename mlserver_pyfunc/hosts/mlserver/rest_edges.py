@@ -153,7 +153,6 @@ async def _answer_error(answer: Handler, stock: Handler, request: Any, error: Ex
 
 
 def _is_of_another_runtime(request: Any) -> bool:
-    """Returns whether a model of another runtime was called."""
     owner = getattr(request.scope.get("endpoint"), "__self__", None)
     called = owner if isinstance(owner, MLModel) else None
     if request.method == "POST" and isinstance(owner, endpoints.Endpoints):

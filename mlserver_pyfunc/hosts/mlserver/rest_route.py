@@ -127,7 +127,6 @@ class InferenceRoute(Route):
 
 
 async def _read(request: Request) -> Any:
-    """Reads a body of JSON or of binary tensors."""
     try:
         body = await request.body()
         if not body:
