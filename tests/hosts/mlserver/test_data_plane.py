@@ -16,7 +16,7 @@ from mlserver.types import InferenceRequest
 from prometheus_client import REGISTRY
 
 from mlserver_pyfunc import PyFuncRuntime
-from mlserver_pyfunc.hosts.mlserver.data_plane import RequestParameters
+from mlserver_pyfunc.hosts.mlserver.data_plane import RequestParameters, infer
 from mlserver_pyfunc.protocol.request import Parameters
 
 FUNCTION = """\
@@ -44,7 +44,7 @@ async def ask(data_plane: DataPlane, version: str | None) -> object:
     tensor = {"name": "x", "datatype": "FP32", "shape": [1], "data": [1.5]}
     payload = InferenceRequest(id="a", inputs=[tensor])
     vars(payload)["parameters"] = RequestParameters(Parameters(), dict)
-    return await data_plane.infer(payload, "m", version)
+    return await infer(data_plane, payload, "m", version)
 
 
 def counted(version: str | None) -> float:
