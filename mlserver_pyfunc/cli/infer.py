@@ -8,19 +8,16 @@ from __future__ import annotations
 import json
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import headers as header_options
+from . import headers, inputs
 from .failure import Failure
-from .inputs import HELP
 
 if TYPE_CHECKING:
-    from mlserver_pyfunc.client import InferInput, InferResult
+    from mlserver_pyfunc.client import InferResult
     from mlserver_pyfunc.client.connection import Model
-    from mlserver_pyfunc.protocol.contract import Contract
-
 
 _SECONDS = click.FloatRange(min=0, min_open=True)
 
@@ -30,16 +27,13 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
 @click.option(
     "-m", "--model", help="Name of the model. Over REST, not needed if there is only one."
 )
-@click.option("--model-version", "version", help="Version of the model.  [the default one]")
-@click.option("--grpc", "by_grpc", is_flag=True, help="Call by gRPC; needs the client extra.")
+@click.option(
+    "--model-version", "version", default="", help="Version of the model.  [the default one]"
+)
+@click.option("--grpc", is_flag=True, help="Call by gRPC; needs the client extra.")
 @click.option("--binary", is_flag=True, help="Call by REST with binary tensors.")
-@click.option("-i", "--input", "given", multiple=True, metavar="NAME=VALUE", help=HELP)
-@click.option(
-    "--header", "headers_given", multiple=True, metavar="NAME:VALUE", help=header_options.HELP
-)
-@click.option(
-    "--random", "is_random", is_flag=True, help="Draw random values for inputs that are not given."
-)
+@inputs.options
+@headers.option
 @click.option("--stream", is_flag=True, help="Print each answer of a stream as it arrives.")
 @click.option(
     "--bench", type=_SECONDS, metavar="SECONDS", help="Call for this long and print the latencies."
@@ -63,17 +57,13 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
 def command(
     url: str,
     model: str | None,
-    version: str | None,
-    by_grpc: bool,
-    binary: bool,
     given: tuple[str, ...],
-    headers_given: tuple[str, ...],
     is_random: bool,
     stream: bool,
     bench: float | None,
     clients: int,
-    timeout: float,
     as_json: bool,
+    **how: Any,
 ) -> None:
     """Call the server at URL.
 
@@ -82,33 +72,26 @@ def command(
     from mlserver_pyfunc.client.connection import connect
 
     try:
-        connected = connect(
-            url,
-            model,
-            version=version or "",
-            grpc=by_grpc,
-            binary=binary,
-            headers=header_options.parse(headers_given),
-            timeout=timeout,
-        )
+        connected = connect(url, model, **how)
     except LookupError as error:
         raise Failure(str(error), hint="name the model with --model") from None
     except ImportError as error:
         raise Failure(str(error)) from None
-    inputs = _inputs(connected.contract, given, is_random=is_random)
+    arrays = inputs.arrays(connected.contract, given, is_random=is_random)
+    tensors = connected.inputs(arrays)
     if bench is not None:
         from . import bench as benchmark
 
         with ExitStack() as stack:
             opened = [stack.enter_context(connected.client()) for _ in range(clients)]
-            benchmark.run(opened, connected.name, inputs, bench, as_json=as_json)
+            benchmark.run(opened, connected.name, tensors, bench, as_json=as_json)
         return
     if not as_json:
         _show_contract(connected)
     with connected.client() as client:
         started = time.perf_counter()
         name = connected.name
-        results = client.stream(name, inputs) if stream else iter([client.infer(name, inputs)])
+        results = client.stream(name, tensors) if stream else iter([client.infer(name, tensors)])
         flowed = ""
         has_spaces = False
         for result in results:
@@ -125,21 +108,6 @@ def command(
     took = (time.perf_counter() - started) * 1000
     if not as_json:
         click.echo(click.style(f"{client.name}: {took:.2f} ms", dim=True), err=True)
-
-
-def _inputs(contract: Contract, given: tuple[str, ...], *, is_random: bool) -> list[InferInput]:
-    from random import Random
-
-    from mlserver_pyfunc.client import InferInput
-    from mlserver_pyfunc.protocol.samples import random_arrays
-
-    from . import inputs
-
-    specs = list(contract.inputs.values())
-    arrays = inputs.parse(specs, given)
-    if is_random:
-        arrays = random_arrays(specs, Random(), arrays)
-    return [InferInput(s.name, s.datatype.name, arrays[s.name]) for s in specs if s.name in arrays]
 
 
 def _show_contract(model: Model) -> None:

@@ -5,28 +5,52 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from io import BytesIO, StringIO
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import click
 import numpy as np
 
+from mlserver_pyfunc.errors import PyFuncError
 from mlserver_pyfunc.protocol import tensors
-from mlserver_pyfunc.protocol.contract import TensorSpec
+from mlserver_pyfunc.protocol.contract import Contract, TensorSpec
+from mlserver_pyfunc.protocol.samples import random_arrays
 from mlserver_pyfunc.protocol.tensors import Array, TensorError
 
-HELP = (
-    "An input tensor, repeatable. VALUE is JSON or plain text. @FILE reads a .npy, .csv, .json, "
-    ".png or .jpg file, or any other one as bytes; @- reads standard input."
-)
 _IMAGES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp"}
 
 
-def parse(specs: Iterable[TensorSpec], given: Sequence[str]) -> dict[str, Array]:
-    """Reads `NAME=VALUE` options."""
-    by_name = {spec.name: spec for spec in specs}
+def options(command: Any) -> Any:
+    """Adds the options that give values of input tensors."""
+    command = click.option(
+        "--random", "is_random", is_flag=True, help="Draw random values for inputs not given."
+    )(command)
+    return click.option(
+        "-i", "--input", "given", multiple=True, metavar="NAME=VALUE", shell_complete=_names,
+        help="An input tensor, repeatable. VALUE is JSON or plain text. @FILE reads a .npy, .csv, "
+        ".json, .png or .jpg file, or any other one as bytes; @- reads standard input.",
+    )(command)  # fmt: skip
+
+
+def _names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Offers the inputs of the function in FOLDER, or in this folder."""
+    from mlserver_pyfunc.definition.folder import open_folder
+
+    try:
+        names = [
+            tensor.name for tensor in open_folder(ctx.params.get("folder") or ".").definition.inputs
+        ]
+    except PyFuncError:
+        return []
+    return [f"{name}=" for name in names if name.startswith(incomplete)]
+
+
+def arrays(contract: Contract, given: Sequence[str], *, is_random: bool) -> dict[str, Array]:
+    """Reads `NAME=VALUE` options, and draws values for other inputs if `is_random`."""
+    by_name = contract.inputs
     arrays: dict[str, Array] = {}
     for item in given:
         name, separator, text = item.partition("=")
@@ -41,7 +65,7 @@ def parse(specs: Iterable[TensorSpec], given: Sequence[str]) -> dict[str, Array]
             arrays[name] = _array(by_name[name], text)
         except (TensorError, ValueError, OSError) as error:
             raise click.BadParameter(f'input "{name}": {error}') from None
-    return arrays
+    return random_arrays(by_name.values(), Random(), arrays) if is_random else arrays
 
 
 def _array(spec: TensorSpec, text: str) -> Array:

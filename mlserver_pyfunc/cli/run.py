@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import signal
 import time
 from collections.abc import Iterator
@@ -13,21 +12,18 @@ from typing import Any
 
 import click
 
+from . import inputs
 from .failure import folder_argument
-from .inputs import HELP
 
 
 @click.command("run")
 @folder_argument
-@click.option("-i", "--input", "given", multiple=True, metavar="NAME=VALUE", help=HELP)
+@inputs.options
 @click.option(
     "--request",
     "request_file",
     type=click.File("rb"),
     help="File with a request in the protocol's JSON form; - reads standard input.",
-)
-@click.option(
-    "--random", "is_random", is_flag=True, help="Draw random values for inputs that are not given."
 )
 @click.option(
     "--repeat", type=click.IntRange(1), default=1, show_default=True, help="Number of calls."
@@ -44,19 +40,13 @@ def command(
     """Call the function in FOLDER as the server does: same loading, contract and errors."""
     from mlserver_pyfunc.definition.folder import open_folder
     from mlserver_pyfunc.protocol.request import InferenceRequest
-    from mlserver_pyfunc.protocol.samples import random_arrays
     from mlserver_pyfunc.serving.timing import TimedFunction
-
-    from . import inputs
 
     with _ended_by_interrupt(), TimedFunction(open_folder(folder)) as function:
         if request_file is not None:
             request = InferenceRequest.from_json(_read(request_file))
         else:
-            arrays = inputs.parse(function.contract.inputs.values(), given)
-            if is_random:
-                specs = function.contract.inputs.values()
-                arrays = random_arrays(specs, random.Random(), arrays)
+            arrays = inputs.arrays(function.contract, given, is_random=is_random)
             request = InferenceRequest.from_values(function.contract, arrays)
         for index in range(repeat):
             _call(function, request, as_json=as_json, quiet=index < repeat - 1)

@@ -6,7 +6,7 @@ same messages, so that one process cannot hold both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -46,3 +46,9 @@ class InferResult:
     outputs: dict[str, Array]
     datatypes: dict[str, str]
     parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+Values: TypeAlias = Mapping[str, Any] | None
+"""Values of tensors or parameters by name."""
+Inputs: TypeAlias = Sequence[InferInput]
+Results: TypeAlias = Iterator[InferResult]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import unquote
 
 import numpy as np
@@ -18,10 +18,12 @@ from mlserver_pyfunc.protocol.datatypes import DATATYPES
 from mlserver_pyfunc.protocol.request import InferenceRequest, RequestInput
 from mlserver_pyfunc.protocol.tensors import Array, RawTensor
 
-from . import InferInput, InferResult
+from . import InferInput, InferResult, Values
 
 if TYPE_CHECKING:
     from . import Client
+
+Arrays: TypeAlias = dict[str, Array]
 
 PARALLEL = 64
 """Number of calls of `infer_async` that run at a time."""
@@ -50,14 +52,7 @@ class Model:
         )
         return Contract(self.name, inputs, outputs)
 
-    def infer(
-        self,
-        inputs: Mapping[str, Any] | None = None,
-        /,
-        *,
-        parameters: Mapping[str, Any] | None = None,
-        **named: Any,
-    ) -> dict[str, Array]:
+    def infer(self, inputs: Values = None, /, *, parameters: Values = None, **named: Any) -> Arrays:
         """Calls the model with inputs by tensor name, and returns its outputs by name.
 
         An array keeps its own datatype; lists and scalars get the one that the model declares.
@@ -71,25 +66,15 @@ class Model:
             return self._values(client.infer(self.name, sent, parameters))
 
     async def infer_async(
-        self,
-        inputs: Mapping[str, Any] | None = None,
-        /,
-        *,
-        parameters: Mapping[str, Any] | None = None,
-        **named: Any,
-    ) -> dict[str, Array]:
+        self, inputs: Values = None, /, *, parameters: Values = None, **named: Any
+    ) -> Arrays:
         """Calls the model on a thread, so that the event loop goes on; otherwise like `infer`."""
         call = partial(self.infer, inputs, parameters=parameters, **named)
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
     def stream(
-        self,
-        inputs: Mapping[str, Any] | None = None,
-        /,
-        *,
-        parameters: Mapping[str, Any] | None = None,
-        **named: Any,
-    ) -> Iterator[dict[str, Array]]:
+        self, inputs: Values = None, /, *, parameters: Values = None, **named: Any
+    ) -> Iterator[Arrays]:
         """Calls the model and yields its answers as they arrive; otherwise like `infer`."""
         sent = self.inputs({**(inputs or {}), **named})
         with self.client() as client:
@@ -136,7 +121,7 @@ class Model:
     def _threads(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(PARALLEL, thread_name_prefix=f"pyfunc-{self.name}")
 
-    def _values(self, result: InferResult) -> dict[str, Array]:
+    def _values(self, result: InferResult) -> Arrays:
         texts = {name for name, spec in self.contract.outputs.items() if spec.text}
         return {
             name: bytes_tensors.decode_text(array) if name in texts else array
@@ -221,15 +206,9 @@ def _spec(tensor: Mapping[str, Any]) -> TensorSpec:
         sizes = [
             name if name.isidentifier() else size for name, size in zip(names, sizes, strict=True)
         ]
-    return TensorSpec.of(
-        {
-            "name": tensor["name"],
-            "datatype": tensor["datatype"],
-            "shape": sizes,
-            "nullable": parameters.get("nullable", False),
-            "content_type": parameters.get("content_type"),
-        }
-    )
+    told = {key: parameters[key] for key in ("nullable", "content_type") if key in parameters}
+    named = {"name": tensor["name"], "datatype": tensor["datatype"]}
+    return TensorSpec.of({**named, "shape": sizes, **told})
 
 
 def _array(tensor: RequestInput) -> Array:

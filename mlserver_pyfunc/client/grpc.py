@@ -11,7 +11,7 @@ MLServer, and the test kit runs its clients in a process of their own.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -21,7 +21,7 @@ from google.protobuf.json_format import MessageToDict
 from mlserver_pyfunc.protocol import bytes_tensors, tensors
 from mlserver_pyfunc.protocol.tensors import DATATYPES, Array
 
-from . import CallError, InferInput, InferResult
+from . import CallError, InferInput, InferResult, Inputs, Results, Values
 
 try:
     from tritonclient.grpc import service_pb2 as messages
@@ -43,11 +43,7 @@ class GrpcClient:
     name = "gRPC raw"
 
     def __init__(
-        self,
-        target: str,
-        timeout: float = 60,
-        headers: Mapping[str, str] | None = None,
-        version: str = "",
+        self, target: str, timeout: float = 60, headers: Values = None, version: str = ""
     ) -> None:
         if not re.fullmatch(r".+:\d+|unix:.+", target):
             raise CallError(f'"{target}": expected HOST:PORT')
@@ -83,16 +79,12 @@ class GrpcClient:
             tensor["shape"] = [int(size) for size in tensor.get("shape", ())]
         return described
 
-    def infer(
-        self, model: str, inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None = None
-    ) -> InferResult:
+    def infer(self, model: str, inputs: Inputs, parameters: Values = None) -> InferResult:
         """Sends one request and returns its answer."""
         request = self._request(model, inputs, parameters)
         return _result(self._answer(self._infer, request))
 
-    def stream(
-        self, model: str, inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None = None
-    ) -> Iterator[InferResult]:
+    def stream(self, model: str, inputs: Inputs, parameters: Values = None) -> Results:
         """Sends one request and yields each of its answers as it arrives."""
         request = self._request(model, inputs, parameters)
         answers = self._stream(iter([request]), timeout=self._timeout, metadata=self._headers)
@@ -106,9 +98,7 @@ class GrpcClient:
     def _answer(self, call: Callable[..., Any], message: Any) -> Any:
         return _call(lambda: call(message, timeout=self._timeout, metadata=self._headers))
 
-    def _request(
-        self, model: str, inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None
-    ) -> Any:
+    def _request(self, model: str, inputs: Inputs, parameters: Values) -> Any:
         request = messages.ModelInferRequest(model_name=model, model_version=self._version)
         for name, value in (parameters or {}).items():
             _set_parameter(request.parameters[name], value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import math
 import select
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -16,7 +16,7 @@ import orjson
 from mlserver_pyfunc.protocol import bytes_tensors, tensors
 from mlserver_pyfunc.protocol.tensors import DATATYPES, Array
 
-from . import CallError, InferInput, InferResult
+from . import CallError, InferInput, InferResult, Inputs, Results, Values
 
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 
@@ -30,11 +30,7 @@ class RestClient:
     name = "REST JSON"
 
     def __init__(
-        self,
-        url: str,
-        timeout: float = 60,
-        headers: Mapping[str, str] | None = None,
-        version: str = "",
+        self, url: str, timeout: float = 60, headers: Values = None, version: str = ""
     ) -> None:
         try:
             parts = urlsplit(url if "://" in url else f"http://{url}")
@@ -78,16 +74,12 @@ class RestClient:
         """Loads a model of the repository, or reloads it."""
         self._send("POST", f"/v2/repository/models/{quote(model, safe='')}/load", b"", {}).read()
 
-    def infer(
-        self, model: str, inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None = None
-    ) -> InferResult:
+    def infer(self, model: str, inputs: Inputs, parameters: Values = None) -> InferResult:
         """Sends one request and returns its answer."""
         body = orjson.dumps(_body(inputs, parameters, _json_tensor))
         return _result(self._json("POST", f"{self._path(model)}/infer", body), b"")
 
-    def stream(
-        self, model: str, inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None = None
-    ) -> Iterator[InferResult]:
+    def stream(self, model: str, inputs: Inputs, parameters: Values = None) -> Results:
         """Sends one request and yields its answers, which are server-sent events."""
         body = orjson.dumps(_body(inputs, parameters, _json_tensor))
         response = self._send("POST", f"{self._path(model)}/infer_stream", body, {})
@@ -145,9 +137,7 @@ class BinaryRestClient(RestClient):
 
     name = "REST binary"
 
-    def infer(
-        self, model: str, inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None = None
-    ) -> InferResult:
+    def infer(self, model: str, inputs: Inputs, parameters: Values = None) -> InferResult:
         """Sends one request and returns its answer."""
         raws = [tensors.to_raw(DATATYPES[tensor.datatype], tensor.array) for tensor in inputs]
         parameters = {**(parameters or {}), "binary_data_output": True}
@@ -163,13 +153,9 @@ class BinaryRestClient(RestClient):
         return _result(orjson.loads(received[:end]), received[end:])
 
 
-def _body(
-    inputs: Sequence[InferInput], parameters: Mapping[str, Any] | None, tensor: Any
-) -> dict[str, Any]:
-    body: dict[str, Any] = {"inputs": [tensor(item) for item in inputs]}
-    if parameters:
-        body["parameters"] = dict(parameters)
-    return body
+def _body(inputs: Inputs, parameters: Values, tensor: Any) -> dict[str, Any]:
+    body = {"inputs": [tensor(item) for item in inputs]}
+    return {**body, "parameters": dict(parameters)} if parameters else body
 
 
 def _tensor_head(tensor: InferInput) -> dict[str, Any]:

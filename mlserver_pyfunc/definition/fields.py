@@ -8,7 +8,6 @@ import re
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, get_args
 
-from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticKnownError, to_jsonable_python
 
@@ -84,6 +83,8 @@ def _requirement(value: str) -> str:
     if re.match(r"-|.*\.(txt|in|toml|lock|cfg)$", value):
         what = "an option of pip" if value.startswith("-") else "a file"
         raise ValueError(f'"{value}" is {what}, expected the packages themselves, one a line')
+    from packaging.requirements import InvalidRequirement, Requirement
+
     try:
         Requirement(value)
     except InvalidRequirement as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -135,7 +135,20 @@ def _without_tag(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
     )
 
 
-def _nearest(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
+def unknown_key(location: Sequence[int | str]) -> str:
+    """Returns what to write in place of a key; empty if it is known, or any key is allowed."""
+    model: type[BaseModel] | None = FunctionDefinition
+    for key in location[:-1]:
+        if model is None:  # A mapping with keys of the user's own.
+            return ""
+        field = model.model_fields.get(str(key))
+        if not isinstance(key, int):
+            model = next(_models_in(field.annotation), None) if field else None
+    is_known = model is None or location[-1] in model.model_fields
+    return "" if is_known else _nearest(FunctionDefinition, location)
+
+
+def _nearest(model: type[BaseModel], location: Sequence[int | str]) -> str:
     model = _model_at(model, location[:-1])
     known = list(model.model_fields)
     near = difflib.get_close_matches(str(location[-1]), known, n=1)
@@ -144,8 +157,8 @@ def _nearest(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
     return f", expected one of {', '.join(known)}"
 
 
-def _model_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
-    if model is FunctionDefinition and location[:1] == ("deployment",):
+def _model_at(model: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel]:
+    if model is FunctionDefinition and list(location[:1]) == ["deployment"]:
         from .deployment import DeploymentDefinition
 
         return _model_at(DeploymentDefinition, location[1:])

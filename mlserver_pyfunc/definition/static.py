@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mlserver_pyfunc.handler.signature import Signature
+if TYPE_CHECKING:
+    from mlserver_pyfunc.handler.signature import Signature
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -83,6 +84,8 @@ def _signature(
                 _evaluated(hint, names)
             setattr(holder, key, ast.Constant(ast.unparse(hint)))
     _run(ast.Module([ast.fix_missing_locations(stub)], []), "exec", names)
+    from mlserver_pyfunc.handler.signature import Signature
+
     return Signature.of(names["stub"])
 
 

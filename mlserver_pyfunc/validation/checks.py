@@ -34,7 +34,7 @@ def validate(path: Path, *, fetch: bool = False) -> list[Finding]:
     With `fetch`, a remote source is fetched and checked too. Findings are sorted by file and line.
     """
     findings = list(_all(path, fetch=fetch))
-    return sorted(set(findings), key=lambda f: (str(f.file), f.line, f.rule, f.message))
+    return sorted(set(findings), key=lambda f: (str(f.file), f.line, f.column, f.rule, f.message))
 
 
 def _all(path: Path, *, fetch: bool) -> Iterator[Finding]:
@@ -81,7 +81,7 @@ def _document(place: Place, file: Path) -> Document:
     """Reads the text of a definition, from its own file or from model-settings.json."""
     if isinstance(place.inline, str):
         place.inline_value()
-        return Document(file, place.inline)
+        return Document(file, place.inline, is_embedded=True)
     keys = () if place.inline is None else ("parameters", "extra", "function")
     return Document(file, read_text(file), keys)
 
@@ -89,33 +89,28 @@ def _document(place: Place, file: Path) -> Document:
 def _settings_findings(
     lines: Document, settings: Mapping[str, Any], document: Document, *, broken: bool
 ) -> Iterator[Finding]:
-    file = lines.path
     implementation = settings.get("implementation")
     if implementation != IMPLEMENTATION:
-        yield Finding(
-            "M202",
-            f'implementation: expected "{IMPLEMENTATION}", got "{implementation}"',
-            file,
-            lines.line(["implementation"]),
-        )
+        message = f'implementation: expected "{IMPLEMENTATION}", got "{implementation}"'
+        yield lines.finding("M202", message, ["implementation"], IMPLEMENTATION)
     if int(settings.get("max_batch_size") or 0) > 1:
         message = "max_batch_size: MLServer would join requests before their tensors are checked"
-        yield Finding("M204", message, file, lines.line(["max_batch_size"]))
+        yield lines.finding("M204", message, ["max_batch_size"])
     if broken:
         return
     definition = parse(document.value())
     name = settings.get("name")
-    by_seldon = seldon_model(file.absolute(), name or "") is not None
+    by_seldon = seldon_model(lines.path.absolute(), name or "") is not None
     if name and not by_seldon and definition.model_name not in (None, name):
         message = f'name: "{name}", but the definition\'s model_name is "{definition.model_name}"'
-        yield Finding("M203", message, file, lines.line(["name"]))
+        yield lines.finding("M203", message, ["name"])
     for message in disagreements(
         definition,
         version=None if by_seldon else (settings.get("parameters") or {}).get("version"),
         inputs=_declared(settings, "inputs"),
         outputs=_declared(settings, "outputs"),
     ):
-        yield Finding("M203", message, file, lines.line([message.split()[0]]))
+        yield lines.finding("M203", message, [message.split()[0]])
 
 
 def _source_findings(
@@ -124,22 +119,22 @@ def _source_findings(
     source = definition.source
     is_remote = "://" in (source.source or "") and not (source.source or "").startswith("file://")
     keys = definition_rules.source_keys(document)
-    line = document.line([*keys, "source"])
+    at = [*keys, "source"]
     if is_remote and not source.is_inline and not fetch:
         try:
             check_form(source.source or "")
         except PyFuncError as error:
-            yield Finding("S301", str(error), document.path, line)
+            yield document.finding("S301", str(error), at)
             return
         message = f'"{source.source}" is remote: add --fetch to fetch it and check its code'
-        yield Finding("S302", message, document.path, line)
+        yield document.finding("S302", message, at)
         return
     try:
         tree = lock.fetch_locked(definition, folder)
     except (PyFuncError, OSError) as error:
         is_of_lock = (folder / LOCK_NAME).is_file() and isinstance(error, DigestError)
         rule = "S303" if is_of_lock else "S301"
-        yield Finding(rule, str(error), document.path, line)
+        yield document.finding(rule, str(error), at)
         return
     if hiding := _module_of_our_name(tree.root):
         message = f'"{hiding.name}" hides the runtime from the function: rename it'

@@ -6,11 +6,13 @@ import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mlserver_pyfunc.definition import FunctionDefinition
 from mlserver_pyfunc.definition.static import FunctionNode
 from mlserver_pyfunc.sources import SourceTree
 
+from . import habits
 from .document import Document
 from .findings import Finding
 from .signatures import context_mismatches, handler_mismatches
@@ -18,11 +20,19 @@ from .signatures import context_mismatches, handler_mismatches
 
 @dataclass(frozen=True)
 class Module:
-    """A parsed module."""
+    """A parsed module. Inline code has lines of the file `before` it, and columns of its own."""
 
     file: Path
     tree: ast.Module
-    before: int = 0
+    before: int | None = None
+
+    def finding(self, rule: str, message: str, node: Any) -> Finding:
+        """Makes a finding about a part of the code; about the first line of a longer one."""
+        line = (self.before or 0) + node.lineno
+        if self.before is not None:
+            return Finding(rule, message, self.file, line)
+        end = node.end_col_offset + 1 if node.end_lineno == node.lineno else 0
+        return Finding(rule, message, self.file, line, node.col_offset + 1, end)
 
 
 @dataclass(frozen=True)
@@ -37,23 +47,19 @@ class Found:
 class _AbsentError(Exception):
     """A finding that ends the search for a callable."""
 
-    def __init__(self, rule: str, message: str, file: Path, line: int) -> None:
-        super().__init__(message)
-        self.finding = Finding(rule, message, file, line)
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(finding.message)
+        self.finding = finding
 
 
 def check(
     definition: FunctionDefinition, tree: SourceTree, document: Document, keys: Sequence[str]
 ) -> Iterator[Finding]:
-    """Checks the functions that a definition names."""
+    """Checks the functions that a definition names, and the modules that they are in."""
     search = _Search(tree, document, keys)
-    source = definition.source
-    roles = {
-        "handler": source.handler,
-        "init_function": source.init_function,
-        "unload_function": source.unload_function,
-    }
-    for role, path in roles.items():
+    modules = {}
+    for role in ("handler", "init_function", "unload_function"):
+        path = getattr(definition.source, role)
         if path is None:
             continue
         try:
@@ -66,15 +72,21 @@ def check(
                 message = f'only a run can tell the tensors of the handler: what "{path}" is'
                 yield Finding("C409", message, document.path, document.line([*keys, role]))
             continue
-        file, line = found.module.file, found.module.before + found.function.lineno
-        function, is_bound = found.function, found.is_bound
-        if role == "handler":
-            findings = handler_mismatches(
-                definition, found.module.tree, function, is_bound=is_bound
-            )
+        module, function, is_bound = found.module, found.function, found.is_bound
+        modules[module.file] = module
+        if role != "handler":
+            folder = module.file.parent
+            findings = context_mismatches(definition, function, path, folder, is_bound)
+        elif not is_bound and [each.arg for each in function.args.args[:1]] == ["self"]:
+            message = f'"{path}" is a function of no class, so nothing is passed as "self"'
+            yield module.finding("C412", message, function.args.args[0])
+            continue
         else:
-            findings = context_mismatches(definition, function, path, file.parent, is_bound)
-        yield from (Finding(rule, message, file, line) for rule, message in findings)
+            findings = handler_mismatches(definition, module.tree, function, is_bound=is_bound)
+        yield from (module.finding(rule, message, function) for rule, message in findings)
+    for module in modules.values():
+        for rule, message, node in habits.check(definition, tree.root, module.tree):
+            yield module.finding(rule, message, node)
 
 
 class _Search:
@@ -88,19 +100,19 @@ class _Search:
     def find(self, role: str, path: str) -> Found | None:
         """Returns the function's syntax tree; None if only a run of the code could tell."""
         name, separator, dotted = path.rpartition(":")
-        line = self._document.line([*self._keys, role])
         module_name = name if separator else self._tree.module
         if module_name is None:
-            message = (
-                f'{role}: "{path}" names no module, expected "module.path:callable" '
-                "if the source is a folder"
-            )
-            raise _AbsentError("C402", message, self._document.path, line)
+            message = f'"{path}" names no module, expected "module.path:callable" '
+            raise self._absent("C402", role, f"{message}if the source is a folder")
         module = self._module(module_name)
         if module is None:
-            message = f'{role}: the source has no module "{module_name}"{self._offers()}'
-            raise _AbsentError("C402", message, self._document.path, line)
-        return self._member(role, module, dotted.split("."), line)
+            message = f'the source has no module "{module_name}"{self._offers()}'
+            raise self._absent("C402", role, message)
+        return self._member(role, module, dotted.split("."))
+
+    def _absent(self, rule: str, role: str, message: str) -> _AbsentError:
+        location = [*self._keys, role]
+        return _AbsentError(self._document.finding(rule, f"{role}: {message}", location))
 
     def _module(self, name: str) -> Module | None:
         if name in self._tree.inline:
@@ -116,7 +128,7 @@ class _Search:
         names = sorted(file.stem for file in self._tree.root.glob("*.py"))
         return f", it has {', '.join(names[:10])}" if names else ""
 
-    def _member(self, role: str, module: Module, names: list[str], line: int) -> Found | None:
+    def _member(self, role: str, module: Module, names: list[str]) -> Found | None:
         body: Sequence[ast.stmt] = module.tree.body
         for depth, name in enumerate(names):
             is_last = depth == len(names) - 1
@@ -125,48 +137,47 @@ class _Search:
                 if _may_have_more(body):
                     return None
                 owner = ".".join(names[:depth]) or module.file.name
-                message = f'{role}: {owner} has no "{name}"{_callables(body)}'
-                raise _AbsentError("C403", message, self._document.path, line)
+                message = f'{owner} has no "{name}"{_callables(body)}'
+                raise self._absent("C403", role, message)
             if isinstance(found, ast.ClassDef):
                 if is_last:
-                    return self._instance_call(role, module, found, line)
+                    return _instance_call(role, module, found)
                 if found.bases and _definition_of(found.body, names[depth + 1]) is None:
                     return None
                 body = found.body
                 continue
-            if isinstance(found, ast.FunctionDef | ast.AsyncFunctionDef):
+            if isinstance(found, FunctionNode):
                 if not is_last:
-                    message = f'{role}: "{name}" is a function, it has no "{names[depth + 1]}"'
-                    raise _AbsentError("C403", message, self._document.path, line)
+                    message = f'"{name}" is a function, it has no "{names[depth + 1]}"'
+                    raise self._absent("C403", role, message)
                 return Found(module, found, depth > 0 and not _is_static(found))
             if isinstance(found, ast.Assign | ast.AnnAssign) and isinstance(
                 found.value, ast.Constant | ast.List | ast.Dict | ast.Tuple | ast.Set
             ):
                 message = f'{role}: "{name}" is not callable, it is a value'
-                raise _AbsentError("C404", message, module.file, module.before + found.lineno)
+                raise _AbsentError(module.finding("C404", message, found))
             return None
         return None
 
-    def _instance_call(
-        self, role: str, module: Module, cls: ast.ClassDef, line: int
-    ) -> Found | None:
-        call = _definition_of(cls.body, "__call__")
-        if isinstance(call, ast.FunctionDef | ast.AsyncFunctionDef):
-            return Found(module, call, is_bound=True)
-        if cls.bases or cls.keywords or role != "handler":
-            return None
-        message = f'{role}: instances of "{cls.name}" are not callable, it has no __call__'
-        raise _AbsentError("C404", message, module.file, module.before + cls.lineno)
+
+def _instance_call(role: str, module: Module, cls: ast.ClassDef) -> Found | None:
+    call = _definition_of(cls.body, "__call__")
+    if isinstance(call, FunctionNode):
+        return Found(module, call, is_bound=True)
+    if cls.bases or cls.keywords or role != "handler":
+        return None
+    message = f'{role}: instances of "{cls.name}" are not callable, it has no __call__'
+    raise _AbsentError(module.finding("C404", message, cls))
 
 
-def _parsed(text: str, file: Path, before: int = 0) -> Module:
+def _parsed(text: str, file: Path, before: int | None = None) -> Module:
     try:
         return Module(file, ast.parse(text), before)
-    except SyntaxError as error:
-        message = f"syntax error: {error.msg}"
-        raise _AbsentError("C401", message, file, before + (error.lineno or 1)) from None
-    except ValueError as error:
-        raise _AbsentError("C401", str(error), file, before + 1) from None
+    except (SyntaxError, ValueError) as error:
+        line = (before or 0) + (getattr(error, "lineno", None) or 1)
+        column = (getattr(error, "offset", None) or 0) if before is None else 0
+        message = f"syntax error: {getattr(error, 'msg', error)}"
+        raise _AbsentError(Finding("C401", message, file, line, column)) from None
 
 
 def _definition_of(body: Sequence[ast.stmt], name: str) -> ast.stmt | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mlserver_pyfunc.definition import FunctionDefinition, Problem, parse, problems
 from mlserver_pyfunc.definition.fields import parsed
-from mlserver_pyfunc.environments.environment import unmet_needs
+from mlserver_pyfunc.definition.reading import unknown_key
 from mlserver_pyfunc.errors import DefinitionError
-from mlserver_pyfunc.protocol.names import parameter_name
 
 from .document import Document
 from .findings import Finding
@@ -17,26 +17,36 @@ from .findings import Finding
 
 def check(document: Document) -> Iterator[Finding]:
     """Checks the text of a definition."""
-    path, value = document.path, document.value()
+    value = document.value()
     if not isinstance(value, Mapping):
         kind = "nothing" if value is None else type(value).__name__
-        yield Finding("D002", f"expected a mapping, got {kind}", path, document.line())
+        yield document.finding("D002", f"expected a mapping, got {kind}")
         return
     for line, key in document.repeated_keys:
-        yield Finding("D003", f'"{key}" is given twice in one mapping', path, line)
+        yield Finding("D003", f'"{key}" is given twice in one mapping', document.path, line)
     try:
         listed = problems(value)
     except DefinitionError as error:
-        yield Finding("D002", str(error), path, document.line(["kind"]))
+        yield document.finding("D002", str(error), ["kind"])
         return
     keys = ["spec"] if "spec" in value else []
-    for problem in listed:
-        yield Finding(_rule(problem), problem.message, path, _line(document, keys, problem, value))
     spec: Any = value.get("spec", value)
+    for problem in listed:
+        location = [*keys, *(problem.location or _tensor(problem.message, spec))]
+        fix = _fix(document, problem, location)
+        yield document.finding(_rule(problem), problem.message, location, fix)
+    # digitalhub writes null for keys that have no value.
+    for empty in () if keys else _empty(value, ()):
+        if hint := unknown_key(empty):
+            path = ".".join(map(str, empty))
+            message = f"{path}: unknown key without a value{hint}"
+            if document.is_cut(empty):
+                message = f"{path}: a comma ends a value in {{ }}: write the value in quotes"
+            yield document.finding("D101", message, empty)
     is_empty = "outputs" in spec and not spec["outputs"]
     if not listed and is_empty and parse(value).contract.responses == "enforce":
         message = "outputs: expected at least one tensor, got none"
-        yield Finding("D106", message, path, document.line([*keys, "outputs"]))
+        yield document.finding("D106", message, [*keys, "outputs"])
     if not listed:
         yield from _inline_code(document, keys, spec)
         yield from _serving(document, keys, parse(value))
@@ -61,21 +71,32 @@ def _rule(problem: Problem) -> str:
     return "D105" if not problem.location else "D103"
 
 
-def _line(document: Document, keys: list[str], problem: Problem, value: Mapping[str, Any]) -> int:
-    location = problem.location
-    if location:
-        return document.line([*keys, *location])
-    # A problem without a location is about two tensors of one name.
-    spec = value.get("spec", value)
-    kind = problem.message.partition(":")[0]
-    seen = set()
-    for index, tensor in enumerate(parsed(spec.get(kind)) or ()):
-        name = tensor.get("name") or ""
-        name = parameter_name(name) if kind == "inputs" else name
-        if name in seen:
-            return document.line([*keys, kind, index])
-        seen.add(name)
-    return document.line([*keys, kind])
+def _fix(document: Document, problem: Problem, location: list[int | str]) -> str | None:
+    """Returns what to replace a value or key by, if the message leaves no doubt."""
+    written = document.written(location)
+    if meant := re.search(r', did you mean "([^"]+)"\?$', problem.message):
+        others = document.value(location[:-1]) or ()
+        is_sure = problem.kind != "extra_forbidden" or meant[1] not in others
+        return meant[1] if is_sure else None
+    return f'"{written}"' if written and "write it in quotes" in problem.message else None
+
+
+def _empty(value: Any, location: tuple[int | str, ...]) -> Iterator[tuple[int | str, ...]]:
+    """Yields the location of each key without a value."""
+    pairs = value.items() if isinstance(value, Mapping) else enumerate(value or ())
+    for key, item in pairs:
+        if item is None and isinstance(key, str):
+            yield (*location, key)
+        if isinstance(item, Mapping | list):
+            yield from _empty(item, (*location, key))
+
+
+def _tensor(message: str, spec: Mapping[str, Any]) -> list[int | str]:
+    """Returns the location of the last tensor that a message names, else of its list."""
+    kind, named = message.partition(":")[0], re.findall(r'"([^"]+)"', message)
+    tensors = parsed(spec.get(kind)) or ()
+    found = [index for index, tensor in enumerate(tensors) if tensor.get("name") in named]
+    return [kind, *found[-1:]]
 
 
 def _serving(
@@ -99,15 +120,19 @@ def _serving(
                     )
                 else:
                     continue
-                line = document.line([*keys, kind, index])
-                yield Finding("D107", message, document.path, line)
-    if serving.isolation == "none" or (serving.isolation == "auto" and not unmet_needs(definition)):
-        for key in serving.for_processes:
-            message = (
-                f"serving.{key}: takes effect only in processes of the function's own, and this "
-                "function would run in the server's: set serving.isolation to process"
-            )
-            yield Finding("D108", message, document.path, document.line([*keys, "serving", key]))
+                yield document.finding("D107", message, [*keys, kind, index])
+    if not serving.for_processes or serving.isolation == "process":
+        return
+    from mlserver_pyfunc.environments.environment import unmet_needs
+
+    if serving.isolation == "auto" and unmet_needs(definition):
+        return
+    for key in serving.for_processes:
+        message = (
+            f"serving.{key}: takes effect only in processes of the function's own, and this "
+            "function would run in the server's: set serving.isolation to process"
+        )
+        yield document.finding("D108", message, [*keys, "serving", key])
 
 
 def _inline_code(document: Document, keys: list[str], spec: Mapping[str, Any]) -> Iterator[Finding]:

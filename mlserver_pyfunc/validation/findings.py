@@ -21,12 +21,19 @@ RULES: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault, and the line that it is in, counted from 1."""
+    """One fault and its place: line and columns are counted from 1.
+
+    If `column` is 0, the fault is the text of the line. `end` is the column behind the fault, or 0
+    for the end of the line. `fix` is what to replace it by, if that leaves no doubt.
+    """
 
     rule: str
     message: str
     file: Path
     line: int
+    column: int = 0
+    end: int = 0
+    fix: str | None = None
 
     @property
     def severity(self) -> str:

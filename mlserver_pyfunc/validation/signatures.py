@@ -12,13 +12,11 @@ from types import ModuleType
 from typing import Any
 
 from mlserver_pyfunc.definition import FunctionDefinition
-from mlserver_pyfunc.definition.derived import completed
 from mlserver_pyfunc.definition.static import FunctionNode, UnknownError, signature_of
 from mlserver_pyfunc.errors import BindError, DefinitionError
-from mlserver_pyfunc.handler.binding import RESERVED, bind
 from mlserver_pyfunc.handler.context import Context
-from mlserver_pyfunc.handler.resolver import Resolver
-from mlserver_pyfunc.handler.signature import derive
+from mlserver_pyfunc.handler.resolver import CONTEXT_NAMES, Resolver
+from mlserver_pyfunc.protocol.names import parameter_name
 
 _WHOLE_REQUEST = {"inputs", "request", "event"}
 
@@ -28,6 +26,14 @@ def handler_mismatches(
 ) -> Iterator[tuple[str, str]]:
     """Yields rule and message of each mismatch between a handler's parameters and the inputs."""
     is_written = {"inputs", "outputs"} <= set(definition.written)
+    named = {parameter_name(tensor.name) for tensor in definition.inputs}
+    if is_written and _plain_names(function, is_bound=is_bound) - {"context"} == named:
+        return
+    # Imported here, since they bring NumPy, which takes as long as all else.
+    from mlserver_pyfunc.definition.derived import completed
+    from mlserver_pyfunc.handler.binding import RESERVED, bind
+    from mlserver_pyfunc.handler.signature import derive
+
     try:
         signature = signature_of(module, function, is_bound=is_bound)
     except UnknownError as error:
@@ -59,6 +65,9 @@ def context_mismatches(
     definition: FunctionDefinition, function: FunctionNode, path: str, folder: Path, is_bound: bool
 ) -> Iterator[tuple[str, str]]:
     """Yields rule and message of each parameter that an init or unload function cannot get."""
+    given = set(definition.init_parameters)
+    if given <= _plain_names(function, is_bound=is_bound) <= given | CONTEXT_NAMES:
+        return
     try:
         signature = signature_of(ast.Module([], []), function, is_bound=is_bound, strict=False)
     except UnknownError:
@@ -84,6 +93,15 @@ def context_mismatches(
         resolver.call_with_context(stub)
     except BindError as error:
         yield "C406", str(error)
+
+
+def _plain_names(function: FunctionNode, *, is_bound: bool) -> set[str]:
+    """Returns the parameters of a function that has no others than required, unannotated ones."""
+    given = function.args
+    special = [given.posonlyargs, given.kwonlyargs, given.defaults, function.decorator_list]
+    if any((*special, given.vararg, given.kwarg, *(each.annotation for each in given.args))):
+        return {""}
+    return {each.arg for each in given.args[is_bound:]}
 
 
 def _stub(signature: inspect.Signature) -> Callable[..., Any]:

@@ -212,7 +212,7 @@ CASES = [
     ),
     code_case(
         "an annotation that only a run can tell",
-        "from shapes import Rows\ndef f(x: Rows) -> Rows:\n    return x\n",
+        "from operator import neg as Rows\ndef f(x: Rows) -> Rows:\n    return x\n",
         ("C409", 2),
         definition="source: {source: model.py, handler: f}\n",
     ),
@@ -271,6 +271,29 @@ CASES = [
         "def f(x):\n    return x\n\ndef setup(context, weights):\n    pass\n",
         ("C406", 4),
         definition=FILE.replace("handler: f", "handler: f, init_function: setup"),
+    ),
+    code_case(
+        "a package that nobody has", "import nosuchpackage\ndef f(x):\n    return x\n", ("C410", 1)
+    ),
+    Broken(
+        "inline code with a package that nobody has",
+        "source:\n  handler: f\n  code: |\n    def f(x):\n        import no.such\n"
+        "        return x\n"
+        + TAIL,
+        [("C410", "function.yaml", 5)],
+    ),
+    Broken(
+        "a file beside the code",
+        FILE,
+        [("C411", "model.py", 3)],
+        {"model.py": "def f(x):\n    open('a.bin').close()\n    return x\n", "a.bin": ""},
+    ),
+    code_case("self without a class", "def f(self, x):\n    return x\n", ("C412", 1)),
+    yaml_case("a key without a value", FILE + "requirement:\n", ("D101", 4)),
+    yaml_case(
+        "a comma in a flow mapping",
+        FILE.replace("shape: [-1]}", "shape: [-1], description: cold, warm}", 1),
+        ("D101", 2),
     ),
     code_case(
         "an input that nobody takes",
