@@ -9,7 +9,7 @@ import click
 
 from mlserver_pyfunc.errors import DefinitionError, LoadError, PyFuncError, RequestError
 
-from .failure import LOAD_FAILED, UNREACHABLE, WRONG, Failure, next_step
+from .failure import HINT, LOAD_FAILED, UNREACHABLE, WRONG, Failure, next_step
 
 COMMANDS = {
     "init": "Write a function to start from.",
@@ -71,29 +71,31 @@ class LazyGroup(click.Group):
         except (DefinitionError, LoadError) as error:
             raise Failure(str(error), LOAD_FAILED, next_step(ctx), log.traceback) from None
         except RequestError as error:
-            message = f"{error} (status {error.status})"
-            raise Failure(message, trace=log.traceback) from None
+            message, hint = f"{error} (status {error.status})", ctx.meta.get(HINT, "")
+            raise Failure(message, hint=hint, trace=log.traceback) from None
         except PyFuncError as error:
             for line in getattr(error, "log", ()):
                 click.echo(click.style(f"  | {line}", dim=True), err=True)
             code = _CODES.get(type(error).__name__, LOAD_FAILED)
             raise Failure(str(error), code, getattr(error, "hint", "")) from None
         except Exception as error:
-            raise _call_failure(error) from error
+            raise _call_failure(ctx, error) from error
 
 
 _CODES = {"ClusterError": WRONG, "NotReadyError": WRONG, "UnreachableError": UNREACHABLE}
 
 
-def _call_failure(error: Exception) -> Exception:
+def _call_failure(ctx: click.Context, error: Exception) -> Exception:
     """Turns a failed call to a server into a `Failure`; returns any other error as it is."""
     from mlserver_pyfunc.client import CallError
 
     if not isinstance(error, CallError):
         return error
     if error.status in (None, "UNAVAILABLE"):
-        return Failure(str(error), UNREACHABLE, "is the server up? mlserver-pyfunc serve FOLDER")
-    return Failure(f"{error} (status {error.status})")
+        is_no_url = ": expected " in str(error)
+        hint = "" if is_no_url else "is the server up? mlserver-pyfunc serve FOLDER starts it"
+        return Failure(str(error), UNREACHABLE, hint)
+    return Failure(f"{error} (status {error.status})", hint=ctx.meta.get(HINT, ""))
 
 
 def _nearest(name: str) -> str:

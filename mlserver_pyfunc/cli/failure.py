@@ -13,6 +13,8 @@ UNREACHABLE = 4
 PORT_TAKEN = 5
 
 _FOLDER = f"{__name__}.folder"
+HINT = f"{__name__}.hint"
+"""Key of what to do if a call fails, in the context's meta."""
 
 
 folder_argument = click.argument(
@@ -29,10 +31,13 @@ def next_step(ctx: click.Context) -> str:
     from mlserver_pyfunc.validation import validate
 
     folder: Path | None = ctx.meta.get(_FOLDER)
-    found = validate(folder) if folder is not None and folder.exists() else []
-    if not any(finding.severity == "error" and finding.rule != "D001" for finding in found):
+    if folder is None:
         return ""
-    return f"mlserver-pyfunc validate {folder} shows it by file and line"
+    found = validate(folder)
+    rules = {each.rule for each in found if each.severity == "error" or each.rule == "C410"}
+    if "D001" in rules:
+        return "" if folder.suffix else f"mlserver-pyfunc init {folder} writes one"
+    return f"mlserver-pyfunc validate {folder} shows it by file and line" if rules else ""
 
 
 class Failure(click.ClickException):

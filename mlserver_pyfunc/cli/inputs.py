@@ -20,6 +20,8 @@ from mlserver_pyfunc.protocol.contract import Contract, TensorSpec
 from mlserver_pyfunc.protocol.samples import random_arrays
 from mlserver_pyfunc.protocol.tensors import Array, TensorError
 
+from .failure import HINT
+
 _IMAGES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp"}
 
 
@@ -65,7 +67,12 @@ def arrays(contract: Contract, given: Sequence[str], *, is_random: bool) -> dict
             arrays[name] = _array(by_name[name], text)
         except (TensorError, ValueError, OSError) as error:
             raise click.BadParameter(f'input "{name}": {error}') from None
-    return random_arrays(by_name.values(), Random(), arrays) if is_random else arrays
+    if is_random:
+        return random_arrays(by_name.values(), Random(), arrays)
+    if absent := [n for n, spec in by_name.items() if not spec.optional and n not in arrays]:
+        hint = f"give --input {absent[0]}=VALUE, or --random"
+        click.get_current_context().meta[HINT] = hint
+    return arrays
 
 
 def _array(spec: TensorSpec, text: str) -> Array:

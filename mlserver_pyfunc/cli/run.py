@@ -12,6 +12,9 @@ from typing import Any
 
 import click
 
+from mlserver_pyfunc.protocol.contract import Contract
+from mlserver_pyfunc.protocol.samples import request_form
+
 from . import inputs
 from .failure import folder_argument
 
@@ -44,7 +47,7 @@ def command(
 
     with _ended_by_interrupt(), TimedFunction(open_folder(folder)) as function:
         if request_file is not None:
-            request = InferenceRequest.from_json(_read(request_file))
+            request = InferenceRequest.from_json(_read(request_file, function.contract))
         else:
             arrays = inputs.arrays(function.contract, given, is_random=is_random)
             request = InferenceRequest.from_values(function.contract, arrays)
@@ -64,11 +67,12 @@ def _ended_by_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _read(file: Any) -> Any:
+def _read(file: Any, contract: Contract) -> Any:
     try:
         return json.load(file)
     except ValueError as error:
-        raise click.BadParameter(f"--request: not JSON: {error}") from None
+        form = request_form(list(contract.inputs.values()))
+        raise click.BadParameter(f"--request: not JSON: {error}, expected {form}") from None
 
 
 def _call(function: Any, request: Any, *, as_json: bool, quiet: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import math
 import select
+import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -112,9 +113,12 @@ class RestClient:
         except http.client.BadStatusLine:
             self._connection.close()
             raise CallError(f"{self._url} does not speak HTTP: is it the port of gRPC?") from None
+        except socket.gaierror:
+            raise CallError(f'"{self._url}": expected http://HOST:PORT of a known host') from None
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
-            raise CallError(f"{self._url} does not answer: {error}") from None
+            reason = getattr(error, "strerror", None) or error
+            raise CallError(f"{self._url} does not answer: {reason}") from None
         if response.status != 200:
             text = response.read().decode(errors="replace")
             raise CallError(worded(text) or response.reason, response.status)

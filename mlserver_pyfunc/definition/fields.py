@@ -89,7 +89,7 @@ def _requirement(value: str) -> str:
         Requirement(value)
     except InvalidRequirement as error:
         reason = str(error).partition("\n")[0]
-        raise ValueError(f'"{value}" is not a PEP 508 requirement: {reason}') from None
+        raise ValueError(f'"{value}" is no requirement such as "numpy>=1.26": {reason}') from None
     return value
 
 

@@ -96,6 +96,8 @@ def place_of(path: Path, settings_file: Path | None, settings: Mapping[str, Any]
         return find_place(settings_file, parameters.get("uri"), parameters.get("extra"))
     if function := _function(path, is_named=True):
         return function
+    if path.suffix == ".py":
+        raise DefinitionError(f"{path}: expected a folder, or {path}:NAME for a function of it")
     if not path.exists():
         raise DefinitionError(f"{path}: no such folder, expected one that holds {FILE_NAME}")
     if path.is_file():

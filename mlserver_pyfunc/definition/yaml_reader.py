@@ -39,10 +39,11 @@ _JSON_TAGS = frozenset(
 class YamlError(DefinitionError):
     """A document cannot be read."""
 
-    def __init__(self, where: str, line: int, problem: str) -> None:
+    def __init__(self, where: str, line: int, problem: str, column: int = 0) -> None:
         super().__init__(f"{where}:{line}: {problem}")
         self.problem = problem
         self.line = line
+        self.column = column
 
 
 def read_yaml(path: Path) -> Any:
@@ -182,5 +183,13 @@ def _refused(problem: str, mark: yaml.Mark) -> yaml.MarkedYAMLError:
 def _worded(error: yaml.MarkedYAMLError, where: str) -> YamlError:
     mark = error.problem_mark or error.context_mark
     problem = error.problem or error.context or "cannot be read"
+    if "'\\t'" in problem:
+        problem = "got a tab, expected spaces"
+    if problem.startswith("expected ','"):
+        problem += ": is a comma, a bracket or a quote missing before it?"
     text = problem if error.note == "refused" else f"not YAML: {problem}"
-    return YamlError(where, mark.line + 1 if mark else 1, text)
+    return (
+        YamlError(where, mark.line + 1, text, mark.column + 1)
+        if mark
+        else YamlError(where, 1, text)
+    )

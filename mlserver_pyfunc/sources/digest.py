@@ -12,7 +12,7 @@ from mlserver_pyfunc.errors import SourceError
 
 IGNORED_FOLDERS = frozenset({"__pycache__", ".git"})
 LOCK_NAME = "function.lock"
-RENEW = f"if that is meant, renew {LOCK_NAME}"
+RENEW = f"if that is meant, renew {LOCK_NAME} by mlserver-pyfunc lock"
 
 
 class DigestError(SourceError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -55,5 +56,8 @@ def found(uri: str, folder: Path) -> Path:
         if "\0" in str(path):
             raise SourceError("has a control character")
     if not path.exists():
-        raise SourceError(f"no such file or folder, looked for {quoted(str(path), 400)}")
+        there = [each.name for each in path.parent.glob("*")]
+        near = [f", did you mean {quoted(name)}?" for name in get_close_matches(path.name, there, 1)]
+        place = quoted(str(path), 400)
+        raise SourceError(f"no such file or folder, looked for {place}{''.join(near)}")
     return path

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mlserver_pyfunc import sources
 from mlserver_pyfunc.definition import FunctionDefinition
+from mlserver_pyfunc.definition.reading import expectation
 from mlserver_pyfunc.definition.yaml_reader import YamlError, read_yaml
 from mlserver_pyfunc.errors import SourceError
 
@@ -93,7 +94,7 @@ def read(folder: Path) -> Lock | None:
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in problem["loc"]) or "lock"
-        raise SourceError(f"{path}: {where}: {problem['msg'].lower()}; {RENEW}") from None
+        raise SourceError(f"{path}: {where}: {expectation(problem)}; {RENEW}") from None
 
 
 def current(definition: FunctionDefinition, folder: Path) -> Lock:

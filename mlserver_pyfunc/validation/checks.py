@@ -55,7 +55,8 @@ def _all(path: Path, *, fetch: bool) -> Iterator[Finding]:
     try:
         place = place_of(path, settings_file, settings if settings_file else {})
     except DefinitionError as error:
-        yield Finding("D001", f"{error}: write one by mlserver-pyfunc init", path, 1)
+        hint = "" if path.suffix == ".py" else ": write one by mlserver-pyfunc init"
+        yield Finding("D001", f"{error}{hint}", path, 1)
         return
     file = place.file or settings_file or path
     try:
@@ -153,5 +154,5 @@ def _declared(settings: Mapping[str, Any], kind: str) -> list[DeclaredTensor]:
 
 def _not_read(error: DefinitionError, file: Path) -> Finding:
     if isinstance(error, YamlError):
-        return Finding("D002", error.problem, file, error.line)
+        return Finding("D002", error.problem, file, error.line, error.column)
     return Finding("D002", str(error), file, 1)

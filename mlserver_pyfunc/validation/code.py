@@ -78,7 +78,9 @@ def check(
             folder = module.file.parent
             findings = context_mismatches(definition, function, path, folder, is_bound)
         elif not is_bound and [each.arg for each in function.args.args[:1]] == ["self"]:
-            message = f'"{path}" is a function of no class, so nothing is passed as "self"'
+            message = (
+                f'"{path}" is a function of no class, so nothing is passed as "self": remove it'
+            )
             yield module.finding("C412", message, function.args.args[0])
             continue
         else:

@@ -19,7 +19,7 @@ from tests.places import DOCS
 from .servers import FileServer, GitServer, Repository
 from .test_http import BUNDLE, sha256, zipped
 
-RENEW = "if that is meant, renew function.lock"
+RENEW = "if that is meant, renew function.lock by mlserver-pyfunc lock"
 
 
 def definition(
