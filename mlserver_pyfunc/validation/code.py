@@ -70,7 +70,7 @@ def check(
         if found is None:
             if role == "handler" and not {"inputs", "outputs"} <= set(definition.written):
                 message = f'only a run can tell the tensors of the handler: what "{path}" is'
-                yield Finding("C409", message, document.path, document.line([*keys, role]))
+                yield document.finding("C409", message, [*keys, role])
             continue
         module, function, is_bound = found.module, found.function, found.is_bound
         modules[module.file] = module
