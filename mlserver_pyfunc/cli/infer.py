@@ -6,13 +6,15 @@ This module must not import MLServer: `client.grpc` says why.
 from __future__ import annotations
 
 import json
+import re
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import headers, inputs
+from . import inputs
 from .failure import Failure
 
 if TYPE_CHECKING:
@@ -20,6 +22,32 @@ if TYPE_CHECKING:
     from mlserver_pyfunc.client.connection import Model
 
 _SECONDS = click.FloatRange(min=0, min_open=True)
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+# Characters that both a header (RFC 9110, section 5.5) and gRPC metadata allow.
+_HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
+_OUR_HEADERS = {
+    "content-type",
+    "content-length",
+    "transfer-encoding",
+    "inference-header-content-length",
+}
+
+
+def _headers(_: click.Context, option: click.Parameter, given: Sequence[str]) -> dict[str, str]:
+    """Reads `NAME:VALUE` options. If a name is given twice, the last value counts."""
+    headers: dict[str, str] = {}
+    for text in given:
+        name, colon, value = text.partition(":")
+        value = value.strip(" ")
+        if not colon or not _HEADER_NAME.fullmatch(name):
+            raise click.BadParameter(f'expected NAME:VALUE, got "{name}"')
+        if not _HEADER_VALUE.fullmatch(value):
+            # The message leaves the value out, because it may be a secret.
+            raise click.BadParameter(f'expected printable ASCII as the value of "{name}"')
+        if name.lower() in _OUR_HEADERS or name.lower().startswith("grpc-"):
+            raise click.BadParameter(f'the call sets "{name}" itself')
+        headers[name.lower()] = value
+    return headers
 
 
 @click.command("infer")
@@ -33,26 +61,22 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
 @click.option("--grpc", is_flag=True, help="Call by gRPC; needs the client extra.")
 @click.option("--binary", is_flag=True, help="Call by REST with binary tensors.")
 @inputs.options
-@headers.option
+@click.option(
+    "--header", "headers", multiple=True, metavar="NAME:VALUE", callback=_headers,
+    help="REST header or gRPC metadata, repeatable. Host becomes the authority of a gRPC call.",
+)  # fmt: skip
 @click.option("--stream", is_flag=True, help="Print each answer of a stream as it arrives.")
 @click.option(
     "--bench", type=_SECONDS, metavar="SECONDS", help="Call for this long and print the latencies."
 )
 @click.option(
-    "-c",
-    "--clients",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
+    "-c", "--clients", type=click.IntRange(1), default=1, show_default=True,
     help="With --bench: number of calls at a time.",
-)
+)  # fmt: skip
 @click.option(
-    "--timeout",
-    type=_SECONDS,
-    default=60.0,
-    show_default=True,
+    "--timeout", type=_SECONDS, default=60.0, show_default=True,
     help="Seconds to wait for an answer.",
-)
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     url: str,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from io import BytesIO, StringIO
 from pathlib import Path
 from random import Random
@@ -169,10 +169,7 @@ def _fitted(spec: TensorSpec, array: Array) -> Array:
     """Reshapes an array if the declared shape leaves only one way to do so."""
     if array.ndim == len(spec.shape):
         return array
-    fixed = math.prod(size for size in spec.shape if size != -1)
-    if spec.shape.count(-1) == 1 and fixed and array.size % fixed == 0:
-        return array.reshape(spec.shape)
-    if -1 not in spec.shape and fixed == array.size:
+    with suppress(ValueError):  # The size differs, or more than one axis is open.
         return array.reshape(spec.shape)
     if array.ndim + 1 == len(spec.shape) and spec.shape[0] in (-1, 1):
         return array[np.newaxis]

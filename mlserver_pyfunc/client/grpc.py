@@ -165,12 +165,8 @@ def _result(answer: Any) -> InferResult:
 
 
 def _set_parameter(message: Any, value: Any) -> None:
-    if isinstance(value, bool):
-        message.bool_param = value
-    elif isinstance(value, int):
-        message.int64_param = value
-    else:
-        message.string_param = str(value)
+    kind = {bool: "bool_param", int: "int64_param"}.get(type(value), "string_param")
+    setattr(message, kind, str(value) if kind == "string_param" else value)
 
 
 def _parameter(message: Any) -> Any:

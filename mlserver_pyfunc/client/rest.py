@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import math
 import select
 import socket
 from collections.abc import Mapping
@@ -11,10 +10,10 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-import numpy as np
 import orjson
 
 from mlserver_pyfunc.protocol import bytes_tensors, tensors
+from mlserver_pyfunc.protocol.datatypes import datatype_of
 from mlserver_pyfunc.protocol.tensors import DATATYPES, Array
 
 from . import CallError, InferInput, InferResult, Inputs, Results, Values
@@ -195,15 +194,10 @@ def _result(body: Mapping[str, Any], binary: bytes) -> InferResult:
 
 
 def _from_json(tensor: Mapping[str, Any]) -> Array:
-    datatype = DATATYPES[tensor["datatype"]]
-    data = tensor["data"]
-    if datatype.dtype.kind == "f":
-        # JSON has no NaN and no infinity: the server writes null for them.
-        flat = [math.nan if element is None else element for element in data]
-        array: Array = np.array(flat, dtype=datatype.dtype)
-        return tensors.reshape(array, tensor["shape"])
+    # JSON has no NaN and no infinity: the server writes null for them.
+    datatype = datatype_of(tensor["datatype"], nullable=tensor["datatype"].startswith("FP"))
     is_base64 = (tensor.get("parameters") or {}).get("content_type") == "base64"
-    return tensors.from_list(datatype, data, tensor["shape"], is_base64=is_base64)
+    return tensors.from_list(datatype, tensor["data"], tensor["shape"], is_base64=is_base64)
 
 
 def worded(text: str) -> str:

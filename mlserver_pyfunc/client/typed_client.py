@@ -5,7 +5,7 @@ from __future__ import annotations
 import keyword
 import re
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any
 
 from mlserver_pyfunc.definition import FunctionDefinition, TensorDefinition
 from mlserver_pyfunc.protocol.tensors import DATATYPES
@@ -13,18 +13,6 @@ from mlserver_pyfunc.protocol.tensors import DATATYPES
 from .templates import render
 
 _DTYPES = {"object": "np.object_", "bool": "np.bool_"}
-
-
-class _Field(NamedTuple):
-    """A tensor, as a parameter or an attribute of the generated module."""
-
-    name: str
-    identifier: str
-    datatype: str
-    dtype: str
-    description: str
-    is_text: bool
-    is_optional: bool
 
 
 def client_module(definition: FunctionDefinition, name: str) -> str:
@@ -37,21 +25,24 @@ def client_module(definition: FunctionDefinition, name: str) -> str:
         inputs=inputs,
         outputs=_fields(definition.outputs),
         signature=_signature(inputs),
-        values="{" + ", ".join(f"{field.name!r}: {field.identifier}" for field in inputs) + "}",
+        values="{"
+        + ", ".join(f"{field['name']!r}: {field['identifier']}" for field in inputs)
+        + "}",
     )
 
 
-def _fields(tensors: Sequence[TensorDefinition]) -> list[_Field]:
+def _fields(tensors: Sequence[TensorDefinition]) -> list[dict[str, Any]]:
+    """Returns what the template shows of each tensor: a parameter or an attribute."""
     return [
-        _Field(
-            tensor.name,
-            identifier,
-            tensor.datatype,
-            _DTYPES.get(name := DATATYPES[tensor.datatype].dtype.name, f"np.{name}"),
-            _description(tensor),
-            tensor.content_type == "str",
-            tensor.optional,
-        )
+        {
+            "name": tensor.name,
+            "identifier": identifier,
+            "datatype": tensor.datatype,
+            "dtype": _DTYPES.get(name := DATATYPES[tensor.datatype].dtype.name, f"np.{name}"),
+            "description": _description(tensor),
+            "is_text": tensor.content_type == "str",
+            "is_optional": tensor.optional,
+        }
         for tensor, identifier in zip(tensors, _identifiers(tensors), strict=True)
     ]
 
@@ -84,10 +75,10 @@ def _description(tensor: TensorDefinition) -> str:
     return f"{text}; {note}." if note else f"{text}."
 
 
-def _signature(inputs: Iterable[_Field]) -> str:
+def _signature(inputs: Iterable[dict[str, Any]]) -> str:
     parts = ["self"]
     for field in inputs:
-        default = " | None = None" if field.is_optional else ""
-        parts.append(f"{field.identifier}: NDArray[{field.dtype}]{default}")
+        default = " | None = None" if field["is_optional"] else ""
+        parts.append(f"{field['identifier']}: NDArray[{field['dtype']}]{default}")
     line = ", ".join(parts)
     return line if len(line) <= 60 else "\n        " + ",\n        ".join(parts) + ",\n    "

@@ -6,7 +6,7 @@ What cannot be found, or not be called with what there is, raises BindError.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -76,33 +76,46 @@ class Resolver:
 
     def call_with_context(self, function: Callable[..., Any]) -> Any:
         """Calls an init function, unload function or class with context and init parameters."""
-        init_parameters = self._context.init_parameters
-        signature = _signature(function)
-        given: dict[str, Any] = {}
-        for name, parameter in signature.parameters.items():
-            if parameter.kind is parameter.VAR_KEYWORD:
-                given[name] = {k: v for k, v in init_parameters.items() if k not in given}
-            elif parameter.kind is parameter.VAR_POSITIONAL:
-                given[name] = ()
-            elif name in init_parameters:
-                given[name] = init_parameters[name]
-            elif _is_context(parameter):
-                given[name] = self._context
-            elif parameter.default is not parameter.empty:
-                given[name] = parameter.default
-            else:
-                offers = ", ".join([*init_parameters, "context"])
-                raise BindError(
-                    f'"{getattr(function, "__qualname__", function)}" requires "{name}", '
-                    f"which is not in init_parameters: {offers}"
-                )
-        bound = inspect.BoundArguments(signature, given)
+        name = getattr(function, "__qualname__", str(function))
+        context = self._context
+        bound = with_context(name, _signature(function), context.init_parameters, context)
         return function(*bound.args, **bound.kwargs)
 
     def _instance(self, cls: type) -> Any:
         if cls not in self._instances:
             self._instances[cls] = self.call_with_context(cls)
         return self._instances[cls]
+
+
+def with_context(
+    function: str,
+    signature: inspect.Signature,
+    init_parameters: Mapping[str, Any],
+    context: Context | None,
+) -> inspect.BoundArguments:
+    """Binds the context and init parameters to a function of this name and signature.
+
+    Raises:
+        BindError: A required parameter is neither the context nor an init parameter.
+    """
+    given: dict[str, Any] = {}
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            given[name] = {k: v for k, v in init_parameters.items() if k not in given}
+        elif parameter.kind is parameter.VAR_POSITIONAL:
+            given[name] = ()
+        elif name in init_parameters:
+            given[name] = init_parameters[name]
+        elif _is_context(parameter):
+            given[name] = context
+        elif parameter.default is not parameter.empty:
+            given[name] = parameter.default
+        else:
+            offers = ", ".join([*init_parameters, "context"])
+            raise BindError(
+                f'"{function}" requires "{name}", which is not in init_parameters: {offers}'
+            )
+    return inspect.BoundArguments(signature, given)
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:

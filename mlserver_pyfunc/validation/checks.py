@@ -17,7 +17,7 @@ from mlserver_pyfunc.definition.model_settings import (
     parse_settings,
     seldon_model,
 )
-from mlserver_pyfunc.definition.yaml_reader import YamlError, read_text
+from mlserver_pyfunc.definition.yaml_reader import read_text
 from mlserver_pyfunc.errors import DefinitionError, PyFuncError
 from mlserver_pyfunc.handler.shadowing import PACKAGE
 from mlserver_pyfunc.sources import check_form, lock
@@ -67,7 +67,8 @@ def _all(path: Path, *, fetch: bool) -> Iterator[Finding]:
         yield Finding("D001", error.strerror or str(error), file, 1)
         return
     except DefinitionError as error:
-        yield _not_read(error, file)
+        message, column = getattr(error, "problem", str(error)), getattr(error, "column", 0)
+        yield Finding("D002", message, file, getattr(error, "line", 1), column)
         return
     yield from found
     if lines:
@@ -150,9 +151,3 @@ def _module_of_our_name(folder: Path) -> Path | None:
 
 def _declared(settings: Mapping[str, Any], kind: str) -> list[DeclaredTensor]:
     return [DeclaredTensor.model_validate(tensor) for tensor in settings.get(kind) or ()]
-
-
-def _not_read(error: DefinitionError, file: Path) -> Finding:
-    if isinstance(error, YamlError):
-        return Finding("D002", error.problem, file, error.line, error.column)
-    return Finding("D002", str(error), file, 1)

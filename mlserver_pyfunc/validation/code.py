@@ -45,11 +45,7 @@ class Found:
 
 
 class _AbsentError(Exception):
-    """A finding that ends the search for a callable."""
-
-    def __init__(self, finding: Finding) -> None:
-        super().__init__(finding.message)
-        self.finding = finding
+    """A finding, its only argument, ends the search for a callable."""
 
 
 def check(
@@ -65,7 +61,7 @@ def check(
         try:
             found = search.find(role, path)
         except _AbsentError as absent:
-            yield absent.finding
+            yield absent.args[0]
             continue
         if found is None:
             if role == "handler" and not {"inputs", "outputs"} <= set(definition.written):
@@ -75,8 +71,7 @@ def check(
         module, function, is_bound = found.module, found.function, found.is_bound
         modules[module.file] = module
         if role != "handler":
-            folder = module.file.parent
-            findings = context_mismatches(definition, function, path, folder, is_bound)
+            findings = context_mismatches(definition, function, path, is_bound=is_bound)
         elif not is_bound and [each.arg for each in function.args.args[:1]] == ["self"]:
             message = (
                 f'"{path}" is a function of no class, so nothing is passed as "self": remove it'

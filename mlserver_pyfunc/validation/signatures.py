@@ -5,17 +5,12 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
-import logging
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from types import ModuleType
-from typing import Any
+from collections.abc import Iterator
 
 from mlserver_pyfunc.definition import FunctionDefinition
 from mlserver_pyfunc.definition.static import FunctionNode, UnknownError, signature_of
 from mlserver_pyfunc.errors import BindError, DefinitionError
-from mlserver_pyfunc.handler.context import Context
-from mlserver_pyfunc.handler.resolver import CONTEXT_NAMES, Resolver
+from mlserver_pyfunc.handler.resolver import CONTEXT_NAMES, with_context
 from mlserver_pyfunc.protocol.names import parameter_name
 
 _WHOLE_REQUEST = {"inputs", "request", "event"}
@@ -62,7 +57,7 @@ def handler_mismatches(
 
 
 def context_mismatches(
-    definition: FunctionDefinition, function: FunctionNode, path: str, folder: Path, is_bound: bool
+    definition: FunctionDefinition, function: FunctionNode, path: str, *, is_bound: bool
 ) -> Iterator[tuple[str, str]]:
     """Yields rule and message of each parameter that an init or unload function cannot get."""
     given = set(definition.init_parameters)
@@ -72,25 +67,16 @@ def context_mismatches(
         signature = signature_of(ast.Module([], []), function, is_bound=is_bound, strict=False)
     except UnknownError:
         return
-    context = Context(
-        logger=logging.getLogger(__name__),
-        model_name="",
-        model_version=None,
-        definition={},
-        source_dir=folder,
-        init_parameters=definition.init_parameters,
-    )
-    resolver = Resolver(_no_module, None, context)
-    stub = _stub(inspect.Signature([*signature.parameters.values()]))
-    stub.__qualname__ = path.rpartition(":")[2]
+    name = path.rpartition(":")[2]
     takes_all = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
-    for name in definition.init_parameters:
-        near = difflib.get_close_matches(name, signature.parameters, n=1, cutoff=0.75)
+    for key in definition.init_parameters:
+        near = difflib.get_close_matches(key, signature.parameters, n=1, cutoff=0.75)
         if near and near[0] not in definition.init_parameters and not takes_all:
-            message = f'init_parameters: "{name}" is no parameter of "{stub.__qualname__}"'
+            message = f'init_parameters: "{key}" is no parameter of "{name}"'
             yield "C408", f'{message}, did you mean "{near[0]}"?'
     try:
-        resolver.call_with_context(stub)
+        parameters = inspect.Signature([*signature.parameters.values()])
+        with_context(name, parameters, definition.init_parameters, None)
     except BindError as error:
         yield "C406", str(error)
 
@@ -102,17 +88,3 @@ def _plain_names(function: FunctionNode, *, is_bound: bool) -> set[str]:
     if any((*special, given.vararg, given.kwarg, *(each.annotation for each in given.args))):
         return {""}
     return {each.arg for each in given.args[is_bound:]}
-
-
-def _stub(signature: inspect.Signature) -> Callable[..., Any]:
-    """Returns a function with this signature that does nothing."""
-
-    def stub(*_: Any, **__: Any) -> None:
-        return None
-
-    vars(stub)["__signature__"] = signature
-    return stub
-
-
-def _no_module(name: str) -> ModuleType:
-    raise BindError(f"{name} is not imported")
