@@ -28,7 +28,10 @@ _IMAGES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp"}
 def options(command: Any) -> Any:
     """Adds the options that give values of input tensors."""
     command = click.option(
-        "--random", "is_random", is_flag=True, help="Draw random values for inputs not given."
+        "--random",
+        "is_random",
+        is_flag=True,
+        help="Draw random values for inputs that are not given.",
     )(command)
     return click.option(
         "-i", "--input", "given", multiple=True, metavar="NAME=VALUE", shell_complete=_names,
@@ -41,13 +44,13 @@ def _names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]
     """Offers the inputs of the function in FOLDER, or in this folder."""
     from mlserver_pyfunc.definition.folder import open_folder
 
+    # An option that still lacks its value leaves the arguments unread.
+    folder = [*ctx.args, ctx.params["folder"]][0] if "folder" in ctx.params else "."
     try:
-        names = [
-            tensor.name for tensor in open_folder(ctx.params.get("folder") or ".").definition.inputs
-        ]
+        inputs = open_folder(folder).definition.inputs
     except PyFuncError:
         return []
-    return [f"{name}=" for name in names if name.startswith(incomplete)]
+    return [f"{tensor.name}=" for tensor in inputs if tensor.name.startswith(incomplete)]
 
 
 def arrays(contract: Contract, given: Sequence[str], *, is_random: bool) -> dict[str, Array]:

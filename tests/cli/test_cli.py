@@ -77,15 +77,35 @@ def test_completion_gives_a_script_that_knows_the_program(shell):
     assert "_MLSERVER_PYFUNC_COMPLETE" in out
 
 
-def test_the_shell_completes_commands():
+def completed(words, cwd=None):
     env = {
         **os.environ,
         "_MLSERVER_PYFUNC_COMPLETE": "bash_complete",
-        "COMP_WORDS": "mlserver-pyfunc va",
-        "COMP_CWORD": "1",
+        "COMP_WORDS": f"mlserver-pyfunc {words}",
+        "COMP_CWORD": str(len(words.split(" "))),
     }
-    out = subprocess.check_output([PROGRAM], env=env, text=True)
-    assert out.strip() == "plain,validate"
+    return subprocess.check_output([PROGRAM], env=env, text=True, cwd=cwd).strip()
+
+
+def test_the_shell_completes_commands():
+    assert completed("va") == "plain,validate"
+
+
+def test_the_shell_completes_the_names_of_inputs(hello, tmp_path):
+    assert completed(f"run {hello} -i nu") == "plain,numbers="
+    assert completed("infer http://127.0.0.1:8080 --input ", cwd=hello) == "plain,numbers="
+    assert completed("run -i ", cwd=tmp_path) == ""
+
+
+def test_run_cuts_no_line_in_a_pipe(tmp_path):
+    (tmp_path / "function.yaml").write_text(
+        "source: {code: 'def f(text): return [t * 40 for t in text]', handler: f}\n"
+        "inputs: [{name: text, datatype: BYTES, shape: [1], content_type: str}]\n"
+        "outputs: [{name: long, datatype: BYTES, shape: [1], content_type: str}]\n"
+    )
+    (tmp_path / "model.py").write_text("")
+    out, _ = run("run", tmp_path, "-i", "text=word and more, ")
+    assert "word and more, " * 40 in out
 
 
 def test_init_writes_a_function_that_validates_and_runs(hello):

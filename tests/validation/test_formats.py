@@ -6,10 +6,12 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from mlserver_pyfunc.validation import RULES, validate
 from mlserver_pyfunc.validation.findings import EXPLANATIONS
 from tests.cli.test_cli import call, run
+from tests.places import ROOT
 
 from .broken import FILE, MODEL
 
@@ -126,6 +128,15 @@ def test_several_folders_can_be_named(folder):
     assert call("validate", "other", other / "function.yaml")[0].endswith(
         "nothing wrong was found\n"
     )
+
+
+def test_the_hook_for_pre_commit_calls_the_command(folder):
+    (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
+    program, *arguments = hook["entry"].split()
+    assert program == "mlserver-pyfunc"
+    assert call(*arguments, code=1)[0].endswith("--fix mends 3\n")
+    # No names of files: the command takes folders.
+    assert hook["pass_filenames"] is False
 
 
 @pytest.mark.parametrize("path", ["nowhere", "nowhere/function.yaml"])
