@@ -96,6 +96,7 @@ def problems_in(
 _EXPECTED = {
     "a mapping": "dict_type model_type model_attributes_type",
     "a list": "list_type",
+    "no key of this name": "extra_forbidden",
     "text": "string_type",
     "a whole number": "int_type int_parsing int_from_float",
     "a number": "float_type float_parsing",
