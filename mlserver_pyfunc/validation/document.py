@@ -52,10 +52,11 @@ class Document:
     ) -> Finding:
         """Makes a finding about the value at a location, or its nearest existing parent.
 
-        An unknown key (D101) and the key of a list or mapping are marked in place of their value.
+        An unknown key and the key of a list or mapping are marked in place of their value.
         """
         key, value = self._nodes(location)
-        marked = value if isinstance(value, yaml.ScalarNode) and rule != "D101" else key
+        is_of_key = rule == "D101" or ": unknown key" in message
+        marked = value if isinstance(value, yaml.ScalarNode) and not is_of_key else key
         line = marked.start_mark.line + 1 if marked else 1
         if marked is None or self._is_embedded:
             return Finding(rule, message, self.path, line)

@@ -62,13 +62,16 @@ def test_a_long_line_is_shown_around_the_fault(folder):
 def test_fix_mends_what_leaves_no_doubt(folder):
     settings = folder / "model-settings.json"
     settings.write_bytes(b'{"implementation":\t"mlserver_pyfunc.Runtime"}\r\n')
+    with (folder / "function.yaml").open("a") as file:
+        file.write("deployment: {replica: 2}\n")
     out, err = call("validate", folder, "--fix")
-    assert err == "mended: 4\n"
+    assert err == "mended: 5\n"
     assert "nothing wrong was found" in out
     assert (folder / "function.yaml").read_text() == (
         FAULTY.replace("requirement:", "requirements:")
         .replace("3.10", '"3.10"')
         .replace("float32", "FP32")
+        + "deployment: {replicas: 2}\n"
     )
     fixed = b'{"implementation":\t"mlserver_pyfunc.PyFuncRuntime"}\r\n'
     assert settings.read_bytes() == fixed
