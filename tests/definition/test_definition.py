@@ -266,7 +266,7 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(value: Any, message:
         (_source(lang="java"), "source.lang: expected 'python', got \"java\""),
         (
             _with(requirements=["not a requirement!"]),
-            'requirements.0: "not a requirement!" is not ',
+            'requirements.0: "not a requirement!" is no requirement',
         ),
         (_with(model_name="a/b"), "model_name: expected text that matches"),
         (_with(model_name=""), "model_name: "),
