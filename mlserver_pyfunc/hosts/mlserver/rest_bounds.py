@@ -45,9 +45,8 @@ class BodyTooLargeError(HTTPException):
     """The body of a request is larger than the bound. Status 413."""
 
     def __init__(self) -> None:
-        super().__init__(
-            413, f"request body: expected up to {MAX_BODY} bytes ({settings.MAX_BODY}), got more"
-        )
+        bound = f"{MAX_BODY} bytes ({settings.MAX_BODY})"
+        super().__init__(413, f"request body: expected up to {bound}, got more")
 
 
 def guard_requests(stock: Any) -> Any:
@@ -66,7 +65,10 @@ def guard_requests(stock: Any) -> Any:
             return Response({"error": error.detail}, error.status_code)
 
         self.exception_handlers[BodyTooLargeError] = too_large
-        return Guard(stock(self), self)
+        # OpenTelemetry traces nothing if the outermost one is not Starlette's.
+        stack = stock(self)
+        stack.app = Guard(stack.app, self)
+        return stack
 
     return build_middleware_stack
 
@@ -108,11 +110,10 @@ class Guard:
                     origin = value
                 elif name == b"sec-fetch-site":
                     site = value
-            if origin or site:
-                refusal = self._foreign(scope, origin.decode("latin-1"), site)
-                if refusal:
-                    await Response({"error": refusal}, 403)(scope, receive, send)
-                    return
+            browser = origin or site
+            if browser and (refusal := self._foreign(scope, origin.decode("latin-1"), site)):
+                await Response({"error": refusal}, 403)(scope, receive, send)
+                return
             # The HTTP parsers see to it that a body is as long as it says.
             is_over = len(length) > 18 or int(length or -1) > MAX_BODY
             if (is_over or not length) and not _is_of_another_runtime(self._owner, scope):

@@ -12,6 +12,8 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
+from starlette.middleware.errors import ServerErrorMiddleware
 
 from mlserver_pyfunc.hosts.mlserver import json_body, rest_bounds
 
@@ -284,3 +286,11 @@ def test_a_client_that_leaves_while_it_sends_leaves_no_traceback(
         assert reply.status_code == 200
     assert "Traceback" not in server.log
     assert "Exception in ASGI application" not in server.log
+
+
+def test_an_application_that_is_guarded_can_be_traced() -> None:
+    # OpenTelemetry's instrumentation leaves an application alone whose outermost one is another.
+    build = rest_bounds.guard_requests(FastAPI.build_middleware_stack)
+    stack = build(FastAPI())
+    assert isinstance(stack, ServerErrorMiddleware)
+    assert isinstance(stack.app, rest_bounds.Guard)
