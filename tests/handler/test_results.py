@@ -13,7 +13,8 @@ import pytest
 from mlserver_pyfunc.errors import InferenceError, ResponseError
 from mlserver_pyfunc.handler.context import Response
 from mlserver_pyfunc.handler.results import name_values
-from mlserver_pyfunc.protocol.contract import Contract, TensorSpec
+from mlserver_pyfunc.protocol.contract import Contract, NamedArray, TensorSpec
+from mlserver_pyfunc.protocol.lenient import new_contract
 from mlserver_pyfunc.protocol.tensors import DATATYPES
 
 
@@ -342,6 +343,26 @@ def test_the_protocols_form_may_leave_out_what_is_declared(
 def test_an_output_in_the_protocols_form_that_is_not_declared_is_left_to_the_contract() -> None:
     outputs = [*PROTOCOL["outputs"], {"name": "z", "data": [9]}]  # type: ignore[misc]
     assert name_values(ONE, {"outputs": outputs}).values["z"] == [9]
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        ({"name": "z", "data": [1]}, [1]),
+        ({"name": "z", "datatype": "INT64"}, None),
+        ({"name": "z", "datatype": "INT64", "data": [1, 2]}, [1, 2]),
+        ({"name": "z", "datatype": "INT64", "data": [[1, 2], [3, 4]]}, [[1, 2], [3, 4]]),
+        ({"name": "z", "datatype": "INT64", "data": [[1, 2], [3]]}, "z"),
+        ({"name": "z", "datatype": "INT", "data": [1]}, "z"),
+    ],
+)
+def test_a_contract_that_warns_takes_tensors_as_they_are_given(output: Any, expected: Any) -> None:
+    warns = new_contract("iris", [], [*ONE.outputs.values()], ["responses"], lambda *_: None)
+    if expected == "z":
+        assert _refused(warns, {"outputs": [output]}).startswith('output "z" of model "iris": ')
+        return
+    got = name_values(warns, {"outputs": [output]}).values["z"]
+    assert (got.array.tolist() if isinstance(got, NamedArray) else got) == expected
 
 
 @pytest.mark.parametrize("outputs", [[], [1], [{"data": [1]}], ({"name": "y"},), None, {"name": 1}])

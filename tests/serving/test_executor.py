@@ -677,6 +677,35 @@ async def test_the_thread_of_a_call_does_not_free_its_result(
     assert not held
 
 
+async def test_the_thread_of_a_call_past_its_limit_does_not_free_its_result(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_job, go, free = Executor._run_job, threading.Event(), threading.Event()
+    left: list[Any] = []
+
+    def run_and_hold(self: Executor, job: Any) -> None:
+        run_job(self, job)
+        free.wait(WAIT)
+
+    def answer_late() -> Any:
+        go.wait(WAIT)
+        result = threading.Event()
+        left.append(weakref.ref(result))
+        return result
+
+    failures: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+    monkeypatch.setattr(Executor, "_run_job", run_and_hold)
+    with pytest.raises(TimeLimitError):
+        await make(timeout=0.1).run(answer_late)
+    go.set()
+    try:
+        await _until(lambda: left and left[0]() is None, "the result is held")
+    finally:
+        free.set()
+    assert failures == []
+
+
 async def test_idle_threads_have_ended_when_the_executor_is_closed(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
