@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pydantic
 import pytest
+from mlserver_pyfunc.protocol.lenient import new_contract
 
 from mlserver_pyfunc.errors import InferenceError, ResponseError
 from mlserver_pyfunc.handler.context import Response
 from mlserver_pyfunc.handler.results import name_values
 from mlserver_pyfunc.protocol.contract import Contract, NamedArray, TensorSpec
-from mlserver_pyfunc.protocol.lenient import new_contract
 from mlserver_pyfunc.protocol.tensors import DATATYPES
 
 
