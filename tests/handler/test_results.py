@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pydantic
 import pytest
-from mlserver_pyfunc.protocol.lenient import new_contract
 
 from mlserver_pyfunc.errors import InferenceError, ResponseError
 from mlserver_pyfunc.handler.context import Response
@@ -357,7 +356,7 @@ def test_an_output_in_the_protocols_form_that_is_not_declared_is_left_to_the_con
     ],
 )
 def test_a_contract_that_warns_takes_tensors_as_they_are_given(output: Any, expected: Any) -> None:
-    warns = new_contract("iris", [], [*ONE.outputs.values()], ["responses"], lambda *_: None)
+    warns = Contract("iris", [], [*ONE.outputs.values()], ["responses"])
     if expected == "z":
         assert _refused(warns, {"outputs": [output]}).startswith('output "z" of model "iris": ')
         return
