@@ -31,6 +31,10 @@ COMMANDS = {
 }
 
 
+_SHARED = {"schema": "documents", "openapi": "documents", "client": "documents", "logs": "status"}
+"""Module by command, if it has another name."""
+
+
 class LazyGroup(click.Group):
     """A group that knows its commands by name, and imports the one that is called.
 
@@ -45,7 +49,8 @@ class LazyGroup(click.Group):
         """Imports a command; None if there is none of that name."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"{__name__}.{cmd_name}").command
+        module = import_module(f"{__name__}.{_SHARED.get(cmd_name, cmd_name)}")
+        command: click.Command = getattr(module, cmd_name if cmd_name in _SHARED else "command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

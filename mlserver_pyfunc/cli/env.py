@@ -78,7 +78,4 @@ def _show_removed(removed: list[Path], *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([str(path) for path in removed]))
         return
-    for path in removed:
-        click.echo(f"removed {path}")
-    if not removed:
-        click.echo("nothing to remove")
+    click.echo("\n".join(f"removed {path}" for path in removed) or "nothing to remove")

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import inputs
+from . import inputs, output
 from .failure import Failure
 
 if TYPE_CHECKING:
     from mlserver_pyfunc.client import InferResult
-    from mlserver_pyfunc.client.connection import Model
 
 _SECONDS = click.FloatRange(min=0, min_open=True)
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -111,7 +110,9 @@ def command(
             benchmark.run(opened, connected.name, tensors, bench, as_json=as_json)
         return
     if not as_json:
-        _show_contract(connected)
+        click.echo(click.style(connected.name, bold=True))
+        output.contract(connected.metadata)
+        click.echo()
     with connected.client() as client:
         started = time.perf_counter()
         name = connected.name
@@ -134,18 +135,8 @@ def command(
         click.echo(click.style(f"{client.name}: {took:.2f} ms", dim=True), err=True)
 
 
-def _show_contract(model: Model) -> None:
-    from . import output
-
-    click.echo(click.style(model.name, bold=True))
-    output.contract(model.metadata)
-    click.echo()
-
-
 def _text(result: InferResult) -> str | None:
     """Returns the text of an answer with one element of text; None of any other answer."""
-    from . import output
-
     arrays = list(result.outputs.values())
     if len(arrays) != 1 or arrays[0].dtype.kind != "O" or arrays[0].size != 1:
         return None
@@ -153,8 +144,6 @@ def _text(result: InferResult) -> str | None:
 
 
 def _show(result: InferResult, *, as_json: bool) -> None:
-    from . import output
-
     if not as_json:
         output.arrays(result.outputs)
         return

@@ -27,12 +27,8 @@ _IMAGES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp"}
 
 def options(command: Any) -> Any:
     """Adds the options that give values of input tensors."""
-    command = click.option(
-        "--random",
-        "is_random",
-        is_flag=True,
-        help="Draw random values for inputs that are not given.",
-    )(command)
+    text = "Draw random values for inputs that are not given."
+    command = click.option("--random", "is_random", is_flag=True, help=text)(command)
     return click.option(
         "-i", "--input", "given", multiple=True, metavar="NAME=VALUE", shell_complete=_names,
         help="An input tensor, repeatable. VALUE is JSON or plain text. @FILE reads a .npy, .csv, "

@@ -46,11 +46,9 @@ def contract(tensors: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
 def arrays(outputs: Mapping[str, Array]) -> None:
     """Prints output tensors as rows of elements."""
     for name, array in outputs.items():
-        console.print(
-            Text(f"{name}  {_kind(array)}{list(array.shape)}", style="bold"), soft_wrap=True
-        )
-        for line in _rows(array):
-            console.print(Text(f"  {line}"), soft_wrap=True)
+        head = Text(f"{name}  {_kind(array)}{list(array.shape)}", style="bold")
+        lines = [Text(f"  {line}") for line in _rows(array)]
+        console.print(head, *lines, sep="\n", soft_wrap=True)
 
 
 def plain(array: Array) -> Any:

@@ -1,4 +1,4 @@
-"""`status`: shows how far a function is that was deployed."""
+"""`status` and `logs`: show how far a deployed function is, and what it has written."""
 
 from __future__ import annotations
 
@@ -51,3 +51,14 @@ def command(folder: Path, **given: Any) -> None:
     output.table("", ("object", "state"), list(status.objects.items()))
     if not status.is_ready:
         raise click.exceptions.Exit(WRONG)
+
+
+@click.command("logs")
+@deployed
+@click.option("--lines", default=100, show_default=True, help="Lines of each container.")
+def logs(folder: Path, lines: int, **given: Any) -> None:
+    """Print the last lines that each container of the function in FOLDER has written.
+
+    Give the options that were given to deploy: they name the objects.
+    """
+    click.echo(deployment(folder, given).logs(lines))

@@ -30,15 +30,11 @@ def handler_mismatches(
     from mlserver_pyfunc.handler.signature import derive
 
     try:
-        signature = signature_of(module, function, is_bound=is_bound)
+        signature = signature_of(module, function, is_bound=is_bound, strict=not is_written)
     except UnknownError as error:
         if not is_written:
             yield "C409", f"only a run can tell the tensors of the handler: {error}"
-            return
-        try:
-            signature = signature_of(module, function, is_bound=is_bound, strict=False)
-        except UnknownError:
-            return
+        return
     inputs = [tensor.spec for tensor in definition.inputs]
     outputs = [tensor.spec for tensor in definition.outputs]
     try:

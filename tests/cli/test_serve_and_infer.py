@@ -74,6 +74,10 @@ def test_infer_tells_the_servers_error_in_its_words(flaky):
     for args in ([url], [target, "--grpc", "-m", "flaky"]):
         _, err = run("infer", *args, "-i", "x=7", code=1)
         assert "RuntimeError: seven is not to my taste" in err
+        _, err = run("infer", *args, code=1)
+        assert err.endswith("next: give --input x=VALUE, or --random\n")
+        _, err = run("infer", *args, "-i", "z=1", code=2)
+        assert 'no input "z", expected x' in err
     _, err = run("infer", url, "-m", "absent", "-i", "x=7", code=1)
     assert 'model "absent" not found' in err
 

@@ -1,0 +1,55 @@
+"""`schema`, `openapi` and `client`: write what others read, on standard output or into a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import IO
+
+import click
+
+from .failure import folder_argument
+
+_output = click.option(
+    "-o", "--output", type=click.File("w"), default="-", help="File to write to.  [standard output]"
+)
+
+
+@click.command("schema")
+@_output
+def schema(output: IO[str]) -> None:
+    """Print the JSON Schema of function.yaml, with which editors check and complete it."""
+    from mlserver_pyfunc.definition import json_schema
+
+    output.write(json.dumps(json_schema(), indent=2) + "\n")
+
+
+@click.command("openapi")
+@folder_argument
+@click.option("--server", default="", help="URL of the server, with its path prefix if it has one.")
+@_output
+def openapi(folder: Path, server: str, output: IO[str]) -> None:
+    """Print the OpenAPI 3.1 document of the function in FOLDER."""
+    from mlserver_pyfunc.client.openapi import document
+    from mlserver_pyfunc.definition.folder import open_folder
+    from mlserver_pyfunc.serving.local import with_tensors
+
+    opened = with_tensors(open_folder(folder))
+    described = document(opened.definition, opened.model_name, opened.model_version, server)
+    output.write(json.dumps(described, indent=2, ensure_ascii=False) + "\n")
+
+
+@click.command("client")
+@folder_argument
+@_output
+def client(folder: Path, output: IO[str]) -> None:
+    """Write a Python module that calls the function in FOLDER on a server.
+
+    The module needs NumPy and tritonclient, but not this package.
+    """
+    from mlserver_pyfunc.client.typed_client import client_module
+    from mlserver_pyfunc.definition.folder import open_folder
+    from mlserver_pyfunc.serving.local import with_tensors
+
+    opened = with_tensors(open_folder(folder))
+    output.write(client_module(opened.definition, opened.model_name))
