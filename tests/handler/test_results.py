@@ -24,6 +24,8 @@ def _contract(*outputs: str, datatype: str = "INT64") -> Contract:
 
 ONE, TWO = _contract("y"), _contract("a", "b")
 BYTES = _contract("y", datatype="BYTES")
+WARNS = Contract("iris", [], [*ONE.outputs.values()], ["responses"])
+BASE64 = {"content_type": "base64"}
 
 
 def _refused(contract: Contract, result: Any) -> str:
@@ -345,26 +347,40 @@ def test_an_output_in_the_protocols_form_that_is_not_declared_is_left_to_the_con
 
 
 @pytest.mark.parametrize(
-    ("output", "expected"),
+    ("name", "output", "datatype", "elements"),
     [
-        ({"name": "z", "data": [1]}, [1]),
-        ({"name": "z", "datatype": "INT64"}, None),
-        ({"name": "z", "datatype": "INT64", "data": [1, 2]}, [1, 2]),
-        ({"name": "z", "datatype": "INT64", "data": [[1, 2], [3, 4]]}, [[1, 2], [3, 4]]),
-        ({"name": "z", "datatype": "INT64", "data": [[1, 2], [3]]}, "z"),
-        ({"name": "z", "datatype": "INT", "data": [1]}, "z"),
+        ("z", {"data": [1]}, "", [1]),
+        ("z", {"datatype": "INT64"}, "", None),
+        ("z", {"datatype": "INT64", "data": [1, 2]}, "INT64", [1, 2]),
+        ("z", {"datatype": "INT64", "data": [[1, 2], [3, 4]]}, "INT64", [[1, 2], [3, 4]]),
+        ("z", {"datatype": "BYTES", "data": ["/w=="], "parameters": BASE64}, "BYTES", [b"\xff"]),
+        ("y", {"data": [1, 2]}, "INT64", [1, 2]),
+        ("y", {"datatype": "FP32", "shape": [2], "data": [1, 2]}, "FP32", [1, 2]),
     ],
 )
-def test_a_contract_that_warns_takes_tensors_as_they_are_given(output: Any, expected: Any) -> None:
-    warns = Contract("iris", [], [*ONE.outputs.values()], ["responses"])
-    if expected == "z":
-        assert _refused(warns, {"outputs": [output]}).startswith('output "z" of model "iris": ')
+def test_a_contract_that_warns_takes_tensors_as_they_are_given(
+    name: str, output: Any, datatype: str, elements: Any
+) -> None:
+    got = name_values(WARNS, {"outputs": [{"name": name, **output}]}).values[name]
+    if not datatype:
+        assert got == elements
         return
-    got = name_values(warns, {"outputs": [output]}).values["z"]
-    assert (got.array.tolist() if isinstance(got, NamedArray) else got) == expected
+    assert isinstance(got, NamedArray)
+    assert (got.spec.datatype.name, got.array.tolist()) == (datatype, elements)
 
 
-@pytest.mark.parametrize("outputs", [[], [1], [{"data": [1]}], ({"name": "y"},), None, {"name": 1}])
+@pytest.mark.parametrize(
+    "output", [{"datatype": "INT64", "data": [[1, 2], [3]]}, {"datatype": "INT", "data": [1]}]
+)
+def test_a_contract_that_warns_refuses_what_is_no_tensor(output: Any) -> None:
+    said = _refused(WARNS, {"outputs": [{"name": "z", **output}]})
+    assert said.startswith('output "z" of model "iris": ')
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [[], [1], [{"name": "y"}, 1], [{"data": [1]}], ({"name": "y"},), None, {"name": 1}],
+)
 def test_what_is_not_in_the_protocols_form_is_by_output_name(outputs: Any) -> None:
     assert name_values(ONE, {"outputs": outputs}).values == {"outputs": outputs}
 
@@ -386,6 +402,8 @@ def test_base64_of_an_object_in_the_protocols_form() -> None:
 def test_a_nuclio_response_may_name_its_content_type() -> None:
     result = Response({"Content-Type": "application/json"}, PROTOCOL)
     assert "headers" not in name_values(ONE, result).parameters
+    more = Response({"content-type": "text/plain", "X-Y": "z"}, PROTOCOL)
+    assert name_values(ONE, more).parameters["headers"] == {"x-y": "z"}
     with pytest.raises(ResponseError, match="the server sets 'Content-Type' itself"):
         name_values(ONE, {**PROTOCOL, "parameters": {"headers": result.headers}})
 

@@ -798,6 +798,17 @@ async def test_only_a_coroutine_that_has_waited_may_be_too_late_to_begin(make: A
     assert (await executor.run_async(lambda: asyncio.sleep(0, 2))).get() == 2
 
 
+async def test_a_coroutine_that_has_waited_is_begun_in_time(make: Any) -> None:
+    executor, go = make(), asyncio.Event()
+    first = asyncio.ensure_future(executor.run_async(go.wait))
+    await asyncio.sleep(0.02)
+    second = asyncio.ensure_future(executor.run_async(lambda: asyncio.sleep(0, 2)))
+    await asyncio.sleep(0.02)
+    go.set()
+    assert (await first).get() is True
+    assert (await second).get() == 2
+
+
 async def test_the_loop_waits_for_a_call_only_if_it_is_brief_and_alone(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
