@@ -117,6 +117,31 @@ def test_an_absent_optional_input_is_none_or_the_default() -> None:
     assert call(lambda a, b, c=7: (a, b, c), "a", optional=("b", "c")) == ("a", None, 7)
 
 
+@pytest.mark.parametrize(
+    ("given", "input_given", "mode"),
+    [
+        ({"mode": "fast", "other": 1}, False, "fast"),
+        ({"mode": None}, False, "slow"),
+        ({}, False, "slow"),
+        ({"mode": "fast"}, True, "input"),
+    ],
+)
+def test_a_parameter_of_the_request_goes_before_a_default(
+    given: dict[str, Any], input_given: bool, mode: str
+) -> None:
+    def handler(x: Any, mode: str = "slow", top: int = 3) -> Any:
+        return mode, top
+
+    specs = [spec("x"), TensorSpec("mode", DATATYPES["BYTES"], (1,), optional=True)]
+    inputs: Any = {"x": "x"}
+    if input_given:
+        inputs["mode"] = np.array([b"input"], dtype=object)
+    by_name = {each.name: each for each in specs}
+    request = types.SimpleNamespace(id="r-1", parameters=given)
+    made = bind(handler, specs)(InferenceCall(_context(), inputs, by_name, request))
+    assert made == (mode, 3)
+
+
 def test_an_absent_optional_input_of_an_annotated_parameter_is_none() -> None:
     def handler(k: int) -> Any:
         return k
@@ -468,6 +493,13 @@ def test_a_method_that_is_not_there_is_told_with_those_that_are() -> None:
         _resolver(_module(Model=Model)).resolve("Model.predct")
 
 
+def test_a_class_whose_instances_cannot_be_called_is_refused() -> None:
+    class Plain: ...
+
+    with pytest.raises(BindError, match='"Plain" is a class whose instances cannot be called'):
+        _resolver(_module(Plain=Plain)).resolve("Plain")
+
+
 def test_a_name_that_cannot_be_called_is_refused() -> None:
     with pytest.raises(BindError, match='"number" is not callable, it is a int'):
         _resolver(_module(number=3)).resolve("number")
@@ -484,6 +516,8 @@ def test_init_gets_the_context_and_its_parameters_by_name() -> None:
     assert _init(lambda depth=5: depth) == 5
     assert _init(lambda **kwargs: kwargs, a=1, b=2) == {"a": 1, "b": 2}
     assert _init(lambda a, **kwargs: (a, kwargs), a=1, b=2) == (1, {"b": 2})
+    assert _init(lambda a, *args, b=2: (a, args, b), a=1, args=3) == (1, (), 2)
+    assert _init(lambda a=5, context=None, /: (a, context.model_name)) == (5, "iris")
 
 
 def test_init_knows_the_context_by_its_usual_names_and_by_its_annotation() -> None:

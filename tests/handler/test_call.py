@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydantic
 import pytest
 from mlserver.types import Parameters
 
@@ -56,7 +57,11 @@ def test_a_context_has_what_it_was_made_of_and_says_what_it_has_not() -> None:
         _ = made.model
 
 
-@pytest.mark.parametrize("parameters", [None, {}, Parameters()])
+class OtherParameters(pydantic.BaseModel):
+    mode: str | None = None
+
+
+@pytest.mark.parametrize("parameters", [None, {}, Parameters(), OtherParameters()])
 def test_a_request_without_parameters(parameters: Any) -> None:
     made = call(x=[1], request=sent(parameters, x=parameters))
     assert (made.parameters, made.headers, made.outputs) == ({}, {}, [])

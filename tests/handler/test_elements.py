@@ -45,6 +45,12 @@ class Empty(enum.Enum):
         (Literal["a"], "BYTES", "O", {"content_type": "str", "enum": ["a"]}),
         (Color, "BYTES", "O", {"content_type": "str", "enum": ["red", "blue"]}),
         (datetime.date, "BYTES", "O", {"content_type": "str", "example": ["2025-01-31"]}),
+        (
+            datetime.datetime,
+            "BYTES",
+            "O",
+            {"content_type": "str", "example": ["2025-01-31T12:00:00"]},
+        ),
         (np.int8, "INT8", "i", {}),
         (np.bool_, "BOOL", "b", {}),
         (np.float32, "FP32", "f", {}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,18 @@ def close(context):
     assert loader.unload is not None
     assert loader.unload() == 3
     loader.close()
+
+
+def test_what_is_loaded_is_forgotten_when_it_is_closed() -> None:
+    modules = set(sys.modules)
+    spec = new_spec()
+    loader = new_loader(spec)
+    assert loader.tensors == (spec.inputs, spec.outputs)
+    for _, step in loader.load_steps():
+        step()
+    assert set(sys.modules) > modules
+    loader.close()
+    assert set(sys.modules) == modules
 
 
 def test_without_init_and_unload_functions_there_are_no_steps_for_them() -> None:
