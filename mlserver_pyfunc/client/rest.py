@@ -64,7 +64,7 @@ class RestClient:
 
     def ready_models(self) -> list[str]:
         """Returns the names of the models once all are ready; none before, or without a server."""
-        with suppress(CallError):
+        with suppress(CallError, OSError, http.client.HTTPException):
             models = self.models()
             if all(model["state"] == "READY" for model in models):
                 return sorted({model["name"] for model in models})
