@@ -74,7 +74,7 @@ def refused(
 
     `what` is the object that the request was about; empty for the server itself.
     """
-    reported = " ".join(reported.split())
+    reported = " ".join(reported.split()) or "it gives no reason"
     is_transient = status in _TRANSIENT
     lost = re.match(r'namespaces "([^"]*)" not found', reported)
     message = f"{what or server}: the cluster refused it ({status}): {reported}"

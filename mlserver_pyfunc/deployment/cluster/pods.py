@@ -14,8 +14,9 @@ LOG_LINES = 15
 
 _LOAD_FAILURE = re.compile(r'function "[^"]*" failed to load: .*')
 
-# Reasons of waiting that do not go away by themselves, with what to do.
-_LASTING = {
+# Reasons of waiting, with what to do. Only ErrImagePull, the first failed pull, may go away.
+_WAITING = {
+    "ErrImagePull": ("its image cannot be pulled", ""),
     "ImagePullBackOff": (
         "its image cannot be pulled",
         "is the image pushed, its name right, and does the cluster have the registry's "
@@ -142,10 +143,11 @@ def _container_problem(
     where = f'container "{container["name"]}" of pod "{pod["metadata"]["name"]}"'
     if reason == "CrashLoopBackOff":
         return _crash(cluster, pod, container, where, is_lasting=is_new)
-    if reason in _LASTING:
+    if reason in _WAITING:
         message = _event(cluster, pod) or waiting.get("message", "")
-        words, hint = _LASTING[reason]
-        return PodProblem(f"{where}: {words} ({reason}): {message}", is_new, (), hint)
+        words, hint = _WAITING[reason]
+        lasts = is_new and reason != "ErrImagePull"
+        return PodProblem(f"{where}: {words} ({reason}): {message}", lasts, (), hint)
     ended = found.get("terminated") or {}
     if ended and (ended.get("exitCode") or ended.get("reason") == "OOMKilled"):
         return _crash(cluster, pod, container, where, is_lasting=False)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mlserver_pyfunc.deployment.cluster.errors import ClusterError
+from mlserver_pyfunc.deployment.cluster.errors import ClusterError, refused
 from mlserver_pyfunc.deployment.cluster.kubeconfig import connect
 from mlserver_pyfunc.deployment.server_settings import free_ports
 from tests.sources.servers import certificate
@@ -221,3 +221,8 @@ def test_a_cluster_whose_certificate_is_not_trusted(cli: Cli, tmp_path: Path) ->
         assert f"the cluster at {served.url} does not answer: " in said.err
         assert "certificate verify failed" in said.err
         assert len(said.err.splitlines()) == 2
+
+
+def test_a_refusal_without_a_reason_says_so() -> None:
+    refusal = refused(500, "", 'Deployment "iris"', "https://cluster")
+    assert str(refusal).endswith("the cluster refused it (500): it gives no reason")

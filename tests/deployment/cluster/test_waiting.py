@@ -87,6 +87,14 @@ def test_settings_that_cannot_work_end_the_wait(
     assert f'({reason}): secret "s3" not found' in said.err
 
 
+def test_a_first_failure_to_pull_is_waited_for_and_told(cli: Cli, cluster: FakeCluster) -> None:
+    status = stories.waiting("ErrImagePull", "manifest unknown")
+    cluster.stories["Deployment"] = stories.has_pod(status, KUBERNETES)
+    said = cli.call("kubernetes", "--timeout", 1.5)
+    assert "not ready after 1.5 s" in said.err
+    assert "its image cannot be pulled (ErrImagePull): manifest unknown" in said.err
+
+
 def test_a_pod_without_a_node_is_waited_for_and_told(cli: Cli, cluster: FakeCluster) -> None:
     status = stories.unschedulable("0/3 nodes are available: 3 Insufficient nvidia.com/gpu.")
     cluster.stories["Deployment"] = stories.has_pod(status, KUBERNETES)
