@@ -179,7 +179,7 @@ class FunctionPackage(MetaPathFinder):
 
 
 def _is_installed(top: str) -> bool:
-    # An alias stands for siblings only. Its finder would call `is_sibling` and so this again.
+    # An alias stands for siblings only. Its finder would call `_has_module` and so this again.
     if top in sys.modules:
         return not sibling_aliases.is_alias(sys.modules[top])
     finders = [finder for finder in sys.meta_path if finder is not sibling_aliases.finder]
