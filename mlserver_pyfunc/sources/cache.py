@@ -70,14 +70,15 @@ def obtain(
         prune()
         return entry
 
-    return once(key, lambda: find_tree(digest) or find(key, since), store)
+    twice = settings.fetch_timeout() * 2
+    return once(key, lambda: find_tree(digest) or find(key, since), store, twice)
 
 
-def once(key: str, find: Callable[[], T | None], make: Callable[[Path], T]) -> T:
-    """Returns what `find` finds; if that is nothing, one process makes it in a workspace."""
+def once(key: str, find: Callable[[], T | None], make: Callable[[Path], T], limit: float = -1) -> T:
+    """Returns what `find` finds, or makes it, while others wait up to `limit` seconds."""
     found = find()
     if found is None:
-        with locked(key):
+        with locked(key, limit):
             # Another process may have made it while this one waited for the lock.
             found = find()
             if found is None:
@@ -114,16 +115,15 @@ def find_tree(digest: str | None) -> Entry | None:
 
 
 @contextmanager
-def locked(key: str) -> Iterator[None]:
-    """Keeps other processes and threads from fetching the same source at the same time."""
-    limit = settings.fetch_timeout() * 2
+def locked(key: str, limit: float = -1) -> Iterator[None]:
+    """Keeps other processes and threads from making the same at the same time."""
     with _writing():
         lock = FileLock(_folder("locks") / f"{_hashed(key)}.lock", timeout=limit)
         try:
             with suppress(Timeout):
                 lock.acquire(timeout=1)
             if not lock.is_locked:
-                logger.info("waiting for another process to fetch the same source")
+                logger.info("waiting for another process that fetches or makes the same")
                 lock.acquire()
         except Timeout:
             raise SourceError(

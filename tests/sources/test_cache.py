@@ -9,8 +9,10 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -305,3 +307,27 @@ def test_rejects_a_size_that_is_none(text: str, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("MLSERVER_PYFUNC_CACHE_SIZE", text)
     with pytest.raises(SourceError, match="MLSERVER_PYFUNC_CACHE_SIZE: expected bytes"):
         cache.prune()
+
+
+def test_what_is_not_fetched_may_take_longer_than_a_fetch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLSERVER_PYFUNC_FETCH_TIMEOUT", "0.01")
+    made: list[str] = []
+    makes, others_fail = threading.Event(), threading.Event()
+
+    def make(work: Path) -> str:
+        makes.set()
+        others_fail.wait(2)
+        made.append("once")
+        return "made"
+
+    def found() -> str | None:
+        return made[0] if made else None
+
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(cache.once, "environment", found, make)
+        makes.wait()
+        second = threads.submit(cache.once, "environment", found, make)
+        second.add_done_callback(lambda _: others_fail.set())
+        assert (first.result(), second.result()) == ("made", "once")
