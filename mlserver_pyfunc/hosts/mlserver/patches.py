@@ -201,7 +201,7 @@ TABLE: tuple[ProcessSetting, ...] = (
     _fix("mlserver.grpc.server:GRPCServer.stop", process_tuning.drain_grpc_on_shutdown),
     _fix(f"{_pool}._handle_worker_stop", process_tuning.reap_only_pool_workers, upstream=1234),
     _fix(f"{_converter}.from_types", grpc_messages.write_grpc_responses),
-    _fix("fastapi:FastAPI.build_middleware_stack", rest_bounds.guard_requests),
+    _fix(_app, rest_bounds.guard_requests),
     _fast(f"{_servicer}._InsertHeaders", grpc_messages.read_grpc_requests),
     _fast(f"{_servicer}.ModelInfer.f", grpc_messages.answer_grpc_calls),
     _fast(_app, rest_route.add_rest_routes, upstream=854),

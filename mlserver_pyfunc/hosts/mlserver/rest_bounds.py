@@ -29,6 +29,7 @@ from mlserver_pyfunc.errors import safe_message
 from mlserver_pyfunc.protocol.types import short_repr
 
 from . import models
+from .rest_route import once_for_app
 
 MAX_BODY = settings.max_body()
 
@@ -49,28 +50,30 @@ class BodyTooLargeError(HTTPException):
         super().__init__(413, f"request body: expected up to {bound}, got more")
 
 
-def guard_requests(stock: Any) -> Any:
+@once_for_app
+def guard_requests(server: Any) -> None:
     """Bounds the size of REST bodies, and refuses requests that another site's page sends.
 
     Without it, a REST body may take all memory, a page of any site can call models and the
     repository API from the browser of somebody who can reach the server, and the log has a
     traceback for each client that leaves while it sends.
-
-    MLServer has built its application before it loads a model, and Starlette calls this method
-    at the first request to it.
     """
+    app = server._app
+    # OpenTelemetry's instrumentation sets this method of the application, before or after us.
+    stock = app.build_middleware_stack
 
-    def build_middleware_stack(self: Any) -> Any:
-        async def too_large(request: Any, error: Any) -> Response:
-            return Response({"error": error.detail}, error.status_code)
+    async def too_large(request: Any, error: Any) -> Response:
+        return Response({"error": error.detail}, error.status_code)
 
-        self.exception_handlers[BodyTooLargeError] = too_large
-        # OpenTelemetry traces nothing if the outermost one is not Starlette's.
-        stack = stock(self)
-        stack.app = Guard(stack.app, self)
+    def build_middleware_stack() -> Any:
+        # It traces nothing if the outermost one is not Starlette's.
+        stack = stock()
+        stack.app = Guard(stack.app, app)
         return stack
 
-    return build_middleware_stack
+    app.exception_handlers[BodyTooLargeError] = too_large
+    app.build_middleware_stack = build_middleware_stack
+    app.middleware_stack = None  # Starlette makes it again at the next request.
 
 
 def inflate_bodies(stock: Any) -> Any:

@@ -8,12 +8,17 @@ import socket
 import tracemalloc
 import zlib
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import httpx
 import pytest
 from fastapi import FastAPI
-from starlette.middleware.errors import ServerErrorMiddleware
+from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from mlserver_pyfunc.hosts.mlserver import json_body, rest_bounds
 
@@ -288,9 +293,22 @@ def test_a_client_that_leaves_while_it_sends_leaves_no_traceback(
     assert "Exception in ASGI application" not in server.log
 
 
-def test_an_application_that_is_guarded_can_be_traced() -> None:
-    # OpenTelemetry's instrumentation leaves an application alone whose outermost one is another.
-    build = rest_bounds.guard_requests(FastAPI.build_middleware_stack)
-    stack = build(FastAPI())
-    assert isinstance(stack, ServerErrorMiddleware)
-    assert isinstance(stack.app, rest_bounds.Guard)
+@pytest.mark.parametrize("first", ["guard", "tracing"])
+async def test_an_application_is_guarded_and_traced(first: str) -> None:
+    app = FastAPI()
+    app.post("/x")(lambda: {"done": True})
+    server = SimpleNamespace(_app=app)
+    spans = InMemorySpanExporter()
+    tracer = TracerProvider()
+    tracer.add_span_processor(SimpleSpanProcessor(spans))
+    add_custom_handlers = rest_bounds.guard_requests(AsyncMock())
+    if first == "guard":
+        await add_custom_handlers(server, None)
+    FastAPIInstrumentor.instrument_app(app, tracer_provider=tracer)
+    if first == "tracing":
+        await add_custom_handlers(server, None)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+        own = await client.post("/x")
+        foreign = await client.post("/x", headers={"Sec-Fetch-Site": "cross-site"})
+    assert (own.status_code, foreign.status_code) == (200, 403)
+    assert "POST /x" in [span.name for span in spans.get_finished_spans()]
