@@ -188,8 +188,6 @@ def _worded(error: yaml.MarkedYAMLError, where: str) -> YamlError:
     if problem.startswith("expected ','"):
         problem += ": is a comma, a bracket or a quote missing before it?"
     text = problem if error.note == "refused" else f"not YAML: {problem}"
-    return (
-        YamlError(where, mark.line + 1, text, mark.column + 1)
-        if mark
-        else YamlError(where, 1, text)
-    )
+    if mark is None:
+        return YamlError(where, 1, text)
+    return YamlError(where, mark.line + 1, text, mark.column + 1)

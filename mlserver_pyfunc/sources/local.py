@@ -57,9 +57,7 @@ def found(uri: str, folder: Path) -> Path:
             raise SourceError("has a control character")
     if not path.exists():
         there = [each.name for each in path.parent.glob("*")]
-        near = [
-            f", did you mean {quoted(name)}?" for name in get_close_matches(path.name, there, 1)
-        ]
-        place = quoted(str(path), 400)
-        raise SourceError(f"no such file or folder, looked for {place}{''.join(near)}")
+        near = get_close_matches(path.name, there, 1)
+        hint = f", did you mean {quoted(near[0])}?" if near else ""
+        raise SourceError(f"no such file or folder, looked for {quoted(str(path), 400)}{hint}")
     return path

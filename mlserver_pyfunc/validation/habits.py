@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -36,7 +37,7 @@ def check(
             continue
         reader = getattr(call.func, "id", "") or getattr(call.func, "attr", "")
         path = getattr(call.args[0], "value", None)
-        if reader in _READERS and isinstance(path, str) and path and (root / path).is_file():
+        if reader in _READERS and isinstance(path, str) and os.path.isfile(root / path):
             message = (
                 f'"{path}" is beside the code, but is looked for in the working directory: '
                 f'open context.source_dir / "{path}"'

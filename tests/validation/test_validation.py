@@ -25,6 +25,7 @@ SOUND = [
     code_case("starred", "from operator import *\n"),
     code_case("under try", "try:\n    def f(x): return x\nexcept ImportError:\n    f = None\n"),
     code_case("assigned from a call", "f = make()\n"),
+    code_case("text longer than a path", f"T = load('{'x' * 300}')\ndef f(x): return x\n"),
     code_case("request and context", "def f(context, request):\n    return request\n"),
     code_case("keywords", "def f(**tensors):\n    return tensors['x']\n"),
     code_case("callable class", "class f:\n    def __call__(self, x):\n        return x\n"),
