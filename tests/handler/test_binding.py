@@ -270,6 +270,16 @@ def test_an_object_is_made_of_inputs_if_it_needs_no_others(
     assert bind(handler, specs)(InferenceCall(_context(), inputs, by_name, REQUEST)) == expected
 
 
+def test_an_object_keeps_the_default_of_an_absent_input() -> None:
+    def handler(point: Point) -> Any:
+        return point
+
+    specs = [spec("x"), spec("y", optional=True)]
+    by_name = {each.name: each for each in specs}
+    inputs: Any = {"x": np.ones(1, np.int64)}
+    assert bind(handler, specs)(InferenceCall(_context(), inputs, by_name, REQUEST)) == Point(1)
+
+
 def _of_tensors(x: Any, context: Any) -> None: ...
 def _of_request(x: Any, request: Any) -> None: ...
 def _of_headers(x: Any, /, headers: Any, event: Any) -> None: ...

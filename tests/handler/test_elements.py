@@ -126,9 +126,21 @@ def test_a_picture_is_decoded() -> None:
     assert element is not None
     assert element.make is not None
     assert element.make(stream.getvalue()).size == (2, 3)
-    for broken in (b"no picture", stream.getvalue()[:40]):
+    for broken in (b"no picture", stream.getvalue()[:45]):
         with pytest.raises(TensorError, match=r"^expected an encoded picture, got .{1,100}$"):
             element.make(broken)
+
+
+def test_why_a_picture_cannot_be_decoded_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(stream: Any) -> None:
+        raise OSError("x" * 200)
+
+    monkeypatch.setattr(Image, "open", fail)
+    element = element_of(Image.Image)
+    assert element is not None
+    assert element.make is not None
+    with pytest.raises(TensorError, match=rf"^expected an encoded picture, got {'x' * 100}$"):
+        element.make(b"")
 
 
 @pytest.mark.parametrize(
