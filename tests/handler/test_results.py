@@ -181,6 +181,10 @@ def test_a_nuclio_response_that_is_not_json_is_the_handlers_error() -> None:
     assert "got a response whose body is not JSON" in _refused(ONE, Response(body="<html>"))
 
 
+def test_no_parameters_are_an_empty_mapping() -> None:
+    assert name_values(ONE, {**PROTOCOL, "parameters": None}).parameters == {}
+
+
 def test_integers_of_64_bits_are_parameters() -> None:
     given = {"least": -(2**63), "most": 2**63 - 1, "text": "\u00fc"}
     assert name_values(ONE, {**PROTOCOL, "parameters": given}).parameters == given
