@@ -73,10 +73,10 @@ class Deployment:
         Returns:
             `created`, `updated`, `unchanged` or `deleted`, by `KIND/NAME`.
         """
-        self.options |= options
-        with self._connected() as (cluster, targets):
+        with self._connected(**options) as (cluster, targets):
             from mlserver_pyfunc.deployment.cluster.apply import apply, prune
 
+            self.options |= {} if dry_run else options
             applied = self._told(apply(cluster, targets, force=force, dry_run=dry_run))
             if dry_run:
                 return _changes(applied)
@@ -159,9 +159,9 @@ class Deployment:
         return f"Deployment({self.function.name} on {self.platform}, {self.options})"
 
     @contextmanager
-    def _connected(self) -> Iterator[tuple[Cluster, list[Target]]]:
+    def _connected(self, **options: Any) -> Iterator[tuple[Cluster, list[Target]]]:
         """Connects, and says how to install the Kubernetes client, which other modules import."""
-        objects = self.function.objects(self.platform, **self.options).objects
+        objects = self.function.objects(self.platform, **self.options | options).objects
         with closing(clusters.connect(self._kubeconfig, self._context)) as cluster:
             from mlserver_pyfunc.deployment.cluster.apply import targets
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,16 @@ def test_a_function_without_a_definition_is_deployed_and_tells_what_it_does(
     deployed.delete()
     assert ("Deployment/halved", "deleted") in told
     assert ("Deployment/halved", "gone") in told
+
+
+@pytest.mark.parametrize("options", [{"replicas": -1}, {"replicas": 3, "dry_run": True}])
+def test_options_that_were_not_applied_are_not_kept(
+    options: dict[str, Any], deployed: Deployment, cluster: FakeCluster
+) -> None:
+    with suppress(ManifestError):
+        deployed.apply(**options)
+    deployed.apply()
+    assert cluster.objects["Deployment", "default", "flaky"]["spec"]["replicas"] == 2
 
 
 def test_it_tells_its_state(deployed: Deployment, cluster: FakeCluster) -> None:
