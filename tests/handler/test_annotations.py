@@ -6,7 +6,7 @@ import datetime
 import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, NamedTuple, NewType, Optional, TypedDict, Union
+from typing import Annotated, Any, NamedTuple, NewType, Optional, TypedDict, TypeVar, Union
 
 import annotated_types
 import numpy as np
@@ -15,7 +15,7 @@ import pydantic
 import pytest
 from jaxtyping import Complex64, Float, Float32, Int64
 from numpy.typing import NDArray
-from typing_extensions import NotRequired
+from typing_extensions import NotRequired, TypeAliasType
 
 from mlserver_pyfunc import Tensor
 from mlserver_pyfunc.handler.annotations import (
@@ -33,6 +33,9 @@ from mlserver_pyfunc.protocol.types import TensorError
 Meters = NewType("Meters", float)
 Rows = np.ndarray[tuple[int, int], np.dtype[np.int8]]
 Anything = np.ndarray[tuple[int, ...], np.dtype[np.int8]]
+T = TypeVar("T")
+Numbers = TypeAliasType("Numbers", list[int])
+Many = TypeAliasType("Many", list[T], type_params=(T,))
 TEXT = {"datatype": "BYTES", "content_type": "str"}
 
 
@@ -60,6 +63,8 @@ def record(annotation: Any) -> Record:
         (list[Meters], {"datatype": "FP64", "shape": [-1]}, 1),
         (list[list[int]], {"datatype": "INT64", "shape": [-1, -1]}, 2),
         (tuple[int, ...], {"datatype": "INT64", "shape": [-1]}, 1),
+        (Numbers, {"datatype": "INT64", "shape": [-1]}, 1),
+        (Many[int], {"datatype": "INT64", "shape": [-1]}, 1),
         (Sequence[str], {**TEXT, "shape": [-1]}, 1),
         (Iterable[bool], {"datatype": "BOOL", "shape": [-1]}, 1),
         (Optional[int], {"datatype": "INT64", "shape": [1], "optional": True}, 0),  # noqa: UP045
@@ -117,6 +122,7 @@ def test_the_tensor_of_an_annotation(annotation: Any, tensor: Any, rank: int | N
         (dict, "dict is no tensor"),
         (dict[str, int], "dict[str, int] is no tensor"),
         (list[dict], "list[dict] is no tensor"),
+        (tuple[int, float], "tuple[int, float] is no tensor"),
         (int | str, "int | str is no tensor"),
         (Union[int, str, None], " is no tensor"),  # noqa: UP007
         (None, "None is no tensor"),
@@ -137,6 +143,14 @@ def test_what_an_annotation_does_not_tell(annotation: Any, problem: str) -> None
     assert found.problem.endswith(problem)
     assert not found.is_unknown
     assert not found.is_scalar
+
+
+@pytest.mark.parametrize(
+    ("annotation", "tensor"),
+    [(int | str, {}), (Union[int, str, None], {"optional": True})],  # noqa: UP007
+)
+def test_a_union_without_none_is_not_optional(annotation: Any, tensor: dict[str, Any]) -> None:
+    assert value(annotation).tensor == tensor
 
 
 def test_text_without_a_meaning_is_unknown() -> None:
@@ -175,6 +189,23 @@ def test_a_declared_tensor_becomes_what_is_annotated_if_it_fits(
     got = None if convert is None else convert(array)
     assert got == made
     assert type(got) is type(made)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "elements", "made"),
+    [
+        (Color, [b"red"], Color.RED),
+        (list[Color], [b"red", b"red"], [Color.RED, Color.RED]),
+        (list[list[Color]], [[b"red"], [b"red"]], [[Color.RED], [Color.RED]]),
+        (tuple[Color, ...], [b"red"], (Color.RED,)),
+        (list[list[list[str]]], [[[b"a", b"b"]]], [[["a", "b"]]]),
+    ],
+)
+def test_elements_become_values_of_their_type(annotation: Any, elements: Any, made: Any) -> None:
+    array = np.array(elements, dtype=object)
+    convert = value(annotation).converter(spec("BYTES", *array.shape))
+    assert convert is not None
+    assert convert(array) == made
 
 
 @dataclass
