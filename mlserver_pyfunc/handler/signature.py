@@ -146,7 +146,7 @@ def _inputs(
     for name, parameter in _named_parameters(signature):
         form = signature.forms.get(name)
         has_default = parameter.default is not parameter.empty
-        if name in taken or (form is None and (has_default or name in reserved)):
+        if name in taken:
             continue
         if isinstance(form, Record):
             for key, value in form.fields.items():

@@ -6,6 +6,7 @@ import datetime
 import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Annotated, Any, NamedTuple, NewType, Optional, TypedDict, TypeVar, Union
 
 import annotated_types
@@ -14,6 +15,7 @@ import pandas as pd
 import pydantic
 import pytest
 from jaxtyping import Complex64, Float, Float32, Int64
+from mlserver.types import Parameters
 from numpy.typing import NDArray
 from typing_extensions import NotRequired, TypeAliasType
 
@@ -32,11 +34,16 @@ from mlserver_pyfunc.protocol.types import TensorError
 
 Meters = NewType("Meters", float)
 Rows = np.ndarray[tuple[int, int], np.dtype[np.int8]]
+Row = np.ndarray[tuple[int], np.dtype[np.int8]]
 Anything = np.ndarray[tuple[int, ...], np.dtype[np.int8]]
 T = TypeVar("T")
 Numbers = TypeAliasType("Numbers", list[int])
 Many = TypeAliasType("Many", list[T], type_params=(T,))
 TEXT = {"datatype": "BYTES", "content_type": "str"}
+
+
+class HalfAModel:
+    model_fields: Any = {}  # noqa: RUF012
 
 
 class Color(enum.Enum):
@@ -93,6 +100,7 @@ def record(annotation: Any) -> Record:
         (list[datetime.date], {**TEXT, "shape": [-1], "example": ["2025-01-31"]}, 1),
         (list[list[datetime.date]], {**TEXT, "shape": [-1, -1]}, 2),
         (Rows, {"datatype": "INT8", "shape": [-1, -1]}, None),
+        (Row, {"datatype": "INT8", "shape": [-1]}, None),
         (Annotated[Rows, Tensor("n", 2)], {"datatype": "INT8", "shape": ["n", 2]}, None),
         (
             Annotated[NDArray[np.float32], Tensor(-1, 4, labels=["a", "b", "c", "d"])],
@@ -131,6 +139,15 @@ def test_the_tensor_of_an_annotation(annotation: Any, tensor: Any, rank: int | N
         (np.ndarray, "np.ndarray tells no datatype and no shape"),
         (NDArray[np.int8], "NDArray[int8] tells no shape"),
         (Anything, "NDArray[int8] tells no shape"),
+        (tuple, "tuple is no tensor"),
+        (pd.DataFrame, "DataFrame is no tensor"),
+        (Parameters, "Parameters is no tensor"),
+        (HalfAModel, "HalfAModel is no tensor"),
+        (5, "5 is no tensor"),
+        (
+            SimpleNamespace(dim_str="n", dtypes=["float32", "int8"], array_type=np.ndarray),
+            "admits several datatypes",
+        ),
         (Annotated[np.ndarray, Tensor(2)], "np.ndarray tells no datatype"),
         (Float[np.ndarray, "n"], "admits several datatypes"),
         (Complex64[np.ndarray, "n"], "admits no datatype of the protocol"),
@@ -147,9 +164,14 @@ def test_what_an_annotation_does_not_tell(annotation: Any, problem: str) -> None
 
 @pytest.mark.parametrize(
     ("annotation", "tensor"),
-    [(int | str, {}), (Union[int, str, None], {"optional": True})],  # noqa: UP007
+    [
+        (int | str, {}),
+        (Union[int, str, None], {"optional": True}),  # noqa: UP007
+        (np.ndarray, {}),
+        (NDArray[np.int8], {"datatype": "INT8"}),
+    ],
 )
-def test_a_union_without_none_is_not_optional(annotation: Any, tensor: dict[str, Any]) -> None:
+def test_what_is_told_beside_a_problem(annotation: Any, tensor: dict[str, Any]) -> None:
     assert value(annotation).tensor == tensor
 
 
@@ -228,6 +250,9 @@ class Sizes(TypedDict):
     b: NotRequired[float]
 
 
+Plain = TypedDict("Plain", {"a": int, "b": NotRequired[float]})  # noqa: UP013
+
+
 class Loose(TypedDict, total=False):
     a: int
 
@@ -258,6 +283,7 @@ B = {"datatype": "FP64", "shape": [1], "optional": True}
         ),
         (Pair, {"a": A, "b": {**B, "default": 2.0}}),
         (Sizes, {"a": A, "b": B}),
+        (Plain, {"a": A, "b": B}),
         (Loose, {"a": {**A, "optional": True}}),
         (
             Model,
@@ -381,9 +407,11 @@ def test_annotations_of_text_are_evaluated_one_by_one() -> None:
         a: Inner
         b: Missing  # type: ignore[name-defined]  # noqa: F821
         c: Place
+        d: Annotated[int, "note"]
 
     hints = resolved(Here.__annotations__, Here)
-    assert hints == {"a": Here.Inner, "b": "Missing", "c": Place}
+    noted = Annotated[int, "note"]
+    assert hints == {"a": Here.Inner, "b": "Missing", "c": Place, "d": noted}
 
     def outer() -> Any:
         class Local: ...

@@ -79,6 +79,8 @@ def of_unknown(x) -> int: ...
 def of_point(point: Point) -> int: ...
 def of_strange(strange: Strange) -> int: ...
 def of_run(x: int, run: int, event: dict, k: dict = {}) -> int: ...  # noqa: B006
+def of_defaults(x: int, k: dict = {}, other=5, n: int = 3) -> int: ...  # noqa: B006
+def of_default_point(k: int, point: Point = None) -> int: ...  # type: ignore[assignment]
 def to_answer(x: int) -> Answer: ...
 def to_strange(x: int) -> Strange: ...
 def to_nothing(x: int): ...
@@ -111,10 +113,12 @@ def test_every_parameter_that_tells_a_tensor_is_an_input() -> None:
         (of_many, ("k",), []),
         (of_point, ("a",), []),
         (of_run, ("x",), []),
+        (of_defaults, None, ["x", "n"]),
+        (of_default_point, ("a", "z"), ["k", "b"]),
     ],
 )
 def test_written_inputs_are_completed_if_parameters_would_have_no_value(
-    function: Callable[..., Any], written: tuple[str, ...], added: list[str]
+    function: Callable[..., Any], written: tuple[str, ...] | None, added: list[str]
 ) -> None:
     assert names(derived(function, written, ("y",)).inputs) == added
 

@@ -43,5 +43,10 @@ def test_the_keys_that_notes_tell(notes: list[Any], keys: dict[str, Any]) -> Non
     assert noted(notes) == keys
 
 
+def test_a_tensor_has_the_keys_that_are_given() -> None:
+    assert Tensor("n").keys == {}
+    assert Tensor(nullable=True, description="d").keys == {"nullable": True, "description": "d"}
+
+
 def test_a_tensor_is_shown_by_its_shape() -> None:
     assert repr(Tensor("n", 2, datatype="FP32")) == "Tensor('n', 2)"
