@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mlserver_pyfunc.definition import FunctionDefinition, TensorDefinition
+from mlserver_pyfunc.definition import derived as derived_tensors
 from mlserver_pyfunc.definition.derived import completed
 from mlserver_pyfunc.definition.folder import FunctionFolder
 from mlserver_pyfunc.definition.locate import Located
@@ -15,7 +16,7 @@ from mlserver_pyfunc.errors import LoadError
 from mlserver_pyfunc.handler.signature import Derived
 from mlserver_pyfunc.protocol.request import InferenceRequest
 from mlserver_pyfunc.serving.local import LocalFunction, arrays_of
-from mlserver_pyfunc.validation import signatures, validate
+from mlserver_pyfunc.validation import validate
 
 from .forty import FORTY, Case, plain, real
 
@@ -67,7 +68,7 @@ def test_validate_agrees_with_what_the_handler_tells_when_it_is_loaded(
         told.append(completed(definition, derived))
         return told[-1]
 
-    monkeypatch.setattr(signatures, "completed", recorded)
+    monkeypatch.setattr(derived_tensors, "completed", recorded)
     (tmp_path / "model.py").write_text(case.code)
     findings = validate(tmp_path / f"model.py:{case.handler}")
     if case.reason:
