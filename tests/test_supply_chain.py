@@ -107,3 +107,10 @@ def test_an_audit_without_a_network_is_skipped() -> None:
     code, lines = report("", "Traceback ...\nConnectionError: no route\n")
     assert code == 0
     assert lines == ["audit: skipped, the service cannot be reached: ConnectionError: no route"]
+
+
+def test_extras_with_kserve_bound_tritonclient_by_its_protobuf() -> None:
+    # Without `tritonclient[grpc]` beside it, pip takes one that does not import with its protobuf.
+    for lines in EXTRAS.values():
+        names = {name for line in lines for name in re.findall(r"^[\w-]+(?:\[[\w,]+\])?", line)}
+        assert "kserve" not in names or "tritonclient[grpc,http]" in names
