@@ -7,6 +7,7 @@ import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -389,6 +390,21 @@ async def test_cancelled_calls_that_wait_are_freed_at_once(make: Any) -> None:
     go.set()
     assert (await running).get()
     assert (await last).get() == 1
+
+
+async def test_an_idle_thread_sleeps(make: Any) -> None:
+    looks = []
+
+    class Jobs(deque[Any]):
+        def popleft(self) -> Any:
+            looks.append(1)
+            return super().popleft()
+
+    executor = make()
+    executor._jobs = Jobs()
+    await executor.run(lambda: 1)
+    await asyncio.sleep(0.05)
+    assert len(looks) == 1
 
 
 async def test_a_thread_keeps_nothing_of_a_call_that_was_dropped_before_it(make: Any) -> None:
