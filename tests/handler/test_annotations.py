@@ -425,3 +425,9 @@ def test_annotations_of_text_are_evaluated_one_by_one() -> None:
 
     local, inner = outer()
     assert resolved(inner.__annotations__, inner) == {"a": local, "b": "later", "return": Any}
+
+
+def test_annotations_without_a_module_are_evaluated() -> None:
+    kind = type("Gone", (), {"__module__": "a module that is not there"})
+    assert resolved({"a": "int", "b": "Missing"}, kind) == {"a": int, "b": "Missing"}
+    assert resolved({"a": "int"}, len) == {"a": int}

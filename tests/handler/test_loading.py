@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlserver_pyfunc.errors import BindError
+from mlserver_pyfunc.handler import digitalhub
 from mlserver_pyfunc.handler.loading import HandlerLoader, HandlerSpec, cause_of
 from mlserver_pyfunc.protocol.contract import TensorSpec
 from mlserver_pyfunc.protocol.datatypes import DATATYPES
@@ -142,6 +143,40 @@ def test_what_is_loaded_is_forgotten_when_it_is_closed() -> None:
     assert set(sys.modules) > modules
     loader.close()
     assert set(sys.modules) == modules
+
+
+@pytest.mark.parametrize(("dialect", "project"), [("digitalhub", "plants"), (None, None)])
+def test_a_dialect_decides_on_the_context_and_the_request(
+    dialect: str | None, project: str | None
+) -> None:
+    code = "def handler(request): return request"
+    loader = new_loader(new_spec(code, dialect=dialect, project="plants"))
+    context = new_spec(dialect=dialect, project="plants").new_context(logging.getLogger("test"))
+    assert getattr(getattr(context, "project", None), "name", None) == project
+    for _, step in loader.load_steps():
+        step()
+    assert loader.plan is not None
+    is_flat = loader.plan.reserved["request"] is digitalhub.flat_request
+    assert is_flat is (dialect == "digitalhub")
+    loader.close()
+
+
+def test_derived_tensors_are_bound_beside_the_declared_ones() -> None:
+    code = "def handler(x, k: int) -> float: return k"
+    loader = new_loader(new_spec(code, inputs=[], outputs=[], written=()))
+    steps = dict(loader.load_steps())
+    steps["import"]()
+    with pytest.raises(BindError, match='"x": it has no annotation'):
+        steps["bind"]()
+    loader.close()
+    loader = new_loader(new_spec(code.replace("x, ", ""), inputs=[], outputs=[], written=()))
+    for _, step in loader.load_steps():
+        step()
+    inputs, outputs = loader.tensors
+    assert [spec.name for spec in [*inputs, *outputs]] == ["k", "output"]
+    assert loader.plan is not None
+    assert loader.plan.taken == {"k"}
+    loader.close()
 
 
 def test_without_init_and_unload_functions_there_are_no_steps_for_them() -> None:
