@@ -16,7 +16,7 @@ extras := .[dev,examples,remote]
 quiet := --quiet --disable-pip-version-check
 install = if uv --version >/dev/null 2>&1; then uv=uv; \
 	else $(bin)/python -m pip install $(quiet) 'uv>=0.5,<1' && uv=$(bin)/uv; fi && \
-	$$uv pip install --quiet --python $(bin)/python -e '$(extras)'
+	$$uv pip install --quiet --compile-bytecode --python $(bin)/python -e '$(extras)'
 
 .PHONY: setup demo test test-rest test-all lint audit bench docs clean
 
