@@ -58,7 +58,8 @@ def _get(path: str) -> Ask:
 
 
 def _post(path: str, body: object, headers: dict[str, str] | None = None) -> Ask:
-    more = {"Content-Type": "application/json", **(headers or {})}
+    # MLServer closes a connection after a 500: the next request on it could be reset.
+    more = {"Content-Type": "application/json", "Connection": "close", **(headers or {})}
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return lambda server, call: _shown(server.client.post(path, content=content, headers=more))
 
