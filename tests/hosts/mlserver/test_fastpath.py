@@ -80,7 +80,7 @@ def mixed_servers(
     folder = tmp_path_factory.mktemp("mixed")
     write_repository(folder, {"echo": MODELS["echo"]})
     _write_stock(folder)
-    models = ("echo", "both", *STOCK_MODELS)
+    models = ("echo", "both/versions/1", "both/versions/2", *STOCK_MODELS)
     off = {"MLSERVER_PYFUNC_FASTPATH": "0"}
     with (
         serving(folder, tmp_path_factory.mktemp("on"), *models) as on,
