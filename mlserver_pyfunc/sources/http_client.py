@@ -169,7 +169,7 @@ class _Transfer:
             return TransientError("the connection timed out")
         if self.began:
             return TransientError("truncated: the connection broke before the end")
-        if isinstance(cause, ssl.SSLEOFError):
+        if isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
             return TransientError("the connection broke while TLS began")
         if isinstance(cause, ssl.SSLError):
             reason = "; ".join(filter(None, (_text(cause), settings.trust_hint(_text(cause)))))

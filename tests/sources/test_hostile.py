@@ -163,7 +163,8 @@ TARS: dict[str, tuple[bytes, str]] = {
     "case": (tar_named("Model.py", "model.py"), "differ only in case"),
     "twice": (tar_named("a.py", "a.py"), "appears twice"),
     "huge": (raw_tar(2**40, tarfile.REGTYPE), "expected at most 4294967296 bytes"),
-    "negative": (tar_with(negative_size(".git/a"), tar_entry("b")), "expected a size, got -"),
+    # Older releases of Python end the archive at such an entry.
+    "negative": (tar_with(negative_size(".git/a"), tar_entry("b")), "a size, got -|no files"),
     "short": (raw_tar(2**20, tarfile.REGTYPE), "truncated or broken|expected 1048576 bytes"),
     "header": (raw_tar(2**31, tarfile.XHDTYPE), "headers of at most 1048576 bytes"),
     "long name": (raw_tar(2**31, tarfile.GNUTYPE_LONGNAME), "headers of at most 1048576 bytes"),
