@@ -239,14 +239,14 @@ def read_grpc_requests(stock: Any) -> Any:
     is the one place that has both the message and its metadata.
     """
 
-    def _InsertHeaders(self: Any, request: Any, context: Any) -> Any:  # noqa: N802
+    def insert_headers(self: Any, request: Any, context: Any) -> Any:
         registry = self._data_plane._model_registry
         if not is_ours(registry, request.model_name):
             require_ready(registry, request.model_name, request.model_version)
             return stock(self, request, context)
         return read_request(request, lambda: to_headers(context))
 
-    return _InsertHeaders
+    return insert_headers
 
 
 def answer_grpc_calls(stock: Any) -> Any:
