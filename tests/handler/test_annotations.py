@@ -7,7 +7,17 @@ import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Annotated, Any, NamedTuple, NewType, Optional, TypedDict, TypeVar, Union
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    NamedTuple,
+    NewType,
+    Optional,
+    TypedDict,
+    TypeVar,
+    Union,
+)
 
 import annotated_types
 import numpy as np
@@ -43,7 +53,7 @@ TEXT = {"datatype": "BYTES", "content_type": "str"}
 
 
 class HalfAModel:
-    model_fields: Any = {}  # noqa: RUF012
+    model_fields: ClassVar[Any] = {}
 
 
 class Color(enum.Enum):
