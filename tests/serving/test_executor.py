@@ -259,10 +259,11 @@ async def test_a_call_is_overdue_when_it_has_run_for_its_limit(
 async def test_a_call_that_ends_while_its_wakeup_is_requested_is_counted_off_once(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finish, finished = Executor._finish, asyncio.Event()
+    finish, finished, requested = Executor._finish, asyncio.Event(), threading.Event()
 
     def wait_briefly(job: Job, seconds: float) -> bool:
         job.request_wakeup()
+        requested.set()
         return job.done.acquire(timeout=WAIT)
 
     def note_finish(self: Executor, job: Job) -> None:
@@ -272,7 +273,7 @@ async def test_a_call_that_ends_while_its_wakeup_is_requested_is_counted_off_onc
     executor = make()
     monkeypatch.setattr(Job, "wait_briefly", wait_briefly)
     monkeypatch.setattr(Executor, "_finish", note_finish)
-    assert (await executor.run(lambda: 1)).get() == 1
+    assert (await executor.run(lambda: requested.wait(WAIT))).get()
     await asyncio.wait_for(finished.wait(), WAIT)
     assert executor.active.count == 0
 
