@@ -207,7 +207,6 @@ class _Loader(SourceLoader):
     def __init__(
         self, fullname: str, path: str, namespace: dict[str, Any], code: str | None = None
     ) -> None:
-        self.name = fullname
         self.path = path
         self._builtins = namespace
         self._code = code

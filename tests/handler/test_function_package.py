@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import inspect
+import json
+import linecache
 import os
 import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -196,8 +200,6 @@ def test_a_sibling_goes_before_an_installed_library_and_only_for_its_function(
     write(tmp_path, yaml="MINE = True\n", json="MINE = True\n")
     mine = package_of(tmp_path).load("model").f()
     assert all(module.MINE for module in mine)
-    import json
-
     import yaml
 
     assert not hasattr(yaml, "MINE")
@@ -217,7 +219,7 @@ def test_a_sibling_of_the_runtimes_name_is_refused(
 
 
 def test_the_runtime_itself_beside_the_code_is_no_sibling(package_of: Any) -> None:
-    root = Path(mlserver_pyfunc.__file__).parents[2]
+    root = Path(mlserver_pyfunc.__file__).parents[1]
     module = package_of(root, {"own": "from mlserver_pyfunc import InferenceError"}).load("own")
     assert module.InferenceError is mlserver_pyfunc.InferenceError
 
@@ -347,3 +349,74 @@ def test_a_folder_without_init_is_a_sibling_of_two_functions(tmp_path: Path) -> 
     finally:
         for package in packages:
             package.close()
+
+
+def test_the_lines_of_inline_code_go_with_the_package(tmp_path: Path) -> None:
+    code = "def f():\n    first = 1\n    return first\n"
+    package = FunctionPackage("iris", tmp_path, {"function": code})
+    function = package.load("function").f
+    assert inspect.getsource(function) == code
+    file = inspect.getfile(function)
+    package.close()
+    assert file not in linecache.cache
+
+
+def test_it_finds_no_module_of_another_package(tmp_path: Path, package_of: Any) -> None:
+    assert package_of(tmp_path).find_spec("json.decoder", json.__path__) is None
+
+
+def test_inline_code_of_a_package_imports_files_in_its_folder(
+    tmp_path: Path, package_of: Any
+) -> None:
+    write(tmp_path, a__other="NAME = 'file'\n")
+    module = package_of(tmp_path, {"a.model": "from .other import NAME\n"}).load("a.model")
+    assert module.NAME == "file"
+
+
+def test_a_package_may_add_a_folder_to_its_path(tmp_path: Path, package_of: Any) -> None:
+    write(tmp_path, pkg____init__=f"__path__.append({str(tmp_path / 'far')!r})\n")
+    write(tmp_path, far__away="from sibling import NAME\n", sibling="NAME = 'sibling'\n")
+    package = package_of(write(tmp_path, model="from pkg.away import NAME\n"))
+    assert package.load("model").NAME == "sibling"
+
+
+@pytest.mark.parametrize("name", ["helper", "pkg.deep.helper"])
+def test_inline_modules_import_each_other(name: str, tmp_path: Path, package_of: Any) -> None:
+    inline = {"function": f"import {name} as found\nNAME = found.NAME\n", name: "NAME = 1\n"}
+    assert package_of(tmp_path, inline).load("function").NAME == 1
+
+
+def test_a_folder_without_init_comes_after_what_is_loaded(
+    tmp_path: Path, package_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = ModuleType("made_by_hand")
+    monkeypatch.setitem(sys.modules, "made_by_hand", made)
+    write(tmp_path, made_by_hand__inner="", model="import made_by_hand\n")
+    assert package_of(tmp_path).load("model").made_by_hand is made
+
+
+def test_a_folder_without_init_comes_after_what_is_installed(
+    tmp_path: Path, package_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "installed", only_installed="NAME = 'installed'\n")
+    monkeypatch.syspath_prepend(tmp_path / "installed")
+    root = write(tmp_path / "tree", only_installed__inner="", model="import only_installed as m\n")
+    try:
+        assert package_of(root).load("model").m.NAME == "installed"
+    finally:
+        sys.modules.pop("only_installed", None)
+
+
+def test_a_finder_that_fails_hides_no_folder(
+    tmp_path: Path, package_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing:
+        def find_spec(self, name: str, path: object, target: object = None) -> None:
+            if name == "only_here":
+                raise ValueError(name)
+
+    monkeypatch.setattr(sys, "meta_path", [Failing(), *sys.meta_path])
+    write(tmp_path, only_here__inner="NAME = 1\n", model="from only_here.inner import NAME\n")
+    package = package_of(tmp_path)
+    assert package.load("model").NAME == 1
+    package.close()
