@@ -16,18 +16,14 @@ if TYPE_CHECKING:
 
     from .parity import ParityError as ParityError
     from .parity import assert_parity as assert_parity
-    from .strategies import BadRequest as BadRequest
-    from .strategies import bad_requests_for as bad_requests_for
     from .strategies import requests_for as requests_for
 
 _LAZY = {
-    "BadRequest": ".strategies",
     "LocalFunction": "mlserver_pyfunc.serving.local",
     "ParityError": ".parity",
     "Server": "mlserver_pyfunc.deployment.server_process",
     "ServerError": "mlserver_pyfunc.deployment.server_process",
     "assert_parity": ".parity",
-    "bad_requests_for": ".strategies",
     "load": "mlserver_pyfunc.serving.local",
     "requests_for": ".strategies",
 }

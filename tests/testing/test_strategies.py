@@ -10,8 +10,9 @@ from mlserver_pyfunc.definition import parse, read
 from mlserver_pyfunc.errors import ContractError
 from mlserver_pyfunc.protocol.contract import Contract
 from mlserver_pyfunc.protocol.request import InferenceRequest
-from mlserver_pyfunc.testing import bad_requests_for, load, requests_for
+from mlserver_pyfunc.testing import load, requests_for
 from mlserver_pyfunc.testing.strategies import inputs_for
+from tests.testing.bad_requests import bad_requests_for
 
 FUNCTIONS = Path(__file__).parent / "functions"
 ECHO = read(FUNCTIONS / "echo" / "function.yaml")
