@@ -34,6 +34,8 @@ CALLS = ("infer", "infer_stream")
 
 LENGTH_HEADER = b"inference-header-content-length"
 BINARY_EXTENSION = "binary_tensor_data"
+model_parameters: dict[str, bool] = {}
+"""What the metadata of each function says about the server's routes for it."""
 _MAX_DIGITS = 18
 _PREPARED = "_prepared_by_pyfunc"
 
@@ -69,6 +71,7 @@ def add_rest_routes(server: Any) -> None:
     routes = server._app.router.routes
     routes[:0] = [InferenceRoute(route) for route in routes if calls_model(route)]
     announce(server, BINARY_EXTENSION)
+    model_parameters[BINARY_EXTENSION] = True
 
 
 def announce(server: Any, *extensions: str) -> None:

@@ -33,6 +33,7 @@ from .data_plane import ModelMetrics
 from .errors import to_host_error
 from .pages import Pages
 from .rest_response import ArrayResponse, StreamError, binary_outputs
+from .rest_route import model_parameters
 
 PLATFORM = "mlserver_pyfunc"
 
@@ -150,7 +151,7 @@ class PyFuncRuntime(Pages, MLModel):
             platform=self.settings.platform or PLATFORM,
             inputs=self.inputs,
             outputs=self.outputs,
-            parameters=Parameters(**self.provenance),
+            parameters=Parameters(**self.provenance, **model_parameters),
         )
 
     def _agreed(self) -> Located:

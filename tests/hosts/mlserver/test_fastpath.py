@@ -236,6 +236,15 @@ def test_the_server_announces_the_extension(server: ServerProcess) -> None:
     assert "binary_tensor_data" in server.client.get("/v2").json()["extensions"]
 
 
+def test_a_function_announces_the_extension_of_its_own(
+    server: ServerProcess, plain_server: ServerProcess
+) -> None:
+    """Models of other runtimes in the server do not read binary tensors."""
+    for process, told in ((server, True), (plain_server, None)):
+        metadata = process.client.get("/v2/models/strict").json()
+        assert metadata["parameters"].get("binary_tensor_data") is told
+
+
 def test_binary_and_json_tensors_mix_in_a_request(server: ServerProcess) -> None:
     head, body = _binary_body([X, HALF, Z], json_tensors=(Y,))
     outputs = _outputs(_post(server, body, _headers(head)))
