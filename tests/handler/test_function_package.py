@@ -375,7 +375,7 @@ def test_inline_code_of_a_package_imports_files_in_its_folder(
 
 def test_a_package_may_add_a_folder_to_its_path(tmp_path: Path, package_of: Any) -> None:
     write(tmp_path, pkg____init__=f"__path__.append({str(tmp_path / 'far')!r})\n")
-    write(tmp_path, far__away="from sibling import NAME\n", sibling="NAME = 'sibling'\n")
+    write(tmp_path, far__away="from json import NAME\n", json="NAME = 'sibling'\n")
     package = package_of(write(tmp_path, model="from pkg.away import NAME\n"))
     assert package.load("model").NAME == "sibling"
 
