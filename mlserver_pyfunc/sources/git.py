@@ -14,7 +14,6 @@ from mlserver_pyfunc.errors import SourceError
 
 from . import cache, credentials
 from .digest import RENEW, DigestError
-from .git_errors import UnsupportedError
 from .git_tree import SUBMODULE, entries, export
 from .progress import logger
 from .safe_tree import checked_subdirectory, quoted
@@ -187,6 +186,8 @@ def _fetched(client: GitClient, remote: _Remote, commit: str, subdirectory: str)
     A server may refuse single commits (`uploadpack.allowAnySHA1InWant`) and single files, and says
     so only when it is asked. All branches and tags are fetched then, into an empty repository.
     """
+    from .git_client import UnsupportedError
+
     url = redacted(remote.url)
     client.init("one-commit")
     try:

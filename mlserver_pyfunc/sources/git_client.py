@@ -1,11 +1,25 @@
-"""Runs the git program by GitPython, in an environment that ignores all configuration.
+"""Runs the git program by GitPython: no configuration but ours, no hooks, no filters, no prompts.
 
 Commands that use the network have limits of time and size, and show their progress.
+
+git runs code that its configuration names: hooks, filters, credential helpers, ssh commands,
+`ext::` transports, `url.insteadOf`. The user's configuration may name them for good reasons, and
+a repository that is cloned from `file://` has one of its own. Switching each key off does not
+work: new ones appear with new versions of git. So git reads no configuration file except ours
+(GIT_CONFIG_GLOBAL, GIT_CONFIG_NOSYSTEM), works in a bare repository that we initialise without a
+template, and may use the one transport of the URL (GIT_ALLOW_PROTOCOL): a redirect cannot switch
+to another. No file is checked out by git, see `git_tree`.
+
+Credentials in the URL would show in the process list and in git's messages, and in a file they
+would outlive the fetch. They are passed in environment variables, which only processes of the
+same user can read, to a helper that is configured for the one host: git does not ask it for
+another host after a redirect.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -13,6 +27,7 @@ from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import IO, Any, cast
+from urllib.parse import urlsplit
 
 from git import Git, RemoteProgress
 from git.cmd import handle_process_output
@@ -24,14 +39,63 @@ from mlserver_pyfunc.errors import SourceError
 
 from .credentials import Credentials
 from .digest import size_of
-from .git_environment import configuration, environment
-from .git_errors import failure
 from .progress import Progress
-from .retry import retrying
+from .retry import TransientError, retrying
+from .safe_tree import quoted
 
 MINIMUM_VERSION = (2, 32)
 
 _END_SECONDS = 5
+_HELPER = (
+    '!f() { test "$1" = get && printf "username=%s\\npassword=%s\\n"'
+    ' "$MLSERVER_PYFUNC_GIT_USERNAME" "$MLSERVER_PYFUNC_GIT_PASSWORD"; }; f'
+)
+_SSH = (
+    "-o BatchMode=yes -o StrictHostKeyChecking=yes -o ConnectTimeout=15 "
+    "-o ServerAliveInterval=15 -o ServerAliveCountMax=3"
+)
+
+
+class UnsupportedError(SourceError):
+    """The server refuses to send the object, or to send it in this way."""
+
+
+# git's exit code is 128 for all. The first pattern that its message matches tells what it means.
+_CAUSES: dict[str, tuple[type[SourceError], str]] = {
+    r"unadvertised object|not our ref|couldn't find remote ref|not support (shallow|filter)|"
+    r"transport does not support|filtering not recognized|bad object|missing (blob|tree)":
+        (UnsupportedError, "the server does not send this commit"),
+    r"no space left|disk quota|file too large|unable to write|write error":
+        (SourceError, "the disk of the cache folder is full"),
+    r"host key verification failed|no .* host key is known|host identification has changed":
+        (SourceError, "the server's SSH host key is not the known one: see known_hosts"),
+    r"permission denied \((publickey|.*password)|sign_and_send_pubkey":
+        (SourceError, "permission denied: no SSH agent or key that the server takes"),
+    r"terminal prompts disabled|could not read (username|password)":
+        (SourceError,
+         "authentication needed (401): set GIT_TOKEN, or GIT_USERNAME and GIT_PASSWORD"),
+    r"authentication failed|error: 401|access denied":
+        (SourceError,
+         "authentication failed (401): check GIT_TOKEN, or GIT_USERNAME and GIT_PASSWORD"),
+    r"error: 403|forbidden": (SourceError, "access forbidden (403)"),
+    r"error: 404|repository .*not found|not appear to be a git repository|does not exist":
+        (SourceError, "no such repository (404)"),
+    r"protocol .* (not supported|disabled|not allowed)|transport .* not allowed":
+        (SourceError, "the server redirects to a transport that is not allowed"),
+    r"unable to update url base from redirection":
+        (SourceError, "the server redirects to something that is not this repository"),
+    r"dubious ownership": (SourceError, "the repository's folder belongs to another user"),
+    r"could not resolve host": (TransientError, "unknown host"),
+    r"connection refused|failed to connect|couldn't connect":
+        (TransientError, "the connection was refused"),
+    r"timed out|timeout|operation too slow": (TransientError, "the connection timed out"),
+    # The libraries of TLS have words of their own for a connection that ends too early.
+    r"error: (429|5\d\d)|unexpected eof|early eof|reset|hung up|unexpected disconnect|curl \d+|"
+    r"broken pipe|connection closed|network is unreachable|expected flush after|"
+    r"non-properly terminated|error in the (pull|push) function|ssl_error_syscall":
+        (TransientError, "the connection broke"),
+    r"ssl|certificate|tls": (SourceError, "the TLS connection failed"),
+}  # fmt: skip
 
 
 class GitClient:
@@ -45,9 +109,9 @@ class GitClient:
         self._work = work
         self._deadline = time.monotonic() + seconds
         self._limit = seconds
-        (work / "gitconfig").write_text(configuration(url), encoding="utf-8")
+        (work / "gitconfig").write_text(_configuration(url), encoding="utf-8")
         self._git = Git(str(work))
-        self._git.update_environment(**environment(url, credentials, work))
+        self._git.update_environment(**_environment(url, credentials, work))
         self._use(work / "none")
 
     def init(self, name: str) -> None:
@@ -92,7 +156,7 @@ class GitClient:
         try:
             return self._git.execute(["git", *arguments], **options)
         except CommandError as error:
-            raise failure(str(error.stderr)) from None
+            raise _failure(str(error.stderr)) from None
 
     def _network(
         self, arguments: tuple[str, ...], what: str = "", wanted: list[str] | None = None
@@ -145,7 +209,7 @@ class GitClient:
                     pump.join(_END_SECONDS)
         messages = "\n".join([*report.other_lines, *report.error_lines])
         if process.returncode != 0:
-            raise failure(messages)
+            raise _failure(messages)
         return lines, messages
 
     def _check_limits(self) -> None:
@@ -170,3 +234,68 @@ def _check_version() -> None:
     got = Git().version_info
     if got < MINIMUM_VERSION:
         raise SourceError(f"expected git 2.32 or later, got {'.'.join(map(str, got))}")
+
+
+def _configuration(url: str) -> str:
+    """Returns the text of the only configuration file that git reads."""
+    parts = urlsplit(url)
+    if parts.scheme != "file":
+        return ""
+    path = parts.path.replace("\\", "\\\\").replace('"', '\\"')
+    # git refuses repositories of other users (CVE-2022-24765), as mounted volumes often are,
+    # because it would run their hooks and configuration. We run neither.
+    return f'[safe]\n\tdirectory = "{path}"\n\tdirectory = "{path.rstrip("/")}/.git"\n'
+
+
+def _environment(url: str, credentials: Credentials | None, work: Path) -> dict[str, str]:
+    """Returns the variables that git runs with, besides those of this process."""
+    parts = urlsplit(url)
+    options = {
+        "core.hooksPath": os.devnull,
+        "credential.helper": "",
+        "fetch.writeCommitGraph": "false",
+        "gc.auto": "0",
+        "http.lowSpeedLimit": "1000",
+        "http.lowSpeedTime": "30",
+        "protocol.version": "2",
+        "remote.origin.url": url,
+    }
+    variables = {
+        "GIT_ALLOW_PROTOCOL": parts.scheme,
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES": "",
+        "GIT_CONFIG_GLOBAL": str(work / "gitconfig"),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_PARAMETERS": "",
+        "GIT_LITERAL_PATHSPECS": "1",
+        "GIT_NAMESPACE": "",
+        "GIT_NO_LAZY_FETCH": "1",
+        "GIT_TERMINAL_PROMPT": "0",
+        "SSH_ASKPASS": "",
+        "GIT_SSH_COMMAND": f"{os.environ.get('GIT_SSH_COMMAND') or 'ssh'} {_SSH}",
+        # Traces would write the headers that are sent, with the credentials.
+        **{name: "0" for name in os.environ if name.startswith("GIT_TRACE")},
+    }
+    # One variable names the authorities for every kind of source.
+    if bundle := settings.ca_file("GIT_SSL_CAINFO"):
+        variables["GIT_SSL_CAINFO"] = bundle
+    if credentials:
+        variables["MLSERVER_PYFUNC_GIT_USERNAME"] = credentials.username
+        variables["MLSERVER_PYFUNC_GIT_PASSWORD"] = credentials.password
+        # For this host alone: after a redirect to another, git does not ask the helper.
+        options[f"credential.{parts.scheme}://{parts.netloc}.helper"] = _HELPER
+    variables["GIT_CONFIG_COUNT"] = str(len(options))
+    for number, (name, value) in enumerate(options.items()):
+        variables[f"GIT_CONFIG_KEY_{number}"] = name
+        variables[f"GIT_CONFIG_VALUE_{number}"] = value
+    return variables
+
+
+def _failure(text: str) -> SourceError:
+    """Returns the error that a message of git means, in one line."""
+    lines = [line for line in text.splitlines() if re.match(r"(fatal|error|ssh|remote)", line)]
+    last = (lines or text.strip().splitlines() or ["git failed"])[-1].strip()
+    for pattern, (kind, meaning) in _CAUSES.items():
+        if re.search(pattern, text, re.IGNORECASE):
+            telling = [line for line in lines if re.search(pattern, line, re.IGNORECASE)]
+            return kind(f"{meaning}; git says {quoted(telling[-1] if telling else last)}")
+    return SourceError(f"git says {quoted(last)}")
