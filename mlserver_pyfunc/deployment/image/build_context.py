@@ -48,10 +48,7 @@ def write(opened: FunctionFolder, target: Path, options: Options) -> None:
     if options.platforms:
         checked_platforms(options.platforms)
     if options.secrets and not options.mounts:
-        raise BuildError(
-            "secrets and a CA bundle need mounts, which neither --portable nor docker's old "
-            "builder has: install docker's buildx plugin, podman or buildah"
-        )
+        raise BuildError("secrets and a CA bundle need mounts, which --portable leaves out")
     definition, folder = opened.definition, opened.located.folder
     settings = _settings(opened)
     tree = lock.fetch_locked(definition, folder)

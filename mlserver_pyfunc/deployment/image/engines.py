@@ -1,21 +1,32 @@
-"""Image engines, called by their commands: docker, with or without buildx, podman and buildah."""
+"""Image engines, called by their commands: docker with buildx, podman and buildah."""
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
+import sys
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlserver_pyfunc import settings
 from mlserver_pyfunc.deployment.names import BuildError
 
-from .engine_output import run
 from .options import Options
 
 _ANSWER_SECONDS = 20
+LAST_LINES = 12
+"""Number of lines of the engine's output that an error carries."""
+
+_STEP = re.compile(
+    r"^(?:\[[\d/]+\] )?STEP \d+(?:/\d+)?:? ?(?P<buildah>.+)$"
+    r"|^#\d+ \[(?P<buildkit>.+\d+/\d+\] .+)$"
+    r"|^ > \[(?P<failed>.+\d+/\d+\] .+):$"
+)
+_NO_SHELL = re.compile(r"exec.*/bin/sh\b.*(no such file|not found)", re.IGNORECASE)
+_BLOCK_END = "------"
 
 
 @dataclass(frozen=True)
@@ -30,11 +41,10 @@ class Engine:
     """One engine."""
 
     name = ""
-    mounts = True  # whether builds have secret and cache mounts
 
     def answers(self) -> bool:
         """Tells whether the engine is on this machine and able to build."""
-        return shutil.which(self.name) is not None and self._ask(["version"]) is not None
+        return self._ask(["version"]) is not None
 
     def build(self, context: Path, name: str, options: Options, work: Path) -> Built:
         """Builds an image of a context. The engine writes its files into the folder `work`.
@@ -82,56 +92,27 @@ class Engine:
 
 
 class Docker(Engine):
-    """docker, by buildx if it is installed, else by the builder inside the engine."""
+    """docker, which builds by its plugin buildx."""
 
     name = "docker"
-    mounts = False
-    _buildx = False
 
     def answers(self) -> bool:
-        """Tells whether docker answers, and finds out which builder it has."""
-        if shutil.which(self.name) is None:
-            return False
-        text = self._ask(["version", "--format", "{{json .}}"])
-        if text is None:
-            return False
-        try:
-            version = json.loads(text)
-            components = [item["Name"] for item in version["Server"].get("Components") or []]
-            client = int(version["Client"]["Version"].partition(".")[0])
-        except (ValueError, KeyError, TypeError):
-            return True
-        # podman can be installed under docker's name. It answers as docker does, without BuildKit.
-        if any("podman" in name.lower() for name in components):
-            return True
-        self._buildx = self._ask(["buildx", "version"]) is not None
-        # Before version 23, BuildKit is in the engine. From 23 on, the command needs buildx for it.
-        self.mounts = self._buildx or 18 < client < 23
-        return True
+        """Tells whether docker answers and has buildx. podman under docker's name has none."""
+        version = self._ask(["version"])
+        is_docker = version is not None and "podman" not in version.lower()
+        return is_docker and self._ask(["buildx", "version"]) is not None
 
     def build(self, context: Path, name: str, options: Options, work: Path) -> Built:
-        """Builds an image by buildx, or by the builder inside the engine."""
+        """Builds an image by buildx, which pushes it too."""
         id_file, metadata = work / "image.id", work / "metadata.json"
-        command = [self.name, *(["buildx"] if self._buildx else []), "build"]
-        command += self._common(f"--tag={name}", id_file, options)
-        if self._buildx:
-            command += ["--progress=plain", f"--metadata-file={metadata}"]
-            command.append(self._output(name, options))
-        elif options.platforms and "," in options.platforms:
-            raise BuildError("several platforms: expected docker with buildx, podman or buildah")
-        if options.epoch is not None and self.mounts:
+        command = ["docker", "buildx", "build", *self._common(f"--tag={name}", id_file, options)]
+        command += ["--progress=plain", f"--metadata-file={metadata}", self._output(name, options)]
+        if options.epoch is not None:
             command.append(f"--build-arg=SOURCE_DATE_EPOCH={options.epoch}")
-        # Engines before version 23 use BuildKit only if this variable is set.
-        variables = {} if self._buildx else {"DOCKER_BUILDKIT": str(int(self.mounts))}
-        run([*command, *options.extra, str(context)], variables)
-        if self._buildx:
-            built = json.loads(metadata.read_text()) if metadata.is_file() else {}
-            digest = built.get("containerimage.digest") if options.push else None
-            return Built(built.get("containerimage.config.digest") or _id(id_file), digest)
-        if not options.push:
-            return Built(_id(id_file), None)
-        digests = re.findall(r"digest: (sha256:[0-9a-f]{64})", run([self.name, "push", name]))
-        return Built(_id(id_file), digests[-1] if digests else None)
+        _run([*command, *options.extra, str(context)])
+        built = json.loads(metadata.read_text()) if metadata.is_file() else {}
+        digest = built.get("containerimage.digest") if options.push else None
+        return Built(built.get("containerimage.config.digest") or _id(id_file), digest)
 
     def _output(self, name: str, options: Options) -> str:
         if "," in (options.platforms or "") and not options.push:
@@ -171,13 +152,13 @@ class Podman(Engine):
             common.append(f"--timestamp={options.epoch}")
         if "--layers" not in " ".join(options.extra):
             common.append("--layers")
-        run([self.name, self._build_command, *common, *options.extra, str(context)])
+        _run([self.name, self._build_command, *common, *options.extra, str(context)])
         image_id = None if several else _id(id_file)
         if not options.push:
             return Built(image_id, None)
         kind = ["manifest", "push", "--all"] if several else ["push"]
         tls = [option for option in options.extra if option.startswith("--tls-verify")]
-        run([self.name, *kind, *tls, f"--digestfile={pushed}", name, f"docker://{name}"])
+        _run([self.name, *kind, *tls, f"--digestfile={pushed}", name, f"docker://{name}"])
         return Built(image_id, pushed.read_text().strip() or None)
 
 
@@ -203,7 +184,8 @@ def choose(name: str | None = None) -> Engine:
             return engine
     if name:
         raise BuildError(
-            f"{name} does not answer: is it installed, and may you use it? {name} version shows it"
+            f"{name} does not answer: is it installed, docker with its plugin buildx, and may you "
+            f"use it? {name} version shows it"
         )
     raise BuildError(
         f"no image engine answers, looked for {', '.join(ENGINES)}: install one, or write the "
@@ -223,3 +205,40 @@ def holder(reference: str) -> Engine | None:
 def _id(path: Path) -> str | None:
     text = path.read_text().strip() if path.is_file() else ""
     return text if not text or text.startswith("sha256:") else f"sha256:{text}"
+
+
+def _run(command: Sequence[str]) -> None:
+    """Runs an engine and shows its output on standard error."""
+    last: deque[str] = deque(maxlen=400)
+    step = ""
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        assert process.stdout is not None
+        for raw in process.stdout:
+            line = raw.decode(errors="replace").rstrip()
+            print(line, file=sys.stderr, flush=True)
+            last.append(line)
+            if match := _STEP.match(line):
+                step = next(group for group in match.groups() if group).replace("]", ":", 1)
+    if process.returncode:
+        raise BuildError(_explanation(command[0], step, list(last)))
+
+
+def _explanation(engine: str, step: str, lines: Sequence[str]) -> str:
+    text = "\n".join(f"  {line}" for line in _useful(lines)[-LAST_LINES:])
+    where = f' at step "{step[:200]}"' if step else ""
+    hint = settings.trust_hint("\n".join(lines))
+    return f"{engine} failed{where}; its last lines:\n{text}" + (f"\n{hint}" if hint else "")
+
+
+def _useful(output: Sequence[str]) -> list[str]:
+    """Returns the output of the failed step. BuildKit repeats it before the Dockerfile's text."""
+    lines = [line for line in output if line.strip()]
+    hint = ["the base image has no sh, which build steps and the server's start need"]
+    hints = hint if any(_NO_SHELL.search(line) for line in lines) else []
+    starts = [number for number, line in enumerate(lines) if line.startswith(" > [")]
+    if starts:
+        block = lines[starts[-1] + 1 :]
+        lines = block[: block.index(_BLOCK_END)] if _BLOCK_END in block else block
+    return lines + hints

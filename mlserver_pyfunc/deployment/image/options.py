@@ -35,5 +35,5 @@ class Options:
     server_image: str = f"python:{DEFAULT_PYTHON}-slim"
     """Gives the server's Python, if MLServer cannot run on the function's."""
     extra: Sequence[str] = ()  # further options of the engine
-    mounts: bool = True  # whether the builder has secret and cache mounts
+    mounts: bool = True  # whether the Dockerfile may have secret and cache mounts
     epoch: int | None = field(default_factory=_epoch)  # the time of every file in the image

@@ -1,9 +1,9 @@
-"""Runs the image tests against real Docker engines, of Debian's packages, started privately.
+"""Runs the image tests against a real Docker engine, of Debian's packages, started privately.
 
-    python -m tests.deployment.engines.docker_engines [20.10] [26] [-- ARGUMENTS OF PYTEST]
+    python -m tests.deployment.engines.docker_engines [26] [-- ARGUMENTS OF PYTEST]
 
-20.10 is Debian 12's, whose BuildKit is built in; 26 is Debian 13's, with buildx. Neither is
-installed: their packages are unpacked into a temporary folder. As root, on Linux.
+26 is Debian 13's, with buildx. It is not installed: its packages are unpacked into a temporary
+folder. As root, on Linux.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ class Release:
 
 
 RELEASES = {
-    "20.10": Release("bookworm", ("docker.io", "containerd", "runc"), "172.29.0.1/16"),
     "26": Release("trixie", ("docker.io", "docker-cli", "docker-buildx"), "172.30.0.1/16"),
 }
 
@@ -106,9 +105,6 @@ def _unpacked(release: Release, system: Path, work: Path) -> dict[str, str]:
         for path in (system / folder).iterdir():
             if path.name.startswith(("docker", "containerd")):
                 (tools / path.name).symlink_to(path)
-    runc = system / "usr" / "sbin" / "runc"
-    if release.debian == "bookworm" and runc.exists():
-        (tools / "runc").symlink_to(runc)
     plugins = work / "config" / "cli-plugins"
     plugins.mkdir(parents=True)
     for path in system.glob("usr/*/docker/cli-plugins/docker-buildx"):

@@ -9,10 +9,10 @@ DIGEST = "sha256:" + "2" * 64
 
 # Answers by the words of its command line, and writes the files that engines are asked to write.
 PROGRAM = """#!{python}
-import json, os, pathlib, sys
+import json, pathlib, sys
 arguments = sys.argv[1:]
 with open({calls!r}, "a") as calls:
-    calls.write(json.dumps([{name!r}, *arguments, os.environ.get("DOCKER_BUILDKIT")]) + "\\n")
+    calls.write(json.dumps([{name!r}, *arguments]) + "\\n")
 for argument in arguments:
     option, _, value = argument.partition("=")
     if option == "--iidfile":

@@ -18,7 +18,6 @@ from tests.places import ROOT
 
 from .conftest import write_wheel
 from .fakes import Put
-from .test_engines import BuildKit
 
 DOCUMENT = ROOT / "docs" / "build.md"
 SHOWN = [block for block in blocks(DOCUMENT) if block.language == "sh"]
@@ -31,7 +30,7 @@ def test_runs_what_the_document_shows(
     block: Block, packages: Path, put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_wheel(packages, "scikit_learn", "1.5")
-    put("docker", BuildKit)
+    put("docker")
     put("podman")
     put("buildah")
     shutil.copytree(ROOT / "examples" / "iris", tmp_path / "examples" / "iris")

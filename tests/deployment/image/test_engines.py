@@ -15,25 +15,8 @@ from mlserver_pyfunc.deployment.names import BuildError
 
 from .fakes import DIGEST, ID, Put
 
-BuildKit = {
-    "version --format": (0, json.dumps({"Client": {"Version": "28.2.2"}, "Server": {}})),
-}
-Docker20 = {
-    "buildx version": (1, "docker: 'buildx' is not a docker command"),
-    "version --format": (0, json.dumps({"Client": {"Version": "20.10.24"}, "Server": {}})),
-    "push": (0, f"latest: digest: {DIGEST} size: 1"),
-}
-PodmanSocket = {
-    "version --format": (
-        0,
-        json.dumps(
-            {
-                "Client": {"Version": "20.10.24"},
-                "Server": {"Components": [{"Name": "Podman Engine"}]},
-            }
-        ),
-    ),
-}
+WITHOUT_BUILDX = {"buildx version": (1, "docker: 'buildx' is not a docker command")}
+PODMAN_SOCKET = {"version": (0, "Client:\n Version: 20.10.24\nServer: linux\n Podman Engine:\n")}
 
 
 def called(calls: Path, word: str) -> list[str]:
@@ -78,18 +61,19 @@ def test_says_what_to_do_where_there_is_no_engine() -> None:
         engines.choose()
 
 
-@pytest.mark.parametrize(
-    ("answers", "mounts"), [(BuildKit, True), (Docker20, True), (PodmanSocket, False)]
-)
-def test_knows_which_docker_has_mounts(
-    put: Put, answers: dict[str, tuple[int, str]], mounts: bool
+@pytest.mark.parametrize("answers", [WITHOUT_BUILDX, PODMAN_SOCKET])
+def test_passes_over_a_docker_that_cannot_build(
+    put: Put, answers: dict[str, tuple[int, str]]
 ) -> None:
     put("docker", answers)
-    assert engines.choose().mounts == mounts
+    put("podman")
+    assert engines.choose().name == "podman"
+    with pytest.raises(BuildError, match="its plugin buildx"):
+        engines.choose("docker")
 
 
 def test_builds_by_buildx(put: Put, calls: Path, tmp_path: Path) -> None:
-    put("docker", {**BuildKit, "buildx inspect": (0, "Name: b\nDriver:  docker-container\n")})
+    put("docker", {"buildx inspect": (0, "Name: b\nDriver:  docker-container\n")})
     built = build(
         tmp_path,
         platforms="linux/arm64",
@@ -116,7 +100,6 @@ def test_builds_by_buildx(put: Put, calls: Path, tmp_path: Path) -> None:
         "--build-arg=SOURCE_DATE_EPOCH=7",
         "--network=host",
         str(tmp_path / "context"),
-        None,
     ]
     assert (built.id, built.digest) == (ID, None)
 
@@ -124,7 +107,7 @@ def test_builds_by_buildx(put: Put, calls: Path, tmp_path: Path) -> None:
 def test_the_engines_own_builder_is_not_asked_to_set_times(
     put: Put, calls: Path, tmp_path: Path
 ) -> None:
-    put("docker", {**BuildKit, "buildx inspect": (0, "Name: default\nDriver:  docker\n")})
+    put("docker", {"buildx inspect": (0, "Name: default\nDriver:  docker\n")})
     build(tmp_path, epoch=7)
     got = called(calls, "build")
     assert "--output=type=docker,name=registry.example/iris:1" in got
@@ -132,21 +115,11 @@ def test_the_engines_own_builder_is_not_asked_to_set_times(
 
 
 def test_buildx_pushes_as_it_builds(put: Put, calls: Path, tmp_path: Path) -> None:
-    put("docker", BuildKit)
+    put("docker")
     built = build(tmp_path, push=True, platforms="linux/amd64,linux/arm64")
     expected = "--output=type=image,push=true,name=registry.example/iris:1"
     assert expected in called(calls, "build")
     assert built.digest == DIGEST
-
-
-def test_an_older_docker_builds_by_the_buildkit_in_its_engine(
-    put: Put, calls: Path, tmp_path: Path
-) -> None:
-    put("docker", Docker20)
-    built = build(tmp_path, push=True)
-    assert called(calls, "build")[-1] == "1"
-    assert called(calls, "push")[:3] == ["docker", "push", "registry.example/iris:1"]
-    assert (built.id, built.digest) == (ID, DIGEST)
 
 
 @pytest.mark.parametrize(("name", "command"), [("podman", "build"), ("buildah", "bud")])
@@ -158,7 +131,7 @@ def test_builds_by_podman_and_buildah(
     got = called(calls, command)
     assert got[:3] == [name, command, "--tag=registry.example/iris:1"]
     assert {"--format=docker", "--timestamp=7", "--layers", "--tls-verify=false"} <= set(got)
-    assert got[-2] == str(tmp_path / "context")
+    assert got[-1] == str(tmp_path / "context")
     assert called(calls, "push")[1:3] == ["push", "--tls-verify=false"]
     assert (built.id, built.digest) == (ID, DIGEST)
 
@@ -196,7 +169,7 @@ ERROR: failed to solve: exit code: 1"""
         ("podman", {"build ": (1, PODMAN_FAILURE)}, "RUN uv pip install -r /build/server.txt"),
         (
             "docker",
-            {**BuildKit, "buildx build": (1, BUILDKIT_FAILURE)},
+            {"buildx build": (1, BUILDKIT_FAILURE)},
             "server 3/5: RUN uv pip install -r /build/server.txt",
         ),
     ],
@@ -227,7 +200,7 @@ def test_a_base_without_a_shell_is_told_as_such(put: Put, tmp_path: Path) -> Non
 
 
 def test_finds_the_engine_that_has_an_image(put: Put) -> None:
-    put("docker", {**BuildKit, "image inspect": (1, "")})
+    put("docker", {"image inspect": (1, "")})
     put("podman")
     found = engines.holder("iris:1")
     assert found is not None
