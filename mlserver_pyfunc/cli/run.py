@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,9 @@ from mlserver_pyfunc.protocol.samples import request_form
 
 from . import inputs
 from .failure import folder_argument
+
+if TYPE_CHECKING:
+    from mlserver_pyfunc.serving.local import LocalFunction
 
 
 @click.command("run")
@@ -41,20 +44,25 @@ def command(
     as_json: bool,
 ) -> None:
     """Call the function in FOLDER as the server does: same loading, contract and errors."""
+    import statistics
+
     from mlserver_pyfunc.definition.folder import open_folder
     from mlserver_pyfunc.protocol.request import InferenceRequest
-    from mlserver_pyfunc.serving.timing import TimedFunction
+    from mlserver_pyfunc.serving.local import LocalFunction
 
-    with _ended_by_interrupt(), TimedFunction(open_folder(folder)) as function:
+    with _ended_by_interrupt(), LocalFunction(open_folder(folder)) as function:
         if request_file is not None:
             request = InferenceRequest.from_json(_read(request_file, function.contract))
         else:
             arrays = inputs.arrays(function.contract, given, is_random=is_random)
             request = InferenceRequest.from_values(function.contract, arrays)
-        for index in range(repeat):
+        seconds = [
             _call(function, request, as_json=as_json, quiet=index < repeat - 1)
+            for index in range(repeat)
+        ]
         if not as_json:
-            _timings(function)
+            text = f"{statistics.median(seconds) * 1000:.3f} ms (median of {repeat})"
+            click.echo(click.style(text, dim=True), err=True)
 
 
 @contextmanager
@@ -75,34 +83,20 @@ def _read(file: Any, contract: Contract) -> Any:
         raise click.BadParameter(f"--request: not JSON: {error}, expected {form}") from None
 
 
-def _call(function: Any, request: Any, *, as_json: bool, quiet: bool) -> None:
+def _call(function: LocalFunction, request: Any, *, as_json: bool, quiet: bool) -> float:
+    """Calls the function and shows its answers. Returns how many seconds they took."""
     import orjson
 
     from mlserver_pyfunc.serving.local import arrays_of
 
     from . import output
 
+    waited, asked = 0.0, time.perf_counter()
     for answer in function.infer_stream(request):
-        started = time.perf_counter()
-        text = orjson.dumps(function.response(answer, request.id)).decode()
-        function.add("encode", time.perf_counter() - started)
-        if quiet:
-            continue
-        if as_json:
-            click.echo(text)
-        else:
+        waited += time.perf_counter() - asked
+        if as_json and not quiet:
+            click.echo(orjson.dumps(function.response(answer, request.id)))
+        elif not quiet:
             output.arrays(arrays_of(answer))
-
-
-def _timings(function: Any) -> None:
-    import statistics
-
-    # This process cannot measure every phase of a function that runs in a process of its own.
-    medians = {
-        phase: statistics.median(seconds) * 1000
-        for phase, seconds in function.seconds.items()
-        if seconds
-    }
-    parts = ", ".join(f"{phase} {median:.3f}" for phase, median in medians.items())
-    calls = len(function.seconds["decode"])
-    click.echo(click.style(f"ms: {parts} (median of {calls})", dim=True), err=True)
+        asked = time.perf_counter()
+    return waited

@@ -111,7 +111,7 @@ def test_run_cuts_no_line_in_a_pipe(tmp_path):
 def test_init_writes_a_function_that_validates_and_runs(hello):
     out, err = run("run", hello, "--input", "numbers=1,2,3,4")
     assert "2  4  6  8" in out.replace("\t", "  ")
-    assert re.search(r"decode [\d.]+, queue [\d.]+, handler [\d.]+, check [\d.]+, encode", err)
+    assert re.search(r"[\d.]+ ms \(median of 1\)", err)
 
 
 def test_init_keeps_what_is_there(hello):
