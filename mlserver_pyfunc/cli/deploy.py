@@ -84,7 +84,7 @@ def _print_change(one: Applied, words: dict[str, str]) -> None:
 
 
 def _print_addresses(meant: Deployment) -> None:
-    from mlserver_pyfunc.deployment.cluster.example_call import curl
+    from mlserver_pyfunc.deployment.cluster.addresses import curl
 
     found, definition = meant.addresses(), meant.function.definition
     click.echo(f"\n{meant.function.name} is ready")

@@ -8,22 +8,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
-from ssl import SSLError
 from typing import Any, NamedTuple
 
 import tenacity
 from kubernetes.client import ApiClient, ApiException
 from kubernetes.dynamic import DynamicClient
 from kubernetes.dynamic.exceptions import ResourceNotFoundError
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    HTTPError,
-    NameResolutionError,
-    ProtocolError,
-    ReadTimeoutError,
-)
+from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 
 from .errors import ClusterError, UnreachableError, ignored, missing_kind, refused
 
@@ -166,8 +160,10 @@ class Cluster(DynamicClient):  # type: ignore[misc]
             failed = _transport_error(error)
             if failed is None:
                 raise
+            # What comes first names an object in memory, or a pool of connections.
+            cause = re.sub(r"^(<.*?>|\w+\(.*?\)): ", "", str(failed))
             raise UnreachableError(
-                f"the cluster at {self.server} does not answer: {_cause(failed)}",
+                f"the cluster at {self.server} does not answer: {cause}",
                 "is it up, and is it the one you mean? --context and --kubeconfig choose another",
                 # These two come after a connection was made.
                 is_transient=isinstance(failed, ProtocolError | ReadTimeoutError),
@@ -214,17 +210,3 @@ def _transport_error(error: BaseException | None) -> HTTPError | None:
     while error is not None and not isinstance(error, HTTPError):
         error = error.__context__
     return error
-
-
-def _cause(error: HTTPError) -> str:
-    """Returns `Connection refused` and the like, without the addresses of Python objects."""
-    if isinstance(error, NameResolutionError):
-        return "its name has no address"
-    if isinstance(error, ConnectTimeoutError) and not error.__cause__:
-        return f"no connection within {CONNECT_SECONDS:g} s"
-    reason = error.__cause__ or (error.args[-1] if error.args else error)
-    if isinstance(reason, SSLError):
-        return str(reason)
-    if isinstance(reason, OSError) and reason.errno:
-        return os.strerror(reason.errno)
-    return str(reason)

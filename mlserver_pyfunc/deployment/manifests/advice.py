@@ -10,12 +10,6 @@ from mlserver_pyfunc.deployment.image.record import Image
 
 from .workload import Workload
 
-# Features that Knative accepts only if its administrator has enabled these flags.
-_KNATIVE_FLAGS = {
-    "node_selector": "kubernetes.podspec-nodeselector",
-    "tolerations": "kubernetes.podspec-tolerations",
-}
-
 
 def warnings(platform: str, workload: Workload) -> Iterator[str]:
     """Yields one line for each warning."""
@@ -80,22 +74,11 @@ def _about_cpu(workload: Workload) -> Iterator[str]:
 
 
 def _about_kserve(workload: Workload) -> Iterator[str]:
-    options = workload.options
     if workload.model_name != workload.name:
         yield (
             f'clients call "/v2/models/{workload.model_name}", not "{workload.name}" as '
             "KServe's own clients and inference graphs would"
         )
-    if options.mode != "knative":
-        return
-    flags = [flag for name, flag in _KNATIVE_FLAGS.items() if getattr(options, name)]
-    claims = [volume for volume in options.volumes if volume.kind == "pvc"]
-    if claims:
-        flags.append("kubernetes.podspec-persistent-volume-claim")
-    if any(not volume.read_only for volume in claims):
-        flags.append("kubernetes.podspec-persistent-volume-write")
-    if flags:
-        yield f"Knative takes this where config-features enables {', '.join(flags)}"
 
 
 def _about_seldon_v1(workload: Workload) -> Iterator[str]:

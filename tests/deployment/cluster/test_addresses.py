@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from mlserver_pyfunc.definition import parse
-from mlserver_pyfunc.deployment.cluster.addresses import Address, addresses
-from mlserver_pyfunc.deployment.cluster.example_call import curl
+from mlserver_pyfunc.deployment.cluster.addresses import Address, addresses, curl
 
 METADATA = {"name": "iris", "namespace": "models"}
 SOURCE = {"code": "def predict(x):\n    return x\n", "handler": "predict"}

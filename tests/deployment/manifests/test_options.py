@@ -197,15 +197,6 @@ def test_warns_of_names_that_platforms_change(tmp_path: Path) -> None:
         assert any(text in each for each in found), found
 
 
-def test_warns_of_what_knative_takes_only_where_it_is_turned_on(tmp_path: Path) -> None:
-    volume = {"kind": "pvc", "name": "a", "path": "/a"}
-    given = {"mode": "knative", "node_selector": {"a": "b"}, "volumes": [volume]}
-    options = manifests.parse({"image": "a:1", **given})
-    (found,) = manifests.derive("kserve", function(), tmp_path, options).warnings
-    for flag in ("nodeselector", "persistent-volume-claim", "persistent-volume-write"):
-        assert f"kubernetes.podspec-{flag}" in found
-
-
 def test_ports_in_the_folders_settings_are_refused_where_the_folder_is_mounted(
     tmp_path: Path,
 ) -> None:
