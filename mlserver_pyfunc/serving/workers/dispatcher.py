@@ -31,7 +31,7 @@ from mlserver_pyfunc.serving import limits
 from mlserver_pyfunc.serving.metrics import WORKERS_UP, FunctionMetrics
 from mlserver_pyfunc.serving.runner import HandlerInfo
 
-from .pending import Deadlines, PendingCall
+from .pending import PendingCall
 from .process import Exit
 from .wire.durations import BRIEF_SECONDS
 from .wire.messages import Kind, Message
@@ -68,7 +68,6 @@ class Dispatcher:
         self._queue: deque[PendingCall] = deque()
         self._numbers = itertools.count(1)
         self._loop = asyncio.get_running_loop()
-        self._deadlines = Deadlines(serving.timeout, self._expire)
         self._prefetches = False
         self._checks: dict[Worker, int] = {}
 
@@ -111,7 +110,7 @@ class Dispatcher:
             waiting = f"{self._serving.max_queue}"
             raise limits.queue_full(self._contract.model_name, running, waiting)
         pending = PendingCall(call, next(self._numbers), self._loop.create_future())
-        self._deadlines.start(pending)
+        self._start_timer(pending)
         self.active.add()
         if worker is None:
             pending.wait = self._metrics.enter_queue()
@@ -126,7 +125,7 @@ class Dispatcher:
             raise pending.failure
         assert pending.worker is not None
         pending.future = self._loop.create_future()
-        self._deadlines.start(pending)
+        self._start_timer(pending)
         pending.worker.process.connection.send(Kind.NEXT, pending.number)
 
     def leave(self, pending: PendingCall) -> None:
@@ -150,7 +149,7 @@ class Dispatcher:
             worker.process.connection.send(Kind.CLOSE, pending.number)
         if self.handler_info.streams or self.handler_info.can_cancel:
             # The handler gets its time limit once more to end. Then its worker is killed.
-            self._deadlines.start(pending)
+            self._start_timer(pending)
         pending.future.cancel()
 
     def on_message(self, worker: Worker, message: Message) -> None:
@@ -166,7 +165,7 @@ class Dispatcher:
         if pending is None:
             return
         if message.kind is Kind.ITEM:
-            self._deadlines.stop(pending)
+            self._stop_timer(pending)
             pending.begun = True
             pending.set_answer(message, self._contract)
             return
@@ -324,6 +323,15 @@ class Dispatcher:
             worker.reported_waiting = waiting
         self._check_later(worker)
 
+    def _start_timer(self, pending: PendingCall) -> None:
+        self._stop_timer(pending)
+        pending.deadline = self._loop.time() + self._limit.seconds
+        pending.timer = self._loop.call_at(pending.deadline, self._expire, pending)
+
+    def _stop_timer(self, pending: PendingCall) -> None:
+        if pending.timer is not None:
+            pending.timer.cancel()
+
     def _expire(self, pending: PendingCall) -> None:
         pending.fail(self._limit.passed())
         worker = pending.worker
@@ -357,7 +365,7 @@ class Dispatcher:
         pending.fail(error)
 
     def _end(self, pending: PendingCall) -> None:
-        self._deadlines.stop(pending)
+        self._stop_timer(pending)
         pending.end_wait()
         self.active.remove()
 

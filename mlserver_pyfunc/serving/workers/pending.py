@@ -1,9 +1,8 @@
-"""Calls that wait for a worker or run on one: their messages, and the end of their time."""
+"""Calls that wait for a worker or run on one, and their messages."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +31,7 @@ class PendingCall:
     future: asyncio.Future[Answer | None]  # of a stream: the next item, None at the end
     failure: RequestError | None = None  # of a stream, while nobody waited for an item
     deadline: float = 0.0  # when the caller gets the error of the time limit
+    timer: asyncio.TimerHandle | None = None  # which runs until then
     runs_until: float = 0.0  # when it has run for its time limit; 0 while it has not begun
     wait: Wait | None = None  # in the queue, for the metrics
     worker: Worker | None = None
@@ -93,39 +93,3 @@ class PendingCall:
         error = _ERRORS.get(values["error"], RequestError)(text)
         error.status = status
         self.fail(error)
-
-
-class Deadlines:
-    """Expires calls with one shared timer.
-
-    All calls have the same time limit, so they expire in the order in which they were started.
-    A timer for each call would cost a push and a pop of the event loop's heap for each.
-    """
-
-    def __init__(self, seconds: float, expire: Callable[[PendingCall], None]) -> None:
-        self._seconds = seconds
-        self._expire = expire
-        self._loop = asyncio.get_running_loop()
-        self._calls: dict[int, PendingCall] = {}
-        self._timer: asyncio.TimerHandle | None = None
-
-    def start(self, call: PendingCall) -> None:
-        call.deadline = self._loop.time() + self._seconds
-        self._calls.pop(call.number, None)
-        self._calls[call.number] = call
-        if self._timer is None:
-            self._timer = self._loop.call_at(call.deadline, self._check)
-
-    def stop(self, call: PendingCall) -> None:
-        self._calls.pop(call.number, None)
-
-    def _check(self) -> None:
-        self._timer = None
-        now = self._loop.time()
-        while self._calls:
-            call = next(iter(self._calls.values()))
-            if call.deadline > now:
-                self._timer = self._loop.call_at(call.deadline, self._check)
-                return
-            del self._calls[call.number]
-            self._expire(call)

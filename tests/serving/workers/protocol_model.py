@@ -70,7 +70,7 @@ class Loop:
 
     def call_at(self, when: float, callback: Callable[..., Any], *args: Any) -> Any:
         timer = SimpleNamespace(when=when, run=partial(callback, *args))
-        timer.cancel = lambda: self.timers.remove(timer)
+        timer.cancel = lambda: timer in self.timers and self.timers.remove(timer)
         self.timers.append(timer)
         return timer
 
@@ -235,7 +235,7 @@ class World:
             yield from ((name, place) for name in self._steps_of(worker))
         for place, _ in enumerate(self._timers(self.dispatcher._check)):
             yield "check", place
-        if self.faults["expire"] and self.dispatcher._deadlines._calls:
+        if self.faults["expire"] and self._timers(self.dispatcher._expire):
             yield "expire", 0
         for place, pending in enumerate(self.pending):
             if self.faults["leave"] and not pending.future.done():
@@ -252,13 +252,13 @@ class World:
 
     def state(self) -> Any:
         """What decides about the future, comparable."""
-        dispatcher, deadlines = self.dispatcher, self.dispatcher._deadlines
+        dispatcher = self.dispatcher
         order = {worker: place for place, worker in enumerate(dispatcher.workers)}
         return (
             tuple(self._state_of(w) for w in sorted(self.workers, key=lambda w: order.get(w, 99))),
             tuple(self._state_of_call(pending) for pending in self.pending),
             tuple(pending.number for pending in dispatcher._queue),
-            tuple(deadlines._calls),
+            tuple(timer.run.args[0].number for timer in self._timers(dispatcher._expire)),
             tuple(timer.run.args[0].number for timer in self._timers(dispatcher._kill)),
             len(self.loop.ready),
             dispatcher.active.count,
@@ -271,7 +271,7 @@ class World:
         dispatcher = self.dispatcher
         assert dispatcher.active.count == 0, f"{dispatcher.active.count} calls still count"
         assert not dispatcher._queue, "calls wait, and nobody takes them"
-        assert not dispatcher._deadlines._calls, "a call that has ended can expire"
+        assert not self._timers(dispatcher._expire), "a call that has ended can expire"
         for worker in self.workers:
             assert not worker.calls, f"worker {worker.index} has calls that have ended"
             if not worker.is_reported:
@@ -402,11 +402,9 @@ class World:
 
     def _expire(self, _: int) -> None:
         """The time limit of the first call passes."""
-        deadlines = self.dispatcher._deadlines
-        call = next(iter(deadlines._calls.values()))
-        self.loop.now = max(self.loop.now, call.deadline)
-        deadlines.stop(call)
-        self.dispatcher._expire(call)
+        timer = self._timers(self.dispatcher._expire)[0]
+        self.loop.now = max(self.loop.now, timer.when)
+        self._run(timer)
 
     def _state_of(self, worker: Worker) -> Any:
         calls = tuple(worker.calls)

@@ -95,7 +95,7 @@ def _take_all_for_not_begun(stock: Any) -> Any:
 
 
 def _end_nothing(self: Any, pending: Any) -> None:
-    self._deadlines.stop(pending)
+    self._stop_timer(pending)
 
 
 @pytest.mark.parametrize(
