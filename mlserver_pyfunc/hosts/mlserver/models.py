@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from mlserver import MLModel
-from mlserver.errors import ModelNotFound
+from mlserver.errors import MLServerError, ModelNotFound
 from mlserver.settings import ModelSettings
 
+from mlserver_pyfunc.definition import FunctionDefinition
 from mlserver_pyfunc.definition.locate import Located, find_definition
 from mlserver_pyfunc.errors import PyFuncError
 from mlserver_pyfunc.protocol.contract import TensorSpec
@@ -156,6 +157,14 @@ def _find(versions: Any, version: str | None) -> Any:
 def find(registry: Any, name: str, version: str | None = None) -> Any:
     """Returns a model, loaded or not. Raises UnknownModelError if there is no such model."""
     return _find(registry._get_model_registry(name, version), version)
+
+
+async def function(registry: Any, name: str, version: str | None) -> tuple[Any, FunctionDefinition]:
+    """Returns a loaded model and its definition. Status 404 if another runtime serves it."""
+    model = await registry.get_model(name, version)
+    if not is_pyfunc(model) or model.definition is None:
+        raise MLServerError(f'model "{name}" is not served by mlserver-pyfunc', 404)
+    return model, model.definition
 
 
 def declared_inputs(registry: Any, name: str, version: str | None = None) -> list[TensorSpec]:

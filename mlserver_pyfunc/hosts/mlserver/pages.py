@@ -18,7 +18,6 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from mlserver_pyfunc import settings
-from mlserver_pyfunc.definition import FunctionDefinition
 
 from . import models
 
@@ -41,7 +40,7 @@ def _route(path: str, answer: Callable[..., Awaitable[Response]]) -> Any:
 async def _openapi(request: Request, name: str, version: str | None = None) -> Response:
     from mlserver_pyfunc.client.openapi import document
 
-    model, definition = await _ours(request, name, version)
+    model, definition = await models.function(models.registry_of(request.app), name, version)
     prefix = request.scope.get("root_path", "")
     return JSONResponse(document(definition, name, model.version, prefix))
 
@@ -50,7 +49,7 @@ async def _playground(request: Request, name: str, version: str | None = None) -
     from mlserver_pyfunc.client import playground
 
     _require_switched_on()
-    model, definition = await _ours(request, name, version)
+    model, definition = await models.function(models.registry_of(request.app), name, version)
     page = playground.model_page(
         definition,
         name,
@@ -119,13 +118,6 @@ async def _entries(request: Request) -> list[dict[str, Any]]:
         }
         for model in sorted(registered, key=lambda model: (model.name, model.version or ""))
     ]
-
-
-async def _ours(request: Request, name: str, version: str | None) -> tuple[Any, FunctionDefinition]:
-    model: Any = await models.registry_of(request.app).get_model(name, version)
-    if not models.is_pyfunc(model) or model.definition is None:
-        raise MLServerError(f'model "{name}" is not served by mlserver-pyfunc', 404)
-    return model, model.definition
 
 
 def _require_switched_on() -> None:

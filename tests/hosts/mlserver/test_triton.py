@@ -59,7 +59,7 @@ OWN = {
 
 @pytest.fixture(scope="module")
 def triton_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """A server in Triton's form, with a model of another runtime and a model named "stats"."""
+    """A server in Triton's form, with a model of another runtime and a function named "stats"."""
     folder = tmp_path_factory.mktemp("triton")
     write_repository(folder, OWN)
     (folder / "stock_numbers.py").write_text(STOCK)
@@ -187,19 +187,16 @@ def test_a_batch_is_an_axis_that_triton_adds(
     assert int(counted["inference_count"]) == 3 * int(counted["execution_count"]) > 0
 
 
-@pytest.mark.parametrize("route", ROUTES)
-def test_a_model_of_another_runtime_is_described_by_its_metadata(
-    route: str, triton_server: ServerProcess, triton_call: GrpcCall
+def test_a_model_of_another_runtime_is_not_described(
+    triton_server: ServerProcess, triton_call: GrpcCall
 ) -> None:
-    before = _read(route, triton_server, triton_call, "numbers")
-    assert before["config"]["platform"] == "other"
-    assert before["config"]["input"][0]["data_type"] == "TYPE_STRING"
-    assert before["config"]["output"][0]["data_type"] == "TYPE_FP32"
-    request = Request("numbers", [Tensor("x", "FP32", (1,), [1.5])])
-    assert rest_infer(triton_server.client, request).status == 200
-    after = _read(route, triton_server, triton_call, "numbers")
-    counts = [_numbers(each["statistics"], "success")[0] for each in (before, after)]
-    assert counts[1] - counts[0] == 1
+    for what in ("config", "stats"):
+        answer = triton_server.client.get(f"/v2/models/numbers/{what}")
+        assert answer.status_code == 404
+        assert "not served by mlserver-pyfunc" in answer.json()["error"]
+    assert "NOT_FOUND" in _read("grpc", triton_server, triton_call, "numbers")["error"]
+    every = triton_server.client.get("/v2/models/stats/stats").json()["model_stats"]
+    assert "numbers" not in [each["name"] for each in every]
 
 
 def test_a_model_named_stats_keeps_its_metadata(triton_server: ServerProcess) -> None:

@@ -1,8 +1,4 @@
-"""Serves the configuration and the statistics of models, over REST and gRPC.
-
-Models of this runtime are described by their definition and counted by this package's metrics.
-Models of other runtimes are described by their metadata and counted by MLServer's metrics.
-"""
+"""Serves the configuration and the statistics of functions, over REST and gRPC."""
 
 from __future__ import annotations
 
@@ -15,7 +11,6 @@ import grpc
 from mlserver.grpc.server import GRPCServer
 from mlserver.grpc.utils import handle_mlserver_error
 from mlserver.handlers import DataPlane
-from mlserver.types import Datatype
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Match, Route
@@ -25,10 +20,10 @@ from mlserver_pyfunc.definition import BatchDefinition
 from mlserver_pyfunc.hosts.mlserver import models
 from mlserver_pyfunc.hosts.mlserver.rest_route import announce, once_for_app
 from mlserver_pyfunc.protocol.contract import TensorSpec
-from mlserver_pyfunc.serving.metrics import Counts, Measured, metrics_of
+from mlserver_pyfunc.serving.metrics import Measured, metrics_of
 
 from . import messages
-from .messages import DATA_TYPES, DURATIONS, UNKNOWN_TYPE
+from .messages import DATA_TYPES, DURATIONS
 
 EXTENSIONS = ("model_configuration", "statistics")
 """Triton's names of the extensions, for the server's metadata."""
@@ -42,10 +37,10 @@ Document = dict[str, Any]
 
 @once_for_app
 def answer_triton_calls(server: Any) -> None:
-    """Serves Triton's configuration and statistics of models, over REST and gRPC.
+    """Serves Triton's configuration and statistics of functions, over REST and gRPC.
 
     Without it, Triton's clients and `perf_analyzer` get 404 or UNIMPLEMENTED when they ask for
-    the configuration or the statistics of a model.
+    the configuration or the statistics of a function.
     """
     data_plane = server._data_plane
     config = partial(_answer_rest, model_config, data_plane)
@@ -63,7 +58,7 @@ def answer_triton_calls(server: Any) -> None:
 
 
 class _AllStatisticsRoute(Route):
-    """The statistics of all models. Matches nothing if the path is that of a model's metadata."""
+    """The statistics of all functions. Matches nothing if a model has that path."""
 
     def __init__(self, endpoint: Any, data_plane: DataPlane) -> None:
         super().__init__(f"/v2/models/{_ALL_NAME}", endpoint)
@@ -120,38 +115,16 @@ def _add_grpc_methods(server: Any, data_plane: DataPlane) -> None:
 
 async def model_config(data_plane: DataPlane, name: str, version: str | None) -> Document:
     """Returns the configuration of a model."""
-    metadata = await data_plane.model_metadata(name, version)
-    config: Document = {"name": name, "platform": metadata.platform, "max_batch_size": 0}
-    model: Any = await data_plane._model_registry.get_model(name, version)
-    if models.is_pyfunc(model) and model.definition is not None:
-        return config | _function_config(model)
-    for field, tensors in (("input", metadata.inputs), ("output", metadata.outputs)):
-        config[field] = [
-            _tensor(t.name, Datatype(t.datatype).value, t.shape) for t in tensors or ()
-        ]
-    return config
-
-
-async def model_statistics(data_plane: DataPlane, name: str, version: str | None) -> Document:
-    """Returns the statistics of a model, or of all models if the name is empty."""
-    registry = data_plane._model_registry
-    if name:
-        chosen = [await registry.get_model(name, version)]
-    else:
-        registered = await registry.get_models()
-        chosen = sorted(registered, key=lambda model: (model.name, model.version or ""))
-    return {"model_stats": [await _statistics(data_plane, model) for model in chosen]}
-
-
-def _function_config(model: Any) -> Document:
-    definition = model.definition
+    model, definition = await models.function(data_plane._model_registry, name, version)
+    metadata = await model.metadata()
     batch: BatchDefinition | None = definition.serving.batch
-    config: Document = {"model_transaction_policy": {"decoupled": model.streams}}
+    config: Document = {"name": name, "platform": metadata.platform, "max_batch_size": 0}
+    config["model_transaction_policy"] = {"decoupled": model.streams}
     # Triton leaves the axis of the batch out of the dimensions, if it makes the batches.
     first = 1 if batch else 0
     for field, tensors in (("input", definition.inputs), ("output", definition.outputs)):
         specs: list[TensorSpec] = [tensor.spec for tensor in tensors]
-        config[field] = [_tensor(s.name, s.datatype.name, s.shape[first:]) for s in specs]
+        config[field] = [_tensor(spec, spec.shape[first:]) for spec in specs]
         if field == "input":
             for shown, spec in zip(config[field], specs, strict=True):
                 shown["optional"] = spec.optional
@@ -163,16 +136,23 @@ def _function_config(model: Any) -> Document:
     return config
 
 
-def _tensor(name: str, datatype: str, shape: Iterable[int]) -> Document:
-    data_type = DATA_TYPES.get(datatype, UNKNOWN_TYPE)
-    return {"name": name, "data_type": data_type, "dims": list(shape)}
-
-
-async def _statistics(data_plane: DataPlane, model: Any) -> Document:
-    if models.is_pyfunc(model):
-        counts = metrics_of(model.name, model.version).counts()
+async def model_statistics(data_plane: DataPlane, name: str, version: str | None) -> Document:
+    """Returns the statistics of a model, or of all functions if the name is empty."""
+    registry = data_plane._model_registry
+    if name:
+        chosen = [(await models.function(registry, name, version))[0]]
     else:
-        counts = await _host_counts(data_plane, model)
+        registered = filter(models.is_pyfunc, await registry.get_models())
+        chosen = sorted(registered, key=lambda model: (model.name, model.version or ""))
+    return {"model_stats": [_statistics(model) for model in chosen]}
+
+
+def _tensor(spec: TensorSpec, shape: Iterable[int]) -> Document:
+    return {"name": spec.name, "data_type": DATA_TYPES[spec.datatype.name], "dims": list(shape)}
+
+
+def _statistics(model: Any) -> Document:
+    counts = metrics_of(model.name, model.version).counts()
     succeeded, queued, batches = counts.succeeded, counts.queued, counts.batches
     handled = Measured(succeeded.count, max(succeeded.total - queued.total, 0.0))
     durations = dict.fromkeys(DURATIONS, Measured()) | {
@@ -191,29 +171,3 @@ async def _statistics(data_plane: DataPlane, model: Any) -> Document:
             for name, measured in durations.items()
         },
     }
-
-
-async def _host_counts(data_plane: DataPlane, model: Any) -> Counts:
-    """Returns what MLServer has counted for a model of another runtime.
-
-    MLServer counts by the version that requests ask for: a version, "" or "None". It measures the
-    time of successful and failed requests together.
-    """
-    asked = {model.version or ""}
-    if await data_plane._model_registry.get_model(model.name) is model:
-        asked |= {"", "None"}
-
-    def total(metric: Any, suffix: str) -> float:
-        return sum(
-            float(sample.value)
-            for family in metric.collect()
-            for sample in family.samples
-            if sample.name.endswith(suffix)
-            and sample.labels["model"] == model.name
-            and sample.labels["version"] in asked
-        )
-
-    succeeded = int(total(data_plane._ModelInferRequestSuccess, "_total"))
-    failed = int(total(data_plane._ModelInferRequestFailure, "_total"))
-    seconds = total(data_plane._ModelInferRequestDuration, "_sum")
-    return Counts(Measured(succeeded, seconds), Measured(failed), Measured(), Measured())
