@@ -230,7 +230,7 @@ class ServingDefinition(_Model):
         FROM_TEXT,
     ] = Field(
         False,
-        description="Call before ready: once with examples or zeros, or with each sample.",
+        description="Call before ready: once with an example, or with each sample.",
     )
 
     @property

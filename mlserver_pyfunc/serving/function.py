@@ -14,8 +14,6 @@ from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mlserver_pyfunc.definition import BatchDefinition, FunctionDefinition
 from mlserver_pyfunc.definition.derived import completed
 from mlserver_pyfunc.environments.environment import provide, unmet_needs
@@ -23,10 +21,9 @@ from mlserver_pyfunc.errors import ContractError, LoadError, PyFuncError, Reques
 from mlserver_pyfunc.handler.call import InferenceCall
 from mlserver_pyfunc.handler.context import Context
 from mlserver_pyfunc.handler.loading import HandlerSpec
-from mlserver_pyfunc.protocol.contract import Contract, Report, TensorSpec
+from mlserver_pyfunc.protocol.contract import Contract, Report
 from mlserver_pyfunc.protocol.request import InferenceRequest
-from mlserver_pyfunc.protocol.samples import smallest_shape
-from mlserver_pyfunc.protocol.tensors import Array
+from mlserver_pyfunc.protocol.samples import examples
 from mlserver_pyfunc.settings import init_parameters
 from mlserver_pyfunc.sources import SourceTree, lock
 
@@ -128,7 +125,7 @@ class Function:
             if serving.batch is not None:
                 self._batcher = self._new_batcher(runner, serving.batch, slots)
             if serving.warmup:
-                await self._warm_up(runner, context, tree)
+                await self._warm_up(runner, tree)
         except LoadError:
             await self.close()
             raise
@@ -179,32 +176,23 @@ class Function:
         specs = contract.input_specs(inputs)
         return InferenceCall(self._context, inputs, specs, request), requested
 
-    async def _warm_up(self, runner: Runner, context: Context, tree: SourceTree) -> None:
-        samples = self.definition.serving.samples
-        if not samples:
-            call = InferenceCall(context, self._warm_up_inputs(), self.contract.inputs)
-            with self._phase("warmup"):
-                await self._try(runner, call)
-        for name in samples:
+    async def _warm_up(self, runner: Runner, tree: SourceTree) -> None:
+        """Makes a call with an example of a request, or one with each sample."""
+        for name in self.definition.serving.samples or [""]:
             try:
-                body = await asyncio.to_thread(_read_sample, name, (self._folder, tree.root))
-                call, _ = self._decode(InferenceRequest.from_json(body))
-                await self._try(runner, call)
+                folders = (self._folder, tree.root)
+                body = await asyncio.to_thread(_read_sample, name, folders) if name else None
+                call, _ = self._decode(InferenceRequest.from_json(body or self._example()))
+                async with aclosing(self._items(runner, call)) as items:
+                    await anext(items, None)  # of a stream, the first item
             except (RequestError, OSError, ValueError) as error:
-                raise self._failure("warmup", f'sample "{name}": {error}') from None
+                cause = f'sample "{name}": {error}' if name else str(error)
+                raise self._failure("warmup", cause) from None
 
-    async def _try(self, runner: Runner, call: InferenceCall) -> None:
-        """Makes a call, of a stream as far as its first item."""
-        async with aclosing(self._items(runner, call)) as items:
-            await anext(items, None)
-
-    def _warm_up_inputs(self) -> dict[str, Array]:
-        examples = self.definition.input_examples
-        sizes = {name: each.size for name, each in self.contract.axis_sizes(examples).items()}
-        zeros = {s.name: _zeros(s, sizes) for s in self.contract.inputs.values()}
-        for array in zeros.values():
-            array.setflags(write=False)
-        return {**zeros, **examples}
+    def _example(self) -> dict[str, Any]:
+        inputs = self.definition.inputs
+        declared = {each.name: each.example for each in inputs if each.example is not None}
+        return {"inputs": examples(self.contract.inputs.values(), declared)}
 
     async def _new_runner(self, spec: HandlerSpec, context: Context, tree: SourceTree) -> Runner:
         """Makes a runner for this process if the definition allows it, else for workers."""
@@ -344,12 +332,3 @@ def _described(definition: FunctionDefinition) -> dict[str, str]:
     labels = ", ".join(definition.labels)
     found = {"description": definition.description, "labels": labels, "project": definition.project}
     return {key: text for key, text in found.items() if text}
-
-
-def _zeros(spec: TensorSpec, sizes: Mapping[str, int]) -> Array:
-    shape = smallest_shape(spec, sizes)
-    zero = np.zeros((), spec.datatype.dtype).item() if not spec.datatype.is_bytes else ""
-    value = spec.limits.nearest(zero) if spec.limits else zero
-    if spec.datatype.is_bytes and not spec.text:
-        value = value.encode()
-    return np.full(shape, value, dtype=spec.datatype.dtype)

@@ -343,12 +343,6 @@ async def test_an_environment_that_cannot_be_read_is_a_load_error(
     assert (error.phase, "Permission denied: '/venv'" in str(error)) == ("environment", True), error
 
 
-async def test_a_warm_up_calls_the_handler_with_zeros_of_the_contract(load: Load) -> None:
-    code = "SEEN = []\n\ndef handler(x):\n    SEEN.append(x.tolist())\n    return [len(SEEN)]\n"
-    function = await load(code, serving={"warmup": True})
-    assert await _answer(function) == {"y": [2]}
-
-
 COUNT = "SEEN = []\n\ndef handler(x):\n    SEEN.append(x.tolist())\n    return sum(SEEN, [])\n"
 
 
@@ -356,6 +350,11 @@ def _sample(path: Path, *data: Any) -> None:
     x = {"name": "x", "datatype": "INT64", "shape": [len(data)], "data": data}
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({"inputs": [x]}))
+
+
+async def test_a_warm_up_calls_the_handler_with_an_example_of_the_contract(load: Load) -> None:
+    function = await load(COUNT, serving={"warmup": True})
+    assert await _answer(function) == {"y": [1, 1, 2]}, "the first one is the example"
 
 
 @pytest.mark.parametrize("isolation", ["none", "process"])

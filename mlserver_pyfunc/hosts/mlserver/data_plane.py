@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
@@ -33,41 +32,29 @@ class RequestParameters(Parameters):
     def __init__(self, values: Parameters, headers: Callable[[], Headers]) -> None:
         super().__init__(values)
         self._make_headers = headers
-        self.cloud_events: Callable[[], Headers] | None = None
 
     @cached_property
     def headers(self) -> dict[str, str]:
-        """HTTP headers or gRPC metadata of the request, with CloudEvents headers."""
-        headers = dict(self._make_headers())
-        if self.cloud_events is not None:
-            headers.update(self.cloud_events())
-        return headers
+        """HTTP headers or gRPC metadata of the request."""
+        return dict(self._make_headers())
 
 
 class CloudEvents:
-    """The headers of one model, for its requests or for its responses.
+    """The headers of the responses of one model.
 
     MLServer's middleware is public, and the names of its headers are not. So this gives it a
-    request with a known id, and looks which headers have that id. `add` is the middleware's method
-    for requests or that for responses.
+    response with a known id, and looks which headers have that id.
     """
 
     def __init__(self, add: Callable[[Any, ModelSettings], Any], settings: ModelSettings) -> None:
         probe: Any = SimpleNamespace(id=_PROBE_ID, headers={})
         probe.parameters = probe
         add(probe, settings)
-        fixed = {key: value for key, value in probe.headers.items() if value != _PROBE_ID}
-        self._id_keys = [key for key, value in probe.headers.items() if value == _PROBE_ID]
-        self._fixed = fixed
-        self._metadata = [(key.lower(), value) for key, value in fixed.items()]
+        headers = [(key.lower(), value) for key, value in probe.headers.items()]
+        self._metadata = [(key, value) for key, value in headers if value != _PROBE_ID]
         self._http = [(key.encode(), value.encode()) for key, value in self._metadata]
-        self._id_metadata_keys = [key.lower() for key in self._id_keys]
+        self._id_metadata_keys = [key for key, value in headers if value == _PROBE_ID]
         self._id_http_keys = [key.encode() for key in self._id_metadata_keys]
-
-    def headers(self, request_id: str | None) -> dict[str, str]:
-        """Returns the headers with MLServer's names."""
-        ids = dict.fromkeys(self._id_keys, request_id) if request_id else {}
-        return {**self._fixed, **ids}
 
     def metadata(self, request_id: str | None) -> list[tuple[str, str]]:
         """Returns the headers as gRPC sends them."""
@@ -83,16 +70,19 @@ class CloudEvents:
         return [*self._http, *[(key, encoded) for key in self._id_http_keys]]
 
 
-@dataclass(slots=True)
 class ModelMetrics:
     """Metrics and headers of a model, looked up once for each version that requests ask for."""
 
-    context: tuple[str, str]  # name and version, for MLServer's context variables
-    requests: CloudEvents
-    responses: CloudEvents
-    duration: Any
-    succeeded: Any
-    failed: Any
+    def __init__(
+        self, data_plane: DataPlane, settings: ModelSettings, name: str, version: str | None
+    ) -> None:
+        # For MLServer's context variables.
+        self.name, self.version = settings.name, settings.version or ""
+        middleware, labels = data_plane._inference_middleware, {"model": name, "version": version}
+        self.cloud_events = CloudEvents(middleware.response_middleware, settings)
+        self.duration = data_plane._ModelInferRequestDuration.labels(**labels)
+        self.succeeded = data_plane._ModelInferRequestSuccess.labels(**labels)
+        self.failed = data_plane._ModelInferRequestFailure.labels(**labels)
 
 
 async def infer(
@@ -103,15 +93,13 @@ async def infer(
     try:
         metrics = model.model_metrics[version]
     except KeyError:
-        metrics = _model_metrics(data_plane, model.settings, name, version)
+        metrics = ModelMetrics(data_plane, model.settings, name, version)
         model.model_metrics[version] = metrics
     request_id = payload.id
     if request_id is None:
         request_id = payload.id = generate_uuid()
-    parameters: Any = payload.parameters
-    parameters.cloud_events = lambda: metrics.requests.headers(request_id)
-    name_token = model_name_var.set(metrics.context[0])
-    version_token = model_version_var.set(metrics.context[1])
+    name_token = model_name_var.set(metrics.name)
+    version_token = model_version_var.set(metrics.version)
     started = time.perf_counter()
     try:
         if not model.ready:
@@ -126,20 +114,5 @@ async def infer(
         model_version_var.reset(version_token)
     metrics.succeeded.inc()
     response.id = request_id
-    response.cloud_events = metrics.responses
+    response.cloud_events = metrics.cloud_events
     return response
-
-
-def _model_metrics(
-    data_plane: DataPlane, settings: ModelSettings, name: str, version: str | None
-) -> ModelMetrics:
-    middleware = data_plane._inference_middleware
-    labels = {"model": name, "version": version}
-    return ModelMetrics(
-        context=(settings.name, settings.version or ""),
-        requests=CloudEvents(middleware.request_middleware, settings),
-        responses=CloudEvents(middleware.response_middleware, settings),
-        duration=data_plane._ModelInferRequestDuration.labels(**labels),
-        succeeded=data_plane._ModelInferRequestSuccess.labels(**labels),
-        failed=data_plane._ModelInferRequestFailure.labels(**labels),
-    )

@@ -61,7 +61,7 @@ async def test_what_is_kept_of_a_model_goes_with_it(data_plane: DataPlane, tmp_p
             response = await ask(data_plane, asked)
             assert response.model_version == version
         assert set(model.model_metrics) == {version, None}
-        kept += [weakref.ref(metrics.requests) for metrics in model.model_metrics.values()]
+        kept += [weakref.ref(metrics) for metrics in model.model_metrics.values()]
         await registry.unload_version("m", version)
         with pytest.raises(ModelNotFound):
             await ask(data_plane, version)

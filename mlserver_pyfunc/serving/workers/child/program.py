@@ -9,7 +9,6 @@ import gc
 import logging
 import os
 import platform
-import select
 import signal
 import socket
 import sys
@@ -42,7 +41,7 @@ def main(connection: int, wakeup: int, tokens: int, inbound: int, outbound: int)
 
     The arguments are the file descriptors that `Connection.passed` lists.
     """
-    _die_with_server(connection)
+    _die_with_guardian()
     codec = Codec(Writer(outbound), Reader(inbound))
     channel = Channel(socket.socket(fileno=connection), wakeup, tokens, codec)
     _set_up_output()
@@ -194,28 +193,13 @@ def _new_logger(channel: Channel, level: int) -> logging.Logger:
     return logger
 
 
-def _die_with_server(connection: int) -> None:
-    """Kills this process and its children when the server is gone, whatever they are doing.
+def _die_with_guardian() -> None:
+    """Lets the kernel kill this process if its guardian is gone, which itself ends with the server.
 
-    The problem: a handler that computes for an hour does not read the socket, and would outlive
-    a server that was killed. The guardian (see `guardian.py`) kills it then, but may be killed
-    itself.
-
-    The solution is both a signal at the guardian's death and a thread that waits for the server
-    to close its end of the socket. The thread needs the GIL; the signal does not, so it also ends
-    a handler that holds the GIL in C code. See PR_SET_PDEATHSIG in `man 2 prctl`.
+    It needs no GIL, so it also ends a handler that computes for an hour in C code.
+    See PR_SET_PDEATHSIG in `man 2 prctl`.
     """
-    libc = ctypes.CDLL(None)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    threading.Thread(target=_watch, args=(connection,), name="pyfunc-watch", daemon=True).start()
-
-
-def _watch(connection: int) -> None:
-    poll = select.poll()
-    # No events: poll reports POLLHUP all the same, and nothing else.
-    poll.register(connection, 0)
-    poll.poll()
-    os.killpg(0, signal.SIGKILL)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _yield_cpu_to_server() -> None:
