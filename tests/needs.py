@@ -60,7 +60,7 @@ def _runs(*command: str) -> bool:
         return False
 
 
-def _has_python(version: str) -> bool:
+def has_python(version: str) -> bool:
     try:
         uv.find_python(version)
     except uv.UvError:
@@ -76,7 +76,7 @@ def prefix_of(version: str) -> Path:
 
 
 def _has_python_in_a_folder(version: str) -> bool:
-    return _has_python(version) and prefix_of(version) != Path("/usr")
+    return has_python(version) and prefix_of(version) != Path("/usr")
 
 
 def _can_build_images() -> bool:
@@ -96,7 +96,7 @@ def _can_mount() -> bool:
 
 
 OTHER = next(
-    (v for v in reversed(PYTHON_VERSIONS) if v != HERE and _has_python(v)),
+    (v for v in reversed(PYTHON_VERSIONS) if v != HERE and has_python(v)),
     "3.13" if HERE != "3.13" else "3.12",
 )
 """A Python that is not the serving one: the newest of this machine."""
@@ -150,7 +150,7 @@ NEEDS = {
     **{
         f"Python {version}": Need(
             f"uv python install {version}, or pyenv install {version}",
-            functools.partial(_has_python, version),
+            functools.partial(has_python, version),
         )
         for version in PYTHON_VERSIONS
     },

@@ -16,15 +16,6 @@ from .conftest import Serve
 from .test_examples import ANSWERS, run_client
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [find_uv(), "build", "--wheel", "--quiet", "--out-dir", str(folder), str(ROOT)]
-    subprocess.run(command, check=True)
-    (path,) = folder.glob("*.whl")
-    return path
-
-
 def test_holds_the_package_its_schema_and_its_licence(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
