@@ -141,7 +141,7 @@ def _offered(name: str, value: Any) -> tuple[str, str] | None:
     others = [
         module
         for key, module in sys.modules.items()
-        if key != _MAIN and "._" not in key and isinstance(module, ModuleType)
+        if "._" not in key and isinstance(module, ModuleType) and module.__name__ != _MAIN
     ]
     # A module of the standard library rather than one that happens to import from it.
     others.sort(key=_is_far)

@@ -37,6 +37,7 @@ def test_a_script_s_function_takes_what_it_uses_along(tmp_path: Path) -> None:
     shown = script(
         tmp_path,
         """
+        import multiprocessing  # it registers this module as `__mp_main__` too
         import numpy as np
         import xml.dom
         from dataclasses import dataclass
@@ -67,6 +68,7 @@ def test_a_script_s_function_takes_what_it_uses_along(tmp_path: Path) -> None:
     )
     assert shown.startswith("[5.0]")
     assert "unused = object()" not in shown
+    assert "__main__" not in shown
     assert "Function(" not in shown
 
 
