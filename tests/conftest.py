@@ -55,6 +55,7 @@ HEAVY = (
     "tests/deployment/engines/",
     "tests/deployment/platforms/",
     "tests/docs/test_benchmarks.py",
+    "tests/docs/test_gallery.py",
     "tests/docs/test_wheel.py",
     "tests/handler/test_forty.py",
     "tests/hosts/mlserver/test_arrival.py",

@@ -14,6 +14,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ import pytest
 from mlserver_pyfunc.definition import PYTHON_VERSIONS
 from mlserver_pyfunc.environments import uv
 
-from .places import CRDS, PROTOCOL
+from .places import CRDS, EXAMPLES, PROTOCOL
 
 PREFIX = "needs "
 """Begins the reason of a test that is skipped for want of something."""
@@ -77,6 +78,13 @@ def prefix_of(version: str) -> Path:
 
 def _has_python_in_a_folder(version: str) -> bool:
     return has_python(version) and prefix_of(version) != Path("/usr")
+
+
+def _has_packages_of(example: str) -> bool:
+    """Makes the environment of an example, which is kept in the cache."""
+    return _runs(
+        str(Path(sys.executable).with_name("mlserver-pyfunc")), "env", str(EXAMPLES / example)
+    )
 
 
 def _can_build_images() -> bool:
@@ -141,6 +149,13 @@ NEEDS = {
     "sshd": Need(
         "apt-get install openssh-client openssh-server", _programs("sshd", "ssh", "ssh-keygen")
     ),
+    **{
+        f"packages of examples/{name}": Need(
+            f"an index that uv reaches: mlserver-pyfunc env examples/{name} says what is missing",
+            functools.partial(_has_packages_of, name),
+        )
+        for name in ("audio", "embeddings", "forecast")
+    },
     **{
         f"Python {version} in a folder": Need(
             f"pyenv install {version}", functools.partial(_has_python_in_a_folder, version)

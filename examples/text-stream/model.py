@@ -25,11 +25,20 @@ def followers(text):
 TABLE = followers(TEXT)
 
 
-def complete(prompt, max_tokens=None):
-    """`prompt` is an array of one str. The same prompt always gets the same answer."""
-    choose = random.Random(prompt[0]).choice
+def complete(prompt, max_tokens: int = 16, stop: str = "", seed: int = 0):
+    """Yields the tokens that follow.
+
+    Args:
+        prompt: An array of one str.
+        max_tokens: Number of tokens at most.
+        stop: A token to end after, such as ".".
+        seed: The same prompt and seed always get the same answer.
+    """
+    choose = random.Random(f"{prompt[0]} {seed}").choice
     word = prompt[0].split()[-1].lower() if prompt[0].split() else "."
-    for _ in range(16 if max_tokens is None else int(max_tokens[0])):
+    for _ in range(max_tokens):
         word = choose(TABLE.get(word) or sorted(TABLE))
         yield {"token": word if word == "." else f" {word}"}
         time.sleep(0.02)  # as long as a small language model takes
+        if word == stop:
+            break

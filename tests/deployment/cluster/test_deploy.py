@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mlserver_pyfunc.deployment.cluster.api import FIELD_MANAGER
-from tests.cli.test_docs import on_a_terminal
+from tests.docs.console import on_a_terminal
 from tests.places import IRIS
 
 from . import stories

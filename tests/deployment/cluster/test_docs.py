@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from mlserver_pyfunc.deployment.cluster import errors
-from tests.cli.test_docs import looks_like, steps
+from tests.docs.console import looks_like, steps
 from tests.docs.markdown import blocks
 from tests.places import DOCS, IRIS
 
