@@ -31,6 +31,7 @@ ENV PATH=/opt/mlserver/bin:$PATH \
     MLSERVER_ENVIRONMENTS_DIR=/tmp/mlserver/envs \
     MLSERVER_METRICS_DIR=/tmp/mlserver/metrics \
     MLSERVER_PYFUNC_CACHE=/tmp/mlserver-pyfunc \
+    MLSERVER_MODEL_REPOSITORY_IMPLEMENTATION=mlserver_pyfunc.SchemalessModelRepository \
     MLSERVER_PYFUNC_REPOSITORY_API=loopback \
     MLSERVER_PARALLEL_WORKERS=0 \
     MLSERVER_DEBUG=false \

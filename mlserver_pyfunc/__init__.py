@@ -40,6 +40,8 @@ _LAZY = {
     "FunctionDefinition": "definition",
     "Model": "client.connection",
     "PyFuncRuntime": "hosts.mlserver.runtime",
+    # MLServer's own. By this name the server imports the patches before it listens.
+    "SchemalessModelRepository": "hosts.mlserver.runtime",
     "Server": "deployment.server_process",
     "Tensor": "handler.tensor",
     "connect": "client.connection",

@@ -16,6 +16,7 @@ MAX_SOURCE_SIZE = "MLSERVER_PYFUNC_MAX_SOURCE_SIZE"
 MAX_BODY = "MLSERVER_PYFUNC_MAX_BODY"
 FETCH_TIMEOUT = "MLSERVER_PYFUNC_FETCH_TIMEOUT"
 WRITE_TIMEOUT = "MLSERVER_PYFUNC_WRITE_TIMEOUT"
+CONNECTION_AGE = "MLSERVER_PYFUNC_CONNECTION_AGE"
 PYTHON_DOWNLOADS = "MLSERVER_PYFUNC_PYTHON_DOWNLOADS"
 CA_BUNDLE = "MLSERVER_PYFUNC_CA_BUNDLE"
 ENVIRONMENT = "MLSERVER_PYFUNC_ENVIRONMENT"
@@ -80,6 +81,11 @@ def fetch_timeout() -> float:
 def write_timeout() -> float:
     """Returns how long in seconds a client may not read before its connection is closed."""
     return _seconds(WRITE_TIMEOUT, "30")
+
+
+def connection_age() -> float:
+    """Returns the age in seconds at which a connection is ended after its calls."""
+    return _seconds(CONNECTION_AGE, "30")
 
 
 def python_downloads() -> bool:

@@ -215,8 +215,8 @@ class DeploymentOptions(_Model):
     """Secret or ConfigMap, each key of which becomes a variable."""
     volumes: list[Volume] = []
     """Volume to mount. Also secret/NAME:/PATH, configmap/NAME:/PATH and emptydir:/PATH."""
-    service_type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
-    """Type of the Service."""
+    service_type: Literal["ClusterIP", "NodePort", "LoadBalancer", "Headless"] = "ClusterIP"
+    """Type of the Service. Headless: its name has the addresses of all pods."""
     service_name: Label | None = None
     """Name of the Service."""
     node_selector: dict[LabelKey, LabelValue] = {}

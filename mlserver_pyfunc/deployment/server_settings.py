@@ -16,6 +16,9 @@ from mlserver_pyfunc.settings import DEFAULT_MAX_BODY, REPOSITORY_API
 
 METRICS_PATH = "/metrics"
 
+PART_SECONDS = 35
+"""Longest time in which a server that ends lets its clients leave, and answers them meanwhile."""
+
 
 @dataclass(frozen=True)
 class Ports:
@@ -69,6 +72,8 @@ CONTAINER_VARIABLES = {
     "MLSERVER_ENVIRONMENTS_DIR": "/tmp/mlserver/envs",
     "MLSERVER_METRICS_DIR": "/tmp/mlserver/metrics",
     "MLSERVER_PYFUNC_CACHE": "/tmp/mlserver-pyfunc",
+    # MLServer imports it before it listens, and the patches with it: gRPC takes no options later.
+    "MLSERVER_MODEL_REPOSITORY_IMPLEMENTATION": "mlserver_pyfunc.SchemalessModelRepository",
     **REPOSITORY_API_VARIABLES,
     **LEAN_VARIABLES,
 }

@@ -79,10 +79,13 @@ def _models(workload: Workload) -> tuple[Object, Object]:
 
 def _service(workload: Workload) -> Object:
     options = workload.options
-    rest: Object = {"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}
+    is_headless = options.service_type == "Headless"
+    # Nothing maps the ports of a headless Service: clients connect to those of the pods.
+    port = PORTS.http if is_headless else 80
+    rest: Object = {"name": "http", "port": port, "targetPort": "http", "protocol": "TCP"}
     grpc: Object = {"name": "grpc", "port": PORTS.grpc, "targetPort": "grpc", "protocol": "TCP"}
     spec = {
-        "type": options.service_type,
+        **({"clusterIP": "None"} if is_headless else {"type": options.service_type}),
         "selector": _selector(workload),
         "ports": [rest, {**grpc, "appProtocol": "kubernetes.io/h2c"}],
     }

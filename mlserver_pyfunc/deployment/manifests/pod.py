@@ -13,6 +13,7 @@ from mlserver_pyfunc.definition.model_settings import IMPLEMENTATION
 from mlserver_pyfunc.deployment.server_settings import (
     CONTAINER_VARIABLES,
     METRICS_PATH,
+    PART_SECONDS,
     PORTS,
     Ports,
 )
@@ -209,7 +210,7 @@ def _attempts(seconds: float) -> int:
 def grace_seconds(workload: Workload) -> int:
     """Returns how long a pod may take to end, so that requests in flight reach their time limit."""
     timeout = math.ceil(workload.definition.serving.timeout)
-    return PRE_STOP_SECONDS + timeout + DRAIN_SECONDS + _SPARE_SECONDS
+    return PRE_STOP_SECONDS + PART_SECONDS + timeout + DRAIN_SECONDS + _SPARE_SECONDS
 
 
 def _security(options: Options) -> Object:

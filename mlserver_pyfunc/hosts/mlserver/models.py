@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ _failures: dict[str, str] = {}
 running: set[int] = set()
 """Calls of functions that run, by the ids of their requests."""
 
+last_call = 0.0
+"""When the last call of a function began, by time.monotonic()."""
+
 longest_call = 5.0
 """Longest time limit of a call, in seconds; at first what MLServer itself waits at shutdown."""
 
@@ -36,6 +40,13 @@ def add_model(name: str, version: str | None, call_seconds: float) -> None:
     _versions[name].append(version)
     _failures.pop(name, None)
     longest_call = max(longest_call, call_seconds)
+
+
+def begin(call: int) -> None:
+    """Notes that a call begins, by the id of its request."""
+    global last_call
+    last_call = time.monotonic()
+    running.add(call)
 
 
 def note_failure(name: str, message: str) -> None:

@@ -27,6 +27,7 @@ from mlserver_pyfunc import settings
 from mlserver_pyfunc.handler.shadowing import pin_package
 
 from . import (
+    connections,
     errors,
     grpc_messages,
     models,
@@ -169,6 +170,8 @@ _registry = "mlserver.registry"
 _data_plane = "mlserver.handlers:DataPlane"
 _handlers = "mlserver.handlers:ModelRepositoryHandlers"
 _repository = "mlserver.repository"
+_http = "uvicorn.protocols.http"
+_httptools = f"{_http}.httptools_impl:HttpToolsProtocol"
 _deprecated = "mlserver.grpc.model_repository:ModelRepositoryServicer"
 # MLServer calls it for each model. See `rest_route.once_for_app`.
 _app = "mlserver.rest.server:RESTServer.add_custom_handlers"
@@ -189,7 +192,7 @@ TABLE: tuple[ProcessSetting, ...] = (
     _fix(f"{_handlers}.load", repository.serve_in_turn),
     _fix(f"{_handlers}.unload", repository.serve_in_turn),
     _fix(f"{_servicer}.ModelStreamInfer.f", streams.end_grpc_streams, upstream=1750),
-    _fix("uvicorn.protocols.http.flow_control:FlowControl.drain", streams.limit_rest_writes),
+    _fix(f"{_http}.flow_control:FlowControl.drain", streams.limit_rest_writes),
     _fix("mlserver.logging:ModelLoggerFormatter.format", process_tuning.write_valid_json),
     _fix("mlserver.server:MLServer.stop", process_tuning.drain_on_interrupt),
     _fix("mlserver.handlers.dataplane.model_context", streams.leave_context_anywhere),
@@ -199,6 +202,8 @@ TABLE: tuple[ProcessSetting, ...] = (
     _fix(f"{_deprecated}.RepositoryModelUnload.f", repository.guard_grpc),
     _fix(_app, repository.guard_rest),
     _fix("mlserver.grpc.server:GRPCServer.stop", process_tuning.drain_grpc_on_shutdown),
+    _fix("mlserver.grpc.server:GRPCServer._get_options", connections.age_grpc_connections),
+    _fix(f"{_http}.h11_impl:H11Protocol.connection_made", connections.age_rest_connections),
     _fix(f"{_pool}._handle_worker_stop", process_tuning.reap_only_pool_workers, upstream=1234),
     _fix(f"{_converter}.from_types", grpc_messages.write_grpc_responses),
     _fix(_app, rest_bounds.guard_requests),
@@ -208,10 +213,8 @@ TABLE: tuple[ProcessSetting, ...] = (
     _triton(_app, triton_routes.answer_triton_calls),
     _triton(f"{_servicer}.ModelStreamInfer.f", triton_streams.answer_in_triton_form),
     _triton(f"{_servicer}._GetReturnRaw", triton_streams.send_raw_outputs),
-    Patch(
-        "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol.on_headers_complete",
-        process_tuning.drop_trailers,
-    ),
+    Patch(f"{_httptools}.on_headers_complete", process_tuning.drop_trailers),
+    Patch(f"{_httptools}.connection_made", connections.age_rest_connections),
     ProcessSetting(
         "process: STATUS_CODE_MAPPING of mlserver.grpc", errors.extend_error_mapping, "fixes", 488
     ),

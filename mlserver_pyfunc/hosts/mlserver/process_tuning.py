@@ -25,7 +25,7 @@ from mlserver.grpc.logging import logger as grpc_logger
 
 from mlserver_pyfunc.serving import malloc
 
-from . import models
+from . import connections, models
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _STOCK_THRESHOLDS = (700, 2000)
@@ -192,6 +192,8 @@ def drain_on_interrupt(stock: Any) -> Any:
             await self._grpc_server._server.stop(None)
             return
         setattr(self, _STOPPING, True)
+        if sig != signal.SIGINT:
+            await connections.part(rest)
         # Accept no new requests over REST while calls over gRPC are waited for.
         rest.should_exit = True
         _forget_signals(servers)

@@ -28,7 +28,7 @@ from mlserver_pyfunc import settings
 from mlserver_pyfunc.errors import safe_message
 from mlserver_pyfunc.protocol.types import short_repr
 
-from . import models
+from . import connections, models
 from .rest_route import once_for_app
 
 MAX_BODY = settings.max_body()
@@ -104,6 +104,8 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request."""
+        if connections.is_due(scope):
+            send = connections.last_answer(send)
         if scope["type"] == "http" and scope["method"] not in _SAFE_METHODS:
             length = origin = site = b""
             for name, value in scope["headers"]:

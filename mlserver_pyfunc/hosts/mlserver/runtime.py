@@ -12,6 +12,7 @@ from typing import Any
 
 from mlserver import MLModel
 from mlserver.errors import MLServerError
+from mlserver.repository import SchemalessModelRepository as SchemalessModelRepository
 from mlserver.settings import ModelSettings
 from mlserver.types import MetadataModelResponse, MetadataTensor, Parameters
 
@@ -109,7 +110,7 @@ class PyFuncRuntime(Pages, MLModel):
 
     async def predict(self, payload: Any) -> Any:
         """Answers one inference request."""
-        models.running.add(id(payload))
+        models.begin(id(payload))
         try:
             answer = await self._loaded().infer(payload)
         except RequestError as error:
@@ -124,7 +125,7 @@ class PyFuncRuntime(Pages, MLModel):
         """Answers the requests of a stream, item by item. An error is the last item."""
         try:
             async for payload in payloads:
-                models.running.add(id(payload))
+                models.begin(id(payload))
                 try:
                     async with aclosing(self._loaded().stream(payload)) as answers:
                         async for answer in answers:

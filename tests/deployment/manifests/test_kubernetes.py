@@ -64,6 +64,12 @@ def test_the_service_has_the_type_and_name_that_were_asked_for() -> None:
     assert found["metadata"]["name"] == "a"
 
 
+def test_a_headless_service_names_the_ports_of_the_pods() -> None:
+    spec = one(objects("kubernetes", "image", service_type="Headless"), "Service")["spec"]
+    assert (spec["clusterIP"], "type" in spec) == ("None", False)
+    assert [each["port"] for each in spec["ports"]] == [8080, 8081]
+
+
 def test_prometheus_finds_the_metrics() -> None:
     template = one(made("kubernetes", "image"), "Deployment")["spec"]["template"]
     assert template["metadata"]["annotations"] == {

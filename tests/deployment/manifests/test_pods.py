@@ -137,7 +137,8 @@ def test_a_pod_may_end_for_as_long_as_the_server_drains(
         return
     (sleep,) = [hook["preStop"]["exec"]["command"] for hook in hooks if hook]
     timeout = 60  # of the example, by default
-    assert max(filter(None, grace)) > int(sleep[1]) + timeout + pod.DRAIN_SECONDS
+    spent = int(sleep[1]) + timeout + pod.DRAIN_SECONDS + pod.PART_SECONDS
+    assert max(filter(None, grace)) > spent
 
 
 def test_the_drain_limit_is_the_one_the_code_and_the_docs_have() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -236,3 +237,30 @@ def hammer(address: str, clients: int, seconds: float) -> tuple[int, list[str]]:
         return mixture.hammer(
             clients, seconds, 10**9, lambda: lambda request: _infer(stub, request, raw=True)
         )
+
+
+def count_answers(address: str, request: Request, until: str, clients: int) -> Counter[str]:
+    """Calls on channels of their own until a file exists; how often each answer or error came."""
+    import grpc
+    import open_inference_grpc_pb2_grpc as stubs
+
+    options = [("grpc.use_local_subchannel_pool", 1)]
+
+    def call_on(_: int) -> Counter[str]:
+        answers: Counter[str] = Counter()
+        with grpc.insecure_channel(address, options) as channel:
+            stub = stubs.GRPCInferenceServiceStub(channel)
+            while not Path(until).exists():
+                reply = _infer(stub, request, raw=True)
+                answers[pod_of(reply)] += 1
+                time.sleep(0.005)
+        return answers
+
+    with ThreadPoolExecutor(clients) as pool:
+        return sum(pool.map(call_on, range(clients)), Counter())
+
+
+def pod_of(reply: Reply) -> str:
+    return (
+        f"{reply.status}: {reply.error}" if reply.error else reply.outputs["pod"].values[0].decode()
+    )
