@@ -31,7 +31,8 @@ COMMANDS = {
 }
 
 
-_SHARED = {"schema": "documents", "openapi": "documents", "client": "documents", "logs": "status"}
+_SHARED = dict.fromkeys(("schema", "openapi", "client", "completion"), "documents")
+_SHARED |= {"logs": "status"}
 """Module by command, if it has another name."""
 
 

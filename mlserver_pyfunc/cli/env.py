@@ -14,17 +14,10 @@ from .failure import folder_argument
 @folder_argument
 @click.option("--prune", is_flag=True, help="Only remove environments that nothing uses.")
 @click.option(
-    "--unused",
-    type=click.FloatRange(0),
-    default=0.0,
-    metavar="DAYS",
-    help="With --prune: remove only environments that were not used for this long.",
-)
-@click.option(
     "--patches", is_flag=True, help="List what the server changes in MLServer, and leave."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(folder: Path, prune: bool, unused: float, patches: bool, as_json: bool) -> None:
+def command(folder: Path, prune: bool, patches: bool, as_json: bool) -> None:
     """Make the environment of the function in FOLDER, and show it.
 
     A function runs in this interpreter if the interpreter has all that the function requires.
@@ -37,7 +30,7 @@ def command(folder: Path, prune: bool, unused: float, patches: bool, as_json: bo
     from mlserver_pyfunc.environments import environment
 
     if prune:
-        _show_removed(environment.prune(unused * 86400), as_json=as_json)
+        _show_removed(environment.prune(), as_json=as_json)
         return
     from mlserver_pyfunc.definition.folder import open_folder
     from mlserver_pyfunc.sources import lock

@@ -7,29 +7,28 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
+
+from mlserver_pyfunc.client import CallError, InferInput
 
 from . import inputs, output
 from .failure import Failure
 
 if TYPE_CHECKING:
-    from mlserver_pyfunc.client import InferResult
+    from mlserver_pyfunc.client import Client, InferResult
 
 _SECONDS = click.FloatRange(min=0, min_open=True)
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 # Characters that both a header (RFC 9110, section 5.5) and gRPC metadata allow.
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
-_OUR_HEADERS = {
-    "content-type",
-    "content-length",
-    "transfer-encoding",
-    "inference-header-content-length",
-}
 
 
 def _headers(_: click.Context, option: click.Parameter, given: Sequence[str]) -> dict[str, str]:
@@ -43,8 +42,6 @@ def _headers(_: click.Context, option: click.Parameter, given: Sequence[str]) ->
         if not _HEADER_VALUE.fullmatch(value):
             # The message leaves the value out, because it may be a secret.
             raise click.BadParameter(f'expected printable ASCII as the value of "{name}"')
-        if name.lower() in _OUR_HEADERS or name.lower().startswith("grpc-"):
-            raise click.BadParameter(f'the call sets "{name}" itself')
         headers[name.lower()] = value
     return headers
 
@@ -103,11 +100,9 @@ def command(
     arrays = inputs.arrays(connected.contract, given, is_random=is_random)
     tensors = connected.inputs(arrays)
     if bench is not None:
-        from . import bench as benchmark
-
         with ExitStack() as stack:
             opened = [stack.enter_context(connected.client()) for _ in range(clients)]
-            benchmark.run(opened, connected.name, tensors, bench, as_json=as_json)
+            _bench(opened, connected.name, tensors, bench, as_json=as_json)
         return
     if not as_json:
         click.echo(click.style(connected.name, bold=True))
@@ -157,3 +152,66 @@ def _show(result: InferResult, *, as_json: bool) -> None:
         for name, array in result.outputs.items()
     ]
     click.echo(json.dumps({"outputs": outputs, "parameters": dict(result.parameters)}))
+
+
+def _bench(
+    clients: Sequence[Client],
+    model: str,
+    tensors: Sequence[InferInput],
+    seconds: float,
+    *,
+    as_json: bool,
+) -> None:
+    """Calls a model again and again, and prints percentiles of the latencies."""
+    times: list[float] = []
+    errors: Counter[str] = Counter()
+    clients[0].infer(model, tensors)
+    deadline = time.perf_counter() + seconds
+
+    def work(client: Client) -> None:
+        while (started := time.perf_counter()) < deadline:
+            try:
+                client.infer(model, tensors)
+            except CallError as error:
+                errors[str(error)] += 1
+            else:
+                times.append(time.perf_counter() - started)
+
+    threads = [threading.Thread(target=work, args=(client,)) for client in clients]
+    started = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            thread.join()
+    except KeyboardInterrupt:
+        # What was measured until now is shown.
+        deadline = started
+        seconds = round(time.perf_counter() - started, 2)
+        for thread in threads:
+            thread.join()
+    _print_times(np.array(times) * 1000, errors, seconds, as_json=as_json)
+    if errors:
+        raise click.exceptions.Exit(1)
+
+
+def _print_times(
+    times: np.ndarray[Any, np.dtype[np.float64]],
+    errors: Counter[str],
+    seconds: float,
+    *,
+    as_json: bool,
+) -> None:
+    percentiles = {
+        f"p{rank:g}": float(np.percentile(times, rank)) if times.size else None
+        for rank in (50, 90, 99, 100)
+    }
+    if as_json:
+        summary = {"calls": int(times.size), "errors": dict(errors), "seconds": seconds}
+        click.echo(json.dumps({**summary, "ms": percentiles}))
+        return
+    for message, count in errors.most_common():
+        click.echo(f"{count} x {message}", err=True)
+    click.echo(f"{times.size} calls in {seconds:g} s, {times.size / seconds:.0f} a second")
+    if times.size:
+        click.echo("  ".join(f"{name} {value:.2f} ms" for name, value in percentiles.items()))

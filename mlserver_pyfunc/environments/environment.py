@@ -16,10 +16,11 @@ import shutil
 import sys
 import sysconfig
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -32,7 +33,6 @@ from mlserver_pyfunc.sources import cache, cache_locks
 from mlserver_pyfunc.sources.progress import logger
 
 from . import uv
-from .installed import find_problem
 
 METADATA_FILE = "pyfunc.json"
 
@@ -59,7 +59,7 @@ def unmet_needs(definition: FunctionDefinition) -> list[str]:
     expected = definition.python_version
     if expected not in (None, uv.SERVING_PYTHON):
         unmet.append(f"expected Python {expected}, the server runs {uv.SERVING_PYTHON}")
-    problems = (find_problem(Requirement(line)) for line in definition.requirements)
+    problems = (_find_problem(Requirement(line)) for line in definition.requirements)
     return [*unmet, *filter(None, problems)]
 
 
@@ -195,3 +195,45 @@ def _key(python: Path, requirements: list[str]) -> str:
 
 def _root() -> Path:
     return settings.cache_folder() / "environments"
+
+
+def _find_problem(requirement: Requirement) -> str | None:
+    """Returns the first reason why a requirement is not met, or None if it is met.
+
+    Extras are checked too, and the extras of their requirements. A requirement whose marker
+    excludes this interpreter is met.
+    """
+    if requirement.marker is not None and not requirement.marker.evaluate():
+        return None
+    return next(_missing(requirement, set()), None)
+
+
+def _missing(requirement: Requirement, seen: set[tuple[str, str]]) -> Iterator[str]:
+    try:
+        found = distribution(requirement.name)
+    except PackageNotFoundError:
+        yield f'"{requirement}" is not installed: pip install "{requirement}"'
+        return
+    if not requirement.url and not requirement.specifier.contains(found.version, prereleases=True):
+        yield f'expected "{requirement}", installed is {found.version}'
+        return
+    for extra in sorted(requirement.extras):
+        # Two extras may require each other.
+        key = (canonicalize_name(requirement.name), canonicalize_name(extra))
+        if key in seen:
+            continue
+        seen.add(key)
+        if key[1] not in map(canonicalize_name, found.metadata.get_all("Provides-Extra") or ()):
+            yield f'"{requirement}": installed {requirement.name} {found.version} has no such extra'
+        for needed in _requirements_of(found, extra):
+            for problem in _missing(needed, seen):
+                yield f'"{requirement}" needs more: {problem}'
+
+
+def _requirements_of(found: Distribution, extra: str) -> Iterator[Requirement]:
+    """Yields what an extra requires in addition to the distribution, markers removed."""
+    for line in found.requires or ():
+        requirement = Requirement(line)
+        marker, requirement.marker = requirement.marker, None
+        if marker and not marker.evaluate({"extra": ""}) and marker.evaluate({"extra": extra}):
+            yield requirement

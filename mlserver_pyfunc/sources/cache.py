@@ -87,12 +87,6 @@ def once(key: str, find: Callable[[], T | None], make: Callable[[Path], T], limi
     return found
 
 
-def remember(key: str, entry: Entry) -> None:
-    """Records a tree under another key."""
-    with workspace() as work:
-        _record(key, entry, work)
-
-
 def find(key: str, since: float = 0) -> Entry | None:
     """Returns the tree of a source that was fetched before, if it is unchanged, without a lock."""
     try:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 SCHEMES = ("https", "ssh", "file")
 
 _COMMIT = re.compile(r"[0-9a-fA-F]{40}")
-_SHORT_COMMIT = re.compile(r"[0-9a-fA-F]{4,39}")
 _CHECK_SECONDS = 15.0
 _ALL_REFS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
 
@@ -59,22 +58,12 @@ def fetch(source: SourceDefinition, folder: Path, pin: Provenance) -> SourceTree
 
 
 def _entry(remote: _Remote, subdirectory: str, pin: Provenance) -> cache.Entry:
-    ref = remote.ref.lower()
-    if _COMMIT.fullmatch(ref):
-        return _obtained(remote, ref, subdirectory)
-    is_short = bool(_SHORT_COMMIT.fullmatch(ref))
+    if _COMMIT.fullmatch(remote.ref):
+        return _obtained(remote, remote.ref.lower(), subdirectory)
     if pin.commit:
-        if not (is_short and pin.commit.startswith(ref)):
-            _check_not_moved(remote, pin.commit)
+        _check_not_moved(remote, pin.commit)
         return _obtained(remote, pin.commit, subdirectory, pin.tree_sha256)
-    key = _key(remote, ref, subdirectory)
-    if is_short and (known := cache.find(key)):
-        return known
-    commit = _resolved(remote, settings.fetch_timeout())
-    entry = _obtained(remote, commit, subdirectory)
-    if is_short and commit.startswith(ref):
-        cache.remember(key, entry)
-    return entry
+    return _obtained(remote, _resolved(remote, settings.fetch_timeout()), subdirectory)
 
 
 def _check_not_moved(remote: _Remote, commit: str) -> None:
@@ -103,11 +92,8 @@ def _obtained(
         export(client, found, subdirectory, work / cache.TREE)
         return {"commit": found}
 
-    return cache.obtain(_key(remote, commit, subdirectory), make, digest=digest)
-
-
-def _key(remote: _Remote, commit: str, subdirectory: str) -> str:
-    return f"git {remote.url} {commit} {subdirectory}"
+    key = f"git {remote.url} {commit} {subdirectory}"
+    return cache.obtain(key, make, digest=digest)
 
 
 def parsed(uri: str) -> _Remote:
@@ -161,23 +147,13 @@ def _resolved(remote: _Remote, seconds: float) -> str:
             raise SourceError(f'ref "{ref}" is ambiguous: write one of ' + " or ".join(found))
         if found:
             return next(iter(found.values()))
-        if _SHORT_COMMIT.fullmatch(ref) and (commit := _lengthened(client, ref.lower())):
-            return commit
     branches_and_tags = (name for name in refs if re.match("refs/(heads|tags)/", name))
     known = sorted({name.split("/", 2)[2].removesuffix("^{}") for name in branches_and_tags})
     if not known:
         raise _MissingRefError(f'no ref "{ref}": the repository is empty')
+    if re.fullmatch("[0-9a-f]{4,39}", ref):
+        raise _MissingRefError(f'no ref "{ref}" in the repository: write all 40 digits of a commit')
     raise _MissingRefError(f'no ref "{ref}" in the repository, nearest: {nearest(ref, known)}')
-
-
-def _lengthened(client: GitClient, short: str) -> str | None:
-    client.init("history")
-    client.fetch(f'commits, for "{short}"', "--filter=tree:0", "origin", *_ALL_REFS)
-    commits = client.local("rev-list", "--all").decode().split()
-    found = [commit for commit in commits if commit.startswith(short)]
-    if len(found) > 1:
-        raise SourceError(f'commit "{short}" is ambiguous: {", ".join(sorted(found)[:5])}')
-    return found[0] if found else None
 
 
 def _fetched(client: GitClient, remote: _Remote, commit: str, subdirectory: str) -> str:

@@ -97,29 +97,27 @@ def read(folder: Path) -> Lock | None:
         raise SourceError(f"{path}: {where}: {expectation(problem)}; {RENEW}") from None
 
 
-def current(definition: FunctionDefinition, folder: Path) -> Lock:
-    """Fetches a function's source as it is now, and returns a lock of it."""
+def write(definition: FunctionDefinition, folder: Path, resolved: Sequence[str] = ()) -> Path:
+    """Fetches a function's source as it is now, and writes its lock whatever an old one says.
+
+    The record of an image is kept: its `inputs` tell whether the image is out of date.
+    """
+    image = None
+    # The old lock may be broken.
+    with suppress(SourceError):
+        image = getattr(read(folder), "image", None)
     tree = sources.fetch(definition.source, folder)
-    return Lock(
+    renewed = Lock(
         source=tree.provenance.source,
         subdirectory=definition.source.subdirectory,
         commit=tree.provenance.commit,
         sha256=tree.provenance.sha256,
         tree_sha256=_tree_digest(tree),
         requirements=definition.requirements,
+        resolved=list(resolved) or None,
+        image=image,
     )
-
-
-def write(definition: FunctionDefinition, folder: Path, resolved: Sequence[str] = ()) -> Path:
-    """Fetches a function's source as it is now, and writes its lock whatever an old one says.
-
-    The record of an image is kept: its `inputs` tell whether the image is out of date.
-    """
-    renewed: dict[str, Any] = {"resolved": list(resolved) or None}
-    # The old lock may be broken.
-    with suppress(SourceError):
-        renewed["image"] = getattr(read(folder), "image", None)
-    return write_to(current(definition, folder).model_copy(update=renewed), folder)
+    return write_to(renewed, folder)
 
 
 def record_image(image: ImageRecord, folder: Path) -> Path:

@@ -327,18 +327,12 @@ def test_output_on_no_terminal_has_no_escapes(hello):
     assert "\x1b" not in out + err
 
 
-def test_lock_pins_the_source_and_check_tells_what_changed(tmp_path):
+def test_lock_pins_the_source_and_validate_tells_what_changed(tmp_path):
     call("init", tmp_path / "f")
-    _, err = call("lock", tmp_path / "f", "--check", code=1)
-    assert "no source in a function.lock" in err
     call("lock", tmp_path / "f")
-    assert "function.lock holds" in call("lock", tmp_path / "f", "--check")[0]
     assert "nothing wrong" in call("validate", tmp_path / "f")[0]
     with (tmp_path / "f" / "model.py").open("a") as file:
         file.write("# edited\n")
-    _, err = call("lock", tmp_path / "f", "--check", code=1)
-    assert "out of date: " in err
-    assert "sha256: locked " in err
     assert " S303: " in call("validate", tmp_path / "f", code=1)[0]
     assert "failed to load: fetch" in call("run", tmp_path / "f", "--random", code=3)[1]
     call("lock", tmp_path / "f")
@@ -364,8 +358,8 @@ def test_env_makes_what_the_function_needs_and_prunes_it(tmp_path, monkeypatch):
     python = re.search(r"^python: (\S+)", out, re.M)[1]
     version = "import importlib.metadata as m; print(m.version('iniconfig'))"
     assert subprocess.check_output([python, "-c", version], text=True) == "1.1.1\n"
-    assert "nothing to remove" in run("env", "--prune", "--unused", "1")[0]
     assert "removed " in run("env", "--prune")[0]
+    assert "nothing to remove" in run("env", "--prune")[0]
     assert not Path(python).exists()
 
 

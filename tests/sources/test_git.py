@@ -55,7 +55,7 @@ def test_gives_the_default_branch_without_git_files(url: str, second: str) -> No
     assert tree.provenance.tree_sha256
 
 
-@pytest.mark.parametrize("kind", ["branch", "annotated", "lightweight", "full", "short", "refs"])
+@pytest.mark.parametrize("kind", ["branch", "annotated", "lightweight", "full", "refs"])
 @pytest.mark.parametrize("server", ["new", "old"])
 def test_gives_every_kind_of_ref(
     kind: str, server: str, url: str, git_server: GitServer, repository: Repository, first: str
@@ -71,7 +71,6 @@ def test_gives_every_kind_of_ref(
         "annotated": "heavy",
         "lightweight": "light",
         "full": first,
-        "short": first[:8],
         "refs": "refs/tags/heavy",
     }[kind]
     tree = fetched(f"{url}#{ref}")
@@ -100,13 +99,9 @@ def test_a_pinned_and_warm_commit_touches_no_network(
     assert git_server.requests == []
 
 
-def test_an_abbreviated_and_warm_commit_touches_no_network(
-    url: str, git_server: GitServer, first: str, second: str
-) -> None:
-    fetched(f"{url}#{first[:9]}")
-    git_server.requests.clear()
-    assert fetched(f"{url}#{first[:9]}").provenance.commit == first
-    assert git_server.requests == []
+def test_an_abbreviated_commit_is_to_be_written_in_full(url: str, second: str) -> None:
+    with pytest.raises(SourceError, match="write all 40 digits of a commit"):
+        fetched(f"{url}#{second[:9]}")
 
 
 def test_a_branch_that_did_not_move_is_not_fetched_again(

@@ -130,10 +130,10 @@ NAMES = {
 
 ZIPS: dict[str, tuple[bytes, str]] = {
     "link": (zip_with(("a", b"/etc/passwd", stat.S_IFLNK | 0o777)), "got a symbolic link"),
-    "device": (zip_with(("a", b"", stat.S_IFCHR | 0o666)), "got a device"),
-    "block": (zip_with(("a", b"", stat.S_IFBLK | 0o666)), "got a device"),
-    "pipe": (zip_with(("a", b"", stat.S_IFIFO | 0o666)), "got a pipe"),
-    "socket": (zip_with(("a", b"", stat.S_IFSOCK | 0o666)), "got a socket"),
+    "device": (zip_with(("a", b"", stat.S_IFCHR | 0o666)), "got a special file"),
+    "block": (zip_with(("a", b"", stat.S_IFBLK | 0o666)), "got a special file"),
+    "pipe": (zip_with(("a", b"", stat.S_IFIFO | 0o666)), "got a special file"),
+    "socket": (zip_with(("a", b"", stat.S_IFSOCK | 0o666)), "got a special file"),
     "nul": (zip_named("model.py\0.txt"), "has a control character"),
     "case": (zip_named("Model.py", "model.py"), '"Model.py" and "model.py" differ only in case'),
     "case of a folder": (zip_named("Lib/a.py", "lib/b.py"), "differ only in case"),
@@ -156,9 +156,9 @@ ZIPS: dict[str, tuple[bytes, str]] = {
 TARS: dict[str, tuple[bytes, str]] = {
     "link": (tar_with(tar_entry("a", tarfile.SYMTYPE, "/etc/passwd")), "got a symbolic link"),
     "hard link": (tar_with(tar_entry("a", tarfile.LNKTYPE, "/etc/passwd")), "got a hard link"),
-    "device": (tar_with(tar_entry("a", tarfile.CHRTYPE)), "got a device"),
-    "block": (tar_with(tar_entry("a", tarfile.BLKTYPE)), "got a device"),
-    "pipe": (tar_with(tar_entry("a", tarfile.FIFOTYPE)), "got a pipe"),
+    "device": (tar_with(tar_entry("a", tarfile.CHRTYPE)), "got a special file"),
+    "block": (tar_with(tar_entry("a", tarfile.BLKTYPE)), "got a special file"),
+    "pipe": (tar_with(tar_entry("a", tarfile.FIFOTYPE)), "got a special file"),
     "sparse": (raw_tar(0, tarfile.GNUTYPE_SPARSE), "got a sparse file|truncated or broken"),
     "case": (tar_named("Model.py", "model.py"), "differ only in case"),
     "twice": (tar_named("a.py", "a.py"), "appears twice"),

@@ -104,34 +104,19 @@ class Docker(Engine):
 
     def build(self, context: Path, name: str, options: Options, work: Path) -> Built:
         """Builds an image by buildx, which pushes it too."""
+        if "," in (options.platforms or "") and not options.push:
+            raise BuildError("several platforms: docker keeps them in a registry only: add --push")
+        kind = "type=image,push=true" if options.push else "type=docker"
         id_file, metadata = work / "image.id", work / "metadata.json"
         command = ["docker", "buildx", "build", *self._common(f"--tag={name}", id_file, options)]
-        command += ["--progress=plain", f"--metadata-file={metadata}", self._output(name, options)]
+        command += ["--progress=plain", f"--metadata-file={metadata}"]
+        command.append(f"--output={kind},name={name}")
         if options.epoch is not None:
             command.append(f"--build-arg=SOURCE_DATE_EPOCH={options.epoch}")
         _run([*command, *options.extra, str(context)])
         built = json.loads(metadata.read_text()) if metadata.is_file() else {}
         digest = built.get("containerimage.digest") if options.push else None
         return Built(built.get("containerimage.config.digest") or _id(id_file), digest)
-
-    def _output(self, name: str, options: Options) -> str:
-        if "," in (options.platforms or "") and not options.push:
-            raise BuildError("several platforms: docker keeps them in a registry only: add --push")
-        kind = "type=image,push=true" if options.push else "type=docker"
-        rewrites = options.epoch is not None and self._can_rewrite(options)
-        rewrite = ",rewrite-timestamp=true" if rewrites else ""
-        return f"--output={kind}{rewrite},name={name}"
-
-    def _can_rewrite(self, options: Options) -> bool:
-        """Tells whether the builder can set the times of files in layers.
-
-        The option `rewrite-timestamp` came with BuildKit 0.13. The builder inside docker's engine
-        (driver "docker") ignores it, or refuses to build, depending on its version.
-        """
-        chosen = [option for option in options.extra if option.startswith("--builder=")]
-        builder = self._ask(["buildx", "inspect", *chosen]) or ""
-        driver = re.search(r"^Driver:\s+(\S+)$", builder, re.MULTILINE)
-        return driver is not None and driver[1] != "docker"
 
 
 class Podman(Engine):

@@ -73,7 +73,7 @@ def test_passes_over_a_docker_that_cannot_build(
 
 
 def test_builds_by_buildx(put: Put, calls: Path, tmp_path: Path) -> None:
-    put("docker", {"buildx inspect": (0, "Name: b\nDriver:  docker-container\n")})
+    put("docker")
     built = build(
         tmp_path,
         platforms="linux/arm64",
@@ -96,22 +96,12 @@ def test_builds_by_buildx(put: Put, calls: Path, tmp_path: Path) -> None:
         "--secret=id=netrc,src=/x",
         "--progress=plain",
         f"--metadata-file={tmp_path}/metadata.json",
-        "--output=type=docker,rewrite-timestamp=true,name=registry.example/iris:1",
+        "--output=type=docker,name=registry.example/iris:1",
         "--build-arg=SOURCE_DATE_EPOCH=7",
         "--network=host",
         str(tmp_path / "context"),
     ]
     assert (built.id, built.digest) == (ID, None)
-
-
-def test_the_engines_own_builder_is_not_asked_to_set_times(
-    put: Put, calls: Path, tmp_path: Path
-) -> None:
-    put("docker", {"buildx inspect": (0, "Name: default\nDriver:  docker\n")})
-    build(tmp_path, epoch=7)
-    got = called(calls, "build")
-    assert "--output=type=docker,name=registry.example/iris:1" in got
-    assert "--build-arg=SOURCE_DATE_EPOCH=7" in got
 
 
 def test_buildx_pushes_as_it_builds(put: Put, calls: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from mlserver_pyfunc.definition import FunctionDefinition, parse
 from mlserver_pyfunc.errors import WorkerError
 from mlserver_pyfunc.serving.function import Function
 from mlserver_pyfunc.sources import lock
+from mlserver_pyfunc.sources.digest import file_sha256
 
 from .functions import call, definition, until, until_ready
 
@@ -68,9 +69,7 @@ async def test_a_source_that_was_changed_is_not_imported(
             member.size = len(CODE)
             archive.addfile(member, io.BytesIO(CODE.encode()))
     elif kind == "pinned file":
-        digest = lock.current(subject, folder).sha256
-        assert digest is not None
-        subject = _definition("model.py", sha256=digest)
+        subject = _definition("model.py", sha256=file_sha256(folder / "model.py"))
     else:
         lock.write(subject, folder)
     function = Function(subject, folder, "subject", "1")
