@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from mlserver_pyfunc.sources.progress import Rows
 
 from . import manifest
 from .status import deployed, deployment
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
     from mlserver_pyfunc.deployment.cluster.apply import Applied
 
 _WORDS = {"absent": "was not there", "kept": "kept, others use it"}
+# Texts of an object that nothing is waited for any more.
+_DONE = frozenset({"ready", "gone"})
 _DRY_WORDS = {"created": "would be created", "updated": "would be updated"}
 
 
@@ -58,13 +63,11 @@ def command(
     Applies the objects that `manifest` prints, by server-side apply; run it again to update them.
     Then prints where the function answers, and how to call it. Needs the `deploy` extra.
     """
-    from .progress import Progress
-
     if delete and dry_run:
         raise click.UsageError("--delete and --dry-run do not go together")
     meant = deployment(folder, given)
     words = _DRY_WORDS if dry_run else _WORDS
-    with Progress() as progress:
+    with _Progress() as progress:
         meant.on_change = lambda one: _print_change(one, words)
         meant.on_progress = progress.show
         if delete:
@@ -99,3 +102,28 @@ def _print_addresses(meant: Deployment) -> None:
         way = "\nif its name has no address:" if outside else "\ncall it from here:"
         click.echo(f"{way}\n  {found.forward} &")
         click.echo(f"  {curl(definition, found.model, found.forwarded)}")
+
+
+class _Progress:
+    """Shows what each of several named objects is doing, on standard error."""
+
+    def __init__(self) -> None:
+        self._rows = Rows() if sys.stderr.isatty() else None
+        self._texts: dict[str, str] = {}
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._rows:
+            self._rows.close()
+
+    def show(self, name: str, text: str) -> None:
+        """Sets what one object is doing now; the same text again shows nothing."""
+        if self._texts.get(name) == text:
+            return
+        self._texts[name] = text
+        if self._rows:
+            self._rows.show(name, text, is_done=text in _DONE)
+        else:
+            click.echo(f"{name}: {text}", err=True)

@@ -27,7 +27,7 @@ _port_option = partial(click.option, show_default=True)
 @_port_option("--metrics-port", default=PORTS.metrics, help="Port of the metrics; 0: a free one.")
 @click.option("--reload", "reload_", is_flag=True, help="Reload functions when a file changes.")
 @click.option("--no-image", is_flag=True, help="Serve from source, even if an image was built.")
-@click.option("--open", "open_", is_flag=True, help="Open the playground in the browser.")
+@click.option("--open", "open_", is_flag=True, help="Open the playground, and serve from source.")
 @click.option("-q", "--quiet", is_flag=True, help="Show only warnings and errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Show MLServer's log and all frames, too.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Form of the log.  [text]")
@@ -57,15 +57,15 @@ def command(
     with 5 if a port is taken.
 
     If an image of the function was built on this machine and the function has not changed since,
-    the command runs the image and publishes its ports; not with --reload.
+    the command runs the image and publishes its ports; not with --reload or --open.
     """
     free = iter(free_ports(3))
     ports = Ports(*(wanted or next(free) for wanted in (port, grpc_port, metrics_port)))
     _require_free(host, ports)
     log.to_stderr, log.is_text = False, log_format != "json"
     log.least = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
-    if not (no_image or reload_):
-        _serve_image(folder, host, ports, open_browser=open_)
+    if not (no_image or reload_ or open_):
+        _serve_image(folder, host, ports)
     from mlserver_pyfunc.hosts.mlserver import dev_server
 
     asked = {"host": host, **{f"{name}_port": port for name, port in vars(ports).items()}}
@@ -75,10 +75,8 @@ def command(
         raise Failure(str(failure), LOAD_FAILED, hint, log.traceback)
 
 
-def _serve_image(folder: Path, host: str, ports: Ports, *, open_browser: bool) -> None:
+def _serve_image(folder: Path, host: str, ports: Ports) -> None:
     """Runs the function's image and ends the command with it; returns if there is no image."""
-    import webbrowser
-
     from mlserver_pyfunc.deployment.image import container
 
     echo = partial(click.echo, err=True)
@@ -86,17 +84,10 @@ def _serve_image(folder: Path, host: str, ports: Ports, *, open_browser: bool) -
     if runnable is None:
         return
     url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{ports.http}"
-
-    playground = f"{url}/v2/models/{runnable.model_name}/playground"
-
-    def when_ready() -> None:
-        echo(f"serving {runnable.model_name}, try {playground}")
-        if open_browser:
-            webbrowser.open(playground)
-
     echo(f"running image {runnable.reference} by {runnable.engine.name}")
+    echo(f"when it is ready, try {url}/v2/models/{runnable.model_name}/playground")
     published = dict(zip(vars(PORTS).values(), vars(ports).values(), strict=True))
-    raise SystemExit(container.run(runnable, published, host, url, when_ready))
+    raise SystemExit(container.run(runnable, published, host))
 
 
 def _require_free(host: str, ports: Ports) -> None:

@@ -19,7 +19,6 @@ from mlserver_pyfunc.definition.model_settings import (
 )
 from mlserver_pyfunc.definition.yaml_reader import read_text
 from mlserver_pyfunc.errors import DefinitionError, PyFuncError
-from mlserver_pyfunc.handler.shadowing import PACKAGE
 from mlserver_pyfunc.sources import check_form, lock
 from mlserver_pyfunc.sources.digest import LOCK_NAME, DigestError
 
@@ -49,9 +48,6 @@ def _all(path: Path, *, fetch: bool) -> Iterator[Finding]:
             yield Finding("M201", str(error), file, 1)
             if file == settings_file:
                 return
-    if settings_file and (hiding := _module_of_our_name(settings_file.parent)):
-        message = f'MLServer would import "{hiding.name}" here in place of the runtime: rename it'
-        yield Finding("M205", message, hiding, 1)
     try:
         place = place_of(path, settings_file, settings if settings_file else {})
     except DefinitionError as error:
@@ -138,15 +134,7 @@ def _source_findings(
         rule = "S303" if is_of_lock else "S301"
         yield document.finding(rule, str(error), at)
         return
-    if hiding := _module_of_our_name(tree.root):
-        message = f'"{hiding.name}" hides the runtime from the function: rename it'
-        yield Finding("S304", message, hiding, 1)
     yield from code.check(definition, tree, document, keys)
-
-
-def _module_of_our_name(folder: Path) -> Path | None:
-    places = (folder / f"{PACKAGE}.py", folder / PACKAGE / "__init__.py")
-    return next((place for place in places if place.is_file()), None)
 
 
 def _declared(settings: Mapping[str, Any], kind: str) -> list[DeclaredTensor]:

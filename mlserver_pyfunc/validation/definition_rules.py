@@ -1,4 +1,4 @@
-"""Checks the definition itself: its keys, values, tensors, requirements and inline code."""
+"""Checks the definition itself: its keys, values, tensors and requirements."""
 
 from __future__ import annotations
 
@@ -48,7 +48,6 @@ def check(document: Document) -> Iterator[Finding]:
         message = "outputs: expected at least one tensor, got none"
         yield document.finding("D106", message, [*keys, "outputs"])
     if not listed:
-        yield from _inline_code(document, keys, spec)
         yield from _serving(document, keys, parse(value))
 
 
@@ -133,15 +132,3 @@ def _serving(
             "function would run in the server's: set serving.isolation to process"
         )
         yield document.finding("D108", message, [*keys, "serving", key])
-
-
-def _inline_code(document: Document, keys: list[str], spec: Mapping[str, Any]) -> Iterator[Finding]:
-    source = spec["source"]
-    if not isinstance(source, Mapping):
-        return
-    code = source.get("code")
-    if isinstance(code, str) and "{{" in code:
-        offset = code[: code.index("{{")].count("\n") + 1
-        message = "KServe reads {{ }} as its own template: give the code as base64"
-        line = document.code_line([*keys, "source", "code"]) + offset
-        yield Finding("K601", message, document.path, line)

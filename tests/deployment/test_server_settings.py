@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from mlserver_pyfunc.deployment.image.dockerfile import Recipe, render
+from mlserver_pyfunc.deployment.image.dockerfile import render
 from mlserver_pyfunc.deployment.manifests import pod
 from mlserver_pyfunc.deployment.server_settings import CONTAINER_VARIABLES, LEAN, PORTS
 from mlserver_pyfunc.hosts.mlserver import dev_server
 from tests.places import ROOT
+
+from .image.test_dockerfile import recipe
 
 GRPC_LIMIT = "MLSERVER_GRPC_MAX_MESSAGE_LENGTH"
 
@@ -27,11 +29,9 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dev_server.Settin
 def test_serve_the_image_and_the_manifests_have_one_limit_of_grpc_messages(
     served: dev_server.Settings,
 ) -> None:
-    recipe = Recipe("python:3.12-slim", "3.12", None, "3.12", False, False, True, "w-1-py3.whl",
-                    settings=CONTAINER_VARIABLES)  # fmt: skip
     limits = {
         "serve": str(served.grpc_max_message_length),
-        "image": re.findall(rf'{GRPC_LIMIT}="(\d+)"', render(recipe))[0],
+        "image": re.findall(rf'{GRPC_LIMIT}="(\d+)"', render(recipe()))[0],
         "manifests": pod.settings()[GRPC_LIMIT],
         "Dockerfile": re.findall(rf"{GRPC_LIMIT}=(\d+)", (ROOT / "Dockerfile").read_text())[0],
         "docs": re.findall(

@@ -159,15 +159,6 @@ CASES = [
         '{\n  "implementation": "mlserver_pyfunc.PyFuncRuntime",\n  "max_batch_size": 8\n}',
         ("M204", 3),
     ),
-    Broken(
-        "module of the runtime's name",
-        FILE,
-        [("M205", "mlserver_pyfunc.py", 1), ("S304", "mlserver_pyfunc.py", 1)],
-        {
-            "model-settings.json": '{"implementation": "mlserver_pyfunc.PyFuncRuntime"}',
-            "mlserver_pyfunc.py": "",
-        },
-    ),
     yaml_case("within itself", FILE + "serving: &b [*b]\n", ("D002", 4)),
     yaml_case("a datatype of NumPy's", FILE.replace("FP32", "float32", 1), ("D103", 2)),
     yaml_case("a shape of any size", FILE.replace("[-1]", "[-1, 99999999, 99999]", 1), ("D103", 2)),
@@ -304,7 +295,4 @@ CASES = [
         ),
     ),
     yaml_case("not a requirement", FILE + "requirements:\n  - numpy>=\n", ("R501", 5)),
-    yaml_case(
-        "template braces", INLINE + "        # {{ x }}\n" + TAIL, ("K601", 6)
-    ),
 ]  # fmt: skip

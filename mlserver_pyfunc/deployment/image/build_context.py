@@ -33,7 +33,6 @@ from mlserver_pyfunc.sources.tree import Provenance
 from mlserver_pyfunc.sources.uri import checked_scheme
 
 from . import dockerfile, requirements, source_files, wheel
-from .dockerfile import Recipe
 from .options import Options
 
 SOURCE = "source"
@@ -82,26 +81,27 @@ def _recipe(
     installed: requirements.Installed,
     package: str,
     options: Options,
-) -> Recipe:
+) -> dict[str, Any]:
     definition = opened.definition
     is_copied = installed.server_python != installed.python
-    return Recipe(
-        base=checked_base(definition.base_image or f"python:{installed.python}-slim"),
-        python=installed.python,
-        server_image=checked_base(options.server_image) if is_copied else None,
-        server_python=installed.server_python,
-        own=installed.own,
-        requirements=bool(installed.function),
-        hashed=requirements.is_hashed(installed.function),
-        wheel=package,
-        instructions=definition.build.instructions,
-        env=definition.build.env,
-        settings={**CONTAINER_VARIABLES, "MLSERVER_MODEL_NAME": opened.model_name},
-        labels=_labels(opened, tree),
-        arguments=[checked_argument(argument) for argument in options.arguments],
-        secrets=[checked_secret(secret) for secret in options.secrets],
-        mounts=options.mounts,
-    )
+    return {
+        "base": checked_base(definition.base_image or f"python:{installed.python}-slim"),
+        "python": installed.python,
+        # Its /usr/local has the server's Python. If None, the base has it.
+        "server_image": checked_base(options.server_image) if is_copied else None,
+        "server_python": installed.server_python,
+        "own": installed.own,  # whether the function has an environment of its own
+        "requirements": bool(installed.function),
+        "hashed": requirements.is_hashed(installed.function),
+        "wheel": package,
+        "instructions": definition.build.instructions,
+        "env": definition.build.env,
+        "settings": {**CONTAINER_VARIABLES, "MLSERVER_MODEL_NAME": opened.model_name},
+        "labels": _labels(opened, tree),
+        "arguments": [checked_argument(argument) for argument in options.arguments],
+        "secrets": [checked_secret(secret) for secret in options.secrets],
+        "mounts": options.mounts,
+    }
 
 
 def _labels(opened: FunctionFolder, tree: SourceTree) -> Mapping[str, str]:

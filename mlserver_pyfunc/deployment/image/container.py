@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import threading
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlserver_pyfunc.client.rest import RestClient
 from mlserver_pyfunc.definition.folder import open_folder
 from mlserver_pyfunc.errors import DefinitionError
 
@@ -53,40 +51,17 @@ def find(folder: Path, tell: Callable[[str], None]) -> Runnable | None:
     return None
 
 
-def run(
-    runnable: Runnable,
-    ports: Mapping[int, int],
-    host: str,
-    url: str,
-    when_ready: Callable[[], None],
-) -> int:
+def run(runnable: Runnable, ports: Mapping[int, int], host: str) -> int:
     """Runs an image in the foreground until it ends, or a signal ends it; returns its exit code.
 
     `ports` has the ports of the host by port of the container, published on the address `host`.
-    `when_ready` is called as soon as the function can be called, at `url`.
     """
-    command = runnable.engine.run_command(runnable.reference, ports, host)
-    process = subprocess.Popen(command)
-    ended = threading.Event()
-    waiting = threading.Thread(target=_await_ready, args=(url, ended, when_ready))
+    process = subprocess.Popen(runnable.engine.run_command(runnable.reference, ports, host))
     previous = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-    waiting.start()
     try:
         while True:
-            try:
+            # The terminal sends an interrupt to the engine too, which stops the container.
+            with suppress(KeyboardInterrupt):
                 return process.wait()
-            except KeyboardInterrupt:
-                # The terminal sends the interrupt to the engine too, which stops the container.
-                continue
     finally:
         signal.signal(signal.SIGTERM, previous)
-        ended.set()
-        waiting.join()
-
-
-def _await_ready(url: str, ended: threading.Event, when_ready: Callable[[], None]) -> None:
-    with closing(RestClient(url, timeout=5)) as client:
-        while not ended.wait(0.2):
-            if client.ready_models():
-                when_ready()
-                return

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mlserver_pyfunc.client.templates import environment
 from mlserver_pyfunc.deployment.names import BuildError, is_variable
@@ -26,37 +26,19 @@ _CA_VARIABLES = (
 _FILE_VARIABLES = {"netrc": "NETRC", "pip.conf": "PIP_CONFIG_FILE", "uv.toml": "UV_CONFIG_FILE"}
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What a Dockerfile depends on."""
+def render(recipe: Mapping[str, Any]) -> str:
+    """Returns the text of the Dockerfile, or raises `BuildError` if a value cannot be in one.
 
-    base: str
-    python: str
-    server_image: str | None  # its /usr/local has the server's Python; None: the base has it
-    server_python: str
-    own: bool  # whether the function has an environment of its own
-    requirements: bool  # whether anything is installed for the function
-    hashed: bool  # whether every requirement of the function has a hash
-    wheel: str  # file name of this package's wheel
-    instructions: Sequence[str] = ()  # shell commands that run first
-    env: Mapping[str, str] = field(default_factory=dict)  # of the definition
-    settings: Mapping[str, str] = field(default_factory=dict)  # variables of the server
-    labels: Mapping[str, str] = field(default_factory=dict)
-    arguments: Sequence[str] = ()  # names of build arguments
-    secrets: Sequence[str] = ()  # ids of secrets that every step may read
-    mounts: bool = True
-
-
-def render(recipe: Recipe) -> str:
-    """Returns the text of the Dockerfile, or raises `BuildError` if a value cannot be in one."""
+    The recipe has what the template names, from `build_context`.
+    """
     template = environment().from_string(Path(__file__).with_name("Dockerfile.jinja").read_text())
-    settings = {**recipe.settings, "MLSERVER_MODELS_DIR": "/opt/function"}
-    if recipe.own:
+    settings = {**recipe["settings"], "MLSERVER_MODELS_DIR": "/opt/function"}
+    if recipe["own"]:
         settings["MLSERVER_PYFUNC_ENVIRONMENT"] = "/opt/environment"
     return template.render(
         recipe=recipe,
-        settings={name: settings[name] for name in settings if name not in recipe.env},
-        secret_variables=_secret_variables(recipe.secrets),
+        settings={name: settings[name] for name in settings if name not in recipe["env"]},
+        secret_variables=_secret_variables(recipe["secrets"]),
         ports=PORTS,
         uv=UV,
         pairs=_pairs,

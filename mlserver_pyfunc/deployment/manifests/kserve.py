@@ -10,7 +10,7 @@ from mlserver_pyfunc.deployment.server_settings import METRICS_PATH, PORTS
 
 from . import inline, pod
 from .options import ManifestError, Options
-from .workload import SHARED_NAME, Object, Platform, Workload, as_object
+from .workload import Object, Platform, Workload, as_object
 
 # KServe adds to names: Deployments are "NAME-predictor", labels of pods "isvc.NAME-predictor".
 PLATFORM = Platform("kserve", ("image", "storage", "inline"), max_name=48, shared=("storage",))
@@ -98,7 +98,7 @@ def _model(workload: Workload) -> Object:
     model: Object = {
         "modelFormat": {"name": FORMAT},
         # Without these two, KServe looks for a runtime of the first protocol.
-        "runtime": _runtime_name(workload),
+        "runtime": workload.runtime_name,
         "protocolVersion": "v2",
         "storageUri": workload.storage_uri,
         "resources": pod.resources(options),
@@ -134,7 +134,7 @@ def _runtime(workload: Workload) -> Object:
     serving = _serving(options, _START_SECONDS, pod.TEMPLATE_NAME)
     parts = pod.containers(shared, CONTAINER, variables, serving)
     del parts["containers"][0]["resources"]
-    metadata = workload.shared_metadata(_runtime_name(workload))
+    metadata = workload.shared_metadata(workload.runtime_name)
     if options.cluster_runtime:
         metadata.pop("namespace", None)
     return as_object(
@@ -148,10 +148,6 @@ def _runtime(workload: Workload) -> Object:
             **parts,
         },
     )
-
-
-def _runtime_name(workload: Workload) -> str:
-    return workload.options.runtime or SHARED_NAME
 
 
 def _serving(options: Options, seconds: float, model_name: str) -> Object:

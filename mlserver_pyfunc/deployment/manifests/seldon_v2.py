@@ -6,7 +6,7 @@ import json
 
 from . import inline, pod
 from .options import ManifestError
-from .workload import SHARED_NAME, Object, Platform, Workload, as_object
+from .workload import Object, Platform, Workload, as_object
 
 # Seldon numbers the pods of a Server, and labels them by its name and a digest.
 MAX_SERVER_NAME = 52
@@ -32,11 +32,6 @@ def objects(workload: Workload) -> list[Object]:
     return [_server(workload), model] if workload.options.with_runtime else [model]
 
 
-def server_name(workload: Workload) -> str:
-    """Returns the name of the Server that the model runs on."""
-    return workload.options.runtime or SHARED_NAME
-
-
 def _server(workload: Workload) -> Object:
     """Returns the Server, which Seldon merges into its own server configuration.
 
@@ -52,7 +47,7 @@ def _server(workload: Workload) -> Object:
         **_scaling(workload),
         "podSpec": {**pod.scheduling(options), **parts},
     }
-    metadata = workload.shared_metadata(server_name(workload))
+    metadata = workload.shared_metadata(workload.runtime_name)
     return as_object("mlops.seldon.io/v1alpha1", "Server", metadata, spec)
 
 
@@ -83,7 +78,7 @@ def _scaling(workload: Workload) -> Object:
 
 def _check(workload: Workload) -> None:
     options = workload.options
-    if len(server_name(workload)) > MAX_SERVER_NAME:
+    if len(workload.runtime_name) > MAX_SERVER_NAME:
         raise ManifestError(
             f'--runtime: expected at most {MAX_SERVER_NAME} characters, got "{options.runtime}"'
         )

@@ -60,6 +60,11 @@ class Workload:
             raise ManifestError(f"--shape {self.shape}: expected --storage-uri, got none")
         return self.options.storage_uri
 
+    @property
+    def runtime_name(self) -> str:
+        """Name of the runtime or server that the function runs on, if it is shared."""
+        return self.options.runtime or SHARED_NAME
+
     def metadata(self, name: str | None = None, **annotations: str) -> Object:
         """Returns the metadata of an object that belongs to the function alone."""
         labels = {"app.kubernetes.io/name": self.name, _MANAGED_BY: "mlserver-pyfunc"}

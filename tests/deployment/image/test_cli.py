@@ -133,6 +133,7 @@ def test_serve_runs_the_image_that_was_built(folder: Path, put: Put, calls: Path
     done = ran("serve", folder, "--port", "18080", "--grpc-port", "18081", "--metrics-port", "0")
     assert done.exit_code == 0, done.output
     assert f"running image {ID} by podman" in done.output
+    assert "try http://127.0.0.1:18080/v2/models/echo/playground" in done.output
     (command,) = commands(calls, "run")
     assert command[1:4] == ["run", "--rm", "--init"]
     assert "--publish=127.0.0.1:18080:8080" in command

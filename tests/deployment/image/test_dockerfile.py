@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mlserver_pyfunc.deployment.image.dockerfile import Recipe, render
+from mlserver_pyfunc.deployment.image.dockerfile import render
 from mlserver_pyfunc.deployment.names import BuildError
 from mlserver_pyfunc.deployment.server_settings import CONTAINER_VARIABLES
 from tests.places import ROOT
@@ -21,7 +21,7 @@ HADOLINT = Path(sys.executable).with_name("hadolint")
 STOCK = (ROOT / "Dockerfile").read_text()
 
 
-def recipe(**keys: Any) -> Recipe:
+def recipe(**keys: Any) -> dict[str, Any]:
     given = {
         "base": "python:3.12-slim",
         "python": "3.12",
@@ -32,8 +32,12 @@ def recipe(**keys: Any) -> Recipe:
         "hashed": True,
         "wheel": "mlserver_pyfunc-1-py3-none-any.whl",
         "settings": CONTAINER_VARIABLES,
+        "mounts": True,
+        **dict.fromkeys(("instructions", "arguments", "secrets"), ()),
+        "env": {},
+        "labels": {},
     }
-    return Recipe(**{**given, **keys})
+    return {**given, **keys}
 
 
 VARIANTS = [
