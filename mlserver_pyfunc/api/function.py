@@ -216,16 +216,16 @@ class Function:
         return lock.write(located.definition, located.folder, resolve(located.definition))
 
     def build(self, tag: str, **options: Any) -> Result:
-        """Builds a container image; options are those of `deployment.image.options.Options`."""
+        """Builds a container image; options are those of `image.build_context.Options`."""
+        from mlserver_pyfunc.deployment.image.build_context import Options
         from mlserver_pyfunc.deployment.image.builder import build
-        from mlserver_pyfunc.deployment.image.options import Options
 
         return build(self.place, tag, Options(**options))
 
     def build_context(self, output: str | Path, **options: Any) -> Path:
         """Writes the folder that `build` gives to the engine, for a builder elsewhere."""
+        from mlserver_pyfunc.deployment.image.build_context import Options
         from mlserver_pyfunc.deployment.image.builder import write_context
-        from mlserver_pyfunc.deployment.image.options import Options
 
         write_context(self.place, Path(output), Options(**options))
         return Path(output)

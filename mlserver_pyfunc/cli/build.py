@@ -33,11 +33,6 @@ from .failure import Failure, folder_argument
     help="Only write the build context into DIR.",
 )
 @click.option(
-    "--portable",
-    is_flag=True,
-    help="With --output: write a Dockerfile without mounts, such as kaniko needs.",
-)
-@click.option(
     "--build-arg",
     "arguments",
     multiple=True,
@@ -71,7 +66,6 @@ def command(
     folder: Path,
     name: str | None,
     output: Path | None,
-    portable: bool,
     ca_bundle: Path | None,
     **given: Any,
 ) -> None:
@@ -84,13 +78,13 @@ def command(
 
     from mlserver_pyfunc import settings
     from mlserver_pyfunc.deployment.image import builder
-    from mlserver_pyfunc.deployment.image.options import Options
+    from mlserver_pyfunc.deployment.image.build_context import Options
     from mlserver_pyfunc.deployment.names import BuildError
 
     if ca_bundle:
         os.environ[settings.CA_BUNDLE] = str(ca_bundle.resolve())
     try:
-        options = Options(ca_bundle=ca_bundle, mounts=not portable, **given)
+        options = Options(ca_bundle=ca_bundle, **given)
         if output is not None:
             builder.write_context(folder, output, options)
             click.echo(f"wrote {output}")

@@ -1,4 +1,4 @@
-"""Checks names of images, variables, secrets and platforms before they go into a command.
+"""Checks names of images, variables and secrets before they go into a command.
 
 The functions named `checked_` raise `BuildError` if a name is not valid.
 """
@@ -43,14 +43,6 @@ def checked_base(name: str) -> str:
 def is_variable(name: str) -> bool:
     """Tells whether an image or a pod can have an environment variable of that name."""
     return re.fullmatch(VARIABLE, name) is not None
-
-
-def checked_platforms(text: str) -> str:
-    """Returns a list of platforms to build for, such as `linux/amd64,linux/arm64`."""
-    for platform in text.split(","):
-        if not re.fullmatch(r"linux/[a-z0-9_]+(?:/v[0-9]+)?", platform):
-            raise BuildError(f'platform: expected, for example, "linux/arm64", got "{platform}"')
-    return text
 
 
 def checked_secret(text: str) -> str:

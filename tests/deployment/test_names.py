@@ -9,7 +9,6 @@ from mlserver_pyfunc.deployment.names import (
     checked_argument,
     checked_base,
     checked_image,
-    checked_platforms,
     checked_secret,
     is_variable,
 )
@@ -51,12 +50,6 @@ def test_a_base_may_have_a_digest() -> None:
 def test_refuses_what_is_no_base(name: str) -> None:
     with pytest.raises(BuildError, match="base image"):
         checked_base(name)
-
-
-def test_platforms_are_of_linux() -> None:
-    assert checked_platforms("linux/amd64,linux/arm/v7") == "linux/amd64,linux/arm/v7"
-    with pytest.raises(BuildError, match="linux/arm64"):
-        checked_platforms("windows/amd64")
 
 
 def test_a_secret_is_known_by_its_id() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ from mlserver_pyfunc.deployment.names import (
     BuildError,
     checked_argument,
     checked_base,
-    checked_platforms,
     checked_secret,
 )
 from mlserver_pyfunc.deployment.server_settings import CONTAINER_VARIABLES
@@ -33,7 +33,6 @@ from mlserver_pyfunc.sources.tree import Provenance
 from mlserver_pyfunc.sources.uri import checked_scheme
 
 from . import dockerfile, requirements, source_files, wheel
-from .options import Options
 
 SOURCE = "source"
 _PORTS = ("host", "http_port", "grpc_port", "metrics_port", "model_repository_root")
@@ -42,12 +41,34 @@ _LATEST = 10**9
 _LABEL = "io.mlserver-pyfunc"
 
 
+def _epoch() -> int | None:
+    text = os.environ.get("SOURCE_DATE_EPOCH")
+    if not text:
+        return None
+    if not text.isdigit():
+        raise BuildError(f'SOURCE_DATE_EPOCH: expected seconds since 1970, got "{text}"')
+    return int(text)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to build an image: the options of `mlserver-pyfunc build`."""
+
+    engine: str | None = None  # None: the first that answers
+    platforms: str | None = None  # "linux/amd64,linux/arm64"; None: the platform of the engine
+    push: bool = False
+    no_cache: bool = False
+    arguments: Sequence[str] = ()  # "NAME=VALUE", or "NAME" for a variable of this process
+    secrets: Sequence[str] = ()  # "id=NAME,src=FILE"
+    ca_bundle: Path | None = None  # PEM file of authorities that the programs of the build trust
+    server_image: str = f"python:{requirements.DEFAULT_PYTHON}-slim"
+    """Gives the server's Python, if MLServer cannot run on the function's."""
+    extra: Sequence[str] = ()  # further options of the engine
+    epoch: int | None = field(default_factory=_epoch)  # the time of every file in the image
+
+
 def write(opened: FunctionFolder, target: Path, options: Options) -> None:
     """Writes the build context of a function into an empty folder, or one that is not there yet."""
-    if options.platforms:
-        checked_platforms(options.platforms)
-    if options.secrets and not options.mounts:
-        raise BuildError("secrets and a CA bundle need mounts, which --portable leaves out")
     definition, folder = opened.definition, opened.located.folder
     settings = _settings(opened)
     tree = lock.fetch_locked(definition, folder)
@@ -100,7 +121,6 @@ def _recipe(
         "labels": _labels(opened, tree),
         "arguments": [checked_argument(argument) for argument in options.arguments],
         "secrets": [checked_secret(secret) for secret in options.secrets],
-        "mounts": options.mounts,
     }
 
 

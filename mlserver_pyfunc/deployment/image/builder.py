@@ -17,7 +17,7 @@ from mlserver_pyfunc.sources import lock
 from mlserver_pyfunc.sources.digest import tree_sha256
 
 from . import build_context, dockerfile, engines
-from .options import Options
+from .build_context import Options
 
 
 @dataclass(frozen=True)

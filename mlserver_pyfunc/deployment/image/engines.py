@@ -10,11 +10,14 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlserver_pyfunc import settings
 from mlserver_pyfunc.deployment.names import BuildError
 
-from .options import Options
+if TYPE_CHECKING:
+    from .build_context import Options
+
 
 _ANSWER_SECONDS = 20
 LAST_LINES = 12

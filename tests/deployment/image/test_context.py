@@ -13,7 +13,7 @@ import yaml
 
 from mlserver_pyfunc.definition.folder import open_folder
 from mlserver_pyfunc.deployment.image import build_context
-from mlserver_pyfunc.deployment.image.options import Options
+from mlserver_pyfunc.deployment.image.build_context import Options
 from mlserver_pyfunc.deployment.names import BuildError
 from mlserver_pyfunc.sources import lock
 from mlserver_pyfunc.sources.digest import DigestError

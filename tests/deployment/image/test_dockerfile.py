@@ -32,7 +32,6 @@ def recipe(**keys: Any) -> dict[str, Any]:
         "hashed": True,
         "wheel": "mlserver_pyfunc-1-py3-none-any.whl",
         "settings": CONTAINER_VARIABLES,
-        "mounts": True,
         **dict.fromkeys(("instructions", "arguments", "secrets"), ()),
         "env": {},
         "labels": {},
@@ -48,12 +47,10 @@ VARIANTS = [
         "server_image": "python:3.12-slim" if python == "3.13" else None,
         "own": own or python == "3.13",
         "requirements": own or python == "3.13" or bool(extra),
-        "mounts": mounts,
         **extra,
     }
-    for python, own, mounts, extra in itertools.product(
+    for python, own, extra in itertools.product(
         ("3.10", "3.12", "3.13"),
-        (False, True),
         (False, True),
         (
             {},
@@ -72,9 +69,6 @@ VARIANTS = [
 
 @pytest.mark.parametrize("keys", VARIANTS)
 def test_keeps_the_rules_of_hadolint_and_of_old_engines(keys: dict[str, Any]) -> None:
-    keys = dict(keys)
-    if not keys["mounts"]:
-        keys.pop("secrets", None)
     text = render(recipe(**keys))
     # Each instruction is a step of its own, so that a change of one does not repeat those before.
     lint = subprocess.run(
@@ -83,7 +77,6 @@ def test_keeps_the_rules_of_hadolint_and_of_old_engines(keys: dict[str, Any]) ->
     assert lint.returncode == 0, lint.stdout + text
     assert "# syntax" not in text
     assert "<<" not in text
-    assert ("--mount" in text) == keys["mounts"]
 
 
 def test_what_changes_most_comes_last() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mlserver_pyfunc.deployment.image import engines
-from mlserver_pyfunc.deployment.image.options import Options
+from mlserver_pyfunc.deployment.image.build_context import Options
 from mlserver_pyfunc.deployment.names import BuildError
 
 from .fakes import DIGEST, ID, Put

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from mlserver_pyfunc.deployment.image.build_context import Options
 from mlserver_pyfunc.deployment.image.builder import write_context
-from mlserver_pyfunc.deployment.image.options import Options
 
 from .conftest import WriteFunction
 
