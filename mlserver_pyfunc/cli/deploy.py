@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import sys
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,9 +68,9 @@ def command(
         raise click.UsageError("--delete and --dry-run do not go together")
     meant = deployment(folder, given)
     words = _DRY_WORDS if dry_run else _WORDS
-    with _Progress() as progress:
+    with closing(Rows(partial(click.echo, err=True))) as rows:
         meant.on_change = lambda one: _print_change(one, words)
-        meant.on_progress = progress.show
+        meant.on_progress = lambda title, text: rows.show(title, text, is_done=text in _DONE)
         if delete:
             meant.delete(timeout if wait else 0, force=force_conflicts)
             return
@@ -102,28 +103,3 @@ def _print_addresses(meant: Deployment) -> None:
         way = "\nif its name has no address:" if outside else "\ncall it from here:"
         click.echo(f"{way}\n  {found.forward} &")
         click.echo(f"  {curl(definition, found.model, found.forwarded)}")
-
-
-class _Progress:
-    """Shows what each of several named objects is doing, on standard error."""
-
-    def __init__(self) -> None:
-        self._rows = Rows() if sys.stderr.isatty() else None
-        self._texts: dict[str, str] = {}
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._rows:
-            self._rows.close()
-
-    def show(self, name: str, text: str) -> None:
-        """Sets what one object is doing now; the same text again shows nothing."""
-        if self._texts.get(name) == text:
-            return
-        self._texts[name] = text
-        if self._rows:
-            self._rows.show(name, text, is_done=text in _DONE)
-        else:
-            click.echo(f"{name}: {text}", err=True)

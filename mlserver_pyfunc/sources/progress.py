@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 # MLServer configures only loggers below its own name.
@@ -22,17 +23,15 @@ class Progress:
         self._what = what
         self._unit = unit
         self._done = 0
-        self._terminal = sys.stderr.isatty()
-        self._interval = _TERMINAL_SECONDS if self._terminal else _LOG_SECONDS
+        self._rows = Rows(logger.info)
+        self._interval = _TERMINAL_SECONDS if self._rows.are_drawn else _LOG_SECONDS
         self._next = time.monotonic() + self._interval
-        self._rows: Rows | None = None
 
     def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._rows:
-            self._rows.close()
+        self._rows.close()
 
     def add(self, amount: int) -> None:
         """Adds the amount that was done since the last call."""
@@ -42,15 +41,9 @@ class Progress:
         """Sets the amount that is done in all."""
         self._done = done
         now = time.monotonic()
-        if now < self._next:
-            return
-        self._next = now + self._interval
-        if not self._terminal:
-            logger.info("%s: %s", self._what, self._amount())
-            return
-        if self._rows is None:
-            self._rows = Rows()
-        self._rows.show(self._what, self._amount())
+        if now >= self._next:
+            self._next = now + self._interval
+            self._rows.show(self._what, self._amount())
 
     def _amount(self) -> str:
         if self._unit != "bytes":
@@ -61,32 +54,28 @@ class Progress:
 
 
 class Rows:
-    """Draws what several tasks are doing on standard error, one row per task.
+    """Shows on standard error what several tasks are doing, one row per task.
 
-    The rows vanish when they are closed. Use them on a terminal only.
+    The rows vanish when they are closed. Where there is no terminal, `tell` gets a line for each
+    change.
     """
 
-    def __init__(self) -> None:
-        # Imported here: a server without a terminal needs no Rich.
-        from rich import progress
-        from rich.console import Console
-
-        self._progress = progress.Progress(
-            progress.SpinnerColumn(finished_text="[green]✓"),
-            progress.TextColumn("{task.description}", style="bold", markup=False),
-            progress.TextColumn("{task.fields[text]}", markup=False),
-            console=Console(stderr=True),
-            transient=True,
-            # Rich would replace sys.stdout and sys.stderr of the whole process, in which a
-            # function may be loading that keeps what it finds there.
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
+    def __init__(self, tell: Callable[[str], object]) -> None:
+        self.are_drawn = sys.stderr.isatty()
+        self._tell = tell
+        self._texts: dict[str, str] = {}
         self._tasks: dict[str, Any] = {}
+        self._progress: Any = None
 
     def show(self, name: str, text: str, *, is_done: bool = False) -> None:
-        """Sets what one task is doing now."""
-        self._progress.start()
+        """Sets what one task is doing now; the same text again shows nothing."""
+        if self._texts.get(name) == text:
+            return
+        self._texts[name] = text
+        if not self.are_drawn:
+            self._tell(f"{name}: {text}")
+            return
+        self._progress = self._progress or _started()
         if name not in self._tasks:
             self._tasks[name] = self._progress.add_task(name, total=1, text=text)
         # Rich never takes back that a task is finished, but an object of a cluster can be ready
@@ -96,4 +85,25 @@ class Rows:
 
     def close(self) -> None:
         """Removes the rows from the terminal."""
-        self._progress.stop()
+        if self._progress:
+            self._progress.stop()
+
+
+def _started() -> Any:
+    # Imported here: a server without a terminal needs no Rich.
+    from rich import progress
+    from rich.console import Console
+
+    shown = progress.Progress(
+        progress.SpinnerColumn(finished_text="[green]✓"),
+        progress.TextColumn("{task.description}", style="bold", markup=False),
+        progress.TextColumn("{task.fields[text]}", markup=False),
+        console=Console(stderr=True),
+        transient=True,
+        # Rich would replace sys.stdout and sys.stderr of the whole process, in which a function
+        # may be loading that keeps what it finds there.
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    shown.start()
+    return shown

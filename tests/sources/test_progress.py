@@ -44,7 +44,7 @@ def test_redraws_its_row_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_row_that_is_done_can_be_undone(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = on_terminal(monkeypatch)
-    rows = Rows()
+    rows = Rows(print)
     for text, is_done in (("waiting", False), ("ready", True), ("restarting", False)):
         rows.show("pod", text, is_done=is_done)
         rows._progress.refresh()
