@@ -15,10 +15,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mlserver_pyfunc.definition import parse
 from mlserver_pyfunc.handler.call import InferenceCall
 from mlserver_pyfunc.handler.loading import HandlerLoader, HandlerSpec
 from mlserver_pyfunc.handler.results import name_values
-from mlserver_pyfunc.protocol.contract import Contract, TensorSpec
+from mlserver_pyfunc.protocol.contract import Contract
 from mlserver_pyfunc.protocol.request import InferenceRequest
 
 CALLS = 3000
@@ -60,17 +61,17 @@ CASES: Mapping[str, tuple[str, list[dict[str, Any]], dict[str, Any]]] = {
 
 def microseconds(code: str, inputs: list[dict[str, Any]], values: dict[str, Any]) -> float:
     """Returns the CPU time of a call in microseconds: the median of several runs."""
-    specs = [TensorSpec.of(tensor) for tensor in inputs]
-    outputs = [TensorSpec.of({"name": "y", "datatype": "FP64", "shape": [1]})]
-    spec = HandlerSpec(
-        "m", None, "f", None, None, {}, specs, outputs, Path.cwd(), "m", {"m": IMPORTS + code},
-        {}, 1, None,
-    )  # fmt: skip
+    outputs = [{"name": "y", "datatype": "FP64", "shape": [1]}]
+    source = {"code": code, "handler": "f"}
+    definition = parse({"source": source, "inputs": inputs, "outputs": outputs})
+    keys = definition.model_dump(mode="json")
+    inline = {"m": IMPORTS + code}
+    spec = HandlerSpec("m", None, keys, definition.written, {}, Path.cwd(), "m", inline)
     context = spec.new_context(logging.getLogger())
     loader = HandlerLoader(spec, context)
     for _, step in loader.load_steps():
         step()
-    plan, contract = loader.plan, Contract("m", specs, outputs)
+    plan, contract = loader.plan, Contract("m", *loader.tensors)
     assert plan is not None
     request = InferenceRequest.from_values(contract, values)
     runs = []

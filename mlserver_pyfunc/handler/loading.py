@@ -29,45 +29,33 @@ from .signature import Derived, Signature, derive
 class HandlerSpec:
     """All that a process must know to load a function and to call it.
 
-    `written` names the lists of tensors that the definition has, `lenient` the sides of the
-    contract that only warn. `inline` has source text by module. The memory limit is in bytes.
+    `definition` is the function's, as JSON and with all keys; `written` names the lists of tensors
+    that it has. `inline` has source text by module.
     """
 
     model_name: str
     model_version: str | None
-    handler: str
-    init_function: str | None
-    unload_function: str | None
+    definition: Mapping[str, Any]
+    written: Sequence[str]
     init_parameters: Mapping[str, Any]
-    inputs: Sequence[TensorSpec]
-    outputs: Sequence[TensorSpec]
     source_dir: Path
     default_module: str | None
     inline: Mapping[str, str]
-    definition: Mapping[str, Any]
-    concurrency: int
-    memory_limit: int | None
-    lenient: Sequence[str] = ()
-    dialect: str | None = None
-    project: str | None = None
-    written: Sequence[str] = ("inputs", "outputs")
+
+    @property
+    def source(self) -> Mapping[str, Any]:
+        """The part of the definition that names the functions to call."""
+        return self.definition["source"]  # type: ignore[no-any-return]
 
     def to_json(self) -> dict[str, Any]:
         """Returns the specification as a JSON object. The source folder becomes absolute."""
-        return {
-            **vars(self),
-            "inputs": [spec.keys for spec in self.inputs],
-            "outputs": [spec.keys for spec in self.outputs],
-            "source_dir": str(self.source_dir.resolve()),
-            "inline": dict(self.inline),
-        }
+        source_dir = str(self.source_dir.resolve())
+        return {**vars(self), "source_dir": source_dir, "inline": dict(self.inline)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> HandlerSpec:
         """Makes a specification from the JSON object that `to_json` returned."""
-        tensors = {key: [*map(TensorSpec.of, values[key])] for key in ("inputs", "outputs")}
-        tuples = {key: tuple(values[key]) for key in ("lenient", "written")}
-        return cls(**{**values, **tensors, **tuples, "source_dir": Path(values["source_dir"])})
+        return cls(**{**values, "source_dir": Path(values["source_dir"])})
 
     def new_context(self, logger: logging.Logger) -> Context:
         """Makes the context that user code gets in this process."""
@@ -79,8 +67,8 @@ class HandlerSpec:
             source_dir=self.source_dir,
             init_parameters=self.init_parameters,
         )
-        if self.dialect == "digitalhub":
-            digitalhub.complete(context, self.project)
+        if self.definition["dialect"] == "digitalhub":
+            digitalhub.complete(context, self.definition["project"])
         return context
 
 
@@ -95,6 +83,8 @@ class HandlerLoader:
         self.unload: Callable[[], Any] | None = None
         self.derived = Derived()
         self._spec = spec
+        self._inputs = [*map(TensorSpec.of, spec.definition["inputs"])]
+        self._outputs = [*map(TensorSpec.of, spec.definition["outputs"])]
         self._package = FunctionPackage(spec.model_name, spec.source_dir, spec.inline)
         self._resolver = Resolver(self._package.load, spec.default_module, context)
 
@@ -105,8 +95,8 @@ class HandlerLoader:
         be awaited, and words a failure by `cause_of`.
         """
         spec, resolver = self._spec, self._resolver
-        yield "import", lambda: self._package.load(resolver.module_of(spec.handler))
-        if (init := spec.init_function) is not None:
+        yield "import", lambda: self._package.load(resolver.module_of(spec.source["handler"]))
+        if (init := spec.source["init_function"]) is not None:
             yield "init", lambda: resolver.call_with_context(resolver.resolve(init))
         yield "bind", self._bind
 
@@ -118,17 +108,17 @@ class HandlerLoader:
     def tensors(self) -> tuple[list[TensorSpec], list[TensorSpec]]:
         """All inputs and all outputs: the declared and the derived ones."""
         inputs, outputs = self.derived.specs
-        return [*self._spec.inputs, *inputs], [*self._spec.outputs, *outputs]
+        return [*self._inputs, *inputs], [*self._outputs, *outputs]
 
     def _bind(self) -> None:
-        spec = self._spec
-        reserved = digitalhub.RESERVED if spec.dialect == "digitalhub" else RESERVED
-        handler = self._resolver.resolve(spec.handler)
+        spec, is_digitalhub = self._spec, self._spec.definition["dialect"] == "digitalhub"
+        reserved = digitalhub.RESERVED if is_digitalhub else RESERVED
+        handler = self._resolver.resolve(spec.source["handler"])
         signature = Signature.of(handler)
-        self.derived = derive(signature, spec.inputs, spec.outputs, spec.written, reserved)
+        self.derived = derive(signature, self._inputs, self._outputs, spec.written, reserved)
         plan = bind(handler, self.tensors[0], reserved, signature)
-        if self._spec.unload_function:
-            unload = self._resolver.resolve(self._spec.unload_function)
+        if path := spec.source["unload_function"]:
+            unload = self._resolver.resolve(path)
             self.unload = lambda: self._resolver.call_with_context(unload)
         self.plan = plan
 

@@ -62,20 +62,6 @@ class TensorSpec:
             limits=Limits.of(tensor),
         )
 
-    @property
-    def keys(self) -> dict[str, Any]:
-        """The tensor's keys in a definition, from which `of` makes it again."""
-        axes = self.axes or (None,) * len(self.shape)
-        return {
-            "name": self.name,
-            "datatype": self.datatype.name,
-            "nullable": self.datatype.nullable,
-            "shape": [name or size for name, size in zip(axes, self.shape, strict=True)],
-            "optional": self.optional,
-            "content_type": "str" if self.text else None,
-            **(vars(self.limits) if self.limits else {}),
-        }
-
     def admits(self, shape: Sequence[int]) -> bool:
         """Returns whether a shape has the declared rank and fixed sizes."""
         if len(shape) != len(self.shape):

@@ -180,9 +180,10 @@ class Function:
         """Makes a call with an example of a request, or one with each sample."""
         for name in self.definition.serving.samples or [""]:
             try:
-                folders = (self._folder, tree.root)
-                body = await asyncio.to_thread(_read_sample, name, folders) if name else None
-                call, _ = self._decode(InferenceRequest.from_json(body or self._example()))
+                body = self._example()
+                if name:
+                    body = await asyncio.to_thread(_read_sample, name, (self._folder, tree.root))
+                call, _ = self._decode(InferenceRequest.from_json(body))
                 async with aclosing(self._items(runner, call)) as items:
                     await anext(items, None)  # of a stream, the first item
             except (RequestError, OSError, ValueError) as error:
@@ -229,26 +230,16 @@ class Function:
         return WorkerRunner(spec, self.contract, serving, environment.python, tree)
 
     def _new_spec(self, tree: SourceTree) -> HandlerSpec:
-        definition, source = self.definition, self.definition.source
+        definition = self.definition
         return HandlerSpec(
             model_name=self.model_name,
             model_version=self.model_version,
-            handler=source.handler,
-            init_function=source.init_function,
-            unload_function=source.unload_function,
+            definition=definition.model_dump(mode="json"),
+            written=list(definition.written),
             init_parameters={**definition.init_parameters, **init_parameters()},
-            inputs=list(self.contract.inputs.values()),
-            outputs=list(self.contract.outputs.values()),
             source_dir=tree.root,
             default_module=tree.module,
             inline=tree.inline,
-            definition=definition.model_dump(mode="json"),
-            concurrency=definition.serving.concurrency,
-            memory_limit=definition.serving.memory_limit,
-            lenient=definition.contract.lenient,
-            dialect=definition.dialect,
-            project=definition.project,
-            written=definition.written,
         )
 
     @contextmanager

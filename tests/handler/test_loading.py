@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlserver_pyfunc.definition import TensorDefinition, parse
 from mlserver_pyfunc.errors import BindError
 from mlserver_pyfunc.handler import digitalhub
 from mlserver_pyfunc.handler.loading import HandlerLoader, HandlerSpec, cause_of
@@ -23,36 +25,16 @@ VALUES = st.recursive(
     lambda children: st.lists(children) | st.dictionaries(st.text(), children),
     max_leaves=5,
 )
-TENSORS = st.lists(
-    st.builds(
-        TensorSpec,
-        name=st.text(min_size=1),
-        datatype=st.sampled_from(list(DATATYPES.values())),
-        shape=st.lists(st.integers(-1, 2**40)).map(tuple),
-        optional=st.booleans(),
-        text=st.booleans(),
-    ),
-    max_size=3,
-)
 SPECS = st.builds(
     HandlerSpec,
     model_name=st.text(min_size=1),
     model_version=st.none() | st.text(min_size=1),
-    handler=st.text(min_size=1),
-    init_function=st.none() | st.text(min_size=1),
-    unload_function=st.none() | st.text(min_size=1),
+    definition=st.dictionaries(st.text(), VALUES),
+    written=st.sampled_from([[], ["outputs"], ["inputs", "outputs"]]),
     init_parameters=st.dictionaries(st.text(), VALUES),
-    inputs=TENSORS,
-    outputs=TENSORS,
     source_dir=st.sampled_from([Path("/nowhere"), Path("/nowhere/at all/ä")]),
     default_module=st.none() | st.text(min_size=1),
     inline=st.dictionaries(st.text(), st.text()),
-    definition=st.dictionaries(st.text(), VALUES),
-    concurrency=st.integers(1, 1024),
-    memory_limit=st.none() | st.integers(2**20, 2**50),
-    lenient=st.sampled_from([(), ("responses",), ("requests", "responses")]),
-    dialect=st.sampled_from([None, "digitalhub"]),
-    project=st.none() | st.text(min_size=1),
 )
 
 
@@ -65,7 +47,7 @@ def test_a_spec_survives_its_way_to_a_worker(spec: HandlerSpec) -> None:
 def test_a_spec_of_another_version_is_refused(change: str) -> None:
     values = new_spec().to_json()
     if change == "lacks a field":
-        del values["handler"]
+        del values["definition"]
     else:
         values["extra"] = 1
     with pytest.raises(TypeError):
@@ -79,25 +61,27 @@ def test_a_relative_source_folder_is_absolute_for_the_worker(
     assert new_spec(source_dir=Path("code")).to_json()["source_dir"] == str(tmp_path / "code")
 
 
-def new_spec(code: str = "def handler(x): return x", **more: Any) -> HandlerSpec:
-    tensor = TensorSpec("x", DATATYPES["FP32"], (-1,))
-    fields: dict[str, Any] = {
-        "model_name": "subject",
-        "model_version": None,
-        "handler": "handler",
-        "init_function": None,
-        "unload_function": None,
-        "init_parameters": {},
-        "inputs": [tensor],
-        "outputs": [tensor],
-        "source_dir": Path("/nowhere"),
-        "default_module": "subject",
-        "inline": {"subject": code},
-        "definition": {},
-        "concurrency": 1,
-        "memory_limit": None,
-    }
-    return HandlerSpec(**{**fields, **more})
+def new_spec(
+    code: str = "def handler(x): return x", source_dir: Path = Path("/nowhere"), **keys: Any
+) -> HandlerSpec:
+    tensor = {"name": "x", "datatype": "FP32", "shape": [-1]}
+    functions = {k: keys.pop(k) for k in ("init_function", "unload_function") if k in keys}
+    source = {"code": code, "handler": "handler", **functions}
+    definition = parse({"source": source, "inputs": [tensor], "outputs": [tensor], **keys})
+    return HandlerSpec(
+        model_name="subject",
+        model_version=None,
+        definition=definition.model_dump(mode="json"),
+        written=definition.written,
+        init_parameters=definition.init_parameters,
+        source_dir=source_dir,
+        default_module="subject",
+        inline={"subject": code},
+    )
+
+
+def undeclared(code: str) -> HandlerSpec:
+    return replace(new_spec(code, inputs=[], outputs=[]), written=())
 
 
 def new_loader(spec: HandlerSpec) -> HandlerLoader:
@@ -137,12 +121,32 @@ def test_what_is_loaded_is_forgotten_when_it_is_closed() -> None:
     modules = set(sys.modules)
     spec = new_spec()
     loader = new_loader(spec)
-    assert loader.tensors == (spec.inputs, spec.outputs)
+    tensor = TensorSpec("x", DATATYPES["FP32"], (-1,))
+    assert loader.tensors == ([tensor], [tensor])
     for _, step in loader.load_steps():
         step()
     assert set(sys.modules) > modules
     loader.close()
     assert set(sys.modules) == modules
+
+
+@pytest.mark.parametrize(
+    ("shape", "keys"),
+    [
+        ([], {}),
+        ([-1, 4], {"maximum": 1}),
+        (["rows", 4, -1], {"optional": True}),
+        ([2], {"nullable": True}),
+        ([1], {"datatype": "BYTES", "content_type": "str", "enum": ["a", "b"]}),
+    ],
+)
+def test_a_worker_checks_the_tensors_that_the_definition_declares(
+    shape: list[Any], keys: dict[str, Any]
+) -> None:
+    tensor = TensorDefinition(**{"name": "x", "datatype": "FP32", "shape": shape, **keys})
+    spec = new_spec(inputs=[tensor.model_dump(exclude_unset=True)])
+    received = HandlerSpec.from_json(json.loads(json.dumps(spec.to_json())))
+    assert new_loader(received).tensors[0] == [tensor.spec]
 
 
 @pytest.mark.parametrize(("dialect", "project"), [("digitalhub", "plants"), (None, None)])
@@ -163,13 +167,13 @@ def test_a_dialect_decides_on_the_context_and_the_request(
 
 def test_derived_tensors_are_bound_beside_the_declared_ones() -> None:
     code = "def handler(x, k: int) -> float: return k"
-    loader = new_loader(new_spec(code, inputs=[], outputs=[], written=()))
+    loader = new_loader(undeclared(code))
     steps = dict(loader.load_steps())
     steps["import"]()
     with pytest.raises(BindError, match='"x": it has no annotation'):
         steps["bind"]()
     loader.close()
-    loader = new_loader(new_spec(code.replace("x, ", ""), inputs=[], outputs=[], written=()))
+    loader = new_loader(undeclared(code.replace("x, ", "")))
     for _, step in loader.load_steps():
         step()
     inputs, outputs = loader.tensors

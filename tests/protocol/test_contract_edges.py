@@ -38,22 +38,6 @@ def test_a_specification_has_what_its_keys_say_and_no_more() -> None:
     assert spec("x", 1, nullable=True).datatype.nullable is True
 
 
-@pytest.mark.parametrize(
-    ("shape", "keys"),
-    [
-        ([], {}),
-        ([-1, 4], {"maximum": 1}),
-        (["rows", 4, -1], {"optional": True}),
-        ([2], {"nullable": True}),
-        ([1], {"datatype": "BYTES", "content_type": "str"}),
-    ],
-)
-def test_a_specification_is_made_again_from_its_keys(shape: list[Any], keys: Any) -> None:
-    made = spec("x", *shape, **keys)
-    assert TensorSpec.of(made.keys) == made
-    assert made.keys["shape"] == shape
-
-
 def test_a_specification_says_whether_it_admits_a_shape() -> None:
     assert spec("x", -1, 2).admits([0, 2]) is True
     assert spec("x", -1, 2).admits([1, 3]) is False

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import random
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,6 @@ import pytest
 
 from mlserver_pyfunc.definition import TensorDefinition, parse
 from mlserver_pyfunc.errors import ContractError, ResponseError
-from mlserver_pyfunc.handler.loading import HandlerSpec
 from mlserver_pyfunc.protocol.contract import Contract
 from mlserver_pyfunc.protocol.request import RequestInput
 from mlserver_pyfunc.protocol.samples import random_arrays
@@ -107,16 +104,6 @@ def test_the_protocol_has_minus_one_for_a_name() -> None:
     assert tensor.spec.shape == (-1, -1, 4)
     assert tensor.spec.axes == ("rows", None, None)
     assert declared("x", [-1, 4]).spec.axes == ()
-
-
-def test_a_worker_gets_the_names() -> None:
-    specs = [tensor.spec for tensor in INPUTS]
-    spec = HandlerSpec(
-        **{**dict.fromkeys(HandlerSpec.__annotations__), "inputs": specs, "outputs": specs,
-           "source_dir": Path(), "inline": {}, "lenient": (), "written": ()}
-    )  # fmt: skip
-    received = HandlerSpec.from_json(json.loads(json.dumps(spec.to_json())))
-    assert received.inputs == specs
 
 
 def test_random_arrays_have_equal_sizes_and_those_of_what_is_given() -> None:

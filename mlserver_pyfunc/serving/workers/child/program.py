@@ -64,17 +64,20 @@ class _Program:
     def __init__(self, channel: Channel, spec: HandlerSpec, logger: logging.Logger) -> None:
         self._channel = channel
         self._spec = spec
+        self._serving = spec.definition["serving"]
+        self._concurrency: int = self._serving["concurrency"]
         self._logger = logger
         self._context = spec.new_context(logger)
         self._loop = LoopThread()
         self._loader = HandlerLoader(spec, self._context)
         self._calls: Calls
-        self._threads = ThreadPoolExecutor(spec.concurrency, "pyfunc")
+        self._threads = ThreadPoolExecutor(self._concurrency, "pyfunc")
 
     def load(self) -> bool:
         """Runs the load steps. Reports to the server how to call the handler, or what failed."""
         spec = self._spec
-        _limit_memory(spec.memory_limit, spec.concurrency)
+        limit = self._serving["memory_limit"]
+        _limit_memory(limit, self._concurrency)
         for phase, step in self._loader.load_steps():
             self._channel.send(Kind.PHASE, head={"phase": phase})
             try:
@@ -88,13 +91,11 @@ class _Program:
                 return False
         plan = self._loader.plan
         assert plan is not None
-        contract = Contract(
-            spec.model_name, *self._loader.tensors, spec.lenient, self._report_breach
-        )
-        limit = spec.memory_limit
+        lenient = [side for side, mode in spec.definition["contract"].items() if mode == "warn"]
+        contract = Contract(spec.model_name, *self._loader.tensors, lenient, self._report_breach)
         note = "" if limit is None else f" (serving.memory_limit is {limit / 2**20:g} MiB)"
         self._calls = Calls(self._channel, plan, contract, self._context, self._loop, note)
-        if spec.concurrency > 1 and not plan.kind.startswith("async"):
+        if self._concurrency > 1 and not plan.kind.startswith("async"):
             self._start_threads()
         # What init made lives as long as the worker. The garbage collector need not visit it.
         gc.collect()
@@ -123,9 +124,9 @@ class _Program:
         calls, kind, submit = self._calls, self._calls.plan.kind, self._threads.submit
         if kind.startswith("async"):
             return calls.start_async
-        if self._spec.concurrency == 1 and kind == "generator":
+        if self._concurrency == 1 and kind == "generator":
             return lambda message: calls.stream(message, self._next_demand)
-        if self._spec.concurrency == 1:
+        if self._concurrency == 1:
             return calls.answer
         if kind == "generator":
             return lambda message: submit(calls.stream, message, calls.new_demand(message))
@@ -133,7 +134,7 @@ class _Program:
 
     def _start_threads(self) -> None:
         """Starts all threads. In a call, the memory limit may leave no room for another one."""
-        count = self._spec.concurrency
+        count = self._concurrency
         all_run = threading.Barrier(count)
         try:
             list(self._threads.map(lambda _: all_run.wait(), range(count)))
