@@ -16,7 +16,7 @@ from mlserver_pyfunc.client.templates import render
 from mlserver_pyfunc.definition import FunctionDefinition, TensorDefinition
 from mlserver_pyfunc.protocol.samples import examples
 
-_SCRIPTS = ("dom.js", "inputs.js", "answer.js", "snippets.js", "page.js")
+_PARTS = ("dom", "markdown", "parquet", "capture", "table", "inputs", "answer", "snippets", "page")
 
 
 class Page(NamedTuple):
@@ -49,7 +49,7 @@ def model_page(
         "page.html.jinja",
         root="../../../../" if is_versioned_address else "../../",
         metadata=version if is_versioned_address and version else name,
-        script="\n".join(_asset(script) for script in _SCRIPTS),
+        script="\n".join(_asset(f"{part}.js") for part in _PARTS),
         model=model,
     )
 

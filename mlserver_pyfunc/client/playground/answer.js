@@ -34,14 +34,25 @@ function outputBox(output) {
   if (picture) views.push(["Picture", () => picture]);
   const sound = soundOf(output);
   if (sound) views.push(["Sound", () => sound]);
-  const isText = output.datatype === "BYTES" && output.parameters?.content_type !== "base64" && output.data.length === 1;
-  if (isText && /^#{1,4} |\*\*|```|^\s*[-*] |`[^`]+`/m.test(output.data[0])) views.push(["Text", () => markdown(output.data[0])]);
+  if (isOneText(output) && output.data[0]) views.push(["Text", () => textView(output.data[0])]);
   views.push(["Table", () => tableOf(output)]);
   const plot = plotOf(output);
   if (plot) views.push(plot);
   views.push(["JSON", () => make("pre", { tabindex: "0" }, output.data.length <= 20000 ? toJson(output) : `${output.data.length} elements: see the response of the call by curl`)]);
   const title = make("h3", {}, output.name, " ", make("span", { class: "type" }, `${output.datatype} [${output.shape.join(", ")}]`));
   return make("div", { class: "output" }, title, tabs(`Views of ${output.name}`, views));
+}
+
+const isOneText = (output) => output.datatype === "BYTES" && output.parameters?.content_type !== "base64" && output.data.length === 1 && typeof output.data[0] === "string";
+
+// Text as it flows, and as Markdown if it looks like that.
+const textView = (text) => (looksLikeMarkdown(text) ? markdown(text) : make("div", { class: "stream" }, text));
+
+// The declared labels of an output along an axis, if it has them.
+function labelsAlong(output, axis) {
+  const declared = model.outputs.find(({ name }) => name === output.name);
+  const isThere = declared?.labels?.length === output.shape[axis] && labelsAxis(declared) === axis;
+  return isThere ? declared.labels : null;
 }
 
 function rowsOf(output) {
@@ -58,12 +69,14 @@ function tableOf(output) {
   const rows = rowsOf(output);
   const isText = output.datatype === "BYTES";
   const table = make("table", { class: "plain" });
+  const rank = output.shape.length;
+  const [rowLabels, columnLabels] = [rank < 3 && labelsAlong(output, 0), rank > 1 && labelsAlong(output, rank - 1)];
   if (rows[0]?.length > 1) {
-    const heads = rows[0].slice(0, MOST_COLUMNS).map((_, i) => make("th", { scope: "col" }, String(i)));
+    const heads = rows[0].slice(0, MOST_COLUMNS).map((_, i) => make("th", { scope: "col" }, columnLabels?.[i] ?? String(i)));
     table.append(make("thead", {}, make("tr", {}, make("td"), ...heads)));
   }
   const body = rows.slice(0, MOST_ROWS).map((row, index) =>
-    make("tr", {}, make("th", { scope: "row" }, String(index)),
+    make("tr", {}, ...(output.data.length > 1 || rowLabels ? [make("th", { scope: "row" }, rowLabels?.[index] ?? String(index))] : []),
       ...row.slice(0, MOST_COLUMNS).map((value) => make("td", { class: isText ? "text" : "value" }, value === null ? "null" : short(value)))));
   table.append(make("tbody", {}, ...body));
   const box = make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `${output.name} as a table` }, table);
@@ -86,30 +99,34 @@ function plotOf(output) {
   const label = `${output.name}: ${kind} chart of ${series.length} rows of ${columns}`;
   const legend = series.length > 1
     ? [make("p", { class: "legend" }, ...series.map(({ name }, i) => make("span", { class: `k${i + 1}` }, name)))] : [];
-  return [kind === "bar" ? "Bars" : "Line", () => make("div", {}, chart(label, series, kind), ...legend, ...note)];
+  const names = labelsAlong(output, output.shape.length - 1) ?? [];
+  return [kind === "bar" ? "Bars" : "Line", () => make("div", {}, chart(label, series, kind, "", names), ...legend, ...note)];
 }
 
-const SOUNDS = { UklGR: "audio/wav", SUQz: "audio/mpeg", T2dnUw: "audio/ogg", ZkxhQw: "audio/flac" };
+// How base64 of pictures and sounds begins.
+const KINDS = {
+  iVBORw0KGgo: "image/png", "/9j/": "image/jpeg", R0lGOD: "image/gif",
+  SUQz: "audio/mpeg", T2dnUw: "audio/ogg", ZkxhQw: "audio/flac",
+};
+
+function kindOf(text) {
+  // WAV and WebP begin alike: the bytes from 8 on tell them apart.
+  if (text.startsWith("UklGR")) return { WAVE: "audio/wav", WEBP: "image/webp" }[atob(text.slice(0, 16)).slice(8, 12)] ?? "";
+  return KINDS[Object.keys(KINDS).find((start) => text.startsWith(start))] ?? "";
+}
 
 function soundOf(output) {
   if (output.datatype !== "BYTES" || output.parameters?.content_type !== "base64" || output.data.length !== 1) return null;
-  const [text] = output.data;
-  const start = Object.keys(SOUNDS).find((magic) => text.startsWith(magic));
-  // WAV and WebP begin alike: the bytes from 8 on tell them apart.
-  if (!start || atob(text.slice(0, 16)).slice(8, 12) === "WEBP") return null;
-  return make("audio", { controls: true, src: `data:${SOUNDS[start]};base64,${text}`, "aria-label": `${output.name} as sound` });
+  const kind = kindOf(output.data[0]);
+  return kind.startsWith("audio/") ? make("audio", { controls: true, src: `data:${kind};base64,${output.data[0]}`, "aria-label": `${output.name} as sound` }) : null;
 }
 
-const MAGIC = { iVBORw0KGgo: "image/png", "/9j/": "image/jpeg", R0lGOD: "image/gif", UklGR: "image/webp" };
-
 function pictureOf(output) {
-  if (output.datatype === "BYTES" && output.parameters?.content_type === "base64") {
-    const found = output.data.flatMap((text) => {
-      const start = Object.keys(MAGIC).find((magic) => text.startsWith(magic));
-      return start ? [`data:${MAGIC[start]};base64,${text}`] : [];
-    });
+  if (output.datatype === "BYTES") {
+    if (output.parameters?.content_type !== "base64") return null;
+    const found = output.data.map((text) => [text, kindOf(text)]).filter(([, kind]) => kind.startsWith("image/"));
     if (!found.length) return null;
-    return make("div", {}, ...found.slice(0, 12).map((src, i) => make("img", { class: "picture", src, alt: `${output.name} ${i}` })));
+    return make("div", {}, ...found.slice(0, 12).map(([text, kind], i) => make("img", { class: "picture", src: `data:${kind};base64,${text}`, alt: `${output.name} ${i}` })));
   }
   const shape = output.shape.length === 4 && output.shape[0] === 1 ? output.shape.slice(1) : output.shape;
   const channels = shape.length === 3 ? shape[2] : 1;
@@ -132,54 +149,34 @@ function pictureOf(output) {
 }
 
 // Shows the items of a stream as they arrive: text as it flows, anything else one below the other.
+// Returns functions for each answer and for the end.
 function streamView(answerBox) {
-  const text = make("div", { class: "stream" });
+  const text = make("div");
   const items = make("div");
   const count = make("p", { class: "note", role: "status" }, "waiting for the first item");
   const pieces = [];
   let number = 0;
+  let planned = null;
+  let pause = 0;
+  // Draws a few times a second, and more seldom if that takes long: items may come faster.
+  function drawText() {
+    const started = performance.now();
+    clearTimeout(planned);
+    planned = null;
+    // Tokens of a language model bring their own spaces, plain words do not.
+    text.replaceChildren(textView(pieces.join(pieces.some((piece) => /^\s|\s$/.test(piece)) ? "" : " ")));
+    pause = Math.max(30, 4 * (performance.now() - started));
+  }
   answerBox.replaceChildren(count, items);
-  return (answer) => {
+  const show = (answer) => {
     number += 1;
     count.textContent = `${number} ${number === 1 ? "item" : "items"}`;
-    const [first] = answer.outputs;
-    const isText = answer.outputs.length === 1 && first.datatype === "BYTES" && first.parameters?.content_type !== "base64";
-    if (isText) {
+    if (answer.outputs.length === 1 && isOneText(answer.outputs[0])) {
       if (!text.isConnected) items.append(text);
-      pieces.push(first.data.join(""));
-      // Tokens of a language model bring their own spaces, plain words do not.
-      text.textContent = pieces.join(pieces.some((piece) => /^\s|\s$/.test(piece)) ? "" : " ");
+      pieces.push(answer.outputs[0].data[0]);
+      if (pieces.length === 1) drawText();
+      else planned ??= setTimeout(drawText, pause);
     } else if (number <= 50) items.append(...answer.outputs.map(outputBox));
   };
-}
-
-// Draws the Markdown that models write: headings, lists, code, bold, italics and links, by elements alone.
-function markdown(text) {
-  const inline = (line) => line.split(/(`[^`]+`|\*\*[^*]+\*\*|\*[^*\s][^*]*\*|\[[^\]]+\]\(https?:[^)\s]+\))/).filter(Boolean).map((part) => {
-    const link = part.match(/^\[([^\]]+)\]\((https?:[^)\s]+)\)$/);
-    if (link) return make("a", { href: link[2], rel: "noreferrer noopener", target: "_blank" }, link[1]);
-    if (/^`.+`$/.test(part)) return make("code", {}, part.slice(1, -1));
-    if (/^\*\*.+\*\*$/.test(part)) return make("strong", {}, part.slice(2, -2));
-    if (/^\*.+\*$/.test(part)) return make("em", {}, part.slice(1, -1));
-    return part;
-  });
-  const box = make("div", { class: "markdown" });
-  const parts = text.split(/^```[^\n]*\n([\s\S]*?)^```[ \t]*$/m);
-  parts.forEach((part, index) => {
-    if (index % 2) { box.append(make("pre", { tabindex: "0" }, part)); return; }
-    let list = null;
-    for (const line of part.split("\n")) {
-      const heading = line.match(/^(#{1,4}) (.*)/);
-      const item = line.match(/^\s*(?:[-*]|(\d+)\.) (.*)/);
-      if (item) {
-        list ??= box.appendChild(make(item[1] ? "ol" : "ul"));
-        list.append(make("li", {}, ...inline(item[2])));
-        continue;
-      }
-      list = null;
-      if (heading) box.append(make("p", { class: "heading" }, ...inline(heading[2])));
-      else if (line.trim()) box.append(make("p", {}, ...inline(line)));
-    }
-  });
-  return box;
+  return { show, end: () => { if (planned) drawText(); } };
 }

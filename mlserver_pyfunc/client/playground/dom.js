@@ -59,7 +59,7 @@ const short = (value) =>
   typeof value === "number" && !Number.isInteger(value) ? String(Number(value.toPrecision(6))) : String(value);
 
 // Draws series, which are {name, values}; a value may be null. kind is "line" or "bar".
-function chart(label, series, kind, unit = "") {
+function chart(label, series, kind, unit = "", names = []) {
   const [width, height, left, right, top, bottom] = [640, 240, 64, 10, 12, 24];
   const all = series.flatMap((s) => s.values).filter((v) => Number.isFinite(v));
   let low = all.reduce((a, b) => Math.min(a, b), kind === "bar" ? 0 : Infinity);
@@ -76,9 +76,13 @@ function chart(label, series, kind, unit = "") {
       draw("line", { class: "axis", x1: left, x2: width - right, y1: y(value), y2: y(value) }),
       draw("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, `${Number(value.toPrecision(3))}${unit}`));
   }
-  for (const index of new Set([0, Math.floor((count - 1) / 2), count - 1])) {
+  const fits = names.length && names.length * Math.max(...names.map((name) => Math.min(name.length, 12))) < 84;
+  for (const index of fits ? names.keys() : new Set([0, Math.floor((count - 1) / 2), count - 1])) {
     const x = left + slot * (kind === "bar" ? index + 0.5 : index);
-    svg.append(draw("text", { x, y: height - 6, "text-anchor": index && kind !== "bar" ? "end" : "middle" }, String(index)));
+    const name = names[index] ?? String(index);
+    const tick = draw("text", { x, y: height - 6, "text-anchor": index && kind !== "bar" ? "end" : "middle" }, name.length > 12 ? `${name.slice(0, 11)}…` : name);
+    if (name.length > 12) tick.append(draw("title", {}, name));
+    svg.append(tick);
   }
   series.slice(0, 6).forEach(({ values }, number) => {
     if (kind === "bar") {

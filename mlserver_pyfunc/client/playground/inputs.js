@@ -10,11 +10,34 @@ const isBytes = (tensor) => tensor.datatype === "BYTES";
 const isFloat = (tensor) => tensor.datatype.startsWith("FP");
 const product = (shape) => shape.reduce((a, b) => a * b, 1);
 
+// The least and the greatest value to offer: the declared ones, else usual ones.
+function bounds(tensor) {
+  const step = isFloat(tensor) ? 0 : 1;
+  const [usualLow, usualHigh] = isFloat(tensor) ? [0, 10] : LIMITS[tensor.datatype] ?? [0, 1];
+  const declared = (inclusive, exclusive, inwards) => (tensor[inclusive] != null ? Number(tensor[inclusive]) : tensor[exclusive] != null ? Number(tensor[exclusive]) + inwards : null);
+  const low = declared("minimum", "exclusive_minimum", step);
+  const high = declared("maximum", "exclusive_maximum", -step);
+  const span = usualHigh - usualLow;
+  return [low ?? (high == null ? usualLow : Math.min(usualLow, high - span)), high ?? (low == null ? usualHigh : Math.max(usualHigh, low + span))];
+}
+
+const isBounded = (tensor) => tensor.datatype === "UINT8" ||
+  ((tensor.minimum ?? tensor.exclusive_minimum) != null && (tensor.maximum ?? tensor.exclusive_maximum) != null);
+
+// The axis of the labels: the last one of their number.
+const labelsAxis = (tensor) => (tensor.labels ? tensor.shape.lastIndexOf(tensor.labels.length) : -1);
+
+// An element is JSON text, and what a field shows is plain text.
+const plainText = (json) => (json.startsWith('"') ? JSON.parse(json) : json);
+const textOr = (value) => (value == null ? null : String(value));
+const blank = (tensor) => (tensor.enum ? String(tensor.enum[0]) : isBytes(tensor) ? "" : tensor.datatype === "BOOL" ? "false" : "0");
+
 function randomElement(tensor) {
+  if (tensor.enum) return element(tensor, String(tensor.enum[Math.floor(Math.random() * tensor.enum.length)]));
   if (isBytes(tensor)) return JSON.stringify(WORDS[Math.floor(Math.random() * WORDS.length)]);
   if (tensor.datatype === "BOOL") return String(Math.random() < 0.5);
-  if (isFloat(tensor)) return (Math.random() * 10).toFixed(2);
-  const [low, high] = LIMITS[tensor.datatype];
+  const [low, high] = bounds(tensor);
+  if (isFloat(tensor)) return String(Number((low + Math.random() * (high - low)).toPrecision(3)));
   return String(Math.floor(low + Math.random() * (high - low + 1)));
 }
 
@@ -22,8 +45,26 @@ function randomElement(tensor) {
 function element(tensor, text) {
   if (isBytes(tensor)) return JSON.stringify(text);
   const trimmed = text.trim();
+  if (trimmed === "" && tensor.nullable) return "null";
+  if (tensor.datatype === "BOOL" && /^(true|false|[01]|yes|no)$/i.test(trimmed)) return String(/^(true|1|yes)$/i.test(trimmed));
   return /^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$|^(true|false|null)$/.test(trimmed) ? trimmed : JSON.stringify(trimmed);
 }
+
+// The field of one element: a choice of the allowed values, a switch, or a line of text.
+function elementField(tensor, label) {
+  if (tensor.enum) return make("select", { "aria-label": label }, ...tensor.enum.map((value) => make("option", {}, String(value))));
+  if (tensor.datatype === "BOOL") return make("input", { type: "checkbox", role: "switch", class: "switch", "aria-label": label });
+  return make("input", { type: "text", inputmode: isBytes(tensor) ? "text" : "decimal", "aria-label": label, value: blank(tensor) });
+}
+
+function writeField(field, text) {
+  if (field.type === "checkbox") { field.checked = /^(true|1|yes)$/i.test(text); return; }
+  // What is not allowed becomes a choice, too: the server says what is wrong with it.
+  if (field.tagName === "SELECT" && ![...field.options].some((option) => option.value === text)) field.append(make("option", {}, text));
+  field.value = text;
+}
+
+const fieldElement = (tensor, field) => element(tensor, field.type === "checkbox" ? String(field.checked) : field.value);
 
 // Makes an editor for each input. Inputs that share rows are the columns of one table.
 function makeEditors(inputs) {
@@ -32,7 +73,7 @@ function makeEditors(inputs) {
   const editors = new Map(inputs.filter((tensor) => !inTable.has(tensor)).map((tensor) => [tensor, editor(tensor)]));
   for (const group of grouped) {
     const shared = gridEditor(group);
-    const box = make("fieldset", {}, make("legend", {}, "Rows ", make("span", { class: "type" }, group.map((t) => t.name).join(", "))), make("div", {}), ...notes(group), ...shared.parts);
+    const box = make("fieldset", {}, make("legend", {}, "Rows ", make("span", { class: "type" }, group.map((t) => t.name).join(", "))), make("div", {}), ...notes(group, gridEditor), ...shared.parts);
     takeDrops(box, shared.read);
     group.forEach((tensor) => editors.set(tensor, asEditor(tensor, box, shared.of(tensor))));
   }
@@ -40,8 +81,9 @@ function makeEditors(inputs) {
 }
 
 const axisNames = (tensor) => tensor.shape_text.slice(1, -1).split(",").map((size) => size.trim());
+const isNarrow = (tensor) => tensor.shape.at(-1) > 0 && tensor.shape.at(-1) <= (tensor.labels ? 64 : 12);
 const isColumns = (tensor) => !tensor.optional && tensor.shape[0] === -1 &&
-  (tensor.shape.length === 1 || (tensor.shape.length === 2 && tensor.shape[1] > 0 && tensor.shape[1] <= 12 && !isBytes(tensor)));
+  (tensor.shape.length === 1 || (tensor.shape.length === 2 && isNarrow(tensor) && !isBytes(tensor)));
 
 function rowGroups(inputs) {
   const candidates = inputs.filter(isColumns);
@@ -53,23 +95,41 @@ function rowGroups(inputs) {
   return groups.filter((group) => group.length > 1);
 }
 
-const notes = (tensors) => tensors.filter((tensor) => tensor.description)
-  .map((tensor) => make("p", { class: "note" }, tensors.length > 1 ? `${tensor.name}: ${tensor.description}` : tensor.description));
+function notes(tensors, editor) {
+  return tensors.map((tensor) => [tensor, [tensor.description, allowed(tensor, editor)].filter(Boolean).join(". ")])
+    .filter(([, text]) => text)
+    .map(([tensor, text]) => make("p", { class: "note" }, tensors.length > 1 ? `${tensor.name}: ${text}` : text));
+}
+
+// Says what the fields do not show: limits, what stands for an input that is not sent, and labels.
+function allowed(tensor, editor) {
+  const limits = [["minimum", "at least"], ["exclusive_minimum", "above"], ["maximum", "at most"], ["exclusive_maximum", "below"]]
+    .filter(([key]) => tensor[key] != null && editor !== scalarEditor).map(([key, words]) => `${words} ${tensor[key]}`);
+  const isShown = editor !== textEditor;
+  return [
+    limits.join(", "),
+    tensor.enum && !isShown ? `one of ${tensor.enum.join(", ")}` : "",
+    tensor.default != null ? `default ${toJson(tensor.default)}` : "",
+    tensor.labels && !isShown ? `axis ${labelsAxis(tensor)}: ${tensor.labels.join(", ")}` : "",
+  ].filter(Boolean).join("; ");
+}
 
 function editor(tensor) {
-  const fixedColumns = tensor.shape.at(-1);
   const rank = tensor.shape.length;
-  const isGrid = !isBytes(tensor) && rank >= 1 && rank <= 2 && fixedColumns > 0 && fixedColumns <= 12 &&
+  const isGrid = !isBytes(tensor) && rank >= 1 && rank <= 2 && isNarrow(tensor) &&
     (rank === 1 || tensor.shape[0] === -1 || tensor.shape[0] <= 12);
   const isScalar = tensor.shape.every((size) => size === 1);
-  const inner = isScalar && ["BOOL", "UINT8"].includes(tensor.datatype) ? scalarEditor(tensor)
-    : isGrid ? gridEditor([tensor]) : textEditor(tensor);
+  const chosen = isScalar && (tensor.enum || tensor.datatype === "BOOL" || (isBounded(tensor) && !isBytes(tensor))) ? scalarEditor
+    : isGrid ? gridEditor : textEditor;
+  const inner = chosen(chosen === gridEditor ? [tensor] : tensor);
   const send = tensor.optional && make("input", { type: "checkbox", id: newId() });
   const legend = make("legend", {}, tensor.name, " ", make("span", { class: "type" }, `${tensor.datatype} ${tensor.shape_text}`));
-  const box = make("fieldset", {}, legend, make("div", {}), ...notes([tensor]));
+  const box = make("fieldset", {}, legend, make("div", {}), ...notes([tensor], chosen));
   if (send) box.append(make("p", { class: "tools" }, make("label", {}, send, " send this optional input")));
   box.append(...inner.parts);
   if (inner.read) takeDrops(box, inner.read);
+  // Whoever fills in an optional input wants to send it.
+  if (send) ["input", "edited"].forEach((kind) => box.addEventListener(kind, (event) => { if (event.target !== send) send.checked = true; }));
   return asEditor(tensor, box, inner.of ? inner.of(tensor) : inner, send);
 }
 
@@ -105,162 +165,52 @@ function takeDrops(box, read) {
   box.addEventListener("drop", (event) => {
     event.preventDefault();
     over(false);
-    if (event.dataTransfer.files[0]) readFile(event.dataTransfer.files[0], read);
+    if (event.dataTransfer.files[0]) readFile(event.dataTransfer.files[0], read, box);
   });
 }
 
-async function readFile(file, read) {
+// Reads a file into the field around a place.
+async function readFile(file, read, place) {
   try {
     await read(file);
-    document.dispatchEvent(new Event("edited"));
+    place.dispatchEvent(new Event("edited", { bubbles: true }));
   } catch (error) {
     showError(`"${file.name}" cannot be read: ${error.message}`);
   }
 }
 
-// One value: a switch for BOOL, a slider with a number for UINT8.
+// One value: a choice, a switch, or a slider beside its number.
 function scalarEditor(tensor) {
-  const label = `${tensor.name}, row 0, column 0`;
-  const isSwitch = tensor.datatype === "BOOL";
-  const field = isSwitch
-    ? make("input", { type: "checkbox", role: "switch", class: "switch", "aria-label": label })
-    : make("input", { type: "number", min: "0", max: "255", "aria-label": label });
-  const slider = make("input", { type: "range", min: "0", max: "255", "aria-label": `${tensor.name}, slider` });
-  slider.addEventListener("input", () => { field.value = slider.value; });
+  const field = elementField(tensor, `${tensor.name}, row 0, column 0`);
+  const [low, high] = bounds(tensor);
+  const hasSlider = field.type === "text";
+  const slider = make("input", { type: "range", min: low, max: high, step: isFloat(tensor) ? "any" : "1", "aria-label": `${tensor.name}, slider` });
+  slider.addEventListener("input", () => { field.value = isFloat(tensor) ? short(Number(slider.value)) : slider.value; });
   field.addEventListener("input", () => { slider.value = field.value; });
-  const set = (text) => {
-    if (isSwitch) field.checked = text === "true";
-    else field.value = slider.value = text;
-  };
+  const set = (text) => { writeField(field, text); slider.value = text; };
+  const ends = hasSlider ? [make("span", { class: "muted" }, short(low)), slider, make("span", { class: "muted" }, short(high))] : [];
   return {
-    parts: [make("div", { class: "tools" }, ...(isSwitch ? [field] : [slider, field]))],
-    randomise: () => set(randomElement(tensor)),
-    show: ({ data }) => set(data[0]),
-    value: () => ({ shape: tensor.shape, data: [isSwitch ? String(field.checked) : element(tensor, field.value)] }),
+    parts: [make("div", { class: "tools" }, ...ends, field)],
+    randomise: () => set(plainText(randomElement(tensor))),
+    show: ({ data }) => set(plainText(data[0])),
+    value: () => ({ shape: tensor.shape.map(() => 1), data: [fieldElement(tensor, field)] }),
     fields: () => [field],
   };
 }
 
-// A table whose columns are the elements along the last axis of inputs that share their rows.
-function gridEditor(tensors) {
-  const [first] = tensors;
-  const isVector = first.shape.length === 1 && first.shape[0] !== -1;
-  const isOpen = first.shape[0] === -1;
-  const width = (tensor) => (tensor.shape.length === 1 && !isVector ? 1 : tensor.shape.at(-1));
-  const columns = tensors.flatMap((tensor) => Array.from({ length: width(tensor) }, (_, index) => {
-    const label = tensor.labels?.length === width(tensor) ? tensor.labels[index] : null;
-    return { tensor, index, name: label ?? (tensors.length === 1 ? String(index) : width(tensor) === 1 ? tensor.name : `${tensor.name} ${index}`) };
-  }));
-  const head = make("tr", {}, ...columns.map(({ name }) => make("th", { scope: "col" }, name)));
-  const body = make("tbody");
-  const cells = () => [...body.rows].map((row) => [...row.querySelectorAll("input")]);
-  const write = (cell, text) => { if (cell.type === "checkbox") cell.checked = /^(true|1|yes)$/i.test(text); else cell.value = text; };
-  const read = (cell) => (cell.type === "checkbox" ? String(cell.checked) : cell.value);
-  function addRow() {
-    const row = body.rows.length;
-    body.append(make("tr", {}, ...columns.map(({ tensor, index }) => {
-      const isSwitch = tensor.datatype === "BOOL" && tensors.length > 1;
-      const input = make("input", {
-        type: isSwitch ? "checkbox" : "text", inputmode: isBytes(tensor) ? "text" : "decimal",
-        "aria-label": `${tensor.name}, row ${row}, column ${index}`, value: isSwitch ? null : isBytes(tensor) ? "" : "0",
-      });
-      return make("td", { class: columns.length < 3 ? "wide" : null }, input);
-    })));
-  }
-  const rows = (n) => { while (body.rows.length < n) addRow(); while (body.rows.length > n) body.lastChild.remove(); };
-  rows(isVector || isOpen ? 1 : first.shape[0]);
-  // Puts rows of text into the cells from a place on.
-  function fill(values, top = 0, left = 0) {
-    if (isOpen) rows(Math.max(top + values.length, top ? body.rows.length : 0));
-    const all = cells();
-    values.forEach((row, r) => row.forEach((text, c) => { if (text != null && all[top + r]?.[left + c]) write(all[top + r][left + c], text); }));
-  }
-  async function readTable(file) {
-    const { header, values } = parseTable(await file.text(), columns.map(({ name }) => name));
-    if (!header) { fill(values); return; }
-    const place = columns.map(({ name, tensor }) => {
-      const at = header.findIndex((title) => title.toLowerCase() === name.toLowerCase());
-      return at < 0 && width(tensor) === 1 ? header.findIndex((title) => title.toLowerCase() === tensor.name.toLowerCase()) : at;
-    });
-    fill(values.map((row) => place.map((at, c) => (at < 0 ? (header.length === columns.length ? row[c] : null) : row[at]))));
-  }
-  body.addEventListener("paste", (event) => {
-    const text = event.clipboardData.getData("text");
-    if (!/[\t\n]/.test(text.trim())) return;
-    event.preventDefault();
-    const [top, left] = placeOf(event.target);
-    fill(text.trimEnd().split(/\r?\n/).map((line) => line.split("\t")), top, left);
-  });
-  body.addEventListener("keydown", (event) => {
-    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-    if (!step || event.target.type === "checkbox") return;
-    event.preventDefault();
-    const [row, column] = placeOf(event.target);
-    if (step > 0 && isOpen && row === body.rows.length - 1) addRow();
-    cells()[row + step]?.[column]?.focus();
-  });
-  const placeOf = (input) => {
-    const all = cells();
-    const row = all.findIndex((each) => each.includes(input));
-    return [row, all[row].indexOf(input)];
-  };
-  const scroll = make("div", { class: "scroll" }, make("table", { class: "grid" }, make("thead", {}, head), body));
-  const tools = make("div", { class: "tools" });
-  if (isOpen) {
-    tools.append(
-      make("button", { type: "button", class: "small", onclick: addRow }, "Add row"),
-      make("button", { type: "button", class: "small", onclick: () => rows(Math.max(body.rows.length - 1, 0)) }, "Remove row"),
-      fileButton(first, readTable, ".csv,.tsv,.json,.txt"));
-  }
-  const own = (tensor) => cells().map((row) => row.filter((_, c) => columns[c].tensor === tensor));
-  const of = (tensor) => ({
-    randomise: () => own(tensor).flat().forEach((cell) => write(cell, isBytes(tensor) ? JSON.parse(randomElement(tensor)) : randomElement(tensor))),
-    show: ({ shape, data }) => {
-      if (isOpen) rows(shape[0]);
-      own(tensor).flat().forEach((cell, index) => { if (index < data.length) write(cell, isBytes(tensor) ? JSON.parse(data[index]) : data[index]); });
-    },
-    value: () => {
-      const mine = own(tensor);
-      const shape = isVector ? [width(tensor)] : tensor.shape.length === 1 ? [mine.length] : [mine.length, width(tensor)];
-      return { shape, data: mine.flat().map((cell) => (cell.type === "checkbox" ? read(cell) : element(tensor, cell.value))) };
-    },
-    fields: () => own(tensor).flat(),
-  });
-  return { parts: [scroll, tools], read: isOpen ? readTable : null, of };
-}
-
-// Reads CSV with quotes, tab-separated values, JSON rows or JSON records.
-function parseTable(text, names) {
-  try {
-    const value = JSON.parse(text);
-    const list = Array.isArray(value) ? value : [value];
-    if (list[0] && typeof list[0] === "object" && !Array.isArray(list[0])) {
-      const header = Object.keys(list[0]);
-      return { header, values: list.map((each) => header.map((key) => String(each[key]))) };
-    }
-    return { header: null, values: (Array.isArray(list[0]) ? list : [list]).map((row) => row.map(String)) };
-  } catch { /* It is not JSON. */ }
-  const line = text.slice(0, text.indexOf("\n") + 1 || undefined);
-  const separator = line.includes("\t") ? "\t" : line.includes(";") && !line.includes(",") ? ";" : ",";
-  const values = [[]];
-  for (const [, quoted, plain, end] of text.matchAll(new RegExp(`(?:"((?:[^"]|"")*)"|([^${separator}\\r\\n]*))(${separator}|\\r?\\n|$)`, "g"))) {
-    values.at(-1).push(quoted != null ? quoted.replaceAll('""', '"') : plain.trim());
-    if (end === "") break;
-    if (end !== separator) values.push([]);
-  }
-  const rows = values.filter((row) => row.some((cell) => cell !== ""));
-  const known = names.map((name) => name.toLowerCase());
-  const isHeader = rows.length > 1 && rows[0].some((cell) => known.includes(cell.toLowerCase())) || (rows.length > 1 && rows[0].every((cell) => Number.isNaN(Number(cell))) && rows[1].some((cell) => !Number.isNaN(Number(cell))));
-  return isHeader ? { header: rows[0], values: rows.slice(1) } : { header: null, values: rows };
-}
-
-const parseRows = (text) => parseTable(text, []).values;
-
 function fileButton(tensor, read, accept) {
   const input = make("input", { type: "file", "aria-label": `${tensor.name} from a file` });
   if (accept) input.accept = accept;
-  input.addEventListener("change", () => { if (input.files[0]) readFile(input.files[0], read); });
+  input.addEventListener("change", () => { if (input.files[0]) readFile(input.files[0], read, input); });
   return input;
+}
+
+// The values of a table for one tensor: of a vector, the column of its name or the only one.
+function valuesFor(tensor, { header, values }) {
+  if (!header || header.length === 1 || (tensor.shape.length > 1 && !isBytes(tensor))) return values;
+  const column = header.findIndex((title) => title.trim().toLowerCase() === tensor.name.toLowerCase());
+  if (column < 0) throw new Error(`expected one column or one named ${tensor.name}, got ${header.slice(0, 30).join(", ")}`);
+  return values.map((row) => [row[column]]);
 }
 
 function textEditor(tensor) {
@@ -273,19 +223,22 @@ function textEditor(tensor) {
   const shape = () => tensor.shape.map((size, axis) => (size === -1 ? Number(sizes.get(axis).value) : size));
   const setSizes = (values) => values.forEach((value, axis) => { if (sizes.has(axis)) sizes.get(axis).value = value; });
   const show = (elements) => {
-    const shown = elements.slice(0, 4000).join(", ");
-    area.value = elements.length > 4000 ? `${shown}, ... ${elements.length} in all` : shown;
-    fileContent = elements.length > 4000 ? { data: elements } : null;
+    const isLong = elements.length > 4000;
+    // An element of several lines cannot be told from several elements: it is kept beside the field.
+    const isKept = isLong || (isBytes(tensor) && open.length > 0 && elements.some((json) => json.includes("\\n")));
+    area.value = elements.slice(0, 4000).map(plainText).join(isBytes(tensor) ? "\n" : ", ") + (isLong ? `, ... ${elements.length} in all` : "");
+    fileContent = isKept ? { data: elements } : null;
   };
   const preview = make("div", { class: "preview" });
+  const describe = (file) => `${tensor.name}: ${file.name}`;
   async function fromFile(file) {
     preview.replaceChildren();
+    if (tensor.content_type === "str") { await fromText(file); return; }
     if (isBytes(tensor)) {
       const src = URL.createObjectURL(file);
-      if (file.type.startsWith("image/")) preview.append(make("img", { class: "picture", src, alt: `${tensor.name}: ${file.name}` }));
-      if (file.type.startsWith("audio/")) preview.append(make("audio", { src, controls: true, "aria-label": `${tensor.name}: ${file.name}` }));
-      const data = await base64Of(file);
-      fileContent = { data: [JSON.stringify(data)], parameters: { content_type: "base64" } };
+      if (file.type.startsWith("image/")) preview.append(make("img", { class: "picture", src, alt: describe(file) }));
+      if (file.type.startsWith("audio/")) preview.append(make("audio", { src, controls: true, "aria-label": describe(file) }));
+      fileContent = { data: [JSON.stringify(await base64Of(file))], parameters: { content_type: "base64" } };
       area.value = `${file.name}, ${file.size} bytes`;
       setSizes(tensor.shape.map(() => 1));
       return;
@@ -294,20 +247,34 @@ function textEditor(tensor) {
       const picture = await pixelsOf(file, tensor);
       setSizes(picture.shape);
       show(picture.data);
+      preview.append(pictureOf({ ...tensor, ...picture }) ?? "");
       return;
     }
-    const rows = parseRows(await file.text());
-    if (sizes.has(0)) sizes.get(0).value = tensor.shape.length === 1 ? rows.flat().length : rows.length;
-    show(rows.flat());
+    const values = valuesFor(tensor, await tableIn(file, [tensor.name]));
+    const elements = values.flat().map((text) => element(tensor, text ?? "null"));
+    if (sizes.has(0)) sizes.get(0).value = tensor.shape.length === 1 ? elements.length : values.length;
+    show(elements);
+  }
+  // The text of a file, or of the column of its name in a Parquet file.
+  async function fromText(file) {
+    if (isParquet(file)) {
+      const values = valuesFor(tensor, await tableIn(file, []));
+      show(values.map(([text]) => JSON.stringify(text ?? "")));
+      if (sizes.has(0)) sizes.get(0).value = values.length;
+      return;
+    }
+    const text = new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer());
+    fileContent = null;
+    area.value = open.length ? text.replace(/\r?\n$/, "") : text;
   }
   const tools = make("div", { class: "tools" });
   if (sizes.size) tools.append("Sizes of open axes", ...sizes.values());
-  const accept = isBytes(tensor) ? "" : ".csv,.json,.txt,image/*";
-  tools.append(fileButton(tensor, fromFile, accept));
+  const accept = isBytes(tensor) ? "" : `.csv,.json,.txt,.parquet${isPixels(tensor) ? ",image/*" : ""}`;
+  tools.append(fileButton(tensor, fromFile, accept), ...captureTools(tensor, fromFile));
   const value = () => {
     if (fileContent) return { shape: shape(), ...fileContent };
     if (isBytes(tensor)) {
-      const lines = product(shape()) === 1 ? [area.value] : area.value === "" ? [] : area.value.split("\n");
+      const lines = !open.length && product(shape()) === 1 ? [area.value] : area.value === "" ? [] : area.value.split("\n");
       if (open.length === 1 && tensor.shape.length === 1) sizes.get(0).value = lines.length;
       return { shape: shape(), data: lines.map((line) => element(tensor, line)) };
     }
@@ -320,19 +287,17 @@ function textEditor(tensor) {
   };
   const randomise = () => {
     const elements = Array.from({ length: product(shape()) }, () => randomElement(tensor));
-    fileContent = null;
-    if (isBytes(tensor)) area.value = elements.map((text) => JSON.parse(text)).join("\n");
-    else show(elements);
+    preview.replaceChildren();
+    show(elements);
   };
   const showExample = ({ shape, data, parameters }) => {
     setSizes(shape);
-    if (parameters) {
-      fileContent = { data, parameters };
-      area.value = `${data.length} ${data.length === 1 ? "element" : "elements"} of a file`;
-      return;
-    }
-    if (isBytes(tensor)) area.value = data.map((text) => JSON.parse(text)).join("\n");
-    else show(data);
+    preview.replaceChildren();
+    if (!parameters) { show(data); return; }
+    fileContent = { data, parameters };
+    area.value = `${data.length} ${data.length === 1 ? "element" : "elements"} of a file`;
+    const file = { ...tensor, shape, parameters, data: data.map(plainText) };
+    preview.append(pictureOf(file) ?? soundOf(file) ?? "");
   };
   return { parts: [area, tools, preview], randomise, show: showExample, value, read: fromFile, fields: () => [area] };
 }
@@ -357,9 +322,11 @@ async function pixelsOf(file, tensor) {
   context.drawImage(bitmap, 0, 0, width, height);
   const rgba = context.getImageData(0, 0, width, height).data;
   const data = [];
+  // Shares of full brightness if the declared values end at 1.
+  const level = (value) => (tensor.maximum === 1 ? (value / 255).toFixed(4) : String(Math.round(value)));
   for (let i = 0; i < rgba.length; i += 4) {
-    if (channels === 1) data.push(String(Math.round((rgba[i] + rgba[i + 1] + rgba[i + 2]) / 3)));
-    else for (let c = 0; c < channels; c++) data.push(String(rgba[i + c]));
+    if (channels === 1) data.push(level((rgba[i] + rgba[i + 1] + rgba[i + 2]) / 3));
+    else for (let c = 0; c < channels; c++) data.push(level(rgba[i + c]));
   }
   return { shape: [...Array(Math.max(rank - 3, 0)).fill(1), height, width, channels], data };
 }

@@ -1,6 +1,6 @@
 // Builds the page, calls the model and measures its latency.
 
-const model = JSON.parse($("model").textContent);
+const model = parseAnswer($("model").textContent);
 // All addresses are relative to the page's own, so the page works behind any path prefix.
 const here = new URL(".", location.href);
 const origin = here.href.replace(/\/v2\/models\/.*$/, "");
@@ -54,26 +54,35 @@ async function callStream(body) {
   const started = performance.now();
   const response = await post("infer_stream", body);
   if (!response.ok) throw new Error(await failure(response));
-  const show = streamView($("answer"));
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
+  const view = streamView($("answer"));
   let first = null;
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) break;
-    rest += value.replaceAll("\r\n", "\n");
-    const events = rest.split("\n\n");
-    rest = events.pop();
-    for (const event of events) {
-      const data = event.split("\n").filter((line) => line.startsWith("data:")).map((line) => line.slice(5)).join("\n");
-      if (!data) continue;
+  try {
+    for await (const data of eventsOf(response)) {
       const answer = parseAnswer(data);
       if (answer.error) throw new Error(answer.error);
       first ??= performance.now() - started;
-      show(answer);
+      view.show(answer);
     }
+  } finally {
+    view.end();
   }
   return { first, took: performance.now() - started };
+}
+
+// The data of the server-sent events of a response.
+async function* eventsOf(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const events = (rest + value).replaceAll("\r\n", "\n").split("\n\n");
+    rest = events.pop();
+    for (const event of events) {
+      const data = event.split("\n").filter((line) => line.startsWith("data:")).map((line) => line.slice(5)).join("\n");
+      if (data) yield data;
+    }
+  }
 }
 
 const milliseconds = (value) => `${value.toFixed(value < 10 ? 2 : 1)} ms`;
@@ -102,14 +111,15 @@ async function callOnce() {
       $("timing").textContent = `${milliseconds(took)} in all${first == null ? "" : `, first item after ${milliseconds(first)}`}`;
     } else {
       const { text, took } = await call(body);
-      entry.text = toJson(parseAnswer(text));
-      showAnswer(parseAnswer(text), text);
+      const answer = parseAnswer(text);
+      entry.text = toJson({ ...answer, id: undefined });
+      showAnswer(answer, text);
       $("timing").textContent = `${milliseconds(took)}, ${new Blob([text]).size.toLocaleString()} bytes`;
     }
   } catch (error) {
     const wasStopped = error.name === "AbortError";
     entry.status = wasStopped ? "stopped" : "error";
-    entry.text = wasStopped ? "stopped" : error.message;
+    entry.text = wasStopped ? $("answer").innerText : error.message;
     if (wasStopped) $("timing").textContent = `stopped after ${milliseconds(performance.now() - started)}`;
     else { showError(error.message); markFaults(error.message); }
     if (!model.streams) $("answer").replaceChildren();
@@ -138,7 +148,13 @@ function remember(entry) {
   $("calls").replaceChildren(...past.map((each, index) => {
     const choose = make("input", { type: "checkbox", "aria-label": `compare call ${past.length - index}` });
     choose.checked = Boolean(each.chosen);
-    choose.addEventListener("change", () => { each.chosen = choose.checked; compare(); });
+    choose.addEventListener("change", () => {
+      each.chosen = choose.checked;
+      // A third call takes the place of the oldest one that was chosen.
+      past.filter((other) => other.chosen && other !== each).slice(1).forEach((other) => { other.chosen = false; });
+      [...$("calls").querySelectorAll("input")].forEach((box, i) => { box.checked = Boolean(past[i].chosen); });
+      compare();
+    });
     const again = make("button", { type: "button", class: "small", onclick: () => { showRequest(editors, each.body); currentBody(); } }, "Use its values");
     return make("li", {}, choose, make("span", {}, `${each.at}, ${each.status}, ${milliseconds(each.took)}`), again);
   }));
@@ -147,9 +163,15 @@ function remember(entry) {
 
 function compare() {
   const chosen = past.filter((each) => each.chosen).slice(0, 2);
-  $("compared").replaceChildren(...(chosen.length < 2 ? [] : chosen.map((each) =>
-    make("pre", { tabindex: "0", class: "wrap" }, `${each.at}\n\n${each.body}\n\n${each.text.slice(0, 20000)}`))));
+  if (chosen.length < 2) { $("compared").replaceChildren(); return; }
+  const lines = chosen.map((each) => `${each.body}\n\n${each.text}`.slice(0, 40000).split("\n"));
+  $("compared").replaceChildren(...chosen.map((each, i) => make("div", {},
+    make("p", { class: "note" }, `${each.at}, ${each.status}, ${milliseconds(each.took)}`),
+    make("pre", { tabindex: "0", class: "wrap" }, ...marked(lines[i], new Set(lines[1 - i]))))));
 }
+
+// Marks the lines that the other call lacks.
+const marked = (lines, others) => lines.map((line) => (others.has(line) ? `${line}\n` : make("mark", {}, `${line}\n`)));
 
 // A request in the address: what follows # never reaches a server.
 const MOST_SHARED = 6000;

@@ -13,7 +13,15 @@ from selenium.webdriver.chrome.service import Service
 
 from mlserver_pyfunc.testing import Server
 from tests.needs import find, require
-from tests.places import IRIS, ROOT
+from tests.places import EXAMPLES, IRIS, ROOT
+
+HERE = Path(__file__).parent
+SHOWN = [
+    *(HERE / "forms").iterdir(),
+    *(HERE / "functions").iterdir(),
+    *(EXAMPLES / name for name in ("iris", "image", "text-stream", "many/words", "many/celsius")),
+]
+"""Functions that are shown and worked through."""
 
 ARTIFACTS = ROOT / ".artifacts"
 FLAGS = [
@@ -26,20 +34,28 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
     "--hide-scrollbars",
+    # A camera that shows a pattern and a microphone that beeps, which every page may use.
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
 ]
+
+
+def chromium(profile):
+    """Starts a headless Chromium that writes into a folder."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = find("chromium", "google-chrome")
+    for flag in [*FLAGS, f"--user-data-dir={profile}"]:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(find("chromedriver")))
+    driver.set_page_load_timeout(60)
+    return driver
 
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory):
     require("Chromium")
-    binary, driver = find("chromium", "google-chrome"), find("chromedriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(driver))
-    driver.set_page_load_timeout(60)
+    driver = chromium(tmp_path_factory.mktemp("profile"))
     yield driver
     driver.quit()
 
@@ -55,11 +71,24 @@ def axe():
     return script.read_text()
 
 
+def gather(folder, *sources):
+    """Copies functions into one repository."""
+    for source in sources:
+        shutil.copytree(source, folder / source.name)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """The functions of this folder and the iris example, in one repository."""
-    models = tmp_path_factory.mktemp("models")
-    for folder in (*(Path(__file__).parent / "functions").iterdir(), IRIS):
-        shutil.copytree(folder, models / folder.name)
+    models = gather(tmp_path_factory.mktemp("models"), *(HERE / "functions").iterdir(), IRIS)
+    with Server(models, env={"MLSERVER_DEBUG": "false"}) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def forms(tmp_path_factory):
+    """Functions for the controls of forms, and examples."""
+    models = gather(tmp_path_factory.mktemp("forms"), *SHOWN)
     with Server(models, env={"MLSERVER_DEBUG": "false"}) as server:
         yield server

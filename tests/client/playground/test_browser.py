@@ -20,6 +20,21 @@ from .conftest import ARTIFACTS
 
 pytestmark = pytest.mark.server
 
+FIGURES = """
+  const [page] = performance.getEntriesByType("navigation");
+  const others = performance.getEntriesByType("resource");
+  const sum = (key) => others.reduce((total, each) => total + each[key], page[key]);
+  const paint = performance.getEntriesByName("first-contentful-paint")[0];
+  return {
+    requests: 1 + others.length,
+    compressed: sum("encodedBodySize"),
+    plain: sum("decodedBodySize"),
+    painted: paint ? paint.startTime : null,
+    interactive: page.domContentLoadedEventEnd,
+    complete: page.loadEventEnd,
+  };
+"""
+
 
 class Page:
     """The playground of one model, as a user works it."""
@@ -75,6 +90,11 @@ class Page:
     def scheme(self, name):
         features = [{"name": "prefers-color-scheme", "value": name}]
         self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+    def figures(self):
+        """What it took to show the page: bytes, and milliseconds since it was asked for."""
+        self.wait(lambda: self.browser.execute_script("return document.readyState") == "complete")
+        return self.browser.execute_script(FIGURES)
 
     def assert_clean(self, *, errors=0):
         """No other host was asked, and the console shows failed calls alone."""
