@@ -16,8 +16,6 @@ from mlserver_pyfunc.client.templates import render
 from mlserver_pyfunc.definition import FunctionDefinition, TensorDefinition
 from mlserver_pyfunc.protocol.samples import examples
 
-_PARTS = ("dom", "markdown", "parquet", "capture", "table", "inputs", "answer", "snippets", "page")
-
 
 class Page(NamedTuple):
     """A page and the headers to send it with."""
@@ -49,7 +47,7 @@ def model_page(
         "page.html.jinja",
         root="../../../../" if is_versioned_address else "../../",
         metadata=version if is_versioned_address and version else name,
-        script="\n".join(_asset(f"{part}.js") for part in _PARTS),
+        asset=_asset,
         model=model,
     )
 

@@ -208,12 +208,13 @@ function half([low, high]) {
 async function unpacked(page, codec, size) {
   if (codec === 0) return page;
   if (codec === 1) return snappy(page, size);
+  if (codec === 6) return unpackZstd(page, size);
   const name = PARQUET_CODECS[codec] ?? codec;
   let stream;
   try {
     stream = new DecompressionStream(name);
   } catch {
-    throw new Error(`this browser does not unpack ${name}: write the file with Snappy or gzip`);
+    throw new Error(`this browser does not unpack ${name}: write the file with Snappy, gzip or zstd`);
   }
   return new Uint8Array(await new Response(new Blob([page]).stream().pipeThrough(stream)).arrayBuffer());
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import shlex
+from base64 import b64encode
 from urllib.parse import quote
 
 import pytest
@@ -81,8 +82,11 @@ def hostile(tmp_path_factory):
         yield server
 
 
-def opened(browser, server, name):
-    page = Page(browser, f"{server.url}/v2/models/{quote(name, safe='')}/playground")
+def opened(browser, server, name, fragment=""):
+    # Without the values of the test before.
+    browser.execute_script("try { sessionStorage.clear() } catch { /* no page */ }")
+    url = f"{server.url}/v2/models/{quote(name, safe='')}/playground"
+    page = Page(browser, f"{url}{fragment}")
     page.resize(1280, 1000)
     page.wait(lambda: page.text("#ready") == "ready")
     return page
@@ -148,6 +152,52 @@ def test_an_error_of_markup_is_shown_as_it_is(browser, hostile):
     assert shown.startswith(MARKUP[:80])
     assert_harmless(page)
     page.assert_clean(errors=1)
+
+
+def test_compared_calls_of_markup_are_shown_as_they_are(browser, hostile):
+    page = opened(browser, hostile, NAME)
+    page.call()
+    labelled(page, MARKUP).send_keys("<i class=hostile>")
+    page.call()
+    for number in range(2):
+        page.all("#calls input")[number].click()
+    shown = [each.get_attribute("textContent") for each in page.all("#compared pre")]
+    assert len(shown) == 2
+    assert all("<script>" in text for text in shown)
+    assert any("<i class=hostile>" in mark.text for mark in page.all("#compared mark"))
+    assert_harmless(page)
+    page.assert_clean()
+
+
+def test_a_file_of_markup_is_named_as_it_is(browser, hostile):
+    page = opened(browser, hostile, NAME)
+    name = f"<img src=x onerror={RUN}>.png"
+    drop_file = """
+      const [target, name] = arguments;
+      const dataTransfer = new DataTransfer();
+      dataTransfer.items.add(new File(["<svg onload=alert(1)>"], name, { type: "text/html" }));
+      target.dispatchEvent(new DragEvent("drop", { bubbles: true, dataTransfer }));
+    """
+    area = labelled(page, MARKUP)
+    browser.execute_script(drop_file, area, name)
+    page.wait(lambda: name in area.get_attribute("value"))
+    page.call()
+    assert page.find("#error").is_displayed() is False, page.text("#error")
+    assert_harmless(page)
+    page.assert_clean()
+
+
+@pytest.mark.parametrize("text", [MARKUP, '{"inputs": ' + MARKUP, "null", "[]"])
+def test_a_link_of_markup_is_an_error(browser, hostile, text):
+    opened(browser, hostile, NAME)
+    link = b64encode(text.encode()).decode()
+    browser.get("about:blank")
+    page = opened(browser, hostile, NAME, f"#request={link}")
+    assert "the link holds no request" in page.text("#error")
+    assert_harmless(page)
+    page.call()
+    assert page.find("#error").is_displayed() is False, page.text("#error")
+    page.assert_clean()
 
 
 def test_a_stream_of_markup_is_shown_as_it_is(browser, hostile):

@@ -62,6 +62,7 @@ def main() -> None:
     parquet.write_table(table, HERE / "snappy.parquet")
     parquet.write_table(table, HERE / "gzip.parquet", compression="gzip", data_page_version="2.0")
     parquet.write_table(table, HERE / "zstd.parquet", compression="zstd")
+    parquet.write_table(table, HERE / "lz4.parquet", compression="lz4")
     parquet.write_table(
         table,
         HERE / "encodings.parquet",
