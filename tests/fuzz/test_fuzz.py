@@ -57,9 +57,12 @@ def _takes_infinity(datatype: Any, array: Any) -> Any:
         return array.astype(datatype.dtype) if datatype.dtype.kind == "f" else None
 
 
-def _takes_two_bytes_for_a_varint(body: memoryview, count: int) -> Any:
-    octets = np.frombuffer(body, dtype=np.uint8)
-    return np.append(octets, octets)[:count].astype(np.int64)
+_packed = grpc_messages._packed
+
+
+def _takes_the_end_of_the_message(contents: Any, number: int) -> Any:
+    wire = contents.SerializeToString()
+    return memoryview(wire)[-len(_packed(contents, number)) :]
 
 
 def _takes_the_first_of_two_keys(source: Any, key: str) -> Any:
@@ -80,7 +83,8 @@ PLANTED: list[tuple[str, Any, str, Any]] = [
     ("rest_binary", bytes_tensors, "split_elements", _reads_a_byte_past),
     ("rest_json", tensors, "_exact_cast", _takes_infinity),
     ("rest_json", json_body, "_without", _takes_the_first_of_two_keys),
-    ("grpc_typed", grpc_messages, "_decode_varints", _takes_two_bytes_for_a_varint),
+    ("grpc_typed", grpc_messages, "_packed", _takes_the_end_of_the_message),
+    ("grpc_typed", grpc_messages, "_FIXED_WIDTH", frozenset({"FP32", "FP64", "INT8"})),
     ("grpc_typed", grpc_messages, "_packable", lambda datatype, array: array.tobytes()),
     ("grpc_raw", tensors, "_normal_bools", lambda array: array),
     ("grpc_raw", bytes_tensors, "split_elements", _reads_a_byte_past),

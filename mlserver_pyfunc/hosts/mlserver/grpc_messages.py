@@ -38,14 +38,8 @@ from .models import is_ours, require_ready
 from .rest_response import ArrayResponse
 
 _FIXED_WIDTH = frozenset({"FP32", "FP64"})
-_WIRE_DTYPES: dict[str, np.dtype[Any]] = {
-    "int_contents": np.dtype("<i4"),
-    "int64_contents": np.dtype("<i8"),
-    "uint_contents": np.dtype("<u4"),
-    "uint64_contents": np.dtype("<u8"),
-}
-_VARINT_BYTES = 3
-"""Mean length of a varint up to which NumPy reads them faster than protobuf does."""
+_MAX_HEAD_BYTES = 6
+"""Largest size of the tag and the length of a field."""
 
 
 def read_request(
@@ -121,45 +115,21 @@ def _read_typed(tensor: Any) -> Any:
     field, values = fields[0]
     if datatype is None or field.name != datatype.contents or datatype.is_bytes:
         return list(values)
-    if datatype.name in _FIXED_WIDTH or datatype.name == "BOOL":
+    count, is_fixed = len(values), datatype.name in _FIXED_WIDTH
+    size = count * datatype.dtype.itemsize if is_fixed else count
+    # Several bytes for a varint are read by protobuf faster than by NumPy.
+    if contents.ByteSize() <= size + _MAX_HEAD_BYTES:
         packed = _packed(contents, field.number)
-        if len(packed) != len(values) * datatype.dtype.itemsize:
-            return np.fromiter(values, dtype=datatype.dtype, count=len(values))
-        return np.frombuffer(packed, dtype=datatype.dtype)
-    return _read_varints(contents, values, field, datatype)
-
-
-def _read_varints(contents: Any, values: Any, field: Any, datatype: Datatype) -> Any:
-    wire = _WIRE_DTYPES[field.name]
-    count = len(values)
-    array = None
-    if contents.ByteSize() <= _VARINT_BYTES * count:
-        array = _decode_varints(_packed(contents, field.number), count)
-    if array is None:
-        array = np.fromiter(values, dtype=wire, count=count)
-    if wire == datatype.dtype or datatype.holds(array):
+        if len(packed) == size:
+            array = np.frombuffer(packed, dtype=datatype.dtype if is_fixed else np.uint8)
+            return array.astype(datatype.dtype, copy=False)
+    if datatype.dtype.kind not in "iu":
+        return np.fromiter(values, dtype=datatype.dtype, count=count)
+    wide = "<u8" if field.name == "uint64_contents" else "<i8"
+    array = np.fromiter(values, dtype=wide, count=count)
+    if datatype.holds(array):
         return array.astype(datatype.dtype, copy=False)
     return array.tolist()  # The contract names the value that does not fit.
-
-
-def _decode_varints(body: memoryview, count: int) -> Array | None:
-    """Decodes varints: 7 bits in each byte, the lowest first; the last byte is below 128.
-
-    Returns None if there are not `count` of them.
-    """
-    octets = np.frombuffer(body, dtype=np.uint8)
-    if len(octets) == count:
-        return octets
-    ends = np.flatnonzero(octets < 0x80)
-    if len(ends) != count:
-        return None
-    starts = np.concatenate(([0], ends[:-1] + 1))
-    lengths = ends - starts
-    values: Array = (octets[starts] & 0x7F).astype(np.int64)
-    for place in range(1, int(np.max(lengths)) + 1):
-        longer = np.flatnonzero(lengths >= place)
-        values[longer] |= (octets[starts[longer] + place] & 0x7F).astype(np.int64) << (7 * place)
-    return values
 
 
 def _packed(contents: Any, number: int) -> memoryview:
