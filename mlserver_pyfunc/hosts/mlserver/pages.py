@@ -9,7 +9,7 @@ import gzip
 from collections.abc import Awaitable, Callable
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from mlserver.errors import MLServerError
@@ -20,6 +20,9 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from mlserver_pyfunc import settings
 
 from . import models
+
+if TYPE_CHECKING:
+    from mlserver_pyfunc.client.playground import Page
 
 SWITCH = "MLSERVER_PYFUNC_PLAYGROUND"
 """Variable that switches the playground off: its pages then answer 404."""
@@ -58,7 +61,7 @@ async def _playground(request: Request, name: str, version: str | None = None) -
         streams=model.streams,
         is_versioned_address=version is not None,
     )
-    return HTMLResponse(page.body, headers=dict(page.headers))
+    return _html(request, page)
 
 
 async def _list(request: Request) -> Response:
@@ -66,7 +69,7 @@ async def _list(request: Request) -> Response:
 
     _require_switched_on()
     page = playground.list_page(await _entries(request))
-    return HTMLResponse(page.body, headers=dict(page.headers))
+    return _html(request, page)
 
 
 async def show_docs(request: Request, name: str = "", version: str = "") -> Response:
@@ -83,7 +86,15 @@ async def show_docs(request: Request, name: str = "", version: str = "") -> Resp
         document = f"{'' if name else path}openapi.json"
     root = "../../../../" if version else "../../" if name else "./"
     page = playground.docs_page(models=entries, name=name, document=document, root=root)
-    return HTMLResponse(page.body, headers=dict(page.headers))
+    return _html(request, page)
+
+
+def _html(request: Request, page: Page) -> Response:
+    headers = {**page.headers, "Vary": "Accept-Encoding"}
+    if "gzip" not in request.headers.get("accept-encoding", ""):
+        return HTMLResponse(page.body, headers=headers)
+    headers["Content-Encoding"] = "gzip"
+    return HTMLResponse(gzip.compress(page.body.encode(), 6), headers=headers)
 
 
 async def _viewer(request: Request, name: str) -> Response:

@@ -63,6 +63,20 @@ def test_the_api_document_needs_this_server_alone(server, path):
             get(server, path)
 
 
+@pytest.mark.parametrize("path", ["models/gallery/playground", "playground", "docs"])
+def test_pages_are_compressed_for_who_takes_that(server, path):
+    request = urllib.request.Request(f"{server.url}/v2/{path}", headers={"Accept-Encoding": "gzip"})
+    with urllib.request.urlopen(request) as response:
+        packed = response.read()
+        assert response.headers["content-encoding"] == "gzip"
+        assert "script-src 'nonce-" in response.headers["content-security-policy"]
+    plain, headers = get(server, f"/v2/{path}")
+    assert "content-encoding" not in headers
+    assert headers["vary"] == "Accept-Encoding"
+    assert len(packed) < min(len(plain), 50_000)
+    assert len(gzip.decompress(packed).decode()) == len(plain)
+
+
 def test_the_root_leads_to_the_list_with_inputs(server):
     page, _ = get(server, "/")
     assert "<code>topic BYTES [1]</code>" in page
