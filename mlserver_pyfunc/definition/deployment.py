@@ -205,8 +205,6 @@ class DeploymentOptions(_Model):
     """Number of GPUs per replica."""
     gpu_resource: LabelKey = "nvidia.com/gpu"
     """Name of the GPU resource on the cluster."""
-    tmp_size: Quantity | None = None
-    """Size limit of /tmp, the only writable folder.  [none]"""
     env: dict[EnvName, _NumberOrText] = {}
     """Environment variable. Secrets are refused."""
     secrets: dict[EnvName, SecretKey] = {}
@@ -256,10 +254,9 @@ class DeploymentOptions(_Model):
         amount = names.amount
         if self.cpu_limit and amount(self.cpu) > amount(self.cpu_limit):
             raise ValueError(f"expected cpu up to cpu_limit {self.cpu_limit}, got {self.cpu}")
-        for name, size in (("memory", self.memory), ("tmp_size", self.tmp_size)):
-            if size and amount(size) < 1e6:
-                message = f"expected 1M or more, for example 512Mi, got {size}, which is in bytes"
-                raise ValueError(f"{name}: {message}")
+        if amount(self.memory) < 1e6:
+            expected = "expected 1M or more, for example 512Mi"
+            raise ValueError(f"memory: {expected}, got {self.memory}, which is in bytes")
 
     def _check_variables(self) -> None:
         for name, value in self.env.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -18,7 +19,7 @@ from .git_tree import SUBMODULE, entries, export
 from .progress import logger
 from .safe_tree import checked_subdirectory, quoted
 from .tree import Provenance, SourceTree
-from .uri import nearest, parts_of, redacted, split_fragment
+from .uri import parts_of, redacted, split_fragment
 
 if TYPE_CHECKING:
     from .git_client import GitClient
@@ -153,7 +154,8 @@ def _resolved(remote: _Remote, seconds: float) -> str:
         raise _MissingRefError(f'no ref "{ref}": the repository is empty')
     if re.fullmatch("[0-9a-f]{4,39}", ref):
         raise _MissingRefError(f'no ref "{ref}" in the repository: write all 40 digits of a commit')
-    raise _MissingRefError(f'no ref "{ref}" in the repository, nearest: {nearest(ref, known)}')
+    near = ", ".join(map(quoted, get_close_matches(ref, known, 3, 0.5) or known[:5]))
+    raise _MissingRefError(f'no ref "{ref}" in the repository, nearest: {near}')
 
 
 def _fetched(client: GitClient, remote: _Remote, commit: str, subdirectory: str) -> str:

@@ -78,14 +78,6 @@ def redacted(uri: str) -> str:
     return f"{scheme}://{address}{question}{query}{mark}{ref}"
 
 
-def nearest(text: str, known: list[str]) -> str:
-    """Lists the closest known names, for the end of an error."""
-    import difflib
-
-    near = difflib.get_close_matches(text, known, n=3, cutoff=0.5) or known[:5]
-    return ", ".join(f'"{name}"' for name in near)
-
-
 @contextmanager
 def naming(uri: str) -> Iterator[None]:
     """Puts the source, without its secrets, in front of the message of any `SourceError`."""

@@ -17,8 +17,6 @@ def warnings(platform: str, workload: Workload) -> Iterator[str]:
         yield from _about_image(workload.image)
     if workload.shape != "image":
         yield from _about_requirements(workload)
-    if workload.shape == "inline":
-        yield from _about_files(workload)
     yield from _about_memory(workload)
     yield from _about_cpu(workload)
     yield from _ABOUT[platform](workload)
@@ -44,12 +42,6 @@ def _about_requirements(workload: Workload) -> Iterator[str]:
             f"the function needs {', '.join(needs)}: what the image lacks is installed at each "
             "start, if it has uv and reaches an index; mlserver-pyfunc build puts it into an image"
         )
-
-
-def _about_files(workload: Workload) -> Iterator[str]:
-    for name, value in workload.definition.init_parameters.items():
-        if isinstance(value, str) and value and (workload.folder / value).is_file():
-            yield f'init_parameters.{name}: "{value}" is a file, and only code goes inline'
 
 
 def _about_memory(workload: Workload) -> Iterator[str]:

@@ -20,7 +20,6 @@ from .workload import Object, Workload, as_object
 DIGEST = "io.mlserver-pyfunc/function-sha256"
 MAX_ENV_BYTES = 128 * 1024
 """Linux's limit for one variable, with its name and the byte that ends it."""
-MAX_CONFIG_MAP_BYTES = 1024 * 1024
 
 
 def config_maps(workload: Workload) -> list[Object]:
@@ -44,7 +43,6 @@ def config_maps(workload: Workload) -> list[Object]:
                 f"{name}: expected at most {MAX_ENV_BYTES} bytes, got {size}; put the code "
                 "into an image (mlserver-pyfunc build) or give its folder by --storage-uri"
             )
-    check_size(data)
     (name,) = names_of_maps(workload)
     return [as_object("v1", "ConfigMap", workload.metadata(name), data, part="data")]
 
@@ -60,16 +58,6 @@ def digest(workload: Workload) -> dict[str, str]:
 def names_of_maps(workload: Workload) -> list[str]:
     """Returns the name of the ConfigMap; none for other shapes."""
     return [names.derived_label(f"{workload.name}-function")] if workload.shape == "inline" else []
-
-
-def check_size(data: dict[str, str]) -> None:
-    """Refuses a config map that the API server would refuse."""
-    size = sum(len(name) + len(value.encode()) for name, value in data.items())
-    if size > MAX_CONFIG_MAP_BYTES:
-        raise ManifestError(
-            f"ConfigMap: expected at most {MAX_CONFIG_MAP_BYTES} bytes, got {size}; "
-            "put the code into an image: mlserver-pyfunc build"
-        )
 
 
 def definition(workload: Workload) -> dict[str, Any]:

@@ -76,9 +76,8 @@ def containers(
     ConfigMaps becomes a variable. `models` has the volumes of models, each with its mount.
     """
     options = workload.options
-    tmp: Object = {"sizeLimit": options.tmp_size} if options.tmp_size else {}
     mounted = [
-        ({"name": "tmp", "emptyDir": tmp}, {"name": "tmp", "mountPath": "/tmp"}),
+        ({"name": "tmp", "emptyDir": {}}, {"name": "tmp", "mountPath": "/tmp"}),
         *models,
         *volumes(options),
     ]

@@ -63,7 +63,6 @@ def _model(workload: Workload) -> Object:
     }
     if workload.shape == "inline":
         function = json.dumps(inline.definition(workload), ensure_ascii=False)
-        inline.check_size({"function": function})
         spec["parameters"] = [{"name": "function", "value": function}]
     return as_object("mlops.seldon.io/v1alpha1", "Model", workload.metadata(), spec)
 

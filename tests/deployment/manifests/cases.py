@@ -35,7 +35,6 @@ _EVERYWHERE: dict[str, Any] = {
     "memory": "2Gi",
     "cpu_limit": "2",
     "gpus": 1,
-    "tmp_size": "5Gi",
     "env": {"LOG_LEVEL": "info", "EMPTY": "", "YES": "y", "NUMBER": "1e3"},
     "secrets": {"AWS_SECRET_ACCESS_KEY": {"secret": "s3", "key": "secret"}},
     "env_from": [{"kind": "secret", "name": "all"}, {"kind": "configmap", "name": "more"}],

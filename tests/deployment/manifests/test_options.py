@@ -14,7 +14,7 @@ from mlserver_pyfunc.cli import main, manifest
 from mlserver_pyfunc.definition import kubernetes_names as names
 from mlserver_pyfunc.definition import read
 from mlserver_pyfunc.deployment import manifests
-from mlserver_pyfunc.deployment.manifests import ManifestError, inline
+from mlserver_pyfunc.deployment.manifests import ManifestError
 from mlserver_pyfunc.sources import lock
 from tests.places import IRIS
 
@@ -32,7 +32,7 @@ def call(*arguments: object, code: int = 0) -> tuple[str, str]:
 EVERY_OPTION = [
     "--name", "flowers", "--namespace", "team-a", "--image", IMAGE, "--min-replicas", "2",
     "--max-replicas", "5", "--cpu", "500m", "--memory", "2Gi", "--cpu-limit", "2", "--gpus", "1",
-    "--tmp-size", "5Gi", "--env", "LOG_LEVEL=info", "--env", "EMPTY=", "--env", "YES=y",
+    "--env", "LOG_LEVEL=info", "--env", "EMPTY=", "--env", "YES=y",
     "--env", "NUMBER=1e3", "--secret", "AWS_SECRET_ACCESS_KEY=s3/secret",
     "--env-from", "secret/all", "--env-from", "configmap/more", "--volume", "pvc/data:/data:ro",
     "--volume", "pvc/out:/out", "--volume", "secret/keys:/keys", "--volume", "configmap/conf:/conf",
@@ -97,7 +97,6 @@ def test_switches_reach_the_objects(tmp_path: Path) -> None:
         (["--cpu", "3", "--cpu-limit", "2"], "expected cpu up to cpu_limit 2, got 3"),
         (["--cpu", "1500m", "--cpu-limit", "1"], "expected cpu up to cpu_limit 1, got 1500m"),
         (["--memory", "10"], "memory: expected 1M or more, for example 512Mi, got 10, which"),
-        (["--tmp-size", "5k"], "tmp_size: expected 1M or more"),
         (["--volume", "pvc:/a"], "pvc: no name"),
         (["--volume", "nfs/a:/a"], "'pvc', 'secret', 'configmap' or 'emptydir'"),
         (["--name", "My_Name"], 'expected a DNS label'),
@@ -163,14 +162,10 @@ def test_an_image_that_is_stale_or_was_not_pushed_is_warned_about(tmp_path: Path
 
 
 def test_warns_of_what_an_image_without_the_function_may_lack(tmp_path: Path) -> None:
-    (tmp_path / "weights.bin").write_bytes(b"1")
-    definition = function(
-        requirements=["scipy>=1"], python_version="3.13", init_parameters={"w": "weights.bin"}
-    )
+    definition = function(requirements=["scipy>=1"], python_version="3.13")
     options = manifests.parse({"image": "a:1", "shape": "inline"})
     found = manifests.derive("kserve", definition, tmp_path, options).warnings
     assert any("needs Python 3.13, scipy>=1" in each for each in found)
-    assert any('"weights.bin" is a file' in each for each in found)
     options = manifests.parse({"image": "a:1"})
     assert manifests.derive("kserve", function(), tmp_path, options).warnings == []
 
@@ -222,12 +217,6 @@ def test_code_that_no_process_could_be_started_with_is_refused() -> None:
             continue
         with pytest.raises(ManifestError, match="MLSERVER_MODEL_EXTRA: expected at most 131072"):
             of(definition, IRIS, "kserve", "inline")
-
-
-def test_a_config_map_that_the_api_server_would_refuse_is_refused() -> None:
-    inline.check_size({"a": "b" * (inline.MAX_CONFIG_MAP_BYTES - 1)})
-    with pytest.raises(ManifestError, match="ConfigMap: expected at most 1048576 bytes"):
-        inline.check_size({"a": "b" * inline.MAX_CONFIG_MAP_BYTES})
 
 
 def test_samples_of_a_warm_up_cannot_go_inline() -> None:

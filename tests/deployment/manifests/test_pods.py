@@ -58,9 +58,7 @@ def test_only_tmp_and_what_the_user_mounts_can_be_written_to(
     (container,) = containers(found)
     volumes = {each["name"]: each for spec in pods(found) for each in spec.get("volumes", [])}
     mounts = {each["mountPath"]: each for each in container["volumeMounts"]}
-    assert volumes[mounts["/tmp"]["name"]]["emptyDir"] == (
-        {"sizeLimit": "5Gi"} if case == "everything" else {}
-    )
+    assert volumes[mounts["/tmp"]["name"]]["emptyDir"] == {}
     variables = env(container)
     for name in ("HOME", "MLSERVER_ENVIRONMENTS_DIR", "MLSERVER_METRICS_DIR"):
         assert variables[name].startswith("/tmp")

@@ -53,7 +53,6 @@ OPTIONS = st.fixed_dictionaries(
         "cpu_limit": LIMITS,
         "gpus": st.integers(0, 8),
         "gpu_resource": KEYS,
-        "tmp_size": SIZES,
         "env": st.dictionaries(ENV_NAMES, VALUES, max_size=4),
         "secrets": st.dictionaries(ENV_NAMES.map("S_{}".format), SECRETS, max_size=3),
         "env_from": st.lists(SOURCES, max_size=3),
