@@ -28,7 +28,7 @@ JSON for other programs. Errors go to standard error and say what to do next.
 
 For completion in bash, add this line to `~/.bashrc` (zsh and fish work the same way):
 
-    eval "$(mlserver-pyfunc completion bash)"
+    eval "$(_MLSERVER_PYFUNC_COMPLETE=bash_source mlserver-pyfunc)"
 """
 
 

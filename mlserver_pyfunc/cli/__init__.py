@@ -27,12 +27,10 @@ COMMANDS = {
     "schema": "Print the JSON Schema of function.yaml.",
     "openapi": "Print a function's OpenAPI document.",
     "client": "Write a typed Python client of a function.",
-    "completion": "Print the shell's completion script.",
 }
 
 
-_SHARED = dict.fromkeys(("schema", "openapi", "client", "completion"), "documents")
-_SHARED |= {"logs": "status"}
+_SHARED = {"schema": "documents", "openapi": "documents", "client": "documents", "logs": "status"}
 """Module by command, if it has another name."""
 
 

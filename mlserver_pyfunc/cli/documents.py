@@ -1,4 +1,4 @@
-"""`schema`, `openapi`, `client` and `completion`: write what others read."""
+"""`schema`, `openapi` and `client`: write what others read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import IO
 
 import click
-from click.shell_completion import get_completion_class
 
 from .failure import folder_argument
 
@@ -54,15 +53,3 @@ def client(folder: Path, output: IO[str]) -> None:
 
     opened = with_tensors(open_folder(folder))
     output.write(client_module(opened.definition, opened.model_name))
-
-
-@click.command("completion")
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-@click.pass_context
-def completion(ctx: click.Context, shell: str) -> None:
-    """Print the completion script of SHELL. Evaluate it in the shell's start-up file."""
-    complete = get_completion_class(shell)
-    assert complete is not None
-    root = ctx.find_root().command
-    program = "mlserver-pyfunc"
-    click.echo(complete(root, {}, program, "_MLSERVER_PYFUNC_COMPLETE").source())

@@ -70,10 +70,6 @@ class RestClient:
                 return sorted({model["name"] for model in models})
         return []
 
-    def load(self, model: str) -> None:
-        """Loads a model of the repository, or reloads it."""
-        self._send("POST", f"/v2/repository/models/{quote(model, safe='')}/load", b"", {}).read()
-
     def infer(self, model: str, inputs: Inputs, parameters: Values = None) -> InferResult:
         """Sends one request and returns its answer."""
         body = orjson.dumps(_body(inputs, parameters, _json_tensor))

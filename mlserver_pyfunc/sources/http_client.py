@@ -67,12 +67,7 @@ class _Transfer:
     began: bool = False
 
     async def attempt(self) -> None:
-        """Receives the file, or what is missing of it.
-
-        Raises:
-            TransientError: Another attempt may succeed.
-            SourceError: No other attempt will.
-        """
+        """Receives the file, or what is missing of it."""
         self.began = False
         try:
             # httpx limits single reads, not the whole: a server that sends a byte of a header

@@ -72,9 +72,10 @@ def test_an_unknown_command_names_the_nearest():
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_gives_a_script_that_knows_the_program(shell):
-    out, _ = run("completion", shell)
-    assert "_MLSERVER_PYFUNC_COMPLETE" in out
+def test_a_shell_gets_a_script_that_completes_the_program(shell):
+    env = {**os.environ, "_MLSERVER_PYFUNC_COMPLETE": f"{shell}_source"}
+    out = subprocess.check_output([PROGRAM], env=env, text=True)
+    assert f"_MLSERVER_PYFUNC_COMPLETE={shell}_complete" in out
 
 
 def completed(words, cwd=None):

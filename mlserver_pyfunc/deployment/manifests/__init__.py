@@ -5,15 +5,18 @@ Nothing here calls a cluster or an image engine.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import yaml
 
 from mlserver_pyfunc.definition import FunctionDefinition
 
 from . import advice, kserve, kubernetes, seldon_v1, seldon_v2
 from .options import ManifestError, Options, options_of, parse
 from .workload import Object, plan
-from .yaml_text import dump
 
 __all__ = [
     "PLATFORMS",
@@ -28,6 +31,12 @@ __all__ = [
 
 _MODULES = {each.PLATFORM.name: each for each in (kserve, seldon_v1, seldon_v2, kubernetes)}
 PLATFORMS = tuple(_MODULES)
+
+# Text that needs no quotes, because no parser takes it for a number, a date or a boolean. The
+# parser of Kubernetes knows more of these than PyYAML does, such as `y` and `1e3`.
+_PLAIN = re.compile(r"(?!(?:y|n|yes|no|on|off|true|false|null)$)[A-Za-z/].*", re.IGNORECASE)
+# YAML takes these for line breaks too, and would read them back as newlines.
+_OTHER_BREAKS = re.compile("[\r\x85\u2028\u2029]")
 
 
 class Manifest(NamedTuple):
@@ -55,3 +64,39 @@ def derive(
     module = _MODULES[platform]
     workload = plan(module.PLATFORM, definition, folder, options, settings_file)
     return Manifest(module.objects(workload), list(advice.warnings(platform, workload)))
+
+
+def dump(objects: Sequence[Mapping[str, Any]]) -> str:
+    """Writes objects as YAML documents."""
+    documents = (
+        yaml.dump(each, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**9)
+        for each in objects
+    )
+    return "---\n".join(documents)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Indents lists below their keys, and repeats equal objects instead of a reference."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        """Ignores `indentless`, which puts lists at the indentation of their key."""
+        super().increase_indent(flow, False)
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Turns off references."""
+        return True
+
+
+def _style(value: str) -> str | None:
+    if _OTHER_BREAKS.search(value):
+        return '"'
+    if "\n" in value:
+        return "|"
+    if _PLAIN.fullmatch(value):
+        return None
+    return "'" if '"' in value else '"'
+
+
+_Dumper.add_representer(
+    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, _style(text))
+)
