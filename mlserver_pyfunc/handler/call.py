@@ -10,10 +10,9 @@ from functools import cached_property
 from typing import Any
 
 from mlserver_pyfunc.errors import HandlerError, describe
-from mlserver_pyfunc.protocol import bytes_tensors, tensors
 from mlserver_pyfunc.protocol.contract import NamedArray, TensorSpec
 from mlserver_pyfunc.protocol.request import RequestInput
-from mlserver_pyfunc.protocol.response import tensor_head
+from mlserver_pyfunc.protocol.response import json_output
 from mlserver_pyfunc.protocol.tensors import Array
 
 from .context import Context
@@ -129,18 +128,12 @@ class InferenceCall:
         return DecodedRequest(self.id, self.parameters, inputs, self.outputs)
 
     def _json_input(self, name: str) -> dict[str, Any]:
-        spec, array = self.specs[name], self.inputs[name]
-        given = self.tensor_parameters.get(name, {})
+        shown = json_output(NamedArray(self.specs[name], self.inputs[name]))
         # How the tensor came says nothing about the form that it has here.
-        parameters = {key: value for key, value in given.items() if key not in _ENCODINGS}
-        if spec.datatype.is_bytes:
-            data, is_base64 = bytes_tensors.to_json_bytes(array)
-            if is_base64:
-                parameters["content_type"] = "base64"
-        else:
-            data = tensors.to_list(array)
-        head = tensor_head(NamedArray(spec, array))
-        return {**head, **({"parameters": parameters} if parameters else {}), "data": data}
+        given = self.tensor_parameters.get(name, {}).items()
+        kept = {key: value for key, value in given if key not in _ENCODINGS}
+        parameters = {**kept, **shown.get("parameters", {})}
+        return {**shown, "parameters": parameters} if parameters else shown
 
     @cached_property
     def event(self) -> Event:

@@ -84,7 +84,7 @@ def inflate_bodies(stock: Any) -> Any:
 
     async def body(self: Any) -> Any:
         encodings = [value for key, value in self.scope["headers"] if key == b"content-encoding"]
-        if encodings and _is_of_another_runtime(self.app, self.scope):
+        if encodings and is_of_another_runtime(self.app, self.scope):
             return await stock(self)
         if not hasattr(self, "_body"):
             body = await FastAPIRequest.body(self)
@@ -121,7 +121,7 @@ class Guard:
                 return
             # The HTTP parsers see to it that a body is as long as it says.
             is_over = len(length) > 18 or int(length or -1) > MAX_BODY
-            if (is_over or not length) and not _is_of_another_runtime(self._owner, scope):
+            if (is_over or not length) and not is_of_another_runtime(self._owner, scope):
                 receive = _bounded(receive, is_over=is_over)
         try:
             await self._app(scope, receive, send)
@@ -143,7 +143,7 @@ class Guard:
             return ""
         if site in (b"", b"same-site") and not origin:
             return ""
-        if _is_of_another_runtime(self._owner, scope):
+        if is_of_another_runtime(self._owner, scope):
             return ""
         return safe_message(
             f"expected a request from the server's own pages, got one from "
@@ -229,7 +229,7 @@ def _cors_origins(app: FastAPI) -> Callable[[str], bool]:
     return lambda origin: False
 
 
-def _is_of_another_runtime(app: FastAPI, scope: Scope) -> bool:
+def is_of_another_runtime(app: FastAPI, scope: Scope) -> bool:
     """Returns whether a request is to a model of another runtime."""
     found = _OF_MODEL.match(scope["path"].removeprefix(scope.get("root_path", "")))
     return found is not None and models.has_others(models.registry_of(app), found[1])

@@ -14,7 +14,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from mlserver import MLModel
-from mlserver.errors import MLServerError, ModelNotFound
+from mlserver.errors import MLServerError
 from mlserver.rest import endpoints
 from mlserver.rest.requests import Request
 from mlserver.rest.responses import Response
@@ -31,6 +31,7 @@ from mlserver_pyfunc.protocol.types import listed
 
 from . import models, pages
 from .errors import ModelNotReadyError
+from .rest_bounds import is_of_another_runtime
 from .rest_route import LENGTH_HEADER, calls_model, once_for_app, unreadable
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
@@ -154,19 +155,10 @@ async def _answer_error(answer: Handler, stock: Handler, request: Any, error: Ex
 
 def _is_of_another_runtime(request: Any) -> bool:
     owner = getattr(request.scope.get("endpoint"), "__self__", None)
-    called = owner if isinstance(owner, MLModel) else None
-    if request.method == "POST" and isinstance(owner, endpoints.Endpoints):
-        called = _model(request)
-    return called is not None and not models.is_pyfunc(called)
-
-
-def _model(request: Any) -> Any:
-    names = request.path_params
-    registry = models.registry_of(request.app)
-    try:
-        return models.find(registry, names.get("model_name", ""), names.get("model_version"))
-    except ModelNotFound:
-        return None
+    if isinstance(owner, MLModel):
+        return not models.is_pyfunc(owner)
+    is_call = request.method == "POST" and isinstance(owner, endpoints.Endpoints)
+    return is_call and is_of_another_runtime(request.app, request.scope)
 
 
 async def _refuse(request: Any, error: MLServerError) -> Response:
