@@ -65,7 +65,11 @@ def command(
     log.to_stderr, log.is_text = False, log_format != "json"
     log.least = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
     if not (no_image or reload_ or open_):
-        _serve_image(folder, host, ports)
+        from mlserver_pyfunc.deployment.image import container
+
+        code = container.serve(folder, host, ports, partial(click.echo, err=True))
+        if code is not None:
+            raise SystemExit(code)
     from mlserver_pyfunc.hosts.mlserver import dev_server
 
     asked = {"host": host, **{f"{name}_port": port for name, port in vars(ports).items()}}
@@ -73,21 +77,6 @@ def command(
     if failure is not None:
         hint = next_step(click.get_current_context())
         raise Failure(str(failure), LOAD_FAILED, hint, log.traceback)
-
-
-def _serve_image(folder: Path, host: str, ports: Ports) -> None:
-    """Runs the function's image and ends the command with it; returns if there is no image."""
-    from mlserver_pyfunc.deployment.image import container
-
-    echo = partial(click.echo, err=True)
-    runnable = container.find(folder, echo)
-    if runnable is None:
-        return
-    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{ports.http}"
-    echo(f"running image {runnable.reference} by {runnable.engine.name}")
-    echo(f"when it is ready, try {url}/v2/models/{runnable.model_name}/playground")
-    published = dict(zip(vars(PORTS).values(), vars(ports).values(), strict=True))
-    raise SystemExit(container.run(runnable, published, host))
 
 
 def _require_free(host: str, ports: Ports) -> None:

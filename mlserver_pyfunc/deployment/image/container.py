@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import signal
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from mlserver_pyfunc.definition.folder import open_folder
+from mlserver_pyfunc.deployment.server_settings import PORTS, Ports
 from mlserver_pyfunc.errors import DefinitionError
 
 from . import engines, record
 
 
-@dataclass(frozen=True)
-class Runnable:
-    """An image, and the engine that has it."""
+def serve(folder: Path, host: str, ports: Ports, tell: Callable[[str], object]) -> int | None:
+    """Runs the image of a folder in the foreground, and publishes its ports.
 
-    engine: engines.Engine
-    reference: str
-    model_name: str
+    `tell` is called with lines that say what runs, or why an existing image does not.
 
-
-def find(folder: Path, tell: Callable[[str], None]) -> Runnable | None:
-    """Finds the image to run for a folder; None if the source is to be served.
-
-    `tell` is called with a line that says why an existing image cannot be used.
+    Returns:
+        The exit code of the image; None if the source is to be served.
     """
     try:
         opened = open_folder(folder)
@@ -44,19 +38,19 @@ def find(folder: Path, tell: Callable[[str], None]) -> Runnable | None:
         )
         return None
     for reference in filter(None, (found.id, found.reference)):
-        engine = engines.holder(reference)
-        if engine:
-            return Runnable(engine, reference, opened.model_name)
+        if engine := engines.holder(reference):
+            url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{ports.http}"
+            tell(f"running image {reference} by {engine.name}")
+            tell(f"when it is ready, try {url}/v2/models/{opened.model_name}/playground")
+            published = dict(zip(vars(PORTS).values(), vars(ports).values(), strict=True))
+            return _run(engine.run_command(reference, published, host))
     tell(f"image {found.reference} is not on this machine: serving from source")
     return None
 
 
-def run(runnable: Runnable, ports: Mapping[int, int], host: str) -> int:
-    """Runs an image in the foreground until it ends, or a signal ends it; returns its exit code.
-
-    `ports` has the ports of the host by port of the container, published on the address `host`.
-    """
-    process = subprocess.Popen(runnable.engine.run_command(runnable.reference, ports, host))
+def _run(command: Sequence[str]) -> int:
+    """Runs a command until it ends, or a signal ends it."""
+    process = subprocess.Popen(command)
     previous = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     try:
         while True:

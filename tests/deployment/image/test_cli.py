@@ -133,15 +133,18 @@ def test_serve_runs_the_image_that_was_built(folder: Path, put: Put, calls: Path
 
 def test_serve_says_that_an_image_is_stale_or_elsewhere(folder: Path, put: Put) -> None:
     from mlserver_pyfunc.deployment.image import container
+    from mlserver_pyfunc.deployment.server_settings import PORTS
 
     put("podman")
     assert ran("build", folder, "-t", "echo").exit_code == 0
     told: list[str] = []
-    assert container.find(folder, told.append) is not None
+    assert container.serve(folder, "127.0.0.1", PORTS, told.append) == 0
+    assert told.pop() == "when it is ready, try http://127.0.0.1:8080/v2/models/echo/playground"
+    assert told.pop() == f"running image {ID} by podman"
     put("podman", {"image inspect": (1, "")})
-    assert container.find(folder, told.append) is None
+    assert container.serve(folder, "127.0.0.1", PORTS, told.append) is None
     (folder / "model.py").write_text("changed = 1")
-    assert container.find(folder, told.append) is None
+    assert container.serve(folder, "127.0.0.1", PORTS, told.append) is None
     assert told == [
         "image echo:latest is not on this machine: serving from source",
         "image echo:latest is stale (source changed since it was built): serving from source; "
