@@ -105,8 +105,7 @@ class ArrayResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends the response over HTTP: JSON, then the binary tensors if there are any."""
         binary: list[bytes] = []
-        body = self._as_json(partial(_http_tensor, names=self.binary, binary=binary))
-        head = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+        head = self._as_json(self.binary, binary)
         chunks = [head, *binary]
         size = sum(map(len, chunks))
         headers = self.cloud_events.http(self.id) if self.cloud_events else self._host_headers()
@@ -128,13 +127,25 @@ class ArrayResponse(Response):
     def _host_headers(self) -> list[tuple[bytes, bytes]]:
         return [(k.lower().encode(), v.encode()) for k, v in self.http_headers.items()]
 
-    def model_dump(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Returns the response as JSON has it, with lists. Server-sent events show that."""
-        return self._as_json(json_output)
+    def event(self) -> bytes:
+        """Returns the response as a server-sent event."""
+        return _event(self._as_json(frozenset(), []))
 
-    def _as_json(self, write: Callable[[NamedArray], dict[str, Any]]) -> dict[str, Any]:
+    def model_dump(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Returns the response as JSON has it, with lists, for MLServer's own route of streams."""
+        return self._body(json_output)
+
+    def _as_json(self, names: Set[str] | None, binary: list[bytes]) -> bytes:
+        body = self._body(partial(_http_tensor, names=names, binary=binary))
+        return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+
+    def _body(self, write: Callable[[NamedArray], dict[str, Any]]) -> dict[str, Any]:
         outputs = [write(named) for named in self.arrays]
         return response_body(self.model_name, self.model_version, self.id, self.parameters, outputs)
+
+
+def _event(body: bytes) -> bytes:
+    return b"data: %b\n\n" % body
 
 
 class StreamError:
@@ -153,6 +164,10 @@ class StreamError:
     def outputs(self) -> Any:
         """Raises the error."""
         raise self.error
+
+    def event(self) -> bytes:
+        """Returns the error as a server-sent event."""
+        return _event(orjson.dumps(self.model_dump()))
 
     def model_dump(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Returns the error as JSON has it."""

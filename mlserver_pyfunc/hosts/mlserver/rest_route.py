@@ -10,8 +10,9 @@ Follows the "Binary Tensor Data Extension" of Triton's HTTP protocol: a JSON hea
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 from mlserver.errors import MLServerError
 from mlserver.rest.endpoints import Endpoints
 from mlserver.rest.requests import Request
+from starlette.responses import StreamingResponse
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
@@ -28,6 +30,7 @@ from mlserver_pyfunc.protocol.tensors import RawTensor
 
 from . import data_plane, json_body, models
 from .errors import to_host_error
+from .rest_response import StreamError
 
 CALLS = ("infer", "infer_stream")
 """Names of the endpoints of MLServer that call a model."""
@@ -37,6 +40,8 @@ BINARY_EXTENSION = "binary_tensor_data"
 model_parameters: dict[str, bool] = {}
 """What the metadata of each function says about the server's routes for it."""
 _MAX_DIGITS = 18
+_WATCHED_AFTER = 0.05
+"""Seconds after which a call looks whether its client is still there."""
 _PREPARED = "_prepared_by_pyfunc"
 
 
@@ -106,11 +111,8 @@ class InferenceRoute(Route):
         return Match.NONE, {}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers a call."""
+        """Answers a call. Gives it up if its client leaves meanwhile."""
         names = [*scope["path_params"].values()]
-        if self._streams:
-            # A stream begins its answer before it looks for the model.
-            models.require_ready(self._registry, *names)
         request = Request(scope, receive)
         body = await _read(request)
         try:
@@ -118,15 +120,72 @@ class InferenceRoute(Route):
             payload: Any = InferenceRequest.from_json(body, names[0], specs)
         except RequestError as error:
             raise to_host_error(error) from None
-        response: Any
-        if self._streams:
-            response = await self.endpoint(request, payload, *names)
-        else:
-            payload.parameters = data_plane.RequestParameters(
-                payload.parameters, lambda: request.headers
-            )
-            response = await data_plane.infer(self._data_plane, payload, *names)
-        await response(scope, receive, send)
+        payload.parameters = data_plane.RequestParameters(
+            payload.parameters, lambda: request.headers
+        )
+        call = self._stream if self._streams else self._infer
+        with Departure(receive) as departure:
+            response: Any = await call(payload, *names)
+        if not departure.has_left:
+            await response(scope, receive, send)
+
+    async def _infer(self, payload: Any, *names: str) -> Any:
+        return await data_plane.infer(self._data_plane, payload, *names)
+
+    async def _stream(self, payload: Any, *names: str) -> StreamingResponse:
+        """Awaits the first item: the status of the response is that of an error in its place."""
+
+        async def payloads() -> AsyncIterator[Any]:
+            yield payload
+
+        items = self._data_plane.infer_stream(payloads(), *names)
+        first = await anext(items, None)
+        if isinstance(first, StreamError):
+            raise first.error
+        return StreamingResponse(_events(first, items), media_type="text/event-stream")
+
+
+async def _events(item: Any, others: AsyncIterator[Any]) -> AsyncIterator[bytes]:
+    while item is not None:
+        yield item.event()
+        item = await anext(others, None)
+
+
+class Departure:
+    """Cancels the code in a `with` block if the client of the request leaves.
+
+    Problem: an ASGI server tells that a client has left only to who awaits `receive`. To await it
+    in a task of its own for each request costs more than the handler of a small one.
+
+    Solution: a timer. Only a request that still has no answer when it fires gets the task.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self.has_left = False
+        self._receive = receive
+        self._watch: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> Departure:
+        loop = asyncio.get_running_loop()
+        self._caller = asyncio.current_task(loop)
+        self._timer = loop.call_later(_WATCHED_AFTER, self._start)
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        self._timer.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
+        return self.has_left and isinstance(error, asyncio.CancelledError)
+
+    def _start(self) -> None:
+        self._watch = asyncio.ensure_future(self._wait())
+
+    async def _wait(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.has_left = True
+        assert self._caller is not None
+        self._caller.cancel()
 
 
 async def _read(request: Request) -> Any:

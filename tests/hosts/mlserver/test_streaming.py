@@ -128,14 +128,26 @@ def test_an_error_mid_stream_is_the_status_of_the_grpc_stream(
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_request_that_breaks_the_contract_is_an_error_event(
+def test_a_request_that_breaks_the_contract_gets_its_status_before_the_stream_begins(
     model: str, server: ServerProcess, grpc_call: GrpcCall
 ) -> None:
     request = Request(model, [Tensor("upto", "INT64", (2,), [1, 2])])
     message = f'input "upto" of model "{model}": expected shape [1], got [2]'
-    assert _events(server, request) == [{"error": message}]
+    path = f"/v2/models/{model}/infer_stream"
+    reply = server.client.post(path, json=json_request(request))
+    assert (reply.status_code, reply.json()) == (400, {"error": message})
     items, end = grpc_call(grpc_calls.stream, server.grpc_address, [request], True)
     assert (items, end.status, end.error) == ([], "INVALID_ARGUMENT", message)
+
+
+@pytest.mark.parametrize("model", [*MODELS, *ISOLATED])
+def test_an_error_before_the_first_item_is_the_status_of_the_response(
+    model: str, server: ServerProcess
+) -> None:
+    request = _count(model, 5, fail_at=0)
+    reply = server.client.post(f"/v2/models/{model}/infer_stream", json=json_request(request))
+    assert reply.status_code == 500, reply.text
+    assert reply.json().keys() == {"error"}
 
 
 @pytest.mark.parametrize("model", [*MODELS, *ISOLATED])
