@@ -86,7 +86,10 @@ class PendingCall:
         text, status = values["message"], values["status"]
         if not isinstance(text, str) or not isinstance(status, int):
             raise TypeError(f"expected a text and a number, got {text!r} and {status!r}")
-        if traceback := values.get("traceback"):
+        traceback = values.get("traceback")
+        # An async handler whose caller has left ends so, as it was asked to.
+        is_cancelled = self.future.cancelled() and str(traceback).endswith("CancelledError\n")
+        if traceback and not is_cancelled:
             shown = printable_id(self.call.id)
             request = f" (request {shown})" if shown else ""
             logger.error('handler of model "%s" failed%s\n%s', model_name, request, traceback)

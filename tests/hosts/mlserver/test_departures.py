@@ -73,7 +73,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         (folder / name).mkdir()
         code = CODE.replace("{folder!r}", repr(str(folder / name)))
         write_model(folder / name, inline(code, handler, TENSORS, **serving_))
-    with serving(folder, folder, *MODELS) as process:
+    env = {"MLSERVER_PARALLEL_WORKERS": "0"}
+    with serving(folder, folder, *MODELS, env=env) as process:
         yield process
         assert process.stop() == 0, process.log
         assert "Traceback" not in process.log
