@@ -18,8 +18,9 @@ from schemathesis.specs.openapi.checks import (
 from mlserver_pyfunc.client.openapi import document
 from mlserver_pyfunc.definition import read
 from mlserver_pyfunc.protocol.samples import examples
-from mlserver_pyfunc.testing import Server, bad_requests_for, load, requests_for
+from mlserver_pyfunc.testing import Server, load, requests_for
 from tests.places import FUNCTIONS, IRIS
+from tests.testing.bad_requests import bad_requests_for
 
 FOLDERS = [
     FUNCTIONS / "echo",
