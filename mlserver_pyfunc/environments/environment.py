@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import shutil
 import sys
@@ -90,16 +89,11 @@ def provide(
     return cache.once(f"environment {folder.name}", partial(_find, folder), make)
 
 
-def prune(unused_seconds: float = 0) -> list[Path]:
-    """Removes environments that nothing uses or has used for so long; returns their folders."""
-    removed = []
+def prune() -> list[Path]:
+    """Removes environments that nothing uses; returns their folders."""
     root = _root()
-    for path in sorted(root.iterdir()) if root.is_dir() else []:
-        if not path.is_dir() or time.time() - path.stat().st_mtime < unused_seconds:
-            continue
-        if cache_locks.discard(path, root):
-            removed.append(path)
-    return removed
+    folders = sorted(root.iterdir()) if root.is_dir() else []
+    return [path for path in folders if path.is_dir() and cache_locks.discard(path, root)]
 
 
 def requirements_with_numpy(definition: FunctionDefinition) -> list[str]:
@@ -148,9 +142,8 @@ def _find(folder: Path) -> Environment | None:
     # This is a link to the base interpreter, which may have been removed since.
     if not python.exists():
         return None
-    # Protects it from `prune` as long as this process lives. A read-only cache needs neither.
+    # Protects it from `prune` as long as this process lives. A read-only cache needs no lock.
     with suppress(OSError):
-        os.utime(folder)
         cache_locks.hold(folder)
     return Environment(python, metadata["resolved"])
 
@@ -166,18 +159,11 @@ def _shipped(definition: FunctionDefinition, model_name: str) -> Environment | N
         raise ProvisionError(f"{settings.ENVIRONMENT}: {folder / METADATA_FILE}: {error}") from None
     expected = definition.python_version or metadata["python_version"]
     needed = requirements_with_numpy(definition)
-    same_python = expected == metadata["python_version"]
-    if same_python and sorted(needed) == sorted(metadata["requirements"]):
+    needs = (expected, sorted(needed))
+    if needs == (metadata["python_version"], sorted(metadata["requirements"])):
         return Environment(folder / "bin" / "python")
-    logger.warning(
-        'function "%s": the image has an environment of Python %s with %s, but Python %s with %s '
-        "is asked for: making another",
-        model_name,
-        metadata["python_version"],
-        ", ".join(metadata["requirements"]),
-        expected,
-        ", ".join(needed),
-    )
+    provided = f"Python {metadata['python_version']} with {', '.join(metadata['requirements'])}"
+    logger.warning('function "%s": the image has an environment of %s only', model_name, provided)
     return None
 
 

@@ -266,7 +266,6 @@ def test_only_what_nobody_uses_is_pruned(cache: Path) -> None:
     out, err = other.communicate(timeout=120)
     assert other.returncode == 0, err
     assert len(environments(cache)) == 2
-    assert prune(unused_seconds=3600) == []
     removed = prune()
     assert [str(path) for path in removed] == [str(Path(out.split()[0]).parent.parent)]
     assert made.python.exists()

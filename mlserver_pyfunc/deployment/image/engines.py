@@ -28,7 +28,6 @@ _STEP = re.compile(
     r"|^#\d+ \[(?P<buildkit>.+\d+/\d+\] .+)$"
     r"|^ > \[(?P<failed>.+\d+/\d+\] .+):$"
 )
-_NO_SHELL = re.compile(r"exec.*/bin/sh\b.*(no such file|not found)", re.IGNORECASE)
 _BLOCK_END = "------"
 
 
@@ -223,10 +222,8 @@ def _explanation(engine: str, step: str, lines: Sequence[str]) -> str:
 def _useful(output: Sequence[str]) -> list[str]:
     """Returns the output of the failed step. BuildKit repeats it before the Dockerfile's text."""
     lines = [line for line in output if line.strip()]
-    hint = ["the base image has no sh, which build steps and the server's start need"]
-    hints = hint if any(_NO_SHELL.search(line) for line in lines) else []
     starts = [number for number, line in enumerate(lines) if line.startswith(" > [")]
     if starts:
         block = lines[starts[-1] + 1 :]
         lines = block[: block.index(_BLOCK_END)] if _BLOCK_END in block else block
-    return lines + hints
+    return lines

@@ -182,13 +182,6 @@ def test_a_failure_names_its_step_and_shows_the_last_lines(
     assert "error: no such package" in capfd.readouterr().err, "progress is passed on"
 
 
-def test_a_base_without_a_shell_is_told_as_such(put: Put, tmp_path: Path) -> None:
-    said = 'exec: "/bin/sh": stat /bin/sh: no such file or directory'
-    put("podman", {"build ": (1, f"STEP 2/9: RUN true\n{said}")})
-    with pytest.raises(BuildError, match="the base image has no sh"):
-        build(tmp_path)
-
-
 def test_finds_the_engine_that_has_an_image(put: Put) -> None:
     put("docker", {"image inspect": (1, "")})
     put("podman")
