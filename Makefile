@@ -12,13 +12,13 @@ bin := $(VENV)/bin
 installed := $(VENV)/.installed-$(version)
 
 # uv resolves in seconds what takes older pips many minutes; pip alone where uv cannot install.
-extras := .[dev,examples,remote]
+extras := .[dev,docs,examples,remote]
 quiet := --quiet --disable-pip-version-check
 install = if uv --version >/dev/null 2>&1; then uv=uv; \
 	else $(bin)/python -m pip install $(quiet) 'uv>=0.5,<1' && uv=$(bin)/uv; fi && \
 	$$uv pip install --quiet --compile-bytecode --python $(bin)/python -e '$(extras)'
 
-.PHONY: setup demo test test-rest test-all lint audit bench docs clean
+.PHONY: setup demo test test-rest test-all lint audit bench docs docs-version clean
 
 setup: $(installed)
 
@@ -64,9 +64,20 @@ audit: setup
 bench: setup
 	$(bin)/python -m benchmarks $(ARGS)
 
-# Writes what is generated from the code.
+# Writes what is generated from the code, checks the spelling, and builds the site into build/site.
 docs: setup
 	$(bin)/python docs/generate.py
+	$(bin)/codespell $(texts)
+	$(mkdocs) build --strict --quiet --config-file $(site)
+
+texts := *.md docs examples model-settings mlserver_pyfunc
+site := docs/site/mkdocs.yml
+mkdocs := NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs
+
+# Adds the site as a version to the branch gh-pages: make docs-version VERSION=0.1
+docs-version: setup
+	$(bin)/mike deploy --config-file $(site) --update-aliases $(VERSION) latest
+	$(bin)/mike set-default --config-file $(site) latest
 
 clean:
 	rm -rf $(VENV) .bench dist build

@@ -56,6 +56,8 @@ HEAVY = (
     "tests/deployment/platforms/",
     "tests/docs/test_benchmarks.py",
     "tests/docs/test_gallery.py",
+    "tests/docs/test_guides.py",
+    "tests/docs/test_site.py",
     "tests/docs/test_wheel.py",
     "tests/handler/test_forty.py",
     "tests/hosts/mlserver/test_arrival.py",

@@ -140,6 +140,7 @@ NEEDS = {
         (PROTOCOL / "open_inference_rest.yaml").is_file,
     ),
     "mounts as root": Need("Linux, root", lambda: os.geteuid() == 0 and _can_mount()),
+    "nginx": Need("apt-get install nginx-light", _programs("nginx")),
     "openssl": Need("apt-get install openssl", _programs("openssl")),
     "pods": Need("Linux, root with all capabilities, apt-get install iproute2", _can_make_pods),
     "PyTorch": Need(

@@ -22,7 +22,8 @@ from mlserver_pyfunc.client import CallError
 from mlserver_pyfunc.client.rest import RestClient
 from mlserver_pyfunc.deployment.server_settings import free_ports
 
-PORTS = (":8080", ":8081", ":8082")
+PORTS = (":8080", ":8081", ":8082", ":9080", ":9081")
+"""Ports that documents name: REST, gRPC, metrics, and those of a proxy."""
 READY_SECONDS = 300
 
 
@@ -53,18 +54,28 @@ class Session:
         if command == "kill %1":
             self.stop()
             return ""
-        for port, free in self.ports.items():
-            command = command.replace(port, f":{free}")
+        command = self._with_free_ports(command)
         if command.endswith("&"):
             self.serve(command[:-1])
             return ""
         return on_a_terminal(command, self.folder, self.env)
 
+    def write(self, name: str, text: str) -> None:
+        """Writes a file of the document."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self._with_free_ports(text))
+
+    def _with_free_ports(self, text: str) -> str:
+        for port, free in self.ports.items():
+            text = text.replace(port, f":{free}")
+        return text
+
     def serve(self, command: str) -> None:
         self.stop()
         options = ("--port", "--grpc-port", "--metrics-port")
-        ports = " ".join(f"{o} {p}" for o, p in zip(options, self.ports.values(), strict=True))
-        command = ["sh", "-c", f"exec {command} {ports}"]
+        ports = " ".join(f"{o} {p}" for o, p in zip(options, self.ports.values(), strict=False))
+        command = ["sh", "-c", f"exec env {command} {ports}"]
         self.server = subprocess.Popen(command, cwd=self.folder, env=self.env)
         wait_until_ready(f"http://127.0.0.1:{self.ports[':8080']}", self.server)
 
