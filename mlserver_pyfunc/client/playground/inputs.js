@@ -72,17 +72,20 @@ function makeEditors(inputs) {
   const inTable = new Set(grouped.flat());
   const editors = new Map(inputs.filter((tensor) => !inTable.has(tensor)).map((tensor) => [tensor, editor(tensor)]));
   for (const group of grouped) {
-    const shared = gridEditor(group);
+    const sends = new Map(group.filter((tensor) => tensor.optional).map((tensor) => [tensor, make("input", { type: "checkbox", id: newId() })]));
+    const shared = gridEditor(group, sends);
+    const choices = [...sends].map(([tensor, send]) => make("label", {}, send, ` send ${tensor.name}`));
     const box = make("fieldset", {}, make("legend", {}, "Rows ", make("span", { class: "type" }, group.map((t) => t.name).join(", "))), make("div", {}), ...notes(group, gridEditor), ...shared.parts);
+    if (choices.length) box.append(make("p", { class: "tools" }, ...choices));
     takeDrops(box, shared.read);
-    group.forEach((tensor) => editors.set(tensor, asEditor(tensor, box, shared.of(tensor))));
+    group.forEach((tensor) => editors.set(tensor, asEditor(tensor, box, shared.of(tensor), sends.get(tensor))));
   }
   return inputs.map((tensor) => editors.get(tensor));
 }
 
 const axisNames = (tensor) => tensor.shape_text.slice(1, -1).split(",").map((size) => size.trim());
 const isNarrow = (tensor) => tensor.shape.at(-1) > 0 && tensor.shape.at(-1) <= (tensor.labels ? 64 : 12);
-const isColumns = (tensor) => !tensor.optional && tensor.shape[0] === -1 &&
+const isColumns = (tensor) => tensor.shape[0] === -1 &&
   (tensor.shape.length === 1 || (tensor.shape.length === 2 && isNarrow(tensor) && !isBytes(tensor)));
 
 function rowGroups(inputs) {

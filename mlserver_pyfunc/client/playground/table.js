@@ -12,7 +12,8 @@ function columnsOf(tensors, widthOf) {
   }));
 }
 
-function gridEditor(tensors) {
+// Takes the boxes that say whether an optional input is sent: it is once its column is filled in.
+function gridEditor(tensors, sends = new Map()) {
   const [first] = tensors;
   const isVector = first.shape.length === 1 && first.shape[0] !== -1;
   const isOpen = first.shape[0] === -1;
@@ -20,6 +21,7 @@ function gridEditor(tensors) {
   const columns = columnsOf(tensors, widthOf);
   const rowLabels = first.shape.length === 2 && labelsAxis(first) === 0 ? first.labels : null;
   const hasHeads = isOpen || rowLabels || (!isVector && first.shape[0] > 1);
+  const isLone = columns.length === 1 && columns[0].name === "0";
   const head = make("tr", {}, ...(hasHeads ? [make("td")] : []), ...columns.map(({ name }) => make("th", { scope: "col" }, name)));
   const body = make("tbody");
   const fields = []; // Those on show, by row and column.
@@ -45,10 +47,11 @@ function gridEditor(tensors) {
     if (row < fields.length) { if (fields[row][column]) writeField(fields[row][column], text); }
     else if (more[row - fields.length] && columns[column]) more[row - fields.length][column] = text;
   }
+  const touch = (column) => { if (sends.has(columns[column]?.tensor)) sends.get(columns[column].tensor).checked = true; };
   // Puts rows of text into the table from a place on; what is undefined stays.
   function fill(values, top = 0, left = 0) {
     if (isOpen) resize(Math.max(top + values.length, top ? fields.length + more.length : 0));
-    values.forEach((row, r) => row.forEach((text, c) => { if (text !== undefined) put(top + r, left + c, text); }));
+    values.forEach((row, r) => row.forEach((text, c) => { if (text !== undefined) { put(top + r, left + c, text); touch(left + c); } }));
   }
   async function read(file) {
     const { header, values } = await tableIn(file, columns.flatMap(({ names }) => names));
@@ -78,6 +81,7 @@ function gridEditor(tensors) {
     fill(text.trimEnd().split(/\r?\n/).map((line) => line.split("\t")), top, left);
     body.dispatchEvent(new Event("edited", { bubbles: true }));
   });
+  body.addEventListener("input", (event) => touch(placeOf(event.target)[1]));
   body.addEventListener("keydown", (event) => {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (!step || event.target.type !== "text") return;
@@ -99,7 +103,7 @@ function gridEditor(tensors) {
   const aside = make("p", { class: "note", hidden: true }, kept, make("button", { type: "button", class: "small", onclick: () => changed(fields.length) }, "Leave them out"));
   resize(isVector || isOpen ? 1 : first.shape[0]);
   const tools = make("div", { class: "tools" }, ...(isOpen ? [...buttons, fileButton(first, read, ".csv,.tsv,.json,.txt,.parquet")] : []));
-  const scroll = make("div", { class: "scroll tall" }, make("table", { class: "grid" }, make("thead", {}, head), body));
+  const scroll = make("div", { class: "scroll tall" }, make("table", { class: "grid" }, ...(isLone ? [] : [make("thead", {}, head)]), body));
 
   const of = (tensor) => {
     const mine = columns.flatMap((column, c) => (column.tensor === tensor ? [c] : []));

@@ -20,6 +20,7 @@ SHOWN = [
     *(HERE / "forms").iterdir(),
     *(HERE / "functions").iterdir(),
     *(EXAMPLES / name for name in ("iris", "image", "text-stream", "many/words", "many/celsius")),
+    *(EXAMPLES / name for name in ("tabular", "picture", "batching")),
 ]
 """Functions that are shown and worked through."""
 
@@ -75,6 +76,9 @@ def gather(folder, *sources):
     """Copies functions into one repository."""
     for source in sources:
         shutil.copytree(source, folder / source.name)
+        settings = folder / source.name / "model-settings.json"
+        if not settings.exists():
+            settings.write_text('{"implementation": "mlserver_pyfunc.PyFuncRuntime"}')
     return folder
 
 

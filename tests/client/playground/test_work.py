@@ -80,7 +80,16 @@ def record(page, _):
     page.wait(lambda: page.all(".preview audio"))
 
 
+def fill_flats(page, _):
+    rows = b"area,rooms,district,balcony\n40.5,2,hills,true\n70,3,centre,false\n"
+    drop(page, "rooms, row 0, column 0", "flats.csv", rows)
+    page.wait(lambda: sent(page).get("balcony", {}).get("data") == [True, False])
+
+
 WORK = {
+    "tabular": (fill_flats, "per_square_metre"),
+    "picture": (from_file("picture"), "output"),
+    "batching": (lambda page, _: page.find("#randomise").click(), "rows_in_call"),
     "iris": (fill_iris, "setosa"),
     "image": (from_file("image"), "mean_colour"),
     "text-stream": (text("prompt", "the server"), "items"),
