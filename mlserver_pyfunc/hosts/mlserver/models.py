@@ -170,7 +170,9 @@ def find(registry: Any, name: str, version: str | None = None) -> Any:
     return _find(registry._get_model_registry(name, version), version)
 
 
-async def function(registry: Any, name: str, version: str | None) -> tuple[Any, FunctionDefinition]:
+async def function(
+    registry: Any, name: str, version: str | None = None
+) -> tuple[Any, FunctionDefinition]:
     """Returns a loaded model and its definition. Status 404 if another runtime serves it."""
     model = await registry.get_model(name, version)
     if not is_pyfunc(model) or model.definition is None:

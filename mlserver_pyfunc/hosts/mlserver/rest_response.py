@@ -70,6 +70,8 @@ class ArrayResponse(Response):
     background = BackgroundTasks()
     cloud_events: Any = None
     """Set by `data_plane.infer`. MLServer's data plane fills `http_headers` instead."""
+    form: Callable[[ArrayResponse], bytes] | None = None
+    """What writes it, if it is not in the protocol's form."""
 
     def __init__(
         self,
@@ -136,6 +138,8 @@ class ArrayResponse(Response):
         return self._body(json_output)
 
     def _as_json(self, names: Set[str] | None, binary: list[bytes]) -> bytes:
+        if self.form is not None:
+            return self.form(self)
         body = self._body(partial(_http_tensor, names=names, binary=binary))
         return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
 

@@ -28,9 +28,9 @@ from mlserver_pyfunc.errors import RequestError, safe_message
 from mlserver_pyfunc.protocol.request import InferenceRequest
 from mlserver_pyfunc.protocol.tensors import RawTensor
 
-from . import data_plane, json_body, models
+from . import data_plane, json_body, models, text_generation
 from .errors import to_host_error
-from .rest_response import StreamError
+from .rest_response import ArrayResponse, StreamError
 
 CALLS = ("infer", "infer_stream")
 """Names of the endpoints of MLServer that call a model."""
@@ -39,6 +39,7 @@ LENGTH_HEADER = b"inference-header-content-length"
 BINARY_EXTENSION = "binary_tensor_data"
 model_parameters: dict[str, bool] = {}
 """What the metadata of each function says about the server's routes for it."""
+Form = Callable[[ArrayResponse], bytes] | None
 _MAX_DIGITS = 18
 _WATCHED_AFTER = 0.05
 """Seconds after which a call looks whether its client is still there."""
@@ -112,9 +113,29 @@ class InferenceRoute(Route):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a call. Gives it up if its client leaves meanwhile."""
-        names = [*scope["path_params"].values()]
         request = Request(scope, receive)
         body = await _read(request)
+        names = scope["path_params"].values()
+        with Departure(receive) as departure:
+            if text_generation.is_text_call(self.path, body):
+                response = await self._generate(request, body, *names)
+            else:
+                response = await self._call(request, body, None, *names)
+        if not departure.has_left:
+            await response(scope, receive, send)
+
+    async def _generate(self, request: Request, body: Any, *names: str) -> Any:
+        try:
+            _, definition = await models.function(self._registry, *names)
+            body = text_generation.to_request(body, names[0], definition)
+            return await self._call(request, body, text_generation.to_response, *names)
+        except (MLServerError, RequestError) as error:
+            host_error = to_host_error(error) if isinstance(error, RequestError) else error
+            status = host_error.status_code
+            host_error.status_code = text_generation.STATUSES.get(status, status)
+            raise host_error from None
+
+    async def _call(self, request: Request, body: Any, form: Form, *names: str) -> Any:
         try:
             specs = partial(models.declared_inputs, self._registry, *names)
             payload: Any = InferenceRequest.from_json(body, names[0], specs)
@@ -123,16 +144,13 @@ class InferenceRoute(Route):
         payload.parameters = data_plane.RequestParameters(
             payload.parameters, lambda: request.headers
         )
-        call = self._stream if self._streams else self._infer
-        with Departure(receive) as departure:
-            response: Any = await call(payload, *names)
-        if not departure.has_left:
-            await response(scope, receive, send)
+        if self._streams:
+            return await self._stream(payload, form, *names)
+        response = await data_plane.infer(self._data_plane, payload, *names)
+        response.form = form
+        return response
 
-    async def _infer(self, payload: Any, *names: str) -> Any:
-        return await data_plane.infer(self._data_plane, payload, *names)
-
-    async def _stream(self, payload: Any, *names: str) -> StreamingResponse:
+    async def _stream(self, payload: Any, form: Form, *names: str) -> StreamingResponse:
         """Awaits the first item: the status of the response is that of an error in its place."""
 
         async def payloads() -> AsyncIterator[Any]:
@@ -142,11 +160,12 @@ class InferenceRoute(Route):
         first = await anext(items, None)
         if isinstance(first, StreamError):
             raise first.error
-        return StreamingResponse(_events(first, items), media_type="text/event-stream")
+        return StreamingResponse(_events(first, items, form), media_type="text/event-stream")
 
 
-async def _events(item: Any, others: AsyncIterator[Any]) -> AsyncIterator[bytes]:
+async def _events(item: Any, others: AsyncIterator[Any], form: Form) -> AsyncIterator[bytes]:
     while item is not None:
+        item.form = form
         yield item.event()
         item = await anext(others, None)
 
