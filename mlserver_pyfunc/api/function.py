@@ -197,7 +197,7 @@ class Function:
                 path = target / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
-            kept["source"]["source"] = f"{tree.module}.py" if tree.module else "."
+            kept["source"]["source"] = tree.file or "."
         _write(target, kept)
         return target
 
@@ -213,7 +213,9 @@ class Function:
         from mlserver_pyfunc.sources import lock
 
         located = self.opened.located
-        return lock.write(located.definition, located.folder, resolve(located.definition))
+        return lock.write(
+            located.definition, located.folder, resolve(located.definition, located.folder)
+        )
 
     def build(self, tag: str, **options: Any) -> Result:
         """Builds a container image; options are those of `image.build_context.Options`."""

@@ -38,8 +38,9 @@ def command(folder: Path, prune: bool, patches: bool, as_json: bool) -> None:
     opened = open_folder(folder)
     locked = lock.read(opened.located.folder)
     resolved = (locked.resolved if locked else None) or ()
-    made = environment.provide(opened.definition, opened.model_name, resolved)
-    unmet = environment.unmet_needs(opened.definition)
+    definition = environment.fetched(opened.definition, opened.located.folder)
+    made = environment.provide(definition, opened.model_name, resolved)
+    unmet = environment.unmet_needs(definition)
     if as_json:
         described = {"python": str(made.python), "unmet": unmet, "resolved": dict(made.resolved)}
         click.echo(json.dumps(described, indent=2))

@@ -15,19 +15,26 @@ from .failure import Failure
     "--from",
     "origin",
     metavar="MODULE.PY:FUNCTION",
-    help="Describe this function, by its signature and annotations, instead of writing one.",
+    help="Describe this function by its signature, or a model file, instead of writing one.",
 )
 @click.option("--name", help="Name of the model.  [the folder's name]")
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
 def command(folder: Path, origin: str | None, name: str | None, force: bool) -> None:
     """Write function.yaml, model-settings.json and, without --from, model.py into FOLDER."""
     from mlserver_pyfunc.definition import scaffold
+    from mlserver_pyfunc.definition.folder import open_folder
+    from mlserver_pyfunc.definition.locate import split_function
+    from mlserver_pyfunc.serving.local import with_tensors
 
     model_name = name or scaffold.name_of(folder)
     if model_name != "".join(model_name.split()).replace("/", ""):
         raise Failure(f'--name: expected text without spaces and slashes, got "{model_name}"')
     if origin is None:
         files = scaffold.starter(model_name)
+    elif split_function(Path(origin))[1] == "":
+        definition = with_tensors(open_folder(origin)).definition
+        model, _ = split_function(Path(origin))
+        files = scaffold.of_model(model_name, folder, model, definition)
     else:
         path, separator, function = origin.rpartition(":")
         if not separator or not path.endswith(".py"):

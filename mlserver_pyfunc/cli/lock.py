@@ -21,5 +21,5 @@ def command(folder: Path) -> None:
     from mlserver_pyfunc.sources import lock
 
     located = open_folder(folder).located
-    resolved = resolve(located.definition)
+    resolved = resolve(located.definition, located.folder)
     click.echo(f"wrote {lock.write(located.definition, located.folder, resolved)}")

@@ -72,6 +72,6 @@ def environment_model(folder: Path) -> dict[str, str]:
         "MLSERVER_MODEL_IMPLEMENTATION": IMPLEMENTATION,
         "MLSERVER_MODEL_URI": str(opened.located.folder.resolve()),
     }
-    if split_function(folder)[1]:
+    if split_function(folder)[1] is not None:
         variables["MLSERVER_MODEL_EXTRA"] = json.dumps({"function": str(folder.resolve())})
     return variables

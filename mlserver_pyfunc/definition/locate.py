@@ -6,12 +6,14 @@ All of it raises DefinitionError if there is no definition, or it is not valid.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from mlserver_pyfunc import models
 from mlserver_pyfunc.errors import DefinitionError
 
 from . import FILE_NAME, FunctionDefinition, parse, read
@@ -83,6 +85,8 @@ def find_place(settings_file: Path | None, uri: str | None, extra: Any) -> Place
     for path in candidates:
         if place is None and path.is_file():
             place = Place(path.parent, path)
+    for path in candidates:
+        place = place or _function(path.parent, is_named=False)
     if place is None:
         looked = ", ".join([_INLINE, *map(str, dict.fromkeys(candidates))])
         raise DefinitionError(f"no function definition found, looked for {looked}")
@@ -128,22 +132,31 @@ def _given(function: Any, folder: Path) -> Place | None:
 
 
 def _function(path: Path, *, is_named: bool) -> Place | None:
-    """Returns the place of a function without a definition: `model.py:predict`.
+    """Returns the place of a function without a definition: `model.py:predict`, `model.onnx`.
 
     Its model is named after the function, unless model-settings.json or the folder gives a name.
     """
     file, handler = split_function(path)
     if handler is None:
         return None
-    definition: dict[str, Any] = {"source": {"source": file.name, "handler": handler}}
-    if is_named:
-        definition["model_name"] = handler.partition(".")[0]
+    source = {"source": file.name, **({"handler": handler} if handler else {})}
+    definition: dict[str, Any] = {"source": source}
+    if is_named and file.name != models.MLFLOW:
+        name = handler.partition(".")[0] or file.stem
+        definition["model_name"] = re.sub(r"[^\w.-]+", "-", name)
     return Place(file.parent, inline=json.dumps(definition), function=str(path))
 
 
 def split_function(path: Path) -> tuple[Path, str | None]:
-    """Splits `model.py:predict` into file and function; any other path has no function."""
+    """Splits `model.py:predict` into file and function; any other path has no function.
+
+    The function of a model file is "". The file of a folder that MLflow has written is in it.
+    """
     name, _, handler = path.name.rpartition(":")
+    if path.is_dir() and not (path / FILE_NAME).exists():
+        path = path / models.MLFLOW
+    if models.is_model(path):
+        return path, ""
     return (path.with_name(name), handler) if name.endswith(".py") else (path, None)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -17,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from mlserver_pyfunc import models
 from mlserver_pyfunc.errors import ContractError
 from mlserver_pyfunc.protocol.names import parameter_name
 
@@ -39,6 +41,7 @@ from .fields import (
     Shape,
     Text,
     Version,
+    parsed,
 )
 
 
@@ -137,6 +140,9 @@ class TensorDefinition(_Model):
             yield f"content_type is for BYTES tensors, got {self.datatype}"
 
 
+_Format = Literal["onnx", "skops", "joblib", "pickle"]
+
+
 class SourceDefinition(_Model):
     """The place of the code, and its functions to call."""
 
@@ -150,6 +156,12 @@ class SourceDefinition(_Model):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")] | None = Field(
         None, description="Of the archive or file; a mismatch never loads."
     )
+    model: SamplePath | None = Field(
+        None, description="A model file in the source, in place of a handler."
+    )
+    format: _Format | None = Field(
+        None, description="Kind of the model, if its name does not tell it, or it is a pickle."
+    )
     lang: Literal["python"] | None = None
 
     @property
@@ -157,7 +169,22 @@ class SourceDefinition(_Model):
         """Whether the definition itself holds the code."""
         return self.code is not None or self.base64 is not None
 
+    @property
+    def is_model(self) -> bool:
+        """Whether the source is, or has, a model file, which needs no handler."""
+        return self.handler == models.HANDLER
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_handler(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or "handler" in value:
+            return value
+        is_model = value.get("model") or models.is_name(str(value.get("source")))
+        return {**value, "handler": models.HANDLER} if is_model else value
+
     def _problems(self) -> Iterator[str]:
+        if (self.model or self.format) and not self.is_model:
+            yield "expected one of handler and model, got both"
         inline = [key for key in ("code", "base64") if getattr(self, key) is not None]
         if len(inline) == 2:
             yield "expected one of code and base64, got both"
@@ -166,6 +193,11 @@ class SourceDefinition(_Model):
         # digitalhub keeps the name of the file that it encoded.
         if inline and self.source and not re.fullmatch(r"[^:]*\.py", self.source):
             yield f"expected one of source, code and base64, got source and {inline[0]}"
+
+
+def _source(value: Any) -> Any:
+    value = parsed(value)
+    return {"source": value} if isinstance(value, str) else value
 
 
 class BatchDefinition(_Model):
@@ -289,7 +321,7 @@ class FunctionDefinition(_Model):
 
     model_name: Annotated[str, Field(min_length=1, pattern=r"^[^/\s]+$")] | None = None
     model_version: Version | None = None
-    source: Annotated[SourceDefinition, FROM_TEXT]
+    source: Annotated[SourceDefinition, BeforeValidator(_source)]
     python_version: PythonVersion | None = None
     requirements: Requirements = []
     base_image: str | None = None
@@ -362,6 +394,10 @@ def json_schema() -> dict[str, Any]:
     function = FunctionDefinition.model_json_schema()
     kept = DeploymentDefinition.model_json_schema()
     parts = {**function.pop("$defs"), **kept.pop("$defs"), "DeploymentDefinition": kept}
+    named = {"properties": {"source": {"pattern": models.PATTERN}}, "required": ["source"]}
+    is_model = {"anyOf": [{"required": ["model"]}, named]}
+    handler = {"required": parts["SourceDefinition"].pop("required")}
+    parts["SourceDefinition"] |= {"type": ["object", "string"], "if": is_model, "else": handler}
     function["properties"]["deployment"] = {"$ref": "#/$defs/DeploymentDefinition"}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

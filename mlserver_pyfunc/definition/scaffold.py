@@ -52,14 +52,23 @@ def described(name: str, folder: Path, module: Path, function: str) -> dict[str,
     if function not in functions:
         names = ", ".join(functions) or "none"
         raise DefinitionError(f'{module}: no function "{function}", it has {names}')
-    source = Path(os.path.relpath(module.resolve(), folder.resolve()))
-    definition = _rendered(
-        "described.yaml",
-        name=name,
-        source=json.dumps(source.as_posix()),
-        handler=function,
-        **_lines(tree, functions[function]),
-    )
+    return _files(name, folder, module, function, _lines(tree, functions[function]))
+
+
+def of_model(name: str, folder: Path, file: Path, definition: FunctionDefinition) -> dict[str, str]:
+    """Returns a definition of a model file, whose tensors `definition` has, by file name."""
+    lines = {
+        kind: [_line(tensor, {}) for tensor in getattr(definition, kind)]
+        for kind in ("inputs", "outputs")
+    }
+    return _files(name, folder, file, None, lines)
+
+
+def _files(
+    name: str, folder: Path, file: Path, handler: str | None, lines: Mapping[str, list[str]]
+) -> dict[str, str]:
+    source = json.dumps(Path(os.path.relpath(file.resolve(), folder.resolve())).as_posix())
+    definition = _rendered("described.yaml", name=name, source=source, handler=handler, **lines)
     return {"function.yaml": definition, MODEL_SETTINGS: SETTINGS_TEXT}
 
 

@@ -28,10 +28,11 @@ from packaging.utils import canonicalize_name
 from mlserver_pyfunc import settings
 from mlserver_pyfunc.definition import FunctionDefinition
 from mlserver_pyfunc.errors import PyFuncError
-from mlserver_pyfunc.sources import cache, cache_locks
+from mlserver_pyfunc.sources import cache, cache_locks, fetch
 from mlserver_pyfunc.sources.progress import logger
 
 from . import uv
+from .model_needs import with_needs
 
 METADATA_FILE = "pyfunc.json"
 
@@ -62,8 +63,15 @@ def unmet_needs(definition: FunctionDefinition) -> list[str]:
     return [*unmet, *filter(None, problems)]
 
 
-def resolve(definition: FunctionDefinition) -> list[str]:
+def fetched(definition: FunctionDefinition, folder: Path) -> FunctionDefinition:
+    """Returns a definition with what its model needs, for which it fetches a model."""
+    is_model = definition.source.is_model
+    return with_needs(definition, fetch(definition.source, folder)) if is_model else definition
+
+
+def resolve(definition: FunctionDefinition, folder: Path) -> list[str]:
     """Resolves the exact versions of a definition's environment, without making it."""
+    definition = fetched(definition, folder)
     if not unmet_needs(definition) or not uv.is_installed():
         return []
     python = uv.find_python(definition.python_version or uv.SERVING_PYTHON)

@@ -9,12 +9,14 @@ Needs only NumPy and the standard library.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlserver_pyfunc.errors import BindError, describe
+from mlserver_pyfunc.models.model import Model, load
 from mlserver_pyfunc.protocol.contract import TensorSpec
 
 from . import digitalhub
@@ -30,7 +32,8 @@ class HandlerSpec:
     """All that a process must know to load a function and to call it.
 
     `definition` is the function's, as JSON and with all keys; `written` names the lists of tensors
-    that it has. `inline` has source text by module.
+    that it has. `inline` has source text by module. `model` is the path of a model file in the
+    source, and `kind` its kind: it has no handler.
     """
 
     model_name: str
@@ -41,6 +44,8 @@ class HandlerSpec:
     source_dir: Path
     default_module: str | None
     inline: Mapping[str, str]
+    model: str = ""
+    kind: str = ""
 
     @property
     def source(self) -> Mapping[str, Any]:
@@ -82,6 +87,7 @@ class HandlerLoader:
         self.plan: CallPlan | None = None
         self.unload: Callable[[], Any] | None = None
         self.derived = Derived()
+        self._model: Model | None = None
         self._spec = spec
         self._inputs = [*map(TensorSpec.of, spec.definition["inputs"])]
         self._outputs = [*map(TensorSpec.of, spec.definition["outputs"])]
@@ -95,7 +101,10 @@ class HandlerLoader:
         be awaited, and words a failure by `cause_of`.
         """
         spec, resolver = self._spec, self._resolver
-        yield "import", lambda: self._package.load(resolver.module_of(spec.source["handler"]))
+        if spec.kind:
+            yield "import", self._load_model
+        else:
+            yield "import", lambda: self._package.load(resolver.module_of(spec.source["handler"]))
         if (init := spec.source["init_function"]) is not None:
             yield "init", lambda: resolver.call_with_context(resolver.resolve(init))
         yield "bind", self._bind
@@ -110,17 +119,43 @@ class HandlerLoader:
         inputs, outputs = self.derived.specs
         return [*self._inputs, *inputs], [*self._outputs, *outputs]
 
+    def _load_model(self) -> None:
+        spec, serving = self._spec, self._spec.definition["serving"]
+        calls = serving["workers"] * serving["concurrency"]
+        threads = max(1, len(os.sched_getaffinity(0)) // calls)
+        self._model = load(spec.kind, spec.source_dir / spec.model, threads, spec.init_parameters)
+
     def _bind(self) -> None:
         spec, is_digitalhub = self._spec, self._spec.definition["dialect"] == "digitalhub"
         reserved = digitalhub.RESERVED if is_digitalhub else RESERVED
-        handler = self._resolver.resolve(spec.source["handler"])
+        model, resolve = self._model, self._resolver.resolve
+        handler = model.handler if model else resolve(spec.source["handler"])
         signature = Signature.of(handler)
-        self.derived = derive(signature, self._inputs, self._outputs, spec.written, reserved)
+        if model:
+            inputs = self._left_out("inputs", self._inputs, model.inputs)
+            outputs = self._left_out("outputs", self._outputs, model.outputs)
+            self.derived = Derived(inputs, outputs)
+        else:
+            self.derived = derive(signature, self._inputs, self._outputs, spec.written, reserved)
         plan = bind(handler, self.tensors[0], reserved, signature)
         if path := spec.source["unload_function"]:
             unload = self._resolver.resolve(path)
             self.unload = lambda: self._resolver.call_with_context(unload)
         self.plan = plan
+
+    def _left_out(
+        self, side: str, written: Sequence[TensorSpec], own: list[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """Returns the tensors of a model if the definition leaves them out; checks its own."""
+        is_written = side in self._spec.written
+        if not own and not is_written:
+            raise BindError(f"the model does not tell its {side}: write them in the definition")
+        has = {f"{each['name']} {each['datatype']}" for each in own}
+        given = [f"{spec.name} {spec.datatype.name}" for spec in written]
+        if own and is_written and not has.issuperset(given):
+            listed = ", ".join(sorted(has))
+            raise BindError(f"{side} of the model are {listed}; got {', '.join(given)}")
+        return [] if is_written else own
 
 
 def cause_of(error: BaseException) -> str:

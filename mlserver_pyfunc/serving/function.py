@@ -17,6 +17,7 @@ from typing import Any
 from mlserver_pyfunc.definition import BatchDefinition, FunctionDefinition
 from mlserver_pyfunc.definition.derived import completed
 from mlserver_pyfunc.environments.environment import provide, unmet_needs
+from mlserver_pyfunc.environments.model_needs import with_needs
 from mlserver_pyfunc.errors import ContractError, LoadError, PyFuncError, RequestError
 from mlserver_pyfunc.handler.call import InferenceCall
 from mlserver_pyfunc.handler.context import Context
@@ -103,10 +104,11 @@ class Function:
         is_checked = definition.contract.responses == "enforce"
         if is_checked and "outputs" in definition.written and not definition.outputs:
             raise self._failure("definition", "outputs: expected at least one tensor, got none")
-        if definition.serving.isolation == "none" and (unmet := unmet_needs(definition)):
-            raise self._failure("environment", "; ".join(unmet))
         with self._phase("fetch"):
             tree = await asyncio.to_thread(lock.fetch_locked, definition, self._folder)
+        self.definition = definition = with_needs(definition, tree)
+        if definition.serving.isolation == "none" and (unmet := unmet_needs(definition)):
+            raise self._failure("environment", "; ".join(unmet))
         self.provenance = tree.provenance.as_parameters()
         with self._phase("definition"):
             spec = self._new_spec(tree)
@@ -240,6 +242,8 @@ class Function:
             source_dir=tree.root,
             default_module=tree.module,
             inline=tree.inline,
+            model=tree.model,
+            kind=tree.kind,
         )
 
     @contextmanager

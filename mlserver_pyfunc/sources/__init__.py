@@ -6,12 +6,15 @@ imported when a definition first uses that kind.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
+from mlserver_pyfunc import models
 from mlserver_pyfunc.definition import SourceDefinition
-from mlserver_pyfunc.errors import SourceError
+from mlserver_pyfunc.errors import BindError, SourceError
 
+from .safe_tree import quoted
 from .tree import Provenance, SourceTree
 from .uri import checked_scheme, naming
 
@@ -42,7 +45,8 @@ def fetch(source: SourceDefinition, folder: Path, pin: Provenance = _UNPINNED) -
         return _fetched("inline", source, folder, pin)
     uri = source.source or ""
     with naming(uri):
-        return _fetched(_kind(uri), source, folder, pin)
+        tree = _fetched(_kind(uri), source, folder, pin)
+        return _with_model(tree, source) if source.is_model else tree
 
 
 def check_form(uri: str) -> None:
@@ -55,6 +59,18 @@ def check_form(uri: str) -> None:
 def _fetched(kind: str, source: SourceDefinition, folder: Path, pin: Provenance) -> SourceTree:
     tree: SourceTree = import_module(f".{kind}", __name__).fetch(source, folder, pin)
     return tree
+
+
+def _with_model(tree: SourceTree, source: SourceDefinition) -> SourceTree:
+    """Finds the model file of a tree, and checks that it is one."""
+    name = source.model or tree.file or models.MLFLOW
+    try:
+        kind = models.kind_of(tree.root / name, source.format)
+    except BindError as error:
+        raise SourceError(str(error)) from None
+    except OSError:
+        raise SourceError(f"has no file {quoted(name)}") from None
+    return replace(tree, model=name, kind=kind)
 
 
 def _kind(uri: str) -> str:

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import unquote
 
+from mlserver_pyfunc import models
 from mlserver_pyfunc.definition import SourceDefinition
 from mlserver_pyfunc.errors import SourceError
 
@@ -19,18 +20,21 @@ def fetch(source: SourceDefinition, folder: Path, pin: Provenance) -> SourceTree
     """Returns a folder as it is, or a Python file as a module in its folder."""
     uri = source.source or ""
     path = found(uri, folder)
+    if path.name == models.MLFLOW and path.is_file():
+        path = path.parent
     if path.is_dir():
         if source.sha256:
             raise SourceError("sha256 is for a file or an archive, got a folder")
         root = subdirectory(path, source.subdirectory)
         return SourceTree(root, Provenance(uri))
-    if path.suffix != ".py":
+    if path.suffix != ".py" and not source.is_model:
         raise SourceError("expected a folder, a .py file or a .zip or .tar.gz archive")
     digest = file_sha256(path)
     check_sha256(source.sha256, digest)
     verified = digest if source.sha256 or pin.sha256 else None
     provenance = Provenance(uri, sha256=digest)
-    return SourceTree(path.parent, provenance, path.stem, file_sha256=verified)
+    module = None if source.is_model else path.stem
+    return SourceTree(path.parent, provenance, module, file=path.name, file_sha256=verified)
 
 
 def subdirectory(root: Path, relative: str | None) -> Path:

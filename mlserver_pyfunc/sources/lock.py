@@ -155,6 +155,6 @@ def _check_equal(name: str, locked: Any, got: Any) -> None:
 
 def _tree_digest(tree: SourceTree) -> str | None:
     """Returns the digest of a tree; None for a single file, whose folder is not all its own."""
-    if tree.provenance.tree_sha256 or tree.inline or tree.module:
+    if tree.provenance.tree_sha256 or tree.inline or tree.file:
         return tree.provenance.tree_sha256
     return tree_sha256(tree.root)

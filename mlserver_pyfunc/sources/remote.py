@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from urllib.parse import unquote
 
-from mlserver_pyfunc import settings
+from mlserver_pyfunc import models, settings
 from mlserver_pyfunc.definition import SourceDefinition
 from mlserver_pyfunc.errors import SourceError
 
@@ -21,6 +21,7 @@ from .safe_tree import check_is_no_web_page, checked_subdirectory
 from .tree import Provenance, SourceTree
 from .uri import redacted, split_fragment, split_user
 
+_FILES = (".py", *(name for name in models.NAMES if name != models.MLFLOW))
 _CLIENTS = {"http": "http_client", "https": "http_client", "s3": "s3_client"}
 
 
@@ -36,9 +37,9 @@ def fetch(source: SourceDefinition, folder: Path, pin: Provenance) -> SourceTree
         # The same key as that of a local archive: only the bytes count.
         key, place = partial(archive.key, source), partial(archive.unpack, source)
         entry = _downloaded(source, url, pin, key, place)
-    elif name.endswith(".py"):
-        module = Path(name).stem
-        if not module.isidentifier():
+    elif name.endswith(_FILES):
+        module = None if source.is_model else Path(name).stem
+        if module is not None and not module.isidentifier():
             raise SourceError(f'expected a file that can be imported, got "{name}"')
         if source.subdirectory:
             raise SourceError("subdirectory is for a folder or an archive, got a file")
@@ -49,7 +50,7 @@ def fetch(source: SourceDefinition, folder: Path, pin: Provenance) -> SourceTree
     provenance = Provenance(
         redacted(uri), sha256=entry.metadata.get("sha256", pin.sha256), tree_sha256=entry.sha256
     )
-    return SourceTree(entry.path, provenance, module)
+    return SourceTree(entry.path, provenance, module, file=name if name.endswith(_FILES) else None)
 
 
 def check_form(uri: str) -> None:
@@ -57,10 +58,10 @@ def check_form(uri: str) -> None:
     url, _ = split_fragment(uri)
     if url.lower().startswith(("zip+", "s3://")):
         return
-    if not _name(url).lower().endswith((*ARCHIVE_SUFFIXES, ".py")):
+    if not _name(url).lower().endswith((*ARCHIVE_SUFFIXES, *_FILES)):
         raise SourceError(
-            "expected a .py file or a .zip or .tar.gz archive; for an archive of another name "
-            "write zip+https://, for a git repository git+https://"
+            "expected a .py file, a model file or a .zip or .tar.gz archive; for an archive of "
+            "another name write zip+https://, for a git repository git+https://"
         )
 
 
@@ -96,7 +97,7 @@ def _downloaded(
 
 
 def _place(name: str, path: Path, root: Path) -> None:
-    check_is_no_web_page(path, "Python code")
+    check_is_no_web_page(path, "Python code" if name.endswith(".py") else "a model file")
     path.chmod(0o444)
     path.rename(root / name)
 

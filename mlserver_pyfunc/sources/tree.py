@@ -32,14 +32,17 @@ class SourceTree:
     module: str | None = None  # of a handler that is given without one
     # Source text by module name, which hides a file of the same name.
     inline: Mapping[str, str] = field(default_factory=dict)
-    file_sha256: str | None = None  # of a single file, if the definition or a lock has it
+    file: str | None = None  # name of a single file
+    file_sha256: str | None = None  # its digest, if the definition or a lock has it
+    model: str = ""  # path of a model file, which has a kind and no handler
+    kind: str = ""
 
     def check_unchanged(self) -> None:
         """Raises a `DigestError` if the files are no longer those that were verified."""
         if expected := self.provenance.tree_sha256:
             path, got = self.root, tree_sha256(self.root)
         elif expected := self.file_sha256:
-            path = self.root / f"{self.module}.py"
+            path = self.root / str(self.file)
             got = file_sha256(path)
         if expected and got != expected:
             raise DigestError(

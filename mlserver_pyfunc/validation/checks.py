@@ -134,7 +134,8 @@ def _source_findings(
         rule = "S303" if is_of_lock else "S301"
         yield document.finding(rule, str(error), at)
         return
-    yield from code.check(definition, tree, document, keys)
+    if not tree.kind:
+        yield from code.check(definition, tree, document, keys)
 
 
 def _declared(settings: Mapping[str, Any], kind: str) -> list[DeclaredTensor]:

@@ -120,7 +120,8 @@ def _serving(
                 else:
                     continue
                 yield document.finding("D107", message, [*keys, kind, index])
-    if not serving.for_processes or serving.isolation == "process":
+    is_model = definition.source.is_model  # The needs of a model are known when it is fetched.
+    if not serving.for_processes or serving.isolation == "process" or is_model:
         return
     from mlserver_pyfunc.environments.environment import unmet_needs
 

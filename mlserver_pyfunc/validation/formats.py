@@ -11,6 +11,8 @@ from urllib.parse import quote
 
 import click
 
+from mlserver_pyfunc.models import is_model
+
 from .findings import RULES, Finding
 
 _COLORS = {"error": "red", "warning": "yellow", "note": "cyan"}
@@ -30,7 +32,8 @@ def text(findings: Sequence[Finding]) -> str:
 
 def _excerpt(finding: Finding) -> str:
     path = _near(finding.file)
-    lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+    is_text = path.is_file() and not is_model(path)
+    lines = path.read_text(errors="replace").splitlines() if is_text else []
     line = lines[finding.line - 1].rstrip().expandtabs(1) if finding.line <= len(lines) else ""
     start = (finding.column or len(line) - len(line.lstrip()) + 1) - 1
     count = max((finding.end or len(line) + 1) - 1 - start, 1)

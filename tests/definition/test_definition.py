@@ -103,7 +103,7 @@ def test_reads_every_key(tmp_path: Path) -> None:
             "init_function": "pkg.model:setup",
             "unload_function": "close",
             "subdirectory": "services/iris",
-            "sha256": "0123456789abcdef" * 3 + "0123456789ABCDEF",
+            "model": None, "format": None, "sha256": "0123456789abcdef" * 3 + "0123456789ABCDEF",
             "lang": "python",
         },
         "python_version": "3.12",

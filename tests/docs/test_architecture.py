@@ -30,7 +30,7 @@ NAME = re.compile(r"`([\w./-]+\.py)`:\s+`([A-Za-z_][\w.]*)`")
 OF_USERS = {"model.py", "function.py", "rules.py", "features.py", "handlers.py"}
 LISTING = {
     *("__init__.py", "errors.py", "settings.py", "py.typed", "function.schema.json"),
-    *("protocol", "handler", "definition", "sources", "environments", "serving"),
+    *("protocol", "models", "handler", "definition", "sources", "environments", "serving"),
     *("hosts", "client", "deployment", "validation", "testing", "api", "cli"),
 }
 

@@ -343,7 +343,7 @@ async def test_a_lock_keeps_the_versions_that_were_resolved(tmp_path: Path) -> N
     folder = tmp_path / "function"
     folder.mkdir()
     subject = needs(OTHER, "numpy", "iniconfig<2.1")
-    path = lock.write(subject, folder, resolve(subject))
+    path = lock.write(subject, folder, resolve(subject, folder))
     locked = lock.read(folder)
     assert locked is not None
     assert locked.resolved is not None
@@ -362,7 +362,7 @@ async def test_a_lock_keeps_the_versions_that_were_resolved(tmp_path: Path) -> N
 
 def test_what_runs_on_the_serving_interpreter_locks_no_versions(tmp_path: Path) -> None:
     subject = needs(None, "numpy")
-    lock.write(subject, tmp_path, resolve(subject))
+    lock.write(subject, tmp_path, resolve(subject, tmp_path))
     locked = lock.read(tmp_path)
     assert locked is not None
     assert locked.resolved is None

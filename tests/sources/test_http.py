@@ -370,7 +370,7 @@ def _tar_gz() -> bytes:
 @pytest.mark.parametrize(
     ("uri", "cause"),
     [
-        ("https://example.com/archive", "expected a .py file or a .zip or .tar.gz archive"),
+        ("https://example.com/archive", "expected a .py file, a model file or a .zip or .tar.gz"),
         ("https:///b.zip", "has no host"),
         ("https://example.com/not-a-name.py", "expected a file that can be imported"),
         ("ftp://example.com/b.zip", 'unknown scheme "ftp"'),

@@ -27,6 +27,7 @@ from mlserver_pyfunc.deployment.names import (
     checked_secret,
 )
 from mlserver_pyfunc.deployment.server_settings import CONTAINER_VARIABLES
+from mlserver_pyfunc.environments.model_needs import with_needs
 from mlserver_pyfunc.sources import SourceTree, lock
 from mlserver_pyfunc.sources.digest import file_sha256, tree_sha256
 from mlserver_pyfunc.sources.tree import Provenance
@@ -72,6 +73,7 @@ def write(opened: FunctionFolder, target: Path, options: Options) -> None:
     definition, folder = opened.definition, opened.located.folder
     settings = _settings(opened)
     tree = lock.fetch_locked(definition, folder)
+    definition = with_needs(definition, tree)
     locked = lock.read(folder) or lock.Lock()
     installed = requirements.resolve(definition, locked.resolved or (), options.platforms)
     target.mkdir(parents=True, exist_ok=True)
@@ -163,9 +165,10 @@ def _inside(definition: FunctionDefinition, tree: SourceTree) -> FunctionDefinit
         for name in ("handler", "init_function", "unload_function")
         if (value := getattr(given, name)) is not None
     }
+    inside = {"model": tree.model, "format": given.format} if tree.kind else handlers
     return definition.model_copy(
         update={
-            "source": SourceDefinition(source=SOURCE, **handlers),
+            "source": SourceDefinition(source=SOURCE, **inside),
             "image": None,
             "base_image": None,
             "build": type(definition.build)(),

@@ -25,10 +25,9 @@ _OURS = (IGNORE_FILE, FILE_NAME, LOCK_NAME, MODEL_SETTINGS, SERVER_SETTINGS)
 def selected(tree: SourceTree, folder: Path) -> dict[str, Path | bytes]:
     """Returns the files that go into the image, or their contents, by their path in it."""
     files: dict[str, Path | bytes] = {}
-    if tree.module and not tree.inline and not _is_inside(tree.root, folder):
-        # The source is one file elsewhere: the files beside it are not part of the function.
-        path = tree.root / f"{tree.module}.py"
-        return {path.name: path}
+    if tree.file and (tree.kind or not _is_inside(tree.root, folder)):
+        # The source is one file elsewhere, or a model: the files beside it are not part of it.
+        return {tree.file: tree.root / tree.file}
     spec = _spec(tree.root)
     for name in _walk(tree.root, "", spec):
         files[name] = tree.root / name

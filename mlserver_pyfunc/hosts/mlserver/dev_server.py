@@ -196,7 +196,7 @@ async def serve(
 def _base(path: Path) -> Path:
     """Returns the folder that is served, or that of the function in `model.py:predict`."""
     file, function = split_function(path)
-    return file.parent if function else file
+    return file if function is None else file.parent
 
 
 def _settings(folder: Path, asked: Mapping[str, Any]) -> Settings:

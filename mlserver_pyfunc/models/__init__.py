@@ -1,0 +1,94 @@
+"""Model files as functions: what each kind of file is recognised by, and what it needs.
+
+Each kind has a module with `load(path, kind, threads, options) -> Model`, which alone imports the
+framework, in the interpreter that the function runs in. The rest needs only NumPy and the standard
+library, because workers in other interpreters import it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlserver_pyfunc.errors import BindError
+
+HANDLER = "mlserver_pyfunc.models:predict"
+"""Stands for the handler in the definition of a model file."""
+
+MLFLOW = "MLmodel"
+"""Name of the file in a folder that MLflow has written."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of model file.
+
+    Attributes:
+        module: Module here that loads it.
+        names: How the names of such files end.
+        head: Pattern of the first bytes.
+        requirements: Packages that loading it needs.
+        runs_code: Whether loading runs code that the file holds.
+    """
+
+    module: str
+    names: tuple[str, ...]
+    head: bytes
+    requirements: tuple[str, ...]
+    runs_code: bool = False
+
+
+_SKLEARN = ("scikit-learn", "pandas")
+KINDS = {
+    "onnx": Kind("onnx", (".onnx",), rb"\x08", ("onnxruntime",)),
+    "skops": Kind("sklearn", (".skops",), rb"PK\x03\x04", (*_SKLEARN, "skops")),
+    "joblib": Kind("sklearn", (".joblib",), b"", (*_SKLEARN, "joblib"), runs_code=True),
+    "pickle": Kind("sklearn", (".pkl", ".pickle"), b"", _SKLEARN, runs_code=True),
+}
+
+NAMES = tuple(name for kind in KINDS.values() for name in kind.names)
+"""How the names of model files end."""
+PATTERN = rf"({'|'.join(map(re.escape, NAMES))})([?#].*)?$"
+
+
+def is_name(path: str) -> bool:
+    """Whether a path or URL ends as the names of model files do."""
+    return bool(re.search(PATTERN, path))
+
+
+def is_model(path: Path) -> bool:
+    """Whether a file is a model by its name, and by its content if others have such names too."""
+    named = [kind for kind in KINDS.values() if path.name.endswith(kind.names)]
+    if not named or not path.is_file():
+        return False
+    return path.suffix not in (".json", ".txt") or bool(re.match(named[0].head, _head(path)))
+
+
+def kind_of(path: Path, named: str | None = None) -> str:
+    """Returns the kind of a model file by its name and first bytes. Loads nothing.
+
+    A kind whose loading runs code has to be `named`.
+
+    Raises:
+        BindError: The file is of no kind, or not of that which its name says.
+        OSError: It cannot be read.
+    """
+    kind = named or next((k for k, v in KINDS.items() if path.name.endswith(v.names)), "")
+    if not kind:
+        raise BindError(f'"{path.name}" is no model file, expected one of {", ".join(NAMES)}')
+    if KINDS[kind].runs_code and not named:
+        raise BindError(
+            f'"{path.name}" is a pickle, and loading it runs code that it holds: if you trust it, '
+            f"write format: {kind} beside its source; else save the model by skops"
+        )
+    head = _head(path)
+    if not re.match(KINDS[kind].head, head):
+        pickle = ": a pickle, whose loading would run code" if head[:1] == b"\x80" else ""
+        raise BindError(f'"{path.name}" is no {kind} model, it begins {head[:8]!r}{pickle}')
+    return kind
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(64)

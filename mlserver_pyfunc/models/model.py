@@ -1,0 +1,89 @@
+"""A loaded model, and the description of its tensors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlserver_pyfunc.errors import BindError, describe
+from mlserver_pyfunc.protocol.datatypes import BY_DTYPE
+
+from . import KINDS
+
+ROWS = "rows"
+"""Name of the axis that counts the rows of a table."""
+FEATURES = "features"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded model: its handler, and its tensors with the keys of a definition."""
+
+    handler: Callable[..., Any]
+    inputs: list[dict[str, Any]]
+    outputs: list[dict[str, Any]]
+
+
+def load(kind: str, path: Path, threads: int, options: Mapping[str, Any]) -> Model:
+    """Loads a model file of a kind; its computations use so many threads.
+
+    The options are the definition's `init_parameters`.
+
+    Raises:
+        BindError: The framework refuses it, or its tensors are none of the protocol's.
+    """
+    try:
+        module = import_module(f"{__package__}.{KINDS[kind].module}")
+        model: Model = module.load(path, kind, threads, options)
+    except BindError as error:
+        raise BindError(f'"{path.name}": {error}') from None
+    except Exception as error:
+        cause = " ".join(describe(error).split())
+        raise BindError(f'"{path.name}" cannot be loaded as {kind}: {cause[:400]}') from error
+    return model
+
+
+def tensor(name: str, dtype: Any, shape: list[int | str], **keys: Any) -> dict[str, Any]:
+    """Describes a tensor as a definition does. Text and objects are BYTES, seen as `str`."""
+    try:
+        kind = np.dtype(dtype)
+    except TypeError:
+        kind = None
+    if kind is not None and kind.kind == "S":
+        return {"name": name, "datatype": "BYTES", "shape": shape, **keys}
+    if kind is not None and kind.kind in "OUT":
+        return {"name": name, "datatype": "BYTES", "shape": shape, "content_type": "str", **keys}
+    if kind not in BY_DTYPE:
+        raise BindError(f'tensor "{name}" is of {dtype}, which the protocol does not have')
+    return {"name": name, "datatype": BY_DTYPE[kind].name, "shape": shape, **keys}
+
+
+def axis(size: Any) -> int | str:
+    """Returns the size or the name of an axis, as a shape may hold it; -1 for any other."""
+    if isinstance(size, int):
+        return size
+    return str(size) if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(size or "")) else -1
+
+
+def features(count: int, names: Sequence[str], dtype: str) -> dict[str, Any]:
+    """Describes a matrix of features. Values that are missing are null in JSON, else NaN."""
+    labels = {"labels": list(names)} if len(names) == count else {}
+    return tensor(FEATURES, dtype, [ROWS, count], nullable=True, **labels)
+
+
+def outputs_of(sample: Mapping[str, Any], keys: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Describes the outputs by the answer to a sample of two rows, with further keys of each."""
+    found = []
+    for name, array in sample.items():
+        shape = [ROWS, *np.shape(array)[1:]]
+        given = dict(keys.get(name, {}))
+        labels = [str(each) for each in given.pop("labels", ())]
+        given |= {"labels": labels} if len(labels) == shape[-1] else {}
+        found.append(tensor(name, np.asarray(array).dtype, shape, **given))
+    return found
