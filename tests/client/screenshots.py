@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from mlserver_pyfunc.testing import Server
-from tests.places import DOCS
+from tests.places import DOCS, EXAMPLES
 
 from .playground.conftest import ARTIFACTS, SHOWN, chromium, gather
 from .playground.test_browser import Page
@@ -29,9 +29,11 @@ SIZES = {
 }
 IN_DOCS = {
     "iris-desktop": "playground",
-    "rows-phone": "playground-phone",
-    "chat-dark": "playground-dark",
+    "tabular-desktop": "playground-table",
+    "picture-dark": "playground-dark",
+    "coffee-phone": "playground-phone",
 }
+PICTURE = EXAMPLES / "picture" / "photo.jpg"
 PAGES = ["playground", "docs", "models/coffee/docs"]
 MEASURED = 5
 FIGURE = "{name:22}{requests:9}{compressed:12,}{plain:12,}{painted:9.0f}{interactive:12.0f}"
@@ -41,19 +43,19 @@ def main() -> None:
     """Works through each function, and takes a picture of each size."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--docs", action="store_true", help="write docs/images, too")
+    parser.add_argument("model", nargs="*", help="functions to show, else all and what pages weigh")
     arguments = parser.parse_args()
     PLACE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        picture = Path(folder, "picture.png")
-        Image.radial_gradient("L").resize((24, 16)).convert("RGB").save(picture)
         models = Path(folder, "models")
         models.mkdir()
         browser = chromium(Path(folder, "profile"))
         try:
             with Server(gather(models, *SHOWN), env={"MLSERVER_DEBUG": "false"}) as server:
-                for model in sorted(WORK):
-                    take(browser, server, model, picture)
-                weigh(browser, server)
+                for model in arguments.model or sorted(WORK):
+                    take(browser, server, model)
+                if not arguments.model:
+                    weigh(browser, server)
         finally:
             browser.quit()
     if arguments.docs:
@@ -61,7 +63,7 @@ def main() -> None:
             shutil.copyfile(PLACE / f"{name}.png", DOCS / "images" / f"{target}.png")
 
 
-def take(browser, server, model: str, picture: Path) -> None:
+def take(browser, server, model: str) -> None:
     """Fills in a form, calls, and takes a picture of each size."""
     page = Page(browser, f"{server.url}/v2/models/{model}/playground")
     page.wait(lambda: page.text("#ready") == "ready")
@@ -70,10 +72,19 @@ def take(browser, server, model: str, picture: Path) -> None:
         page.scheme(scheme)
         if name == "desktop":
             fill, _ = WORK[model]
-            fill(page, picture)
+            fill(page, PICTURE)
             page.call()
+            if model == "iris":
+                show_more(page)
         save(browser, f"{model}-{name}")
     page.assert_clean()
+
+
+def show_more(page) -> None:
+    """Opens a chart, and measures."""
+    page.tab("probabilities", "Bars")
+    page.find("#repeat").click()
+    page.wait(lambda: "100 calls, median" in page.text("#latency-summary"))
 
 
 def save(browser, name: str) -> None:

@@ -99,7 +99,7 @@ function rowGroups(inputs) {
 }
 
 function notes(tensors, editor) {
-  return tensors.map((tensor) => [tensor, [tensor.description, allowed(tensor, editor)].filter(Boolean).join(". ")])
+  return tensors.map((tensor) => [tensor, [tensor.description?.replace(/\.\s*$/, ""), allowed(tensor, editor)].filter(Boolean).join("; ")])
     .filter(([, text]) => text)
     .map(([tensor, text]) => make("p", { class: "note" }, tensors.length > 1 ? `${tensor.name}: ${text}` : text));
 }
