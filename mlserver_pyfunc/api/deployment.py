@@ -168,7 +168,6 @@ class Deployment:
             yield cluster, targets(cluster, objects)
 
     def _told(self, changes: Iterable[Applied]) -> list[Applied]:
-        """Makes changes, and tells of each as it is made."""
         made = []
         for one in changes:
             self.on_change(one)
@@ -182,7 +181,6 @@ class Deployment:
 
 
 def _found(cluster: Cluster, targets: list[Target]) -> list[Applied]:
-    """Returns the objects that are on the cluster, as they are now."""
     from mlserver_pyfunc.deployment.cluster.apply import Applied
 
     looked = [(one, cluster.find(one)) for one in targets]

@@ -32,7 +32,6 @@ _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
 
 
 def _headers(_: click.Context, option: click.Parameter, given: Sequence[str]) -> dict[str, str]:
-    """Reads `NAME:VALUE` options. If a name is given twice, the last value counts."""
     headers: dict[str, str] = {}
     for text in given:
         name, colon, value = text.partition(":")
@@ -162,7 +161,6 @@ def _bench(
     *,
     as_json: bool,
 ) -> None:
-    """Calls a model again and again, and prints percentiles of the latencies."""
     times: list[float] = []
     errors: Counter[str] = Counter()
     clients[0].infer(model, tensors)

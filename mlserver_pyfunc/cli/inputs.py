@@ -37,7 +37,6 @@ def options(command: Any) -> Any:
 
 
 def _names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    """Offers the inputs of the function in FOLDER, or in this folder."""
     from mlserver_pyfunc.definition.folder import open_folder
 
     # An option that still lacks its value leaves the arguments unread.
@@ -93,7 +92,6 @@ def _from_literal(spec: TensorSpec, text: str) -> Array:
 
 
 def _listed(text: str) -> Any:
-    """Reads `1, 2, 3` as a list."""
     try:
         return json.loads(f"[{text}]")
     except ValueError:

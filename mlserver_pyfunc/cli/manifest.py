@@ -64,7 +64,6 @@ def _type(kind: Any) -> Any:
 
 
 def _metavar(kind: Any) -> str | None:
-    """Returns the form of the value of a list or a mapping."""
     if get_origin(kind) is dict:
         key, value = get_args(kind)
         return f"{'NAME' if key == EnvName else 'KEY'}={getattr(value, 'form', 'VALUE')}"
@@ -72,7 +71,6 @@ def _metavar(kind: Any) -> str | None:
 
 
 def _plain(annotation: Any) -> Any:
-    """Returns a type without `None` and without its checks."""
     if NoneType in get_args(annotation):
         (annotation,) = set(get_args(annotation)) - {NoneType}
     return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation

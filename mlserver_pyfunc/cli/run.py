@@ -84,7 +84,6 @@ def _read(file: Any, contract: Contract) -> Any:
 
 
 def _call(function: LocalFunction, request: Any, *, as_json: bool, quiet: bool) -> float:
-    """Calls the function and shows its answers. Returns how many seconds they took."""
     import orjson
 
     from mlserver_pyfunc.serving.local import arrays_of

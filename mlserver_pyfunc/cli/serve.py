@@ -80,7 +80,6 @@ def command(
 
 
 def _require_free(host: str, ports: Ports) -> None:
-    """Tries to listen on all ports, before anything else is done."""
     options = ("--port", "--grpc-port", "--metrics-port")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with ExitStack() as stack:

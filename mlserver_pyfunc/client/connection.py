@@ -168,7 +168,6 @@ def connect(
 
 
 def _parts(url: str) -> tuple[str, str, str]:
-    """Splits a URL into that of the server, the model's name and the model's version."""
     base, separator, rest = url.partition("/v2/models/")
     if not separator:
         return url.removesuffix("/v2"), "", ""

@@ -60,7 +60,6 @@ def _examples(tensors: Sequence[TensorDefinition], sizes: dict[str, int]) -> lis
 
 
 def _schemas(definition: FunctionDefinition) -> Schema:
-    """Returns the schemas that depend on the tensors: of their lists, and of each by its name."""
     outputs_warn = definition.contract.responses == "warn"
     return {
         "inputs": _tensors(definition.inputs, "Input", definition.contract.requests == "warn"),

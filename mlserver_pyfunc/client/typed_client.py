@@ -32,7 +32,6 @@ def client_module(definition: FunctionDefinition, name: str) -> str:
 
 
 def _fields(tensors: Sequence[TensorDefinition]) -> list[dict[str, Any]]:
-    """Returns what the template shows of each tensor: a parameter or an attribute."""
     return [
         {
             "name": tensor.name,

@@ -59,7 +59,6 @@ def _contract(spec: Mapping[str, Any]) -> Any:
 
 
 def _completed(tensor: Any, name: str) -> Any:
-    """Adds what a tensor of a digitalhub spec may leave out: name, shape and datatype."""
     if not isinstance(tensor, Mapping):
         return tensor
     given = {key: value for key, value in tensor.items() if value is not None}

@@ -320,7 +320,6 @@ def with_default(value: Value, default: Any) -> Value:
 
 
 def _json_form(value: Any) -> Any:
-    """Returns a default as JSON has it; None if it has none."""
     if isinstance(value, enum.Enum):
         value = value.value
     if isinstance(value, datetime.date):

@@ -124,7 +124,6 @@ def bind(
 def _matches(
     signature: Signature, specs: Mapping[str, TensorSpec], reserved: Mapping[str, Getter]
 ) -> dict[str, Match]:
-    """Returns the match of each parameter that has one."""
     by_identifier = {parameter_name(name): spec for name, spec in specs.items()}
     matches: dict[str, Match] = {}
     free: list[inspect.Parameter] = []
@@ -178,7 +177,6 @@ def _has_fields(record: Record, specs: Mapping[str, TensorSpec]) -> bool:
 
 
 def _object(record: Record, specs: Mapping[str, TensorSpec]) -> Getter:
-    """Returns the getter of an object, whose fields are inputs."""
     getters = {name: _input(spec, record.fields[name]) for name, spec in specs.items()}
 
     def get(call: InferenceCall) -> Any:

@@ -209,7 +209,6 @@ def _array(datatype: Datatype, tensor: Mapping[str, Any], data: Any, shape: Any)
 
 
 def _json_parameters(contract: Contract, parameters: Any) -> Mapping[str, Any]:
-    """Converts a response's parameters to JSON values, which every route can send."""
     if not parameters:
         return {}
     where = f'response parameters of model "{contract.model_name}"'

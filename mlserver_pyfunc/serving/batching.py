@@ -25,8 +25,6 @@ _LIGHT_LOAD = 10
 
 @dataclass(eq=False)
 class _Member:
-    """One request of a batch."""
-
     call: InferenceCall
     rows: int
     future: asyncio.Future[Answer]

@@ -198,7 +198,6 @@ class Function:
         return {"inputs": examples(self.contract.inputs.values(), declared)}
 
     async def _new_runner(self, spec: HandlerSpec, context: Context, tree: SourceTree) -> Runner:
-        """Makes a runner for this process if the definition allows it, else for workers."""
         serving = self.definition.serving
         if serving.isolation == "process" or (
             serving.isolation == "auto" and unmet_needs(self.definition)
@@ -312,7 +311,6 @@ def _selected(answer: Answer, requested: Sequence[str]) -> Answer:
 
 
 def _read_sample(name: str, folders: Sequence[Path]) -> Any:
-    """Reads a request from the first folder that has the file."""
     for folder in folders:
         if (folder / name).is_file():
             try:

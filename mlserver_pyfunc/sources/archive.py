@@ -129,7 +129,6 @@ def unpack(source: SourceDefinition, path: Path, root: Path) -> None:
 
 
 def _prefix(names: list[str], source: SourceDefinition) -> str:
-    """Returns the folder inside the archive that becomes the tree's root."""
     subdirectory = checked_subdirectory(source.subdirectory)
     tops = {tuple(checked_parts(name))[:2] for name in names if not is_skipped(name)}
     firsts = {top[0] for top in tops}

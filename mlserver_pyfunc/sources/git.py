@@ -131,7 +131,6 @@ class _MissingRefError(SourceError):
 
 
 def _resolved(remote: _Remote, seconds: float) -> str:
-    """Returns the commit that the ref of a remote points to."""
     ref = remote.ref
     with cache.workspace() as work:
         client = remote.client(work, seconds)

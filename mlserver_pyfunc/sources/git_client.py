@@ -161,7 +161,6 @@ class GitClient:
     def _network(
         self, arguments: tuple[str, ...], what: str = "", wanted: list[str] | None = None
     ) -> tuple[list[str], str]:
-        """Returns the lines of git's output, and its messages."""
         stdin = "".join(f"{name}\n" for name in wanted or [])
         (self._work / "stdin").write_text(stdin, encoding="ascii")
         return retrying(self._deadline)(self._attempt, arguments, what)
@@ -237,7 +236,6 @@ def _check_version() -> None:
 
 
 def _configuration(url: str) -> str:
-    """Returns the text of the only configuration file that git reads."""
     parts = urlsplit(url)
     if parts.scheme != "file":
         return ""
@@ -248,7 +246,6 @@ def _configuration(url: str) -> str:
 
 
 def _environment(url: str, credentials: Credentials | None, work: Path) -> dict[str, str]:
-    """Returns the variables that git runs with, besides those of this process."""
     parts = urlsplit(url)
     options = {
         "core.hooksPath": os.devnull,
@@ -291,7 +288,6 @@ def _environment(url: str, credentials: Credentials | None, work: Path) -> dict[
 
 
 def _failure(text: str) -> SourceError:
-    """Returns the error that a message of git means, in one line."""
     lines = [line for line in text.splitlines() if re.match(r"(fatal|error|ssh|remote)", line)]
     last = (lines or text.strip().splitlines() or ["git failed"])[-1].strip()
     for pattern, (kind, meaning) in _CAUSES.items():

@@ -72,7 +72,6 @@ def export(client: GitClient, commit: str, subdirectory: str, root: Path) -> Non
 
 
 def _tree_of(client: GitClient, commit: str, subdirectory: str) -> str:
-    """Returns the name of the tree object of a subdirectory."""
     tree = f"{commit}^{{tree}}"
     parts = subdirectory.split("/") if subdirectory else []
     for depth, part in enumerate(parts, 1):

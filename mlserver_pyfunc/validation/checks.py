@@ -76,7 +76,6 @@ def _all(path: Path, *, fetch: bool) -> Iterator[Finding]:
 
 
 def _document(place: Place, file: Path) -> Document:
-    """Reads the text of a definition, from its own file or from model-settings.json."""
     if isinstance(place.inline, str):
         place.inline_value()
         return Document(file, place.inline, is_embedded=True)

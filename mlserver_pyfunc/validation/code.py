@@ -258,7 +258,6 @@ def _is_static(method: FunctionNode) -> bool:
 def _habits(
     definition: FunctionDefinition, root: Path, module: ast.Module
 ) -> Iterator[tuple[str, str, ast.AST]]:
-    """Finds what works on one machine only: imports and files."""
     for node in _unconditional(module):
         if isinstance(node, ast.Import):
             names = {alias.name.partition(".")[0] for alias in node.names} - _HERE

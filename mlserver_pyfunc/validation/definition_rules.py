@@ -81,7 +81,6 @@ def _fix(document: Document, problem: Problem, location: list[int | str]) -> str
 
 
 def _empty(value: Any, location: tuple[int | str, ...]) -> Iterator[tuple[int | str, ...]]:
-    """Yields the location of each key without a value."""
     pairs = value.items() if isinstance(value, Mapping) else enumerate(value or ())
     for key, item in pairs:
         if item is None and isinstance(key, str):

@@ -100,7 +100,6 @@ def _pods(cluster: Cluster, live: Mapping[str, Any]) -> list[Object]:
 
 
 def _newest(pods: Sequence[Object]) -> list[Object]:
-    """Returns the pods of the newest version of the template."""
     last = max(pods, key=_created, default=None)
     return [pod for pod in pods if last and _revision(pod) == _revision(last)]
 

@@ -32,8 +32,6 @@ class NotReadyError(ClusterError):
 
 @dataclass(frozen=True)
 class _State:
-    """How far an object is on its way to serve."""
-
     is_ready: bool
     text: str  # of a progress line
     failure: str = ""  # why it will not become ready by itself; empty while it may
@@ -44,8 +42,6 @@ _READY = _State(True, "ready")
 
 @dataclass
 class _Watched:
-    """An object that is waited for."""
-
     target: Target
     settles_at: float
     live: Object = field(default_factory=dict)

@@ -146,7 +146,6 @@ def _labels(opened: FunctionFolder, tree: SourceTree) -> Mapping[str, str]:
 
 
 def _origin(tree: SourceTree) -> Provenance:
-    """Returns where the source came from, without paths of this machine."""
     given = tree.provenance
     scheme = "inline" if tree.inline else checked_scheme(given.source)
     place, mark, ref = given.source, "", ""
@@ -202,7 +201,6 @@ def _write_function(
 
 
 def _settings(opened: FunctionFolder) -> Mapping[str, Mapping[str, Any]]:
-    """Returns the contents of the image's settings files, by file name."""
     settings = {MODEL_SETTINGS: _model_settings(opened)}
     of_server = opened.located.folder / SERVER_SETTINGS
     if of_server.is_file():

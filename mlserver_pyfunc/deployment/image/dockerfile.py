@@ -47,7 +47,6 @@ def render(recipe: Mapping[str, Any]) -> str:
 
 
 def _quoted(value: str, where: str) -> str:
-    """Quotes a value of ENV or LABEL."""
     if any(ord(character) < 32 or ord(character) == 127 for character in value):
         raise BuildError(f"{where}: a Dockerfile takes no line ends or control characters")
     return '"' + re.sub(r'(["\\$])', r"\\\1", value) + '"'

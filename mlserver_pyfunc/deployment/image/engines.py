@@ -195,7 +195,6 @@ def _id(path: Path) -> str | None:
 
 
 def _run(command: Sequence[str]) -> None:
-    """Runs an engine and shows its output on standard error."""
     last: deque[str] = deque(maxlen=400)
     step = ""
     with subprocess.Popen(

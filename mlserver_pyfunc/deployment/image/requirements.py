@@ -123,7 +123,6 @@ def _compile(lines: Sequence[str], constraints: Sequence[str], python: str, plat
 
 
 def _entries(compiled: str) -> dict[str, str]:
-    """Returns the entries of a requirements file, with their hashes, by package name."""
     entries: dict[str, str] = {}
     name = ""
     for line in compiled.splitlines(keepends=True):

@@ -63,7 +63,6 @@ def _pod(workload: Workload) -> Object:
 
 
 def _models(workload: Workload) -> tuple[Object, Object]:
-    """Returns the volume and the mount of the claim with models."""
     if not workload.storage_uri.startswith("pvc://"):
         raise ManifestError(
             f'--storage-uri: expected pvc://CLAIM/PATH, got "{workload.storage_uri}"; '

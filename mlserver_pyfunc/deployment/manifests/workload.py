@@ -171,7 +171,6 @@ def _image(
 
 
 def _check_settings(folder: Path) -> None:
-    """Refuses a settings.json that overrides variables which the platform sets."""
     path = folder / SERVER_SETTINGS
     if not path.is_file():
         return

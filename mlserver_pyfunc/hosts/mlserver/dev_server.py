@@ -194,7 +194,6 @@ async def serve(
 
 
 def _base(path: Path) -> Path:
-    """Returns the folder that is served, or that of the function in `model.py:predict`."""
     file, function = split_function(path)
     return file if function is None else file.parent
 
@@ -213,7 +212,6 @@ def _settings(folder: Path, asked: Mapping[str, Any]) -> Settings:
 
 
 def _links(settings: Settings, names: Sequence[str]) -> dict[str, str]:
-    """Returns the addresses to try, with those of the model if there is one alone."""
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
     host = f"http://[{host}]" if ":" in host else f"http://{host}"
     url = f"{host}:{settings.http_port}"

@@ -189,7 +189,6 @@ def _packable(datatype: Datatype, array: Array) -> bytes | None:
 
 
 def _framed(field_number: int, packed: bytes) -> bytes:
-    """Returns a packed field with its tag and its length."""
     length = len(packed)
     head = bytearray([field_number << 3 | 2])
     while length >= 0x80:

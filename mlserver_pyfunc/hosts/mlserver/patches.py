@@ -256,7 +256,6 @@ def install() -> dict[ProcessSetting, str]:
 
 
 def _switched_off() -> dict[str, str]:
-    """Returns the names that the environment switches off, and what says so."""
     names = os.environ.get(OFF_SWITCH, "").replace(",", " ").split()
     for name in set(names).difference(*((row.group, row.name) for row in TABLE)):
         logger.warning('%s: expected patches or groups of them, got "%s"', OFF_SWITCH, name)
@@ -267,7 +266,6 @@ def _switched_off() -> dict[str, str]:
 
 
 def _signature(function: Callable[..., Any]) -> str:
-    """Returns a function's parameters as they are written, without annotations."""
     signature = inspect.signature(function)
     bare = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
     return str(signature.replace(parameters=bare, return_annotation=signature.empty))

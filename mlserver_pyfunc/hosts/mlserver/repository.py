@@ -177,7 +177,6 @@ def _take_name(settings: ModelSettings) -> None:
 
 @asynccontextmanager
 async def _turn(name: str) -> AsyncIterator[None]:
-    """Waits for the turn of a name. A task that has it goes on."""
     turn = _turns.setdefault(name, _Turn())
     if turn.holder is asyncio.current_task():
         yield

@@ -129,7 +129,6 @@ class Guard:
             return
 
     def _foreign(self, scope: Scope, origin: str, site: bytes) -> str:
-        """Returns why a request from a browser is refused; empty if it is not."""
         if site in (b"same-origin", b"none") or self._allowed(origin):
             return ""
         host = urlsplit(origin).netloc.lower()
@@ -221,7 +220,6 @@ def _bounded(receive: Receive, *, is_over: bool) -> Receive:
 
 
 def _cors_origins(app: FastAPI) -> Callable[[str], bool]:
-    """Returns whether MLServer's `cors_settings` allow an origin."""
     stack: list[Any] = app.user_middleware
     for middleware in stack:
         if middleware.cls is CORSMiddleware:

@@ -192,7 +192,6 @@ class Connection:
         return bool(packet)
 
     def _flush(self) -> None:
-        """Sends the messages in the outbox in as few packets as possible."""
         outbox, self._outbox = self._outbox, []
         if not outbox or self._codec is None:
             return
@@ -226,7 +225,6 @@ class Connection:
 
 
 def _joined(messages: Sequence[bytes]) -> list[bytes]:
-    """Packs messages into packets, in order."""
     packets: list[list[bytes]] = [[]]
     size = 0
     for message in messages:

@@ -221,7 +221,6 @@ class Dispatcher:
         return free
 
     def _has_room(self, worker: Worker) -> bool:
-        """Whether a worker may have one more call, to run or to prefetch."""
         if worker.taken_back:
             return False
         calls = len(worker.calls)
@@ -237,7 +236,6 @@ class Dispatcher:
         )
 
     def _count_waiting(self, worker: Worker) -> int:
-        """Counts the calls that a worker has and has not begun."""
         return max(len(worker.calls) - self._serving.concurrency, 0)
 
     def _is_full(self, free: Worker | None) -> bool:

@@ -37,8 +37,6 @@ CRASH_LOOP = 3
 
 @dataclass
 class _Slot:
-    """A place for one worker, which is replaced each time it dies."""
-
     index: int
     worker: Worker | None = None
     failures: int = 0

@@ -155,7 +155,6 @@ class Calls:
 
     @contextmanager
     def _streaming(self, message: Message) -> Iterator[None]:
-        """Reports how a stream ended."""
         request_id.set(message.id)
         try:
             yield
@@ -206,7 +205,6 @@ class Calls:
         self.channel.post(packet, coalesce=is_brief)
 
     def _measure(self, started: float) -> float:
-        """Returns the seconds since a call was started, and adds them to the average."""
         if not started:
             return 0
         seconds = time.perf_counter() - started

@@ -171,8 +171,6 @@ class _Program:
 
 
 class _ServerLog(logging.Handler):
-    """Sends log records to the server."""
-
     def __init__(self, channel: Channel) -> None:
         super().__init__()
         self._channel = channel
