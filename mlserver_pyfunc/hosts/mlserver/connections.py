@@ -88,6 +88,8 @@ async def part(rest: Any) -> None:
     """
     global _has_to_part
     _has_to_part = True
+    # uvicorn has heard of the signal itself, and looks ten times a second whether it is to end.
+    rest.should_exit = False
     begun = time.monotonic()
     while rest.server_state.connections and time.monotonic() < begun + _REST_SECONDS:
         await asyncio.sleep(0.02)

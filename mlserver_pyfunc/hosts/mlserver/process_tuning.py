@@ -192,6 +192,7 @@ def drain_on_interrupt(stock: Any) -> Any:
             await self._grpc_server._server.stop(None)
             return
         setattr(self, _STOPPING, True)
+        _forget_signals(servers)
         if sig != signal.SIGINT:
             await connections.part(rest)
         # Accept no new requests over REST while calls over gRPC are waited for.

@@ -164,7 +164,9 @@ def test_a_server_that_ends_says_so_in_the_last_answer_of_each_connection(
     with ThreadPoolExecutor(16) as pool:
         try:
             server.wait_until_ready("where")
-            calls = [pool.submit(_call_until_told, server.rest_address) for _ in range(16)]
+            # Half of them are idle for longer than it takes uvicorn to notice the signal.
+            pauses = [0, 0.3] * 8
+            calls = [pool.submit(_call_until_told, server.rest_address, each) for each in pauses]
             time.sleep(1)
             assert not any(each.done() for each in calls)
             server.terminate()
@@ -174,8 +176,8 @@ def test_a_server_that_ends_says_so_in_the_last_answer_of_each_connection(
             server.close()
 
 
-def _call_until_told(address: str) -> int:
-    """Calls on one connection, as fast as it can, until an answer says that it ends."""
+def _call_until_told(address: str, pause: float = 0) -> int:
+    """Calls on one connection, with pauses, until an answer says that it ends."""
     connection = http.client.HTTPConnection(address, timeout=60)
     connection.connect()
     for calls in count(1):  # noqa: B007
@@ -184,6 +186,7 @@ def _call_until_told(address: str) -> int:
         answer.read()
         if answer.headers.get("connection") == "close":
             break
+        time.sleep(pause)
     return calls
 
 
