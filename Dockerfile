@@ -3,13 +3,15 @@
 #     docker build -t mlserver-pyfunc .
 #     docker run -p 8080:8080 -p 8081:8081 -v "$PWD/examples/many:/mnt/models:ro" mlserver-pyfunc
 #
-# It holds the server alone: what a function requires comes with an image built from this one.
+# It holds the server and uv, which installs what a function requires when it is loaded, and fetches
+# a Python that is not there if MLSERVER_PYFUNC_PYTHON_DOWNLOADS=1. An image built from this one, or
+# by mlserver-pyfunc build, has all of that and starts without a network.
 
 FROM python:3.12-slim AS build
 COPY pyproject.toml README.md LICENSE /src/
 COPY mlserver_pyfunc /src/mlserver_pyfunc
 RUN python -m venv /opt/mlserver \
-    && /opt/mlserver/bin/pip install --no-cache-dir "/src[remote]" \
+    && /opt/mlserver/bin/pip install --no-cache-dir "/src[isolation,remote]" \
     && rm -rf /opt/mlserver/lib/python3.12/site-packages/pandas/tests
 
 FROM python:3.12-slim

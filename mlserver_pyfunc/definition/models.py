@@ -283,6 +283,7 @@ class BuildDefinition(_Model):
 
     instructions: Lines = []
     env: Annotated[dict[str, Text], FROM_TEXT] = {}
+    labels: Annotated[dict[str, Text], FROM_TEXT] = {}
 
 
 class ContractDefinition(_Model):

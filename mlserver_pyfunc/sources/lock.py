@@ -42,6 +42,7 @@ class ImageRecord(BaseModel):
     digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
     id: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
     inputs: dict[str, Sha256]
+    server: list[str] = []  # exact versions in the server's environment, which later builds keep
 
 
 class Lock(BaseModel):
@@ -100,12 +101,14 @@ def read(folder: Path) -> Lock | None:
 def write(definition: FunctionDefinition, folder: Path, resolved: Sequence[str] = ()) -> Path:
     """Fetches a function's source as it is now, and writes its lock whatever an old one says.
 
-    The record of an image is kept: its `inputs` tell whether the image is out of date.
+    The record of an image is kept: its `inputs` tell whether the image is out of date. The next
+    image gets new versions of the server's packages.
     """
     image = None
     # The old lock may be broken.
     with suppress(SourceError):
         image = getattr(read(folder), "image", None)
+        image = image and image.model_copy(update={"server": []})
     tree = sources.fetch(definition.source, folder)
     renewed = Lock(
         source=tree.provenance.source,

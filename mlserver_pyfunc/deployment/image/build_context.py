@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ from mlserver_pyfunc.deployment.server_settings import CONTAINER_VARIABLES
 from mlserver_pyfunc.environments.model_needs import with_needs
 from mlserver_pyfunc.sources import SourceTree, lock
 from mlserver_pyfunc.sources.digest import file_sha256, tree_sha256
+from mlserver_pyfunc.sources.safe_tree import quoted
 from mlserver_pyfunc.sources.tree import Provenance
 from mlserver_pyfunc.sources.uri import checked_scheme
 
@@ -39,6 +41,7 @@ SOURCE = "source"
 _PORTS = ("host", "http_port", "grpc_port", "metrics_port", "model_repository_root")
 _LATEST = 10**9
 """Upper bound of the times of files, in seconds since 1970."""
+_LARGE_BYTES = 1024 * 1024
 _LABEL = "io.mlserver-pyfunc"
 
 
@@ -75,9 +78,14 @@ def write(opened: FunctionFolder, target: Path, options: Options) -> None:
     tree = lock.fetch_locked(definition, folder)
     definition = with_needs(definition, tree)
     locked = lock.read(folder) or lock.Lock()
-    installed = requirements.resolve(definition, locked.resolved or (), options.platforms)
+    kept = locked.image.server if locked.image and not options.no_cache else ()
+    installed = requirements.resolve(definition, locked.resolved or (), options.platforms, kept)
     target.mkdir(parents=True, exist_ok=True)
-    _copy(source_files.selected(tree, folder), target / SOURCE)
+    files = source_files.selected(tree, folder)
+    for name in source_files.like_credentials(files):
+        hint = f"leave it out by {source_files.IGNORE_FILE} if it is one"
+        print(f"warning: {quoted(name)} looks like a credential: {hint}", file=sys.stderr)
+    _copy(files, target / "function" / SOURCE)
     _write_function(_inside(definition, tree), tree, settings, target)
     for name in definition.serving.samples:
         if (folder / name).is_file():
@@ -93,7 +101,8 @@ def write(opened: FunctionFolder, target: Path, options: Options) -> None:
     package = wheel.write(target)
     for script in ("tools.sh", "python.sh"):
         shutil.copy(Path(__file__).with_name(script), target / script)
-    text = dockerfile.render(_recipe(opened, tree, installed, package.name, options))
+    weights = _set_apart(target / "function" / SOURCE, target / "weights")
+    text = dockerfile.render(_recipe(opened, tree, installed, package.name, weights, options))
     (target / "Dockerfile").write_text(text, encoding="utf-8")
     _normalize(target, options.epoch)
 
@@ -103,12 +112,14 @@ def _recipe(
     tree: SourceTree,
     installed: requirements.Installed,
     package: str,
+    weights: bool,
     options: Options,
 ) -> dict[str, Any]:
     definition = opened.definition
     is_copied = installed.server_python != installed.python
+    base = checked_base(definition.base_image or f"python:{installed.python}-slim")
     return {
-        "base": checked_base(definition.base_image or f"python:{installed.python}-slim"),
+        "base": base,
         "python": installed.python,
         # Its /usr/local has the server's Python. If None, the base has it.
         "server_image": checked_base(options.server_image) if is_copied else None,
@@ -117,16 +128,17 @@ def _recipe(
         "requirements": bool(installed.function),
         "hashed": requirements.is_hashed(installed.function),
         "wheel": package,
+        "weights": weights,  # whether large files have a layer of their own
         "instructions": definition.build.instructions,
         "env": definition.build.env,
         "settings": {**CONTAINER_VARIABLES, "MLSERVER_MODEL_NAME": opened.model_name},
-        "labels": _labels(opened, tree),
+        "labels": {**_labels(opened, tree, base), **definition.build.labels},
         "arguments": [checked_argument(argument) for argument in options.arguments],
         "secrets": [checked_secret(secret) for secret in options.secrets],
     }
 
 
-def _labels(opened: FunctionFolder, tree: SourceTree) -> Mapping[str, str]:
+def _labels(opened: FunctionFolder, tree: SourceTree, base: str) -> Mapping[str, str]:
     origin = _origin(tree)
     tensors = opened.definition.model_dump(
         mode="json", include={"inputs", "outputs"}, exclude_defaults=True
@@ -136,6 +148,8 @@ def _labels(opened: FunctionFolder, tree: SourceTree) -> Mapping[str, str]:
         "org.opencontainers.image.version": opened.model_version,
         "org.opencontainers.image.source": origin.source if "://" in origin.source else None,
         "org.opencontainers.image.revision": origin.commit,
+        "org.opencontainers.image.base.name": base.partition("@")[0],
+        "org.opencontainers.image.base.digest": base.partition("@")[2],
         f"{_LABEL}.source": origin.source,
         f"{_LABEL}.source.sha256": origin.sha256,
         f"{_LABEL}.source.tree-sha256": origin.tree_sha256,
@@ -183,7 +197,6 @@ def _write_function(
     target: Path,
 ) -> None:
     folder = target / "function"
-    folder.mkdir()
     kept = inside.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
     # An empty list says more than none: without one, the signature tells the tensors.
     kept |= {key: [] for key in ("inputs", "outputs") if key in inside.written and key not in kept}
@@ -191,7 +204,7 @@ def _write_function(
     (folder / FILE_NAME).write_text(text, encoding="utf-8")
     pinned = lock.Lock(
         source=SOURCE,
-        tree_sha256=tree_sha256(target / SOURCE),
+        tree_sha256=tree_sha256(folder / SOURCE),
         requirements=inside.requirements,
         origin=_origin(tree),
     )
@@ -227,7 +240,7 @@ def _model_settings(opened: FunctionFolder) -> Mapping[str, Any]:
 
 
 def _copy(files: Mapping[str, Path | bytes], target: Path) -> None:
-    target.mkdir()
+    target.mkdir(parents=True)
     if not files:
         raise BuildError(
             f"the source has no file that goes into an image: see {source_files.IGNORE_FILE}"
@@ -239,6 +252,16 @@ def _copy(files: Mapping[str, Path | bytes], target: Path) -> None:
             path.write_bytes(content)
         else:
             shutil.copy(content, path, follow_symlinks=False)
+
+
+def _set_apart(source: Path, target: Path) -> bool:
+    """Moves large files of a source, such as weights: their layer comes before that of the code."""
+    for path in sorted(source.rglob("*")):
+        if path.is_file() and not path.is_symlink() and path.stat().st_size >= _LARGE_BYTES:
+            place = target / path.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(place)
+    return target.is_dir()
 
 
 def _normalize(root: Path, epoch: int | None) -> None:

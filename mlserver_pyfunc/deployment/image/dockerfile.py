@@ -13,6 +13,7 @@ from mlserver_pyfunc.deployment.names import BuildError, is_variable
 from mlserver_pyfunc.deployment.server_settings import PORTS
 
 UV = "uv>=0.7,<1"
+CYCLONEDX = "cyclonedx-bom>=7,<8"
 CA_SECRET = "ca-bundle"
 APT_SECRET = "apt-ca"
 
@@ -41,6 +42,7 @@ def render(recipe: Mapping[str, Any]) -> str:
         secret_variables=_secret_variables(recipe["secrets"]),
         ports=PORTS,
         uv=UV,
+        cyclonedx=CYCLONEDX,
         pairs=_pairs,
         one_command=_one_command,
     )

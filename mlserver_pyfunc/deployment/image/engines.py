@@ -6,9 +6,11 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,7 +85,9 @@ class Engine:
         return done.stdout if done.returncode == 0 else None
 
     def _common(self, tag: str, id_file: Path, options: Options) -> list[str]:
-        given = [tag, f"--iidfile={id_file}"]
+        when = datetime.fromtimestamp(options.epoch or int(time.time()), timezone.utc).isoformat()
+        label = f"--label=org.opencontainers.image.created={when}"
+        given = [tag, f"--iidfile={id_file}", label]
         if options.platforms:
             given.append(f"--platform={options.platforms}")
         if options.no_cache:

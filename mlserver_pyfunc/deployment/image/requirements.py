@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -43,11 +44,15 @@ class Installed:
 
 
 def resolve(
-    definition: FunctionDefinition, locked: Sequence[str] = (), platforms: str | None = None
+    definition: FunctionDefinition,
+    locked: Sequence[str] = (),
+    platforms: str | None = None,
+    kept: Sequence[str] = (),
 ) -> Installed:
     """Finds the versions to install in an image.
 
-    `locked` has exact versions from the lock. The platforms are that of this machine if None. An
+    `locked` has exact versions from the lock, and `kept` those of the server in the image built
+    last, which stay if they fit. The platforms are that of this machine if None. An
     error that no versions fit has uv's explanation.
     """
     _check_local(definition)
@@ -56,7 +61,8 @@ def resolve(
     machine = platform.machine().lower()
     platforms = platforms or f"linux/{_MACHINES.get(machine, machine)}"
     if python in SERVER_PYTHONS:
-        shared = _shared(definition.requirements, server, locked, python, platforms)
+        alone = _compile_server(server, kept, python, platforms)
+        shared = _shared(definition.requirements, server, locked, alone, python, platforms)
         if shared is not None:
             return shared
     if definition.serving.isolation == "none":
@@ -69,7 +75,7 @@ def resolve(
     return Installed(
         python=python,
         server_python=server_python,
-        server=_compile(server, (), server_python, platforms),
+        server=_compile_server(server, kept, server_python, platforms),
         function=_compile(needed, locked, python, platforms),
         own=True,
         given=needed,
@@ -85,11 +91,11 @@ def _shared(
     function: Sequence[str],
     server: Sequence[str],
     locked: Sequence[str],
+    alone: str,
     python: str,
     platforms: str,
 ) -> Installed | None:
     """Resolves one environment for server and function; None if their requirements conflict."""
-    alone = _compile(server, (), python, platforms)
     if not function:
         return Installed(python, python, alone, "", own=False)
     # First with the server's versions fixed, so that images of other functions share its layer.
@@ -105,6 +111,18 @@ def _shared(
         theirs = "".join(text for name, text in both.items() if name not in names)
         return Installed(python, python, ours, theirs, own=False)
     return None
+
+
+def pins(compiled: str) -> list[str]:
+    """Returns the exact versions in a requirements file, without hashes."""
+    return [_without_hashes(entry) for entry in _entries(compiled).values()]
+
+
+def _compile_server(server: Sequence[str], kept: Sequence[str], python: str, platforms: str) -> str:
+    if kept:
+        with suppress(uv.UvError):
+            return _compile(server, kept, python, platforms)
+    return _compile(server, (), python, platforms)
 
 
 def _compile(lines: Sequence[str], constraints: Sequence[str], python: str, platforms: str) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from pathspec import GitIgnoreSpec
@@ -22,6 +24,14 @@ IGNORE_FILE = ".dockerignore"
 _OURS = (IGNORE_FILE, FILE_NAME, LOCK_NAME, MODEL_SETTINGS, SERVER_SETTINGS)
 
 
+_LOOKED_AT = 64 * 1024
+_CREDENTIAL_NAME = re.compile(r"(secret|password|credential)s?\.(json|ya?ml|toml|ini|txt)$", re.I)
+_KEY = re.compile(
+    rb"-----BEGIN [A-Z ]*PRIVATE KEY-----|\b(AKIA|ASIA)[0-9A-Z]{16}\b|"
+    rb"\b(gh[pousr]_|github_pat_|glpat-|hf_|xox[abp]-|sk-)[A-Za-z0-9_-]{20}"
+)
+
+
 def selected(tree: SourceTree, folder: Path) -> dict[str, Path | bytes]:
     """Returns the files that go into the image, or their contents, by their path in it."""
     files: dict[str, Path | bytes] = {}
@@ -34,6 +44,16 @@ def selected(tree: SourceTree, folder: Path) -> dict[str, Path | bytes]:
     for module, code in tree.inline.items():
         files[f"{module.replace('.', '/')}.py"] = code.encode()
     return dict(sorted(files.items()))
+
+
+def like_credentials(files: Mapping[str, Path | bytes]) -> Iterator[str]:
+    """Yields the names of files whose name or beginning looks like a credential."""
+    for name, content in files.items():
+        if isinstance(content, Path):
+            with suppress(OSError), content.open("rb") as file:
+                content = file.read(_LOOKED_AT)
+        if _CREDENTIAL_NAME.search(name) or (isinstance(content, bytes) and _KEY.search(content)):
+            yield name
 
 
 def sha256(files: Mapping[str, Path | bytes]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -50,8 +51,7 @@ def made(folder: Path, target: Path, **options: Any) -> Path:
 
 def in_image(made: Path, folder: Path) -> Path:
     """The function's folder as the image has it."""
-    shutil.copytree(made / "function", folder)
-    shutil.copytree(made / "source", folder / "source", symlinks=True)
+    shutil.copytree(made / "function", folder, symlinks=True)
     return folder
 
 
@@ -106,7 +106,7 @@ def write_source(kind: str, folder: Path) -> dict[str, str]:
 def test_leaves_out_secrets_tests_and_caches(write_function: WriteFunction, tmp_path: Path) -> None:
     folder = write_function({**PRIVATE, "weights.bin": "w", "lib/a.py": "a"})
     target = made(folder, tmp_path / "context")
-    assert names(target / "source") == ["lib/a.py", "model.py", "weights.bin"]
+    assert names(target / "function" / "source") == ["lib/a.py", "model.py", "weights.bin"]
 
 
 def test_dockerignore_leaves_out_more_and_takes_in_what_it_names(
@@ -117,7 +117,46 @@ def test_dockerignore_leaves_out_more_and_takes_in_what_it_names(
     folder = write_function({".dockerignore": ignored, "tests/x.txt": "", **files})
     target = made(folder, tmp_path / "context")
     expected = ["ca.pem", "data/kept", "lib/a.md", "model.py", "tests/x.txt"]
-    assert names(target / "source") == expected
+    assert names(target / "function" / "source") == expected
+
+
+def test_large_files_have_a_layer_before_the_code(
+    write_function: WriteFunction, tmp_path: Path
+) -> None:
+    folder = write_function({"model/weights.bin": "w" * 2**20, "model/small.bin": "w"})
+    target = made(folder, tmp_path / "context")
+    assert names(target / "weights") == ["model/weights.bin"]
+    assert names(target / "function" / "source") == ["model.py", "model/small.bin"]
+    text = (target / "Dockerfile").read_text()
+    assert text.index("COPY weights /opt/function/source") < text.index("COPY function")
+
+
+def test_warns_of_files_that_look_like_credentials(
+    write_function: WriteFunction, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = "-----BEGIN " + "PRIVATE KEY-----\n"
+    files = {"lib/client-secrets.json": "{}", "deploy.txt": f"x\n{key}", "a.py": "key = 'AKIA'\n"}
+    files |= {"aws.cfg": "id = AKIA" + "A" * 16, "tokenizer.json": "{}", "secret_santa.py": ""}
+    made(write_function(files), tmp_path / "context")
+    said = capsys.readouterr().err
+    assert re.findall(r'warning: "(.*?)" looks like a credential', said) == [
+        "aws.cfg",
+        "deploy.txt",
+        "lib/client-secrets.json",
+    ]
+
+
+def test_labels_name_the_base_and_those_of_the_definition_come_over_ours(
+    write_function: WriteFunction, tmp_path: Path
+) -> None:
+    base = "python:3.12-slim@sha256:" + "a" * 64
+    labels = {"org.opencontainers.image.licenses": "MIT", "org.opencontainers.image.title": "mine"}
+    folder = write_function(base_image=base, build={"labels": labels})
+    text = (made(folder, tmp_path / "context") / "Dockerfile").read_text()
+    assert 'org.opencontainers.image.base.name="python:3.12-slim"' in text
+    assert f'org.opencontainers.image.base.digest="sha256:{"a" * 64}"' in text
+    assert 'org.opencontainers.image.licenses="MIT"' in text
+    assert text.count("org.opencontainers.image.title") == 1
 
 
 def test_takes_the_samples_of_a_warm_up(write_function: WriteFunction, tmp_path: Path) -> None:
@@ -141,7 +180,7 @@ def test_takes_no_neighbours_of_a_file_elsewhere(
     (elsewhere / "letter.txt").write_text("private")
     source = {"source": str(elsewhere / "model.py"), "handler": "predict"}
     target = made(write_function(source=source), tmp_path / "context")
-    assert names(target / "source") == ["model.py"]
+    assert names(target / "function" / "source") == ["model.py"]
 
 
 def test_refuses_a_link_out_of_the_source(write_function: WriteFunction, tmp_path: Path) -> None:
@@ -171,8 +210,8 @@ def test_equal_functions_make_equal_contexts(write_function: WriteFunction, tmp_
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
     modes = {name: (one / name).stat() for name in names(one)}
     assert {status.st_mtime for status in modes.values()} == {1_600_000_000}
-    assert oct(modes["source/run.sh"].st_mode) == oct(0o100755)
-    assert oct(modes["source/model.py"].st_mode) == oct(0o100644)
+    assert oct(modes["function/source/run.sh"].st_mode) == oct(0o100755)
+    assert oct(modes["function/source/model.py"].st_mode) == oct(0o100644)
 
 
 def test_a_platform_may_name_the_model(write_function: WriteFunction, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ def recipe(**keys: Any) -> dict[str, Any]:
         "requirements": False,
         "hashed": True,
         "wheel": "mlserver_pyfunc-1-py3-none-any.whl",
+        "weights": False,
         "settings": CONTAINER_VARIABLES,
         **dict.fromkeys(("instructions", "arguments", "secrets"), ()),
         "env": {},
@@ -81,14 +82,15 @@ def test_keeps_the_rules_of_hadolint_and_of_old_engines(keys: dict[str, Any]) ->
 
 def test_what_changes_most_comes_last() -> None:
     keys = {"requirements": True, "instructions": ["mkdir /x"], "labels": {"commit": "1"}}
+    keys["weights"] = True
     text = render(recipe(**keys))
     parts = [
         "RUN mkdir /x",
         "COPY server.txt",
         "COPY requirements.txt",
         "COPY --from=server /opt/mlserver",
-        "COPY --from=requirements /opt/requirements",
-        "COPY source",
+        "COPY --from=sbom",
+        "COPY weights",
         "COPY function",
         "LABEL commit",
     ]
@@ -154,7 +156,7 @@ def test_every_step_trusts_the_ca_bundle_and_the_image_does_not_hold_it() -> Non
     secrets = ["ca-bundle", "apt-ca"]
     text = render(recipe(requirements=True, instructions=["true"], secrets=secrets))
     runs = re.findall(r"^RUN (?:.*\\\n)*.*$", text, re.MULTILINE)
-    assert len(runs) == 5
+    assert len(runs) == 7
     assert all("--mount=type=secret,id=ca-bundle" in run for run in runs)
     assert not re.search(r"^ENV .*ca-bundle", text, re.MULTILINE)
     assert "/run/secrets" not in text.rpartition("\nFROM ")[2]

@@ -89,6 +89,7 @@ def test_builds_by_buildx(put: Put, calls: Path, tmp_path: Path) -> None:
         "build",
         "--tag=registry.example/iris:1",
         f"--iidfile={tmp_path}/image.id",
+        "--label=org.opencontainers.image.created=1970-01-01T00:00:07+00:00",
         "--platform=linux/arm64",
         "--no-cache",
         "--build-arg=A=1 2",

@@ -74,6 +74,21 @@ def test_versions_that_a_lock_holds_are_kept() -> None:
     assert names(got.server) == ["server==1.0", "shared==1.0"]
 
 
+def test_the_server_keeps_the_versions_of_the_image_before_while_they_fit() -> None:
+    source = {"source": "model.py", "handler": "predict"}
+
+    def server(*lines: str) -> list[str]:
+        definition = parse({"source": source, "requirements": list(lines)})
+        return names(requirements.resolve(definition, (), None, kept).server)
+
+    kept = ["server==1.0", "shared==1.0"]
+    assert requirements.pins(resolved("older").server) == kept
+    assert server() == kept
+    assert server("extra") == kept
+    kept = ["server==0.1"]
+    assert server() == ["server==1.0", "shared==1.1"]
+
+
 def test_every_package_has_its_hashes() -> None:
     got = resolved("extra")
     assert is_hashed(got.server)

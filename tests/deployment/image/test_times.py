@@ -26,7 +26,7 @@ def test_a_change_of_equal_size_changes_the_time(
     before = times(write_function, tmp_path / "a", "def predict(x): return x * 2\n")
     after = times(write_function, tmp_path / "b", "def predict(x): return x * 9\n")
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {"source/model.py", "function/function.lock", "Dockerfile"}
+    assert changed == {"function/source/model.py", "function/function.lock", "Dockerfile"}
 
 
 def test_equal_files_have_equal_times(write_function: WriteFunction, tmp_path: Path) -> None:
