@@ -221,6 +221,12 @@ class WarmupDefinition(_Model):
     )
 
 
+class DevicesDefinition(_Model):
+    """How many devices each worker gets, of those that the server sees."""
+
+    per_worker: Annotated[int, Field(ge=1)] = Field(description="Devices of each worker.")
+
+
 class ServingDefinition(_Model):
     """How the function is run."""
 
@@ -253,6 +259,10 @@ class ServingDefinition(_Model):
     max_requests: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Calls after which a worker is replaced. Isolated only."
     )
+    devices: list[Annotated[int, Field(ge=0)]] | DevicesDefinition = Field(
+        [],
+        description="GPUs, by number, dealt out to the workers; or `per_worker: 1`. Isolated only.",
+    )
     batch: Annotated[BatchDefinition, FROM_TEXT] | None = Field(
         None, description="Combines waiting requests into one call of the handler."
     )
@@ -265,6 +275,19 @@ class ServingDefinition(_Model):
         description="Call before ready: once with an example, or with each sample.",
     )
 
+    def devices_of(self, worker: int) -> list[int]:
+        """Returns the devices of a worker. Workers share them if there are fewer."""
+        if isinstance(self.devices, DevicesDefinition):
+            count = self.devices.per_worker
+            return list(range(worker * count, (worker + 1) * count))
+        own = self.devices[worker :: self.workers]
+        return own or self.devices[worker % max(len(self.devices), 1) :][:1]
+
+    @property
+    def device_count(self) -> int:
+        """Number of devices that the workers use together."""
+        return len({device for worker in range(self.workers) for device in self.devices_of(worker)})
+
     @property
     def samples(self) -> list[str]:
         """Paths of the requests to warm up with."""
@@ -273,7 +296,7 @@ class ServingDefinition(_Model):
     @property
     def for_processes(self) -> list[str]:
         """Keys that are set, but take effect only in processes of the function's own."""
-        keys = ("workers", "idempotent", "memory_limit", "max_requests")
+        keys = ("workers", "idempotent", "memory_limit", "max_requests", "devices")
         default = ServingDefinition.model_fields
         return [key for key in keys if getattr(self, key) != default[key].default]
 

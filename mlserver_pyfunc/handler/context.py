@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+DEVICE = "MLSERVER_PYFUNC_DEVICE"
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class Context:
         self.definition = definition
         self.source_dir = source_dir
         self.init_parameters = init_parameters
+        # Numbers of the devices that this worker has of the server's, such as "0" or "2,3".
+        self.device = os.environ.get(DEVICE, "")
 
     # Only so that type checkers accept attributes that user code sets.
     def __setattr__(self, name: str, value: Any) -> None:

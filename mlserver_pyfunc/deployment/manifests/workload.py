@@ -98,6 +98,11 @@ def plan(
 ) -> Workload:
     """Decides what the options leave open."""
     options.refuse_for(platform.name)
+    devices = definition.serving.device_count
+    if 0 < options.gpus < devices:
+        raise ManifestError(f"--gpus: serving.devices has {devices}, got {options.gpus}")
+    if devices > options.gpus:
+        options = options.model_copy(update={"gpus": devices})
     settings_file = settings_file or folder / MODEL_SETTINGS
     settings = explicit_settings(settings_file)
     model_name = served_name(settings, definition, settings_file.parent)

@@ -198,7 +198,8 @@ class WorkerRunner:
 
     async def _start(self, slot: _Slot) -> Worker:
         try:
-            worker = self._new_worker(slot.index, self._max_requests(slot))
+            devices = self._serving.devices_of(slot.index)
+            worker = self._new_worker(slot.index, self._max_requests(slot), devices)
         except OSError as error:
             cause = f"cannot start a worker process: {error}"
             raise LoadError(self._model_name, "start", cause) from None

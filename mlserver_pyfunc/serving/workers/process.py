@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlserver_pyfunc.handler.context import DEVICE
 from mlserver_pyfunc.serving import malloc
 
 from .connection import Connection
@@ -24,6 +25,9 @@ _MARK = "MLSERVER_PYFUNC_WORKER"
 """Environment variable that marks a worker and all processes that it starts."""
 
 _SERVER_ONLY = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
+
+# NVIDIA's, AMD's and Intel's. ROCR_VISIBLE_DEVICES would renumber what HIP's variable counts.
+_DEVICES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
 
 _MALLOC = {
     # glibc keeps freed blocks up to these sizes, so that the next result needs no new pages.
@@ -53,7 +57,9 @@ class WorkerProcess:
         on_message: Mapping[Kind, Callable[[Message], None]],
         on_exit: Callable[[Exit], None],
         on_line: Callable[[str], None],
+        devices: Sequence[int] = (),
     ) -> None:
+        self._devices = devices
         self._loop = asyncio.get_running_loop()
         self._on_exit = on_exit
         self._killed_for: Exit | None = None
@@ -112,6 +118,10 @@ class WorkerProcess:
         environment["PATH"] = f"{python.parent}{os.pathsep}{environment.get('PATH', '')}"
         if not malloc.chosen_setting(environment):
             environment |= _MALLOC
+        if self._devices:
+            # The numbers count what the server itself sees.
+            environment |= {name: _chosen(name, self._devices) for name in _DEVICES}
+            environment[DEVICE] = ",".join(map(str, self._devices))
         return environment
 
     def _wait(self) -> None:
@@ -148,6 +158,11 @@ class WorkerProcess:
             os.waitpid(self.pid, os.WNOHANG)
         self._output.close()
         self._on_exit(self._killed_for or exit_)
+
+
+def _chosen(variable: str, devices: Sequence[int]) -> str:
+    seen = [each for each in os.environ.get(variable, "").split(",") if each.strip()]
+    return ",".join(seen[each] if each < len(seen) else str(each) for each in devices)
 
 
 def _exit(code: int, status: int) -> Exit:

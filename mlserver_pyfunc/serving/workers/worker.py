@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import takewhile
@@ -41,6 +41,7 @@ class Worker:
     on_call_message: Callable[[Worker, Message], None]
     index: int
     max_requests: int | None = None
+    devices: Sequence[int] = ()  # numbers of those that it sees; empty: all
     calls: dict[int, PendingCall] = field(default_factory=dict)  # in the order of sending
     reported_waiting: int = 0  # how many of its calls the metrics count as waiting
     taken_back: int = 0  # calls that it has not dropped yet
@@ -63,7 +64,9 @@ class Worker:
             Kind.LOADED: self._on_loaded,
             Kind.FAILED: self._on_failed,
         }
-        self.process = WorkerProcess(self.python, on_message, self._on_exit, self._on_output_line)
+        self.process = WorkerProcess(
+            self.python, on_message, self._on_exit, self._on_output_line, self.devices
+        )
 
     async def load(self) -> HandlerInfo:
         """Loads the function in the process, or raises a LoadError and kills the process."""

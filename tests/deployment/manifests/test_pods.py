@@ -6,11 +6,14 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mlserver_pyfunc.deployment.manifests import pod
+from mlserver_pyfunc.definition import parse
+from mlserver_pyfunc.deployment import manifests
+from mlserver_pyfunc.deployment.manifests import ManifestError, pod
 from mlserver_pyfunc.serving.limits import UNLOAD_SECONDS
 from tests.places import IRIS, ROOT
 
@@ -143,6 +146,23 @@ def test_the_drain_limit_is_the_one_the_code_and_the_docs_have() -> None:
     assert pod.DRAIN_SECONDS == 2 * UNLOAD_SECONDS
     text = (ROOT / "docs" / "operations.md").read_text()
     assert f"of more than `timeout` and {pod.DRAIN_SECONDS} s" in text
+
+
+def test_a_gpu_is_asked_for_each_device_of_the_workers(tmp_path: Path) -> None:
+    def limits(**options: Any) -> dict[str, str]:
+        given = manifests.parse(options)
+        made = manifests.derive("kubernetes", definition, tmp_path, given)
+        (container,) = containers(made.objects)
+        return dict(container["resources"]["limits"])
+
+    serving = {"isolation": "process", "workers": 2, "devices": {"per_worker": 2}}
+    source = {"code": "def f(x): return x", "handler": "f"}
+    definition = parse({"model_name": "m", "source": source, "serving": serving})
+    image = {"image": "registry.example/m:1"}
+    assert limits(**image)["nvidia.com/gpu"] == "4"
+    assert limits(**image, gpus=8)["nvidia.com/gpu"] == "8"
+    with pytest.raises(ManifestError, match=r"--gpus: serving.devices has 4, got 1"):
+        limits(**image, gpus=1)
 
 
 @pytest.mark.parametrize(("platform", "shape", "case"), WHOLE)
