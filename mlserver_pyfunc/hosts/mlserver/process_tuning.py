@@ -17,6 +17,7 @@ import os
 import platform
 import signal
 import sys
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -197,18 +198,16 @@ def drain_on_interrupt(stock: Any) -> Any:
             await connections.part(rest)
         # Accept no new requests over REST while calls over gRPC are waited for.
         rest.should_exit = True
-        _forget_signals(servers)
         await stock(self, signal.SIGTERM)
-        _forget_signals(servers)
 
     return stop
 
 
 def _forget_signals(servers: Iterable[Any]) -> None:
     for server in servers:
-        captured = getattr(server, "_captured_signals", None)
-        if captured is not None:
-            captured.clear()
+        if hasattr(server, "_captured_signals"):
+            # It stays empty: a server may end, and raise what it has, before `stop` ends.
+            server._captured_signals = deque(maxlen=0)
 
 
 def reap_only_pool_workers(stock: Any) -> Any:

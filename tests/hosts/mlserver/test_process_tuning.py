@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import platform
+import signal
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import uvicorn
 from mlserver import MLModel, ModelSettings, Settings
 from mlserver.context import model_context
 from mlserver.logging import ModelLoggerFormatter
@@ -69,3 +73,27 @@ def test_a_structured_line_is_json_and_leaves_the_model_on_its_record() -> None:
     # Other handlers of the record read it there.
     assert record.model == ', "model_name": "iris"'  # type: ignore[attr-defined]
     assert (record.msg, record.args) == ('said "%s"', ("no",))
+
+
+async def test_a_server_that_ends_has_no_signal_to_raise_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rest, metrics = (uvicorn.Server(uvicorn.Config(app="none:app")) for _ in range(2))
+    hosts = (SimpleNamespace(_server=server) for server in (rest, metrics))
+    servers = SimpleNamespace(**dict(zip(("_rest_server", "_metrics_server"), hosts, strict=True)))
+    kept: list[int] = []
+
+    async def part(_: Any) -> None:
+        kept.extend(reversed(metrics._captured_signals))
+
+    async def stock(_: Any, sig: int) -> None:
+        for server in (rest, metrics):
+            server.handle_exit(sig, None)
+            kept.extend(reversed(server._captured_signals))
+
+    monkeypatch.setattr(process_tuning.connections, "part", part)
+    metrics.handle_exit(signal.SIGTERM, None)  # the kernel's
+    await process_tuning.drain_on_interrupt(stock)(servers, signal.SIGTERM)
+    assert kept == []
+    assert rest.should_exit
+    assert metrics.should_exit
