@@ -155,7 +155,7 @@ NEEDS = {
             f"an index that uv reaches: mlserver-pyfunc env examples/{name} says what is missing",
             functools.partial(_has_packages_of, name),
         )
-        for name in ("audio", "embeddings", "forecast")
+        for name in ("audio", "embeddings", "forecast", "onnx")
     },
     **{
         f"Python {version} in a folder": Need(

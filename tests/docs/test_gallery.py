@@ -25,7 +25,7 @@ READMES = [
 ]
 NEEDS = {
     "vision": ["PyTorch"],
-    **{name: [f"packages of examples/{name}"] for name in ("audio", "embeddings", "forecast")},
+    **{name: [f"packages of examples/{name}"] for name in ("audio", "embeddings", "forecast", "onnx")},
 }
 
 
