@@ -11,8 +11,9 @@ from sklearn.pipeline import make_pipeline
 SENTENCES = {
     "english": "the cat is on the table and it is not mine . where is the house of my friend ? "
     "i have a book that you gave me . we are in the city with them . this is what they said",
-    "german": "die katze ist auf dem tisch und sie ist nicht mein . wo ist das haus von meinem freund ? "
-    "ich habe ein buch das du mir gabst . wir sind in der stadt mit ihnen . das ist was sie sagten",
+    "german": "die katze ist auf dem tisch und sie ist nicht mein . wo ist das haus von meinem "
+    "freund ? ich habe ein buch das du mir gabst . wir sind in der stadt mit ihnen . "
+    "das ist was sie sagten",
     "italian": "il gatto e sul tavolo e non e mio . dove e la casa del mio amico ? "
     "io ho un libro che tu mi hai dato . noi siamo in citta con loro . questo e quello che dicono",
 }

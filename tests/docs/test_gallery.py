@@ -25,7 +25,10 @@ READMES = [
 ]
 NEEDS = {
     "vision": ["PyTorch"],
-    **{name: [f"packages of examples/{name}"] for name in ("audio", "embeddings", "forecast", "onnx")},
+    **{
+        name: [f"packages of examples/{name}"]
+        for name in ("audio", "embeddings", "forecast", "onnx")
+    },
 }
 
 
