@@ -153,10 +153,10 @@ def split_function(path: Path) -> tuple[Path, str | None]:
     The function of a model file is "". The file of a folder that MLflow has written is in it.
     """
     name, _, handler = path.name.rpartition(":")
-    if path.is_dir() and not (path / FILE_NAME).exists():
-        path = path / models.MLFLOW
-    if models.is_model(path):
-        return path, ""
+    is_folder = path.is_dir() and not (path / FILE_NAME).exists()
+    model = path / models.MLFLOW if is_folder else path
+    if models.is_model(model):
+        return model, ""
     return (path.with_name(name), handler) if name.endswith(".py") else (path, None)
 
 

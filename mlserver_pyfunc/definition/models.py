@@ -140,7 +140,7 @@ class TensorDefinition(_Model):
             yield f"content_type is for BYTES tensors, got {self.datatype}"
 
 
-_Format = Literal["onnx", "skops", "joblib", "pickle"]
+_Format = Literal["onnx", "skops", "joblib"]
 
 
 class SourceDefinition(_Model):

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlserver_pyfunc.errors import BindError
+from mlserver_pyfunc.errors import SourceError
 
 HANDLER = "mlserver_pyfunc.models:predict"
 """Stands for the handler in the definition of a model file."""
@@ -43,8 +43,7 @@ _SKLEARN = ("scikit-learn", "pandas")
 KINDS = {
     "onnx": Kind("onnx", (".onnx",), rb"\x08", ("onnxruntime",)),
     "skops": Kind("sklearn", (".skops",), rb"PK\x03\x04", (*_SKLEARN, "skops")),
-    "joblib": Kind("sklearn", (".joblib",), b"", (*_SKLEARN, "joblib"), runs_code=True),
-    "pickle": Kind("sklearn", (".pkl", ".pickle"), b"", _SKLEARN, runs_code=True),
+    "joblib": Kind("sklearn", (".joblib", ".pkl"), b"", (*_SKLEARN, "joblib"), runs_code=True),
 }
 
 NAMES = tuple(name for kind in KINDS.values() for name in kind.names)
@@ -71,21 +70,21 @@ def kind_of(path: Path, named: str | None = None) -> str:
     A kind whose loading runs code has to be `named`.
 
     Raises:
-        BindError: The file is of no kind, or not of that which its name says.
+        SourceError: The file is of no kind, or not of that which its name says.
         OSError: It cannot be read.
     """
     kind = named or next((k for k, v in KINDS.items() if path.name.endswith(v.names)), "")
     if not kind:
-        raise BindError(f'"{path.name}" is no model file, expected one of {", ".join(NAMES)}')
+        raise SourceError(f'"{path.name}" is no model file, expected one of {", ".join(NAMES)}')
     if KINDS[kind].runs_code and not named:
-        raise BindError(
+        raise SourceError(
             f'"{path.name}" is a pickle, and loading it runs code that it holds: if you trust it, '
             f"write format: {kind} beside its source; else save the model by skops"
         )
     head = _head(path)
     if not re.match(KINDS[kind].head, head):
         pickle = ": a pickle, whose loading would run code" if head[:1] == b"\x80" else ""
-        raise BindError(f'"{path.name}" is no {kind} model, it begins {head[:8]!r}{pickle}')
+        raise SourceError(f'"{path.name}" is no {kind} model, it begins {head[:8]!r}{pickle}')
     return kind
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -62,13 +61,6 @@ def tensor(name: str, dtype: Any, shape: list[int | str], **keys: Any) -> dict[s
     if kind not in BY_DTYPE:
         raise BindError(f'tensor "{name}" is of {dtype}, which the protocol does not have')
     return {"name": name, "datatype": BY_DTYPE[kind].name, "shape": shape, **keys}
-
-
-def axis(size: Any) -> int | str:
-    """Returns the size or the name of an axis, as a shape may hold it; -1 for any other."""
-    if isinstance(size, int):
-        return size
-    return str(size) if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(size or "")) else -1
 
 
 def features(count: int, names: Sequence[str], dtype: str) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from .model import Model, axis, tensor
+from .model import Model, tensor
 
 _NAMES = {"float": "float32", "double": "float64", "string": "object"}
+_AXIS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|\d+")
 _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
 
@@ -44,7 +45,6 @@ def _tensor(given: Any) -> dict[str, Any]:
     # scikit-learn's classifiers give a sequence of mappings, from class to probability.
     match = re.fullmatch(r"(?:seq\(map\(\w+,)?tensor\((\w+)\)\)*", given.type)
     name = match[1] if match else given.type
-    shape: list[int | str] = (
-        [axis(size) for size in given.shape] if given.type.startswith("tensor") else [-1, -1]
-    )
+    sizes = given.shape if given.type.startswith("tensor") else [-1, -1]
+    shape = [size if _AXIS.fullmatch(str(size or "")) else -1 for size in sizes]
     return tensor(given.name, _NAMES.get(name, name), shape)

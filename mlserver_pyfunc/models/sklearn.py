@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,8 +48,6 @@ def load(path: Path, kind: str, threads: int, options: Mapping[str, Any]) -> Mod
 
 
 def _read(path: Path, kind: str, trusted: list[str]) -> Any:
-    if kind == "pickle":
-        return pickle.loads(path.read_bytes())
     if kind == "joblib":
         import joblib
 

@@ -12,9 +12,8 @@ from pathlib import Path
 
 from mlserver_pyfunc import models
 from mlserver_pyfunc.definition import SourceDefinition
-from mlserver_pyfunc.errors import BindError, SourceError
+from mlserver_pyfunc.errors import SourceError
 
-from .safe_tree import quoted
 from .tree import Provenance, SourceTree
 from .uri import checked_scheme, naming
 
@@ -64,13 +63,7 @@ def _fetched(kind: str, source: SourceDefinition, folder: Path, pin: Provenance)
 def _with_model(tree: SourceTree, source: SourceDefinition) -> SourceTree:
     """Finds the model file of a tree, and checks that it is one."""
     name = source.model or tree.file or models.MLFLOW
-    try:
-        kind = models.kind_of(tree.root / name, source.format)
-    except BindError as error:
-        raise SourceError(str(error)) from None
-    except OSError:
-        raise SourceError(f"has no file {quoted(name)}") from None
-    return replace(tree, model=name, kind=kind)
+    return replace(tree, model=name, kind=models.kind_of(tree.root / name, source.format))
 
 
 def _kind(uri: str) -> str:

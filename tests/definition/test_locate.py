@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mlserver_pyfunc.definition.folder import open_folder
-from mlserver_pyfunc.definition.locate import find_definition
+from mlserver_pyfunc.definition.locate import find_definition, split_function
 from mlserver_pyfunc.errors import DefinitionError
 
 
@@ -117,3 +117,7 @@ def test_a_uri_elsewhere_is_not_a_folder(settings: Path) -> None:
 def test_a_folder_may_have_characters_that_urls_escape(name: str, tmp_path: Path) -> None:
     _write(tmp_path / name / "function.yaml", "found")
     assert open_folder(tmp_path / name).model_name == "found"
+
+
+def test_a_folder_of_folders_is_no_function(tmp_path: Path) -> None:
+    assert split_function(tmp_path) == (tmp_path, None)
