@@ -8,6 +8,7 @@ import re
 import shlex
 from pathlib import Path
 
+import monitoring
 from reference import reference
 
 from mlserver_pyfunc import cli, definition
@@ -85,6 +86,7 @@ GENERATED = {
     PATCHES: patches_page,
     ROOT / "docs" / "cli.md": reference,
     ROOT / "mlserver_pyfunc" / "function.schema.json": schema_text,
+    **monitoring.FILES,
 }
 
 if __name__ == "__main__":
