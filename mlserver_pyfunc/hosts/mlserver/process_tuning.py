@@ -188,9 +188,11 @@ def drain_on_interrupt(stock: Any) -> Any:
         if sig is None or rest is None:
             await stock(self, sig)
             return
-        if sig == signal.SIGINT and getattr(self, _STOPPING, False):
-            rest.force_exit = True
-            await self._grpc_server._server.stop(None)
+        if getattr(self, _STOPPING, False):
+            # uvicorn may raise a signal again, and MLServer's pool cannot be closed twice.
+            if sig == signal.SIGINT:
+                rest.force_exit = True
+                await self._grpc_server._server.stop(None)
             return
         setattr(self, _STOPPING, True)
         _forget_signals(servers)

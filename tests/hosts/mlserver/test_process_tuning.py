@@ -97,3 +97,21 @@ async def test_a_server_that_ends_has_no_signal_to_raise_again(
     assert kept == []
     assert rest.should_exit
     assert metrics.should_exit
+
+
+async def test_a_server_that_ends_is_stopped_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = SimpleNamespace(_server=uvicorn.Server(uvicorn.Config(app="none:app")))
+    servers = SimpleNamespace(_rest_server=server, _metrics_server=None)
+    stopped: list[int] = []
+
+    async def part(_: Any) -> None:
+        pass
+
+    async def stock(_: Any, sig: int) -> None:
+        stopped.append(sig)
+
+    monkeypatch.setattr(process_tuning.connections, "part", part)
+    stop = process_tuning.drain_on_interrupt(stock)
+    for _ in range(2):
+        await stop(servers, signal.SIGTERM)
+    assert stopped == [signal.SIGTERM]
