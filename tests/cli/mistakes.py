@@ -230,7 +230,7 @@ MISTAKES = [
         "a comma in a text",
         "description: x\nbuild: {env: {A: b}, labels: a, c}",
         "function.yaml:5",
-        next_step="expected one of",
+        next_step="write the value in quotes",
     ),
     Mistake(
         "batch of fixed rows",
@@ -268,7 +268,12 @@ MISTAKES = [
         command="run . -i 1,2,3,4",
     ),
     Mistake("no such folder", "validate nowhere", ["nowhere: no such folder"], "function.yaml"),
-    Mistake("no such folder, serve", "serve nowhere", ["nowhere: no such folder"], "function.yaml"),
+    Mistake(
+        "no such folder, serve",
+        "serve nowhere --port 0 --grpc-port 0 --metrics-port 0",
+        ["nowhere: no such folder"],
+        "function.yaml",
+    ),
     Mistake(
         "folder without a definition",
         "run empty",

@@ -29,7 +29,7 @@ _PROMPT, _TEXT = "text_input", "text_output"
 def is_text_call(path: str, body: Any) -> bool:
     """Returns whether a call is in the text form. Both paths take requests of `infer` too."""
     is_generate = path.rpartition("/")[2].startswith("generate")
-    return is_generate and isinstance(body, dict) and "inputs" not in body
+    return is_generate and isinstance(body, dict) and _PROMPT in body
 
 
 def to_request(body: dict[str, Any], model: str, definition: FunctionDefinition) -> dict[str, Any]:
