@@ -99,7 +99,8 @@ def _call_failure(ctx: click.Context, error: Exception) -> Exception:
         is_no_url = ": expected " in str(error)
         hint = "" if is_no_url else "is the server up? mlserver-pyfunc serve FOLDER starts it"
         return Failure(str(error), UNREACHABLE, hint)
-    return Failure(f"{error} (status {error.status})", hint=ctx.meta.get(HINT, ""))
+    hint = "infer --stream" if "call infer_stream" in str(error) else ctx.meta.get(HINT, "")
+    return Failure(f"{error} (status {error.status})", hint=hint)
 
 
 def _nearest(name: str) -> str:

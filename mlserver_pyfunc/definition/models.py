@@ -210,7 +210,9 @@ class BatchDefinition(_Model):
 
 
 WARMUP_TAGS = ("(flag)", "(mapping)")
-"""Tags of the forms of `warmup`, which pydantic adds to the location of an error."""
+_DEVICE_TAGS = ("(list)", "(mapping)")
+UNION_TAGS = {"warmup": WARMUP_TAGS, "devices": _DEVICE_TAGS}
+"""Names of the members of unions, by key: pydantic adds them to locations."""
 
 
 class WarmupDefinition(_Model):
@@ -259,7 +261,11 @@ class ServingDefinition(_Model):
     max_requests: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Calls after which a worker is replaced. Isolated only."
     )
-    devices: list[Annotated[int, Field(ge=0)]] | DevicesDefinition = Field(
+    devices: Annotated[
+        Annotated[list[Annotated[int, Field(ge=0)]], Tag(_DEVICE_TAGS[0])]
+        | Annotated[DevicesDefinition, Tag(_DEVICE_TAGS[1])],
+        Discriminator(lambda value: _DEVICE_TAGS[isinstance(value, dict | DevicesDefinition)]),
+    ] = Field(
         [],
         description="GPUs, by number, dealt out to the workers; or `per_worker: 1`. Isolated only.",
     )

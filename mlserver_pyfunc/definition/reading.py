@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from mlserver_pyfunc.errors import DefinitionError
 
 from .digitalhub import unwrapped
-from .models import WARMUP_TAGS, FunctionDefinition
+from .models import UNION_TAGS, FunctionDefinition
 from .yaml_reader import read_yaml
 
 FILE_NAME = "function.yaml"
@@ -127,12 +127,12 @@ def _shown(value: Any) -> str:
 
 
 def _without_tag(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """Drops what pydantic adds: the tag of the union's member below `warmup`, and a key's mark."""
+    """Drops what pydantic adds: the tag of a union's member, and a key's mark."""
     pairs = zip((None, *location), location, strict=False)
     return tuple(
         part
         for parent, part in pairs
-        if part != "[key]" and (parent != "warmup" or part not in WARMUP_TAGS)
+        if part != "[key]" and part not in UNION_TAGS.get(str(parent), ())
     )
 
 

@@ -57,8 +57,8 @@ def _read(path: Path, kind: str, trusted: list[str]) -> Any:
     unknown = [name for name in io.get_untrusted_types(file=path) if name not in trusted]
     if unknown:
         raise BindError(
-            f"skops does not trust its {', '.join(unknown)}, and nothing was loaded: if you trust "
-            "the file, list them in a definition, init_parameters: {trusted_types: [...]}"
+            "skops does not trust its types, and nothing was loaded: if you trust the file, write "
+            f"into a definition, init_parameters: {{trusted_types: [{', '.join(unknown)}]}}"
         )
     return io.load(path, trusted=trusted)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import pytest
 
 from mlserver_pyfunc.definition import parse
+from mlserver_pyfunc.errors import DefinitionError
 
 from .functions import call, children, definition, loaded, until
 
@@ -76,3 +78,17 @@ async def test_numbers_count_what_the_server_sees(monkeypatch: pytest.MonkeyPatc
 def test_the_devices_of_all_workers_are_counted(devices: Any, workers: int, count: int) -> None:
     given = definition(CODE, devices=devices, workers=workers)
     assert parse(given).serving.device_count == count
+
+
+@pytest.mark.parametrize(
+    ("devices", "message"),
+    [
+        (2, "serving.devices: expected a list, got 2"),
+        (["cuda:0"], 'serving.devices.0: expected a whole number, got "cuda:0"'),
+        ([-1], "serving.devices.0: expected at least 0, got -1"),
+        ({"per_worker": 0}, "serving.devices.per_worker: expected at least 1, got 0"),
+    ],
+)
+def test_wrong_devices_are_told_in_our_words(devices: Any, message: str) -> None:
+    with pytest.raises(DefinitionError, match=re.escape(message)):
+        parse({"source": "model.py", "serving": {"isolation": "process", "devices": devices}})
