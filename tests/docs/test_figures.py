@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 from uvicorn.protocols.http import flow_control
 
@@ -69,17 +67,6 @@ FIGURES = {
 )
 def test_a_page_has_the_figures_of_the_code(page: str, figure: str) -> None:
     assert figure in " ".join((DOCS / page).read_text().split())
-
-
-def test_ratios_are_those_of_the_figures_beside_them() -> None:
-    text = (DOCS / "isolation.md").read_text()
-    rows = re.findall(r"^\| .* \| (\d+) \| (\d+) \((.+)\) \| (\d+) \((.+)\) \|", text, re.M)
-    assert len(rows) == 5
-    for base, *others in rows:
-        for figure, ratio in zip(others[::2], others[1::2], strict=True):
-            assert f"{int(figure) / int(base):.2f}" == ratio
-    [(one, two, times)] = re.findall(r"(\d+) calls/s with one .* (\d+) with two \((.+) x\)", text)
-    assert f"{int(two) / int(one):.1f}" == times
 
 
 def test_workers_cut_their_lines_as_the_server_does() -> None:
