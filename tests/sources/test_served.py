@@ -59,7 +59,7 @@ def _write(models: Path, name: str, source: dict[str, Any]) -> Path:
     return folder
 
 
-def _metadata_over_grpc(address: str, name: str) -> dict[str, str]:
+def _metadata_over_grpc(address: str, name: str) -> dict[str, Any]:
     """The parameters of a model's metadata, which only MLServer's own messages have."""
     from mlserver.grpc import dataplane_pb2 as messages
 
@@ -67,7 +67,10 @@ def _metadata_over_grpc(address: str, name: str) -> dict[str, str]:
         call = channel.unary_unary("/inference.GRPCInferenceService/ModelMetadata")
         reply = call(messages.ModelMetadataRequest(name=name).SerializeToString(), timeout=60)
     parameters = messages.ModelMetadataResponse.FromString(reply).parameters
-    return {key: value.string_param for key, value in parameters.items()}
+    return {
+        key: getattr(value, value.WhichOneof("parameter_choice"))
+        for key, value in parameters.items()
+    }
 
 
 def test_every_kind_of_source_gives_the_same_answers(

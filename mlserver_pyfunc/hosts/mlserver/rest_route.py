@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -156,18 +157,20 @@ class InferenceRoute(Route):
         async def payloads() -> AsyncIterator[Any]:
             yield payload
 
-        items = self._data_plane.infer_stream(payloads(), *names)
+        items: Any = self._data_plane.infer_stream(payloads(), *names)
         first = await anext(items, None)
         if isinstance(first, StreamError):
+            await items.aclose()
             raise first.error
         return StreamingResponse(_events(first, items, form), media_type="text/event-stream")
 
 
-async def _events(item: Any, others: AsyncIterator[Any], form: Form) -> AsyncIterator[bytes]:
-    while item is not None:
-        item.form = form
-        yield item.event()
-        item = await anext(others, None)
+async def _events(item: Any, others: Any, form: Form) -> AsyncIterator[bytes]:
+    async with aclosing(others):
+        while item is not None:
+            item.form = form
+            yield item.event()
+            item = await anext(others, None)
 
 
 class Departure:

@@ -304,7 +304,7 @@ def test_a_stream_is_shown_as_it_comes(page):
     story.find("#call").click()
     story.wait(lambda: "stopped after" in story.text("#timing"))
     assert story.text("#call") == "Call"
-    story.assert_clean()
+    story.assert_clean(errors=1)
 
 
 def test_the_calls_on_show_work_as_they_stand(page, tmp_path):
