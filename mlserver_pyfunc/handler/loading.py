@@ -50,7 +50,8 @@ class HandlerSpec:
     @property
     def source(self) -> Mapping[str, Any]:
         """The part of the definition that names the functions to call."""
-        return self.definition["source"]  # type: ignore[no-any-return]
+        source: Mapping[str, Any] = self.definition["source"]
+        return source
 
     def to_json(self) -> dict[str, Any]:
         """Returns the specification as a JSON object. The source folder becomes absolute."""

@@ -16,9 +16,6 @@ from mlserver_pyfunc.errors import SourceError
 HANDLER = "mlserver_pyfunc.models:predict"
 """Stands for the handler in the definition of a model file."""
 
-MLFLOW = "MLmodel"
-"""Name of the file in a folder that MLflow has written."""
-
 
 @dataclass(frozen=True)
 class Kind:
@@ -57,11 +54,8 @@ def is_name(path: str) -> bool:
 
 
 def is_model(path: Path) -> bool:
-    """Whether a file is a model by its name, and by its content if others have such names too."""
-    named = [kind for kind in KINDS.values() if path.name.endswith(kind.names)]
-    if not named or not path.is_file():
-        return False
-    return path.suffix not in (".json", ".txt") or bool(re.match(named[0].head, _head(path)))
+    """Whether there is a file that ends as the names of model files do."""
+    return path.name.endswith(NAMES) and path.is_file()
 
 
 def kind_of(path: Path, named: str | None = None) -> str:
@@ -81,13 +75,9 @@ def kind_of(path: Path, named: str | None = None) -> str:
             f'"{path.name}" is a pickle, and loading it runs code that it holds: if you trust it, '
             f"write format: {kind} beside its source; else save the model by skops"
         )
-    head = _head(path)
+    with path.open("rb") as file:
+        head = file.read(64)
     if not re.match(KINDS[kind].head, head):
         pickle = ": a pickle, whose loading would run code" if head[:1] == b"\x80" else ""
         raise SourceError(f'"{path.name}" is no {kind} model, it begins {head[:8]!r}{pickle}')
     return kind
-
-
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(64)
