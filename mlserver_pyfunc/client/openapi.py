@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from mlserver_pyfunc.definition import FunctionDefinition, TensorDefinition
+from mlserver_pyfunc.definition import FunctionDefinition, TensorDefinition, examples_of
 from mlserver_pyfunc.protocol.datatypes import DATATYPES
 from mlserver_pyfunc.protocol.limits import LIMITS
 from mlserver_pyfunc.protocol.samples import examples
@@ -33,7 +33,7 @@ def document(
         paths.append((f"{path}/versions/{quote(version, safe='')}", "_version"))
     sizes: dict[str, int] = {}
     required = [t for t in definition.inputs if not t.optional or t.example is not None]
-    inputs, outputs = _examples(required, sizes), _examples(definition.outputs, sizes)
+    inputs, outputs = examples_of(required, sizes), examples_of(definition.outputs, sizes)
     text = render(
         "openapi.json.jinja",
         name=name,
@@ -52,11 +52,6 @@ def document(
 
 def _is_readable(tensors: Sequence[Schema]) -> bool:
     return sum(len(tensor["data"]) for tensor in tensors) <= _READABLE
-
-
-def _examples(tensors: Sequence[TensorDefinition], sizes: dict[str, int]) -> list[Schema]:
-    declared = {tensor.name: tensor.example for tensor in tensors if tensor.example is not None}
-    return examples([tensor.spec for tensor in tensors], declared, sizes)
 
 
 def _schemas(definition: FunctionDefinition) -> Schema:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -138,6 +138,19 @@ class TensorDefinition(_Model):
             yield "default is for an input that is optional: true"
         if self.content_type and not is_bytes:
             yield f"content_type is for BYTES tensors, got {self.datatype}"
+
+
+def examples_of(
+    tensors: Sequence[TensorDefinition], sizes: dict[str, int] | None = None
+) -> list[dict[str, Any]]:
+    """Returns tensors as a request or an answer has them, with their examples if they have one.
+
+    `sizes` has those of named axes, and gets those that the examples tell.
+    """
+    from mlserver_pyfunc.protocol.samples import examples
+
+    declared = {tensor.name: tensor.example for tensor in tensors if tensor.example is not None}
+    return examples([tensor.spec for tensor in tensors], declared, sizes)
 
 
 _Format = Literal["onnx", "skops", "joblib"]

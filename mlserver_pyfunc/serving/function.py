@@ -14,7 +14,7 @@ from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from mlserver_pyfunc.definition import BatchDefinition, FunctionDefinition
+from mlserver_pyfunc.definition import BatchDefinition, FunctionDefinition, examples_of
 from mlserver_pyfunc.definition.derived import completed
 from mlserver_pyfunc.environments.environment import provide, unmet_needs
 from mlserver_pyfunc.environments.model_needs import with_needs
@@ -24,7 +24,6 @@ from mlserver_pyfunc.handler.context import Context
 from mlserver_pyfunc.handler.loading import HandlerSpec
 from mlserver_pyfunc.protocol.contract import Contract, Report
 from mlserver_pyfunc.protocol.request import InferenceRequest
-from mlserver_pyfunc.protocol.samples import examples
 from mlserver_pyfunc.settings import init_parameters
 from mlserver_pyfunc.sources import SourceTree, lock
 
@@ -182,20 +181,16 @@ class Function:
         """Makes a call with an example of a request, or one with each sample."""
         for name in self.definition.serving.samples or [""]:
             try:
-                body = self._example()
                 if name:
                     body = await asyncio.to_thread(_read_sample, name, (self._folder, tree.root))
+                else:
+                    body = {"inputs": examples_of(self.definition.inputs)}
                 call, _ = self._decode(InferenceRequest.from_json(body))
                 async with aclosing(self._items(runner, call)) as items:
                     await anext(items, None)  # of a stream, the first item
             except (RequestError, OSError, ValueError) as error:
                 cause = f'sample "{name}": {error}' if name else str(error)
                 raise self._failure("warmup", cause) from None
-
-    def _example(self) -> dict[str, Any]:
-        inputs = self.definition.inputs
-        declared = {each.name: each.example for each in inputs if each.example is not None}
-        return {"inputs": examples(self.contract.inputs.values(), declared)}
 
     async def _new_runner(self, spec: HandlerSpec, context: Context, tree: SourceTree) -> Runner:
         serving = self.definition.serving

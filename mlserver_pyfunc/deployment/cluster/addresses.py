@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from mlserver_pyfunc.definition import FunctionDefinition
+from mlserver_pyfunc.definition import FunctionDefinition, examples_of
 from mlserver_pyfunc.deployment.server_settings import PORTS
-from mlserver_pyfunc.protocol.samples import examples
 
 Object = Mapping[str, Any]
 
@@ -87,9 +86,7 @@ def curl(definition: FunctionDefinition, model: str, address: Address) -> str:
     words = ["curl", "--fail-with-body", "-sS"]
     for name, value in headers.items():
         words += ["-H", f"{name}: {value}"]
-    declared = {tensor.name: tensor.example for tensor in required if tensor.example is not None}
-    inputs = examples([tensor.spec for tensor in required], declared)
-    body = json.dumps({"inputs": inputs}, ensure_ascii=False)
+    body = json.dumps({"inputs": examples_of(required)}, ensure_ascii=False)
     url = f"{address.url}/v2/models/{quote(model, safe='')}/infer"
     return shlex.join([*words, "-d", body, url])
 
