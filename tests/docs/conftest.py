@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mlserver_pyfunc.environments.uv import find_uv
+from tests.client.playground.conftest import browser as browser
 from tests.hosts.mlserver.process import ServerProcess, serving
 from tests.places import ROOT
 

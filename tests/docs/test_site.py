@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.client.playground.conftest import browser  # noqa: F401  a fixture
 from tests.client.playground.test_browser import Page
 from tests.places import DOCS, ROOT
 
@@ -113,7 +112,7 @@ def test_the_reference_has_the_public_names_with_their_docstrings(site: Path) ->
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_pages_fit_the_window_and_ask_no_other_host(browser, url: str, width: str) -> None:  # noqa: F811
+def test_pages_fit_the_window_and_ask_no_other_host(browser, url: str, width: str) -> None:
     for name in ("index", "docs/why", "docs/cli", "examples/picture/index", "docs/guides/pytorch"):
         page = Page(browser, "about:blank")
         page.resize(*WIDTHS[width])
@@ -132,13 +131,13 @@ def test_pages_fit_the_window_and_ask_no_other_host(browser, url: str, width: st
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_the_search_finds_a_word(browser, url: str, width: str) -> None:  # noqa: F811
+def test_the_search_finds_a_word(browser, url: str, width: str) -> None:
     page = Page(browser, "about:blank")
     page.resize(*WIDTHS[width])
     find(Page(browser, f"{url}/index.html"), width)
 
 
-def test_the_search_works_on_pages_that_are_opened_as_files(browser, site: Path) -> None:  # noqa: F811
+def test_the_search_works_on_pages_that_are_opened_as_files(browser, site: Path) -> None:
     page = Page(browser, "about:blank")
     page.resize(*WIDTHS["desktop"])
     find(Page(browser, (site / "index.html").as_uri()), "desktop")
@@ -156,7 +155,7 @@ def find(page: Page, width: str) -> None:
     page.assert_clean()
 
 
-def test_versions_stand_beside_each_other(browser, tmp_path: Path) -> None:  # noqa: F811
+def test_versions_stand_beside_each_other(browser, tmp_path: Path) -> None:
     repository = tmp_path / "repository"
     git = functools.partial(subprocess.run, cwd=repository, check=True, capture_output=True)
     repository.mkdir()

@@ -15,7 +15,9 @@ from mlserver_pyfunc import Function
 from mlserver_pyfunc.definition import SourceDefinition, parse
 from mlserver_pyfunc.errors import LoadError, SourceError
 from mlserver_pyfunc.sources import fetch, lock
-from tests.sources.conftest import cache_folder, file_server, repository  # noqa: F401
+
+# Each test in this file has a cache of its own, and only here.
+from tests.sources.conftest import cache_folder  # noqa: F401
 from tests.sources.servers import FileServer, Repository
 
 from .routes import folder_of
@@ -54,7 +56,7 @@ def test_in_an_archive(member: str, content: bytes, tmp_path: Path) -> None:
     check(folder)
 
 
-def test_by_http(content: bytes, tmp_path: Path, file_server: FileServer) -> None:  # noqa: F811
+def test_by_http(content: bytes, tmp_path: Path, file_server: FileServer) -> None:
     file_server.files["/models/line.skops"] = content
     url = f"{file_server.url}/models/line.skops"
     digest = hashlib.sha256(content).hexdigest()
@@ -75,7 +77,7 @@ def test_by_http(content: bytes, tmp_path: Path, file_server: FileServer) -> Non
         fetch(SourceDefinition(source=url), folder)
 
 
-def test_from_git(content: bytes, tmp_path: Path, repository: Repository) -> None:  # noqa: F811
+def test_from_git(content: bytes, tmp_path: Path, repository: Repository) -> None:
     repository.folder.joinpath("models").mkdir()
     repository.folder.joinpath("models", "line.skops").write_bytes(content)
     commit = repository.commit({"README.md": "a line"})

@@ -46,6 +46,16 @@ class Page:
             browser.get_log(kind)
         browser.get(url)
 
+    @classmethod
+    def opened(cls, browser, url):
+        """The page, when its model is ready, without the values of the test before."""
+        browser.execute_script("try { sessionStorage.clear() } catch { /* no page */ }")
+        page = cls(browser, url)
+        page.resize(1280, 1000)
+        page.scheme("light")
+        page.wait(lambda: page.text("#ready") == "ready")
+        return page
+
     def find(self, selector):
         return self.browser.find_element(By.CSS_SELECTOR, selector)
 

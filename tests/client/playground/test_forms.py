@@ -20,13 +20,7 @@ pytestmark = [pytest.mark.server, pytest.mark.heavy]
 @pytest.fixture
 def page(browser, forms):
     def open_page(model):
-        # Without the values of the test before.
-        browser.execute_script("try { sessionStorage.clear() } catch { /* no page */ }")
-        opened = Page(browser, f"{forms.url}/v2/models/{model}/playground")
-        opened.resize(1280, 1000)
-        opened.scheme("light")
-        opened.wait(lambda: opened.text("#ready") == "ready")
-        return opened
+        return Page.opened(browser, f"{forms.url}/v2/models/{model}/playground")
 
     return open_page
 
@@ -187,13 +181,18 @@ def test_lines_are_rows_and_an_element_of_two_lines_stays_one(page, browser):
     assert sent(words)["notes"]["data"] == ["two\nlines", "x"]
 
 
+def take_picture(page):
+    """Takes a picture by the camera, as a hand does."""
+    next(b for b in page.all("button") if b.text == "Camera").click()
+    page.wait(lambda: page.all("video"))
+    take = next(b for b in page.all("button") if b.text == "Take picture")
+    page.wait(take.is_enabled)
+    take.click()
+
+
 def test_the_camera_takes_a_picture(page):
     image = page("image")
-    next(b for b in image.all("button") if b.text == "Camera").click()
-    image.wait(lambda: image.all("video"))
-    take = next(b for b in image.all("button") if b.text == "Take picture")
-    image.wait(take.is_enabled)
-    take.click()
+    take_picture(image)
     image.wait(lambda: "camera.png" in value(image, "image"))
     assert not image.all("video")
     image.wait(lambda: image.find(".preview img").get_property("naturalWidth"))
@@ -206,11 +205,7 @@ def test_the_camera_takes_a_picture(page):
 
 def test_the_camera_fills_pixels_and_labels_name_the_answer(page):
     colours = page("colours")
-    next(b for b in colours.all("button") if b.text == "Camera").click()
-    colours.wait(lambda: colours.all("video"))
-    take = next(b for b in colours.all("button") if b.text == "Take picture")
-    colours.wait(take.is_enabled)
-    take.click()
+    take_picture(colours)
     colours.wait(lambda: colours.all(".preview canvas"))
     colours.call()
     assert colours.find("#error").is_displayed() is False, colours.text("#error")

@@ -20,13 +20,7 @@ MAX_BYTES = 100_000
 @pytest.fixture
 def page(browser, forms):
     def open_page(model, fragment=""):
-        # Without the values of the test before.
-        browser.execute_script("try { sessionStorage.clear() } catch { /* no page */ }")
-        opened = Page(browser, f"{forms.url}/v2/models/{model}/playground{fragment}")
-        opened.resize(1280, 1000)
-        opened.scheme("light")
-        opened.wait(lambda: opened.text("#ready") == "ready")
-        return opened
+        return Page.opened(browser, f"{forms.url}/v2/models/{model}/playground{fragment}")
 
     return open_page
 
