@@ -1,11 +1,11 @@
-"""Calls a server by gRPC: tensors are raw bytes, or lists in typed fields.
+"""Calls a server by gRPC. Tensors are sent as raw bytes; answers may have typed fields.
 
 Importing this module raises ImportError if tritonclient is not installed.
 
 Do not import it in a process that imports MLServer. tritonclient and MLServer both register the
 messages of the package `inference`, and protobuf has one registry per process, so that the second
 import fails: "duplicate symbol 'inference.ServerLiveRequest'". `infer` therefore never imports
-MLServer, and the test kit runs its clients in a process of their own.
+MLServer.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import grpc
 import numpy as np
 from google.protobuf.json_format import MessageToDict
 
-from mlserver_pyfunc.protocol import bytes_tensors, tensors
+from mlserver_pyfunc.protocol import tensors
 from mlserver_pyfunc.protocol.tensors import DATATYPES, Array
 
-from . import CallError, InferInput, InferResult, Inputs, Results, Values
+from . import CallError, InferResult, Inputs, Results, Values
 
 try:
     from tritonclient.grpc import service_pb2 as messages
@@ -103,29 +103,10 @@ class GrpcClient:
         for name, value in (parameters or {}).items():
             _set_parameter(request.parameters[name], value)
         for tensor in inputs:
-            message = request.inputs.add(
-                name=tensor.name, datatype=tensor.datatype, shape=tensor.array.shape
-            )
-            self._fill(request, message, tensor)
+            request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.array.shape)
+            raw = tensors.to_raw(DATATYPES[tensor.datatype], tensor.array)
+            request.raw_input_contents.append(raw)
         return request
-
-    def _fill(self, request: Any, message: Any, tensor: InferInput) -> None:
-        request.raw_input_contents.append(tensors.to_raw(DATATYPES[tensor.datatype], tensor.array))
-
-
-class TypedGrpcClient(GrpcClient):
-    """Calls a server by gRPC, with tensors in typed fields. FP16 has no such field."""
-
-    name = "gRPC typed"
-
-    def _fill(self, request: Any, message: Any, tensor: InferInput) -> None:
-        datatype = DATATYPES[tensor.datatype]
-        if datatype.contents is None:
-            raise CallError(f"{datatype.name} has no typed field in the protocol, send it raw")
-        elements = tensors.to_list(tensor.array)
-        if datatype.is_bytes:
-            elements = [bytes_tensors.encode_element(element) for element in elements]
-        getattr(message.contents, datatype.contents).extend(elements)
 
 
 def _method(kind: Callable[..., Any], name: str, answer: Any) -> Callable[..., Any]:

@@ -52,11 +52,6 @@ class RestClient:
         described: dict[str, Any] = self._json("GET", self._path(model))
         return described
 
-    def server_metadata(self) -> dict[str, Any]:
-        """Fetches the metadata of the server."""
-        described: dict[str, Any] = self._json("GET", "/v2")
-        return described
-
     def models(self) -> list[dict[str, Any]]:
         """Fetches the index of the model repository: name and state of each model."""
         models: list[dict[str, Any]] = self._json("POST", "/v2/repository/index", b"{}")

@@ -14,16 +14,12 @@ if TYPE_CHECKING:
     from mlserver_pyfunc.serving.local import LocalFunction as LocalFunction
     from mlserver_pyfunc.serving.local import load as load
 
-    from .parity import ParityError as ParityError
-    from .parity import assert_parity as assert_parity
     from .strategies import requests_for as requests_for
 
 _LAZY = {
     "LocalFunction": "mlserver_pyfunc.serving.local",
-    "ParityError": ".parity",
     "Server": "mlserver_pyfunc.deployment.server_process",
     "ServerError": "mlserver_pyfunc.deployment.server_process",
-    "assert_parity": ".parity",
     "load": "mlserver_pyfunc.serving.local",
     "requests_for": ".strategies",
 }

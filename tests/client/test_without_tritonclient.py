@@ -3,12 +3,8 @@
 import os
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
-
-from mlserver_pyfunc.definition import parse
-from mlserver_pyfunc.testing import assert_parity, parity
 
 HOW = "pip install 'mlserver-pyfunc[client]'"
 
@@ -34,17 +30,3 @@ def test_infer_says_how_to_install_it():
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("error: ")
     assert HOW in done.stderr
-
-
-def test_parity_says_how_to_install_it(monkeypatch):
-    monkeypatch.setattr(parity, "_unavailable", lambda server, definition: {})
-    function = {
-        "source": {"code": "def f(): pass", "handler": "f"},
-        "outputs": [{"name": "y", "datatype": "FP32", "shape": [1]}],
-    }
-    nowhere = SimpleNamespace(url="http://127.0.0.1:1", grpc_target="127.0.0.1:1")
-    with pytest.raises(ImportError) as raised:
-        assert_parity(nowhere, parse(function), model="m", requests=1)
-    assert HOW in str(raised.value)
-    assert "\n" not in str(raised.value)
-    assert raised.value.__cause__ is None, "the traceback of the other process is shown"

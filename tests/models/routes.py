@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,8 @@ import yaml
 from mlserver_pyfunc.client import InferInput, InferResult
 from mlserver_pyfunc.definition.model_settings import MODEL_SETTINGS, SETTINGS_TEXT
 from mlserver_pyfunc.testing import Server
-from mlserver_pyfunc.testing.parity import CLIENTS, _address, _send_all
+from tests.parity import answers_by_route
 
-ROUTES = tuple(CLIENTS)
 Request = Mapping[str, tuple[str, Any]]
 """Datatype and array of each input."""
 
@@ -35,16 +32,8 @@ def answers(place: Path, requests: Sequence[Request]) -> dict[str, list[Any]]:
         [InferInput(name, datatype, np.asarray(array)) for name, (datatype, array) in each.items()]
         for each in requests
     ]
-    with (
-        Server(place) as server,
-        ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool,
-    ):
-        return {
-            route: pool.submit(
-                _send_all, route, _address(server, route), server.models[0], sent
-            ).result()
-            for route in ROUTES
-        }
+    with Server(place) as server:
+        return answers_by_route(server, server.models[0], sent)
 
 
 def assert_equal(answer: Any, expected: Mapping[str, Any]) -> None:

@@ -18,8 +18,9 @@ from onnx import helper
 from mlserver_pyfunc import Function
 from mlserver_pyfunc.cli import main
 from mlserver_pyfunc.errors import ContractError, LoadError
+from tests.parity import ROUTES
 
-from .routes import ROUTES, answers, assert_equal, folder_of
+from .routes import answers, assert_equal, folder_of
 
 WEIGHTS = np.arange(12, dtype=np.float32).reshape(4, 3) / 7
 DTYPES = {

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from mlserver_pyfunc.errors import LoadError, ResponseError
-from mlserver_pyfunc.testing import Server, assert_parity, load
+from mlserver_pyfunc.testing import Server, load
+from tests.parity import assert_parity
 
 pytestmark = [pytest.mark.needs("PyTorch"), pytest.mark.heavy]
 

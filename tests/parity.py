@@ -6,26 +6,23 @@ import random
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from importlib import import_module
 from multiprocessing import get_context
+from typing import Any
 
+import httpx
 import numpy as np
 
-from mlserver_pyfunc.client import CallError, InferInput, InferResult
-from mlserver_pyfunc.client.rest import RestClient
+from mlserver_pyfunc.client import CallError, InferInput, InferResult, Inputs, Values
+from mlserver_pyfunc.client.rest import BinaryRestClient, RestClient
 from mlserver_pyfunc.definition import FunctionDefinition
 from mlserver_pyfunc.definition.folder import open_folder
 from mlserver_pyfunc.deployment.server_process import Server
+from mlserver_pyfunc.protocol import bytes_tensors, tensors
 from mlserver_pyfunc.protocol.samples import random_arrays
-from mlserver_pyfunc.protocol.tensors import Array
+from mlserver_pyfunc.protocol.tensors import DATATYPES, Array
 
-CLIENTS = {
-    "REST JSON": ("rest", "RestClient"),
-    "REST binary": ("rest", "BinaryRestClient"),
-    "gRPC typed": ("grpc", "TypedGrpcClient"),
-    "gRPC raw": ("grpc", "GrpcClient"),
-}
-"""Module and class of the client of each route. All answers are compared to those of the last."""
+ROUTES = ("REST JSON", "REST binary", "gRPC typed", "gRPC raw")
+"""All answers are compared to those of the last route."""
 
 
 class ParityError(AssertionError):
@@ -62,30 +59,14 @@ def assert_parity(
 
     Raises:
         ParityError: Two routes answered differently. Names the route, the output and the request.
-        ImportError: tritonclient, which calls by gRPC need, is not installed.
-
-    Example:
-        >>> from mlserver_pyfunc.testing import Server, assert_parity
-        >>> with Server("hello") as server:  # doctest: +SKIP
-        ...     assert_parity(server, requests=5).skipped
-        {}
     """
     if definition is None or model is None:
         folder = open_folder(server.folder)
         definition, model = definition or folder.definition, model or folder.model_name
     drawn = [_draw(definition, random.Random(seed + i)) for i in range(requests)]
     skipped = _unavailable(server, definition)
-    routes = [name for name in CLIENTS if name not in skipped]
-    try:
-        # gRPC clients cannot run in a process that may have imported MLServer: see client.grpc.
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            answers = {
-                name: pool.submit(_send_all, name, _address(server, name), model, drawn).result()
-                for name in routes
-            }
-    except ImportError as error:
-        # The traceback of the other process says no more than the message.
-        raise ImportError(str(error)) from None
+    routes = [name for name in ROUTES if name not in skipped]
+    answers = answers_by_route(server, model, drawn, routes)
     reference = routes[-1]
     for name in routes[:-1]:
         for index, (ours, theirs) in enumerate(zip(answers[name], answers[reference], strict=True)):
@@ -98,15 +79,31 @@ def assert_parity(
     return ParityReport(routes, requests, skipped)
 
 
-def _address(server: Server, route: str) -> str:
-    return server.grpc_target if "gRPC" in route else server.url
+def answers_by_route(
+    server: Server,
+    model: str,
+    requests: Sequence[Sequence[InferInput]],
+    routes: Sequence[str] = ROUTES,
+) -> dict[str, list[Answer]]:
+    """Sends all requests by each route, and returns the answers of each: results or errors."""
+    # gRPC clients cannot run in a process that may have imported MLServer: see client.grpc.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return {
+            route: pool.submit(
+                _send_all,
+                route,
+                server.grpc_target if "gRPC" in route else server.url,
+                model,
+                requests,
+            ).result()
+            for route in routes
+        }
 
 
 def _send_all(
     route: str, address: str, model: str, requests: Sequence[Sequence[InferInput]]
 ) -> list[Answer]:
-    module, attribute = CLIENTS[route]
-    client = getattr(import_module(f"mlserver_pyfunc.client.{module}"), attribute)(address)
+    client = _client(route)(address)
     answers: list[Answer] = []
     for inputs in requests:
         try:
@@ -117,12 +114,32 @@ def _send_all(
     return answers
 
 
+def _client(route: str) -> Any:
+    if "REST" in route:
+        return BinaryRestClient if route == "REST binary" else RestClient
+    from mlserver_pyfunc.client.grpc import GrpcClient
+
+    class TypedGrpcClient(GrpcClient):
+        """Sends tensors in typed fields."""
+
+        def _request(self, model: str, inputs: Inputs, parameters: Values) -> Any:
+            request = super()._request(model, inputs, parameters)
+            request.ClearField("raw_input_contents")
+            for message, tensor in zip(request.inputs, inputs, strict=True):
+                datatype = DATATYPES[tensor.datatype]
+                elements = tensors.to_list(tensor.array)
+                if datatype.is_bytes:
+                    elements = [bytes_tensors.encode_element(element) for element in elements]
+                getattr(message.contents, datatype.contents or "").extend(elements)
+            return request
+
+    return TypedGrpcClient if route == "gRPC typed" else GrpcClient
+
+
 def _unavailable(server: Server, definition: FunctionDefinition) -> dict[str, str]:
     skipped = {}
-    client = RestClient(server.url)
-    if "binary_tensor_data" not in client.server_metadata().get("extensions", []):
+    if "binary_tensor_data" not in httpx.get(f"{server.url}/v2").json().get("extensions", []):
         skipped["REST binary"] = "the server does not offer the binary tensor extension"
-    client.close()
     if any(t.datatype == "FP16" for t in (*definition.inputs, *definition.outputs)):
         skipped["gRPC typed"] = "FP16 has no typed field"
     return skipped
