@@ -41,4 +41,4 @@ def test_the_examples_of_testing_md_pass(tmp_path):
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
-    assert "5 passed" in done.stdout
+    assert "4 passed" in done.stdout
