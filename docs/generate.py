@@ -7,19 +7,49 @@ import os
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import monitoring
 from reference import reference
 
-from mlserver_pyfunc import cli, definition
+from mlserver_pyfunc import cli, models
+from mlserver_pyfunc.definition import FunctionDefinition
+from mlserver_pyfunc.definition.deployment import DeploymentDefinition
 
 ROOT = Path(__file__).resolve().parent.parent
 PATCHES = ROOT / "docs" / "design" / "patches.md"
 MANIFESTS = ROOT / "examples" / "kubernetes" / "README.md"
 
 
+def json_schema() -> dict[str, Any]:
+    """Returns the JSON Schema by which editors check and complete `function.yaml`.
+
+    A digitalhub object is recognised by its `spec`, whose keys may be null: only the
+    object's own form is described.
+    """
+    function = FunctionDefinition.model_json_schema()
+    kept = DeploymentDefinition.model_json_schema()
+    parts = {**function.pop("$defs"), **kept.pop("$defs"), "DeploymentDefinition": kept}
+    named = {"properties": {"source": {"pattern": models.PATTERN}}, "required": ["source"]}
+    is_model = {"anyOf": [{"required": ["model"]}, named]}
+    handler = {"required": parts["SourceDefinition"].pop("required")}
+    parts["SourceDefinition"] |= {"type": ["object", "string"], "if": is_model, "else": handler}
+    function["properties"]["deployment"] = {"$ref": "#/$defs/DeploymentDefinition"}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "function.yaml",
+        "if": {"required": ["spec"]},
+        "then": {
+            "type": "object",
+            "properties": {"kind": {"const": "openinference"}, "spec": {"type": "object"}},
+        },
+        "else": {"$ref": "#/$defs/FunctionDefinition"},
+        "$defs": {**parts, "FunctionDefinition": function},
+    }
+
+
 def schema_text() -> str:
-    return json.dumps(definition.json_schema(), indent=2) + "\n"
+    return json.dumps(json_schema(), indent=2) + "\n"
 
 
 def manifest_commands(document: Path) -> list[list[str]]:

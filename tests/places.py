@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 EXAMPLES = ROOT / "examples"
 IRIS = EXAMPLES / "iris"
+SCHEMA = ROOT / "mlserver_pyfunc" / "function.schema.json"
 FUNCTIONS = ROOT / "tests" / "testing" / "functions"
 
 # Published files that the tests check against. They lie beside the clone, not in it.

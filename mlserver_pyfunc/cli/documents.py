@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.resources import files
 from pathlib import Path
 from typing import IO
 
@@ -19,9 +20,7 @@ _output = click.option(
 @_output
 def schema(output: IO[str]) -> None:
     """Print the JSON Schema of function.yaml, with which editors check and complete it."""
-    from mlserver_pyfunc.definition import json_schema
-
-    output.write(json.dumps(json_schema(), indent=2) + "\n")
+    output.write((files("mlserver_pyfunc") / "function.schema.json").read_text(encoding="utf-8"))
 
 
 @click.command("openapi")

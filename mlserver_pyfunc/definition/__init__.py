@@ -7,7 +7,6 @@ from .models import ServingDefinition as ServingDefinition
 from .models import SourceDefinition as SourceDefinition
 from .models import TensorDefinition as TensorDefinition
 from .models import examples_of as examples_of
-from .models import json_schema as json_schema
 from .reading import FILE_NAME as FILE_NAME
 from .reading import Problem as Problem
 from .reading import parse as parse

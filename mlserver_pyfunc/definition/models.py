@@ -424,32 +424,3 @@ class FunctionDefinition(_Model):
                     f'inputs: "{other}" and "{tensor.name}" are both "{parameter}" '
                     "as parameters of the handler, rename one"
                 )
-
-
-def json_schema() -> dict[str, Any]:
-    """Returns the JSON Schema by which editors check and complete `function.yaml`.
-
-    A digitalhub object is recognised by its `spec`, whose keys may be null: only the
-    object's own form is described.
-    """
-    from .deployment import DeploymentDefinition
-
-    function = FunctionDefinition.model_json_schema()
-    kept = DeploymentDefinition.model_json_schema()
-    parts = {**function.pop("$defs"), **kept.pop("$defs"), "DeploymentDefinition": kept}
-    named = {"properties": {"source": {"pattern": models.PATTERN}}, "required": ["source"]}
-    is_model = {"anyOf": [{"required": ["model"]}, named]}
-    handler = {"required": parts["SourceDefinition"].pop("required")}
-    parts["SourceDefinition"] |= {"type": ["object", "string"], "if": is_model, "else": handler}
-    function["properties"]["deployment"] = {"$ref": "#/$defs/DeploymentDefinition"}
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "function.yaml",
-        "if": {"required": ["spec"]},
-        "then": {
-            "type": "object",
-            "properties": {"kind": {"const": "openinference"}, "spec": {"type": "object"}},
-        },
-        "else": {"$ref": "#/$defs/FunctionDefinition"},
-        "$defs": {**parts, "FunctionDefinition": function},
-    }

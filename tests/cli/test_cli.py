@@ -18,7 +18,7 @@ from PIL import Image
 
 from mlserver_pyfunc import definition
 from mlserver_pyfunc.cli import COMMANDS, main
-from tests.places import FUNCTIONS
+from tests.places import FUNCTIONS, SCHEMA
 
 PROGRAM = str(Path(sys.executable).with_name("mlserver-pyfunc"))
 
@@ -320,7 +320,7 @@ def test_a_function_that_does_not_load_exits_with_three(tmp_path):
 
 
 def test_schema_prints_the_definitions_json_schema():
-    assert json.loads(run("schema")[0]) == definition.json_schema()
+    assert run("schema")[0] == SCHEMA.read_text()
 
 
 def test_output_on_no_terminal_has_no_escapes(hello):

@@ -15,11 +15,11 @@ from mlserver_pyfunc.definition import (
     FILE_NAME,
     FunctionDefinition,
     ServingDefinition,
-    json_schema,
     parse,
     read,
 )
 from mlserver_pyfunc.errors import DefinitionError
+from tests.places import SCHEMA
 
 MINIMAL: dict[str, Any] = {"source": {"code": "def f(): ...", "handler": "f"}}
 
@@ -466,7 +466,7 @@ def test_nulls_inside_init_parameters_are_kept() -> None:
 
 
 def test_the_json_schema_takes_what_the_definition_takes() -> None:
-    schema = json_schema()
+    schema = json.loads(SCHEMA.read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     whole = yaml.safe_load(WHOLE.replace("fp32", "FP32").replace(": 1\n", ': "1"\n'))
     whole["build"]["env"] = {"OMP_NUM_THREADS": "1"}

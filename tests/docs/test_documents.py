@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pkgutil
 import re
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from pydantic_core import PydanticUndefined
 from mlserver_pyfunc import definition
 from mlserver_pyfunc.definition import FunctionDefinition
 from tests.hosts.mlserver.process import ServerProcess, serving
-from tests.places import ROOT
+from tests.places import ROOT, SCHEMA
 
 from .markdown import blocks, tables
 from .session import Step, assert_printed, run, steps, write_models
@@ -122,7 +123,7 @@ def check_fragment(text: str) -> None:
     fragment = yaml.safe_load(text)
     whole = fragment if "spec" in fragment else {"source": source, "outputs": outputs, **fragment}
     definition.parse(whole)
-    jsonschema.validate(whole, definition.json_schema())
+    jsonschema.validate(whole, json.loads(SCHEMA.read_text()))
 
 
 def keys(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str]]:
