@@ -72,7 +72,7 @@ def command(
     """Build a container image of the function in FOLDER.
 
     The image has the source, its requirements and a server, and starts without a network. It is
-    recorded in function.lock: manifest and deploy use it until the function changes.
+    recorded in function.lock: serve runs it until the function changes.
     """
     import os
 

@@ -26,7 +26,8 @@ _port_option = partial(click.option, show_default=True)
 @_port_option("--grpc-port", default=PORTS.grpc, help="Port of gRPC; 0: a free one.")
 @_port_option("--metrics-port", default=PORTS.metrics, help="Port of the metrics; 0: a free one.")
 @click.option("--reload", "reload_", is_flag=True, help="Reload functions when a file changes.")
-@click.option("--open", "open_", is_flag=True, help="Open the playground.")
+@click.option("--no-image", is_flag=True, help="Serve from source, even if an image was built.")
+@click.option("--open", "open_", is_flag=True, help="Open the playground, and serve from source.")
 @click.option("-q", "--quiet", is_flag=True, help="Show only warnings and errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Show MLServer's log and all frames, too.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Form of the log.  [text]")
@@ -39,6 +40,7 @@ def command(
     grpc_port: int,
     metrics_port: int,
     reload_: bool,
+    no_image: bool,
     open_: bool,
     quiet: bool,
     verbose: bool,
@@ -53,12 +55,21 @@ def command(
     Settings come from settings.json in FOLDER and from MLSERVER_ variables. All others are lean:
     no debug mode, no compression, no worker pool. Exits with 3 if a function cannot be loaded,
     with 5 if a port is taken.
+
+    If an image of the function was built on this machine and the function has not changed since,
+    the command runs the image and publishes its ports; not with --reload or --open.
     """
     free = iter(free_ports(3))
     ports = Ports(*(wanted or next(free) for wanted in (port, grpc_port, metrics_port)))
     _require_free(host, ports)
     log.to_stderr, log.is_text = False, log_format != "json"
     log.least = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
+    if not (no_image or reload_ or open_):
+        from mlserver_pyfunc.deployment.image import container
+
+        code = container.serve(folder, host, ports, partial(click.echo, err=True))
+        if code is not None:
+            raise SystemExit(code)
     from mlserver_pyfunc.hosts.mlserver import dev_server
 
     asked = {"host": host, **{f"{name}_port": port for name, port in vars(ports).items()}}

@@ -58,6 +58,18 @@ class Engine:
         """
         raise NotImplementedError
 
+    def has(self, reference: str) -> bool:
+        """Tells whether an image is on this machine."""
+        return self._ask(["image", "inspect", reference]) is not None
+
+    def run_command(self, reference: str, ports: Mapping[int, int], host: str) -> list[str]:
+        """Returns the command that runs an image in the foreground.
+
+        `ports` has the ports of the host, published on its address `host`, by the container's.
+        """
+        published = [f"--publish={host}:{there}:{here}" for here, there in ports.items()]
+        return [self.name, "run", "--rm", "--init", *published, reference]
+
     def _ask(self, arguments: Sequence[str]) -> str | None:
         """Returns the output of a command; None if it fails or does not answer in time."""
         try:
@@ -114,7 +126,7 @@ class Docker(Engine):
 
 
 class Podman(Engine):
-    """podman, which builds by the library of buildah."""
+    """podman, which builds by the library of buildah, and runs images."""
 
     name = "podman"
     _build_command = "build"
@@ -142,10 +154,14 @@ class Podman(Engine):
 
 
 class Buildah(Podman):
-    """buildah."""
+    """buildah, which builds images and cannot run them."""
 
     name = "buildah"
     _build_command = "bud"
+
+    def has(self, reference: str) -> bool:
+        """Returns False, so that `holder` never chooses buildah to run an image."""
+        return False
 
 
 ENGINES: Mapping[str, type[Engine]] = {each.name: each for each in (Docker, Podman, Buildah)}
@@ -166,6 +182,15 @@ def choose(name: str | None = None) -> Engine:
         f"no image engine answers, looked for {', '.join(ENGINES)}: install one, or write the "
         "context for another machine by --output DIR"
     )
+
+
+def holder(reference: str) -> Engine | None:
+    """Returns the first engine that has an image and can run it; None if there is none."""
+    for make in ENGINES.values():
+        engine = make()
+        if engine.answers() and engine.has(reference):
+            return engine
+    return None
 
 
 def _id(path: Path) -> str | None:

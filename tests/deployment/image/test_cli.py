@@ -1,4 +1,4 @@
-"""The command `build`."""
+"""`build` and what `serve` does with what was built."""
 
 from __future__ import annotations
 
@@ -116,6 +116,40 @@ def test_a_failed_build_is_not_recorded(folder: Path, put: Put) -> None:
     assert done.exit_code == 1
     assert 'podman failed at step "RUN false"' in done.output
     assert not (folder / "function.lock").exists()
+
+
+def test_serve_runs_the_image_that_was_built(folder: Path, put: Put, calls: Path) -> None:
+    put("podman")
+    assert ran("build", folder, "-t", "echo").exit_code == 0
+    done = ran("serve", folder, "--port", "18080", "--grpc-port", "18081", "--metrics-port", "0")
+    assert done.exit_code == 0, done.output
+    assert f"running image {ID} by podman" in done.output
+    assert "try http://127.0.0.1:18080/v2/models/echo/playground" in done.output
+    (command,) = commands(calls, "run")
+    assert command[1:4] == ["run", "--rm", "--init"]
+    assert "--publish=127.0.0.1:18080:8080" in command
+    assert "--publish=127.0.0.1:18081:8081" in command
+
+
+def test_serve_says_that_an_image_is_stale_or_elsewhere(folder: Path, put: Put) -> None:
+    from mlserver_pyfunc.deployment.image import container
+    from mlserver_pyfunc.deployment.server_settings import PORTS
+
+    put("podman")
+    assert ran("build", folder, "-t", "echo").exit_code == 0
+    told: list[str] = []
+    assert container.serve(folder, "127.0.0.1", PORTS, told.append) == 0
+    assert told.pop() == "when it is ready, try http://127.0.0.1:8080/v2/models/echo/playground"
+    assert told.pop() == f"running image {ID} by podman"
+    put("podman", {"image inspect": (1, "")})
+    assert container.serve(folder, "127.0.0.1", PORTS, told.append) is None
+    (folder / "model.py").write_text("changed = 1")
+    assert container.serve(folder, "127.0.0.1", PORTS, told.append) is None
+    assert told == [
+        "image echo:latest is not on this machine: serving from source",
+        "image echo:latest is stale (source changed since it was built): serving from source; "
+        "mlserver-pyfunc build renews it",
+    ]
 
 
 def test_building_needs_no_mlserver() -> None:

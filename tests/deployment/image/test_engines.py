@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +181,25 @@ def test_a_failure_names_its_step_and_shows_the_last_lines(
     assert "error: no such package" in text
     assert "Dockerfile:9" not in text
     assert "error: no such package" in capfd.readouterr().err, "progress is passed on"
+
+
+def test_finds_the_engine_that_has_an_image(put: Put) -> None:
+    put("docker", {"image inspect": (1, "")})
+    put("podman")
+    found = engines.holder("iris:1")
+    assert found is not None
+    assert found.name == "podman"
+    assert found.run_command("iris:1", {8080: 80}, "127.0.0.1") == [
+        "podman",
+        "run",
+        "--rm",
+        "--init",
+        "--publish=127.0.0.1:80:8080",
+        "iris:1",
+    ]
+
+
+def test_buildah_runs_nothing(put: Put) -> None:
+    put("buildah")
+    assert engines.holder("iris:1") is None
+    assert os.environ["PATH"]
