@@ -8,19 +8,19 @@ runs everything from the init function to the unload function.
 from __future__ import annotations
 
 import asyncio
-import queue
+import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
-from contextlib import asynccontextmanager, closing, suppress
-from threading import Thread
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from mlserver_pyfunc.errors import TimeLimitError
-from mlserver_pyfunc.handler.outcome import Outcome, outcome_in_task, outcome_of, outcome_of_task
+from mlserver_pyfunc.handler.outcome import Outcome, outcome_of, outcome_of_task
 
 from . import limits
 from .job import Job, new_semaphore
+from .relay import Relay
 from .workers.wire.durations import BRIEF_SECONDS
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ class Executor:
         self._slots = asyncio.Semaphore(concurrency)
         self._jobs: deque[Job | None] = deque()
         self._wakeup = new_semaphore()
-        self._threads: list[Thread] = []
+        self._threads: list[threading.Thread] = []
 
     @property
     def is_full(self) -> bool:
@@ -95,67 +95,57 @@ class Executor:
     async def stream(
         self, function: Callable[[], Generator[T, None, None]]
     ) -> AsyncGenerator[Outcome[T], None]:
-        """Iterates a generator on a thread, which makes an item when one is requested.
+        """Iterates a generator on a thread, at most `relay.AHEAD` items before its reader.
 
         The outcomes are the items and last, if the generator raises, its error. The time limit is
         that of each item; otherwise like `run`.
         """
-        loop = asyncio.get_running_loop()
-        wishes: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        items: asyncio.Queue[T] = asyncio.Queue()
-
-        def iterate() -> None:
-            with closing(function()) as generator, suppress(StopIteration):
-                while wishes.get():
-                    # Without a name for the item, which would live until the next one.
-                    loop.call_soon_threadsafe(items.put_nowait, next(generator))
-
-        job = Job(iterate)
+        relay: Relay[T] = Relay(threading.Event())
+        job = Job(lambda: relay.run(function()))
         job.request_wakeup()
+        job.future.add_done_callback(relay.wake)
         self._submit(job)
         try:
-            while True:
-                wishes.put(True)
-                item = asyncio.ensure_future(items.get())
-                waited: set[asyncio.Future[Any]] = {item, job.future}
-                try:
-                    await asyncio.wait(
-                        waited, timeout=self._limit.seconds, return_when=asyncio.FIRST_COMPLETED
-                    )
-                finally:
-                    item.cancel()  # also if the client leaves meanwhile
-                if item.done():
-                    yield Outcome(item.result())
-                    continue
-                self._expire(job)
-                job.future.result()
-                outcome: Outcome[T] = job.take_outcome()
-                if outcome.error is not None:
-                    yield outcome
-                return
+            while await relay.ready(job.future, self._limit.seconds, lambda: self._expire(job)):
+                while relay.items:
+                    yield Outcome(relay.items.popleft())
+            job.future.result()
+            outcome: Outcome[T] = job.take_outcome()
+            if outcome.error is not None:
+                yield outcome
         finally:
-            wishes.put(False)
+            relay.leave()
             self._abandon(job)
 
     async def stream_async(
         self, function: Callable[[], AsyncGenerator[T, None]]
     ) -> AsyncGenerator[Outcome[T], None]:
-        """Iterates an async generator on the event loop; otherwise like `stream`."""
+        """Iterates an async generator in a task; otherwise like `stream`."""
         self._admit()
-        try:
-            async with self._slot():
-                items = function()
-                try:
-                    while True:
-                        task = asyncio.ensure_future(outcome_of(items.__anext__))
-                        outcome = await self._in_time(task)
-                        if isinstance(outcome.error, StopAsyncIteration):
-                            return
-                        yield outcome
-                finally:
-                    await outcome_in_task(items.aclose)
-        finally:
+        relay: Relay[T] = Relay(asyncio.Event())
+        end = asyncio.get_running_loop().create_future()
+        task = asyncio.ensure_future(self._in_slot(lambda: relay.run_async(function()), None))
+
+        def ended(_: object) -> None:
             self.active.remove()
+            if not end.done():
+                end.set_result(None)
+            relay.wake()
+
+        def expire() -> None:
+            end.set_exception(self._past_limit(task))
+            relay.wake()
+
+        task.add_done_callback(ended)
+        try:
+            while await relay.ready(end, self._limit.seconds, expire):
+                while relay.items:
+                    yield Outcome(relay.items.popleft())
+            end.result()
+            if (error := outcome_of_task(task).error) is not None:
+                yield Outcome(error=error)
+        finally:
+            task.cancel()
 
     def close(self) -> None:
         """Ends the threads after they have run the jobs in the queue.
@@ -182,7 +172,9 @@ class Executor:
         if not self._threads:
             names = [f"pyfunc-{self._model_name}-{n}" for n in range(self._concurrency)]
             # Daemon threads: a call that never ends must not keep the server from exiting.
-            self._threads = [Thread(target=self._work, name=name, daemon=True) for name in names]
+            self._threads = [
+                threading.Thread(target=self._work, name=name, daemon=True) for name in names
+            ]
             for thread in self._threads:
                 thread.start()
         self._jobs.append(job)
@@ -225,11 +217,17 @@ class Executor:
             done, _ = await asyncio.wait({task}, timeout=self._limit.seconds)
             if done:
                 return outcome_of_task(task)
-        finally:
+        except asyncio.CancelledError:
             task.cancel()
+            raise
+        raise self._past_limit(task)
+
+    def _past_limit(self, task: asyncio.Task[Any]) -> TimeLimitError:
+        """Cancels a task, which is overdue until it ends, and returns the error for its caller."""
+        task.cancel()
         self._overdue += 1
         task.add_done_callback(self._end_overdue)
-        raise self._limit.passed()
+        return self._limit.passed()
 
     def _end_overdue(self, _: asyncio.Future[Any]) -> None:
         self._overdue -= 1
@@ -244,18 +242,6 @@ class Executor:
             outcome = await outcome_of(function)
             self._limit.typical.add(time.monotonic() - began)
             return outcome
-
-    @asynccontextmanager
-    async def _slot(self) -> AsyncIterator[None]:
-        """Waits for a slot, no longer than the time limit."""
-        try:
-            await asyncio.wait_for(self._slots.acquire(), self._limit.seconds)
-        except asyncio.TimeoutError:
-            raise self._limit.passed() from None
-        try:
-            yield
-        finally:
-            self._slots.release()
 
     def _work(self) -> None:
         """Runs jobs until there is a None in the queue. Runs on a thread."""

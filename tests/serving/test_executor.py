@@ -17,6 +17,7 @@ import pytest
 from mlserver_pyfunc.errors import OverloadedError, TimeLimitError
 from mlserver_pyfunc.serving.executor import Executor
 from mlserver_pyfunc.serving.job import Job
+from mlserver_pyfunc.serving.relay import AHEAD, AHEAD_SECONDS
 from mlserver_pyfunc.serving.workers.wire.durations import BRIEF_SECONDS
 
 # Mutation testing sets less: a mutant waits in vain.
@@ -495,14 +496,66 @@ async def test_a_stream_gives_every_item_in_order(kind: str, count: int, make: A
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_an_item_is_made_only_when_it_is_asked_for(kind: str, make: Any) -> None:
+async def test_a_generator_is_ahead_of_its_reader_by_few_items(kind: str, make: Any) -> None:
     made: list[int] = []
-    stream = _stream(make(), kind, 100, made, [])
+    stream = _stream(make(), kind, 1000, made, [])
     for expected in range(3):
         assert (await stream.__anext__()).get() == expected
         await asyncio.sleep(0.02)
-        assert made == list(range(expected + 1)), "no more than was asked for"
+        # One more for each time that the reader found none: it has waited by then.
+        assert len(made) <= (expected + 1) * (AHEAD + 1), "it does not wait for its reader"
     await stream.aclose()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_generator_of_slow_items_is_ahead_by_two(kind: str, make: Any) -> None:
+    made: list[int] = []
+
+    def slow() -> Iterator[int]:
+        for number in range(100):
+            time.sleep(5 * AHEAD_SECONDS)
+            made.append(number)
+            yield number
+
+    async def slow_async() -> AsyncIterator[int]:
+        for number in range(100):
+            await asyncio.sleep(5 * AHEAD_SECONDS)
+            made.append(number)
+            yield number
+
+    executor = make()
+    stream = executor.stream(slow) if kind == "sync" else executor.stream_async(slow_async)
+    assert (await stream.__anext__()).get() == 0
+    await asyncio.sleep(0.3)
+    assert len(made) <= 3, "one that is read, one that waits, and one behind it"
+    await stream.aclose()
+
+
+async def test_the_limit_of_an_item_begins_with_it_not_with_its_reader(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 0
+        go.wait(WAIT)
+        yield 1
+
+    stream = make(timeout=1).stream(items)
+    assert (await stream.__anext__()).get() == 0
+    await asyncio.sleep(0.5)
+    loop, delays = asyncio.get_running_loop(), []
+    later = loop.call_later
+
+    def call_later(delay: float, *arguments: Any) -> Any:
+        delays.append(delay)
+        return later(delay, *arguments)
+
+    monkeypatch.setattr(loop, "call_later", call_later)
+    with pytest.raises(TimeLimitError):
+        await stream.__anext__()
+    assert delays[0] <= 0.5, "it would get a whole limit when its reader comes"
+    go.set()
 
 
 async def test_a_client_that_leaves_while_it_waits_for_an_item_leaves_no_task(make: Any) -> None:
@@ -615,7 +668,8 @@ async def test_an_item_past_the_limit_ends_a_stream(kind: str, make: Any) -> Non
     assert (await stream.__anext__()).get() == 1
     with pytest.raises(TimeLimitError):
         await stream.__anext__()
-    assert executor.has_slot is (kind == "async")
+    if kind == "sync":
+        assert not executor.has_slot
     go.set()
     await _until(lambda: executor.has_slot, "the slot is not free again")
 
@@ -657,7 +711,7 @@ async def test_a_stream_that_is_never_read_takes_nothing(kind: str, make: Any) -
 
 async def test_an_async_stream_that_waits_for_a_slot_is_held_to_the_limit(make: Any) -> None:
     executor = make(max_queue=1, timeout=1)
-    first = executor.stream_async(lambda: _numbers_async(10, [], []))
+    first = executor.stream_async(lambda: _numbers_async(1000, [], []))
     await first.__anext__()
     second = executor.stream_async(lambda: _numbers_async(10, [], []))
     with pytest.raises(TimeLimitError):
@@ -667,7 +721,7 @@ async def test_an_async_stream_that_waits_for_a_slot_is_held_to_the_limit(make: 
 
 async def test_a_sync_stream_that_waits_for_a_slot_is_held_to_the_limit(make: Any) -> None:
     executor = make(max_queue=1, timeout=1)
-    first = executor.stream(lambda: _numbers(10, [], []))
+    first = executor.stream(lambda: _numbers(1000, [], []))
     await first.__anext__()
     second = executor.stream(lambda: _numbers(10, [], []))
     with pytest.raises(TimeLimitError):

@@ -51,6 +51,13 @@ class SendableHeaders(dict[str, str]):
         super().update({key: value for key, value in headers.items() if is_sendable(value)})
 
 
+class NoHeaders(SendableHeaders):
+    """Headers of an item of a stream, which has none: nobody sends what MLServer adds."""
+
+    def update(self, headers: Mapping[str, str]) -> None:  # type: ignore[override]
+        """Adds nothing."""
+
+
 def is_sendable(request_id: str | None) -> TypeGuard[str]:
     """Returns whether there is an id that a header can hold. A client may send any text."""
     if not request_id or len(request_id) > MAX_ID_CHARS:
@@ -80,13 +87,14 @@ class ArrayResponse(Response):
         arrays: list[NamedArray],
         parameters: Mapping[str, Any],
         binary: Set[str] | None = frozenset(),
+        headers: type[SendableHeaders] = SendableHeaders,
     ) -> None:
         self.model_name = model_name
         self.model_version = model_version
         self.parameters = Parameters(parameters)
         self.own_headers: dict[str, str] = self.parameters.pop("headers", {})
         # MLServer adds to them, and sets None when it has sent them.
-        self.http_headers = self.parameters.headers = SendableHeaders(self.own_headers)
+        self.http_headers = self.parameters.headers = headers(self.own_headers)
         self.arrays = arrays
         self.binary = binary
 

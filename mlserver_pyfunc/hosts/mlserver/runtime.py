@@ -33,7 +33,7 @@ from . import models, patches
 from .data_plane import ModelMetrics
 from .errors import to_host_error
 from .pages import Pages
-from .rest_response import ArrayResponse, StreamError, binary_outputs
+from .rest_response import ArrayResponse, NoHeaders, StreamError, binary_outputs
 from .rest_route import model_parameters
 
 PLATFORM = "mlserver_pyfunc"
@@ -130,8 +130,9 @@ class PyFuncRuntime(Pages, MLModel):
                     async with aclosing(self._loaded().stream(payload)) as answers:
                         async for answer in answers:
                             yield ArrayResponse(
-                                self.name, self.version, answer.arrays, answer.parameters
-                            )
+                                self.name, self.version, answer.arrays, answer.parameters,
+                                headers=NoHeaders,
+                            )  # fmt: skip
                 finally:
                     models.running.discard(id(payload))
         except RequestError as error:

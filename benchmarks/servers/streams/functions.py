@@ -1,0 +1,37 @@
+"""The handlers that stream: `count` items of a size, with a pause before each.
+
+A text is an item if `size` is 0, else a tensor of `size` numbers. When a generator is closed, the
+time is written to the file `closed` in the working folder of the server.
+"""
+
+import asyncio
+import time
+from pathlib import Path
+
+import numpy as np
+
+CLOSED = Path("closed").resolve()
+
+
+def item(number, size):
+    return np.full(size, number, np.float32) if size else f"token {number}\n"
+
+
+def items(count: int, size: int, pause_us: int):
+    try:
+        for number in range(count):
+            if pause_us:
+                time.sleep(pause_us / 1e6)
+            yield item(number, size)
+    finally:
+        CLOSED.write_text(repr(time.time()))
+
+
+async def items_async(count: int, size: int, pause_us: int):
+    try:
+        for number in range(count):
+            if pause_us:
+                await asyncio.sleep(pause_us / 1e6)
+            yield item(number, size)
+    finally:
+        CLOSED.write_text(repr(time.time()))

@@ -1,0 +1,38 @@
+"""Streams on LitServe, as server-sent events."""
+
+import argparse
+import json
+
+import litserve
+from functions import items
+
+
+class Streamed(litserve.LitAPI):
+    def setup(self, device):
+        pass
+
+    def decode_request(self, request):
+        return {one["name"]: int(one["data"][0]) for one in request["inputs"]}
+
+    def predict(self, asked):
+        yield from items(**asked)
+
+    def encode_response(self, outputs):
+        for item in outputs:
+            text = isinstance(item, str)
+            tensor = {
+                "name": "y",
+                "datatype": "BYTES" if text else "FP32",
+                "shape": [1] if text else list(item.shape),
+                "data": [item] if text else item.tolist(),
+            }
+            yield f"data: {json.dumps({'outputs': [tensor]})}\n\n"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--http", type=int)
+    args = parser.parse_args()
+    api = Streamed(api_path="/v2/models/hand/infer_stream", stream=True)
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1)
+    server.run(port=args.http, generate_client_file=False, log_level="warning", num_api_servers=1)
