@@ -65,8 +65,7 @@ Written by `make docs` from the table in `mlserver_pyfunc/hosts/mlserver/patches
 
 MLServer has no public interface for some things that this runtime needs. So the runtime replaces
 attributes of MLServer when it is imported, and changes settings of the process. This list has all
-that it changes. `mlserver-pyfunc env --patches` prints it with what is on and off, and at start a
-line in the server's log says how many are on and which are off.
+that it changes. At start a line in the server's log says how many are on and which are off.
 
 A patch is applied only if three things are true. Otherwise it is left off, and the log says what is
 lost. The server serves all the same.

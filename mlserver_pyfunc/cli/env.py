@@ -13,20 +13,14 @@ from .failure import folder_argument
 @click.command("env")
 @folder_argument
 @click.option("--prune", is_flag=True, help="Only remove environments that nothing uses.")
-@click.option(
-    "--patches", is_flag=True, help="List what the server changes in MLServer, and leave."
-)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(folder: Path, prune: bool, patches: bool, as_json: bool) -> None:
+def command(folder: Path, prune: bool, as_json: bool) -> None:
     """Make the environment of the function in FOLDER, and show it.
 
     A function runs in this interpreter if the interpreter has all that the function requires.
     Otherwise it gets an environment of its own, which is made once and kept in the cache. Run
     this command so that the environment is ready when the server starts.
     """
-    if patches:
-        _show_patches(as_json=as_json)
-        return
     from mlserver_pyfunc.environments import environment
 
     if prune:
@@ -50,22 +44,6 @@ def command(folder: Path, prune: bool, patches: bool, as_json: bool) -> None:
     click.echo(f"python: {made.python}{'' if unmet else ' (the one that serves)'}")
     for name, version in made.resolved.items():
         click.echo(f"  {name}=={version}")
-
-
-def _show_patches(*, as_json: bool) -> None:
-    from mlserver_pyfunc.hosts.mlserver import patches
-
-    from . import output
-
-    columns = ("patch", "group", "target", "why", "state")
-    rows = [
-        (row.name, row.group, row.target, row.why, f"off: {reason}" if reason else "on")
-        for row, reason in patches.install().items()
-    ]
-    if as_json:
-        click.echo(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=2))
-    else:
-        output.table("", columns, rows)
 
 
 def _show_removed(removed: list[Path], *, as_json: bool) -> None:

@@ -17,25 +17,22 @@ from mlserver_pyfunc.protocol.limits import Limits
 from mlserver_pyfunc.protocol.response import json_output
 from mlserver_pyfunc.protocol.tensors import DATATYPES, Array, TensorError
 
-MAX_SIZE = 5
-"""Largest size that is drawn for an axis of any size."""
+_SIZES = st.integers(0, 5)
+"""What is drawn for an axis of any size."""
 
 Body = dict[str, Any]
 
 
-def inputs_for(
-    definition: FunctionDefinition, *, smallest: int = 0, whole: bool = False
-) -> st.SearchStrategy[dict[str, Array]]:
+def inputs_for(definition: FunctionDefinition) -> st.SearchStrategy[dict[str, Array]]:
     """Draws input arrays by name that keep the contract."""
 
     def drawn(sizes: Mapping[str, int]) -> st.SearchStrategy[dict[str, Array]]:
-        by_name = {t.name: _arrays(t, smallest, sizes) for t in definition.inputs}
-        optional = [t.name for t in definition.inputs if t.optional and not whole]
+        by_name = {t.name: _arrays(t, sizes) for t in definition.inputs}
+        optional = [t.name for t in definition.inputs if t.optional]
         return st.fixed_dictionaries(by_name, optional={n: by_name.pop(n) for n in optional})
 
     axes = {size for tensor in definition.inputs for size in tensor.shape if isinstance(size, str)}
-    size = st.integers(smallest, MAX_SIZE)
-    return st.fixed_dictionaries(dict.fromkeys(sorted(axes), size)).flatmap(drawn)
+    return st.fixed_dictionaries(dict.fromkeys(sorted(axes), _SIZES)).flatmap(drawn)
 
 
 def requests_for(definition: FunctionDefinition) -> st.SearchStrategy[Body]:
@@ -55,13 +52,9 @@ def _without_nan(array: Array) -> list[Any]:
     return [x if x == x else None for x in array.ravel().tolist()]
 
 
-def _arrays(
-    tensor: TensorDefinition, smallest: int, sizes: Mapping[str, int]
-) -> st.SearchStrategy[Array]:
+def _arrays(tensor: TensorDefinition, sizes: Mapping[str, int]) -> st.SearchStrategy[Array]:
     axes = [sizes[size] if isinstance(size, str) else size for size in tensor.shape]
-    shapes = st.tuples(
-        *[st.integers(smallest, MAX_SIZE) if size == -1 else st.just(size) for size in axes]
-    )
+    shapes = st.tuples(*[_SIZES if size == -1 else st.just(size) for size in axes])
     return shapes.flatmap(lambda shape: _arrays_of_shape(tensor, shape))
 
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from mlserver_pyfunc.definition import FunctionDefinition, TensorDefinition
 from mlserver_pyfunc.protocol import tensors
+from mlserver_pyfunc.protocol.samples import random_arrays
 from mlserver_pyfunc.protocol.tensors import DATATYPES, Array, TensorError
-from mlserver_pyfunc.testing.strategies import Body, _keeps, body_of, inputs_for
+from mlserver_pyfunc.testing.strategies import Body, _keeps, body_of
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,9 @@ def _broken(
         return BadRequest(rule, tensor.name, body)
 
     # Some rules are broken by one element, so each array needs one.
-    return inputs_for(definition, smallest=1, whole=True).map(break_rule)
+    specs = [each.spec for each in definition.inputs]
+    sources = st.randoms(use_true_random=False)
+    return sources.map(lambda source: break_rule(random_arrays(specs, source)))
 
 
 def _break(rule: str, tensor: TensorDefinition, body: Body, target: Body, axis: int) -> None:

@@ -15,6 +15,7 @@ from mlserver.grpc.servicers import InferenceServicer
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlserver_pyfunc.serving.metrics import waits
+from mlserver_pyfunc.sources.safe_tree import printable
 
 _MODEL_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/[^/]+)?/?(.*)")
 _PROBE = re.compile(r"/v2/health/.*|/v2/models/.*/ready|/v2/repository/index")
@@ -43,7 +44,7 @@ class AccessLog:
             self.in_flight -= 1
             took, queued = (time.perf_counter() - started) * 1000, sum(waited) * 1000
             # A client chooses these texts: they must not control the terminal.
-            call = {name: _printable(text) for name, text in call.items()}
+            call = {name: printable(text) for name, text in call.items()}
             parts = [f"{call['method']:12}", call["model"], call["status"], f"{took:.1f} ms"]
             parts += [f"waited {queued:.1f} ms" if queued else "", call["reason"]]
             text = "  ".join(filter(None, parts))
@@ -105,7 +106,3 @@ class AccessLog:
                         yield response
 
         return Servicer
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "�" for character in text)

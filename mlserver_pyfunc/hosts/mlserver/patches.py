@@ -4,7 +4,7 @@ A patch replaces one attribute of MLServer. It is applied, whatever the version 
 attribute exists and takes the same parameters as the replacement. A patch of the fast path, which
 does itself what it replaces, is applied only to a source that it was tested with. Otherwise it is
 left off, one line in the log says what is lost, and the server serves all the same.
-`mlserver-pyfunc env --patches` lists the table, and docs/design/patches.md is generated from it.
+docs/design/patches.md is generated from the table.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -12,10 +11,8 @@ from typing import Any
 
 import mlserver
 import pytest
-from click.testing import CliRunner
 from mlserver.handlers import DataPlane
 
-from mlserver_pyfunc.cli import main
 from mlserver_pyfunc.hosts.mlserver import patches
 from mlserver_pyfunc.hosts.mlserver.patches import TABLE, Patch, ProcessSetting
 
@@ -305,19 +302,6 @@ def test_a_server_serves_without_a_patch_and_says_so(
         (line,) = [line for line in server.log.splitlines() if " patches are on" in line]
         assert [text for text in logged if text not in line] == [], line
         assert server.stop() == 0, server.log
-
-
-def test_env_lists_the_patches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLSERVER_PYFUNC_FASTPATH", "0")
-    done = CliRunner().invoke(main, ["env", "--patches"])
-    assert done.exit_code == 0, done.output
-    rows = [line.split("\t") for line in done.output.splitlines()]
-    assert [row[:4] for row in rows] == [[r.name, r.group, r.target, r.why] for r in TABLE]
-    states = {(row[1], row[4]) for row in rows}
-    assert ("fast_path", "off: MLSERVER_PYFUNC_FASTPATH") in states
-    assert ("fixes", "on") in states
-    printed = CliRunner().invoke(main, ["env", "--patches", "--json"])
-    assert [list(row.values()) for row in json.loads(printed.output)] == rows
 
 
 def test_the_page_of_patches_is_generated_from_the_table() -> None:
