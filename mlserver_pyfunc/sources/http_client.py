@@ -95,7 +95,7 @@ class _Transfer:
             # digest is of the .tar.gz.
             async for chunk in response.aiter_raw():
                 self.file.write(chunk)
-                self.progress.add(len(chunk))
+                self.progress.reach(self.file.tell())
                 if self.file.tell() > self.limit:
                     raise SourceError(f"expected at most {self.limit} bytes, got more")
 

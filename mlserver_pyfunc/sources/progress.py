@@ -33,10 +33,6 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         self._rows.close()
 
-    def add(self, amount: int) -> None:
-        """Adds the amount that was done since the last call."""
-        self.reach(self._done + amount)
-
     def reach(self, done: int) -> None:
         """Sets the amount that is done in all."""
         self._done = done

@@ -35,8 +35,8 @@ def test_redraws_its_row_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "_TERMINAL_SECONDS", 0)
     stdout, stderr = sys.stdout, sys.stderr
     with Progress("fetching [x]", total=4 * 2**20) as shown:
-        shown.add(2**20)
-        shown.add(2**20)
+        shown.reach(2**20)
+        shown.reach(2 * 2**20)
         assert (sys.stdout, sys.stderr) == (stdout, stderr)
     assert re.search(r"fetching \[x\] +2\.0 of 4\.0 MiB", plain(terminal))
     assert "\x1b[2K" in terminal.getvalue().split("MiB")[-1], "the row does not vanish"
@@ -70,5 +70,5 @@ def test_says_nothing_of_what_is_quick(
     caplog.set_level(logging.INFO)
     terminal = on_terminal(monkeypatch)
     with Progress("fetching x") as shown:
-        shown.add(5)
+        shown.reach(5)
     assert (terminal.getvalue(), caplog.messages) == ("", [])

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +45,6 @@ _LARGE_BYTES = 1024 * 1024
 _LABEL = "io.mlserver-pyfunc"
 
 
-def _epoch() -> int | None:
-    text = os.environ.get("SOURCE_DATE_EPOCH")
-    if not text:
-        return None
-    if not text.isdigit():
-        raise BuildError(f'SOURCE_DATE_EPOCH: expected seconds since 1970, got "{text}"')
-    return int(text)
-
-
 @dataclass(frozen=True)
 class Options:
     """How to build an image: the options of `mlserver-pyfunc build`."""
@@ -68,7 +59,6 @@ class Options:
     server_image: str = f"python:{requirements.DEFAULT_PYTHON}-slim"
     """Gives the server's Python, if MLServer cannot run on the function's."""
     extra: Sequence[str] = ()  # further options of the engine
-    epoch: int | None = field(default_factory=_epoch)  # the time of every file in the image
 
 
 def write(opened: FunctionFolder, target: Path, options: Options) -> None:
@@ -104,7 +94,7 @@ def write(opened: FunctionFolder, target: Path, options: Options) -> None:
     weights = _set_apart(target / "function" / SOURCE, target / "weights")
     text = dockerfile.render(_recipe(opened, tree, installed, package.name, weights, options))
     (target / "Dockerfile").write_text(text, encoding="utf-8")
-    _normalize(target, options.epoch)
+    _normalize(target)
 
 
 def _recipe(
@@ -264,18 +254,18 @@ def _set_apart(source: Path, target: Path) -> bool:
     return target.is_dir()
 
 
-def _normalize(root: Path, epoch: int | None) -> None:
+def _normalize(root: Path) -> None:
     """Sets the rights and times of all files, so that contexts are equal on every machine.
 
     Real times would differ between machines, and miss the cache of layers. One time for all files
     would hide changes: BuildKit takes a file of equal size and time for unchanged. So the time of a
-    file comes from a digest of its content, unless SOURCE_DATE_EPOCH asks for one time.
+    file comes from a digest of its content.
     """
     for path in [root, *root.rglob("*")]:
-        when = epoch or 0
-        if epoch is None and path.is_file() and not path.is_symlink():
-            when = int(file_sha256(path)[:12], 16) % _LATEST
+        when = 0
         if not path.is_symlink():
+            if path.is_file():
+                when = int(file_sha256(path)[:12], 16) % _LATEST
             is_executable = path.is_dir() or path.stat().st_mode & 0o100
             path.chmod(0o755 if is_executable else 0o644)
         os.utime(path, (when, when), follow_symlinks=False)

@@ -14,7 +14,6 @@ from mlserver_pyfunc.deployment.image import record
 from mlserver_pyfunc.deployment.names import BuildError, checked_image, checked_secret
 from mlserver_pyfunc.environments.package_indexes import configured_indexes
 from mlserver_pyfunc.sources import lock
-from mlserver_pyfunc.sources.digest import tree_sha256
 
 from . import build_context, dockerfile, engines, requirements
 from .build_context import Options
@@ -42,11 +41,6 @@ def build(folder: Path, name: str, options: Options) -> Result:
         parts = record.inputs(opened.definition, opened.located.folder)
         build_context.write(opened, target, options)
         server = requirements.pins((target / "server.txt").read_text(encoding="utf-8"))
-        # BuildKit keeps the context of an earlier build under the name of its folder, and takes a
-        # file of equal size and time for unchanged. With SOURCE_DATE_EPOCH all files have one time,
-        # so a changed file of equal size would not be sent. A folder named by its digest is new to
-        # BuildKit whenever a file has changed.
-        target = target.rename(Path(work, tree_sha256(target)))
         built = engine.build(target, name, options, Path(work))
     made = lock.ImageRecord(
         name=name, digest=built.digest, id=built.id, inputs=parts, server=server

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -85,7 +84,7 @@ class Engine:
         return done.stdout if done.returncode == 0 else None
 
     def _common(self, tag: str, id_file: Path, options: Options) -> list[str]:
-        when = datetime.fromtimestamp(options.epoch or int(time.time()), timezone.utc).isoformat()
+        when = datetime.now(timezone.utc).isoformat(timespec="seconds")
         label = f"--label=org.opencontainers.image.created={when}"
         given = [tag, f"--iidfile={id_file}", label]
         if options.platforms:
@@ -117,8 +116,6 @@ class Docker(Engine):
         command = ["docker", "buildx", "build", *self._common(f"--tag={name}", id_file, options)]
         command += ["--progress=plain", f"--metadata-file={metadata}"]
         command.append(f"--output={kind},name={name}")
-        if options.epoch is not None:
-            command.append(f"--build-arg=SOURCE_DATE_EPOCH={options.epoch}")
         _run([*command, *options.extra, str(context)])
         built = json.loads(metadata.read_text()) if metadata.is_file() else {}
         digest = built.get("containerimage.digest") if options.push else None
@@ -129,7 +126,6 @@ class Podman(Engine):
     """podman, which builds by the library of buildah, and runs images."""
 
     name = "podman"
-    _build_command = "build"
 
     def build(self, context: Path, name: str, options: Options, work: Path) -> Built:
         """Builds an image in docker's format, since OCI's has no health check."""
@@ -139,11 +135,9 @@ class Podman(Engine):
             self._ask(["manifest", "rm", name])
         tag = f"--{'manifest' if several else 'tag'}={name}"
         common = [*self._common(tag, id_file, options), "--format=docker"]
-        if options.epoch is not None:
-            common.append(f"--timestamp={options.epoch}")
         if "--layers" not in " ".join(options.extra):
             common.append("--layers")
-        _run([self.name, self._build_command, *common, *options.extra, str(context)])
+        _run([self.name, "build", *common, *options.extra, str(context)])
         image_id = None if several else _id(id_file)
         if not options.push:
             return Built(image_id, None)
@@ -157,7 +151,6 @@ class Buildah(Podman):
     """buildah, which builds images and cannot run them."""
 
     name = "buildah"
-    _build_command = "bud"
 
     def has(self, reference: str) -> bool:
         """Returns False, so that `holder` never chooses buildah to run an image."""

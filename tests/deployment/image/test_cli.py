@@ -56,7 +56,7 @@ def test_passes_on_the_engines_own_options(folder: Path, put: Put, calls: Path) 
     put("buildah")
     done = ran("build", folder, "-t", "echo", "--engine-arg=--isolation=chroot")
     assert done.exit_code == 0, done.output
-    (command,) = commands(calls, "bud")
+    (command,) = commands(calls, "build")
     assert "--isolation=chroot" in command
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -80,16 +81,19 @@ def test_builds_by_buildx(put: Put, calls: Path, tmp_path: Path) -> None:
         no_cache=True,
         arguments=["A=1 2", "B"],
         secrets=["id=netrc,src=/x"],
-        epoch=7,
         extra=["--network=host"],
     )
-    assert called(calls, "build") == [
+    command = called(calls, "build")
+    assert re.fullmatch(
+        r"--label=org\.opencontainers\.image\.created=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00",
+        command.pop(5),
+    )
+    assert command == [
         "docker",
         "buildx",
         "build",
         "--tag=registry.example/iris:1",
         f"--iidfile={tmp_path}/image.id",
-        "--label=org.opencontainers.image.created=1970-01-01T00:00:07+00:00",
         "--platform=linux/arm64",
         "--no-cache",
         "--build-arg=A=1 2",
@@ -98,7 +102,6 @@ def test_builds_by_buildx(put: Put, calls: Path, tmp_path: Path) -> None:
         "--progress=plain",
         f"--metadata-file={tmp_path}/metadata.json",
         "--output=type=docker,name=registry.example/iris:1",
-        "--build-arg=SOURCE_DATE_EPOCH=7",
         "--network=host",
         str(tmp_path / "context"),
     ]
@@ -113,15 +116,13 @@ def test_buildx_pushes_as_it_builds(put: Put, calls: Path, tmp_path: Path) -> No
     assert built.digest == DIGEST
 
 
-@pytest.mark.parametrize(("name", "command"), [("podman", "build"), ("buildah", "bud")])
-def test_builds_by_podman_and_buildah(
-    put: Put, calls: Path, tmp_path: Path, name: str, command: str
-) -> None:
+@pytest.mark.parametrize("name", ["podman", "buildah"])
+def test_builds_by_podman_and_buildah(put: Put, calls: Path, tmp_path: Path, name: str) -> None:
     put(name)
-    built = build(tmp_path, push=True, epoch=7, extra=["--tls-verify=false"])
-    got = called(calls, command)
-    assert got[:3] == [name, command, "--tag=registry.example/iris:1"]
-    assert {"--format=docker", "--timestamp=7", "--layers", "--tls-verify=false"} <= set(got)
+    built = build(tmp_path, push=True, extra=["--tls-verify=false"])
+    got = called(calls, "build")
+    assert got[:3] == [name, "build", "--tag=registry.example/iris:1"]
+    assert {"--format=docker", "--layers", "--tls-verify=false"} <= set(got)
     assert got[-1] == str(tmp_path / "context")
     assert called(calls, "push")[1:3] == ["push", "--tls-verify=false"]
     assert (built.id, built.digest) == (ID, DIGEST)

@@ -33,11 +33,3 @@ def test_equal_files_have_equal_times(write_function: WriteFunction, tmp_path: P
     code = "def predict(x): return x\n"
     first, again = (times(write_function, tmp_path / name, code) for name in "ab")
     assert first == again
-
-
-def test_all_have_the_time_of_source_date_epoch(
-    write_function: WriteFunction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
-    found = times(write_function, tmp_path / "a", "def predict(x): return x\n")
-    assert set(found.values()) == {1700000000}
