@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from mlserver_pyfunc.client.templates import render
 from mlserver_pyfunc.definition import FILE_NAME, FunctionDefinition, TensorDefinition
 from mlserver_pyfunc.definition.folder import FunctionFolder, open_folder
 from mlserver_pyfunc.definition.model_settings import MODEL_SETTINGS, SETTINGS_TEXT
+from mlserver_pyfunc.definition.rendering import render
 from mlserver_pyfunc.errors import BindError, DefinitionError
 from mlserver_pyfunc.protocol.contract import Contract
 from mlserver_pyfunc.protocol.tensors import Array
@@ -309,7 +309,7 @@ class Function:
 
     def _repr_html_(self) -> str:
         return render(
-            "function.html.jinja",
+            "client/function.html.jinja",
             name=self.name,
             origin=self._origin,
             rows=[

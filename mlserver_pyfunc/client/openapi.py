@@ -11,11 +11,10 @@ from urllib.parse import quote
 import numpy as np
 
 from mlserver_pyfunc.definition import FunctionDefinition, TensorDefinition, examples_of
+from mlserver_pyfunc.definition.rendering import render
 from mlserver_pyfunc.protocol.datatypes import DATATYPES
 from mlserver_pyfunc.protocol.limits import LIMITS
 from mlserver_pyfunc.protocol.samples import examples
-
-from .templates import render
 
 Schema = dict[str, Any]
 
@@ -35,7 +34,7 @@ def document(
     required = [t for t in definition.inputs if not t.optional or t.example is not None]
     inputs, outputs = examples_of(required, sizes), examples_of(definition.outputs, sizes)
     text = render(
-        "openapi.json.jinja",
+        "client/openapi.json.jinja",
         name=name,
         version=version,
         server=server,

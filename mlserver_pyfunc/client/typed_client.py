@@ -8,9 +8,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mlserver_pyfunc.definition import FunctionDefinition, TensorDefinition
+from mlserver_pyfunc.definition.rendering import render
 from mlserver_pyfunc.protocol.tensors import DATATYPES
-
-from .templates import render
 
 _DTYPES = {"object": "np.object_", "bool": "np.bool_"}
 
@@ -20,7 +19,7 @@ def client_module(definition: FunctionDefinition, name: str) -> str:
     # In Python, parameters with a default come after those without one.
     inputs = _fields(sorted(definition.inputs, key=lambda tensor: tensor.optional))
     return render(
-        "typed_client.py.jinja",
+        "client/typed_client.py.jinja",
         model_name=name,
         inputs=inputs,
         outputs=_fields(definition.outputs),

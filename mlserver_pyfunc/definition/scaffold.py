@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -21,6 +20,7 @@ from mlserver_pyfunc.handler.signature import OUTPUT, Signature, derive
 from .derived import completed
 from .model_settings import MODEL_SETTINGS, SETTINGS_TEXT
 from .models import FunctionDefinition, SourceDefinition, TensorDefinition
+from .rendering import render
 from .static import FunctionNode, UnknownError, signature_of
 
 _GUESS = {"datatype": "FP32", "shape": [-1]}
@@ -29,8 +29,8 @@ _GUESS = {"datatype": "FP32", "shape": [-1]}
 def starter(name: str) -> dict[str, str]:
     """Returns the files of a new function that works, by file name."""
     return {
-        "function.yaml": _rendered("starter.yaml", name=name),
-        "model.py": _rendered("starter.py"),
+        "function.yaml": render("definition/templates/starter.yaml.jinja", name=name),
+        "model.py": render("definition/templates/starter.py.jinja"),
         MODEL_SETTINGS: SETTINGS_TEXT,
     }
 
@@ -68,25 +68,14 @@ def _files(
     name: str, folder: Path, file: Path, handler: str | None, lines: Mapping[str, list[str]]
 ) -> dict[str, str]:
     source = json.dumps(Path(os.path.relpath(file.resolve(), folder.resolve())).as_posix())
-    definition = _rendered("described.yaml", name=name, source=source, handler=handler, **lines)
+    template = "definition/templates/described.yaml.jinja"
+    definition = render(template, name=name, source=source, handler=handler, **lines)
     return {"function.yaml": definition, MODEL_SETTINGS: SETTINGS_TEXT}
 
 
 def name_of(folder: Path) -> str:
     """Makes a model name from the name of a folder."""
     return re.sub(r"[^\w.-]+", "-", folder.resolve().name) or "function"
-
-
-def _rendered(template: str, **values: Any) -> str:
-    from jinja2 import Environment, PackageLoader
-
-    environment = Environment(
-        loader=PackageLoader("mlserver_pyfunc.definition"),
-        keep_trailing_newline=True,
-        lstrip_blocks=True,
-        trim_blocks=True,
-    )
-    return environment.get_template(f"{template}.jinja").render(values)
 
 
 def _functions(tree: ast.Module) -> dict[str, FunctionNode]:

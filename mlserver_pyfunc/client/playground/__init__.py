@@ -12,8 +12,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-from mlserver_pyfunc.client.templates import render
 from mlserver_pyfunc.definition import FunctionDefinition, TensorDefinition
+from mlserver_pyfunc.definition.rendering import render
 from mlserver_pyfunc.protocol.samples import examples
 
 
@@ -65,7 +65,7 @@ def docs_page(**values: Any) -> Page:
 def _page(template: str, styles: str = "", **values: Any) -> Page:
     nonce = secrets.token_urlsafe(16)
     styles = styles or f"'nonce-{nonce}'"
-    body = render(f"playground/{template}", nonce=nonce, style=_asset("page.css"), **values)
+    body = render(f"client/playground/{template}", nonce=nonce, style=_asset("page.css"), **values)
     policy = (
         f"default-src 'none'; script-src 'nonce-{nonce}'; style-src {styles}; "
         "img-src 'self' data: blob:; media-src data: blob:; connect-src 'self'; base-uri 'none'; "

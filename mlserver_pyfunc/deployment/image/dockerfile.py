@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from mlserver_pyfunc.client.templates import environment
+from mlserver_pyfunc.definition.rendering import environment
 from mlserver_pyfunc.deployment.names import BuildError, is_variable
 from mlserver_pyfunc.deployment.server_settings import PORTS
 
@@ -32,7 +31,7 @@ def render(recipe: Mapping[str, Any]) -> str:
 
     The recipe has what the template names, from `build_context`.
     """
-    template = environment().from_string(Path(__file__).with_name("Dockerfile.jinja").read_text())
+    template = environment().get_template("deployment/image/Dockerfile.jinja")
     settings = {**recipe["settings"], "MLSERVER_MODELS_DIR": "/opt/function"}
     if recipe["own"]:
         settings["MLSERVER_PYFUNC_ENVIRONMENT"] = "/opt/environment"

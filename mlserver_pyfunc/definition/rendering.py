@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def render(template: str, /, **values: Any) -> str:
-    """Fills in one template; a page escapes each value that it shows."""
+    """Fills in a template, which its path in this package names. A page escapes all values."""
     return environment().get_template(template).render(values)
 
 
@@ -22,7 +22,7 @@ def environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
     made = Environment(
-        loader=PackageLoader("mlserver_pyfunc", "client"),
+        loader=PackageLoader("mlserver_pyfunc", "."),
         autoescape=select_autoescape(["html.jinja"], default_for_string=False),
         undefined=StrictUndefined,
         trim_blocks=True,
