@@ -18,6 +18,7 @@ FETCH_TIMEOUT = "MLSERVER_PYFUNC_FETCH_TIMEOUT"
 WRITE_TIMEOUT = "MLSERVER_PYFUNC_WRITE_TIMEOUT"
 CONNECTION_AGE = "MLSERVER_PYFUNC_CONNECTION_AGE"
 PYTHON_DOWNLOADS = "MLSERVER_PYFUNC_PYTHON_DOWNLOADS"
+"""Switch: a Python that this machine lacks may be downloaded."""
 CA_BUNDLE = "MLSERVER_PYFUNC_CA_BUNDLE"
 ENVIRONMENT = "MLSERVER_PYFUNC_ENVIRONMENT"
 INIT_PARAMETERS = "MLSERVER_PYFUNC_INIT_PARAMETERS"
@@ -86,11 +87,6 @@ def write_timeout() -> float:
 def connection_age() -> float:
     """Returns the age in seconds at which a connection is ended after its calls."""
     return _seconds(CONNECTION_AGE, "30")
-
-
-def python_downloads() -> bool:
-    """Returns whether a Python that this machine lacks may be downloaded."""
-    return is_switched_on(PYTHON_DOWNLOADS)
 
 
 def repository_api() -> str:

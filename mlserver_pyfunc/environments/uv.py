@@ -94,7 +94,7 @@ def find_python(version: str) -> Path:
         if release_of(candidate).rpartition(".")[0] == version:
             return candidate
     try:
-        if settings.python_downloads():
+        if settings.is_switched_on(settings.PYTHON_DOWNLOADS):
             run(["python", "install", version])
         return Path(run(["python", "find", "--no-project", "--system", version]).strip())
     except UvError:
@@ -135,7 +135,7 @@ def release_of(python: Path) -> str:
 def _environment() -> dict[str, str]:
     environment = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH")}
     environment.setdefault("UV_PYTHON_DOWNLOADS", "never")
-    if settings.python_downloads():
+    if settings.is_switched_on(settings.PYTHON_DOWNLOADS):
         environment["UV_PYTHON_DOWNLOADS"] = "automatic"
     bundle = settings.ca_bundle()
     if bundle:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 from mlserver_pyfunc.errors import SourceError
 
+from .safe_tree import has_control_characters
 from .uri import parts_of, split_user
 
 DEFAULT_USERNAME = "oauth2"
@@ -64,6 +64,6 @@ def _checked(credentials: Credentials | None) -> Credentials | None:
     if credentials is None:
         return None
     for what, text in (("user", credentials.username), ("password", credentials.password)):
-        if any(unicodedata.category(character) == "Cc" for character in text):
+        if has_control_characters(text):
             raise SourceError(f"the {what} has a control character, a line end for example")
     return credentials
