@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from mlserver_pyfunc.sources import fetch, lock
 # Each test in this file has a cache of its own, and only here.
 from tests.sources.conftest import cache_folder  # noqa: F401
 from tests.sources.servers import FileServer, Repository
+from tests.sources.test_s3 import endpoint, put, s3  # noqa: F401
 
 from .routes import folder_of
 
@@ -87,6 +89,36 @@ def test_from_git(content: bytes, tmp_path: Path, repository: Repository) -> Non
     path = lock.write(parse({"source": {"source": uri, "model": "models/line.skops"}}), folder)
     assert commit in path.read_text()
     check(folder)
+
+
+def test_from_s3(content: bytes, tmp_path: Path, s3: Any) -> None:  # noqa: F811
+    put(s3, **{"line.skops": content})
+    url, digest = "s3://models/line.skops", hashlib.sha256(content).hexdigest()
+    folder = folder_of(tmp_path / "served", source={"source": url, "sha256": digest})
+    check(folder)
+    folder_of(folder, source={"source": url, "sha256": "0" * 64})
+    with pytest.raises(LoadError, match=f"expected sha256 {'0' * 64}, got {digest}"):
+        check(folder)
+    folder_of(folder, source=url)
+    lock.write(Function.load(folder).definition, folder)
+    assert digest in (folder / lock.LOCK_NAME).read_text()
+    check(folder)
+
+
+def test_below_a_prefix_of_s3(content: bytes, tmp_path: Path, s3: Any) -> None:  # noqa: F811
+    put(s3, **{"visits/v1/line.skops": content, "visits/README.md": b"a line"})
+    model = {"source": "s3://models/visits/", "model": "v1/line.skops"}
+    folder = folder_of(tmp_path / "served", source=model)
+    check(folder)
+    lock.write(Function.load(folder).definition, folder)
+    check(folder)
+    put(s3, **{"visits/v1/line.skops": content + b"\0"})
+    lock.write_to(
+        lock.read(folder).model_copy(update=dict.fromkeys(("sha256", "tree_sha256"), "0" * 64)),
+        folder,
+    )
+    with pytest.raises(LoadError, match=r"renew function\.lock"):
+        check(folder)
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
