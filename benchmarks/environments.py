@@ -21,6 +21,7 @@ REQUIREMENTS = {
         "rich>=13,<16",
     ],
     "server": ["-e", str(ROOT)],
+    "onnx": ["-e", str(ROOT), "onnxruntime>=1.18,<2"],
     "pytriton": ["nvidia-pytriton==0.7.0"],
     "kserve": ["kserve==0.21.0", "kubernetes<37"],
     "litserve": ["litserve==0.2.19", "numpy>=1.26,<3"],
@@ -35,8 +36,8 @@ def python(name: str) -> Path:
     """Returns the interpreter of a system's environment; makes the environment if it is missing."""
     folder = HOME / name
     done = folder / ".complete"
-    # Our own environment is made again after a change of pyproject.toml.
-    newest = (ROOT / "pyproject.toml").stat().st_mtime if name == "server" else 0
+    # Our own environments are made again after a change of pyproject.toml.
+    newest = (ROOT / "pyproject.toml").stat().st_mtime if name in ("server", "onnx") else 0
     if not done.exists() or done.stat().st_mtime < newest:
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(exist_ok=True)

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import ctypes
+from pathlib import Path
 
 import numpy as np
 import uvloop
@@ -15,6 +16,18 @@ from mlserver.grpc.dataplane_pb2_grpc import (
 
 
 class Servicer(GRPCInferenceServiceServicer):
+    def __init__(self, folder=None):
+        self.sessions = {}
+        if folder:
+            import onnxruntime
+
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = 1
+            self.sessions = {
+                file.stem: onnxruntime.InferenceSession(file, options)
+                for file in Path(folder).glob("*.onnx")
+            }
+
     async def ServerReady(self, request, context):  # noqa: N802
         return pb.ServerReadyResponse(ready=True)
 
@@ -32,7 +45,10 @@ class Servicer(GRPCInferenceServiceServicer):
             return response
         data = np.frombuffer(raw[0], np.float32) if raw else np.array(tensor.contents.fp32_contents)
         x = data.astype(np.float32, copy=False).reshape(tuple(tensor.shape))
-        y = (x[:, :1000] if request.model_name == "w2" else x) * 2
+        if self.sessions:
+            [y] = self.sessions[request.model_name].run(["y"], {"x": x})
+        else:
+            y = (x[:, :1000] if request.model_name == "w2" else x) * 2
         output = response.outputs.add(name="y", datatype="FP32", shape=y.shape)
         if raw:
             response.raw_output_contents.append(y.tobytes())
@@ -41,11 +57,11 @@ class Servicer(GRPCInferenceServiceServicer):
         return response
 
 
-async def main(port):
+async def main(port, folder):
     limit = 256 << 20
     options = [("grpc.max_receive_message_length", limit), ("grpc.max_send_message_length", limit)]
     server = aio.server(options=options)
-    add_GRPCInferenceServiceServicer_to_server(Servicer(), server)
+    add_GRPCInferenceServiceServicer_to_server(Servicer(folder), server)
     server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     await server.wait_for_termination()
@@ -54,9 +70,10 @@ async def main(port):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--grpc", type=int)
+    parser.add_argument("--onnx", help="folder of files to compute with, in place of NumPy")
     args = parser.parse_args()
     libc = ctypes.CDLL(None)
     libc.mallopt(-3, 256 << 20)
     libc.mallopt(-1, 512 << 20)
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    asyncio.run(main(args.grpc))
+    asyncio.run(main(args.grpc, args.onnx))
