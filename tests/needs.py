@@ -150,12 +150,16 @@ NEEDS = {
     "sshd": Need(
         "apt-get install openssh-client openssh-server", _programs("sshd", "ssh", "ssh-keygen")
     ),
+    "XGBoost": Need(
+        "pip install xgboost-cpu, or xgboost if it has none for this machine",
+        lambda: importlib.util.find_spec("xgboost") is not None,
+    ),
     **{
         f"packages of examples/{name}": Need(
             f"an index that uv reaches: mlserver-pyfunc env examples/{name} says what is missing",
             functools.partial(_has_packages_of, name),
         )
-        for name in ("audio", "embeddings", "forecast", "onnx")
+        for name in ("audio", "embeddings", "forecast", "mlflow", "onnx")
     },
     **{
         f"Python {version} in a folder": Need(

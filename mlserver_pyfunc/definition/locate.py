@@ -85,6 +85,8 @@ def find_place(settings_file: Path | None, uri: str | None, extra: Any) -> Place
     for path in candidates:
         if place is None and path.is_file():
             place = Place(path.parent, path)
+    for path in candidates:
+        place = place or _function(path.parent, is_named=False)
     if place is None:
         looked = ", ".join([_INLINE, *map(str, dict.fromkeys(candidates))])
         raise DefinitionError(f"no function definition found, looked for {looked}")
@@ -139,7 +141,7 @@ def _function(path: Path, *, is_named: bool) -> Place | None:
         return None
     source = {"source": file.name, **({"handler": handler} if handler else {})}
     definition: dict[str, Any] = {"source": source}
-    if is_named:
+    if is_named and file.name != models.MLFLOW:
         name = handler.partition(".")[0] or file.stem
         definition["model_name"] = re.sub(r"[^\w.-]+", "-", name)
     return Place(file.parent, inline=json.dumps(definition), function=str(path))
@@ -148,11 +150,13 @@ def _function(path: Path, *, is_named: bool) -> Place | None:
 def split_function(path: Path) -> tuple[Path, str | None]:
     """Splits `model.py:predict` into file and function; any other path has no function.
 
-    The function of a model file is "".
+    The function of a model file is "". The file of a folder that MLflow has written is in it.
     """
     name, _, handler = path.name.rpartition(":")
-    if models.is_model(path):
-        return path, ""
+    is_folder = path.is_dir() and not (path / FILE_NAME).exists()
+    model = path / models.MLFLOW if is_folder else path
+    if models.is_model(model):
+        return model, ""
     return (path.with_name(name), handler) if name.endswith(".py") else (path, None)
 
 

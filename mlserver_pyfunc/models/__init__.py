@@ -16,6 +16,9 @@ from mlserver_pyfunc.errors import SourceError
 HANDLER = "mlserver_pyfunc.models:predict"
 """Stands for the handler in the definition of a model file."""
 
+MLFLOW = "MLmodel"
+"""Name of the file in a folder that MLflow has written."""
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -36,10 +39,14 @@ class Kind:
     runs_code: bool = False
 
 
+_LEARNER = rb'\{\s*("|[LiIl]\x00*\x07)learner'
 _SKLEARN = ("scikit-learn", "pandas")
 KINDS = {
     "onnx": Kind("onnx", (".onnx",), rb"\x08", ("onnxruntime",)),
     "skops": Kind("sklearn", (".skops",), rb"PK\x03\x04", (*_SKLEARN, "skops")),
+    "mlflow": Kind("mlflow", (MLFLOW,), rb"\w+:", ("mlflow",)),
+    "xgboost": Kind("boosters", (".ubj", ".json"), _LEARNER, ("xgboost",)),
+    "lightgbm": Kind("boosters", (".txt",), rb"tree\s", ("lightgbm",)),
     "joblib": Kind("sklearn", (".joblib", ".pkl"), b"", (*_SKLEARN, "joblib"), runs_code=True),
 }
 
@@ -54,8 +61,11 @@ def is_name(path: str) -> bool:
 
 
 def is_model(path: Path) -> bool:
-    """Whether there is a file that ends as the names of model files do."""
-    return path.name.endswith(NAMES) and path.is_file()
+    """Whether a file is a model by its name, and by its content if others have such names too."""
+    named = [kind for kind in KINDS.values() if path.name.endswith(kind.names)]
+    if not named or not path.is_file():
+        return False
+    return path.suffix not in (".json", ".txt") or bool(re.match(named[0].head, _head(path)))
 
 
 def kind_of(path: Path, named: str | None = None) -> str:
@@ -72,12 +82,16 @@ def kind_of(path: Path, named: str | None = None) -> str:
         raise SourceError(f'"{path.name}" is no model file, expected one of {", ".join(NAMES)}')
     if KINDS[kind].runs_code and not named:
         raise SourceError(
-            f'"{path.name}" is a pickle, and loading it runs code that it holds: if you trust it, '
-            f"write format: {kind} beside its source; else save the model by skops"
+            f'"{path.name}" is a {kind} file, and loading it runs code that it holds: if you trust '
+            f"it, write format: {kind} beside its source; else save the model as skops or ONNX"
         )
-    with path.open("rb") as file:
-        head = file.read(64)
+    head = _head(path)
     if not re.match(KINDS[kind].head, head):
         pickle = ": a pickle, whose loading would run code" if head[:1] == b"\x80" else ""
         raise SourceError(f'"{path.name}" is no {kind} model, it begins {head[:8]!r}{pickle}')
     return kind
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(64)

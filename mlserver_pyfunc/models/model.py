@@ -54,10 +54,9 @@ def tensor(name: str, dtype: Any, shape: list[int | str], **keys: Any) -> dict[s
         kind = np.dtype(dtype)
     except TypeError:
         kind = None
-    if kind is not None and kind.kind == "S":
-        return {"name": name, "datatype": "BYTES", "shape": shape, **keys}
-    if kind is not None and kind.kind in "OUT":
-        return {"name": name, "datatype": "BYTES", "shape": shape, "content_type": "str", **keys}
+    if kind is not None and kind.kind in "SOUT":
+        text = {} if kind.kind == "S" else {"content_type": "str"}
+        return {"name": name, "datatype": "BYTES", "shape": shape, **text, **keys}
     if kind not in BY_DTYPE:
         raise BindError(f'tensor "{name}" is of {dtype}, which the protocol does not have')
     return {"name": name, "datatype": BY_DTYPE[kind].name, "shape": shape, **keys}

@@ -24,7 +24,7 @@ def load(path: Path, kind: str, threads: int, options: Mapping[str, Any]) -> Mod
     One with text among its columns has an input for each column, any other a matrix. One that
     counts no columns, such as a pipeline that begins with a vectorizer of text, has text.
     """
-    estimator = _read(path, kind, [*_HARMLESS, *options.get("trusted_types", ())])
+    estimator = read(path, kind, [*_HARMLESS, *options.get("trusted_types", ())])
     methods = [name for name in ("predict", "predict_proba") if hasattr(estimator, name)]
     if not methods:
         raise BindError(f"a {type(estimator).__name__} has no predict")
@@ -47,7 +47,8 @@ def load(path: Path, kind: str, threads: int, options: Mapping[str, Any]) -> Mod
     return Model(predict, inputs, outputs_of(predict(**sample), keys))
 
 
-def _read(path: Path, kind: str, trusted: list[str]) -> Any:
+def read(path: Path, kind: str, trusted: list[str]) -> Any:
+    """Reads an estimator; from skops files only if all its types are trusted."""
     if kind == "joblib":
         import joblib
 

@@ -105,7 +105,8 @@ class Function:
             raise self._failure("definition", "outputs: expected at least one tensor, got none")
         with self._phase("fetch"):
             tree = await asyncio.to_thread(lock.fetch_locked, definition, self._folder)
-        self.definition = definition = with_needs(definition, tree)
+        with self._phase("environment"):
+            self.definition = definition = with_needs(definition, tree)
         if definition.serving.isolation == "none" and (unmet := unmet_needs(definition)):
             raise self._failure("environment", "; ".join(unmet))
         self.provenance = tree.provenance.as_parameters()

@@ -62,7 +62,7 @@ def _fetched(kind: str, source: SourceDefinition, folder: Path, pin: Provenance)
 
 def _with_model(tree: SourceTree, source: SourceDefinition) -> SourceTree:
     """Finds the model file of a tree, and checks that it is one."""
-    name = source.model or tree.file or ""
+    name = source.model or tree.file or models.MLFLOW
     return replace(tree, model=name, kind=models.kind_of(tree.root / name, source.format))
 
 

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import unquote
 
+from mlserver_pyfunc import models
 from mlserver_pyfunc.definition import SourceDefinition
 from mlserver_pyfunc.errors import SourceError
 
@@ -19,6 +20,8 @@ def fetch(source: SourceDefinition, folder: Path, pin: Provenance) -> SourceTree
     """Returns a folder as it is, or a Python file as a module in its folder."""
     uri = source.source or ""
     path = found(uri, folder)
+    if path.name == models.MLFLOW and path.is_file():
+        path = path.parent
     if path.is_dir():
         if source.sha256:
             raise SourceError("sha256 is for a file or an archive, got a folder")

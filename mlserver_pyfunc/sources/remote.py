@@ -21,7 +21,7 @@ from .safe_tree import check_is_no_web_page, checked_subdirectory
 from .tree import Provenance, SourceTree
 from .uri import redacted, split_fragment, split_user
 
-_FILES = (".py", *models.NAMES)
+_FILES = (".py", *(name for name in models.NAMES if name != models.MLFLOW))
 _CLIENTS = {"http": "http_client", "https": "http_client", "s3": "s3_client"}
 
 

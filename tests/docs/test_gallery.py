@@ -27,7 +27,7 @@ NEEDS = {
     "vision": ["PyTorch"],
     **{
         name: [f"packages of examples/{name}"]
-        for name in ("audio", "embeddings", "forecast", "onnx")
+        for name in ("audio", "embeddings", "forecast", "mlflow", "onnx")
     },
 }
 

@@ -26,6 +26,7 @@ NEEDS = {
     "authentication": ["curl", "nginx"],
     "autoscaling": ["curl"],
     "llm-streaming": ["curl"],
+    "mlflow": ["packages of examples/mlflow"],
     "pytorch": ["PyTorch"],
     "why": ["curl", "packages of examples/forecast"],
 }
