@@ -293,8 +293,10 @@ def utilization(workload: Workload) -> tuple[str, str]:
     options = workload.options
     # The namespace in the metric is that of the pod, if Prometheus adds it as its operator does.
     namespace = f',namespace="{options.namespace}"' if options.namespace else ""
-    query = f"sum(pyfunc_utilization{{model={json.dumps(workload.model_name)}{namespace}}})"
-    return query, f"{options.target_utilization / 100:g}"
+    now = f"sum(pyfunc_utilization{{model={json.dumps(workload.model_name)}{namespace}}})"
+    # Averaged, because at one moment a pod with one slot is idle or full. An average for each pod
+    # would count those that have ended, too.
+    return f"avg_over_time({now}[1m:15s])", f"{options.target_utilization / 100:g}"
 
 
 def min_replicas(options: Options) -> int:

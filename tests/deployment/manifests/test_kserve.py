@@ -255,6 +255,7 @@ def test_kserve_scales_by_keda_on_the_utilization(shape: str) -> None:
     service = one(found, "InferenceService")
     assert service["metadata"]["annotations"]["serving.kserve.io/autoscalerClass"] == "keda"
     (metric,) = predictor(found)["autoScaling"]["metrics"]
-    assert metric["external"]["metric"]["query"] == 'sum(pyfunc_utilization{model="iris"})'
+    query = 'avg_over_time(sum(pyfunc_utilization{model="iris"})[1m:15s])'
+    assert metric["external"]["metric"]["query"] == query
     assert metric["external"]["target"] == {"type": "Value", "value": "0.7"}
     assert "scaleMetric" not in predictor(found)

@@ -157,7 +157,7 @@ def test_keda_scales_on_the_utilization_of_all_pods() -> None:
     (trigger,) = spec["triggers"]
     assert trigger["metadata"] == {
         "serverAddress": "http://prom:9090",
-        "query": 'sum(pyfunc_utilization{model="iris",namespace="a"})',
+        "query": 'avg_over_time(sum(pyfunc_utilization{model="iris",namespace="a"})[1m:15s])',
         "threshold": "0.65",
     }
     assert not [each for each in found if each["kind"] == "HorizontalPodAutoscaler"]
