@@ -128,6 +128,7 @@ NEEDS = {
     "curl": Need("apt-get install curl", _programs("curl")),
     "docker-registry": Need("apt-get install docker-registry", _programs("docker-registry")),
     "h2load": Need("apt-get install nghttp2-client", _programs("h2load")),
+    "haproxy": Need("apt-get install haproxy", _programs("haproxy")),
     "image builds": Need(
         "Debian, root, apt-get install podman buildah runc mmdebstrap openssl netavark "
         "aardvark-dns iptables catatonit uidmap",
@@ -143,6 +144,7 @@ NEEDS = {
     "nginx": Need("apt-get install nginx-light", _programs("nginx")),
     "openssl": Need("apt-get install openssl", _programs("openssl")),
     "pods": Need("Linux, root with all capabilities, apt-get install iproute2", _can_make_pods),
+    "prometheus": Need("apt-get install prometheus", _programs("prometheus")),
     "PyTorch": Need(
         "pip install torch==2.13.0+cpu, from an index of PyTorch's own",
         lambda: importlib.util.find_spec("torch") is not None,
