@@ -260,6 +260,10 @@ class ServingDefinition(_Model):
         300,
         description="Seconds from start to ready, after the source and environment are fetched.",
     )
+    cancel: Literal["mark", "kill"] = Field(
+        "mark",
+        description="If a client leaves: `kill` ends the worker that runs its call. Isolated only.",
+    )
     idempotent: bool = Field(
         False, description="A call may be repeated once if its worker dies. Isolated only."
     )
@@ -315,7 +319,7 @@ class ServingDefinition(_Model):
     @property
     def for_processes(self) -> list[str]:
         """Keys that are set, but take effect only in processes of the function's own."""
-        keys = ("workers", "idempotent", "memory_limit", "max_requests", "devices")
+        keys = ("workers", "cancel", "idempotent", "memory_limit", "max_requests", "devices")
         default = ServingDefinition.model_fields
         return [key for key in keys if getattr(self, key) != default[key].default]
 

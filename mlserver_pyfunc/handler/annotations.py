@@ -78,11 +78,7 @@ class Record:
     doc: str = ""
 
     def build(self, values: dict[str, Any]) -> Any:
-        """Makes the handler's object, or a list of them.
-
-        Raises:
-            TensorError: The class refuses the values.
-        """
+        """Makes the handler's object, or a list of them, or raises a TensorError."""
         if not self.is_many:
             return self._made(values)
         if len(lengths := set(map(len, values.values()))) > 1:

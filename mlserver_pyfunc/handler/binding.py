@@ -31,13 +31,14 @@ RESERVED: dict[str, Getter] = {
     "parameters": lambda call: call.parameters,
     "headers": lambda call: call.headers,
     "event": lambda call: call.event,
+    "cancelled": lambda call: call.cancelled,
     "project": lambda call: getattr(call.context, "project", None),
     "run": lambda call: getattr(call.context, "run", None),
 }
 """Parameter names that get something other than an input, with the function that returns it."""
 
-_FIELDS = ("request", "parameters", "headers", "event")
-"""Reserved names that need a field of the request besides its tensors."""
+_FIELDS = ("request", "parameters", "headers", "event", "cancelled")
+"""Reserved names that need more of the request than its tensors."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import threading
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -92,6 +93,13 @@ class InferenceCall:
     def id(self) -> str:
         """Identifier of the request; empty if it has none."""
         return getattr(self._request, "id", None) or ""
+
+    @property
+    def cancelled(self) -> threading.Event:
+        """Set if nobody waits for the call any more: its client has left, or its time is over."""
+        # Atomic, since the handler's thread and the event loop's may ask at the same moment.
+        event: threading.Event = vars(self).setdefault("cancelled", threading.Event())
+        return event
 
     @cached_property
     def parameters(self) -> Mapping[str, Any]:

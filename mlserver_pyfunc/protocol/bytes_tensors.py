@@ -18,11 +18,7 @@ from .types import Array, TensorError, short_repr_at
 
 
 def split_elements(buffer: bytes | memoryview) -> list[bytes]:
-    """Splits raw tensor data into its elements.
-
-    Raises:
-        TensorError: A length is incomplete, or is larger than the rest of the data.
-    """
+    """Splits raw tensor data into its elements, or raises a TensorError."""
     data = bytes(buffer)
     read_length = struct.Struct("<I").unpack_from
     elements: list[bytes] = []
@@ -64,11 +60,7 @@ def to_json_bytes(array: Array) -> tuple[list[str], bool]:
 
 
 def decode_text(array: Array) -> Array:
-    """Decodes an array of `bytes` to an array of `str`.
-
-    Raises:
-        TensorError: An element is not UTF-8.
-    """
+    """Decodes an array of `bytes` to an array of `str`, or raises a TensorError."""
     elements = array.ravel().tolist()
     try:
         return object_array([element.decode() for element in elements]).reshape(array.shape)
@@ -77,11 +69,7 @@ def decode_text(array: Array) -> Array:
 
 
 def from_value(value: Any) -> Array:
-    """Converts a handler's value to an array of `bytes`.
-
-    Raises:
-        TensorError: An element is neither, or is text that UTF-8 cannot encode.
-    """
+    """Converts a handler's value to an array of `bytes`, or raises a TensorError."""
     array = _as_objects(value)
     elements = array.ravel().tolist()
     if not {bytes, str}.issuperset(map(type, elements)):
@@ -92,11 +80,7 @@ def from_value(value: Any) -> Array:
 
 
 def encode_elements(elements: list[Any]) -> list[bytes]:
-    """Encodes all `str` elements as UTF-8.
-
-    Raises:
-        TensorError: An element contains a lone surrogate, which UTF-8 cannot encode.
-    """
+    """Encodes all `str` elements as UTF-8, or raises a TensorError."""
     if set(map(type, elements)) <= {bytes}:
         return elements
     try:

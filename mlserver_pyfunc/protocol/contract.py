@@ -152,12 +152,7 @@ class Contract:
         self._output_axes = _axes(outputs, shared)
 
     def decode_inputs(self, request_inputs: Iterable[RequestInput]) -> dict[str, Array]:
-        """Checks and decodes the input tensors of a request.
-
-        Raises:
-            ContractError: A tensor is unknown, missing or given twice, or does not match its
-                declaration.
-        """
+        """Checks and decodes the input tensors of a request, or raises a ContractError."""
         arrays: dict[str, Array] = {}
         for tensor in request_inputs:
             name, spec = tensor.name, self.inputs.get(tensor.name)
@@ -235,11 +230,7 @@ class Contract:
         }
 
     def requested_outputs(self, names: Iterable[str]) -> list[str]:
-        """Checks the names of the outputs that a request asks for.
-
-        Raises:
-            ContractError: A name is not declared, or is requested twice.
-        """
+        """Checks the names of the outputs that a request asks for, or raises a ContractError."""
         if "requests" in self.lenient or (self.lenient and not self.outputs):
             return list(dict.fromkeys(names))
         requested: list[str] = []
@@ -399,11 +390,7 @@ def _axes(specs: Iterable[TensorSpec], names: set[str]) -> list[tuple[str, int, 
 
 
 def decode(spec: TensorSpec, tensor: RequestInput) -> Array:
-    """Checks and decodes one input tensor, to a read-only array.
-
-    Raises:
-        TensorError: The tensor does not match its declaration.
-    """
+    """Checks and decodes one input tensor, to a read-only array, or raises a TensorError."""
     if tensor.datatype != spec.datatype.name:
         raise TensorError(f"datatype {spec.datatype.name}", str(tensor.datatype))
     shape = tensor.shape

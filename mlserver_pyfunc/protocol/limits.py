@@ -31,11 +31,7 @@ class Limits:
         return cls(**given) if given else None
 
     def check(self, array: Array) -> None:
-        """Checks all elements of an array.
-
-        Raises:
-            TensorError: An element is outside the limits.
-        """
+        """Checks all elements of an array, or raises a TensorError."""
         if self.enum:
             # A float of fewer bits is compared with what the datatype makes of 0.1.
             is_float = array.dtype.kind == "f"

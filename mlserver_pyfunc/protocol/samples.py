@@ -75,11 +75,7 @@ def _any_array(tensor: TensorSpec, source: random.Random, sizes: dict[str, int])
 
 
 def example_array(tensor: TensorSpec, value: Any) -> Array:
-    """Returns a declared example as an array.
-
-    Raises:
-        TensorError: The value does not fit the tensor.
-    """
+    """Returns a declared example as an array, or raises a TensorError."""
     return decode(tensor, from_python(tensor, tensor.name, value))
 
 

@@ -117,11 +117,7 @@ def _exact_cast(datatype: Datatype, array: Array) -> Array | None:
 
 
 def reshape(array: Array, shape: Shape) -> Array:
-    """Reshapes an array.
-
-    Raises:
-        TensorError: The shape has another element count, or more axes than NumPy supports.
-    """
+    """Reshapes an array, or raises a TensorError."""
     if array.size != math.prod(shape):
         raise TensorError(_count(math.prod(shape), shape), str(array.size))
     try:

@@ -42,7 +42,7 @@ def obstacles(contract: Contract, handler: HandlerInfo) -> list[str]:
         found.append("contract: expected enforce for requests and responses, got warn")
     if handler.streams:
         found.append("the handler streams")
-    single = sorted(handler.required_fields - {"parameters"})
+    single = sorted(handler.required_fields & {"event", "headers", "request"})
     if single:
         found.append(f'the handler takes "{single[0]}", which is of one request')
     return found

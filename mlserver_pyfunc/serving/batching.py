@@ -40,6 +40,7 @@ class _Group:
     key: Hashable
     members: list[_Member] = field(default_factory=list)
     timer: asyncio.TimerHandle | None = None
+    task: asyncio.Task[None] | None = None  # which runs the batch for its members
 
     @property
     def rows(self) -> int:
@@ -112,8 +113,13 @@ class Batcher:
         return group
 
     def _leave(self, group: _Group, member: _Member) -> None:
-        """Takes a member that was cancelled or has expired out of a group that waits."""
-        if member not in group.members:
+        """Takes a member that was cancelled or has expired out of a group that waits.
+
+        A batch that runs goes on for the others, and is given up if all have left.
+        """
+        if group.task is not None and all(each.future.cancelled() for each in group.members):
+            group.task.cancel()
+        if group.task is not None or member not in group.members:
             return
         group.members.remove(member)
         self._waiting -= 1
@@ -164,9 +170,11 @@ class Batcher:
         for member in members:
             member.wait.end()
         members = [member for member in members if member.found_slot or self._can_end(member)]
+        members = [member for member in members if not member.future.done()]
         if not members:
             return
-        task = self._loop.create_task(self._answer(members))
+        group.members = members
+        group.task = task = self._loop.create_task(self._answer(members))
         self._tasks.add(task)
         task.add_done_callback(self._on_batch_end)
 

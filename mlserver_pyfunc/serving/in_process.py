@@ -84,6 +84,9 @@ class InProcessRunner:
                     outcome = await self._executor.run_async(lambda: coroutine)
             answer: Answer = self._value(outcome, call)
             return answer
+        except BaseException:
+            call.cancelled.set()
+            raise
         finally:
             if wait is not None:
                 wait.end()
@@ -94,9 +97,13 @@ class InProcessRunner:
         sizes = self._contract.axis_sizes(call.inputs)
         is_async, executor = plan.kind == "async generator", self._executor
         stream = executor.stream_async if is_async else executor.stream
-        async with aclosing(stream(lambda: plan(call))) as outcomes:
-            async for outcome in outcomes:
-                yield self._checked(self._value(outcome, call), sizes)
+        try:
+            async with aclosing(stream(lambda: plan(call))) as outcomes:
+                async for outcome in outcomes:
+                    yield self._checked(self._value(outcome, call), sizes)
+        except BaseException:
+            call.cancelled.set()
+            raise
 
     async def close(self) -> None:
         self.plan, plan = None, self.plan

@@ -45,7 +45,7 @@ BATCH_REQUESTS = _histogram(
 WORKERS_UP = _gauge("pyfunc_workers_up", "Worker processes that take calls.")
 WORKER_EXITS = Counter(
     "pyfunc_worker_restarts",
-    "Worker processes that were replaced: exit, signal, timeout, protocol, init or max_requests.",
+    "Replaced worker processes: exit, signal, timeout, cancel, protocol, init or max_requests.",
     [*_LABELS, "reason"],
 )
 ENVIRONMENT_SECONDS = _gauge(

@@ -50,6 +50,7 @@ serving:
   concurrency: 3
   max_queue: 0
   timeout: 1.5
+  cancel: kill
   init_timeout: 30
   idempotent: true
   memory_limit: 2G
@@ -132,9 +133,9 @@ def test_reads_every_key(tmp_path: Path) -> None:
         ],
         "serving": {
             "isolation": "process", "workers": 2, "concurrency": 3, "max_queue": 0,
-            "timeout": 1.5, "init_timeout": 30, "idempotent": True, "memory_limit": 2 * 2**30,
-            "max_requests": 1000, "batch": {"max_size": 8, "max_delay_ms": 2}, "warmup": True,
-            "devices": [],
+            "timeout": 1.5, "cancel": "kill", "init_timeout": 30,
+            "idempotent": True, "memory_limit": 2 * 2**30, "max_requests": 1000,
+            "batch": {"max_size": 8, "max_delay_ms": 2}, "warmup": True, "devices": [],
         },
         "build": {
             "instructions": ["apt-get update"], "env": {"OMP_NUM_THREADS": "1"}, "labels": {},

@@ -83,7 +83,7 @@ def test_one_free_parameter_gets_the_one_input() -> None:
 def test_two_free_parameters_are_refused_with_the_names_on_offer() -> None:
     assert refused(lambda p, q: None, "x") == (
         'handler parameter "p", "q" matches nothing, expected one of '
-        "x, request, context, inputs, parameters, headers, event, project, run"
+        "x, request, context, inputs, parameters, headers, event, cancelled, project, run"
     )
 
 
@@ -284,6 +284,7 @@ def _of_tensors(x: Any, context: Any) -> None: ...
 def _of_request(x: Any, request: Any) -> None: ...
 def _of_headers(x: Any, /, headers: Any, event: Any) -> None: ...
 def _of_parameter(x: Any, top: int = 1) -> None: ...
+def _of_event(x: Any, cancelled: Any) -> None: ...
 
 
 @pytest.mark.parametrize(
@@ -294,6 +295,7 @@ def _of_parameter(x: Any, top: int = 1) -> None: ...
         (_of_headers, {"headers", "event"}),
         (lambda parameters, /, x: None, {"parameters"}),
         (_of_parameter, {"parameters"}),
+        (_of_event, {"cancelled"}),
     ],
 )
 def test_the_fields_of_the_request_that_a_handler_asks_for(

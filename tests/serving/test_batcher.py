@@ -628,3 +628,49 @@ async def test_requests_of_other_tensors_are_not_joined() -> None:
         await it.end()
     assert joined == [[0], [1, 4], [2, 5], [3]]
     await asyncio.gather(*calls)
+
+
+@in_virtual_time
+async def test_a_batch_is_given_up_when_its_last_member_has_left() -> None:
+    it = Subject()
+    calls = await it.end_one_before_two()
+    [(_, running)] = it.running
+    calls[1].cancel()
+    await turn()
+    assert not running.cancelled(), "the other one waits"
+    calls[2].cancel()
+    calls.append(it.send(3))
+    await turn()
+    assert running.cancelled()
+    del it.running[0]
+    assert it.rows == [[3]], "its slot is free"
+    await it.end()
+    assert await calls[0] == [0]
+    assert await calls[3] == [6]
+
+
+@in_virtual_time
+async def test_a_member_that_leaves_at_the_moment_of_its_batch_is_not_in_it() -> None:
+    it = Subject()
+    calls = [it.send(0)]
+    await turn()
+    calls += [it.send(1), it.send(2)]
+    await turn()
+    it.running[0][1].set_result(Answer([NamedArray(Y, np.zeros(1, dtype="f4"))], {}))
+    calls[1].cancel()
+    del it.running[0]
+    await turn()
+    assert it.rows == [[2]]
+    await it.end()
+    assert await calls[2] == [4]
+
+
+@in_virtual_time
+async def test_a_batch_is_left_to_its_runner_when_the_limit_of_the_function_has_passed() -> None:
+    it = Subject(timeout=3)
+    call = it.send(1)
+    with pytest.raises(TimeLimitError, match=r"limit of 3 s \(serving.timeout\)"):
+        await call
+    await turn()
+    assert not it.running[0][1].cancelled()
+    await it.end()

@@ -87,11 +87,7 @@ def look(cluster: Cluster, target: Target) -> tuple[bool, str]:
 
 
 def until_gone(cluster: Cluster, deleted: Sequence[Applied], seconds: float, show: Show) -> None:
-    """Waits until deleted objects and their dependents are gone.
-
-    Raises:
-        NotReadyError: The time limit was reached.
-    """
+    """Waits until deleted objects and their dependents are gone, or raises a NotReadyError."""
     deadline = time.monotonic() + seconds
     for one in deleted:
         target = one.target

@@ -74,8 +74,10 @@ class Dispatcher:
     def add(self, worker: Worker) -> None:
         """Adds a worker, which gets calls from now on."""
         self.refusal = ""
-        # Only calls that run one by one are prefetched.
-        self._prefetches = self._serving.concurrency == 1 and self.handler_info.kind == "sync"
+        info, serving = self.handler_info, self._serving
+        # Only calls that run one by one, and whose end nobody asks for, are prefetched.
+        is_stoppable = serving.cancel == "kill" or "cancelled" in info.required_fields
+        self._prefetches = serving.concurrency == 1 and info.kind == "sync" and not is_stoppable
         self.workers.append(worker)
         self._metrics.set(WORKERS_UP, len(self.workers))
         self._send_waiting(worker)
@@ -132,7 +134,7 @@ class Dispatcher:
         """Gives up a call that nobody waits for any more.
 
         A call on a worker keeps its place until it has ended. The handler is cancelled if it is
-        async, and closed if it is a generator.
+        async, closed if it is a generator, and told if it asks.
         """
         worker = pending.worker
         if worker is None:
@@ -142,14 +144,19 @@ class Dispatcher:
             return
         if pending.number not in worker.calls:
             return
+        info, send = self.handler_info, worker.process.connection.send
         waited = not pending.future.done() or pending.future.cancelled()
-        if self.handler_info.can_cancel and waited:
-            worker.process.connection.send(Kind.CANCEL, pending.number)
-        elif self.handler_info.streams:
-            worker.process.connection.send(Kind.CLOSE, pending.number)
-        if self.handler_info.streams or self.handler_info.can_cancel:
+        ends_soon = info.streams or info.can_cancel
+        if info.streams and not (info.can_cancel and waited):
+            send(Kind.CLOSE, pending.number)
+        elif info.can_cancel or "cancelled" in info.required_fields:
+            send(Kind.CANCEL, pending.number)
+        if ends_soon:
             # The handler gets its time limit once more to end. Then its worker is killed.
             self._start_timer(pending)
+        if self._serving.cancel == "kill":
+            seconds = CANCEL_SECONDS if ends_soon else 0
+            self._loop.call_later(seconds, self._kill, pending, "cancel")
         pending.future.cancel()
 
     def on_message(self, worker: Worker, message: Message) -> None:
@@ -343,20 +350,22 @@ class Dispatcher:
             return
         self._kill(pending)
 
-    def _kill(self, pending: PendingCall) -> None:
-        """Kills the worker of an expired call, as soon as the call has run for its time limit."""
+    def _kill(self, pending: PendingCall, reason: str = "timeout") -> None:
+        """Kills the worker of a call, as soon as it has run for its time limit; `cancel`: now."""
         worker = pending.worker
         if worker is None or pending.number not in worker.calls:
             return
         remaining = self._serving.timeout
         if pending.runs_until:
             remaining = pending.runs_until - self._loop.time()
-        if remaining > 0:
+        cause = f"another call passed its limit of {self._serving.timeout:g} s (serving.timeout)"
+        if reason == "cancel":
+            cause = "the client of another call left (serving.cancel: kill)"
+        elif remaining > 0:
             self._loop.call_later(remaining, self._kill, pending)
             return
-        limit = f"{self._serving.timeout:g} s (serving.timeout)"
         self.remove(worker)
-        worker.process.kill("timeout", f"was stopped when another call passed its limit of {limit}")
+        worker.process.kill(reason, f"was stopped when {cause}")
 
     def _drop(self, pending: PendingCall, error: RequestError) -> None:
         self._end(pending)

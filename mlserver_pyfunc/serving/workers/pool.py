@@ -59,7 +59,7 @@ class _Slot:
         to a crash loop.
         """
         lived = worker.served or time.monotonic() - worker.since > STABLE_SECONDS
-        if lived or exit_.reason == "timeout":
+        if lived or exit_.reason in ("timeout", "cancel"):
             self.failures = -1
         elif in_call:
             self.failures = min(self.failures, CRASH_LOOP - 2)

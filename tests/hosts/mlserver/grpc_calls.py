@@ -132,6 +132,33 @@ def infer_and_cancel(address: str, request: Request, seconds: float) -> Reply:
             return Reply(error.code().name, error.details())
 
 
+def leave(address: str, request: Request, how: str, log: str, seconds: float | None) -> str:
+    """Cancels a call once a file exists, or has a deadline for it; returns how it ended."""
+    import grpc
+    import open_inference_grpc_pb2 as pb
+
+    with grpc.insecure_channel(address) as channel:
+        grpc.channel_ready_future(channel).result(60)
+        message = _message(request, raw=True)
+        if how == "stream":
+            stream = channel.stream_stream(
+                _METHOD + "ModelStreamInfer",
+                request_serializer=pb.ModelInferRequest.SerializeToString,
+            )
+            call: Any = stream(iter([message]), timeout=seconds)
+        else:
+            unary = channel.unary_unary(
+                _METHOD + "ModelInfer",
+                request_serializer=pb.ModelInferRequest.SerializeToString,
+            )
+            call = unary.future(message, timeout=seconds)
+        while seconds is None and not Path(log).exists():
+            time.sleep(0.01)
+        if seconds is None:
+            call.cancel()
+        return str(call.code().name)
+
+
 def metadata(address: str, model: str) -> dict[str, Any]:
     import grpc
     import open_inference_grpc_pb2 as pb

@@ -799,3 +799,66 @@ async def test_a_call_that_nobody_waits_for_counts_with_all_of_its_time() -> Non
     await asyncio.sleep(2)
     it.workers[0].end(1)
     assert it.dispatcher._limit.typical.seconds == 7
+
+
+@pytest.mark.parametrize(
+    ("fields", "sent"), [((), ["CALL"]), (("cancelled",), ["CALL", "CANCEL"])], ids=str
+)
+@in_virtual_time
+async def test_a_sync_handler_is_told_that_its_client_has_left_if_it_asks(
+    fields: tuple[str, ...], sent: list[str]
+) -> None:
+    it = Subject(1, fields=fields)
+    [call], [worker] = it.submit(), it.workers
+    call.future.cancel()
+    it.dispatcher.leave(call)
+    assert [kind for kind, _ in worker.sent] == sent
+    worker.end(1)
+    assert (it.dispatcher.active.count, worker.killed) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("more", "calls"),
+    [({}, 3), ({"fields": ("cancelled",)}, 1), ({"cancel": "kill"}, 1)],
+    ids=str,
+)
+@in_virtual_time
+async def test_no_calls_are_prefetched_behind_one_that_can_be_ended(
+    more: dict[str, Any], calls: int
+) -> None:
+    it = Subject(1, **more)
+    it.make_brief()
+    it.submit(3)
+    assert len(it.workers[0].calls) == calls
+
+
+@pytest.mark.parametrize(
+    ("kind", "seconds"),
+    [("sync", 0), ("async", 1), ("generator", 1), ("async generator", 1)],
+)
+@in_virtual_time
+async def test_the_worker_of_a_call_that_is_left_is_killed_if_the_function_says_so(
+    kind: str, seconds: float
+) -> None:
+    it = Subject(1, kind=kind, cancel="kill")
+    [call], [worker] = it.submit(), it.workers
+    await asyncio.sleep(2)
+    call.future.cancel()
+    it.dispatcher.leave(call)
+    await asyncio.sleep(5)
+    text = "was stopped when the client of another call left (serving.cancel: kill)"
+    assert worker.killed == [("cancel", text, 2 + seconds)]
+    assert it.dispatcher.workers == []
+
+
+@pytest.mark.parametrize("kind", ["async", "generator", "async generator"])
+@in_virtual_time
+async def test_a_worker_whose_call_ends_soon_is_not_killed(kind: str) -> None:
+    it = Subject(1, kind=kind, cancel="kill")
+    [call], [worker] = it.submit(), it.workers
+    call.future.cancel()
+    it.dispatcher.leave(call)
+    await asyncio.sleep(0.5)
+    worker.report(Kind.END, 1)
+    await asyncio.sleep(100)
+    assert (worker.killed, it.dispatcher.active.count) == ([], 0)

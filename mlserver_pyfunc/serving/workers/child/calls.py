@@ -80,6 +80,12 @@ class Calls:
         self._typical = TypicalDuration()
         self._demands: dict[int, Callable[[bool], object]] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._events: dict[int, threading.Event] = {}  # of calls that ask if they are cancelled
+
+    def begin(self, message: Message) -> None:
+        """Notes a call before it starts. For the thread that reads the messages."""
+        if "cancelled" in self.plan.required_fields:
+            self._events[message.call] = threading.Event()
 
     def answer(self, message: Message) -> None:
         """Calls the handler and sends its result or error."""
@@ -93,6 +99,8 @@ class Calls:
             self._send_result(Kind.RESULT, number, result, sizes, started)
         except BaseException as error:
             self._send_error(number, error, started)
+        finally:
+            self._events.pop(number, None)
 
     def stream(self, message: Message, wants_more: Callable[[], bool]) -> None:
         """Iterates a generator. After each item, `wants_more` waits for the server's wish."""
@@ -113,8 +121,11 @@ class Calls:
     def control(self, message: Message) -> None:
         """Handles a message about a call that runs: CANCEL, NEXT or CLOSE."""
         number = message.call
+        if message.kind is not Kind.NEXT and (event := self._events.get(number)):
+            event.set()
         if message.kind is Kind.CANCEL:
-            self.loop.loop.call_soon_threadsafe(self._cancel, number)
+            if self.plan.kind.startswith("async"):
+                self.loop.loop.call_soon_threadsafe(self._cancel, number)
             return
         if demand := self._demands.get(number):
             demand(message.kind is Kind.NEXT)
@@ -132,6 +143,7 @@ class Calls:
         def start() -> None:
             self._tasks[number] = task = loop.create_task(run)
             task.add_done_callback(lambda _: self._tasks.pop(number, None))
+            task.add_done_callback(lambda _: self._events.pop(number, None))
 
         loop.call_soon_threadsafe(start)
 
@@ -164,6 +176,7 @@ class Calls:
             self.channel.send(Kind.END, message.call)
         finally:
             self._demands.pop(message.call, None)
+            self._events.pop(message.call, None)
 
     def _cancel(self, number: int) -> None:
         if task := self._tasks.get(number):
@@ -180,6 +193,8 @@ class Calls:
         # Before the call: a handler may change its dictionary of inputs.
         sizes = contract.axis_sizes(inputs)
         call = InferenceCall(self.context, inputs, contract.input_specs(inputs), message)
+        if event := self._events.get(message.call):
+            vars(call)["cancelled"] = event
         sent = message.values
         if len(sent) > 1:  # more than the tensors: what the handler takes of the request
             vars(call).update((name, sent[name]) for name in _OF_REQUEST if name in sent)

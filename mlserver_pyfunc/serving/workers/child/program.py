@@ -95,7 +95,9 @@ class _Program:
         contract = Contract(spec.model_name, *self._loader.tensors, lenient, self._report_breach)
         note = "" if limit is None else f" (serving.memory_limit is {limit / 2**20:g} MiB)"
         self._calls = Calls(self._channel, plan, contract, self._context, self._loop, note)
-        if self._concurrency > 1 and not plan.kind.startswith("async"):
+        # If calls ask whether they are cancelled, this thread has to read the messages meanwhile.
+        self._is_alone = self._concurrency == 1 and "cancelled" not in plan.required_fields
+        if not self._is_alone and not plan.kind.startswith("async"):
             self._start_threads()
         # What init made lives as long as the worker. The garbage collector need not visit it.
         gc.collect()
@@ -117,6 +119,7 @@ class _Program:
             if message.kind is not Kind.CALL:
                 self._calls.control(message)
             elif self._channel.claim(message):
+                self._calls.begin(message)
                 start(message)
 
     def _starter(self) -> Callable[[Message], object]:
@@ -124,9 +127,9 @@ class _Program:
         calls, kind, submit = self._calls, self._calls.plan.kind, self._threads.submit
         if kind.startswith("async"):
             return calls.start_async
-        if self._concurrency == 1 and kind == "generator":
+        if self._is_alone and kind == "generator":
             return lambda message: calls.stream(message, self._next_demand)
-        if self._concurrency == 1:
+        if self._is_alone:
             return calls.answer
         if kind == "generator":
             return lambda message: submit(calls.stream, message, calls.new_demand(message))
