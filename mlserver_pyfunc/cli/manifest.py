@@ -26,6 +26,7 @@ def _pair(text: str) -> tuple[str, str]:
 _FLAGS = {
     "namespace": ("--namespace", "-n"),
     "cluster_runtime": ("--cluster-runtime/--namespace-runtime",),
+    "monitor": ("--monitor/--no-monitor",),
     "with_runtime": ("--with-runtime/--without-runtime",),
 }
 _METAVARS = {"image_pull_secrets": "SECRET", "run_as_user": "UID|any"}

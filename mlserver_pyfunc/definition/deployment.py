@@ -54,6 +54,7 @@ ONLY: Mapping[str, tuple[str, ...]] = {
     "scale_on": ("kserve", "kubernetes"),
     "target_utilization": ("kserve", "kubernetes"),
     "prometheus": ("kserve", "kubernetes"),
+    "monitor": ("kserve", "kubernetes"),
     "target_cpu": ("kserve", "seldon-v1", "kubernetes"),
     "service_type": ("kubernetes",),
     "service_name": ("kubernetes", "seldon-v1"),
@@ -193,6 +194,8 @@ class DeploymentOptions(_Model):
     """Percentage of the slots in use above which replicas are added."""
     prometheus: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = None
     """URL of Prometheus, as KEDA reaches it."""
+    monitor: bool = False
+    """Print a PodMonitor too, by which Prometheus's operator scrapes the pods."""
     target_cpu: Annotated[int, Field(ge=1, le=100)] = 80
     """Percentage of the requested CPU above which replicas are added."""
     cpu: Quantity = "1"

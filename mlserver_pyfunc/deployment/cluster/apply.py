@@ -31,11 +31,15 @@ _PRUNED = {
         ("autoscaling/v2", "HorizontalPodAutoscaler"),
         ("keda.sh/v1alpha1", "ScaledObject"),
         ("policy/v1", "PodDisruptionBudget"),
+        ("monitoring.coreos.com/v1", "PodMonitor"),
         ("v1", "Service"),
     ),
-    "kserve": (("policy/v1", "PodDisruptionBudget"),),
+    "kserve": (
+        ("policy/v1", "PodDisruptionBudget"),
+        ("monitoring.coreos.com/v1", "PodMonitor"),
+    ),
 }
-# Label by which a budget selects the pods of a platform: a function may be on several of them.
+# Label by which these select the pods of a platform: a function may be on several platforms.
 _SELECTS = {
     "kubernetes": "app.kubernetes.io/instance",
     "kserve": "serving.kserve.io/inferenceservice",

@@ -45,7 +45,7 @@ def objects(workload: Workload) -> list[Object]:
     if options.mode == "standard":
         # Named as the Deployment that KServe makes: a plain Deployment's budget has the bare name.
         pods = {POD_LABEL: workload.name}
-        found += pod.disruption_budgets(workload, f"{workload.name}-predictor", pods)
+        found += pod.selecting(workload, f"{workload.name}-predictor", pods)
     return found
 
 
@@ -195,6 +195,8 @@ def _check(workload: Workload) -> None:
         raise ManifestError("--protocol is for --mode knative: else both have a port")
     if options.mode == "knative" and options.scale_on != "cpu":
         raise ManifestError("--scale-on is for --mode standard: Knative scales by concurrent calls")
+    if options.mode == "knative" and options.monitor:
+        raise ManifestError("--monitor is for --mode standard: Knative opens no port of metrics")
     if options.scale_on == "utilization" and not options.prometheus:
         raise ManifestError(
             "--scale-on utilization: expected --prometheus, which KEDA asks, got none"

@@ -19,7 +19,7 @@ def objects(workload: Workload) -> list[Object]:
     found = [*inline.config_maps(workload), _deployment(workload), _service(workload)]
     if options.max_replicas is not None:
         found.append(_autoscaler(workload))
-    return [*found, *pod.disruption_budgets(workload, workload.name, _selector(workload))]
+    return [*found, *pod.selecting(workload, workload.name, _selector(workload))]
 
 
 def _deployment(workload: Workload) -> Object:

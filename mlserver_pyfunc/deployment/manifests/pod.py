@@ -280,12 +280,20 @@ def scheduling(options: Options) -> Object:
     return found
 
 
-def disruption_budgets(workload: Workload, name: str, selector: dict[str, str]) -> list[Object]:
-    """Returns a budget of one pod at a time, if there may be more than one."""
-    if max(workload.options.replicas, workload.options.max_replicas or 0) < 2:
-        return []
-    spec = {"maxUnavailable": 1, "selector": {"matchLabels": selector}}
-    return [as_object("policy/v1", "PodDisruptionBudget", workload.metadata(name), spec)]
+def selecting(workload: Workload, name: str, labels: dict[str, str]) -> list[Object]:
+    """Returns what acts on the pods that have labels, if they need it or the user asks for it.
+
+    The budget lets a drain take one pod at a time. The monitor is for Prometheus's operator.
+    """
+    options, chosen, found = workload.options, {"selector": {"matchLabels": labels}}, []
+    metadata = workload.metadata(name)
+    if max(options.replicas, options.max_replicas or 0) > 1:
+        budget = {"maxUnavailable": 1, **chosen}
+        found.append(as_object("policy/v1", "PodDisruptionBudget", metadata, budget))
+    if options.monitor:
+        monitor = {**chosen, "podMetricsEndpoints": [{"port": "metrics", "path": METRICS_PATH}]}
+        found.append(as_object("monitoring.coreos.com/v1", "PodMonitor", metadata, monitor))
+    return found
 
 
 def utilization(workload: Workload) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from urllib.request import Request, urlopen
 
 from . import schemas
+from .kserve_webhook import KServeRefusalError
 from .server_side_apply import RefusalError, content, fields_v1, leaves, merged, refuse_conflicts
 
 Object = dict[str, Any]
@@ -35,6 +36,7 @@ CORE = {
     "apps/v1": {"Deployment": ("deployments", True)},
     "autoscaling/v2": {"HorizontalPodAutoscaler": ("horizontalpodautoscalers", True)},
     "policy/v1": {"PodDisruptionBudget": ("poddisruptionbudgets", True)},
+    "monitoring.coreos.com/v1": {"PodMonitor": ("podmonitors", True)},
 }
 
 Story = Callable[["FakeCluster", Object, float], None]
@@ -52,6 +54,7 @@ class FakeCluster:
         namespaces: That exist.
         hiccups: For each of the next requests: a status, or 0 to cut the connection.
         stories: What becomes of objects, by kind.
+        admit: What a webhook makes of an InferenceService, given the one before.
         backends: URLs of servers behind the proxy, by `SERVICE:PORT`.
         requests: Method and path of every request.
     """
@@ -62,6 +65,7 @@ class FakeCluster:
     namespaces: set[str] = field(default_factory=lambda: {"default", "models"})
     hiccups: list[int] = field(default_factory=list)
     is_unauthorized: bool = False
+    admit: Callable[[Object, Object | None], Object] = lambda service, before: service
     stories: dict[str, Story] = field(default_factory=dict)
     objects: dict[Key, Object] = field(default_factory=dict)
     logs: dict[str, str] = field(default_factory=dict)
@@ -238,13 +242,23 @@ class FakeCluster:
         self._check(kind, name, body)
         if before is not None and query.get("force") != "true":
             refuse_conflicts(before, body, manager)
-        after = self._stored(merged(before, body, manager), manager, namespace, before, body)
+        wanted = merged(before, body, manager)
+        if kind == "InferenceService":
+            wanted = self._admitted(wanted, before)
+        after = self._stored(wanted, manager, namespace, before, body)
         if query.get("dryRun"):
             return (200 if before else 201), after
         if before is None or content(before) != content(after):
             self.changed[key] = time.monotonic()
             self.objects[key] = after
         return (200 if before else 201), self.objects[key]
+
+    def _admitted(self, wanted: Object, before: Object | None) -> Object:
+        try:
+            return self.admit(wanted, before)
+        except KServeRefusalError as error:
+            said = f'admission webhook "inferenceservice.kserve-webhook-server" denied: {error}'
+            raise RefusalError(400, "BadRequest", said) from None
 
     def _check(self, kind: str, name: str, body: Object) -> None:
         causes = [

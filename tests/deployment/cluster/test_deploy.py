@@ -342,16 +342,19 @@ def test_an_object_without_pods_is_explained_by_its_own_event(
 
 
 @pytest.mark.parametrize("options", [(), ("--storage-uri", "gs://m/i")])
-def test_a_budget_goes_with_the_replicas_and_that_of_another_platform_stays(
+def test_a_budget_and_a_monitor_go_and_those_of_another_platform_stay(
     cli: Cli, cluster: FakeCluster, options: tuple[str, ...]
 ) -> None:
-    def budgets() -> set[str]:
-        return {name for kind, _, name in cluster.objects if kind == "PodDisruptionBudget"}
+    def names() -> set[str]:
+        both = {name for kind, _, name in cluster.objects if kind == "PodDisruptionBudget"}
+        assert both == {name for kind, _, name in cluster.objects if kind == "PodMonitor"}
+        return both
 
-    assert cli.call("kubernetes", "--no-wait", "--replicas", 2).code == 0
-    assert cli.call("kserve", "--no-wait", "--replicas", 2, *options).code == 0
-    assert budgets() == {"iris", "iris-predictor"}
-    assert cli.call("kserve", "--no-wait", "--replicas", 1, *options).code == 0
-    assert budgets() == {"iris"}
-    assert cli.call("kubernetes", "--no-wait", "--replicas", 1).code == 0
-    assert budgets() == set()
+    more = ("--no-wait", "--replicas", 2, "--monitor")
+    assert cli.call("kubernetes", *more).code == 0
+    assert cli.call("kserve", *more, *options).code == 0
+    assert names() == {"iris", "iris-predictor"}
+    assert cli.call("kserve", "--no-wait", *options).code == 0
+    assert names() == {"iris"}
+    assert cli.call("kubernetes", "--no-wait").code == 0
+    assert names() == set()

@@ -54,7 +54,7 @@ _EVERYWHERE: dict[str, Any] = {
     "annotations": {"a.org/b": "c"},
 }
 _OWN: dict[tuple[str, str], dict[str, Any]] = {
-    ("kserve", "image"): {"target_cpu": 60},
+    ("kserve", "image"): {"target_cpu": 60, "monitor": True},
     ("kserve", "storage"): {"target_cpu": 60, "runtime": "team-runtime"},
     ("kserve", "inline"): {"target_cpu": 60},
     ("seldon-v1", "image"): {"target_cpu": 60, "service_name": "flowers-rest"},
@@ -63,6 +63,7 @@ _OWN: dict[tuple[str, str], dict[str, Any]] = {
         "target_cpu": 60,
         "service_name": "flowers-rest",
         "service_type": "LoadBalancer",
+        "monitor": True,
     },
 }
 _KNATIVE = {"mode": "knative", "max_replicas": 4, "min_replicas": 0}

@@ -198,6 +198,7 @@ def test_probe_paths_are_quoted() -> None:
         ({"service_type": "NodePort"}, "--service-type: goes with kubernetes only"),
         ({"name": "a" * 49}, "at most 48 characters"),
         ({"scale_on": "utilization", "max_replicas": 2}, "expected --prometheus"),
+        ({"monitor": True, "mode": "knative"}, "Knative opens no port of metrics"),
         ({"scale_on": "utilization", "mode": "knative"}, "Knative scales by concurrent calls"),
     ],
 )

@@ -44,12 +44,12 @@ EVERY_OPTION = [
 
 
 def test_the_command_line_gives_every_option_on() -> None:
-    out, _ = call("kserve", IRIS, *EVERY_OPTION, "--target-cpu", "60")
+    out, _ = call("kserve", IRIS, *EVERY_OPTION, "--target-cpu", "60", "--monitor")
     assert list(yaml.safe_load_all(out)) == made("kserve", "image", "everything")
     rest = ["--storage-uri", "gs://models/iris", "--runtime", "team-runtime", "--target-cpu", "60"]
     out, _ = call("kserve", IRIS, *EVERY_OPTION, *rest)
     assert list(yaml.safe_load_all(out)) == made("kserve", "storage", "everything")
-    rest = ["--service-name", "flowers-rest", "--service-type", "LoadBalancer"]
+    rest = ["--service-name", "flowers-rest", "--service-type", "LoadBalancer", "--monitor"]
     out, _ = call("kubernetes", IRIS, *EVERY_OPTION, *rest, "--target-cpu", "60")
     assert list(yaml.safe_load_all(out)) == made("kubernetes", "image", "everything")
 

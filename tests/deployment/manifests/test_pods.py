@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlserver.settings import Settings
 
 from mlserver_pyfunc.definition import parse
 from mlserver_pyfunc.deployment import manifests
@@ -27,6 +28,7 @@ from .cases import (
     made,
     objects,
     of,
+    one,
     pods,
     strings,
 )
@@ -252,6 +254,24 @@ def test_mlserver_is_not_imported() -> None:
         "print(len(manifests.dump(found)) > 0, {'mlserver', 'kserve', 'grpc'} & set(sys.modules))"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "True set()\n"
+
+
+@pytest.mark.parametrize(
+    ("platform", "shape"), [each for each in SHAPES if each[0] in ("kserve", "kubernetes")]
+)
+def test_a_monitor_scrapes_the_port_of_metrics(platform: str, shape: str) -> None:
+    found = objects(platform, shape, monitor=True)
+    monitor = one(found, "PodMonitor")
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    (container,) = containers(found)
+    assert {each["name"]: each["containerPort"] for each in container["ports"]}["metrics"] == 8082
+    # The path is MLServer's own, which no variable of ours changes.
+    assert "MLSERVER_METRICS_ENDPOINT" not in env(container)
+    assert endpoint == {"port": "metrics", "path": Settings().metrics_endpoint}
+    # As the budget, which is tested to select the pods.
+    budget = one(objects(platform, shape, replicas=2), "PodDisruptionBudget")
+    assert monitor["spec"]["selector"] == budget["spec"]["selector"]
+    assert monitor["metadata"]["name"] == budget["metadata"]["name"]
 
 
 def template_annotations(found: list[dict[str, Any]]) -> dict[str, str]:

@@ -6,15 +6,18 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
+from cloudcoil.models.keda.v1alpha1 import ScaledObject
+from cloudcoil.models.prometheus_operator.v1 import PodMonitor
 
 from . import schemas
-from .cases import CASES, made, one, pods
+from .cases import CASES, made, objects, one, pods
 
 # What of a pod stands in an object of another kind.
 POD_FIELDS = (
     "containers", "volumes", "nodeSelector", "tolerations", "imagePullSecrets",
     "serviceAccountName", "securityContext", "terminationGracePeriodSeconds",
 )  # fmt: skip
+OPERATORS: dict[str, Any] = {"PodMonitor": PodMonitor, "ScaledObject": ScaledObject}
 KUBERNETES = ("1.27", kubernetes_validate.latest_version())
 
 
@@ -23,8 +26,29 @@ def test_custom_objects_keep_their_schemas_strictly(platform: str, shape: str, c
     for found in made(platform, shape, case):
         if schemas.knows(found):
             schemas.check(found)
+        elif found["kind"] in OPERATORS:
+            assert whole(found) == found
         else:
             assert found["apiVersion"] in ("v1", "apps/v1", "autoscaling/v2", "policy/v1")
+
+
+def whole(found: dict[str, Any]) -> Any:
+    """An object as the operator's own kind reads and writes it, without what it does not know."""
+    read = OPERATORS[found["kind"]].model_validate(found)
+    return read.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+@pytest.mark.parametrize("platform", ["kubernetes", "kserve"])
+def test_the_operators_of_keda_and_prometheus_take_their_objects(platform: str) -> None:
+    scaled = {"scale_on": "utilization", "prometheus": "http://p:9090", "max_replicas": 8}
+    found = objects(platform, "image", monitor=True, **scaled)
+    theirs = [each for each in found if each["kind"] in OPERATORS]
+    expected = {"kubernetes": ["ScaledObject", "PodMonitor"], "kserve": ["PodMonitor"]}
+    assert [each["kind"] for each in theirs] == expected[platform]
+    for each in theirs:
+        assert whole(each) == each
+        broken = {**each, "spec": {**each["spec"], "typo": 1}}
+        assert whole(broken) != broken
 
 
 @pytest.mark.parametrize("version", KUBERNETES)

@@ -44,7 +44,8 @@ def pod(cluster: Cluster) -> Object:
         spec.setdefault("volumes", []).append({"name": name, "hostPath": {"path": folder}})
         mount = {"name": name, "mountPath": MODELS, "readOnly": True}
         container.setdefault("volumeMounts", []).append(mount)
-    podinfo = {"name": "seldon-podinfo", "downwardAPI": {"items": [{"path": "annotations"}]}}
+    annotations = {"path": "annotations", "fieldRef": {"fieldPath": "metadata.annotations"}}
+    podinfo = {"name": "seldon-podinfo", "downwardAPI": {"items": [annotations]}}
     spec.setdefault("volumes", []).append(podinfo)
     mount = {"name": "seldon-podinfo", "mountPath": "/etc/podinfo"}
     container.setdefault("volumeMounts", []).append(mount)

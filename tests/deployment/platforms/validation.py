@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from mlserver_pyfunc.definition.kubernetes_names import amount
+
 from .cluster import Object
 
 HANDLERS = {"exec", "grpc", "httpGet", "sleep", "tcpSocket"}
@@ -32,6 +34,7 @@ def check(pod: Object) -> Object:
         missing = {each["name"] for each in mounts} - set(volumes)
         if missing:
             raise PodInvalidError(f"volumeMounts: not found: {sorted(missing)}")
+        _within_limits(container.get("resources", {}))
         for name in PROBES:
             _one_handler(name, container.get(name))
         _one_handler("preStop", container.get("lifecycle", {}).get("preStop"))
@@ -39,6 +42,13 @@ def check(pod: Object) -> Object:
         if liveness.get("successThreshold", 1) != 1:
             raise PodInvalidError("livenessProbe: successThreshold must be 1")
     return pod
+
+
+def _within_limits(resources: Object) -> None:
+    limits = resources.get("limits", {})
+    for name, asked in resources.get("requests", {}).items():
+        if name in limits and amount(asked) > amount(limits[name]):
+            raise PodInvalidError(f"{name}: {asked} must be at most the limit, {limits[name]}")
 
 
 def _unique(what: str, values: Iterable[object]) -> None:
