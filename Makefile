@@ -18,7 +18,7 @@ install = if uv --version >/dev/null 2>&1; then uv=uv; \
 	else $(bin)/python -m pip install $(quiet) 'uv>=0.5,<1' && uv=$(bin)/uv; fi && \
 	$$uv pip install --quiet --compile-bytecode --python $(bin)/python -e '$(extras)'
 
-.PHONY: setup demo test test-rest test-all lint audit bench docs docs-version clean
+.PHONY: setup demo test test-rest test-all test-apiserver lint audit bench docs docs-version clean
 
 setup: $(installed)
 
@@ -51,6 +51,10 @@ test-rest: setup
 test-all: setup
 	$(pytest) $(parallel) $(ARGS)
 	$(bin)/python -m tests.mutation --since --seconds 1200
+
+# Deploys to a real API server behind KServe's webhooks: ten minutes to build it once, and ten to run.
+test-apiserver: setup
+	PYTHON=$(bin)/python tests/deployment/cluster/real_apiserver.sh $(ARGS)
 
 lint: setup
 	$(bin)/ruff check .

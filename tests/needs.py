@@ -134,6 +134,10 @@ NEEDS = {
         "aardvark-dns iptables catatonit uidmap",
         _can_build_images,
     ),
+    "kube-apiserver": Need(
+        "make test-apiserver builds it in ten minutes, and runs these tests",
+        lambda: bool(os.environ.get("KUBE_APISERVER")),
+    ),
     "mounts": Need("Linux, root or user namespaces", _can_mount),
     "OpenAPI of the protocol": Need(
         "git clone https://github.com/kserve/open-inference-protocol, then "

@@ -17,6 +17,7 @@ from mlserver_pyfunc.deployment.server_settings import free_ports
 from tests.places import CRDS
 
 from .fake_server import kubeconfig
+from .newer_kinds import door
 
 START_SECONDS = 60
 TOKENS = {"admin": ("t-admin", "system:masters"), "dev": ("t-dev", "developers")}
@@ -30,17 +31,19 @@ class ControlPlane:
     Args:
         url: Of the API.
         work: A folder for what it writes.
+
+    Attributes:
+        entrance: URL for users, who see the kinds of later versions too.
     """
 
     def __init__(self, url: str, work: Path) -> None:
-        self.url = url
+        self.url = self.entrance = url
         self._work = work
-        self._ca = work / "certificates" / "apiserver.crt"
+        self.ca = work / "certificates" / "apiserver.crt"
 
     def kubeconfig(self, user: str, token: str | None = None) -> Path:
         """A kubeconfig file of a user."""
-        value = kubeconfig(self.url)
-        value["clusters"][0]["cluster"]["certificate-authority"] = str(self._ca)
+        value = kubeconfig(self.entrance)
         value["users"][0]["user"] = {"token": token or TOKENS[user][0]}
         path = self._work / f"{user}.kubeconfig"
         path.write_text(json.dumps(value))
@@ -56,7 +59,7 @@ class ControlPlane:
             data=json.dumps(body).encode() if body is not None else None,
             headers={"Authorization": f"Bearer {TOKENS['admin'][0]}", "Content-Type": kind},
         )
-        context = create_default_context(cafile=str(self._ca))
+        context = create_default_context(cafile=str(self.ca))
         opener = urllib.request.build_opener(
             urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
         )
@@ -75,8 +78,8 @@ class ControlPlane:
     def install_crds(self) -> list[str]:
         """Installs the platforms' kinds; returns them when they are served."""
         names = []
-        for file in sorted(CRDS.glob("*.json")):
-            crd = _crd(json.loads(file.read_text()))
+        found = [json.loads(file.read_text()) for file in sorted(CRDS.glob("*.json"))]
+        for crd in map(_crd, [*found, *_LOOSE]):
             self.request("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
             names.append(crd["metadata"]["name"])
         for name in names:
@@ -137,7 +140,24 @@ def control_plane(binaries: Path, work: Path) -> Iterator[ControlPlane]:
             _wait(found.is_ready, "the API server is not ready")
         except AssertionError as error:
             raise AssertionError(f"{error}:\n{log_file.read_text()[-3000:]}") from None
+        found.entrance = stack.enter_context(door(found.url, found.ca))
         yield found
+
+
+# Kinds whose schemas are not at hand: the server takes any fields.
+_LOOSE = [
+    {
+        "group": group,
+        "version": version,
+        "kind": kind,
+        "scope": "Namespaced",
+        "schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+    }
+    for group, version, kind in (
+        ("keda.sh", "v1alpha1", "ScaledObject"),
+        ("monitoring.coreos.com", "v1", "PodMonitor"),
+    )
+]
 
 
 def _crd(found: Object) -> Object:
