@@ -143,9 +143,9 @@ _PANELS: tuple[tuple[str, str, dict[str, str]], ...] = (
         "Requests in flight",
         "short",
         {
-            "in flight": _sum(metrics.IN_FLIGHT),
-            "slots": _sum(metrics.SLOTS),
-            "wait": _sum(metrics.QUEUE_DEPTH),
+            "in flight, {{model}}": _sum(metrics.IN_FLIGHT),
+            "slots, {{model}}": _sum(metrics.SLOTS),
+            "wait, {{model}}": _sum(metrics.QUEUE_DEPTH),
         },
     ),
     ("Wait in the queue, p95", "s", {"p95": _quantile(metrics.QUEUE_WAIT, 0.95, _OURS)}),

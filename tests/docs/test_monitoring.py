@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -60,3 +61,75 @@ def test_every_metric_of_load_is_shown() -> None:
     text = (FOLDER / "dashboard.json").read_text()
     for metric in (metrics.REQUESTS, metrics.UTILIZATION, metrics.QUEUE_DEPTH, metrics.WORKERS_UP):
         assert str(metric._name) in text  # type: ignore[attr-defined]
+
+
+GOOD = {
+    "pyfunc_workers_up{POD}": "2x30",
+    "pyfunc_requests_in_flight{POD}": "4x30",
+    "pyfunc_utilization{POD}": "0.9x30",
+    'pyfunc_worker_restarts_total{POD,reason="exit"}': "1x30",
+    'pyfunc_worker_restarts_total{POD,reason="max_requests"}': "0+20x30",
+    'pyfunc_request_duration_seconds_count{POD,status="200"}': "0+600x30",
+    'pyfunc_request_duration_seconds_count{POD,status="500"}': "0+6x30",
+    'pyfunc_request_duration_seconds_count{POD,status="503"}': "0x30",
+    'pyfunc_contract_warnings_total{POD,kind="output"}': "3x30",
+}
+BAD = {
+    "PyFuncNoWorker": {"pyfunc_workers_up{POD}": "2x4 0x26"},
+    "PyFuncWorkersEnd": {'pyfunc_worker_restarts_total{POD,reason="exit"}': "0+3x30"},
+    "PyFuncFull": {"pyfunc_utilization{POD}": "1.5x30"},
+    "PyFuncRefuses": {
+        'pyfunc_request_duration_seconds_count{POD,status="503"}': "0+1x30",
+    },
+    "PyFuncFails": {
+        'pyfunc_request_duration_seconds_count{POD,status="500"}': "0+60x30",
+    },
+    "PyFuncBreaksContract": {'pyfunc_contract_warnings_total{POD,kind="output"}': "0+1x30"},
+}
+_LABELS = 'namespace="a",model="m",version="1",pod="m-1"'
+
+
+@pytest.mark.needs("prometheus")
+@pytest.mark.parametrize("alert", [*BAD, None])
+def test_an_alert_fires_in_its_own_case_alone(alert: str | None, tmp_path: Path) -> None:
+    series = {**GOOD, **(BAD[alert] if alert else {})}
+    document = yaml.safe_load((FOLDER / "alerts.yaml").read_text())
+    rules = document["spec"]["groups"][0]["rules"]
+    assert {rule["alert"] for rule in rules} == {*BAD}
+    expected = [
+        {
+            "eval_time": "29m",
+            "alertname": rule["alert"],
+            "exp_alerts": [
+                {
+                    "exp_labels": {
+                        "namespace": "a",
+                        "model": "m",
+                        "version": "1",
+                        **rule["labels"],
+                    },
+                    "exp_annotations": {
+                        "summary": rule["annotations"]["summary"].replace(
+                            "{{ $labels.model }}", "m"
+                        )
+                    },
+                }
+            ]
+            if rule["alert"] == alert
+            else [],
+        }
+        for rule in rules
+    ]
+    given = [
+        {"series": name.replace("POD", _LABELS), "values": values}
+        for name, values in series.items()
+    ]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(document["spec"]))
+    case = {"interval": "1m", "input_series": given, "alert_rule_test": expected}
+    tests = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": [case]}
+    (tmp_path / "tests.yaml").write_text(yaml.safe_dump(tests))
+    for command in (["check", "rules", "rules.yaml"], ["test", "rules", "tests.yaml"]):
+        done = subprocess.run(
+            ["promtool", *command], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
