@@ -8,9 +8,14 @@ from typing import Any
 
 import httpx
 import pytest
+import schemathesis
 import yaml
+from hypothesis import HealthCheck, Phase, given, settings
 from jsonschema import Draft202012Validator
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import status_code_conformance
 
+from tests.needs import require
 from tests.places import PROTOCOL
 
 from .models import inline, tensor, write_model
@@ -144,3 +149,42 @@ def test_both_paths_take_requests_of_infer(server: ServerProcess) -> None:
     assert reply.json()["outputs"][1]["data"] == ["a b at 1"]
     wrong = _post(server, "words", {"inputs": []})
     assert wrong.status_code == 400
+
+
+@pytest.mark.parametrize("route", ["generate", STREAM])
+def test_whatever_the_document_allows_is_answered_as_it_says(
+    route: str, server: ServerProcess
+) -> None:
+    require("OpenAPI of the protocol")
+    document = yaml.safe_load((PROTOCOL / "generate_rest.yaml").read_text())
+    [item] = [item for path, item in document["paths"].items() if path.endswith(f"/{route}")]
+    del item["post"]["parameters"]
+    item["post"]["requestBody"]["required"] = True  # without one, it is a request of infer
+    document["paths"] = {f"/v2/models/words/{route}": item}
+    statuses = set()
+    [found] = schemathesis.openapi.from_dict(document).get_all_operations()
+
+    @settings(
+        max_examples=100,
+        deadline=None,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=found.ok().as_strategy())
+    def check(case: Any) -> None:
+        # A connection that idles while a request is made up may be closed under it.
+        reply = case.call(base_url=server.url, headers={"Connection": "close"})
+        statuses.add(reply.status_code)
+        case.validate_response(reply, checks=[not_a_server_error, status_code_conformance])
+        if reply.status_code != 200:
+            assert _fits("GenerateErrorResponse", reply.json())
+        elif route == "generate":
+            assert _fits("GenerateResponse", reply.json())
+        else:
+            event = json.loads(reply.text.removeprefix("data: "))
+            del event["details"]  # the handler gives those of a whole text
+            assert _fits("GenerateStreamResponse", event)
+
+    check()
+    assert 200 in statuses
+    assert statuses <= {200, 422}
