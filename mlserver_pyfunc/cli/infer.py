@@ -7,23 +7,17 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 import time
-from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
-
-from mlserver_pyfunc.client import CallError, InferInput
 
 from . import inputs, output
 from .failure import Failure
 
 if TYPE_CHECKING:
-    from mlserver_pyfunc.client import Client, InferResult
+    from mlserver_pyfunc.client import InferResult
 
 _SECONDS = click.FloatRange(min=0, min_open=True)
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -62,13 +56,6 @@ def _headers(_: click.Context, option: click.Parameter, given: Sequence[str]) ->
 )  # fmt: skip
 @click.option("--stream", is_flag=True, help="Print each answer of a stream as it arrives.")
 @click.option(
-    "--bench", type=_SECONDS, metavar="SECONDS", help="Call for this long and print the latencies."
-)
-@click.option(
-    "-c", "--clients", type=click.IntRange(1), default=1, show_default=True,
-    help="With --bench: number of calls at a time.",
-)  # fmt: skip
-@click.option(
     "--timeout", type=_SECONDS, default=60.0, show_default=True,
     help="Seconds to wait for an answer.",
 )  # fmt: skip
@@ -79,8 +66,6 @@ def command(
     given: tuple[str, ...],
     is_random: bool,
     stream: bool,
-    bench: float | None,
-    clients: int,
     as_json: bool,
     **how: Any,
 ) -> None:
@@ -98,11 +83,6 @@ def command(
         raise Failure(str(error)) from None
     arrays = inputs.arrays(connected.contract, given, is_random=is_random)
     tensors = connected.inputs(arrays)
-    if bench is not None:
-        with ExitStack() as stack:
-            opened = [stack.enter_context(connected.client()) for _ in range(clients)]
-            _bench(opened, connected.name, tensors, bench, as_json=as_json)
-        return
     if not as_json:
         click.echo(click.style(connected.name, bold=True))
         output.contract(connected.metadata)
@@ -151,65 +131,3 @@ def _show(result: InferResult, *, as_json: bool) -> None:
         for name, array in result.outputs.items()
     ]
     click.echo(json.dumps({"outputs": outputs, "parameters": dict(result.parameters)}))
-
-
-def _bench(
-    clients: Sequence[Client],
-    model: str,
-    tensors: Sequence[InferInput],
-    seconds: float,
-    *,
-    as_json: bool,
-) -> None:
-    times: list[float] = []
-    errors: Counter[str] = Counter()
-    clients[0].infer(model, tensors)
-    deadline = time.perf_counter() + seconds
-
-    def work(client: Client) -> None:
-        while (started := time.perf_counter()) < deadline:
-            try:
-                client.infer(model, tensors)
-            except CallError as error:
-                errors[str(error)] += 1
-            else:
-                times.append(time.perf_counter() - started)
-
-    threads = [threading.Thread(target=work, args=(client,)) for client in clients]
-    started = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    try:
-        for thread in threads:
-            thread.join()
-    except KeyboardInterrupt:
-        # What was measured until now is shown.
-        deadline = started
-        seconds = round(time.perf_counter() - started, 2)
-        for thread in threads:
-            thread.join()
-    _print_times(np.array(times) * 1000, errors, seconds, as_json=as_json)
-    if errors:
-        raise click.exceptions.Exit(1)
-
-
-def _print_times(
-    times: np.ndarray[Any, np.dtype[np.float64]],
-    errors: Counter[str],
-    seconds: float,
-    *,
-    as_json: bool,
-) -> None:
-    percentiles = {
-        f"p{rank:g}": float(np.percentile(times, rank)) if times.size else None
-        for rank in (50, 90, 99, 100)
-    }
-    if as_json:
-        summary = {"calls": int(times.size), "errors": dict(errors), "seconds": seconds}
-        click.echo(json.dumps({**summary, "ms": percentiles}))
-        return
-    for message, count in errors.most_common():
-        click.echo(f"{count} x {message}", err=True)
-    click.echo(f"{times.size} calls in {seconds:g} s, {times.size / seconds:.0f} a second")
-    if times.size:
-        click.echo("  ".join(f"{name} {value:.2f} ms" for name, value in percentiles.items()))

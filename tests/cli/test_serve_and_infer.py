@@ -117,7 +117,6 @@ def test_infer_calls_the_version_that_it_is_told(tmp_path):
     [
         (["http://localhost:abc"], 4, '"http://localhost:abc": expected http://HOST:PORT'),
         (["localhost", "--grpc", "-m", "a"], 4, '"localhost": expected HOST:PORT'),
-        (["http://localhost", "--bench", "-1"], 2, "-1.0 is not in the range x>0"),
         (["http://localhost", "--timeout", "0"], 2, "0.0 is not in the range x>0"),
     ],
 )
@@ -131,17 +130,6 @@ def test_infer_says_that_no_server_answers():
     for args in ([f"http://127.0.0.1:{port}"], [f"127.0.0.1:{port}", "--grpc", "-m", "a"]):
         _, err = run("infer", *args, code=4)
         assert "is the server up?" in err
-
-
-def test_infer_benches_and_prints_percentiles(flaky):
-    url, target = flaky
-    out, _ = run("infer", url, "-i", "x=1", "--bench", "0.5", "-c", "2")
-    assert re.search(r"\d+ calls in 0.5 s", out)
-    assert "p99" in out
-    assert "p50" in out
-    out, _ = run("infer", target, "--grpc", "-m", "flaky", "-i", "x=1", "--bench", "0.5", "--json")
-    assert json.loads(out)["calls"] > 10
-    run("infer", url, "-i", "x=[1, 2]", "--bench", "0.2")
 
 
 def test_infer_streams():
@@ -174,8 +162,6 @@ def test_infer_sends_headers_by_every_route(heard):
             call = [*args, *headers, "-i", 'word=["seldon-model", "x-note"]', "--json"]
             out, _ = run("infer", *call)
             assert json.loads(out)["outputs"][0]["data"] == ["heard", "a: b"]
-        _, err = run("infer", url, *headers, "-i", "word=a", "--bench", "0.1", "--json")
-        assert err == ""
 
 
 @pytest.mark.parametrize(
