@@ -122,11 +122,14 @@ class Dispatcher:
         return pending
 
     def next_item(self, pending: PendingCall) -> None:
-        """Asks for the next item of a stream, or raises the error that has ended the stream."""
+        """Asks for items of a stream, since all have been read; raises the error that ended it."""
         if pending.failure is not None:
             raise pending.failure
-        assert pending.worker is not None
         pending.future = self._loop.create_future()
+        if pending.ended:
+            pending.future.set_result(None)
+            return
+        assert pending.worker is not None
         self._start_timer(pending)
         pending.worker.process.connection.send(Kind.NEXT, pending.number)
 
@@ -181,8 +184,10 @@ class Dispatcher:
             pending.set_answer(message, self._contract)
         elif message.kind is Kind.ERROR:
             pending.set_error(message, self._contract.model_name)
-        elif not pending.future.done():
-            pending.future.set_result(None)
+        else:
+            pending.ended = True
+            if not pending.future.done():
+                pending.future.set_result(None)
         del worker.calls[pending.number]
         worker.count_call()
         self._end(pending)

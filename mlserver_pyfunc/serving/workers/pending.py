@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mlserver_pyfunc.errors import RequestError, ResponseError
@@ -14,7 +15,7 @@ from mlserver_pyfunc.serving.metrics import Wait
 from mlserver_pyfunc.serving.runner import Answer, logger
 
 from .wire.codec import read_tensors
-from .wire.messages import Message, WireError
+from .wire.messages import Kind, Message, WireError
 
 if TYPE_CHECKING:  # a worker holds its calls
     from .worker import Worker
@@ -36,7 +37,9 @@ class PendingCall:
     wait: Wait | None = None  # in the queue, for the metrics
     worker: Worker | None = None
     retried: bool = False  # whether it was already running on a worker that died
+    items: deque[Answer] = field(default_factory=deque)  # of a stream, behind that in `future`
     begun: bool = False  # whether the stream has given an item
+    ended: bool = False  # whether it has given all
 
     def fail(self, error: RequestError) -> None:
         """Raises an error in the caller, now or when it next asks for an item."""
@@ -65,7 +68,7 @@ class PendingCall:
 
     def set_answer(self, message: Message, contract: Contract) -> None:
         """Gives the caller the result of the call, or an item of the stream."""
-        if self.future.done():
+        if self.future.done() and message.kind is not Kind.ITEM:
             return
         try:
             lenient = "responses" in contract.lenient
@@ -75,7 +78,11 @@ class PendingCall:
             self.fail(ResponseError(text))
             return
         named = [NamedArray(view[1], arrays[view[0]]) for view in message.head.views or ()]
-        self.future.set_result(Answer(named, message.values.get("parameters", {})))
+        answer = Answer(named, message.values.get("parameters", {}))
+        if self.future.done():
+            self.items.append(answer)
+        else:
+            self.future.set_result(answer)
 
     def set_error(self, message: Message, model_name: str) -> None:
         """Raises a worker's error in the caller. Logs the traceback of user code, if it has one.

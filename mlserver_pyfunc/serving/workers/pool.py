@@ -141,6 +141,8 @@ class WorkerRunner:
         try:
             while (answer := await pending.future) is not None:
                 yield answer
+                while pending.items:
+                    yield pending.items.popleft()
                 self._dispatcher.next_item(pending)
         finally:
             self._dispatcher.leave(pending)

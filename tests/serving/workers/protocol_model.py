@@ -99,8 +99,8 @@ class Socket:
         self._sent.append((len(packet), _NUMBER.unpack_from(packet)[0]))
         return size
 
-    def recv(self, size: int) -> bytes:
-        packet = self._real.recv(size)
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        packet = self._real.recv(size, flags)
         if packet:
             self._received.popleft()
         return packet

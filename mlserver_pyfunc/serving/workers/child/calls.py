@@ -24,6 +24,7 @@ from mlserver_pyfunc.handler.context import Context
 from mlserver_pyfunc.handler.outcome import Outcome, outcome_of
 from mlserver_pyfunc.handler.results import name_values
 from mlserver_pyfunc.protocol.contract import AxisSizes, Contract
+from mlserver_pyfunc.serving.relay import AHEAD, AHEAD_SECONDS
 from mlserver_pyfunc.serving.workers.wire.codec import read_tensors
 from mlserver_pyfunc.serving.workers.wire.durations import BRIEF_SECONDS, TypicalDuration
 from mlserver_pyfunc.serving.workers.wire.messages import Kind, Message
@@ -64,6 +65,26 @@ class LoopThread:
                 self._loop.run_forever()
 
 
+class Lead:
+    """How far a generator is ahead of the server, which says when it has read all items."""
+
+    def __init__(self) -> None:
+        self._items = 0
+        self._since = time.monotonic()
+
+    def is_long(self) -> bool:
+        """Counts an item, and returns whether the generator has to wait for the server."""
+        self._items += 1
+        return self._items >= AHEAD or time.monotonic() - self._since > AHEAD_SECONDS
+
+    def goes_on(self, wish: bool | None) -> bool:
+        """Returns whether the generator makes another item, by what the server has said."""
+        if wish:
+            self._items = 0
+            self._since = time.monotonic()
+        return wish is not False
+
+
 @dataclass(eq=False)
 class Calls:
     """Runs the calls of one handler."""
@@ -102,21 +123,27 @@ class Calls:
         finally:
             self._events.pop(number, None)
 
-    def stream(self, message: Message, wants_more: Callable[[], bool]) -> None:
-        """Iterates a generator. After each item, `wants_more` waits for the server's wish."""
+    def stream(self, message: Message, demand: Callable[[bool], bool | None]) -> None:
+        """Iterates a generator.
+
+        `demand` returns whether the server wants more, and None if it has said nothing and need
+        not be waited for.
+        """
         with self._streaming(message):
             items, sizes = self._start(message)
+            lead = Lead()
             with closing(items):
                 for item in items:
                     self._send_result(Kind.ITEM, message.call, item, sizes)
-                    if not wants_more():
+                    del item
+                    if not lead.goes_on(demand(lead.is_long())):
                         break
 
-    def new_demand(self, message: Message) -> Callable[[], bool]:
-        """Returns the `wants_more` for `stream` if another thread reads the messages."""
+    def new_demand(self, message: Message) -> Callable[[bool], bool | None]:
+        """Returns the `demand` for `stream` if another thread reads the messages."""
         wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._demands[message.call] = wanted.put
-        return wanted.get
+        return lambda waits: wanted.get() if waits or not wanted.empty() else None
 
     def control(self, message: Message) -> None:
         """Handles a message about a call that runs: CANCEL, NEXT or CLOSE."""
@@ -159,10 +186,13 @@ class Calls:
     async def _stream_async(self, message: Message, wanted: asyncio.Queue[bool]) -> None:
         with self._streaming(message):
             items, sizes = self._start(message)
+            lead = Lead()
             async with aclosing(items):
                 async for item in items:
                     self._send_result(Kind.ITEM, message.call, item, sizes)
-                    if not await wanted.get():
+                    del item
+                    waits = lead.is_long() or not wanted.empty()
+                    if not lead.goes_on(await wanted.get() if waits else None):
                         break
 
     @contextmanager

@@ -49,15 +49,18 @@ class Channel:
         self._unannounced_bytes = 0
         self._unannounced_since = 0.0
 
-    def receive(self) -> Message | None:
-        """Waits for the next message. Returns None if the server is gone."""
+    def receive(self, *, waits: bool = True) -> Message | None:
+        """Returns the next message, and None if the server is gone.
+
+        Waits for it, or returns None if there is none.
+        """
         while not self._received:
-            if self._unannounced:
+            if waits and self._unannounced:
                 with self._lock:
                     self._wake_server()
             try:
-                packet = self._connection.recv(PACKET_BYTES)
-            except ConnectionError:
+                packet = self._connection.recv(PACKET_BYTES, 0 if waits else socket.MSG_DONTWAIT)
+            except (BlockingIOError, ConnectionError):
                 return None
             if not packet:
                 return None

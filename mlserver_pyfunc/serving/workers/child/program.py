@@ -156,11 +156,13 @@ class _Program:
     def _report_breach(self, kind: str, tensor: str, text: str) -> None:
         self._channel.send(Kind.BREACH, head={"kind": kind, "tensor": tensor, "text": text})
 
-    def _next_demand(self) -> bool:
+    def _next_demand(self, waits: bool) -> bool | None:
         while True:
-            kind = self._receive().kind
-            if kind in (Kind.NEXT, Kind.CLOSE):
-                return kind is Kind.NEXT
+            message = self._receive() if waits else self._channel.receive(waits=False)
+            if message is None:
+                return None
+            if message.kind in (Kind.NEXT, Kind.CLOSE):
+                return message.kind is Kind.NEXT
 
     def _receive(self) -> Message:
         message = self._channel.receive()
