@@ -148,9 +148,8 @@ class Dispatcher:
         if pending.number not in worker.calls:
             return
         info, send = self.handler_info, worker.process.connection.send
-        waited = not pending.future.done() or pending.future.cancelled()
         ends_soon = info.streams or info.can_cancel
-        if info.streams and not (info.can_cancel and waited):
+        if info.streams and not info.can_cancel:
             send(Kind.CLOSE, pending.number)
         elif info.can_cancel or "cancelled" in info.required_fields:
             send(Kind.CANCEL, pending.number)
@@ -160,6 +159,8 @@ class Dispatcher:
         if self._serving.cancel == "kill":
             seconds = CANCEL_SECONDS if ends_soon else 0
             self._loop.call_later(seconds, self._kill, pending, "cancel")
+        if pending.future.done():
+            pending.future = self._loop.create_future()
         pending.future.cancel()
 
     def on_message(self, worker: Worker, message: Message) -> None:

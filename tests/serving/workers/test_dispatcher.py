@@ -599,14 +599,16 @@ async def test_a_call_that_nobody_waits_for_is_ended_if_it_can_be(
     assert (worker.sent, it.dispatcher.active.count) == (sent, 0)
 
 
-@pytest.mark.parametrize("kind", ["generator", "async generator"])
+@pytest.mark.parametrize(
+    ("kind", "message"), [("generator", "CLOSE"), ("async generator", "CANCEL")]
+)
 @in_virtual_time
-async def test_a_stream_between_two_items_is_closed(kind: str) -> None:
+async def test_a_stream_between_two_items_is_closed(kind: str, message: str) -> None:
     it = Subject(1, kind=kind)
     [call] = it.submit()
     it.workers[0].report(Kind.ITEM, 1)
     it.dispatcher.leave(call)
-    assert it.workers[0].sent[1:] == [("CLOSE", 1)]
+    assert it.workers[0].sent[1:] == [(message, 1)]
     it.workers[0].report(Kind.END, 1)
     await asyncio.sleep(100)
     assert (it.workers[0].killed, it.dispatcher.active.count) == ([], 0)
