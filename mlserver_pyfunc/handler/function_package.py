@@ -46,25 +46,8 @@ class FunctionPackage(MetaPathFinder):
         self._inline_files: list[str] = []
         # Whether an absolute import of a top-level name finds a module of the tree.
         self._is_sibling = functools.cache(self._has_module)
-        # Problem: `import features` means a sibling in the code of a function, but Python keeps
-        # modules by absolute name in sys.modules, one per process. Two functions that both have
-        # a features.py would share whichever is imported first.
-        #
-        # Things that don't work:
-        # - Putting the tree on sys.path while its modules are imported, and removing them from
-        #   sys.modules afterwards. Imports inside functions run later, on any thread, when the
-        #   names mean something else.
-        # - Replacing builtins.__import__. Each import of the process would pay for it, and it
-        #   would have to guess for whose code it is called.
-        # - Rewriting `import features` to `from . import features`. It misses generated code,
-        #   and `import a.b`, which binds `a`, has no relative form.
-        #
-        # Solution: the import statement takes `__import__` from the `__builtins__` of its own
-        # module's globals, and functions remember the builtins of the module that defined them.
-        # Each module of a function therefore gets a copy of the builtins with our `__import__`
-        # before its code runs. It costs nothing to anyone else.
-        # https://docs.python.org/3/library/functions.html#import__
-        # https://docs.python.org/3/reference/executionmodel.html#builtins-and-restricted-execution
+        # The import statement takes `__import__` from the `__builtins__` of its own module's
+        # globals, and functions remember the builtins of the module that defined them.
         self._builtins = {**vars(builtins), "__import__": self._import}
 
     def load(self, module: str) -> ModuleType:
@@ -198,10 +181,8 @@ def _namespace_spec(fullname: str, locations: list[str]) -> ModuleSpec:
 class _Loader(SourceLoader):
     """Compiles a module from its file or from inline text, and gives it our builtins.
 
-    Never reads or writes bytecode files. Python takes a .pyc file for valid if the source has
-    the recorded size and modification time in seconds, so a reload soon after an edit that
-    keeps the size would run the old code. SourceLoader uses bytecode only if a subclass defines
-    `path_stats` or `path_mtime`, which this one does not.
+    SourceLoader reads and writes bytecode files, whose age is in seconds, only if a subclass
+    defines `path_stats` or `path_mtime`.
     """
 
     def __init__(

@@ -1,18 +1,7 @@
 """Keeps modules in model folders from shadowing this package and its dependencies.
 
-Problem: MLServer inserts the folder of each model-settings.json at the front of `sys.path` while
-it imports the model's implementation, and reloads the implementation's module each time
-(`ModelSettings.implementation` in mlserver/settings.py). `mlserver start FOLDER` inserts "." and
-FOLDER for good (mlserver/cli/serve.py). A file numpy.py or a folder mlserver_pyfunc beside a
-model would be imported in place of the installed package, for the whole server.
-
-Things that don't work:
-- Importing all dependencies first: the reload of this package searches `sys.path` anew, and some
-  dependencies import their own on first use.
-- Removing the folders from `sys.path`: MLServer removes its entry itself and fails if it is gone.
-
-Solution: `prefer_installed` moves the folders of models to the end of `sys.path` while this
-package imports its runtime, and `pin_package` adds a finder that finds this package where it is.
+MLServer inserts these folders at the front of `sys.path`, and reloads this package for each model.
+docs/design/import-isolation.md says when, and what does not work.
 """
 
 from __future__ import annotations

@@ -1,20 +1,9 @@
 """Makes siblings visible in `sys.modules` to code that does not run an import statement.
 
-Problem: import statements in a function's modules find siblings (function_package.py), but pickle
-and `importlib.import_module` do not run one. A model that was pickled with a class of `features.py`
-asks for the module "features" in `sys.modules`, whose names all functions share.
-
-Things that don't work:
-- Putting the sibling itself there: the next function that has a `features.py` would get it.
-- Swapping entries of `sys.modules` around each call: calls run at the same time on several
-  threads and in tasks of one event loop.
-- Subclassing `pickle.Unpickler`: joblib, torch and others bring their own unpicklers.
-
-Solution: what `sys.modules` gets is an alias, a module without contents. When an attribute is
-read, the alias looks at the stack for the innermost function's code and returns the attribute
-of that function's own module. So two functions can unpickle classes of the same name at the
-same time. Code of no function finds no attributes, and the alias finder comes last in
-`sys.meta_path`, so an alias never hides an installed module.
+These are pickle and `importlib.import_module`. `sys.modules`, whose names all functions share, gets
+an alias, a module without contents. When an attribute is read, the alias looks at the stack for the
+innermost function's code and returns the attribute of that function's own module. The alias finder
+comes last in `sys.meta_path`, so an alias never hides an installed module.
 
 docs/design/import-isolation.md explains the design and its limits.
 """
