@@ -153,7 +153,7 @@ def examples_of(
     return examples([tensor.spec for tensor in tensors], declared, sizes)
 
 
-_Format = Literal["onnx", "skops", "mlflow", "xgboost", "lightgbm", "joblib"]
+_Format = Literal["onnx", "skops", "mlflow", "xgboost", "lightgbm", "joblib", "torch"]
 
 
 class SourceDefinition(_Model):

@@ -48,6 +48,7 @@ KINDS = {
     "xgboost": Kind("boosters", (".ubj", ".json"), _LEARNER, ("xgboost",)),
     "lightgbm": Kind("boosters", (".txt",), rb"tree\s", ("lightgbm",)),
     "joblib": Kind("sklearn", (".joblib", ".pkl"), b"", (*_SKLEARN, "joblib"), runs_code=True),
+    "torch": Kind("torch", (".pt2",), rb"PK\x03\x04", ("torch", "numpy"), runs_code=True),
 }
 
 NAMES = tuple(name for kind in KINDS.values() for name in kind.names)
