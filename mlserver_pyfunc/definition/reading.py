@@ -44,10 +44,11 @@ def parse(value: Any, where: str = "function definition") -> FunctionDefinition:
         raise DefinitionError(f"{where}: " + "; ".join(messages)) from None
 
 
-def problems(value: Mapping[str, Any], where: str = "function definition") -> list[Problem]:
-    """Lists the problems of a mapping; empty if `parse` accepts it."""
+def problems(value: Mapping[str, Any], *, keeps_nulls: bool = False) -> list[Problem]:
+    """Lists the problems of a mapping; empty if `parse` accepts it, which drops keys with null."""
+    definition = unwrapped(value, "function definition")
     try:
-        FunctionDefinition.model_validate(_without_nulls(unwrapped(value, where)))
+        FunctionDefinition.model_validate(definition if keeps_nulls else _without_nulls(definition))
     except ValidationError as error:
         return list(problems_in(error))
     return []
@@ -134,19 +135,6 @@ def _without_tag(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
         for parent, part in pairs
         if part != "[key]" and part not in UNION_TAGS.get(str(parent), ())
     )
-
-
-def unknown_key(location: Sequence[int | str]) -> str:
-    """Returns what to write in place of a key; empty if it is known, or any key is allowed."""
-    model: type[BaseModel] | None = FunctionDefinition
-    for key in location[:-1]:
-        if model is None:  # A mapping with keys of the user's own.
-            return ""
-        field = model.model_fields.get(str(key))
-        if not isinstance(key, int):
-            model = next(_models_in(field.annotation), None) if field else None
-    is_known = model is None or location[-1] in model.model_fields
-    return "" if is_known else _nearest(FunctionDefinition, location)
 
 
 def _nearest(model: type[BaseModel], location: Sequence[int | str]) -> str:

@@ -21,7 +21,7 @@ from .derived import completed
 from .model_settings import MODEL_SETTINGS, SETTINGS_TEXT
 from .models import FunctionDefinition, SourceDefinition, TensorDefinition
 from .rendering import render
-from .static import FunctionNode, UnknownError, signature_of
+from .static import FunctionNode, UnknownError, is_static, signature_of
 
 _GUESS = {"datatype": "FP32", "shape": [-1]}
 
@@ -98,8 +98,7 @@ def _functions(tree: ast.Module) -> dict[str, FunctionNode]:
 
 def _lines(tree: ast.Module, function: FunctionNode) -> dict[str, list[str]]:
     """Returns the tensors of a function as lines of YAML. Each guess is called one."""
-    is_static = any(getattr(each, "id", "") == "staticmethod" for each in function.decorator_list)
-    is_bound = function not in tree.body and not is_static
+    is_bound = function not in tree.body and not is_static(function)
     try:
         signature = signature_of(tree, function, is_bound=is_bound, strict=False)
         guessed, guesses = _guessed(signature)

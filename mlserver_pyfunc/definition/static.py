@@ -40,6 +40,11 @@ _BUILTINS = {
 } | {"__build_class__": builtins.__build_class__}
 
 
+def is_static(method: FunctionNode) -> bool:
+    """Returns whether a function of a class is decorated as a static one."""
+    return any(getattr(each, "id", "") == "staticmethod" for each in method.decorator_list)
+
+
 class UnknownError(Exception):
     """Only a run of the code can tell what a signature means."""
 

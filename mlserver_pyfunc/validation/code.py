@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlserver_pyfunc.definition import FunctionDefinition
-from mlserver_pyfunc.definition.static import FunctionNode
+from mlserver_pyfunc.definition.static import FunctionNode, is_static
 from mlserver_pyfunc.handler.shadowing import PACKAGE
 from mlserver_pyfunc.sources import SourceTree
 
@@ -153,7 +153,7 @@ class _Search:
                 if not is_last:
                     message = f'"{name}" is a function, it has no "{names[depth + 1]}"'
                     raise self._absent("C403", role, message)
-                return Found(module, found, depth > 0 and not _is_static(found))
+                return Found(module, found, depth > 0 and not is_static(found))
             if isinstance(found, ast.Assign | ast.AnnAssign) and isinstance(
                 found.value, ast.Constant | ast.List | ast.Dict | ast.Tuple | ast.Set
             ):
@@ -247,12 +247,6 @@ def _callables(body: Sequence[ast.stmt]) -> str:
         and not statement.name.startswith("_")
     ]
     return f", it has {', '.join(names[:10])}" if names else ""
-
-
-def _is_static(method: FunctionNode) -> bool:
-    return any(
-        getattr(decorator, "id", "") == "staticmethod" for decorator in method.decorator_list
-    )
 
 
 def _habits(

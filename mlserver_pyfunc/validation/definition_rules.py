@@ -8,7 +8,6 @@ from typing import Any
 
 from mlserver_pyfunc.definition import FunctionDefinition, Problem, parse, problems
 from mlserver_pyfunc.definition.fields import parsed
-from mlserver_pyfunc.definition.reading import unknown_key
 from mlserver_pyfunc.errors import DefinitionError
 
 from .document import Document
@@ -36,13 +35,13 @@ def check(document: Document) -> Iterator[Finding]:
         fix = _fix(document, problem, location)
         yield document.finding(_rule(problem), problem.message, location, fix)
     # digitalhub writes null for keys that have no value.
-    for empty in () if keys else _empty(value, ()):
-        if hint := unknown_key(empty):
-            path = ".".join(map(str, empty))
-            message = f"{path}: unknown key without a value{hint}"
-            if document.is_cut(empty):
+    for problem in () if keys else problems(value, keeps_nulls=True):
+        if problem.kind == "extra_forbidden" and problem not in listed:
+            message = problem.message.replace("unknown key", "unknown key without a value")
+            if document.is_cut(problem.location):
+                path = ".".join(map(str, problem.location))
                 message = f"{path}: a comma ends a value in {{ }}: write the value in quotes"
-            yield document.finding("D101", message, empty)
+            yield document.finding(_rule(problem), message, problem.location)
     is_empty = "outputs" in spec and not spec["outputs"]
     if not listed and is_empty and parse(value).contract.responses == "enforce":
         message = "outputs: expected at least one tensor, got none"
@@ -78,15 +77,6 @@ def _fix(document: Document, problem: Problem, location: list[int | str]) -> str
         is_sure = problem.kind != "extra_forbidden" or meant[1] not in others
         return meant[1] if is_sure else None
     return f'"{written}"' if written and "write it in quotes" in problem.message else None
-
-
-def _empty(value: Any, location: tuple[int | str, ...]) -> Iterator[tuple[int | str, ...]]:
-    pairs = value.items() if isinstance(value, Mapping) else enumerate(value or ())
-    for key, item in pairs:
-        if item is None and isinstance(key, str):
-            yield (*location, key)
-        if isinstance(item, Mapping | list):
-            yield from _empty(item, (*location, key))
 
 
 def _tensor(message: str, spec: Mapping[str, Any]) -> list[int | str]:

@@ -281,6 +281,7 @@ CASES = [
     ),
     code_case("self without a class", "def f(self, x):\n    return x\n", ("C412", 1)),
     yaml_case("a key without a value", FILE + "requirement:\n", ("D101", 4)),
+    yaml_case("an empty key of a deployment", FILE + "deployment:\n  replica:\n", ("D109", 5)),
     yaml_case(
         "a comma in a flow mapping",
         FILE.replace("shape: [-1]}", "shape: [-1], description: cold, warm}", 1),
