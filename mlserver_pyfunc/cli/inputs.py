@@ -14,7 +14,6 @@ from typing import Any
 import click
 import numpy as np
 
-from mlserver_pyfunc.errors import PyFuncError
 from mlserver_pyfunc.protocol import tensors
 from mlserver_pyfunc.protocol.contract import Contract, TensorSpec
 from mlserver_pyfunc.protocol.samples import random_arrays
@@ -30,22 +29,10 @@ def options(command: Any) -> Any:
     text = "Draw random values for inputs that are not given."
     command = click.option("--random", "is_random", is_flag=True, help=text)(command)
     return click.option(
-        "-i", "--input", "given", multiple=True, metavar="NAME=VALUE", shell_complete=_names,
+        "-i", "--input", "given", multiple=True, metavar="NAME=VALUE",
         help="An input tensor, repeatable. VALUE is JSON or plain text. @FILE reads a .npy, .csv, "
         ".json, .png or .jpg file, or any other one as bytes; @- reads standard input.",
     )(command)  # fmt: skip
-
-
-def _names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    from mlserver_pyfunc.definition.folder import open_folder
-
-    # An option that still lacks its value leaves the arguments unread.
-    folder = [*ctx.args, ctx.params["folder"]][0] if "folder" in ctx.params else "."
-    try:
-        inputs = open_folder(folder).definition.inputs
-    except PyFuncError:
-        return []
-    return [f"{tensor.name}=" for tensor in inputs if tensor.name.startswith(incomplete)]
 
 
 def arrays(contract: Contract, given: Sequence[str], *, is_random: bool) -> dict[str, Array]:

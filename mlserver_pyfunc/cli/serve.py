@@ -27,7 +27,6 @@ _port_option = partial(click.option, show_default=True)
 @_port_option("--metrics-port", default=PORTS.metrics, help="Port of the metrics; 0: a free one.")
 @click.option("--reload", "reload_", is_flag=True, help="Reload functions when a file changes.")
 @click.option("--no-image", is_flag=True, help="Serve from source, even if an image was built.")
-@click.option("--open", "open_", is_flag=True, help="Open the playground, and serve from source.")
 @click.option("-q", "--quiet", is_flag=True, help="Show only warnings and errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Show MLServer's log and all frames, too.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Form of the log.  [text]")
@@ -41,7 +40,6 @@ def command(
     metrics_port: int,
     reload_: bool,
     no_image: bool,
-    open_: bool,
     quiet: bool,
     verbose: bool,
     log_format: str | None,
@@ -57,14 +55,14 @@ def command(
     with 5 if a port is taken.
 
     If an image of the function was built on this machine and the function has not changed since,
-    the command runs the image and publishes its ports; not with --reload or --open.
+    the command runs the image and publishes its ports; not with --reload.
     """
     free = iter(free_ports(3))
     ports = Ports(*(wanted or next(free) for wanted in (port, grpc_port, metrics_port)))
     _require_free(host, ports)
     log.to_stderr, log.is_text = False, log_format != "json"
     log.least = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
-    if not (no_image or reload_ or open_):
+    if not (no_image or reload_):
         from mlserver_pyfunc.deployment.image import container
 
         code = container.serve(folder, host, ports, partial(click.echo, err=True))
@@ -73,7 +71,7 @@ def command(
     from mlserver_pyfunc.hosts.mlserver import dev_server
 
     asked = {"host": host, **{f"{name}_port": port for name, port in vars(ports).items()}}
-    failure = dev_server.run(folder, asked, log.write, reload=reload_, open_browser=open_)
+    failure = dev_server.run(folder, asked, log.write, reload=reload_)
     if failure is not None:
         hint = next_step(click.get_current_context())
         raise Failure(str(failure), LOAD_FAILED, hint, log.traceback)

@@ -315,15 +315,3 @@ def wait_for(condition, seconds=60):
     while not condition():
         assert time.monotonic() < deadline, "it did not come"
         time.sleep(0.02)
-
-
-def test_open_shows_the_playground_in_the_browser(tmp_path, monkeypatch):
-    browser = tmp_path / "browser"
-    browser.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\n')
-    browser.chmod(0o755)
-    monkeypatch.setenv("BROWSER", f"{browser} %s")
-    with serving(FUNCTIONS / "shout", "--open") as (url, _, _lines):
-        wait_for((tmp_path / "opened").exists)
-        wait_for(lambda: (tmp_path / "opened").read_text())
-        opened = (tmp_path / "opened").read_text().strip()
-        assert opened == f"{url}/v2/models/shout/playground"

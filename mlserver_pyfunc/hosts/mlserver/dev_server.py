@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import time
-import webbrowser
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 import uvicorn.config
+import uvloop
 from mlserver import MLServer, Settings
 from mlserver.errors import MLServerError
 from mlserver.grpc import server as grpc_server
@@ -64,19 +64,17 @@ class _Server(MLServer):
 
         setattr(self._rest_server, "_get_config", config)  # noqa: B010
 
-    async def run(
-        self, listed: Sequence[ModelSettings], changed: asyncio.Queue[str], *, open_browser: bool
-    ) -> None:
+    async def run(self, listed: Sequence[ModelSettings], changed: asyncio.Queue[str]) -> None:
         """Serves until a signal comes or a model does not load."""
         self._names = sorted({model.name for model in listed})
         self._write("loading", f"loading {', '.join(self._names)}", models=self._names)
         self._starting = asyncio.create_task(self.start(list(listed)))
-        beside = asyncio.create_task(self._attend(changed, open_browser=open_browser))
+        beside = asyncio.create_task(self._attend(changed))
         with suppress(asyncio.CancelledError):
             await self._starting
         beside.cancel()
 
-    async def _attend(self, changed: asyncio.Queue[str], *, open_browser: bool) -> None:
+    async def _attend(self, changed: asyncio.Queue[str]) -> None:
         """Shows that all models have loaded, and loads them again after each change."""
         started = time.perf_counter()
         # Neither MLServer nor uvicorn has an event to wait for.
@@ -90,8 +88,6 @@ class _Server(MLServer):
         lines += [f"  {name}: {text}" for name, text in sorted(contracts.items())]
         lines += [f"  {name:10}  {link}" for name, link in links.items()]
         self._write("ready", "\n".join(lines), models=contracts, urls=links, seconds=seconds)
-        if open_browser and "playground" in links:
-            webbrowser.open(links["playground"])
         while True:
             files = await changed.get()
             for name in self._names:
@@ -149,20 +145,11 @@ class _Server(MLServer):
 
 def run(*args: Any, **options: Any) -> BaseException | None:
     """Does `serve` on a loop of uvloop, as `mlserver start` does."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(serve(*args, **options))
     return uvloop.run(serve(*args, **options))
 
 
 async def serve(
-    folder: Path,
-    asked: Mapping[str, Any],
-    write: Callable[..., None],
-    *,
-    reload: bool,
-    open_browser: bool,
+    folder: Path, asked: Mapping[str, Any], write: Callable[..., None], *, reload: bool
 ) -> BaseException | None:
     """Serves a folder until a signal ends it.
 
@@ -187,7 +174,7 @@ async def serve(
         watch = asyncio.create_task(_watch(_base(folder), changed))
         await asyncio.sleep(0)
     server = _Server(settings, write)
-    await server.run(listed, changed, open_browser=open_browser)
+    await server.run(listed, changed)
     if reload:
         watch.cancel()
     return server.failure
