@@ -1,16 +1,18 @@
 """The handlers that stream: `count` items of a size, with a pause before each.
 
 A text is an item if `size` is 0, else a tensor of `size` numbers. When a generator is closed, the
-time is written to the file `closed` in the working folder of the server.
+time is written to a file that is named after the server's port.
 """
 
 import asyncio
+import os
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 
-CLOSED = Path("closed").resolve()
+CLOSED = Path(tempfile.gettempdir(), f"stream-closed-{os.environ['MLSERVER_HTTP_PORT']}")
 
 
 def item(number, size):

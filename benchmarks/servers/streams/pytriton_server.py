@@ -36,7 +36,7 @@ if __name__ == "__main__":
         for model, function, datatype in (("text", texts, bytes), ("array", arrays, np.float32)):
             triton.bind(
                 model_name=model,
-                infer_func=[function] * 32,
+                infer_func=[function] * 8,
                 inputs=inputs,
                 outputs=[Tensor(name="y", dtype=datatype, shape=(-1,))],
                 config=ModelConfig(batching=False, decoupled=True),
