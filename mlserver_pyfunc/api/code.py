@@ -21,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from mlserver_pyfunc.definition.static import bound
 from mlserver_pyfunc.errors import DefinitionError
 
 _MAIN = "__main__"
@@ -170,7 +171,7 @@ def _source(name: str, value: Any) -> str | None:
         except SyntaxError:
             continue
         for node in reversed(body):
-            if name in _bound(node):
+            if name in bound(node):
                 first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
                 return "".join(lines[first - 1 : node.end_lineno]).rstrip()
     return None
@@ -185,14 +186,6 @@ def _files() -> Iterator[list[str]]:
     script = getattr(sys.modules[_MAIN], "__file__", None)
     if script:
         yield linecache.getlines(script)
-
-
-def _bound(node: ast.stmt) -> list[str]:
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        return [node.name]
-    if isinstance(node, ast.Assign):
-        return [target.id for target in node.targets if isinstance(target, ast.Name)]
-    return []
 
 
 def _globals_of(source: str) -> list[str]:

@@ -45,6 +45,21 @@ def is_static(method: FunctionNode) -> bool:
     return any(getattr(each, "id", "") == "staticmethod" for each in method.decorator_list)
 
 
+def bound(statement: ast.stmt) -> set[str]:
+    """Returns the names that a statement binds, but for those in its blocks."""
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return {statement.name}
+    if isinstance(statement, ast.Import | ast.ImportFrom):
+        return {alias.asname or alias.name.partition(".")[0] for alias in statement.names}
+    targets: list[ast.expr] = []
+    if isinstance(statement, ast.Assign):
+        targets = statement.targets
+    elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
+        targets = [statement.target]
+    nodes = (node for target in targets for node in ast.walk(target))
+    return {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+
+
 class UnknownError(Exception):
     """Only a run of the code can tell what a signature means."""
 
@@ -63,8 +78,10 @@ def signature_of(
     if any(getattr(d, "id", None) not in _METHODS for d in function.decorator_list):
         raise UnknownError("a decorator may change the signature")
     with _module() as names:
-        for body in _bodies(module, function):
-            _learn(body, names)
+        _learn(module.body, names)
+        for each in module.body:
+            if isinstance(each, ast.ClassDef) and function in each.body:
+                _learn(each.body, names)
         return _signature(function, names, is_bound=is_bound, strict=strict)
 
 
@@ -117,13 +134,6 @@ def _module() -> Iterator[dict[str, Any]]:
         yield vars(module)
     finally:
         del sys.modules[module.__name__]
-
-
-def _bodies(module: ast.Module, function: FunctionNode) -> Iterator[list[ast.stmt]]:
-    yield module.body
-    for each in module.body:
-        if isinstance(each, ast.ClassDef) and function in each.body:
-            yield each.body
 
 
 def _learn(body: list[ast.stmt], names: dict[str, Any]) -> None:

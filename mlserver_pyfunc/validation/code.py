@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlserver_pyfunc.definition import FunctionDefinition
-from mlserver_pyfunc.definition.static import FunctionNode, is_static
+from mlserver_pyfunc.definition.static import FunctionNode, bound, is_static
 from mlserver_pyfunc.handler.shadowing import PACKAGE
 from mlserver_pyfunc.sources import SourceTree
 
@@ -195,25 +195,10 @@ def _definition_of(body: Sequence[ast.stmt], name: str) -> ast.stmt | None:
 
 def _bindings(body: Sequence[ast.stmt], name: str) -> Iterator[ast.stmt]:
     for statement in body:
-        if name in _bound(statement):
+        if name in bound(statement):
             yield statement
         for inner in _blocks(statement):
             yield from _bindings(inner, name)
-
-
-def _bound(statement: ast.stmt) -> set[str]:
-    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        return {statement.name}
-    if isinstance(statement, ast.Import | ast.ImportFrom):
-        return {alias.asname or alias.name.partition(".")[0] for alias in statement.names}
-    targets: list[ast.expr] = []
-    if isinstance(statement, ast.Assign):
-        targets = statement.targets
-    elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
-        targets = [statement.target]
-    return {
-        node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)
-    }
 
 
 def _blocks(statement: ast.stmt) -> Iterator[list[ast.stmt]]:

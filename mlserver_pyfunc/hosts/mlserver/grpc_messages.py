@@ -135,10 +135,8 @@ def _read_typed(tensor: Any) -> Any:
 def _packed(contents: Any, number: int) -> memoryview:
     """Returns the bytes of a message's only known field; empty if it is not the first field.
 
-    protobuf keeps fields that this version of the protocol does not know, and writes them
-    after the known ones (https://protobuf.dev/programming-guides/proto3/#unknowns). So the end
-    of the message says nothing; the field's own tag and length do. The caller compares the
-    size with the number of elements that protobuf parsed.
+    Fields that this version of the protocol does not know come after the known ones, so the
+    end of the message says nothing (https://protobuf.dev/programming-guides/proto3/#unknowns).
     """
     wire = contents.SerializeToString()
     if wire[0] != number << 3 | 2:

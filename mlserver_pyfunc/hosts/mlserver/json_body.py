@@ -132,7 +132,9 @@ def _parse(body: bytes) -> Any:
             tensor["data"] = JsonNumbers(values)
         inputs.append(tensor)
     # A buffer flattens lists inside a row without an error, so count the lists of the body.
-    if _count(body, b"[") != brackets + _count(orjson.dumps(payload, default=_nothing), b"["):
+    if _count(body, b"[") != brackets + _count(
+        orjson.dumps(payload, default=lambda array: None), b"["
+    ):
         raise ValueError("lists within the data")
     return payload
 
@@ -174,7 +176,3 @@ def _nesting(data: Any, shape: list[int]) -> int:
             level = [rows[index] for rows in level for index in range(size)]
             count += len(level)
     return count
-
-
-def _nothing(value: Any) -> None:
-    """Replaces arrays by null, for a count of the lists in the rest of the payload."""
