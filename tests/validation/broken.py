@@ -241,6 +241,7 @@ CASES = [
         ("C403", 3),
         model="class Model:\n    def run(self, x):\n        return x\n",
     ),
+    yaml_case("a name that is only read", FILE, ("C403", 1), model="t = {}\nt[f] = 1\n"),
     code_case("a value", "f = [1, 2]\n", ("C404", 1)),
     code_case("a class that is not callable", "class f:\n    pass\n", ("C404", 1)),
     code_case("a parameter too many", "def f(x, scale):\n    return x\n", ("C405", 1)),
