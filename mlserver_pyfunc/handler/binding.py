@@ -224,10 +224,7 @@ def _breach(call: InferenceCall, kind: str, name: str, error: ValueError) -> Con
 
 
 def _or_default(parameter: inspect.Parameter, match: Match | None) -> Getter:
-    """Returns the getter of a positional-only parameter.
-
-    It cannot be left out, as a keyword can, because later parameters would move forward.
-    """
+    """Returns the getter of a positional-only parameter, which cannot be left out of a call."""
     default = None if parameter.default is parameter.empty else parameter.default
     if match is None:
         return lambda call: default

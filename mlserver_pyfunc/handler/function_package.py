@@ -134,11 +134,8 @@ class FunctionPackage(MetaPathFinder):
         if level or not self._is_sibling(top):
             return builtins.__import__(name, globals, locals, fromlist or (), level)
         if isinstance(fromlist, list):
-            # Problem: this is not an import statement, which passes a tuple or None. It is
-            # PyImport_Import of the C API, by which the C version of pickle imports. That takes
-            # `__import__` from the calling module's builtins too, but ignores what it returns
-            # and looks the name up in sys.modules. Our module is there under another name.
-            # Solution: leave an alias in sys.modules (sibling_aliases.py).
+            # Not an import statement, but PyImport_Import, by which the C version of pickle
+            # imports: it looks the name up in sys.modules, so leave an alias there.
             # https://docs.python.org/3/c-api/import.html#c.PyImport_Import
             return importlib.import_module(name)
         inside = f"{self.name}.{name}"

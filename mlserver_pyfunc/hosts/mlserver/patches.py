@@ -152,8 +152,7 @@ class Patch(ProcessSetting):
 def _replaced(attribute: Any) -> Iterator[tuple[str, Any]]:
     """Returns the patches of an attribute, the last one first, and what each has replaced.
 
-    Rows with the same target wrap each other, in the order of the table. The mark is on the
-    replacement, so it holds too if Python imports this module again.
+    The mark is on the replacement, so it holds too if Python imports this module again.
     """
     while mark := getattr(attribute, _MARK, None):
         yield mark

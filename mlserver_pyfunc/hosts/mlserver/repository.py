@@ -238,11 +238,7 @@ async def _guarded(
 def _require_allowed(
     handlers: ModelRepositoryHandlers, host: str | None, headers: Iterable[str]
 ) -> None:
-    """Checks that a client may load and unload models.
-
-    Takes the client's address, or None for a Unix socket, and the names of its headers in lower
-    case.
-    """
+    """Checks that a client may load and unload models. A Unix socket has no `host`."""
     mode = repository_api()
     if mode == "open":
         return
