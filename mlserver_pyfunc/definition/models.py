@@ -256,6 +256,9 @@ class ServingDefinition(_Model):
     timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         60, description="Seconds per call; beyond: 504."
     )
+    stream_timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None, description="Seconds per stream, beside `timeout` per item; beyond: 504."
+    )
     init_timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         300,
         description="Seconds from start to ready, after the source and environment are fetched.",

@@ -61,10 +61,10 @@ class CallPlan:
 
     @property
     def required_fields(self) -> frozenset[str]:
-        """Fields of the request that the handler asks for besides its tensors."""
+        """Fields and parameters of the request that the handler asks for besides its tensors."""
         getters = [*self.positional, *(getter for _, getter, _ in self.keywords)]
         needed = {name for name in _FIELDS if self.reserved[name] in getters}
-        return frozenset(needed | {"parameters"} if self.settings else needed)
+        return frozenset(needed | {"parameters", *self.settings} if self.settings else needed)
 
     def __call__(self, call: InferenceCall) -> Any:
         """Calls the handler. Returns its result, awaitable or generator."""

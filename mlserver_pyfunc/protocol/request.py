@@ -67,6 +67,7 @@ class InferenceRequest:
     outputs: Sequence[RequestOutput] = ()
     parameters: Parameters = field(default_factory=Parameters)
     id: str | None = None
+    seconds: float | None = None  # for which the client waits, if it tells
 
     @classmethod
     def from_values(

@@ -10,7 +10,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,10 @@ from . import limits
 from .batch import obstacles
 from .batching import Batcher
 from .in_process import InProcessRunner
-from .metrics import CONTRACT_WARNINGS, ENVIRONMENT_SECONDS, FunctionMetrics, metrics_of
+from .metrics import CONTRACT_WARNINGS, ENVIRONMENT_SECONDS, GONE, FunctionMetrics, metrics_of
 from .runner import Answer, Runner, logger
 
-_CLIENT_GONE = 499
-"""Status in the metrics if the client left before the answer. Nginx uses the same number."""
+_NONE = nullcontext()
 
 
 class Function:
@@ -134,7 +133,7 @@ class Function:
 
     async def infer(self, request: Any) -> Answer:
         """Answers an inference request of the host, which has the attributes of the protocol's."""
-        with _Counted(self._metrics):
+        with _Counted(self._metrics) as counted:
             runner = self._loaded()
             if runner.handler.streams:
                 raise ContractError(
@@ -142,15 +141,22 @@ class Function:
                     "call infer_stream or generate_stream (REST) or ModelStreamInfer (gRPC)"
                 )
             call, requested = self._decode(request)
-            return _selected(await (self._batcher or runner).answer(call), requested)
+            counted.deadline = deadline = _deadline(request, call, runner)
+            with deadline or _NONE:
+                return _selected(await (self._batcher or runner).answer(call), requested)
 
     async def stream(self, request: Any) -> AsyncGenerator[Answer, None]:
         """Answers one inference request item by item. A handler that does not stream gives one."""
-        with _Counted(self._metrics):
-            runner = self._loaded()
+        with _Counted(self._metrics) as counted:
+            runner, longest = self._loaded(), self.definition.serving.stream_timeout
             call, requested = self._decode(request)
+            counted.deadline = deadline = _deadline(request, call, runner, longest)
             async with aclosing(self._items(runner, call)) as answers:
-                async for answer in answers:
+                while True:
+                    with deadline or _NONE:
+                        answer = await anext(answers, None)
+                    if answer is None:
+                        return
                     yield _selected(answer, requested)
 
     async def _items(self, runner: Runner, call: InferenceCall) -> AsyncGenerator[Answer, None]:
@@ -279,12 +285,15 @@ def _breach_log(metrics: FunctionMetrics) -> Report:
 class _Counted:
     """Counts a request with its duration and status. Faster than a generator's context manager."""
 
+    deadline: limits.Deadline | None = None
+
     def __init__(self, metrics: FunctionMetrics) -> None:
         self._metrics = metrics
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> _Counted:
         self._started = time.perf_counter()
         self._metrics.in_flight += 1
+        return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self._metrics.in_flight -= 1
@@ -294,8 +303,17 @@ class _Counted:
             status = error.status
         else:
             is_gone = isinstance(error, (asyncio.CancelledError, GeneratorExit))
-            status = _CLIENT_GONE if is_gone else 500
-        self._metrics.count_request(time.perf_counter() - self._started, status)
+            status = GONE if is_gone else 500
+        self._metrics.count_request(time.perf_counter() - self._started, status, self.deadline)
+
+
+def _deadline(
+    request: Any, call: InferenceCall, runner: Runner, stream_seconds: float | None = None
+) -> limits.Deadline | None:
+    seconds = getattr(request, "seconds", None)
+    if seconds is None and stream_seconds is None and not request.parameters:
+        return None
+    return limits.deadline_of(call, seconds, stream_seconds, runner.handler.required_fields)
 
 
 def _selected(answer: Answer, requested: Sequence[str]) -> Answer:

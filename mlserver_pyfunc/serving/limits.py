@@ -6,8 +6,11 @@ In process, in workers and with batching, a client reads the same sentences.
 from __future__ import annotations
 
 import asyncio
+import math
+from collections.abc import Set
 
 from mlserver_pyfunc.errors import OverloadedError, TimeLimitError
+from mlserver_pyfunc.handler.call import InferenceCall
 
 from .workers.wire.durations import TypicalDuration
 
@@ -32,6 +35,57 @@ def queue_full(model_name: str, running: str, waiting: str) -> OverloadedError:
 def over_init_limit(seconds: float) -> str:
     """Returns the cause of a load that took longer than `serving.init_timeout`."""
     return f"passed its limit of {seconds:g} s (serving.init_timeout)"
+
+
+class Deadline:
+    """Ends what a `with` block awaits at a moment, as if the client of its call had left."""
+
+    def __init__(self, model_name: str, seconds: float, name: str, *, by_client: bool) -> None:
+        self.by_client = by_client
+        self._error = TimeLimitError(f'call of model "{model_name}" passed {name}')
+        self._loop = asyncio.get_running_loop()
+        self._ends = self._loop.time() + seconds
+        self._passed = False
+
+    def is_near(self, seconds: float) -> bool:
+        """Whether no more than some seconds are left."""
+        return self._ends - self._loop.time() <= seconds
+
+    def __enter__(self) -> None:
+        if self.is_near(0):
+            raise self._error
+        self._task = asyncio.current_task()
+        self._timer = self._loop.call_at(self._ends, self._expire)
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self._timer.cancel()
+        if self._passed and isinstance(error, asyncio.CancelledError):
+            raise self._error from None
+
+    def _expire(self) -> None:
+        self._passed = True
+        assert self._task is not None
+        self._task.cancel()
+
+
+def deadline_of(
+    call: InferenceCall, seconds: float | None, stream_seconds: float | None, taken: Set[str]
+) -> Deadline | None:
+    """Returns when a call has to end by its client's wish or as a stream; None if it need not.
+
+    Clients of Triton tell it by the parameter `timeout`, in microseconds, unless the handler has
+    taken a parameter of that name.
+    """
+    timeout, model = call.parameters.get("timeout"), call.context.model_name
+    if type(timeout) is int and timeout > 0 and "timeout" not in taken:
+        seconds = min(timeout / 1e6, math.inf if seconds is None else seconds)
+    if seconds is not None and (stream_seconds is None or seconds <= stream_seconds):
+        name = f"its client's deadline of {seconds:g} s"
+        return Deadline(model, seconds, name, by_client=True)
+    if stream_seconds is None:
+        return None
+    name = f"its time limit of {stream_seconds:g} s for the whole stream (serving.stream_timeout)"
+    return Deadline(model, stream_seconds, name, by_client=False)
 
 
 class TimeLimit:

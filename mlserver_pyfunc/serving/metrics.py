@@ -15,6 +15,8 @@ from functools import cache
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from .limits import Deadline
+
 _LABELS = ["model", "version"]
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -48,6 +50,11 @@ WORKER_EXITS = Counter(
     "Replaced worker processes: exit, signal, timeout, cancel, protocol, init or max_requests.",
     [*_LABELS, "reason"],
 )
+CANCELLED = Counter(
+    "pyfunc_cancelled",
+    "Requests whose client waits no more: it has left, or its deadline has passed.",
+    [*_LABELS, "reason"],
+)
 ENVIRONMENT_SECONDS = _gauge(
     "pyfunc_environment_build_seconds",
     "Time that making the environment took; 0 where it was there.",
@@ -58,6 +65,8 @@ CONTRACT_WARNINGS = Counter(
     [*_LABELS, "kind"],
 )
 
+GONE = 499
+"""Status if the client left before the answer. Nginx uses the same number."""
 
 waits: ContextVar[list[float] | None] = ContextVar("waits", default=None)
 """Where the seconds that a request waits are noted, too; None if nobody asks for them."""
@@ -135,11 +144,16 @@ class FunctionMetrics:
             batches=_measured(self._batch_rows) if self._batch_rows else Measured(),
         )
 
-    def count_request(self, seconds: float, status: int) -> None:
+    def count_request(self, seconds: float, status: int, deadline: Deadline | None) -> None:
         requests = self._requests.get(status)
         if requests is None:
             requests = self._requests[status] = REQUESTS.labels(*self._labels, str(status))
         requests.observe(seconds)
+        if status in (GONE, 504):
+            # gRPC itself cancels a call at its deadline, a moment before or after we do.
+            is_late = deadline and deadline.by_client and deadline.is_near(0.05)
+            if is_late or status == GONE:
+                self.count(CANCELLED, "deadline" if is_late else "left")
 
     def enter_queue(self) -> Wait:
         """Counts a request that has to wait, until the returned wait is ended."""

@@ -50,6 +50,7 @@ serving:
   concurrency: 3
   max_queue: 0
   timeout: 1.5
+  stream_timeout: 30
   cancel: kill
   init_timeout: 30
   idempotent: true
@@ -133,7 +134,7 @@ def test_reads_every_key(tmp_path: Path) -> None:
         ],
         "serving": {
             "isolation": "process", "workers": 2, "concurrency": 3, "max_queue": 0,
-            "timeout": 1.5, "cancel": "kill", "init_timeout": 30,
+            "timeout": 1.5, "stream_timeout": 30, "cancel": "kill", "init_timeout": 30,
             "idempotent": True, "memory_limit": 2 * 2**30, "max_requests": 1000,
             "batch": {"max_size": 8, "max_delay_ms": 2}, "warmup": True, "devices": [],
         },

@@ -294,7 +294,7 @@ def _of_event(x: Any, cancelled: Any) -> None: ...
         (_of_request, {"request"}),
         (_of_headers, {"headers", "event"}),
         (lambda parameters, /, x: None, {"parameters"}),
-        (_of_parameter, {"parameters"}),
+        (_of_parameter, {"parameters", "top"}),
         (_of_event, {"cancelled"}),
     ],
 )

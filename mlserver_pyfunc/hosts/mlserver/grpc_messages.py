@@ -43,7 +43,9 @@ _MAX_HEAD_BYTES = 6
 
 
 def read_request(
-    message: pb.ModelInferRequest, headers: Callable[[], Mapping[str, str]] = dict
+    message: pb.ModelInferRequest,
+    headers: Callable[[], Mapping[str, str]] = dict,
+    seconds: float | None = None,
 ) -> InferenceRequest:
     """Reads a `ModelInferRequest`. Tensors view the message where its bytes allow it."""
     try:
@@ -57,7 +59,7 @@ def read_request(
         parameters = RequestParameters(_parameters(message), headers)
     except MisfitError as error:
         raise to_host_error(error.of_model(message.model_name)) from None
-    return InferenceRequest(inputs, outputs, parameters, message.id)
+    return InferenceRequest(inputs, outputs, parameters, message.id, seconds)
 
 
 def _contents(message: pb.ModelInferRequest) -> list[Any]:
@@ -211,7 +213,7 @@ def read_grpc_requests(stock: Any) -> Any:
         if not is_ours(registry, request.model_name):
             require_ready(registry, request.model_name, request.model_version)
             return stock(self, request, context)
-        return read_request(request, lambda: to_headers(context))
+        return read_request(request, lambda: to_headers(context), context.time_remaining())
 
     return insert_headers
 
@@ -234,7 +236,7 @@ def answer_grpc_calls(stock: Any) -> Any:
 
 async def _infer(servicer: Any, message: Any, context: Any) -> Any:
     use_raw = servicer._GetReturnRaw(message)
-    request = read_request(message, lambda: to_headers(context))
+    request = read_request(message, lambda: to_headers(context), context.time_remaining())
     response = await data_plane.infer(
         servicer._data_plane, request, message.model_name, message.model_version
     )

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -145,6 +146,9 @@ class InferenceRoute(Route):
         payload.parameters = data_plane.RequestParameters(
             payload.parameters, lambda: request.headers
         )
+        for name, value in request.scope["headers"]:
+            if name == b"request-timeout":
+                payload.seconds = _seconds(value)
         if self._streams:
             return await self._stream(payload, form, *names)
         response = await data_plane.infer(self._data_plane, payload, *names)
@@ -219,6 +223,14 @@ async def _read(request: Request) -> Any:
         return json_body.parse(body) if length is None else _parse_binary(body, length)
     except json.JSONDecodeError as error:
         raise unreadable(request.path_params["model_name"], error.msg) from None
+
+
+def _seconds(header: bytes) -> float:
+    with suppress(ValueError):
+        if 0 <= (seconds := float(header)) < math.inf:
+            return seconds
+    got = header[:40].decode("latin-1")
+    raise MLServerError(f'header "Request-Timeout": expected seconds, got {got!r}', 400)
 
 
 def unreadable(model: str, problem: str) -> MLServerError:

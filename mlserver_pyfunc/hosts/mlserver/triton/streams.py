@@ -68,11 +68,8 @@ class _StreamContext:
     """
 
     def __init__(self, context: Any) -> None:
-        self._context = context
-
-    def invocation_metadata(self) -> Any:
-        """Returns the metadata of the call."""
-        return self._context.invocation_metadata()
+        self.invocation_metadata = context.invocation_metadata
+        self.time_remaining = context.time_remaining
 
     def set_trailing_metadata(self, metadata: Any) -> None:
         """Drops the metadata."""
