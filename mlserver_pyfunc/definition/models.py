@@ -153,6 +153,7 @@ def examples_of(
     return examples([tensor.spec for tensor in tensors], declared, sizes)
 
 
+_Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Format = Literal["onnx", "skops", "mlflow", "xgboost", "lightgbm", "joblib", "torch"]
 
 
@@ -253,13 +254,11 @@ class ServingDefinition(_Model):
     max_queue: Annotated[int, Field(ge=0)] = Field(
         64, description="Requests that may wait for a call to end; beyond: 503."
     )
-    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        60, description="Seconds per call; beyond: 504."
-    )
-    stream_timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+    timeout: _Seconds = Field(60, description="Seconds per call; beyond: 504.")
+    stream_timeout: _Seconds | None = Field(
         None, description="Seconds per stream, beside `timeout` per item; beyond: 504."
     )
-    init_timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+    init_timeout: _Seconds = Field(
         300,
         description="Seconds from start to ready, after the source and environment are fetched.",
     )

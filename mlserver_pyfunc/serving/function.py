@@ -141,8 +141,9 @@ class Function:
                     "call infer_stream or generate_stream (REST) or ModelStreamInfer (gRPC)"
                 )
             call, requested = self._decode(request)
-            counted.deadline = deadline = _deadline(request, call, runner)
-            with deadline or _NONE:
+            taken = runner.handler.required_fields
+            counted.deadline = limits.deadline_of(request, call, taken)
+            with counted.deadline or _NONE:
                 return _selected(await (self._batcher or runner).answer(call), requested)
 
     async def stream(self, request: Any) -> AsyncGenerator[Answer, None]:
@@ -150,7 +151,8 @@ class Function:
         with _Counted(self._metrics) as counted:
             runner, longest = self._loaded(), self.definition.serving.stream_timeout
             call, requested = self._decode(request)
-            counted.deadline = deadline = _deadline(request, call, runner, longest)
+            taken = runner.handler.required_fields
+            counted.deadline = deadline = limits.deadline_of(request, call, taken, longest)
             async with aclosing(self._items(runner, call)) as answers:
                 while True:
                     with deadline or _NONE:
@@ -305,15 +307,6 @@ class _Counted:
             is_gone = isinstance(error, (asyncio.CancelledError, GeneratorExit))
             status = GONE if is_gone else 500
         self._metrics.count_request(time.perf_counter() - self._started, status, self.deadline)
-
-
-def _deadline(
-    request: Any, call: InferenceCall, runner: Runner, stream_seconds: float | None = None
-) -> limits.Deadline | None:
-    seconds = getattr(request, "seconds", None)
-    if seconds is None and stream_seconds is None and not request.parameters:
-        return None
-    return limits.deadline_of(call, seconds, stream_seconds, runner.handler.required_fields)
 
 
 def _selected(answer: Answer, requested: Sequence[str]) -> Answer:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Set
+from typing import Any
 
 from mlserver_pyfunc.errors import OverloadedError, TimeLimitError
 from mlserver_pyfunc.handler.call import InferenceCall
@@ -69,13 +70,16 @@ class Deadline:
 
 
 def deadline_of(
-    call: InferenceCall, seconds: float | None, stream_seconds: float | None, taken: Set[str]
+    request: Any, call: InferenceCall, taken: Set[str], stream_seconds: float | None = None
 ) -> Deadline | None:
     """Returns when a call has to end by its client's wish or as a stream; None if it need not.
 
     Clients of Triton tell it by the parameter `timeout`, in microseconds, unless the handler has
     taken a parameter of that name.
     """
+    seconds: float | None = getattr(request, "seconds", None)
+    if seconds is None and stream_seconds is None and not request.parameters:
+        return None
     timeout, model = call.parameters.get("timeout"), call.context.model_name
     if type(timeout) is int and timeout > 0 and "timeout" not in taken:
         seconds = min(timeout / 1e6, math.inf if seconds is None else seconds)
