@@ -1,4 +1,4 @@
-"""A minute of chaos, and planted defects that it must find."""
+"""A minute of chaos, clients that leave, and planted defects that both must find."""
 
 from __future__ import annotations
 
@@ -26,9 +26,17 @@ FOUND = {
 }
 
 
-def run(*arguments: str) -> tuple[int, str]:
+# What is said about each planted defect of clients that leave.
+FOUND_BY_LEAVERS = {
+    "deaf": "ms after its client had left",
+    "lost": "stays: expected ",
+    "task": "left over: tasks: ",
+}
+
+
+def run(*arguments: str, module: str = "tests.chaos") -> tuple[int, str]:
     # In a process of its own: the stubs of its client and MLServer cannot share one.
-    command = [sys.executable, "-m", "tests.chaos", *arguments]
+    command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout + done.stderr
 
@@ -47,3 +55,21 @@ def test_a_planted_defect_is_found(plant: str) -> None:
     assert code == 1, output
     assert FOUND[plant] in output, output
     assert "repeat it by: python -m tests.chaos --seconds 10 --seed 1" in output
+
+
+@pytest.mark.timeout(1800)
+def test_clients_that_leave_cost_those_who_stay_nothing() -> None:
+    seed = str(random.SystemRandom().randrange(10**6))
+    # A handler looks after 20 ms, but a busy machine may take long.
+    arguments = ("--clients", "100", "--seed", seed, "--bound", "10")
+    code, output = run(*arguments, module="tests.chaos.leavers")
+    assert code == 0, output
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("plant", FOUND_BY_LEAVERS)
+def test_a_defect_of_clients_that_leave_is_found(plant: str) -> None:
+    arguments = ("--clients", "100", "--seed", "1", "--plant", plant)
+    code, output = run(*arguments, module="tests.chaos.leavers")
+    assert code == 1, output
+    assert FOUND_BY_LEAVERS[plant] in output, output

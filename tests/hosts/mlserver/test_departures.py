@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from . import grpc_calls
+from . import grpc_calls, triton_calls
 from .conftest import GrpcCall
 from .models import inline, tensor, write_model
 from .process import ServerProcess, serving
@@ -248,6 +248,21 @@ def test_a_handler_that_asks_is_told_that_a_call_over_grpc_is_cancelled(
     assert code == ("CANCELLED" if seconds is None else "DEADLINE_EXCEEDED")
     _until(lambda: "cancelled first" in _log(server, model), "the handler was not told")
     answer = server.client.post(f"/v2/models/{model}/{_route(model)}", json=_body(model, "second"))
+    assert answer.status_code == 200
+    assert _log(server, model) == ["began first", "cancelled first", "began second"]
+
+
+@pytest.mark.parametrize(
+    "model", ["items", "items-isolated", "items-ask", "items-ask-isolated", "items-ask-threads"]
+)
+def test_a_stream_whose_requests_tritons_client_cancels_is_closed(
+    model: str, server: ServerProcess, triton_call: GrpcCall
+) -> None:
+    request, log = _request(model, "first"), str(_folder(server, model) / "log")
+    errors = triton_call(triton_calls.leave_stream, server.grpc_address, request, log)
+    assert errors == ["StatusCode.CANCELLED"]
+    _until(lambda: "cancelled first" in _log(server, model), "the handler was not told")
+    answer = server.client.post(f"/v2/models/{model}/infer_stream", json=_body(model, "second"))
     assert answer.status_code == 200
     assert _log(server, model) == ["began first", "cancelled first", "began second"]
 

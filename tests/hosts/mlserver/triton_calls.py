@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -171,3 +173,26 @@ def stream_by_grpc(
         # Waits for the answers to all of them.
         client.stop_stream()
     return items
+
+
+def leave_stream(address: str, request: Request, log: str) -> list[str]:
+    """Cancels the requests of a stream once a file exists; returns the errors that it got."""
+    from tritonclient import grpc
+
+    errors = []
+
+    def take(result: Any, error: Any) -> None:
+        errors.append(error.status() if error is not None else str(result.get_response()))
+
+    with grpc.InferenceServerClient(address) as client:
+        client.start_stream(take)
+        inputs = []
+        for tensor in request.inputs:
+            part = grpc.InferInput(tensor.name, list(tensor.shape), tensor.datatype)
+            part.set_data_from_numpy(_array(tensor))
+            inputs.append(part)
+        client.async_stream_infer(request.model, inputs)
+        while not Path(log).exists():
+            time.sleep(0.01)
+        client.stop_stream(cancel_requests=True)
+    return errors
