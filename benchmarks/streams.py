@@ -1,10 +1,12 @@
 """Measures streams: short texts (S1), tensors of 4 KiB (S2), texts every 5 ms (S3).
 
     python -m benchmarks.streams [--systems pyfunc,...] [--repeats 3] [--output FILE.json]
+    python -m benchmarks.streams --soak 1800 --systems pyfunc-async,pyfunc,pyfunc-isolated
 
 For each system and protocol: CPU of the server for an item, items a second, the time to the first
 item, and how long a generator runs on when its client has left. The server has one core, and the
-client another; the other servers are stopped meanwhile.
+client another; the other servers are stopped meanwhile. `--soak` streams for so many seconds
+instead, with clients that leave among them, and shows whether memory, threads or files grow.
 """
 
 from __future__ import annotations
@@ -290,17 +292,54 @@ def _measure_all(names: list[str], loads: list[str], repeats: int) -> Iterator[d
                 server.stop()
 
 
+def _soak(names: list[str], seconds: float) -> None:
+    """Streams over both protocols, and prints what each server holds once a minute."""
+    print("| minute | system | items | memory, MB | threads | files |\n|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        servers = [Server(SYSTEMS[name], Path(folder) / name) for name in names]
+        items = dict.fromkeys(names, 0)
+        began, minute = time.monotonic(), 0
+        try:
+            while (spent := time.monotonic() - began) < seconds or minute * 60 <= seconds:
+                for server in servers:
+                    for protocol in BOTH:
+                        for load in SOAK:
+                            items[server.system.name] += READ[protocol](server, load)[0]
+                    _cancelled(server)
+                if spent >= minute * 60:
+                    for server in servers:
+                        held = server.processes()
+                        print(
+                            f"| {minute} | {server.system.name} | {items[server.system.name]} "
+                            f"| {server.memory('VmRSS') / 1e6:.1f} "
+                            f"| {sum(one.num_threads() for one in held)} "
+                            f"| {sum(one.num_fds() for one in held)} |",
+                            flush=True,
+                        )
+                    minute += 1
+        finally:
+            for server in servers:
+                server.stop()
+
+
+SOAK = (Load(count=5_000), Load(count=500, size=1024), Load(count=20, pause_us=5_000, clients=16))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--systems", default=",".join(SYSTEMS))
     parser.add_argument("--loads", default=",".join(LOADS))
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--soak", type=float, help="seconds to stream, for the servers' memory")
     parser.add_argument("--output", type=Path, help="also write the figures there, as JSON")
     arguments = parser.parse_args()
     driver = environments.python("driver")
     if Path(sys.prefix) != driver.parent.parent:
         os.execv(driver, [str(driver), "-m", "benchmarks.streams", *sys.argv[1:]])
     os.sched_setaffinity(0, {int(CLIENT_CORE)})
+    if arguments.soak:
+        _soak(arguments.systems.split(","), arguments.soak)
+        return
     rows = []
     print("| load | protocol | system | CPU us an item | items/s | first item, ms | left, ms |")
     print("|---|---|---|---|---|---|---|")
