@@ -25,6 +25,7 @@ JSON for other programs. Errors go to standard error and say what to do next.
 | 2 | wrong usage: the command or an option was not understood |
 | 3 | a function cannot be loaded |
 | 4 | no server answers |
+| 5 | a port is taken |
 
 For completion in bash, add this line to `~/.bashrc` (zsh and fish work the same way):
 

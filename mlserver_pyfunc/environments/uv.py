@@ -41,7 +41,7 @@ def find_uv() -> str:
         return str(find_uv_bin())
     if found := shutil.which("uv"):
         return found
-    raise UvError('uv is not installed: pip install "mlserver-pyfunc[isolation]"')
+    raise UvError("uv is not installed: pip install uv")
 
 
 def is_installed() -> bool:
