@@ -280,9 +280,14 @@ def _measure_all(names: list[str], loads: list[str], repeats: int) -> Iterator[d
                     able = [s for s in servers if protocol in s.system.routes]
                     samples: dict[str, list[dict[str, float]]] = {s.system.name: [] for s in able}
                     for _ in range(repeats):
-                        for server in able:
+                        for server in list(able):
                             server.resume()
-                            samples[server.system.name].append(measure(server, load, protocol))
+                            try:
+                                samples[server.system.name].append(measure(server, load, protocol))
+                            except RuntimeError as error:
+                                print(f"{server.system.name} {load} {protocol}: left out: {error}")
+                                able.remove(server)
+                                del samples[server.system.name]
                             server.pause()
                     for name, runs in samples.items():
                         medians = {k: statistics.median(r[k] for r in runs) for k in runs[0]}
