@@ -133,8 +133,9 @@ class Executor:
             relay.wake()
 
         def expire() -> None:
-            end.set_exception(self._past_limit(task))
-            relay.wake()
+            if not end.done():
+                end.set_exception(self._past_limit(task))
+                relay.wake()
 
         task.add_done_callback(ended)
         try:

@@ -27,7 +27,7 @@ AHEAD_SECONDS = 0.001
 class Relay(Generic[T]):
     """Items that one generator has made and its reader has not read.
 
-    `room` has the generator wait: a `threading.Event` for `run`, an `asyncio.Event` for
+    The generator waits for `room`: a `threading.Event` for `run`, an `asyncio.Event` for
     `run_async`. All other methods are for the event loop's thread.
     """
 

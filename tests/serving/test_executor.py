@@ -675,6 +675,26 @@ async def test_an_item_past_the_limit_ends_a_stream(kind: str, make: Any) -> Non
 
 
 @pytest.mark.parametrize("kind", KINDS)
+async def test_a_limit_that_passes_as_a_stream_ends_changes_nothing(
+    kind: str, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, timers = asyncio.get_running_loop(), []
+    later = loop.call_later
+
+    def call_later(delay: float, callback: Any, *arguments: Any) -> Any:
+        timers.append(lambda: callback(*arguments))
+        return later(delay, callback, *arguments)
+
+    monkeypatch.setattr(loop, "call_later", call_later)
+    executor = make()
+    assert [o.get() async for o in _stream(executor, kind, 3, [], [])] == [0, 1, 2]
+    assert timers
+    for passes in timers:
+        passes()
+    assert executor.has_slot
+
+
+@pytest.mark.parametrize("kind", KINDS)
 async def test_the_limit_is_of_each_item_not_of_the_stream(kind: str, make: Any) -> None:
     def slow() -> Iterator[int]:
         for number in range(5):
