@@ -13,7 +13,7 @@ from .model import FEATURES, Model, features, outputs_of
 
 def load(path: Path, kind: str, threads: int, options: Mapping[str, Any]) -> Model:
     """Reads a booster, which answers what its objective predicts."""
-    given, answers = (_xgboost if kind == "xgboost" else _lightgbm)(str(path), threads)
+    given, answers = (_xgboost if kind == "xgboost" else lightgbm)(str(path), threads)
 
     def predict(**given: Any) -> dict[str, Any]:
         return {"predict": answers(given[FEATURES])}
@@ -32,10 +32,11 @@ def _xgboost(path: str, threads: int) -> tuple[dict[str, Any], Any]:
     return given, lambda x: booster.predict(xgboost.DMatrix(x, **keys, enable_categorical=True))
 
 
-def _lightgbm(path: str, threads: int) -> tuple[dict[str, Any], Any]:
-    import lightgbm
+def lightgbm(path: str, threads: int) -> tuple[dict[str, Any], Any]:
+    """Reads a booster of LightGBM. Returns its input, and what predicts from a matrix or table."""
+    from lightgbm import Booster
 
-    booster = lightgbm.Booster(model_file=path)
+    booster = Booster(model_file=path)
     names = booster.feature_name()
     is_named = names != [f"Column_{index}" for index in range(len(names))]
     given = features(len(names), names if is_named else (), "float64")

@@ -96,10 +96,9 @@ def _light(folder: Path, recorded: Spec, threads: int, trusted: Sequence[str]) -
         return getattr(estimator, function.get("predict_fn", "predict"))
     file = str(folder / own["data"])
     if name == "lightgbm":
-        import lightgbm
+        from .boosters import lightgbm
 
-        booster = lightgbm.Booster(model_file=file)
-        return lambda table: booster.predict(table, num_threads=threads)
+        return lightgbm(file, threads)[1]
     import xgboost
 
     model = getattr(xgboost, own["model_class"].rpartition(".")[2])()
