@@ -8,12 +8,12 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 
 from mlserver_pyfunc.deployment.server_settings import Ports, free_ports
+
+from .processes import wait_until_up
 
 SLOTS = 16
 KINDS = ("connections", "requests")
@@ -81,26 +81,21 @@ class Balancer:
             self.grpc = f"127.0.0.1:{int(self._proxy.stdout.readline())}"
 
     def __enter__(self) -> Balancer:
-        deadline = time.monotonic() + 60
-        while True:
-            with suppress(OSError):
-                self._say("show info")
-                return self
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError((self._socket.parent / "haproxy.log").read_text())
-            time.sleep(0.02)
+        wait_until_up(self._process, self._is_up, self._socket.with_name("haproxy.log"))
+        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.wait()
         if self._proxy is not None:
             self._proxy.kill()
             self._proxy.communicate()
+
+    def _is_up(self) -> bool:
+        with suppress(OSError):
+            self._say("show info")
+            return True
+        return False
 
     def add(self, name: str, ports: Ports) -> None:
         """Sends new connections, or requests, to a server too."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import time
 import urllib.parse
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 
 from mlserver_pyfunc.deployment.server_settings import METRICS_PATH, Ports, free_ports
+
+from .processes import wait_until_up
 
 _CONFIG = """
 global: {{scrape_interval: {milliseconds}ms, scrape_timeout: {milliseconds}ms}}
@@ -58,22 +58,17 @@ class Prometheus:
             )
 
     def __enter__(self) -> Prometheus:
-        deadline = time.monotonic() + 60
-        while True:
-            with suppress(OSError), urllib.request.urlopen(f"{self.url}/-/ready"):
-                return self
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(self._log.read_text())
-            time.sleep(0.05)
+        wait_until_up(self._process, self._is_ready, self._log)
+        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.wait()
+
+    def _is_ready(self) -> bool:
+        with suppress(OSError), urllib.request.urlopen(f"{self.url}/-/ready"):
+            return True
+        return False
 
     def add(self, name: str, ports: Ports) -> None:
         """Scrapes a pod too."""

@@ -18,6 +18,7 @@ import grpc
 import psutil
 
 from . import environments
+from .processes import wait_until_up
 
 SERVERS = Path(__file__).resolve().parent / "servers"
 SERVER_CORE = "0"
@@ -80,7 +81,7 @@ class Server:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        self._wait_until_ready(folder / "log")
+        wait_until_up(self.process, self._is_ready, folder / "log", 120)
         self.idle_mb = 0.0
         self.seconds_to_ready = time.perf_counter() - started
 
@@ -117,16 +118,6 @@ class Server:
             status = Path(f"/proc/{process.pid}/status").read_text()
             total += next(int(row.split()[1]) for row in status.splitlines() if line in row)
         return total * 1024
-
-    def _wait_until_ready(self, log: Path) -> None:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                break
-            if self._is_ready():
-                return
-            time.sleep(0.02)
-        raise RuntimeError(f"{self.system.name} did not start:\n{log.read_text()[-3000:]}")
 
     def _is_ready(self) -> bool:
         if "json" not in self.system.routes:

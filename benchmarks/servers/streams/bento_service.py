@@ -1,6 +1,5 @@
 """Streams on BentoML, as server-sent events."""
 
-import json
 import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import bentoml
-from functions import items_async
+from functions import event, items_async
 
 
 @bentoml.service(workers=1, traffic={"timeout": 60, "max_concurrency": 64})
@@ -17,11 +16,4 @@ class Streamed:
     async def infer(self, inputs: list) -> AsyncGenerator[str, None]:
         asked = {one["name"]: int(one["data"][0]) for one in inputs}
         async for item in items_async(**asked):
-            text = isinstance(item, str)
-            tensor = {
-                "name": "y",
-                "datatype": "BYTES" if text else "FP32",
-                "shape": [1] if text else list(item.shape),
-                "data": [item] if text else item.tolist(),
-            }
-            yield f"data: {json.dumps({'outputs': [tensor]})}\n\n"
+            yield event(item)

@@ -5,6 +5,7 @@ time is written to a file that is named after the server's port.
 """
 
 import asyncio
+import json
 import os
 import tempfile
 import time
@@ -17,6 +18,18 @@ CLOSED = Path(tempfile.gettempdir(), f"stream-closed-{os.environ['MLSERVER_HTTP_
 
 def item(number, size):
     return np.full(size, number, np.float32) if size else f"token {number}\n"
+
+
+def event(item):
+    """Returns an item as a server-sent event, with the JSON of the Open Inference Protocol."""
+    text = isinstance(item, str)
+    tensor = {
+        "name": "y",
+        "datatype": "BYTES" if text else "FP32",
+        "shape": [1] if text else list(item.shape),
+        "data": [item] if text else item.tolist(),
+    }
+    return f"data: {json.dumps({'outputs': [tensor]})}\n\n"
 
 
 def items(count: int, size: int, pause_us: int):

@@ -1,10 +1,9 @@
 """Streams on LitServe, as server-sent events."""
 
 import argparse
-import json
 
 import litserve
-from functions import items
+from functions import event, items
 
 
 class Streamed(litserve.LitAPI):
@@ -18,15 +17,7 @@ class Streamed(litserve.LitAPI):
         yield from items(**asked)
 
     def encode_response(self, outputs):
-        for item in outputs:
-            text = isinstance(item, str)
-            tensor = {
-                "name": "y",
-                "datatype": "BYTES" if text else "FP32",
-                "shape": [1] if text else list(item.shape),
-                "data": [item] if text else item.tolist(),
-            }
-            yield f"data: {json.dumps({'outputs': [tensor]})}\n\n"
+        yield from map(event, outputs)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Streams on PyTriton: a decoupled model, which a client calls by Triton's gRPC stream."""
 
 import argparse
-import time
 
 import numpy as np
 from functions import items
@@ -41,6 +40,4 @@ if __name__ == "__main__":
                 outputs=[Tensor(name="y", dtype=datatype, shape=(-1,))],
                 config=ModelConfig(batching=False, decoupled=True),
             )
-        triton.run()
-        while True:
-            time.sleep(60)
+        triton.serve()
