@@ -11,7 +11,6 @@ import itertools
 import json
 import queue
 import random
-import signal
 import sys
 import tempfile
 import threading
@@ -27,6 +26,7 @@ import httpx
 from tests.hosts.mlserver.models import tensor, write_model
 from tests.hosts.mlserver.process import ServerProcess, serving
 
+from . import command_line
 from .leaver_calls import PAUSE_MS, PROTOCOLS, Call, Outcome, draw, send
 from .run import _ONE_ARENA
 from .usage import Usage, log_defects, measure
@@ -516,20 +516,12 @@ def _busy_gauges(server: ServerProcess) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.leavers", description=__doc__)
     parser.add_argument("--clients", type=int, default=1000, help="of each of two rounds")
-    parser.add_argument("--seed", type=int, help="to repeat a run; another one each time without")
     parser.add_argument(
         "--bound", type=float, default=BOUND_SECONDS,
         help="seconds that a handler may run on for somebody who has gone",
     )  # fmt: skip
-    parser.add_argument(
-        "--plant", choices=PLANTS, default="", help="plant a defect, to see that it is found"
-    )
-    arguments = parser.parse_args()
-    seed = random.SystemRandom().randrange(10**6) if arguments.seed is None else arguments.seed
-    print(f"seed {seed}", flush=True)
-    # The server must not outlive a run that is stopped.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    report = Run(seed, arguments.clients, arguments.bound, arguments.plant).run()
+    arguments = command_line.read(parser, PLANTS)
+    report = Run(arguments.seed, arguments.clients, arguments.bound, arguments.plant).run()
     print(report)
     sys.exit(1 if report.defects else 0)
 

@@ -212,20 +212,8 @@ def test_a_call_that_waits_never_runs_for_a_client_that_has_left(
     assert _log(server, model) == ["began first", "began third"]
 
 
-@pytest.mark.parametrize("model", ["async", "async-isolated", "items", "items-isolated"])
-def test_a_running_async_handler_is_cancelled_when_its_client_leaves(
-    model: str, server: ServerProcess
-) -> None:
-    with _call(server, model, "first"):
-        _until(lambda: "began first" in _log(server, model), "the call has not begun")
-    _until(lambda: "cancelled first" in _log(server, model), "the handler was not cancelled")
-    with _call(server, model, "second") as second:
-        assert second.recv(12) == b"HTTP/1.1 200"
-    assert _log(server, model) == ["began first", "cancelled first", "began second"]
-
-
-@pytest.mark.parametrize("model", ASKING)
-def test_a_handler_that_asks_is_told_that_its_client_has_left(
+@pytest.mark.parametrize("model", ["async", "async-isolated", "items", "items-isolated", *ASKING])
+def test_a_running_handler_that_is_async_or_asks_learns_that_its_client_has_left(
     model: str, server: ServerProcess
 ) -> None:
     with _call(server, model, "first"):
