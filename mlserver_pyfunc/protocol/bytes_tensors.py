@@ -91,11 +91,7 @@ def encode_elements(elements: list[Any]) -> list[bytes]:
 
 
 def from_base64(elements: list[Any]) -> list[Any]:
-    """Decodes base64 strings. Elements that are `bytes` came over gRPC and stay as they are.
-
-    Raises:
-        TensorError: A string is not base64.
-    """
+    """Decodes base64 strings, or raises a TensorError. Elements that are `bytes` came over gRPC."""
     decoded = []
     for index, element in enumerate(elements):
         if not isinstance(element, str):

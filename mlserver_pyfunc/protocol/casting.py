@@ -19,10 +19,7 @@ def from_value(datatype: Datatype, value: Any) -> Array:
     """Converts a handler's value to an array of a datatype.
 
     NumPy values are cast if NumPy calls the cast safe or same-kind (`numpy.can_cast`) and each
-    value fits. Python values follow the rules of JSON data.
-
-    Raises:
-        TensorError: The value is of another kind, out of range or ragged.
+    value fits. Python values follow the rules of JSON data. Raises a TensorError.
     """
     if type(value) is np.ndarray and value.dtype == datatype.dtype and not datatype.is_bytes:
         return value

@@ -193,11 +193,7 @@ class Contract:
         return array
 
     def axis_sizes(self, arrays: Mapping[str, Array]) -> AxisSizes:
-        """Returns the sizes of the named axes of a request, for `encode_outputs`.
-
-        Raises:
-            ContractError: Two axes of one name have different sizes.
-        """
+        """Returns the sizes of a request's named axes, or raises a ContractError if they differ."""
         if not self._input_axes:
             return NO_SIZES
         sizes: dict[str, AxisSize] = {}
@@ -246,11 +242,7 @@ class Contract:
     def encode_outputs(
         self, values: Mapping[str, Any], sizes: AxisSizes = NO_SIZES
     ) -> list[NamedArray]:
-        """Checks a handler's result and casts it to the declared datatypes.
-
-        Raises:
-            ResponseError: An output is unknown or missing, or does not match its declaration.
-        """
+        """Checks and casts what a handler returned, or raises a ResponseError."""
         further = [name for name in values if name not in self.outputs]
         for name in further:
             text = (
@@ -422,11 +414,7 @@ def _is_base64(spec: TensorSpec, tensor: RequestInput) -> bool:
 
 
 def fit(spec: TensorSpec, value: Any) -> Array:
-    """Casts a handler's value to the datatype of a specification, and checks its shape.
-
-    Raises:
-        TensorError: The value does not match the specification.
-    """
+    """Casts a handler's value and checks it against a specification, or raises a TensorError."""
     array = casting.from_value(spec.datatype, value)
     if array.ndim == 0 and len(spec.shape) == 1:
         array = array.reshape(1)

@@ -147,11 +147,7 @@ def _wrong(key: str, kind: type, value: Any, part: str) -> MisfitError:
 
 
 def read_parameters(values: Mapping[str, Any], part: str = "request") -> Parameters:
-    """Checks the types of those parameters that the protocol knows. A null is none.
-
-    Raises:
-        MisfitError: One is of another type.
-    """
+    """Checks the types of parameters that the protocol knows, or raises a MisfitError."""
     for key, kind in (("content_type", str), ("headers", dict)):
         value = values.get(key)
         if value is not None and not isinstance(value, kind):

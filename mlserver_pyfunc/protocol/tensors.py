@@ -44,10 +44,9 @@ class JsonNumbers:
 
 
 def from_list(datatype: Datatype, data: Any, shape: Shape, *, is_base64: bool = False) -> Array:
-    """Decodes JSON data, flat or nested, or the list of a field of gRPC's typed contents.
+    """Decodes JSON data, flat or nested, or a field of gRPC's typed contents.
 
-    Raises:
-        TensorError: The element count, the nesting or a value does not fit.
+    Raises a TensorError if the number of elements, the nesting or a value does not fit.
     """
     flat = _flatten(data, shape)
     size = math.prod(shape)
@@ -88,11 +87,7 @@ def from_raw(datatype: Datatype, raw: RawTensor, shape: Shape) -> Array:
 
 
 def from_other(datatype: Datatype, data: Any, shape: Shape, *, is_base64: bool = False) -> Array:
-    """Decodes data that is neither a list nor raw: an array of numbers, or a JSON scalar.
-
-    Raises:
-        TensorError: The same as `from_list`.
-    """
+    """Decodes an array of numbers, or a JSON scalar. Raises a TensorError as `from_list` does."""
     if isinstance(data, JsonNumbers):
         array = data.values
         if array.size == math.prod(shape) and (cast := _exact_cast(datatype, array)) is not None:
