@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,44 @@ def parse_bytes(text: str) -> int:
     return int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
 
 
+def _seconds(variable: str, default: str) -> float:
+    text = os.environ.get(variable) or default
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds < float("inf"):
+        raise SourceError(f'{variable}: expected seconds above 0, got "{text}"')
+    return seconds
+
+
+def _size(variable: str, default: str) -> int:
+    text = os.environ.get(variable) or default
+    try:
+        return parse_bytes(text)
+    except ValueError as error:
+        raise SourceError(f"{variable}: {error}") from None
+
+
+cache_size = partial(_size, CACHE_SIZE, "10G")
+"""Returns the size in bytes above which the cache drops the least recently used entries."""
+
+max_source_size = partial(_size, MAX_SOURCE_SIZE, "4G")
+"""Returns the maximum size in bytes of one source, both fetched and unpacked."""
+
+max_body = partial(_size, MAX_BODY, str(DEFAULT_MAX_BODY))
+"""Returns the maximum size in bytes of a REST request's body, as it comes and inflated."""
+
+fetch_timeout = partial(_seconds, FETCH_TIMEOUT, "600")
+"""Returns the time limit of one fetch in seconds."""
+
+write_timeout = partial(_seconds, WRITE_TIMEOUT, "30")
+"""Returns how long in seconds a client may not read before its connection is closed."""
+
+connection_age = partial(_seconds, CONNECTION_AGE, "30")
+"""Returns the age in seconds at which a connection is ended after its calls."""
+
+
 def cache_folder() -> Path:
     """Returns the folder of fetched sources and environments."""
     folder = os.environ.get(CACHE)
@@ -57,36 +96,6 @@ def cache_folder() -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("mlserver-pyfunc", appauthor=False)
-
-
-def cache_size() -> int:
-    """Returns the size in bytes above which the cache drops the least recently used entries."""
-    return _size(CACHE_SIZE, "10G")
-
-
-def max_source_size() -> int:
-    """Returns the maximum size in bytes of one source, both fetched and unpacked."""
-    return _size(MAX_SOURCE_SIZE, "4G")
-
-
-def max_body() -> int:
-    """Returns the maximum size in bytes of a REST request's body, as it comes and inflated."""
-    return _size(MAX_BODY, str(DEFAULT_MAX_BODY))
-
-
-def fetch_timeout() -> float:
-    """Returns the time limit of one fetch in seconds."""
-    return _seconds(FETCH_TIMEOUT, "600")
-
-
-def write_timeout() -> float:
-    """Returns how long in seconds a client may not read before its connection is closed."""
-    return _seconds(WRITE_TIMEOUT, "30")
-
-
-def connection_age() -> float:
-    """Returns the age in seconds at which a connection is ended after its calls."""
-    return _seconds(CONNECTION_AGE, "30")
 
 
 def repository_api() -> str:
@@ -157,22 +166,3 @@ def shipped_environment() -> Path | None:
     """Returns the folder of the environment that an image contains, if any."""
     folder = os.environ.get(ENVIRONMENT)
     return Path(folder) if folder else None
-
-
-def _seconds(variable: str, default: str) -> float:
-    text = os.environ.get(variable) or default
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0
-    if not 0 < seconds < float("inf"):
-        raise SourceError(f'{variable}: expected seconds above 0, got "{text}"')
-    return seconds
-
-
-def _size(variable: str, default: str) -> int:
-    text = os.environ.get(variable) or default
-    try:
-        return parse_bytes(text)
-    except ValueError as error:
-        raise SourceError(f"{variable}: {error}") from None
