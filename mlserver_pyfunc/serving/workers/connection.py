@@ -87,16 +87,8 @@ class Connection:
     def take_back(self) -> int:
         """Takes back calls that the worker has not begun, and returns how many.
 
-        The problem: calls wait in the socket, which cannot be read from this side. A message
-        that withdraws a call comes too late if the worker begins the call meanwhile, and then
-        the call runs twice.
-
-        The solution: a call that may be taken back needs a token. Tokens are an eventfd in
-        semaphore mode that both sides read without blocking. The kernel gives each token to
-        exactly one reader. The worker takes one before it begins such a call. The server takes
-        as many as are left, and the last calls that it sent are its own again, because the
-        worker takes tokens in the order of the calls. When the worker comes to a call and finds
-        no token, it answers DROPPED.
+        These are the last ones that it got, one for each token that is left: the kernel gives a
+        token to one reader, and the worker takes one before it begins a call.
         """
         self._flush()
         taken = 0

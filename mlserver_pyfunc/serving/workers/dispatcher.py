@@ -1,20 +1,7 @@
 """Chooses the worker for each call, queues calls, and ends calls that fail or expire.
 
-Brief calls are prefetched: a worker gets several while it is busy.
-
-The problem: to send a call to an idle worker wakes its process, and its result wakes the server.
-If the handler takes a few microseconds, these two wakeups cost most of the CPU time of the call.
-To block the event loop until the answer comes, as `Job.wait_briefly` does, was tried: it did not
-help over both REST and gRPC.
-
-The solution: brief calls wait in the worker's socket instead of the server's queue. The worker
-takes one after another without a message from the server, and both sides are woken once for
-several calls. Two things must not suffer:
-
-- A call behind a long one would wait although another worker is free. `Connection.take_back`
-  takes such calls back, and they go to other workers.
-- Results that the worker sends without a wakeup would wait until its next call ends. A timer
-  looks for them.
+Brief calls are prefetched: a worker gets several while it is busy, and those behind a long one are
+taken back. docs/design/worker-protocol.md says why, and what does not work.
 """
 
 from __future__ import annotations

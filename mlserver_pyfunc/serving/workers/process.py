@@ -127,17 +127,8 @@ class WorkerProcess:
     def _wait(self) -> None:
         """Waits for the exit on a thread of its own.
 
-        The problem: the server must know soon that a worker died, and how. asyncio's child
-        watchers do not work: they need SIGCHLD, which belongs to the host. MLServer's handler
-        of it waits for any child, so it takes the exit status of our workers too (`waitpid(-1)`
-        in `mlserver/parallel/registry.py`). Polling does not work: the status may be gone.
-
-        The solution: a thread blocks in `os.waitid` from the start, and MLServer's handler is
-        replaced by one that leaves our workers alone (`reap_only_pool_workers`). If another part
-        of the server takes the status all the same, the exit is reported without it.
-
-        The thread does not reap: until `_exited` does, the process id cannot be that of another
-        process, so that `kill` is safe.
+        It does not reap: until `_exited` does, the process id cannot be that of another process,
+        so that `kill` is safe. docs/design/worker-protocol.md says why a thread.
         """
         try:
             ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)

@@ -1,11 +1,7 @@
 """Starts a worker. The function's interpreter runs this file by its path.
 
-The problem: the worker must import `mlserver_pyfunc`, which the function's environment does not
-have. To add the folder around the package to `sys.path` does not work: that folder has the
-server's packages too, for another Python or in other versions than the function's.
-
-The solution: register the package in `sys.modules` from its own folder alone. Imports of its
-submodules then use the package's `__path__`, and nothing else becomes importable.
+The package is put into `sys.modules` from its own folder alone. With the folder around it in
+`sys.path`, the function would find the server's packages too, of another Python or version.
 """
 
 import sys

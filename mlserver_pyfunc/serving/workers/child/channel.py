@@ -1,14 +1,8 @@
 """A worker's end of the connection to the server.
 
-The problem: each result that a worker sends wakes the server, which costs more CPU time than a
-brief call. To send several results in one packet does not work: if the next call kills the
-worker, results that were ready are lost, and their calls fail or run twice.
-
-The solution separates the data from the wakeup. A result goes into the socket at once. The
-server does not listen to the socket but to an eventfd, the wakeup, to which the worker adds the
-number of packets that it has sent. For brief calls it does so once for several packets.
-
-`Connection.take_back` explains the call tokens.
+A result goes into the socket at once. The server listens to an eventfd, the wakeup, to which the
+worker adds the number of packets that it has sent: for brief calls, once for several of them.
+docs/design/worker-protocol.md says why, and explains the call tokens.
 """
 
 from __future__ import annotations

@@ -1,15 +1,8 @@
 """The parent of a worker, which ends all that the worker has started.
 
-The problem: what user code starts must not outlive its worker or the server, however they end.
-To kill the worker's process group does not work for a process that has left it, nor to look for
-an environment variable for one with an empty environment. PR_SET_PDEATHSIG reaches the worker
-and not its children. And who is killed by SIGKILL can clean up nothing.
-
-The solution: the worker is forked off a process that does nothing but wait. It is a subreaper:
-a process whose parent is gone becomes its child. So all that the worker has ever started is
-found among its descendants, and killed until none is left. The kernel signals it when the
-server is gone. At the end it dies as the worker did, for the server to see how.
-See `man 2 prctl`.
+The worker is forked off a process that does nothing but wait. It is a subreaper: a process whose
+parent is gone becomes its child. So all that the worker has ever started is found among its
+descendants. docs/design/worker-protocol.md says what does not work. See `man 2 prctl`.
 """
 
 import contextlib

@@ -209,14 +209,8 @@ def _die_with_guardian() -> None:
 def _yield_cpu_to_server() -> None:
     """Runs this process under SCHED_BATCH.
 
-    The problem: if server and worker share a core, a call that the server sends wakes the
-    worker, which preempts the server at once. The server then sends calls one by one, and each
-    costs two context switches. A nice level does not help: it also takes CPU time from a
-    handler that needs it.
-
-    The solution: the kernel does not let a SCHED_BATCH process preempt another when it wakes.
-    The server goes on, gathers more calls and waits for them together. The share of CPU time
-    stays the same. See `man 7 sched`.
+    On one core with the server, a worker that wakes does not preempt it then. So the server goes
+    on, and gathers more calls. The share of CPU time stays the same. See `man 7 sched`.
     """
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))

@@ -1,10 +1,7 @@
 """The form of messages between the server and a worker.
 
-A message has a fixed header, the request's id, a JSON head and, if they are small, the bytes of
-the tensors. The bytes of big tensors are in shared memory: the sender writes them once, the
-receiver reads them in place. Nothing is pickled. Messages travel in packets of a Unix socket of
-the type SOCK_SEQPACKET, one or more in each. A packet arrives whole or not at all, so a worker
-that dies leaves no half message.
+A packet has one or more messages: each a fixed header, the request's id, a JSON head and, if they
+are small, the bytes of the tensors. Those of big tensors are in shared memory.
 
     byte 0   version     byte 1   kind     byte 2   flags     byte 3   0
     4-15     size of the id, of the head and of the tensors in the message
@@ -101,7 +98,9 @@ class Codec:
             else:
                 text, flags = _text_of(layout), _IS_CACHED
         except BaseException:
-            self._undo(fields)
+            self._reader.restore_released(released)
+            if "region" in fields:
+                self.writer.release(fields["region"][0])
             raise
         if len(text) > HEAD_BYTES:
             place = ("", (), 0, len(text))
@@ -174,12 +173,6 @@ class Codec:
             else:
                 np.copyto(target.view(part.dtype).reshape(shape), part)
         return offset
-
-    def _undo(self, fields: Mapping[str, Any]) -> None:
-        """Undoes the changes of a message that could not be encoded."""
-        self._reader.restore_released(fields.get("released", ()))
-        if "region" in fields:
-            self.writer.release(fields["region"][0])
 
 
 def _read_head(text: bytes) -> Head:

@@ -1,17 +1,9 @@
 """Shared memory for tensors: one process writes regions, the other reads them in place.
 
-The problem: the writer may use a region again only when the reader has no array on it any more.
-User code may keep an array, or a view of a view of it, for as long as it likes. To copy each
-tensor costs what shared memory saves. To release a region at the end of its call does not work:
-an array that was kept would change later.
-
-The solution is a lease. The array's memory belongs to a `_Lease`, which NumPy keeps alive as
-the base of every view. When the last view is gone, the lease notes the region as released, and
-the next message in the other direction carries the note to the writer.
-
-`multiprocessing.shared_memory` does not work here: its blocks have names in /dev/shm, which a
-process that is killed leaves behind. A memfd has no name, and is gone with the last process
-that maps it.
+The writer may use a region again when the reader has no array on it any more, and user code may
+keep an array, or a view of a view of it, for as long as it likes. So the memory of arrays belongs
+to a `_Lease`, which NumPy keeps alive as the base of every view. docs/design/worker-protocol.md has
+the design, and what does not work.
 """
 
 from __future__ import annotations
