@@ -12,12 +12,13 @@ from typing import Any
 import httpx
 import numpy as np
 
-from mlserver_pyfunc.client import CallError, InferInput, InferResult, Inputs, Values
+from mlserver_pyfunc.client import CallError, InferResult, Inputs, Values
 from mlserver_pyfunc.client.rest import BinaryRestClient, RestClient
 from mlserver_pyfunc.definition import FunctionDefinition
 from mlserver_pyfunc.definition.folder import open_folder
 from mlserver_pyfunc.deployment.server_process import Server
 from mlserver_pyfunc.protocol import bytes_tensors, tensors
+from mlserver_pyfunc.protocol.contract import NamedArray, TensorSpec
 from mlserver_pyfunc.protocol.samples import random_arrays
 from mlserver_pyfunc.protocol.tensors import DATATYPES, Array
 
@@ -39,6 +40,11 @@ class ParityReport:
 
 
 Answer = InferResult | CallError
+
+
+def input_of(name: str, datatype: str, array: Array) -> NamedArray:
+    """Returns an input to send."""
+    return NamedArray(TensorSpec(name, DATATYPES[datatype], array.shape), array)
 
 
 def assert_parity(
@@ -82,7 +88,7 @@ def assert_parity(
 def answers_by_route(
     server: Server,
     model: str,
-    requests: Sequence[Sequence[InferInput]],
+    requests: Sequence[Inputs],
     routes: Sequence[str] = ROUTES,
 ) -> dict[str, list[Answer]]:
     """Sends all requests by each route, and returns the answers of each: results or errors."""
@@ -100,9 +106,7 @@ def answers_by_route(
         }
 
 
-def _send_all(
-    route: str, address: str, model: str, requests: Sequence[Sequence[InferInput]]
-) -> list[Answer]:
+def _send_all(route: str, address: str, model: str, requests: Sequence[Inputs]) -> list[Answer]:
     client = _client(route)(address)
     answers: list[Answer] = []
     for inputs in requests:
@@ -126,7 +130,7 @@ def _client(route: str) -> Any:
             request = super()._request(model, inputs, parameters)
             request.ClearField("raw_input_contents")
             for message, tensor in zip(request.inputs, inputs, strict=True):
-                datatype = DATATYPES[tensor.datatype]
+                datatype = tensor.spec.datatype
                 elements = tensors.to_list(tensor.array)
                 if datatype.is_bytes:
                     elements = [bytes_tensors.encode_element(element) for element in elements]
@@ -176,11 +180,11 @@ def _worded(answer: Answer) -> str:
     return f'error "{str(answer).partition(" (request ")[0]}"'
 
 
-def _shown(inputs: Sequence[InferInput]) -> str:
-    return ", ".join(f"{item.name}={item.array.tolist()}" for item in inputs)[:500]
+def _shown(inputs: Inputs) -> str:
+    return ", ".join(f"{item.spec.name}={item.array.tolist()}" for item in inputs)[:500]
 
 
-def _draw(definition: FunctionDefinition, source: random.Random) -> list[InferInput]:
+def _draw(definition: FunctionDefinition, source: random.Random) -> list[NamedArray]:
     chosen = [t for t in definition.inputs if not t.optional or source.random() < 0.5]
     arrays = random_arrays([tensor.spec for tensor in chosen], source)
-    return [InferInput(t.name, t.datatype, arrays[t.name]) for t in chosen]
+    return [NamedArray(t.spec, arrays[t.name]) for t in chosen]

@@ -5,12 +5,12 @@ import re
 import numpy as np
 import pytest
 
-from mlserver_pyfunc.client import CallError, InferInput, InferResult
+from mlserver_pyfunc.client import CallError, InferResult
 from mlserver_pyfunc.client.rest import RestClient
 from mlserver_pyfunc.definition import read
 from mlserver_pyfunc.testing import Server
 from tests import parity
-from tests.parity import ParityError, assert_parity
+from tests.parity import ParityError, assert_parity, input_of
 from tests.places import FUNCTIONS
 
 pytestmark = [pytest.mark.server, pytest.mark.pyfunc("tests/testing/functions/echo")]
@@ -62,7 +62,5 @@ def test_errors_are_compared_too():
         report = assert_parity(server, read(FUNCTIONS / "flaky" / "function.yaml"), requests=5)
         assert report.requests == 5
         with pytest.raises(CallError, match="seven") as raised:
-            RestClient(server.url).infer(
-                "flaky", [InferInput("x", "INT32", np.array([7], np.int32))]
-            )
+            RestClient(server.url).infer("flaky", [input_of("x", "INT32", np.array([7], np.int32))])
         assert raised.value.status == 500

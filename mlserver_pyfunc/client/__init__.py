@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from mlserver_pyfunc.protocol.contract import NamedArray
 from mlserver_pyfunc.protocol.tensors import Array
 
 if TYPE_CHECKING:
@@ -31,15 +32,6 @@ class CallError(Exception):
 
 
 @dataclass(frozen=True)
-class InferInput:
-    """An input tensor to send. The array of a BYTES tensor holds `bytes` or `str`."""
-
-    name: str
-    datatype: str
-    array: Array
-
-
-@dataclass(frozen=True)
 class InferResult:
     """An answer of the server."""
 
@@ -50,5 +42,5 @@ class InferResult:
 
 Values: TypeAlias = Mapping[str, Any] | None
 """Values of tensors or parameters by name."""
-Inputs: TypeAlias = Sequence[InferInput]
+Inputs: TypeAlias = Sequence[NamedArray]
 Results: TypeAlias = Iterator[InferResult]

@@ -12,13 +12,13 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from mlserver_pyfunc.protocol import bytes_tensors, tensors
-from mlserver_pyfunc.protocol.contract import Contract, TensorSpec
+from mlserver_pyfunc.protocol import bytes_tensors
+from mlserver_pyfunc.protocol.contract import Contract, NamedArray, TensorSpec, decode
 from mlserver_pyfunc.protocol.datatypes import DATATYPES
 from mlserver_pyfunc.protocol.request import InferenceRequest, RequestInput
-from mlserver_pyfunc.protocol.tensors import Array, RawTensor
+from mlserver_pyfunc.protocol.tensors import Array
 
-from . import InferInput, InferResult, Values
+from . import InferResult, Values
 
 if TYPE_CHECKING:
     from . import Client
@@ -108,14 +108,14 @@ class Model:
             raise
         self._idle.append(client)
 
-    def inputs(self, values: Mapping[str, Any]) -> list[InferInput]:
+    def inputs(self, values: Mapping[str, Any]) -> list[NamedArray]:
         """Converts values to tensors. The server checks them, not this."""
         declared = self.contract.inputs
         known = {
             name: value if name in declared else np.asarray(value) for name, value in values.items()
         }
         request = InferenceRequest.from_values(self.contract, known)
-        return [InferInput(t.name, t.datatype, _array(t)) for t in request.inputs]
+        return [_decoded(tensor) for tensor in request.inputs]
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
@@ -210,8 +210,6 @@ def _spec(tensor: Mapping[str, Any]) -> TensorSpec:
     return TensorSpec.of({**named, "shape": sizes, **told})
 
 
-def _array(tensor: RequestInput) -> Array:
-    datatype = DATATYPES[tensor.datatype]
-    if isinstance(tensor.data, RawTensor):
-        return tensors.from_raw(datatype, tensor.data, tensor.shape)
-    return tensors.from_list(datatype, tensor.data, tensor.shape)
+def _decoded(tensor: RequestInput) -> NamedArray:
+    spec = TensorSpec(tensor.name, DATATYPES[tensor.datatype], tuple(tensor.shape))
+    return NamedArray(spec, decode(spec, tensor))

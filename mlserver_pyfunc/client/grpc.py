@@ -19,18 +19,19 @@ import numpy as np
 from google.protobuf.json_format import MessageToDict
 
 from mlserver_pyfunc.protocol import tensors
+from mlserver_pyfunc.protocol.response import tensor_head
 from mlserver_pyfunc.protocol.tensors import DATATYPES, Array
 
 from . import CallError, InferResult, Inputs, Results, Values
 
 try:
     from tritonclient.grpc import service_pb2 as messages
+    from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 except ImportError as error:
     raise ImportError(
         f"calls by gRPC need tritonclient ({error}): pip install 'mlserver-pyfunc[client]'"
     ) from None
 
-_SERVICE = "/inference.GRPCInferenceService/"
 _MAX_MESSAGE = 2**31 - 1
 
 
@@ -62,17 +63,20 @@ class GrpcClient:
         self._channel = grpc.insecure_channel(target, options)
         self._timeout = timeout
         self._version = version
-        unary, stream = self._channel.unary_unary, self._channel.stream_stream
-        self._infer = _method(unary, "ModelInfer", messages.ModelInferResponse)
-        self._metadata = _method(unary, "ModelMetadata", messages.ModelMetadataResponse)
+        self._stub = GRPCInferenceServiceStub(self._channel)
         # tritonclient's own stream reads ModelStreamInferResponse, in which Triton wraps each
         # answer. The protocol has no such message: MLServer sends ModelInferResponse.
-        self._stream = _method(stream, "ModelStreamInfer", messages.ModelInferResponse)
+        self._stream = self._channel.stream_stream(
+            "/inference.GRPCInferenceService/ModelStreamInfer",
+            messages.ModelInferRequest.SerializeToString,
+            messages.ModelInferResponse.FromString,
+        )
 
     def metadata(self, model: str) -> dict[str, Any]:
         """Fetches the metadata of a model, in the form that REST gives it."""
         answer = self._answer(
-            self._metadata, messages.ModelMetadataRequest(name=model, version=self._version)
+            self._stub.ModelMetadata,
+            messages.ModelMetadataRequest(name=model, version=self._version),
         )
         described: dict[str, Any] = MessageToDict(answer, preserving_proto_field_name=True)
         for tensor in (*described.get("inputs", ()), *described.get("outputs", ())):
@@ -82,7 +86,7 @@ class GrpcClient:
     def infer(self, model: str, inputs: Inputs, parameters: Values = None) -> InferResult:
         """Sends one request and returns its answer."""
         request = self._request(model, inputs, parameters)
-        return _result(self._answer(self._infer, request))
+        return _result(self._answer(self._stub.ModelInfer, request))
 
     def stream(self, model: str, inputs: Inputs, parameters: Values = None) -> Results:
         """Sends one request and yields each of its answers as it arrives."""
@@ -103,19 +107,10 @@ class GrpcClient:
         for name, value in (parameters or {}).items():
             _set_parameter(request.parameters[name], value)
         for tensor in inputs:
-            request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.array.shape)
-            raw = tensors.to_raw(DATATYPES[tensor.datatype], tensor.array)
+            request.inputs.add(**tensor_head(tensor))
+            raw = tensors.to_raw(tensor.spec.datatype, tensor.array)
             request.raw_input_contents.append(raw)
         return request
-
-
-def _method(kind: Callable[..., Any], name: str, answer: Any) -> Callable[..., Any]:
-    method: Callable[..., Any] = kind(
-        f"{_SERVICE}{name}",
-        request_serializer=lambda message: message.SerializeToString(),
-        response_deserializer=answer.FromString,
-    )
-    return method
 
 
 def _call(call: Callable[[], Any]) -> Any:
@@ -137,9 +132,7 @@ def _result(answer: Any) -> InferResult:
         if datatype.contents is None:
             raise CallError(f'output "{tensor.name}": {datatype.name} has no typed field')
         elements = list(getattr(tensor.contents, datatype.contents))
-        array = np.empty(len(elements), dtype=datatype.dtype)
-        array[:] = elements
-        outputs[tensor.name] = array.reshape(shape)
+        outputs[tensor.name] = np.array(elements, datatype.dtype).reshape(shape)
     datatypes = {tensor.name: tensor.datatype for tensor in answer.outputs}
     parameters = {name: _parameter(value) for name, value in answer.parameters.items()}
     return InferResult(outputs, datatypes, parameters)

@@ -12,11 +12,12 @@ from urllib.parse import quote, urlsplit
 
 import orjson
 
-from mlserver_pyfunc.protocol import bytes_tensors, tensors
+from mlserver_pyfunc.protocol import tensors
 from mlserver_pyfunc.protocol.datatypes import datatype_of
+from mlserver_pyfunc.protocol.response import json_output, tensor_head
 from mlserver_pyfunc.protocol.tensors import DATATYPES, Array
 
-from . import CallError, InferInput, InferResult, Inputs, Results, Values
+from . import CallError, InferResult, Inputs, Results, Values
 
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 
@@ -67,12 +68,12 @@ class RestClient:
 
     def infer(self, model: str, inputs: Inputs, parameters: Values = None) -> InferResult:
         """Sends one request and returns its answer."""
-        body = orjson.dumps(_body(inputs, parameters, _json_tensor))
+        body = orjson.dumps(_body(inputs, parameters, json_output))
         return _result(self._json("POST", f"{self._path(model)}/infer", body), b"")
 
     def stream(self, model: str, inputs: Inputs, parameters: Values = None) -> Results:
         """Sends one request and yields its answers, which are server-sent events."""
-        body = orjson.dumps(_body(inputs, parameters, _json_tensor))
+        body = orjson.dumps(_body(inputs, parameters, json_output))
         response = self._send("POST", f"{self._path(model)}/infer_stream", body, {})
         for line in response:
             if not line.startswith(b"data:"):
@@ -133,9 +134,9 @@ class BinaryRestClient(RestClient):
 
     def infer(self, model: str, inputs: Inputs, parameters: Values = None) -> InferResult:
         """Sends one request and returns its answer."""
-        raws = [tensors.to_raw(DATATYPES[tensor.datatype], tensor.array) for tensor in inputs]
+        raws = [tensors.to_raw(tensor.spec.datatype, tensor.array) for tensor in inputs]
         parameters = {**(parameters or {}), "binary_data_output": True}
-        body = _body(inputs, parameters, _tensor_head)
+        body = _body(inputs, parameters, tensor_head)
         for tensor, raw in zip(body["inputs"], raws, strict=True):
             tensor["parameters"] = {"binary_data_size": len(raw)}
         header = orjson.dumps(body)
@@ -150,22 +151,6 @@ class BinaryRestClient(RestClient):
 def _body(inputs: Inputs, parameters: Values, tensor: Any) -> dict[str, Any]:
     body = {"inputs": [tensor(item) for item in inputs]}
     return {**body, "parameters": dict(parameters)} if parameters else body
-
-
-def _tensor_head(tensor: InferInput) -> dict[str, Any]:
-    shape = list(tensor.array.shape)
-    return {"name": tensor.name, "datatype": tensor.datatype, "shape": shape}
-
-
-def _json_tensor(tensor: InferInput) -> dict[str, Any]:
-    body = _tensor_head(tensor)
-    if tensor.datatype != "BYTES":
-        body["data"] = tensors.to_list(tensor.array)
-        return body
-    body["data"], is_base64 = bytes_tensors.to_json_bytes(tensor.array)
-    if is_base64:
-        body["parameters"] = {"content_type": "base64"}
-    return body
 
 
 def _result(body: Mapping[str, Any], binary: bytes) -> InferResult:

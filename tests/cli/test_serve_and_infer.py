@@ -14,9 +14,10 @@ from contextlib import contextmanager, suppress
 import numpy as np
 import pytest
 
-from mlserver_pyfunc.client import CallError, InferInput
+from mlserver_pyfunc.client import CallError
 from mlserver_pyfunc.client.rest import RestClient
 from mlserver_pyfunc.deployment.server_settings import free_ports
+from tests.parity import input_of
 from tests.places import FUNCTIONS
 
 from .test_cli import PROGRAM, run
@@ -260,7 +261,7 @@ def versions(tmp_path):
 
 
 def call(client):
-    result = client.infer("versions", [InferInput("x", "INT32", np.array([1], np.int32))])
+    result = client.infer("versions", [input_of("x", "INT32", np.array([1], np.int32))])
     return int(result.outputs["y"][0])
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from mlserver_pyfunc.client import InferInput, InferResult
+from mlserver_pyfunc.client import InferResult
 from mlserver_pyfunc.definition.model_settings import MODEL_SETTINGS, SETTINGS_TEXT
 from mlserver_pyfunc.testing import Server
-from tests.parity import answers_by_route
+from tests.parity import answers_by_route, input_of
 
 Request = Mapping[str, tuple[str, Any]]
 """Datatype and array of each input."""
@@ -29,7 +29,7 @@ def folder_of(folder: Path, **definition: Any) -> Path:
 def answers(place: Path, requests: Sequence[Request]) -> dict[str, list[Any]]:
     """Serves a folder or file, and returns the answers of each route: results or errors."""
     sent = [
-        [InferInput(name, datatype, np.asarray(array)) for name, (datatype, array) in each.items()]
+        [input_of(name, datatype, np.asarray(array)) for name, (datatype, array) in each.items()]
         for each in requests
     ]
     with Server(place) as server:

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 
 from mlserver_pyfunc import Function, InferenceError
 from mlserver_pyfunc.cli import main
-from mlserver_pyfunc.client import InferInput, InferResult
+from mlserver_pyfunc.client import InferResult
 from mlserver_pyfunc.client.rest import RestClient
 from mlserver_pyfunc.definition import parse
 from mlserver_pyfunc.definition.model_settings import MODEL_SETTINGS
@@ -30,7 +30,7 @@ from mlserver_pyfunc.environments.model_needs import with_needs
 from mlserver_pyfunc.errors import ContractError
 from mlserver_pyfunc.sources import fetch
 from mlserver_pyfunc.testing import Server
-from tests.parity import answers_by_route
+from tests.parity import answers_by_route, input_of
 
 MLFLOW = ["mlflow-skinny==3.17.2", "scikit-learn==1.7.2", "skops==0.13.0", "pandas==2.3.3"]
 GROUPS = {
@@ -112,11 +112,11 @@ def test_answers_as_mlflow_does(name: str, written: Path, server: Server) -> Non
     inputs = {key: (each["datatype"], value(each)) for key, each in case["inputs"].items()}
     if parameters := case["parameters"]:
         client = RestClient(server.url)
-        sent = [InferInput(key, *each) for key, each in inputs.items()]
+        sent = [input_of(key, *each) for key, each in inputs.items()]
         check(client.infer(name, sent, parameters).outputs, case["outputs"])
         client.close()
         inputs |= {key: ("FP64", np.array([each])) for key, each in parameters.items()}
-    sent = [InferInput(key, *each) for key, each in inputs.items()]
+    sent = [input_of(key, *each) for key, each in inputs.items()]
     for route, [answer] in answers_by_route(server, name, [sent]).items():
         assert isinstance(answer, InferResult), (route, answer)
         check(answer.outputs, case["outputs"])

@@ -5,9 +5,9 @@ import os
 import numpy as np
 import pytest
 
-from mlserver_pyfunc.client import InferInput
 from mlserver_pyfunc.client.rest import RestClient
 from mlserver_pyfunc.testing import Server, ServerError
+from tests.parity import input_of
 from tests.places import FUNCTIONS
 
 pytestmark = [pytest.mark.server, pytest.mark.pyfunc("tests/testing/functions/echo")]
@@ -31,7 +31,7 @@ def test_the_server_and_the_harness_answer_alike(pyfunc_function, pyfunc_server)
         "blob": np.array([b"\xff", b""], object),
     }
     datatypes = {t.name: t.datatype for t in pyfunc_function.definition.inputs}
-    result = client.infer("echo", [InferInput(n, datatypes[n], a) for n, a in sent.items()])
+    result = client.infer("echo", [input_of(n, datatypes[n], a) for n, a in sent.items()])
     local = pyfunc_function(sent)
     for name, array in result.outputs.items():
         ours = [e.encode() if isinstance(e, str) else e for e in local[name].ravel().tolist()]
@@ -53,7 +53,7 @@ def test_a_stopped_server_leaves_no_process():
         pid = server.pid
         parts = list(
             RestClient(server.url).stream(
-                "shout", [InferInput("text", "BYTES", np.array(["a b"], object))]
+                "shout", [input_of("text", "BYTES", np.array(["a b"], object))]
             )
         )
     assert [part.outputs["word"].tolist() for part in parts] == [[b"A"], [b"B"]]
