@@ -95,27 +95,10 @@ class Wait:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a histogram has observed: how often, and the sum."""
+    """What histograms have observed: how often, and the sum in seconds or rows."""
 
     count: int = 0
     total: float = 0.0
-
-    def __add__(self, other: Measured) -> Measured:
-        return Measured(self.count + other.count, self.total + other.total)
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What the metrics of a model's version have counted until now: how often, and how much in all.
-
-    Requests with a status below 400 have succeeded. Requests and waits add up in seconds, batches
-    in rows.
-    """
-
-    succeeded: Measured
-    failed: Measured
-    queued: Measured
-    batches: Measured
 
 
 class FunctionMetrics:
@@ -135,14 +118,15 @@ class FunctionMetrics:
             IN_FLIGHT.labels(*self._labels).set_function(lambda: self.in_flight)
             UTILIZATION.labels(*self._labels).set_function(lambda: self.in_flight / self._slots)
 
-    def counts(self) -> Counts:
-        requests = {status: _measured(metric) for status, metric in self._requests.items()}
-        return Counts(
-            succeeded=sum((m for s, m in requests.items() if s < 400), Measured()),
-            failed=sum((m for s, m in requests.items() if s >= 400), Measured()),
-            queued=_measured(self._wait),
-            batches=_measured(self._batch_rows) if self._batch_rows else Measured(),
-        )
+    def measured(self) -> dict[str, Measured]:
+        """Returns what was measured until now. Requests with a status below 400 have succeeded."""
+        requests = self._requests.items()
+        return {
+            "success": _measured(*(metric for status, metric in requests if status < 400)),
+            "fail": _measured(*(metric for status, metric in requests if status >= 400)),
+            "queue": _measured(self._wait),
+            "batch": _measured(self._batch_rows) if self._batch_rows else Measured(),
+        }
 
     def count_request(self, seconds: float, status: int, deadline: Deadline | None) -> None:
         requests = self._requests.get(status)
@@ -187,10 +171,9 @@ def metrics_of(model: str, version: str | None) -> FunctionMetrics:
     return FunctionMetrics(model, version or "")
 
 
-def _measured(histogram: Histogram) -> Measured:
-    values = {
-        sample.name.rpartition("_")[2]: sample.value
-        for metric in histogram.collect()
-        for sample in metric.samples
-    }
-    return Measured(int(values["count"]), values["sum"])
+def _measured(*histograms: Histogram) -> Measured:
+    samples = [s for each in histograms for metric in each.collect() for s in metric.samples]
+    count, total = (
+        sum(s.value for s in samples if s.name.endswith(end)) for end in ("_count", "_sum")
+    )
+    return Measured(int(count), total)

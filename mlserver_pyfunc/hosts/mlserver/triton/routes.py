@@ -152,22 +152,18 @@ def _tensor(spec: TensorSpec, shape: Iterable[int]) -> Document:
 
 
 def _statistics(model: Any) -> Document:
-    counts = metrics_of(model.name, model.version).counts()
-    succeeded, queued, batches = counts.succeeded, counts.queued, counts.batches
-    handled = Measured(succeeded.count, max(succeeded.total - queued.total, 0.0))
-    durations = dict.fromkeys(DURATIONS, Measured()) | {
-        "success": succeeded,
-        "fail": counts.failed,
-        "queue": queued,
-        "compute_infer": handled,
-    }
+    measured = metrics_of(model.name, model.version).measured()
+    succeeded, batches = measured["success"], measured.pop("batch")
+    handled = max(succeeded.total - measured["queue"].total, 0.0)
+    measured["compute_infer"] = Measured(succeeded.count, handled)
     return {
         "name": model.name,
         "version": model.version or "",
         "inference_count": int(batches.total) or succeeded.count,
         "execution_count": batches.count or succeeded.count,
         "inference_stats": {
-            name: {"count": measured.count, "ns": round(measured.total * 1e9)}
-            for name, measured in durations.items()
+            name: {"count": found.count, "ns": round(found.total * 1e9)}
+            for name in DURATIONS
+            for found in [measured.get(name, Measured())]
         },
     }
