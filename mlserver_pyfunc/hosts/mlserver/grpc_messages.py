@@ -38,8 +38,6 @@ from .models import is_ours, require_ready
 from .rest_response import ArrayResponse
 
 _FIXED_WIDTH = frozenset({"FP32", "FP64"})
-_MAX_HEAD_BYTES = 6
-"""Largest size of the tag and the length of a field."""
 
 
 def read_request(
@@ -88,10 +86,12 @@ def write_response(response: ArrayResponse, use_raw: bool) -> pb.ModelInferRespo
         for key, value in ParametersConverter.from_types(parameters).items():
             message.parameters[key].CopyFrom(value)
     for named in response.arrays:
+        spec, array = named.spec, named.array
+        output = message.outputs.add(name=spec.name, datatype=spec.datatype.name, shape=array.shape)
         if use_raw:
-            _write_raw(message, named)
+            message.raw_output_contents.append(tensors.to_raw(spec.datatype, array))
         else:
-            _write_typed(message, named, response.model_name)
+            _write_typed(output, named, response.model_name)
     return message
 
 
@@ -119,12 +119,12 @@ def _read_typed(tensor: Any) -> Any:
         return list(values)
     count, is_fixed = len(values), datatype.name in _FIXED_WIDTH
     size = count * datatype.dtype.itemsize if is_fixed else count
+    head = _head(field.number, size)
     # Several bytes for a varint are read by protobuf faster than by NumPy.
-    if contents.ByteSize() <= size + _MAX_HEAD_BYTES:
-        packed = _packed(contents, field.number)
-        if len(packed) == size:
-            array = np.frombuffer(packed, dtype=datatype.dtype if is_fixed else np.uint8)
-            return array.astype(datatype.dtype, copy=False)
+    if contents.ByteSize() == len(head) + size:
+        dtype = datatype.dtype if is_fixed else np.uint8
+        array = np.frombuffer(contents.SerializeToString(), dtype, offset=len(head))
+        return array.astype(datatype.dtype, copy=False)
     if datatype.dtype.kind not in "iu":
         return np.fromiter(values, dtype=datatype.dtype, count=count)
     wide = "<u8" if field.name == "uint64_contents" else "<i8"
@@ -134,47 +134,20 @@ def _read_typed(tensor: Any) -> Any:
     return array.tolist()  # The contract names the value that does not fit.
 
 
-def _packed(contents: Any, number: int) -> memoryview:
-    """Returns the bytes of a message's only known field; empty if it is not the first field.
-
-    Fields that this version of the protocol does not know come after the known ones, so the
-    end of the message says nothing (https://protobuf.dev/programming-guides/proto3/#unknowns).
-    """
-    wire = contents.SerializeToString()
-    if wire[0] != number << 3 | 2:
-        return memoryview(b"")
-    length = shift = 0
-    start = 1
-    while wire[start] & 0x80:
-        length |= (wire[start] & 0x7F) << shift
-        shift += 7
-        start += 1
-    length |= wire[start] << shift
-    return memoryview(wire)[start + 1 : start + 1 + length]
-
-
-def _write_raw(message: pb.ModelInferResponse, named: NamedArray) -> None:
-    spec, array = named.spec, named.array
-    message.outputs.add(name=spec.name, datatype=spec.datatype.name, shape=array.shape)
-    message.raw_output_contents.append(tensors.to_raw(spec.datatype, array))
-
-
-def _write_typed(message: pb.ModelInferResponse, named: NamedArray, model_name: str) -> None:
-    spec, array = named.spec, named.array
-    datatype = spec.datatype
+def _write_typed(output: Any, named: NamedArray, model_name: str) -> None:
+    datatype, array = named.spec.datatype, named.array
     if datatype.contents is None:
         raise MLServerError(
-            f'output "{spec.name}" of model "{model_name}": expected a request with '
+            f'output "{output.name}" of model "{model_name}": expected a request with '
             f"raw_input_contents, got a typed one, and gRPC has no typed {datatype.name}"
         )
-    output = message.outputs.add(name=spec.name, datatype=datatype.name, shape=array.shape)
     if not array.size:
         output.contents.SetInParent()
         return
     packed = _packable(datatype, array)
     if packed is not None:
         field = output.contents.DESCRIPTOR.fields_by_name[datatype.contents]
-        output.contents.MergeFromString(_framed(field.number, packed))
+        output.contents.MergeFromString(_head(field.number, len(packed)) + packed)
         return
     getattr(output.contents, datatype.contents).extend(tensors.to_contents(datatype, array))
 
@@ -188,14 +161,14 @@ def _packable(datatype: Datatype, array: Array) -> bytes | None:
     return None
 
 
-def _framed(field_number: int, packed: bytes) -> bytes:
-    length = len(packed)
+def _head(field_number: int, size: int) -> bytes:
+    """Returns what stands before the bytes of a packed field: its tag, and their number."""
     head = bytearray([field_number << 3 | 2])
-    while length >= 0x80:
-        head.append(length & 0x7F | 0x80)
-        length >>= 7
-    head.append(length)
-    return bytes(head) + packed
+    while size >= 0x80:
+        head.append(size & 0x7F | 0x80)
+        size >>= 7
+    head.append(size)
+    return bytes(head)
 
 
 def read_grpc_requests(stock: Any) -> Any:
