@@ -106,16 +106,10 @@ def _tensors(tensors: Sequence[TensorDefinition], kind: str, warn: bool) -> Sche
         "items": _items(tensors, kind, warn),
     }
     if len(tensors) > 1:
-        schema["allOf"] = [{"contains": _named(tensor), "maxContains": 1} for tensor in required]
+        named = [{"properties": {"name": {"const": tensor.name}}} for tensor in required]
+        head = {"type": "object", "required": ["name"]}
+        schema["allOf"] = [{"contains": {**head, **each}, "maxContains": 1} for each in named]
     return schema
-
-
-def _named(tensor: TensorDefinition) -> Schema:
-    return {
-        "type": "object",
-        "required": ["name"],
-        "properties": {"name": {"const": tensor.name}},
-    }
 
 
 def _requested(definition: FunctionDefinition) -> Schema:

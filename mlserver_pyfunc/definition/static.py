@@ -143,7 +143,9 @@ def _learn(body: list[ast.stmt], names: dict[str, Any]) -> None:
             if isinstance(statement, ast.Import | ast.ImportFrom):
                 names.update(_imported(statement))
             elif isinstance(statement, ast.ClassDef):
-                names[statement.name] = _class(statement, names)
+                # Without its methods: a class of fields and of classes such.
+                code = ast.Module([ast.fix_missing_locations(_fields(statement))], [])
+                _run(code, "exec", names)
             elif isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
                 names[statement.targets[0].id] = _evaluated(statement.value, names)
         except (UnknownError, ImportError):
@@ -169,13 +171,6 @@ def _imported(statement: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, Any
         else:
             top = path.partition(".")[0]
             yield top, importlib.import_module(top)
-
-
-def _class(statement: ast.ClassDef, names: dict[str, Any]) -> Any:
-    """Builds a class of fields and of classes such, without its methods."""
-    code = ast.Module([ast.fix_missing_locations(_fields(statement))], [])
-    _run(code, "exec", names)
-    return names[statement.name]
 
 
 def _fields(statement: ast.ClassDef) -> ast.ClassDef:

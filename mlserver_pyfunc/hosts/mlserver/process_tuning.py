@@ -18,7 +18,6 @@ import platform
 import signal
 import sys
 from collections import deque
-from collections.abc import Iterable
 from typing import Any
 
 from mlserver.errors import MLServerError
@@ -181,10 +180,7 @@ def drain_on_interrupt(stock: Any) -> Any:
     """
 
     async def stop(self: Any, sig: int | None = None) -> None:
-        servers = [
-            getattr(host, "_server", None) for host in (self._rest_server, self._metrics_server)
-        ]
-        rest = servers[0]
+        rest: Any = getattr(self._rest_server, "_server", None)
         if sig is None or rest is None:
             await stock(self, sig)
             return
@@ -195,7 +191,10 @@ def drain_on_interrupt(stock: Any) -> Any:
                 await self._grpc_server._server.stop(None)
             return
         setattr(self, _STOPPING, True)
-        _forget_signals(servers)
+        for server in (rest, getattr(self._metrics_server, "_server", None)):
+            if hasattr(server, "_captured_signals"):
+                # It stays empty: a server may end, and raise what it has, before `stop` ends.
+                vars(server)["_captured_signals"] = deque(maxlen=0)
         if sig != signal.SIGINT:
             await connections.part(rest)
         # Accept no new requests over REST while calls over gRPC are waited for.
@@ -203,13 +202,6 @@ def drain_on_interrupt(stock: Any) -> Any:
         await stock(self, signal.SIGTERM)
 
     return stop
-
-
-def _forget_signals(servers: Iterable[Any]) -> None:
-    for server in servers:
-        if hasattr(server, "_captured_signals"):
-            # It stays empty: a server may end, and raise what it has, before `stop` ends.
-            server._captured_signals = deque(maxlen=0)
 
 
 def reap_only_pool_workers(stock: Any) -> Any:

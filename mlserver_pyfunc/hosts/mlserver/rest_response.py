@@ -22,11 +22,7 @@ from starlette.types import Receive, Scope, Send
 from mlserver_pyfunc.protocol import tensors
 from mlserver_pyfunc.protocol.contract import NamedArray
 from mlserver_pyfunc.protocol.request import Parameters
-from mlserver_pyfunc.protocol.response import (
-    json_output,
-    response_body,
-    tensor_head,
-)
+from mlserver_pyfunc.protocol.response import json_output, response_body, tensor_head
 
 MAX_ID_CHARS = 256
 """Length of an id that is sent as a header. Many proxies take 4 KiB of headers, gRPC 8 KiB."""

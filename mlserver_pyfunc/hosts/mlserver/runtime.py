@@ -18,11 +18,7 @@ from mlserver.types import MetadataModelResponse, MetadataTensor, Parameters
 
 from mlserver_pyfunc.definition import FunctionDefinition, TensorDefinition
 from mlserver_pyfunc.definition.locate import Located
-from mlserver_pyfunc.definition.model_settings import (
-    disagreements,
-    explicit_settings,
-    seldon_model,
-)
+from mlserver_pyfunc.definition.model_settings import disagreements, explicit_settings, seldon_model
 from mlserver_pyfunc.errors import LoadError, PyFuncError, RequestError
 from mlserver_pyfunc.protocol.limits import LIMITS
 from mlserver_pyfunc.serving.function import Function
