@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from collections.abc import Sequence
@@ -18,10 +19,13 @@ from mlserver_pyfunc.protocol import tensors
 from mlserver_pyfunc.protocol.contract import Contract, TensorSpec
 from mlserver_pyfunc.protocol.samples import random_arrays
 from mlserver_pyfunc.protocol.tensors import Array, TensorError
+from mlserver_pyfunc.protocol.types import listed
 
 from .failure import HINT
 
 _IMAGES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp"}
+_TABLES = {".csv", ".parquet"}
+_BOOLS = {"true": True, "1": True, "false": False, "0": False}
 
 
 def options(command: Any) -> Any:
@@ -31,7 +35,8 @@ def options(command: Any) -> Any:
     return click.option(
         "-i", "--input", "given", multiple=True, metavar="NAME=VALUE",
         help="An input tensor, repeatable. VALUE is JSON or plain text. @FILE reads a .npy, .csv, "
-        ".json, .png or .jpg file, or any other one as bytes; @- reads standard input.",
+        ".json, .png or .jpg file, or any other one as bytes; @- reads standard input. A .csv or "
+        ".parquet file without NAME= is a table: each column is the input of its name.",
     )(command)  # fmt: skip
 
 
@@ -41,6 +46,9 @@ def arrays(contract: Contract, given: Sequence[str], *, is_random: bool) -> dict
     arrays: dict[str, Array] = {}
     for item in given:
         name, separator, text = item.partition("=")
+        if not separator and Path(item).suffix.lower() in _TABLES:
+            arrays.update(_table(contract, Path(item)))
+            continue
         if name not in by_name and len(by_name) == 1 and not (separator and name.isidentifier()):
             name, text = next(iter(by_name)), item
         elif not separator:
@@ -58,6 +66,64 @@ def arrays(contract: Contract, given: Sequence[str], *, is_random: bool) -> dict
         hint = f"give --input {absent[0]}=VALUE, or --random"
         click.get_current_context().meta[HINT] = hint
     return arrays
+
+
+def _table(contract: Contract, path: Path) -> dict[str, Array]:
+    is_csv = path.suffix.lower() == ".csv"
+    arrays: dict[str, Array] = {}
+    try:
+        names, columns = _csv_columns(path) if is_csv else _parquet_columns(path)
+        for name, cells in zip(names, columns, strict=True):
+            spec = contract.inputs.get(name)
+            if spec is None or name in arrays:
+                expected = listed(contract.inputs) or "none"
+                raise ValueError(f'column "{name}": expected each input once, of {expected}')
+            convert = _from_text if is_csv else _from_parquet
+            arrays[name] = _from_value(spec, [convert(spec, cell) for cell in cells])
+    except TensorError as error:
+        got, _, row = error.got.rpartition(" at index ")
+        where = f'{path}: row {int(row) + 1}, column "{name}"'
+        raise click.BadParameter(f"{where}: expected {error.expected}, got {got}") from None
+    except (ValueError, OSError) as error:
+        raise click.BadParameter(f"{path}: {error}") from None
+    return arrays
+
+
+def _csv_columns(path: Path) -> tuple[list[str], list[list[str]]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        names, *rows = [row for row in csv.reader(file) if row] or [[]]
+    for number, row in enumerate(rows, 1):
+        if len(row) != len(names):
+            raise ValueError(f"row {number}: expected {len(names)} cells, got {len(row)}")
+    return names, [[row[index] for row in rows] for index in range(len(names))]
+
+
+def _parquet_columns(path: Path) -> tuple[list[str], list[list[Any]]]:
+    try:
+        from pyarrow.parquet import ParquetFile
+    except ImportError:
+        raise ValueError("reading Parquet needs pyarrow: pip install pyarrow") from None
+    with ParquetFile(path) as file:
+        table = file.read()
+    return table.column_names, [column.to_pylist() for column in table.columns]
+
+
+def _from_text(spec: TensorSpec, cell: str) -> Any:
+    """Returns the value of a cell of CSV; its text if it does not fit, for the error."""
+    if not cell and (spec.datatype.nullable or not spec.datatype.is_bytes):
+        return None
+    if spec.datatype.dtype.kind == "b":
+        return _BOOLS.get(cell.strip().lower(), cell)
+    for number in () if spec.datatype.is_bytes else (int, float):
+        with suppress(ValueError):
+            return number(cell)
+    return cell
+
+
+def _from_parquet(spec: TensorSpec, cell: Any) -> Any:
+    if not spec.datatype.is_bytes or isinstance(cell, bytes | str | list | None):
+        return cell
+    return cell.isoformat() if hasattr(cell, "isoformat") else str(cell)
 
 
 def _array(spec: TensorSpec, text: str) -> Array:
