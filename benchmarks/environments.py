@@ -10,6 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".bench"
 
+_FRAMES = ["pandas>=2.2,<4", "scikit-learn>=1.5,<2"]
 REQUIREMENTS = {
     "driver": [
         "numpy>=1.26,<3",
@@ -26,7 +27,13 @@ REQUIREMENTS = {
     "kserve": ["kserve==0.21.0", "kubernetes<37"],
     "litserve": ["litserve==0.2.19", "numpy>=1.26,<3"],
     "bentoml": ["bentoml==1.4.39", "numpy>=1.26,<3"],
+    "tables": ["-e", str(ROOT), *_FRAMES, "pyarrow>=17,<26"],
+    "tables-kserve": ["kserve==0.21.0", "kubernetes<37", *_FRAMES],
+    "tables-bentoml": ["bentoml==1.4.39", *_FRAMES],
+    "tables-mlflow": ["mlflow==3.5.1", "starlette<1", *_FRAMES],
 }
+
+OURS = ("server", "onnx", "tables")
 
 # Systems whose backend loads libpython: their interpreter must have it as a shared library.
 SHARED_LIBPYTHON = ("pytriton",)
@@ -37,7 +44,7 @@ def python(name: str) -> Path:
     folder = HOME / name
     done = folder / ".complete"
     # Our own environments are made again after a change of pyproject.toml.
-    newest = (ROOT / "pyproject.toml").stat().st_mtime if name in ("server", "onnx") else 0
+    newest = (ROOT / "pyproject.toml").stat().st_mtime if name in OURS else 0
     if not done.exists() or done.stat().st_mtime < newest:
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(exist_ok=True)

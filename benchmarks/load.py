@@ -71,8 +71,12 @@ def verify(server: Server, workload: Workload, route: str) -> None:
 
 
 def measure(server: Server, workload: Workload, route: str, clients: int, seconds: float) -> Sample:
+    """Measures a workload over a route."""
+    return time_requests(server, request(workload, route), clients, seconds)
+
+
+def time_requests(server: Server, sent: Request, clients: int, seconds: float) -> Sample:
     """Warms a server up, and then sends as many requests as take the given seconds."""
-    sent = request(workload, route)
     with tempfile.TemporaryDirectory() as folder:
         count = 2 * clients
         for step in range(2):
@@ -86,7 +90,7 @@ def measure(server: Server, workload: Workload, route: str, clients: int, second
     rows = [[int(part) for part in line.split()] for line in log.splitlines()]
     good = [row for row in rows if row[1] == 200]
     if not good:
-        raise RuntimeError(f"{server.system.name} {workload.name} {route}: no request succeeded")
+        raise RuntimeError(f"{server.system.name} {sent.path}: no request succeeded")
     start = min(row[0] for row in rows)
     end = max(row[0] + row[2] for row in rows)
     latencies = sorted(row[2] / 1000 for row in good)
