@@ -24,9 +24,7 @@ def client_module(definition: FunctionDefinition, name: str) -> str:
         inputs=inputs,
         outputs=_fields(definition.outputs),
         signature=_signature(inputs),
-        values="{"
-        + ", ".join(f"{field['name']!r}: {field['identifier']}" for field in inputs)
-        + "}",
+        values=", ".join(f"{field['name']!r}: {field['identifier']}" for field in inputs),
     )
 
 
@@ -64,12 +62,8 @@ def _description(tensor: TensorDefinition) -> str:
     elements = "bytes" if elements == "object" else elements
     text = f"{elements} of shape {tensor.shape_text}"
     # The text stands in a docstring: it must be one line and must not end the docstring.
-    note = (
-        " ".join((tensor.description or "").split())
-        .rstrip(".")
-        .replace("\\", "\\\\")
-        .replace('"', "'")
-    )
+    note = " ".join((tensor.description or "").split()).rstrip(".")
+    note = note.replace("\\", "\\\\").replace('"', "'")
     return f"{text}; {note}." if note else f"{text}."
 
 

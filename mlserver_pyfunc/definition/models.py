@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from mlserver_pyfunc.protocol.contract import TensorSpec
-    from mlserver_pyfunc.protocol.tensors import Array
 
 from .fields import (
     FROM_TEXT,
@@ -398,24 +397,17 @@ class FunctionDefinition(_Model):
         told = self.model_fields_set
         return tuple(key for key, side in sides.items() if key in told or side == "warn")
 
-    @property
-    def input_examples(self) -> dict[str, Array]:
-        """The examples that inputs declare, as a request would carry them, by name."""
-        declared = [tensor for tensor in self.inputs if tensor.example is not None]
-        if not declared:
-            return {}
-        from mlserver_pyfunc.protocol.samples import example_array
-
-        return {tensor.name: example_array(tensor.spec, tensor.example) for tensor in declared}
-
     def _problems(self) -> Iterator[str]:
         for kind in ("inputs", "outputs"):
             names = [tensor.name for tensor in getattr(self, kind)]
             for name in sorted({name for name in names if names.count(name) > 1}):
                 yield f'{kind}: tensor "{name}" is declared twice'
-        if examples := self.input_examples:
+        given = [tensor for tensor in self.inputs if tensor.example is not None]
+        if given:
             from mlserver_pyfunc.protocol.contract import Contract
+            from mlserver_pyfunc.protocol.samples import example_array
 
+            examples = {each.name: example_array(each.spec, each.example) for each in given}
             contract = Contract(self.model_name or "", [t.spec for t in self.inputs], [])
             try:
                 contract.axis_sizes(examples)

@@ -90,7 +90,14 @@ class Executor:
         deadline = time.monotonic() + self._limit.seconds if self._slots.locked() else None
         task = asyncio.ensure_future(self._in_slot(function, deadline))
         task.add_done_callback(lambda _: self.active.remove())
-        return await self._in_time(task)
+        try:
+            done, _ = await asyncio.wait({task}, timeout=self._limit.seconds)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        if done:
+            return outcome_of_task(task)
+        raise self._past_limit(task)
 
     async def stream(
         self, function: Callable[[], Generator[T, None, None]]
@@ -211,17 +218,6 @@ class Executor:
         self.active.remove()
         if job.overdue:
             self._overdue -= 1
-
-    async def _in_time(self, task: asyncio.Task[Outcome[T]]) -> Outcome[T]:
-        """Awaits the outcome of a task, which is cancelled at the time limit or if nobody waits."""
-        try:
-            done, _ = await asyncio.wait({task}, timeout=self._limit.seconds)
-            if done:
-                return outcome_of_task(task)
-        except asyncio.CancelledError:
-            task.cancel()
-            raise
-        raise self._past_limit(task)
 
     def _past_limit(self, task: asyncio.Task[Any]) -> TimeLimitError:
         """Cancels a task, which is overdue until it ends, and returns the error for its caller."""

@@ -41,13 +41,8 @@ class Module:
         return Finding(rule, message, self.file, line, node.col_offset + 1, end)
 
 
-@dataclass(frozen=True)
-class Found:
-    """A function that was found."""
-
-    module: Module
-    function: FunctionNode
-    is_bound: bool = False
+Found = tuple[Module, FunctionNode, bool]
+"""A function that was found, and whether its first parameter is bound."""
 
 
 class _AbsentError(Exception):
@@ -74,7 +69,7 @@ def check(
                 message = f'only a run can tell the tensors of the handler: what "{path}" is'
                 yield document.finding("C409", message, [*keys, role])
             continue
-        module, function, is_bound = found.module, found.function, found.is_bound
+        module, function, is_bound = found
         modules[module.file] = module
         if role != "handler":
             findings = context_mismatches(definition, function, path, is_bound=is_bound)
@@ -153,7 +148,7 @@ class _Search:
                 if not is_last:
                     message = f'"{name}" is a function, it has no "{names[depth + 1]}"'
                     raise self._absent("C403", role, message)
-                return Found(module, found, depth > 0 and not is_static(found))
+                return module, found, depth > 0 and not is_static(found)
             if isinstance(found, ast.Assign | ast.AnnAssign) and isinstance(
                 found.value, ast.Constant | ast.List | ast.Dict | ast.Tuple | ast.Set
             ):
@@ -166,7 +161,7 @@ class _Search:
 def _instance_call(role: str, module: Module, cls: ast.ClassDef) -> Found | None:
     call = _definition_of(cls.body, "__call__")
     if isinstance(call, FunctionNode):
-        return Found(module, call, is_bound=True)
+        return module, call, True
     if cls.bases or cls.keywords or role != "handler":
         return None
     message = f'{role}: instances of "{cls.name}" are not callable, it has no __call__'

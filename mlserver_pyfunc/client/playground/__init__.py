@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -43,7 +43,7 @@ def model_page(
         "description": definition.description or "",
         "details": _details(definition, provenance),
     }
-    return _page(
+    return page(
         "page.html.jinja",
         root="../../../../" if is_versioned_address else "../../",
         metadata=version if is_versioned_address and version else name,
@@ -52,17 +52,8 @@ def model_page(
     )
 
 
-def list_page(entries: Sequence[Mapping[str, Any]]) -> Page:
-    """Makes the list of the server's models."""
-    return _page("list.html.jinja", models=entries)
-
-
-def docs_page(**values: Any) -> Page:
-    """Makes the page that shows an OpenAPI document in Swagger UI, which sets styles itself."""
-    return _page("docs.html.jinja", "'self' 'unsafe-inline'", **values)
-
-
-def _page(template: str, styles: str = "", **values: Any) -> Page:
+def page(template: str, styles: str = "", **values: Any) -> Page:
+    """Makes a page by a template of this folder. `styles` is what may set them, if not the page."""
     nonce = secrets.token_urlsafe(16)
     styles = styles or f"'nonce-{nonce}'"
     body = render(f"client/playground/{template}", nonce=nonce, style=_asset("page.css"), **values)

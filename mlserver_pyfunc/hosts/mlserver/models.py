@@ -23,7 +23,9 @@ from .errors import ModelNotReadyError, UnknownModelError
 logger = logging.getLogger("mlserver.pyfunc")
 _PACKAGE = __name__.partition(".")[0]
 _versions: defaultdict[str, list[str | None]] = defaultdict(list)
-_failures: dict[str, str] = {}
+failures: dict[str, str] = {}
+"""Why models of this runtime did not load, by name, for the answer to those who call them."""
+
 running: set[int] = set()
 """Calls of functions that run, by the ids of their requests."""
 
@@ -38,7 +40,7 @@ def add_model(name: str, version: str | None, call_seconds: float) -> None:
     """Notes that a model of this runtime is loaded, and the time limit of its calls in seconds."""
     global longest_call
     _versions[name].append(version)
-    _failures.pop(name, None)
+    failures.pop(name, None)
     longest_call = max(longest_call, call_seconds)
 
 
@@ -47,11 +49,6 @@ def begin(call: int) -> None:
     global last_call
     last_call = time.monotonic()
     running.add(call)
-
-
-def note_failure(name: str, message: str) -> None:
-    """Notes why a model of this runtime did not load, for the answer to those who call it."""
-    _failures[name] = message
 
 
 def remove_model(name: str, version: str | None) -> None:
@@ -134,7 +131,7 @@ def name_served_models(stock: Any) -> Any:
             return served
         names = [name for name, versions in self._models.items() if not versions.empty()]
         expected = f", expected {listed(names)}" if names else ": no model is served"
-        reason = f": {_failures[name]}" if name in _failures else expected
+        reason = f": {failures[name]}" if name in failures else expected
         raise UnknownModelError(f'model "{name}" not found{reason}')
 
     return _get_model_registry
@@ -158,7 +155,7 @@ def _find(versions: Any, version: str | None) -> Any:
         return model
     name = versions._name
     if versions.empty():
-        reason = _failures.get(name, "it is not loaded")
+        reason = failures.get(name, "it is not loaded")
         raise UnknownModelError(f'model "{name}" not found: {reason}')
     served = versions._versions
     expected = f", expected {listed(served)}" if served else ": it has none"

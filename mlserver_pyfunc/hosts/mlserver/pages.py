@@ -68,8 +68,7 @@ async def _list(request: Request) -> Response:
     from mlserver_pyfunc.client import playground
 
     _require_switched_on()
-    page = playground.list_page(await _entries(request))
-    return _html(request, page)
+    return _html(request, playground.page("list.html.jinja", models=await _entries(request)))
 
 
 async def show_docs(request: Request, name: str = "", version: str = "") -> Response:
@@ -85,8 +84,9 @@ async def show_docs(request: Request, name: str = "", version: str = "") -> Resp
         path = f"models/{quote(shown[0]['name'], safe='')}/"
         document = f"{'' if name else path}openapi.json"
     root = "../../../../" if version else "../../" if name else "./"
-    page = playground.docs_page(models=entries, name=name, document=document, root=root)
-    return _html(request, page)
+    # Swagger UI sets styles itself.
+    styles, values = "'self' 'unsafe-inline'", {"name": name, "document": document, "root": root}
+    return _html(request, playground.page("docs.html.jinja", styles, models=entries, **values))
 
 
 def _html(request: Request, page: Page) -> Response:

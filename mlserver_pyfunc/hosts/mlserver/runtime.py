@@ -93,7 +93,7 @@ class PyFuncRuntime(Pages, MLModel):
             await function.load()
         except PyFuncError as error:
             logger.error("%s", error)
-            models.note_failure(self.name, str(error))
+            models.failures[self.name] = str(error)
             raise MLServerError(str(error), 500) from None
         self._function = function
         self._shutdown = asyncio.get_running_loop().create_task(self._close_on_shutdown())
