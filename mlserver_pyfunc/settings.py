@@ -41,8 +41,7 @@ _UNTRUSTED = (
 def parse_bytes(text: str) -> int:
     """Parses a size in bytes such as `65536`, `512M` or `1.5 GiB`; K is 1024 bytes.
 
-    Raises:
-        ValueError: The text is not a size.
+    Raises ValueError if the text is not a size.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", text.strip(), re.IGNORECASE)
     if match is None:
@@ -121,11 +120,7 @@ def ca_bundle() -> str | None:
 def ca_file(own: str = "") -> str | None:
     """Returns the PEM file of certificate authorities for a client; None for its default ones.
 
-    Args:
-        own: The client's own variable for this file. It takes precedence over SSL_CERT_FILE.
-
-    Raises:
-        SourceError: The file does not exist.
+    The client's `own` variable goes before SSL_CERT_FILE. Raises SourceError without such a file.
     """
     for variable in (CA_BUNDLE, own, "SSL_CERT_FILE"):
         path = os.environ.get(variable)
@@ -149,8 +144,7 @@ def trust_hint(text: str) -> str:
 def init_parameters() -> dict[str, Any]:
     """Returns the init parameters of this run, which go before those of definitions.
 
-    Raises:
-        DefinitionError: The variable is not a JSON object.
+    Raises DefinitionError if the variable is not a JSON object.
     """
     text = os.environ.get(INIT_PARAMETERS) or "{}"
     try:

@@ -134,14 +134,13 @@ def _result(answer: Any) -> InferResult:
         elements = list(getattr(tensor.contents, datatype.contents))
         outputs[tensor.name] = np.array(elements, datatype.dtype).reshape(shape)
     datatypes = {tensor.name: tensor.datatype for tensor in answer.outputs}
-    parameters = {name: _parameter(value) for name, value in answer.parameters.items()}
+    parameters = {
+        name: getattr(value, value.WhichOneof("parameter_choice"))
+        for name, value in answer.parameters.items()
+    }
     return InferResult(outputs, datatypes, parameters)
 
 
 def _set_parameter(message: Any, value: Any) -> None:
     kind = {bool: "bool_param", int: "int64_param"}.get(type(value), "string_param")
     setattr(message, kind, str(value) if kind == "string_param" else value)
-
-
-def _parameter(message: Any) -> Any:
-    return getattr(message, message.WhichOneof("parameter_choice"))

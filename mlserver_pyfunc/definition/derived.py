@@ -16,8 +16,7 @@ from .models import FunctionDefinition, TensorDefinition
 def completed(definition: FunctionDefinition, derived: Derived) -> FunctionDefinition:
     """Returns a definition with the derived tensors, described by the docstrings.
 
-    Raises:
-        DefinitionError: An annotation contradicts itself, such as an example that does not fit.
+    Raises DefinitionError if an annotation contradicts itself, as by an example that does not fit.
     """
     if not derived.inputs and not derived.outputs:
         return definition
@@ -53,8 +52,7 @@ def _tensors(
 def _descriptions(docstrings: Iterable[str]) -> tuple[str, dict[str, str], str]:
     """Reads docstrings in the style of Google, NumPy or Sphinx.
 
-    Returns:
-        What the first says of the function, of each parameter or attribute, and of the result.
+    Returns what the first says of the function, of each parameter or attribute, and of the result.
     """
     about = result = ""
     parameters: dict[str, str] = {}

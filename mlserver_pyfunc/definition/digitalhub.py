@@ -19,8 +19,7 @@ def unwrapped(value: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     Fills in what digitalhub does: a tensor without a datatype is FP32, and whatever a client sends
     or a handler answers is let through.
 
-    Raises:
-        DefinitionError: The object has another kind, or no spec.
+    Raises DefinitionError if the object has another kind, or no spec.
     """
     if "spec" not in value:
         if "kind" in value:

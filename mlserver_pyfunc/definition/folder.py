@@ -44,8 +44,7 @@ def settings_file_of(path: Path) -> Path | None:
 def open_folder(path: str | Path) -> FunctionFolder:
     """Reads a function's folder, a definition file, or a function: `model.py:predict`.
 
-    Raises:
-        DefinitionError: There is no definition, or it is not valid.
+    Raises DefinitionError if there is no definition, or it is not valid.
     """
     path = Path(path)
     settings_file = settings_file_of(path)

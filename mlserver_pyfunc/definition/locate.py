@@ -25,21 +25,13 @@ _RUN = "parameters.extra.init_parameters"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a definition is, before it is read: a file, or inline in model-settings.json.
+    """Where a definition is, before it is read: a file, or inline in model-settings.json."""
 
-    Attributes:
-        folder: Folder that the definition's relative paths start from.
-        file: The definition's file, which may be missing; None for an inline definition.
-        inline: Value of `parameters.extra.function`: a mapping, or its JSON text.
-        init_parameters: Value of `parameters.extra.init_parameters`: those of this run.
-        function: The function, if it is given as `model.py:predict` and has no definition.
-    """
-
-    folder: Path
-    file: Path | None = None
-    inline: Any = None
-    init_parameters: Any = None
-    function: str = ""
+    folder: Path  # from which the definition's relative paths start
+    file: Path | None = None  # which may be missing; None for an inline definition
+    inline: Any = None  # value of `parameters.extra.function`: a mapping, or its JSON text
+    init_parameters: Any = None  # value of `parameters.extra.init_parameters`: those of this run
+    function: str = ""  # `model.py:predict`, if it is given so and has no definition
 
     @property
     def where(self) -> str:

@@ -124,12 +124,10 @@ def served_name(settings: Mapping[str, Any], definition: FunctionDefinition, fol
 
 
 def seldon_model(settings_file: Path | None, name: str) -> str | None:
-    """Returns the Seldon Core v2 Model that a model-settings.json was rewritten for.
+    """Returns the name of the Seldon Core v2 Model that a model-settings.json was rewritten for.
 
-    Seldon replaces the user's name and version by its own count of versions.
-
-    Returns:
-        Name of the Model; None if the folder is not one that Seldon wrote.
+    Seldon replaces the user's name and version by its own count of versions. None if the folder is
+    not one that Seldon wrote.
     """
     match = _SELDON_NAME.fullmatch(name)
     if settings_file is None or match is None:

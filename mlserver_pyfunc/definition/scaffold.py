@@ -38,9 +38,7 @@ def starter(name: str) -> dict[str, str]:
 def described(name: str, folder: Path, module: Path, function: str) -> dict[str, str]:
     """Returns a definition of a function that exists, by file name, without running its code.
 
-    Raises:
-        DefinitionError: There is no such file or function, or its result has no form that a
-            definition could describe.
+    Raises DefinitionError if there is no such file or function, or no definition could describe it.
     """
     try:
         tree = ast.parse(module.read_text(encoding="utf-8"))
@@ -118,8 +116,7 @@ _NOTHING = FunctionDefinition(source=SourceDefinition(code="-", handler="f"))
 def _guessed(signature: Signature) -> tuple[Signature, dict[str, str]]:
     """Guesses what no annotation tells, if the handler could work with it: arrays.
 
-    Returns:
-        The signature with the guesses, and what they guess by name of the tensor.
+    Returns the signature with the guesses, and what they guess by name of the tensor.
     """
     forms = dict(signature.forms)
     guesses: dict[str, str] = {}

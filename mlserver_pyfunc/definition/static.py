@@ -34,6 +34,7 @@ _PLAIN = (
     ast.Name, ast.Attribute, ast.Subscript, ast.Tuple, ast.List, ast.Dict, ast.Constant, ast.BinOp,
     ast.BitOr, ast.UnaryOp, ast.USub, ast.keyword, ast.NamedExpr, ast.Load, ast.Store, ast.Call,
 )  # fmt: skip
+_METHODS = {"staticmethod", "classmethod"}
 _BUILTINS = {
     name: getattr(builtins, name)
     for name in ("bool", "bytes", "dict", "float", "int", "list", "object", "set", "str", "tuple")
@@ -72,8 +73,7 @@ def signature_of(
     `is_bound` leaves out the first parameter, as Python does for a method. If not `strict`, an
     annotation that cannot be evaluated stays text.
 
-    Raises:
-        UnknownError: A decorator may change it, or an annotation cannot be evaluated.
+    Raises UnknownError if a decorator may change it, or an annotation cannot be evaluated.
     """
     if any(getattr(d, "id", None) not in _METHODS for d in function.decorator_list):
         raise UnknownError("a decorator may change the signature")
@@ -109,9 +109,6 @@ def _signature(
     from mlserver_pyfunc.handler.signature import Signature
 
     return Signature.of(names["stub"])
-
-
-_METHODS = {"staticmethod", "classmethod"}
 
 
 def _known(node: ast.expr, names: dict[str, Any]) -> ast.expr | None:

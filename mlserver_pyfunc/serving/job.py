@@ -60,20 +60,17 @@ class Job:
         self.wants_wakeup = True
 
     def wait_briefly(self, seconds: float) -> bool:
-        """Blocks the event loop until the call has ended, for a limited time.
+        """Blocks the event loop until the call has ended, for at most `seconds`; 0 only looks.
 
-        The problem: a handler of a few microseconds costs less than handing its result back.
-        `call_soon_threadsafe` writes to the loop's self-pipe, then the loop wakes, reads the
-        pipe and runs the callback. An asyncio lock or queue does not help, because it needs
-        the same callback. Running the handler on the event loop does not
-        work either: nobody knows beforehand whether this call blocks.
+        The problem: a handler of a few microseconds costs less than to hand its result back.
+        `call_soon_threadsafe` writes to the loop's self-pipe, the loop wakes, reads the pipe and
+        runs the callback. An asyncio lock or queue needs the same callback. On the event loop
+        itself the handler may block all else: nobody knows beforehand.
 
-        The solution: the event loop waits on a plain lock for at most `seconds`, which is about
-        what the wakeup would cost. Nothing else is delayed by more than that. The executor does
-        so only if calls are typically shorter and no other call is active.
+        The solution: a plain lock. `seconds` is about what the wakeup would cost, and the executor
+        waits only if calls are typically shorter and no other one is active.
 
-        Returns whether the call has ended; `seconds` of 0 only look. If not, its thread will wake
-        the event loop.
+        Returns whether the call has ended. If not, its thread will wake the event loop.
         """
         if self.done.acquire(blocking=False):
             return True

@@ -1,8 +1,5 @@
 """Checks of a function that need neither a run of its code nor its dependencies."""
 
-from __future__ import annotations
-
-from .checks import validate
-from .findings import RULES, Finding
-
-__all__ = ["RULES", "Finding", "validate"]
+from .checks import validate as validate
+from .findings import RULES as RULES
+from .findings import Finding as Finding

@@ -35,8 +35,7 @@ def is_text_call(path: str, body: Any) -> bool:
 def to_request(body: dict[str, Any], model: str, definition: FunctionDefinition) -> dict[str, Any]:
     """Returns the request of `infer` that a request in the text form stands for.
 
-    Raises:
-        ContractError: It has no text, or the model does not make texts of texts. Status 400.
+    Raises ContractError if it has no text, or the model does not make texts of texts. Status 400.
     """
     inputs = {tensor.name: tensor.spec for tensor in definition.inputs}
     prompt = _text([spec for spec in inputs.values() if not spec.optional], _PROMPT)

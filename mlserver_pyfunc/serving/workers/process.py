@@ -76,10 +76,6 @@ class WorkerProcess:
         self.connection.start()
         threading.Thread(target=self._wait, name=f"pyfunc-wait-{self.pid}", daemon=True).start()
 
-    @property
-    def last_lines(self) -> Sequence[str]:
-        return self._output.last_lines
-
     def kill(self, reason: str, text: str) -> None:
         """Kills the process at once, and all that it has started."""
         if self.alive:
@@ -109,7 +105,7 @@ class WorkerProcess:
         # The thread in `_wait` waits for the exit. With a return code set, Popen does not warn
         # that the process still runs.
         process.returncode = 0
-        self._output = OutputReader(reading, on_line)
+        self.output = OutputReader(reading, on_line)
         return process.pid
 
     def _environment(self, python: Path) -> dict[str, str]:
@@ -147,7 +143,7 @@ class WorkerProcess:
         self.alive = False
         with suppress(ChildProcessError):
             os.waitpid(self.pid, os.WNOHANG)
-        self._output.close()
+        self.output.close()
         self._on_exit(self._killed_for or exit_)
 
 

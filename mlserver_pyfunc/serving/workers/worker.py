@@ -128,14 +128,13 @@ class Worker:
     def _on_exit(self, exit_: Exit) -> None:
         self.ended.set_result(exit_)
         if not self._loaded.done():
-            self._loaded.set_exception(
-                self._failure(f"the worker {exit_.text}{self._last_words()}")
-            )
+            cause = f"the worker {exit_.text}{self._last_words()}"
+            self._loaded.set_exception(self._failure(cause))
 
     def _last_words(self) -> str:
         """Quotes the last output of the process, without a crash's traceback, which is logged."""
         lines = takewhile(
-            lambda line: not line.startswith("Fatal Python error"), self.process.last_lines
+            lambda line: not line.startswith("Fatal Python error"), self.process.output.last_lines
         )
         text = " | ".join(filter(None, map(str.strip, lines)))
         return f"; it said: {text[-500:]}" if text else ""
