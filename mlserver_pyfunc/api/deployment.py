@@ -14,14 +14,23 @@ import orjson
 from mlserver_pyfunc.client import CallError
 from mlserver_pyfunc.client.connection import Model
 from mlserver_pyfunc.client.rest import RestClient, worded
-from mlserver_pyfunc.deployment.cluster import kubeconfig as clusters
+from mlserver_pyfunc.deployment.cluster.addresses import Addresses, addresses
+from mlserver_pyfunc.deployment.cluster.errors import ClusterError
 from mlserver_pyfunc.protocol.tensors import Array
 
-if TYPE_CHECKING:
-    from mlserver_pyfunc.deployment.cluster.addresses import Addresses
+try:
+    from kubernetes.client import ApiException
+    from urllib3.exceptions import HTTPError
+
+    from mlserver_pyfunc.deployment.cluster import apply, kubeconfig, pods, waiting
     from mlserver_pyfunc.deployment.cluster.api import Cluster, Target
     from mlserver_pyfunc.deployment.cluster.apply import Applied
+except ImportError:
+    raise ClusterError(
+        "the Kubernetes client is not installed", 'pip install "mlserver-pyfunc[deploy]"'
+    ) from None
 
+if TYPE_CHECKING:
     from .function import Function
 
 
@@ -74,37 +83,29 @@ class Deployment:
             `created`, `updated`, `unchanged` or `deleted`, by `KIND/NAME`.
         """
         with self._connected(**options) as (cluster, targets):
-            from mlserver_pyfunc.deployment.cluster.apply import apply, prune
-
             self.options |= {} if dry_run else options
-            applied = self._told(apply(cluster, targets, force=force, dry_run=dry_run))
+            applied = self._told(apply.apply(cluster, targets, force=force, dry_run=dry_run))
             if dry_run:
                 return _changes(applied)
             self._applied = applied
-            return _changes(applied + self._told(prune(cluster, self.platform, targets)))
+            return _changes(applied + self._told(apply.prune(cluster, self.platform, targets)))
 
     def wait(self, seconds: float = 600) -> None:
         """Waits until all objects serve, or raises `ClusterError` if one will not."""
         with self._connected() as (cluster, targets):
-            from mlserver_pyfunc.deployment.cluster.waiting import until_ready
-
             applied = self._applied or _found(cluster, targets)
-            until_ready(cluster, applied, seconds, self.on_progress)
+            waiting.until_ready(cluster, applied, seconds, self.on_progress)
 
     def status(self) -> Status:
         """Looks at the objects as they are now."""
         with self._connected() as (cluster, targets):
-            from mlserver_pyfunc.deployment.cluster.waiting import look
-
-            looks = {target.title: look(cluster, target) for target in targets}
+            looks = {target.title: waiting.look(cluster, target) for target in targets}
         is_ready = all(is_ready for is_ready, _ in looks.values())
         return Status(is_ready, {title: text for title, (_, text) in looks.items()})
 
     def logs(self, lines: int = 100) -> str:
         """Returns the last lines that each container of the pods has written."""
         with self._connected() as (cluster, targets):
-            from mlserver_pyfunc.deployment.cluster import pods
-
             return "\n".join(
                 f"==> {title} <==\n{text}"
                 for one in _found(cluster, targets)
@@ -145,14 +146,11 @@ class Deployment:
             `deleted`, `absent`, or `kept` if others use the object, by `KIND/NAME`.
         """
         with self._connected() as (cluster, targets):
-            from mlserver_pyfunc.deployment.cluster.apply import delete, prune
-            from mlserver_pyfunc.deployment.cluster.waiting import until_gone
-
-            removed = self._told(delete(cluster, targets, force=force, wait=bool(wait)))
-            removed += self._told(prune(cluster, self.platform, targets))
+            removed = self._told(apply.delete(cluster, targets, force=force, wait=bool(wait)))
+            removed += self._told(apply.prune(cluster, self.platform, targets))
             if wait:
                 gone = [one for one in removed if one.change == "deleted"]
-                until_gone(cluster, gone, wait, self.on_progress)
+                waiting.until_gone(cluster, gone, wait, self.on_progress)
         return _changes(removed)
 
     def __repr__(self) -> str:
@@ -160,12 +158,9 @@ class Deployment:
 
     @contextmanager
     def _connected(self, **options: Any) -> Iterator[tuple[Cluster, list[Target]]]:
-        """Connects, and says how to install the Kubernetes client, which other modules import."""
         objects = self.function.objects(self.platform, **self.options | options).objects
-        with closing(clusters.connect(self._kubeconfig, self._context)) as cluster:
-            from mlserver_pyfunc.deployment.cluster.apply import targets
-
-            yield cluster, targets(cluster, objects)
+        with closing(kubeconfig.connect(self._kubeconfig, self._context)) as cluster:
+            yield cluster, apply.targets(cluster, objects)
 
     def _told(self, changes: Iterable[Applied]) -> list[Applied]:
         made = []
@@ -175,14 +170,10 @@ class Deployment:
         return made
 
     def _addresses(self, cluster: Cluster, targets: list[Target]) -> Addresses:
-        from mlserver_pyfunc.deployment.cluster.addresses import addresses
-
         return addresses([one.live for one in _found(cluster, targets)], self.function.name)
 
 
 def _found(cluster: Cluster, targets: list[Target]) -> list[Applied]:
-    from mlserver_pyfunc.deployment.cluster.apply import Applied
-
     looked = [(one, cluster.find(one)) for one in targets]
     return [Applied(target, live, "unchanged") for target, live in looked if live is not None]
 
@@ -203,9 +194,6 @@ class _ProxyClient(RestClient):
         self._sent = {"Content-Type": "application/json", **headers}
 
     def _json(self, method: str, path: str, body: bytes | None = None) -> Any:
-        from kubernetes.client import ApiException
-        from urllib3.exceptions import HTTPError
-
         try:
             answer = self._cluster.client.call_api(
                 self._service + path,

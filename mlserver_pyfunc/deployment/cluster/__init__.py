@@ -1,1 +1,1 @@
-"""Applies Kubernetes objects to a cluster. `kubeconfig.connect` comes before other imports."""
+"""Applies Kubernetes objects to a cluster. All but `addresses` and `errors` need its client."""

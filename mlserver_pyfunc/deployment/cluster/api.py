@@ -1,8 +1,4 @@
-"""A connection to a cluster: Kubernetes' own dynamic client, with retries and clear errors.
-
-This module imports the Kubernetes client: `kubeconfig.connect` imports it only when a cluster is
-needed.
-"""
+"""A connection to a cluster: Kubernetes' own dynamic client, with retries and clear errors."""
 
 from __future__ import annotations
 
@@ -93,7 +89,7 @@ class Cluster(DynamicClient):  # type: ignore[misc]
         """Returns an object as it is on the cluster, or None if it is not there."""
         place = (target.name, target.namespace)
         with ignored(404):
-            return self._object(self.get(target.resource, *place, what=target.title))
+            return dict(self.get(target.resource, *place, what=target.title).to_dict())
         return None
 
     def find_all(self, resource: Resource, namespace: str, **selectors: str) -> list[Object]:
@@ -102,22 +98,21 @@ class Cluster(DynamicClient):  # type: ignore[misc]
         The selectors are `label_selector` and `field_selector`.
         """
         found = self.get(resource, namespace=namespace, what=resource.kind, **selectors)
-        return list(self._object(found)["items"])
+        return list(found.to_dict()["items"])
 
     def apply(self, target: Target, *, force: bool, dry_run: bool) -> Object:
         """Applies an object on the server's side, and returns it as it is now."""
-        return self._object(
-            self.server_side_apply(
-                target.resource,
-                target.wanted,
-                namespace=target.namespace,
-                force_conflicts=str(force).lower(),
-                field_manager=FIELD_MANAGER,
-                dry_run="All" if dry_run else None,
-                query_params=[("fieldValidation", "Strict")],
-                what=target.title,
-            )
+        live = self.server_side_apply(
+            target.resource,
+            target.wanted,
+            namespace=target.namespace,
+            force_conflicts=str(force).lower(),
+            field_manager=FIELD_MANAGER,
+            dry_run="All" if dry_run else None,
+            query_params=[("fieldValidation", "Strict")],
+            what=target.title,
         )
+        return dict(live.to_dict())
 
     def remove(self, target: Target, propagation: str) -> None:
         """Deletes an object; does nothing if there is none."""
@@ -168,11 +163,6 @@ class Cluster(DynamicClient):  # type: ignore[misc]
                 # These two come after a connection was made.
                 is_transient=isinstance(failed, ProtocolError | ReadTimeoutError),
             ) from None
-
-    @staticmethod
-    def _object(answer: Any) -> Object:
-        found: Object = answer.to_dict()
-        return found
 
 
 def full_name(resource: Resource) -> str:

@@ -26,18 +26,15 @@ _ORDER = (
 )
 
 # Kinds that depend on options. An autoscaler, for one, would go on acting if it stayed.
+_OF_PODS = (("policy/v1", "PodDisruptionBudget"), ("monitoring.coreos.com/v1", "PodMonitor"))
 _PRUNED = {
     "kubernetes": (
         ("autoscaling/v2", "HorizontalPodAutoscaler"),
         ("keda.sh/v1alpha1", "ScaledObject"),
-        ("policy/v1", "PodDisruptionBudget"),
-        ("monitoring.coreos.com/v1", "PodMonitor"),
+        *_OF_PODS,
         ("v1", "Service"),
     ),
-    "kserve": (
-        ("policy/v1", "PodDisruptionBudget"),
-        ("monitoring.coreos.com/v1", "PodMonitor"),
-    ),
+    "kserve": _OF_PODS,
 }
 # Label by which these select the pods of a platform: a function may be on several platforms.
 _SELECTS = {

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import urllib3
 import yaml
+from kubernetes import client, config
 
+from .api import Cluster
 from .errors import ClusterError
-
-if TYPE_CHECKING:
-    from .api import Cluster
 
 DEFAULT_PATH = "~/.kube/config"
 DEFAULT_NAMESPACE = "default"
@@ -22,41 +22,26 @@ _POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 def connect(kubeconfig: Path | None = None, context: str | None = None) -> Cluster:
     """Connects to a cluster, by a kubeconfig file and a context if they are given."""
-    try:
-        from kubernetes import client
-    except ImportError:
-        raise ClusterError(
-            "the Kubernetes client is not installed", 'pip install "mlserver-pyfunc[deploy]"'
-        ) from None
-    from .api import Cluster
-
     configuration = client.Configuration()
     # Cluster.request repeats requests: urllib3 does not know which answers are transient.
     configuration.retries = False
-    namespace = _configure(configuration, kubeconfig, context)
-    return Cluster(client.ApiClient(configuration), namespace)
-
-
-def _configure(configuration: Any, kubeconfig: Path | None, context: str | None) -> str:
-    """Fills a `kubernetes.client.Configuration`, and returns the namespace to use."""
     location = str(kubeconfig or os.environ.get("KUBECONFIG") or DEFAULT_PATH)
     files = [Path(part).expanduser() for part in location.split(os.pathsep) if part]
-    if not any(file.is_file() for file in files):
-        if kubeconfig is None and context is None and "KUBERNETES_SERVICE_HOST" in os.environ:
-            return _in_cluster(configuration)
+    if any(file.is_file() for file in files):
+        namespace = _from_files(configuration, location, files, context)
+    elif kubeconfig is None and context is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+        namespace = _in_cluster(configuration)
+    else:
         raise ClusterError(
             f"no kubeconfig: expected one at {location}, found no such file",
             "give one by --kubeconfig or $KUBECONFIG; kubectl config view shows kubectl's own",
         )
-    return _from_files(configuration, location, files, context)
+    return Cluster(client.ApiClient(configuration), namespace)
 
 
 def _from_files(
     configuration: Any, location: str, files: Sequence[Path], context: str | None
 ) -> str:
-    import urllib3
-    from kubernetes import config
-
     try:
         by_name, current = _contexts(files)
         chosen = context or current
@@ -99,8 +84,6 @@ def _contexts(files: Sequence[Path]) -> tuple[dict[str, dict[str, Any]], str]:
 
 
 def _in_cluster(configuration: Any) -> str:
-    from kubernetes import config
-
     try:
         config.load_incluster_config(client_configuration=configuration)
     except config.ConfigException as error:

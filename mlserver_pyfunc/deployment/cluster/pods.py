@@ -34,11 +34,7 @@ _WAITING = {
 _UNSCHEDULABLE = "ask for less by --cpu, --memory or --gpus, or give the cluster a node that fits"
 _MEND = "mend the function; mlserver-pyfunc validate shows what is wrong by file and line"
 # Labels that identify the version of a pod's template.
-_REVISIONS = (
-    "serving.knative.dev/revision",
-    "pod-template-hash",
-    "controller-revision-hash",
-)
+_REVISIONS = ("serving.knative.dev/revision", "pod-template-hash", "controller-revision-hash")
 
 
 @dataclass(frozen=True)
@@ -75,8 +71,10 @@ def find_problem(cluster: Cluster, live: Mapping[str, Any], since: str = "") -> 
     """
     if not selector(live):
         return None
-    pods = _newest(_pods(cluster, live))
-    found = [one for pod in pods for one in _problems(cluster, pod, since)]
+    pods = _pods(cluster, live)
+    last = _revision(max(pods, key=_created)) if pods else ""
+    newest = [pod for pod in pods if _revision(pod) == last]
+    found = [one for pod in newest for one in _problems(cluster, pod, since)]
     if not found and (message := _event(cluster, live, since)):
         # A webhook or a quota may keep the controller from making pods at all.
         return PodProblem(message, False)
@@ -99,11 +97,6 @@ def _pods(cluster: Cluster, live: Mapping[str, Any]) -> list[Object]:
     return cluster.find_all(resource, namespace, label_selector=chosen)
 
 
-def _newest(pods: Sequence[Object]) -> list[Object]:
-    last = max(pods, key=_created, default=None)
-    return [pod for pod in pods if last and _revision(pod) == _revision(last)]
-
-
 def _created(pod: Object) -> str:
     return str(pod["metadata"].get("creationTimestamp", ""))
 
@@ -120,15 +113,11 @@ def _problems(cluster: Cluster, pod: Object, since: str) -> Iterator[PodProblem]
         if condition.get("reason") == "Unschedulable":
             message = condition.get("message", "no node takes it")
             yield PodProblem(f'pod "{name}" has no node: {message}', False, (), _UNSCHEDULABLE)
-    containers = (
-        *(status.get("initContainerStatuses") or ()),
-        *(status.get("containerStatuses") or ()),
-    )
     is_new = _created(pod) >= since
-    for container in containers:
-        found = _container_problem(cluster, pod, container, is_new=is_new)
-        if found:
-            yield found
+    for kind in ("initContainerStatuses", "containerStatuses"):
+        for container in status.get(kind) or ():
+            if found := _container_problem(cluster, pod, container, is_new=is_new):
+                yield found
     if status.get("phase") == "Failed" and status.get("message"):
         yield PodProblem(f'pod "{name}" failed: {status["message"]}', False)
 
@@ -161,8 +150,7 @@ def _crash(
 ) -> PodProblem:
     log = _log(cluster, pod, container)
     for line in reversed(log):
-        failure = _LOAD_FAILURE.search(line)
-        if failure:
+        if failure := _LOAD_FAILURE.search(line):
             return PodProblem(f"{where}: {failure[0]}", is_lasting, log, _MEND)
     ended = {**(container.get("lastState") or {}), **(container.get("state") or {})}
     last = ended.get("terminated") or {}
@@ -199,18 +187,12 @@ def _event(cluster: Cluster, live: Mapping[str, Any], since: str = "") -> str:
         events = cluster.find_all(resource, metadata["namespace"], field_selector=selector)
     except ClusterError:
         return ""
-    # `Error: ImagePullBackOff` and the like only repeat what the status says.
-    useful = [
-        event
-        for event in events
-        if _seen(event) >= since and not _repeats(str(event.get("message", "")))
-    ]
-    last = max(useful, key=_seen, default={})
-    return " ".join(str(last.get("message", "")).split())
-
-
-def _repeats(message: str) -> bool:
-    return bool(re.fullmatch(r"(Error: )?\w+|Back-off .*", message))
+    for event in sorted(events, key=_seen, reverse=True):
+        message = str(event.get("message", ""))
+        # `Error: ImagePullBackOff` and the like only repeat what the status says.
+        if _seen(event) >= since and not re.fullmatch(r"(Error: )?\w+|Back-off .*", message):
+            return " ".join(message.split())
+    return ""
 
 
 def _seen(event: Object) -> str:

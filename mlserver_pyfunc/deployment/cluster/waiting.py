@@ -78,8 +78,7 @@ def until_ready(cluster: Cluster, applied: Sequence[Applied], seconds: float, sh
 
 def look(cluster: Cluster, target: Target) -> tuple[bool, str]:
     """Returns whether an object serves now, and its state in words."""
-    live = cluster.find(target)
-    if live is None:
+    if cluster.find(target) is None:
         return False, "absent"
     one = _Watched(target, 0.0)
     _update(cluster, one)

@@ -14,10 +14,11 @@ import pytest
 from mlserver_pyfunc.deployment.cluster.errors import ClusterError, refused
 from mlserver_pyfunc.deployment.cluster.kubeconfig import connect
 from mlserver_pyfunc.deployment.server_settings import free_ports
+from tests.places import IRIS
 from tests.sources.servers import certificate
 
 from . import stories
-from .conftest import Cli
+from .conftest import IMAGE, Cli
 from .fake_api import FakeCluster
 from .fake_server import Served, kubeconfig
 
@@ -37,6 +38,17 @@ def test_a_kubeconfig_that_is_none(text: str, cli: Cli) -> None:
     assert said.code == 1
     assert "kubeconfig" in said.err
     assert "Traceback" not in said.err
+
+
+def test_a_machine_without_the_kubernetes_client() -> None:
+    code = (
+        "import sys; sys.modules['kubernetes'] = None; from mlserver_pyfunc.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, "status", "kserve", str(IRIS), "--image", IMAGE]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "error: the Kubernetes client is not installed" in done.stderr
+    assert 'next: pip install "mlserver-pyfunc[deploy]"' in done.stderr
 
 
 def test_a_cluster_that_does_not_answer(cli: Cli) -> None:
