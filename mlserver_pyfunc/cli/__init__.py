@@ -29,8 +29,10 @@ COMMANDS = {
     "client": "Write a typed Python client of a function.",
 }
 
-
-_SHARED = {"schema": "documents", "openapi": "documents", "client": "documents", "logs": "status"}
+_SHARED = {
+    **dict.fromkeys(("lock", "schema", "openapi", "client"), "documents"),
+    **dict.fromkeys(("status", "logs"), "deploy"),
+}
 """Module by command, if it has another name."""
 
 

@@ -92,9 +92,7 @@ def command(
         if name is None:
             raise Failure("no name for the image", hint="add -t NAME:TAG, or --output DIR")
         made = builder.build(folder, name, options)
+        where = made.record.digest or made.record.id or "not pushed"
     except BuildError as error:
         raise Failure(str(error)) from None
-    record = made.record
-    click.echo(
-        f"built {record.name} by {made.engine}: {record.digest or record.id or 'not pushed'}"
-    )
+    click.echo(f"built {made.record.name} by {made.engine}: {where}")

@@ -1,4 +1,4 @@
-"""`deploy`: puts a function on a cluster, or removes it."""
+"""`deploy`, `status` and `logs`: a function on a cluster."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlserver_pyfunc.deployment.cluster.addresses import curl
+from mlserver_pyfunc.deployment.manifests import PLATFORMS
 from mlserver_pyfunc.sources.progress import Rows
 
 from . import manifest
-from .status import deployed, deployment
+from .failure import WRONG, folder_argument
 
 if TYPE_CHECKING:
     from mlserver_pyfunc.api.deployment import Deployment
@@ -24,8 +26,30 @@ _DONE = frozenset({"ready", "gone"})
 _DRY_WORDS = {"created": "would be created", "updated": "would be updated"}
 
 
+def _deployed(command: Any) -> Any:
+    """Adds the arguments and options that tell which deployment is meant."""
+    file = click.Path(path_type=Path)
+    for parameter in (
+        click.option("--context", help="Context of the kubeconfig.  [the current one]"),
+        click.option("--kubeconfig", type=file, help="Kubeconfig file.  [as kubectl finds it]"),
+        manifest.options,
+        folder_argument,
+        click.argument("platform", type=click.Choice(PLATFORMS)),
+    ):
+        command = parameter(command)
+    return command
+
+
+def _deployment(folder: Path, given: dict[str, Any]) -> Deployment:
+    """Opens the deployment that the command line means."""
+    from mlserver_pyfunc.api.function import Function
+
+    place = {name: given.pop(name) for name in ("platform", "kubeconfig", "context")}
+    return Function.load(folder).deployment(**place, **manifest.chosen(given))
+
+
 @click.command("deploy")
-@deployed
+@_deployed
 @click.option(
     "--wait/--no-wait",
     default=True,
@@ -66,7 +90,7 @@ def command(
     """
     if delete and dry_run:
         raise click.UsageError("--delete and --dry-run do not go together")
-    meant = deployment(folder, given)
+    meant = _deployment(folder, given)
     words = _DRY_WORDS if dry_run else _WORDS
     with closing(Rows(partial(click.echo, err=True))) as rows:
         meant.on_change = lambda one: _print_change(one, words)
@@ -88,8 +112,6 @@ def _print_change(one: Applied, words: dict[str, str]) -> None:
 
 
 def _print_addresses(meant: Deployment) -> None:
-    from mlserver_pyfunc.deployment.cluster.addresses import curl
-
     found, definition = meant.addresses(), meant.function.definition
     click.echo(f"\n{meant.function.name} is ready")
     for address in found.rest:
@@ -103,3 +125,29 @@ def _print_addresses(meant: Deployment) -> None:
         way = "\nif its name has no address:" if outside else "\ncall it from here:"
         click.echo(f"{way}\n  {found.forward} &")
         click.echo(f"  {curl(definition, found.model, found.forwarded)}")
+
+
+@click.command("status")
+@_deployed
+def status(folder: Path, **given: Any) -> None:
+    """Show the state of each object of the function in FOLDER. Exits with 1 if it does not serve.
+
+    Give the options that were given to deploy: they name the objects.
+    """
+    from . import output
+
+    found = _deployment(folder, given).status()
+    output.table("", ("object", "state"), list(found.objects.items()))
+    if not found.is_ready:
+        raise click.exceptions.Exit(WRONG)
+
+
+@click.command("logs")
+@_deployed
+@click.option("--lines", default=100, show_default=True, help="Lines of each container.")
+def logs(folder: Path, lines: int, **given: Any) -> None:
+    """Print the last lines that each container of the function in FOLDER has written.
+
+    Give the options that were given to deploy: they name the objects.
+    """
+    click.echo(_deployment(folder, given).logs(lines))

@@ -1,4 +1,4 @@
-"""`schema`, `openapi` and `client`: write what others read."""
+"""`schema`, `openapi`, `client` and `lock`: write what others read."""
 
 from __future__ import annotations
 
@@ -52,3 +52,15 @@ def client(folder: Path, output: IO[str]) -> None:
 
     opened = with_tensors(open_folder(folder))
     output.write(client_module(opened.definition, opened.model_name))
+
+
+@click.command("lock")
+@folder_argument
+def lock(folder: Path) -> None:
+    """Write function.lock beside the definition in FOLDER: commit, digests and requirements.
+
+    A function.lock is binding: a function that differs from it does not load, and validate says so.
+    """
+    from mlserver_pyfunc.api.function import Function
+
+    click.echo(f"wrote {Function.load(folder).lock()}")

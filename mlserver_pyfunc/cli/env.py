@@ -24,7 +24,9 @@ def command(folder: Path, prune: bool, as_json: bool) -> None:
     from mlserver_pyfunc.environments import environment
 
     if prune:
-        _show_removed(environment.prune(), as_json=as_json)
+        removed = [str(path) for path in environment.prune()]
+        text = "\n".join(f"removed {path}" for path in removed) or "nothing to remove"
+        click.echo(json.dumps(removed) if as_json else text)
         return
     from mlserver_pyfunc.definition.folder import open_folder
     from mlserver_pyfunc.sources import lock
@@ -44,10 +46,3 @@ def command(folder: Path, prune: bool, as_json: bool) -> None:
     click.echo(f"python: {made.python}{'' if unmet else ' (the one that serves)'}")
     for name, version in made.resolved.items():
         click.echo(f"  {name}=={version}")
-
-
-def _show_removed(removed: list[Path], *, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps([str(path) for path in removed]))
-        return
-    click.echo("\n".join(f"removed {path}" for path in removed) or "nothing to remove")

@@ -17,6 +17,7 @@ import numpy as np
 
 from mlserver_pyfunc.protocol import tensors
 from mlserver_pyfunc.protocol.contract import Contract, TensorSpec
+from mlserver_pyfunc.protocol.request import from_python
 from mlserver_pyfunc.protocol.samples import random_arrays
 from mlserver_pyfunc.protocol.tensors import Array, TensorError
 from mlserver_pyfunc.protocol.types import listed
@@ -152,13 +153,8 @@ def _listed(text: str) -> Any:
 
 
 def _from_value(spec: TensorSpec, value: Any) -> Array:
-    shape: list[int] = []
-    level = value
-    while isinstance(level, list):
-        shape.append(len(level))
-        level = level[0] if level else None
-    array = tensors.from_list(spec.datatype, value, shape)
-    return _fitted(spec, array)
+    given = from_python(spec, spec.name, value)
+    return _fitted(spec, tensors.from_list(spec.datatype, given.data, given.shape))
 
 
 def _from_bytes(spec: TensorSpec, data: bytes) -> Array:
@@ -174,13 +170,9 @@ def _from_file(spec: TensorSpec, path: Path) -> Array:
         return _cast(spec, np.load(BytesIO(data), allow_pickle=False))
     if suffix == ".json":
         return _from_value(spec, json.loads(data))
-    if spec.datatype.is_bytes:
+    if spec.datatype.is_bytes or suffix not in {".csv", *_IMAGES}:
         return _from_bytes(spec, data)
-    if suffix in _IMAGES:
-        return _cast(spec, _pixels(data))
-    if suffix == ".csv":
-        return _cast(spec, _csv(data.decode()))
-    return _from_literal(spec, data.decode())
+    return _cast(spec, _csv(data.decode()) if suffix == ".csv" else _pixels(data))
 
 
 def _csv(text: str) -> Array:
