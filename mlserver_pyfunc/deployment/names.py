@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 
-from mlserver_pyfunc.definition.kubernetes_names import VARIABLE
 from mlserver_pyfunc.errors import PyFuncError
 
 _HOST = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)"
@@ -38,11 +37,6 @@ def checked_base(name: str) -> str:
     if not re.fullmatch(BASE, name):
         raise BuildError(f'base image: expected "registry/name:tag" or "name@digest", got "{name}"')
     return name
-
-
-def is_variable(name: str) -> bool:
-    """Tells whether an image or a pod can have an environment variable of that name."""
-    return re.fullmatch(VARIABLE, name) is not None
 
 
 def checked_secret(text: str) -> str:

@@ -7,8 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mlserver_pyfunc.definition.kubernetes_names import VARIABLE
 from mlserver_pyfunc.definition.rendering import environment
-from mlserver_pyfunc.deployment.names import BuildError, is_variable
+from mlserver_pyfunc.deployment.names import BuildError
 from mlserver_pyfunc.deployment.server_settings import PORTS
 
 UV = "uv>=0.7,<1"
@@ -55,7 +56,7 @@ def _quoted(value: str, where: str) -> str:
 
 def _pairs(variables: Mapping[str, str], where: str) -> str:
     for name in variables:
-        if where != "label" and not is_variable(name):
+        if where != "label" and not re.fullmatch(VARIABLE, name):
             raise BuildError(f'{where}: expected the name of a variable, got "{name}"')
     pairs = (f"{name}={_quoted(value, f'{where}.{name}')}" for name, value in variables.items())
     return " \\\n    ".join(pairs)

@@ -60,26 +60,20 @@ def resolve(
     server = wheel.requirements()
     machine = platform.machine().lower()
     platforms = platforms or f"linux/{_MACHINES.get(machine, machine)}"
-    if python in SERVER_PYTHONS:
-        alone = _compile_server(server, kept, python, platforms)
+    server_python = python if python in SERVER_PYTHONS else DEFAULT_PYTHON
+    alone = _compile_server(server, kept, server_python, platforms)
+    if python == server_python:
         shared = _shared(definition.requirements, server, locked, alone, python, platforms)
         if shared is not None:
             return shared
     if definition.serving.isolation == "none":
         raise BuildError(
             "serving.isolation is none, but the requirements cannot be met in the server's "
-            f"environment of Python {python if python in SERVER_PYTHONS else DEFAULT_PYTHON}"
+            f"environment of Python {server_python}"
         )
-    server_python = python if python in SERVER_PYTHONS else DEFAULT_PYTHON
     needed = environment.requirements_with_numpy(definition)
-    return Installed(
-        python=python,
-        server_python=server_python,
-        server=_compile_server(server, kept, server_python, platforms),
-        function=_compile(needed, locked, python, platforms),
-        own=True,
-        given=needed,
-    )
+    function = _compile(needed, locked, python, platforms)
+    return Installed(python, server_python, alone, function, own=True, given=needed)
 
 
 def is_hashed(compiled: str) -> bool:

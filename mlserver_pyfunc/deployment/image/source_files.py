@@ -23,7 +23,6 @@ IGNORE_FILE = ".dockerignore"
 # No line of .dockerignore takes these in.
 _OURS = (IGNORE_FILE, FILE_NAME, LOCK_NAME, MODEL_SETTINGS, SERVER_SETTINGS)
 
-
 _LOOKED_AT = 64 * 1024
 _CREDENTIAL_NAME = re.compile(r"(secret|password|credential)s?\.(json|ya?ml|toml|ini|txt)$", re.I)
 _KEY = re.compile(
@@ -34,13 +33,11 @@ _KEY = re.compile(
 
 def selected(tree: SourceTree, folder: Path) -> dict[str, Path | bytes]:
     """Returns the files that go into the image, or their contents, by their path in it."""
-    files: dict[str, Path | bytes] = {}
     if tree.file and (tree.kind or not _is_inside(tree.root, folder)):
         # The source is one file elsewhere, or a model: the files beside it are not part of it.
         return {tree.file: tree.root / tree.file}
-    spec = _spec(tree.root)
-    for name in _walk(tree.root, "", spec):
-        files[name] = tree.root / name
+    walked = _walk(tree.root, "", _spec(tree.root))
+    files: dict[str, Path | bytes] = {name: tree.root / name for name in walked}
     for module, code in tree.inline.items():
         files[f"{module.replace('.', '/')}.py"] = code.encode()
     return dict(sorted(files.items()))
@@ -60,15 +57,13 @@ def sha256(files: Mapping[str, Path | bytes]) -> str:
     """Returns one digest over the paths and contents of selected files."""
     digest = hashlib.sha256()
     for name, content in files.items():
-        of = hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else _of(content)
-        digest.update(f"{of}  {name}\0".encode())
+        if isinstance(content, Path) and content.is_symlink():
+            content = os.fsencode(os.readlink(content))
+        if isinstance(content, Path):
+            digest.update(f"{file_sha256(content)}  {name}\0".encode())
+        else:
+            digest.update(f"{hashlib.sha256(content).hexdigest()}  {name}\0".encode())
     return digest.hexdigest()
-
-
-def _of(path: Path) -> str:
-    if path.is_symlink():
-        return hashlib.sha256(os.fsencode(os.readlink(path))).hexdigest()
-    return file_sha256(path)
 
 
 def _spec(root: Path) -> GitIgnoreSpec:

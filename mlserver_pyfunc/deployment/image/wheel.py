@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import zipfile
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -36,7 +35,11 @@ def write(folder: Path) -> Path:
     distribution = metadata.distribution(DISTRIBUTION)
     info = f"mlserver_pyfunc-{distribution.version}.dist-info"
     path = folder / f"mlserver_pyfunc-{distribution.version}-py3-none-any.whl"
-    files = dict(_package_files())
+    files = {
+        path.relative_to(_PACKAGE.parent).as_posix(): path.read_bytes()
+        for path in sorted(_PACKAGE.rglob("*"))
+        if path.is_file() and path.parent.name != "__pycache__"
+    }
     for name in _KEPT_METADATA:
         files[f"{info}/{name}"] = (distribution.read_text(name) or "").encode()
     files[f"{info}/WHEEL"] = _WHEEL.encode()
@@ -49,13 +52,6 @@ def write(folder: Path) -> Path:
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, data)
     return path
-
-
-def _package_files() -> Iterator[tuple[str, bytes]]:
-    for path in sorted(_PACKAGE.rglob("*")):
-        relative = path.relative_to(_PACKAGE)
-        if path.is_file() and "__pycache__" not in relative.parts:
-            yield f"{_PACKAGE.name}/{relative.as_posix()}", path.read_bytes()
 
 
 def _digest(data: bytes) -> str:

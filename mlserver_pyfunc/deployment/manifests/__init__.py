@@ -15,19 +15,10 @@ import yaml
 from mlserver_pyfunc.definition import FunctionDefinition
 
 from . import advice, kserve, kubernetes, seldon_v1, seldon_v2
-from .options import ManifestError, Options, options_of, parse
+from .options import ManifestError, Options, options_of
 from .workload import Object, plan
 
-__all__ = [
-    "PLATFORMS",
-    "Manifest",
-    "ManifestError",
-    "Options",
-    "derive",
-    "dump",
-    "options_of",
-    "parse",
-]
+__all__ = ["PLATFORMS", "Manifest", "ManifestError", "Options", "derive", "dump", "options_of"]
 
 _MODULES = {each.PLATFORM.name: each for each in (kserve, seldon_v1, seldon_v2, kubernetes)}
 PLATFORMS = tuple(_MODULES)
@@ -68,11 +59,8 @@ def derive(
 
 def dump(objects: Sequence[Mapping[str, Any]]) -> str:
     """Writes objects as YAML documents."""
-    documents = (
-        yaml.dump(each, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**9)
-        for each in objects
-    )
-    return "---\n".join(documents)
+    style: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "width": 10**9}
+    return str(yaml.dump_all(objects, Dumper=_Dumper, **style))
 
 
 class _Dumper(yaml.SafeDumper):

@@ -6,55 +6,34 @@ from collections.abc import Callable, Iterator, Mapping
 
 from mlserver_pyfunc.definition import kubernetes_names as names
 from mlserver_pyfunc.definition.model_settings import MODEL_SETTINGS
-from mlserver_pyfunc.deployment.image.record import Image
 
 from .workload import Workload
 
 
 def warnings(platform: str, workload: Workload) -> Iterator[str]:
     """Yields one line for each warning."""
-    if workload.image is not None:
-        yield from _about_image(workload.image)
-    if workload.shape != "image":
-        yield from _about_requirements(workload)
-    yield from _about_memory(workload)
-    yield from _about_cpu(workload)
-    yield from _ABOUT[platform](workload)
-
-
-def _about_image(image: Image) -> Iterator[str]:
-    if image.why:
+    image, options, definition = workload.image, workload.options, workload.definition
+    serving = definition.serving
+    if image and image.why:
         yield f"image {image.reference} is stale: {image.why}; mlserver-pyfunc build makes it anew"
-    if image.id and "@sha256:" not in image.reference:
+    if image and image.id and "@sha256:" not in image.reference:
         yield (
             f"image {image.reference} was not pushed, so a cluster cannot pull it; "
             "mlserver-pyfunc build --push does"
         )
-
-
-def _about_requirements(workload: Workload) -> Iterator[str]:
-    definition = workload.definition
-    needs = [*definition.requirements]
-    if definition.python_version:
-        needs.insert(0, f"Python {definition.python_version}")
-    if needs:
+    python = [f"Python {definition.python_version}"] if definition.python_version else []
+    if workload.shape != "image" and (needs := [*python, *definition.requirements]):
         yield (
             f"the function needs {', '.join(needs)}: what the image lacks is installed at each "
             "start, if it has uv and reaches an index; mlserver-pyfunc build puts it into an image"
         )
-
-
-def _about_memory(workload: Workload) -> Iterator[str]:
-    serving, memory = workload.definition.serving, workload.options.memory
-    if serving.memory_limit and serving.workers * serving.memory_limit > names.amount(memory):
+    if serving.memory_limit and (
+        serving.workers * serving.memory_limit > names.amount(options.memory)
+    ):
         yield (
             f"{serving.workers} workers may take {serving.memory_limit} bytes each, and the "
-            f"container has {memory}: --memory gives it more"
+            f"container has {options.memory}: --memory gives it more"
         )
-
-
-def _about_cpu(workload: Workload) -> Iterator[str]:
-    options, serving = workload.options, workload.definition.serving
     follows = options.scale_on == "cpu" and options.mode == "standard" and options.max_replicas
     wanted = names.amount(options.cpu) * options.target_cpu / 100
     if follows and wanted >= serving.workers:
@@ -63,6 +42,7 @@ def _about_cpu(workload: Workload) -> Iterator[str]:
             "the GIL, so that the autoscaler may never act: ask for less by --cpu or --target-cpu, "
             "or --scale-on utilization"
         )
+    yield from _ABOUT[platform](workload)
 
 
 def _about_kserve(workload: Workload) -> Iterator[str]:

@@ -126,11 +126,7 @@ def _runtime(workload: Workload) -> Object:
     options = workload.options
     own: Object = {"env": {}, "secrets": {}, "env_from": [], "volumes": []}
     shared = replace(workload, options=options.model_copy(update=own))
-    variables = {
-        "MLSERVER_MODEL_NAME": pod.TEMPLATE_NAME,
-        **pod.FROM_FOLDER,
-        **pod.settings(),
-    }
+    variables = {"MLSERVER_MODEL_NAME": pod.TEMPLATE_NAME, **pod.FROM_FOLDER, **pod.settings()}
     serving = _serving(options, _START_SECONDS, pod.TEMPLATE_NAME)
     parts = pod.containers(shared, CONTAINER, variables, serving)
     del parts["containers"][0]["resources"]

@@ -261,23 +261,21 @@ def volumes(options: Options) -> list[tuple[Object, Object]]:
 
 def scheduling(options: Options) -> Object:
     """Returns where pods may run, and under which account."""
-    found: Object = {}
-    if options.service_account:
-        found["serviceAccountName"] = options.service_account
-    if options.image_pull_secrets:
-        found["imagePullSecrets"] = [{"name": name} for name in options.image_pull_secrets]
-    if options.node_selector:
-        found["nodeSelector"] = dict(options.node_selector)
-    if options.tolerations:
-        found["tolerations"] = [
-            {
-                "key": each.key,
-                "operator": "Equal" if each.value is not None else "Exists",
-                **each.model_dump(exclude={"key"}, exclude_none=True),
-            }
-            for each in options.tolerations
-        ]
-    return found
+    tolerations = [
+        {
+            "key": each.key,
+            "operator": "Equal" if each.value is not None else "Exists",
+            **each.model_dump(exclude={"key"}, exclude_none=True),
+        }
+        for each in options.tolerations
+    ]
+    given = {
+        "serviceAccountName": options.service_account,
+        "imagePullSecrets": [{"name": name} for name in options.image_pull_secrets],
+        "nodeSelector": dict(options.node_selector),
+        "tolerations": tolerations,
+    }
+    return {name: value for name, value in given.items() if value}
 
 
 def selecting(workload: Workload, name: str, labels: dict[str, str]) -> list[Object]:

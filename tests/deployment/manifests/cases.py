@@ -106,7 +106,7 @@ def objects(platform: str, shape: str, **given: Any) -> list[dict[str, Any]]:
 def of(
     definition: FunctionDefinition, folder: Path, platform: str, shape: str, **given: Any
 ) -> list[dict[str, Any]]:
-    options = manifests.parse({"image": IMAGE, **SHAPES[platform, shape], **given})
+    options = manifests.options.parse({"image": IMAGE, **SHAPES[platform, shape], **given})
     return manifests.derive(platform, definition, folder, options).objects
 
 

@@ -204,7 +204,7 @@ def test_probe_paths_are_quoted() -> None:
 )
 def test_refuses_what_kserve_would_not_run(given: dict[str, Any], message: str) -> None:
     opened = open_folder(IRIS)
-    options = manifests.parse({"image": "a:1", **given})
+    options = manifests.options.parse({"image": "a:1", **given})
     with pytest.raises(ManifestError, match=message):
         manifests.derive("kserve", opened.definition, IRIS, options)
 

@@ -184,5 +184,7 @@ def test_warns_of_a_cpu_target_that_one_process_cannot_reach(
     source = {"code": CODE, "handler": "f"}
     definition = parse({"source": source, "serving": {"workers": workers}})
     given = {"image": "a:1", "cpu": cpu, "max_replicas": 3, "scale_on": scale_on}
-    found = manifests.derive("kubernetes", definition, IRIS, manifests.parse(given)).warnings
+    found = manifests.derive(
+        "kubernetes", definition, IRIS, manifests.options.parse(given)
+    ).warnings
     assert any("because of the GIL" in each for each in found) is warns

@@ -163,17 +163,17 @@ def test_an_image_that_is_stale_or_was_not_pushed_is_warned_about(tmp_path: Path
 
 def test_warns_of_what_an_image_without_the_function_may_lack(tmp_path: Path) -> None:
     definition = function(requirements=["scipy>=1"], python_version="3.13")
-    options = manifests.parse({"image": "a:1", "shape": "inline"})
+    options = manifests.options.parse({"image": "a:1", "shape": "inline"})
     found = manifests.derive("kserve", definition, tmp_path, options).warnings
     assert any("needs Python 3.13, scipy>=1" in each for each in found)
-    options = manifests.parse({"image": "a:1"})
+    options = manifests.options.parse({"image": "a:1"})
     assert manifests.derive("kserve", function(), tmp_path, options).warnings == []
 
 
 def test_warns_of_workers_that_may_take_more_than_the_container_has(tmp_path: Path) -> None:
     definition = function(serving={"workers": 3, "memory_limit": "512M"})
     for memory, count in (("1Gi", 1), ("2Gi", 0), ("2G", 0), ("1500M", 1)):
-        options = manifests.parse({"image": "a:1", "memory": memory})
+        options = manifests.options.parse({"image": "a:1", "memory": memory})
         found = manifests.derive("kubernetes", definition, tmp_path, options).warnings
         assert len(found) == count, memory
 
@@ -187,7 +187,7 @@ def test_warns_of_names_that_platforms_change(tmp_path: Path) -> None:
     }
     for platform, text in said.items():
         given = {"storage_uri": "gs://a/b"} if platform == "seldon-v2" else {}
-        options = manifests.parse({"image": "a:1", **given})
+        options = manifests.options.parse({"image": "a:1", **given})
         found = manifests.derive(platform, definition, tmp_path, options).warnings
         assert any(text in each for each in found), found
 
@@ -321,8 +321,10 @@ def test_a_volume_may_be_below_the_functions_folder() -> None:
 
 def test_warns_that_seldon_2_does_not_scale_servers(tmp_path: Path) -> None:
     given = {"image": "a:1", "storage_uri": "gs://a/b", "max_replicas": 3}
-    found = manifests.derive("seldon-v2", function(), tmp_path, manifests.parse(given)).warnings
+    found = manifests.derive(
+        "seldon-v2", function(), tmp_path, manifests.options.parse(given)
+    ).warnings
     assert any("does not read a Server's minReplicas" in each for each in found)
-    options = manifests.parse({**given, "with_runtime": False})
+    options = manifests.options.parse({**given, "with_runtime": False})
     found = manifests.derive("seldon-v2", function(), tmp_path, options).warnings
     assert not any("Server's minReplicas" in each for each in found)

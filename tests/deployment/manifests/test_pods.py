@@ -152,7 +152,7 @@ def test_the_drain_limit_is_the_one_the_code_and_the_docs_have() -> None:
 
 def test_a_gpu_is_asked_for_each_device_of_the_workers(tmp_path: Path) -> None:
     def limits(**options: Any) -> dict[str, str]:
-        given = manifests.parse(options)
+        given = manifests.options.parse(options)
         made = manifests.derive("kubernetes", definition, tmp_path, given)
         (container,) = containers(made.objects)
         return dict(container["resources"]["limits"])
@@ -249,7 +249,7 @@ def test_mlserver_is_not_imported() -> None:
         "import sys\nfrom pathlib import Path\nfrom mlserver_pyfunc.deployment import manifests\n"
         "from mlserver_pyfunc.definition.folder import open_folder\n"
         f"folder = Path({str(IRIS)!r})\nopened = open_folder(folder)\n"
-        "options = manifests.parse({'image': 'a:1', 'shape': 'inline'})\n"
+        "options = manifests.options.parse({'image': 'a:1', 'shape': 'inline'})\n"
         "found = manifests.derive('kserve', opened.definition, folder, options).objects\n"
         "print(len(manifests.dump(found)) > 0, {'mlserver', 'kserve', 'grpc'} & set(sys.modules))"
     )

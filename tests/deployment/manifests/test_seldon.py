@@ -143,13 +143,13 @@ def test_a_definition_reaches_seldon_2_as_one_text() -> None:
 def test_a_model_of_seldon_2_needs_a_folder() -> None:
     opened = open_folder(IRIS)
     for shape in ("auto", "inline"):
-        options = manifests.parse({"image": "a:1", "shape": shape})
+        options = manifests.options.parse({"image": "a:1", "shape": shape})
         with pytest.raises(ManifestError, match="expected --storage-uri, got none"):
             manifests.derive("seldon-v2", opened.definition, IRIS, options)
 
 
 def test_a_model_alone_needs_no_image() -> None:
     opened = open_folder(IRIS)
-    options = manifests.parse({"storage_uri": "gs://a/b", "with_runtime": False})
+    options = manifests.options.parse({"storage_uri": "gs://a/b", "with_runtime": False})
     (model,) = manifests.derive("seldon-v2", opened.definition, IRIS, options).objects
     assert model["kind"] == "Model"
