@@ -59,7 +59,7 @@ def unmet_needs(definition: FunctionDefinition) -> list[str]:
     expected = definition.python_version
     if expected not in (None, uv.SERVING_PYTHON):
         unmet.append(f"expected Python {expected}, the server runs {uv.SERVING_PYTHON}")
-    problems = (_find_problem(Requirement(line)) for line in definition.requirements)
+    problems = (next(_missing(Requirement(line), set()), None) for line in definition.requirements)
     return [*unmet, *filter(None, problems)]
 
 
@@ -72,7 +72,11 @@ def fetched(definition: FunctionDefinition, folder: Path) -> FunctionDefinition:
 def resolve(definition: FunctionDefinition, folder: Path) -> list[str]:
     """Resolves the exact versions of a definition's environment, without making it."""
     definition = fetched(definition, folder)
-    if not unmet_needs(definition) or not uv.is_installed():
+    if not unmet_needs(definition):
+        return []
+    try:
+        uv.find_uv()
+    except uv.UvError:
         return []
     python = uv.find_python(definition.python_version or uv.SERVING_PYTHON)
     options = ["--quiet", "--no-header", "--no-annotate", "--python", str(python)]
@@ -191,18 +195,13 @@ def _root() -> Path:
     return settings.cache_folder() / "environments"
 
 
-def _find_problem(requirement: Requirement) -> str | None:
-    """Returns the first reason why a requirement is not met, or None if it is met.
+def _missing(requirement: Requirement, seen: set[tuple[str, str]]) -> Iterator[str]:
+    """Yields the reasons why a requirement is not met, its extras included.
 
-    Extras are checked too, and the extras of their requirements. A requirement whose marker
-    excludes this interpreter is met.
+    A requirement whose marker excludes this interpreter is met.
     """
     if requirement.marker is not None and not requirement.marker.evaluate():
-        return None
-    return next(_missing(requirement, set()), None)
-
-
-def _missing(requirement: Requirement, seen: set[tuple[str, str]]) -> Iterator[str]:
+        return
     try:
         found = distribution(requirement.name)
     except PackageNotFoundError:

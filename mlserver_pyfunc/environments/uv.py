@@ -44,15 +44,6 @@ def find_uv() -> str:
     raise UvError("uv is not installed: pip install uv")
 
 
-def is_installed() -> bool:
-    """Returns whether uv is installed."""
-    try:
-        find_uv()
-    except UvError:
-        return False
-    return True
-
-
 def run(
     arguments: Sequence[str], *, stdin: str = "", on_line: Callable[[str], None] | None = None
 ) -> str:

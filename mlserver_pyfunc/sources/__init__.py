@@ -45,7 +45,10 @@ def fetch(source: SourceDefinition, folder: Path, pin: Provenance = _UNPINNED) -
     uri = source.source or ""
     with naming(uri):
         tree = _fetched(_kind(uri), source, folder, pin)
-        return _with_model(tree, source) if source.is_model else tree
+        if source.is_model:
+            name = source.model or tree.file or models.MLFLOW
+            tree = replace(tree, model=name, kind=models.kind_of(tree.root / name, source.format))
+        return tree
 
 
 def check_form(uri: str) -> None:
@@ -58,12 +61,6 @@ def check_form(uri: str) -> None:
 def _fetched(kind: str, source: SourceDefinition, folder: Path, pin: Provenance) -> SourceTree:
     tree: SourceTree = import_module(f".{kind}", __name__).fetch(source, folder, pin)
     return tree
-
-
-def _with_model(tree: SourceTree, source: SourceDefinition) -> SourceTree:
-    """Finds the model file of a tree, and checks that it is one."""
-    name = source.model or tree.file or models.MLFLOW
-    return replace(tree, model=name, kind=models.kind_of(tree.root / name, source.format))
 
 
 def _kind(uri: str) -> str:

@@ -206,14 +206,12 @@ def _check_head(path: Path, is_zip: bool) -> None:
 def _reading() -> Iterator[None]:
     try:
         yield
-    except _BROKEN as error:
+    except (*_BROKEN, OSError) as error:
+        # bz2 raises one without a number, and a position before the file's start is EINVAL.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
         text = " ".join(str(error).split()) or type(error).__name__
         raise SourceError(f"the archive is truncated or broken: {text[:200]}") from None
-    except OSError as error:
-        # bz2 raises one without a number, and a position before the file's start is EINVAL.
-        if error.errno not in (None, errno.EINVAL):
-            raise
-        raise SourceError(f"the archive is truncated or broken: {error}") from None
 
 
 _SPECIAL = "special file"

@@ -53,18 +53,15 @@ def fetch(source: SourceDefinition, folder: Path, pin: Provenance) -> SourceTree
         raise SourceError("sha256 is for a file or an archive, got git: pin a commit instead")
     remote = parsed(uri)
     subdirectory = checked_subdirectory(source.subdirectory)
-    entry = _entry(remote, subdirectory, pin)
+    if _COMMIT.fullmatch(remote.ref):
+        entry = _obtained(remote, remote.ref.lower(), subdirectory)
+    elif pin.commit:
+        _check_not_moved(remote, pin.commit)
+        entry = _obtained(remote, pin.commit, subdirectory, pin.tree_sha256)
+    else:
+        entry = _obtained(remote, _resolved(remote, settings.fetch_timeout()), subdirectory)
     commit = entry.metadata.get("commit", pin.commit)
     return SourceTree(entry.path, Provenance(redacted(uri), commit, tree_sha256=entry.sha256))
-
-
-def _entry(remote: _Remote, subdirectory: str, pin: Provenance) -> cache.Entry:
-    if _COMMIT.fullmatch(remote.ref):
-        return _obtained(remote, remote.ref.lower(), subdirectory)
-    if pin.commit:
-        _check_not_moved(remote, pin.commit)
-        return _obtained(remote, pin.commit, subdirectory, pin.tree_sha256)
-    return _obtained(remote, _resolved(remote, settings.fetch_timeout()), subdirectory)
 
 
 def _check_not_moved(remote: _Remote, commit: str) -> None:

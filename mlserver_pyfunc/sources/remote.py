@@ -105,8 +105,7 @@ def _place(name: str, path: Path, root: Path) -> None:
 def _prefix(source: SourceDefinition, url: str, pin: Provenance) -> cache.Entry:
     if source.sha256:
         raise SourceError("sha256 is for a file or an archive, got an S3 prefix: use function.lock")
-    known = cache.find_tree(pin.tree_sha256) if pin.tree_sha256 else None
-    if known:
+    if known := cache.find_tree(pin.tree_sha256):
         return known
     subdirectory = checked_subdirectory(source.subdirectory)
     digest, download = _client("s3").listed(url, subdirectory)
