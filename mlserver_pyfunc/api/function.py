@@ -301,27 +301,15 @@ class Function:
     def __repr__(self) -> str:
         definition = self.definition
         inputs, outputs = (
-            ", ".join(" ".join(_shown(tensor)) for tensor in tensors)
+            ", ".join(f"{each.name} {each.datatype} {each.shape_text}" for each in tensors)
             for tensors in (definition.inputs, definition.outputs)
         )
         tensors = f"{inputs} -> {outputs}" if outputs else "the code tells its tensors"
         return f"Function({self.name}: {tensors}; {self._origin})"
 
     def _repr_html_(self) -> str:
-        return render(
-            "client/function.html.jinja",
-            name=self.name,
-            origin=self._origin,
-            rows=[
-                (kind, *_shown(tensor), tensor.description or "")
-                for kind, tensors in (
-                    ("input", self.definition.inputs),
-                    ("output", self.definition.outputs),
-                )
-                for tensor in tensors
-            ],
-            requirements=self.definition.requirements,
-        )
+        template, definition = "client/function.html.jinja", self.definition
+        return render(template, name=self.name, origin=self._origin, definition=definition)
 
     @cached_property
     def _described(self) -> FunctionDefinition:
@@ -373,7 +361,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, TensorDefinition):
         return value.model_dump(mode="json", exclude_unset=True)
     return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
-
-
-def _shown(tensor: TensorDefinition) -> tuple[str, str, str]:
-    return tensor.name, tensor.datatype, tensor.shape_text
