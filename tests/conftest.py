@@ -98,6 +98,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         needs.require(*mark.args)
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Prints a failure at once in CI: a run that is ended before its summary would show none."""
+    is_worker = "PYTEST_XDIST_WORKER" in os.environ
+    if os.environ.get("CI") and not is_worker and report.outcome in ("failed", "rerun"):
+        print(f"\n{report.outcome}: {report.nodeid} ({report.when}, {report.duration:.0f} s)")
+        print(report.longreprtext[-4000:], flush=True)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reasons = [
         str(report.longrepr[2]).removeprefix("Skipped: ")

@@ -55,6 +55,7 @@ pytestmark = [
     pytest.mark.heavy,
     pytest.mark.needs(*(f"Python {version}" for version in PYTHONS)),
     pytest.mark.timeout(3600),
+    pytest.mark.flaky(reruns=0),  # If models cannot be written, that is found out once.
 ]
 
 
