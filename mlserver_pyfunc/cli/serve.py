@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import errno
 import logging
+import signal
 import socket
-from contextlib import ExitStack
+import subprocess
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
 import click
 
 from mlserver_pyfunc.deployment.server_settings import PORTS, Ports, free_ports
+from mlserver_pyfunc.errors import DefinitionError
 
 from .failure import LOAD_FAILED, PORT_TAKEN, Failure, folder_argument, next_step
 from .terminal import Terminal
@@ -63,11 +67,7 @@ def command(
     log.to_stderr, log.is_text = False, log_format != "json"
     log.least = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
     if not (no_image or reload_):
-        from mlserver_pyfunc.deployment.image import container
-
-        code = container.serve(folder, host, ports, partial(click.echo, err=True))
-        if code is not None:
-            raise SystemExit(code)
+        _serve_image(folder, host, ports)
     from mlserver_pyfunc.hosts.mlserver import dev_server
 
     asked = {"host": host, **{f"{name}_port": port for name, port in vars(ports).items()}}
@@ -75,6 +75,48 @@ def command(
     if failure is not None:
         hint = next_step(click.get_current_context())
         raise Failure(str(failure), LOAD_FAILED, hint, log.traceback)
+
+
+def _serve_image(folder: Path, host: str, ports: Ports) -> None:
+    """Runs the image of a folder and exits as it does; returns if the source is to be served."""
+    from mlserver_pyfunc.definition.folder import open_folder
+    from mlserver_pyfunc.deployment.image import engines, record
+
+    try:
+        opened = open_folder(folder)
+    except DefinitionError:
+        # A folder of several functions, or a broken definition: the server reports which.
+        return
+    found = record.recorded(opened.definition, opened.located.folder)
+    if found is None:
+        return
+    tell = partial(click.echo, err=True)
+    if found.why:
+        tell(
+            f"image {found.reference} is stale ({found.why}): serving from source; "
+            "mlserver-pyfunc build renews it"
+        )
+        return
+    for reference in filter(None, (found.id, found.reference)):
+        if engine := engines.holder(reference):
+            url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{ports.http}"
+            tell(f"running image {reference} by {engine.name}")
+            tell(f"when it is ready, try {url}/v2/models/{opened.model_name}/playground")
+            published = dict(zip(vars(PORTS).values(), vars(ports).values(), strict=True))
+            raise SystemExit(_exit_code(engine.run_command(reference, published, host)))
+    tell(f"image {found.reference} is not on this machine: serving from source")
+
+
+def _exit_code(command: Sequence[str]) -> int:
+    process = subprocess.Popen(command)
+    previous = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        while True:
+            # The terminal sends an interrupt to the engine too, which stops the container.
+            with suppress(KeyboardInterrupt):
+                return process.wait()
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _require_free(host: str, ports: Ports) -> None:

@@ -131,25 +131,23 @@ def test_serve_runs_the_image_that_was_built(folder: Path, put: Put, calls: Path
     assert "--publish=127.0.0.1:18081:8081" in command
 
 
-def test_serve_says_that_an_image_is_stale_or_elsewhere(folder: Path, put: Put) -> None:
-    from mlserver_pyfunc.deployment.image import container
-    from mlserver_pyfunc.deployment.server_settings import PORTS
+def test_serve_says_that_an_image_is_stale_or_elsewhere(
+    folder: Path, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlserver_pyfunc.hosts.mlserver import dev_server
 
+    monkeypatch.setattr(dev_server, "run", lambda *_, **__: None)
     put("podman")
     assert ran("build", folder, "-t", "echo").exit_code == 0
-    told: list[str] = []
-    assert container.serve(folder, "127.0.0.1", PORTS, told.append) == 0
-    assert told.pop() == "when it is ready, try http://127.0.0.1:8080/v2/models/echo/playground"
-    assert told.pop() == f"running image {ID} by podman"
+    serve = ("serve", folder, "--port", "0", "--grpc-port", "0", "--metrics-port", "0")
+    assert f"running image {ID} by podman\n" in ran(*serve).output
     put("podman", {"image inspect": (1, "")})
-    assert container.serve(folder, "127.0.0.1", PORTS, told.append) is None
+    assert ran(*serve).output == "image echo:latest is not on this machine: serving from source\n"
     (folder / "model.py").write_text("changed = 1")
-    assert container.serve(folder, "127.0.0.1", PORTS, told.append) is None
-    assert told == [
-        "image echo:latest is not on this machine: serving from source",
+    assert ran(*serve).output == (
         "image echo:latest is stale (source changed since it was built): serving from source; "
-        "mlserver-pyfunc build renews it",
-    ]
+        "mlserver-pyfunc build renews it\n"
+    )
 
 
 def test_building_needs_no_mlserver() -> None:
