@@ -19,6 +19,7 @@ from mlserver_pyfunc.errors import DefinitionError
 from . import FILE_NAME, FunctionDefinition, parse, read
 from .fields import parsed
 
+_DEFINITIONS = (".yaml", ".yml", ".json", "")
 _INLINE = "parameters.extra.function"
 _RUN = "parameters.extra.init_parameters"
 
@@ -95,8 +96,12 @@ def place_of(path: Path, settings_file: Path | None, settings: Mapping[str, Any]
     if path.suffix == ".py":
         raise DefinitionError(f"{path}: expected a folder, or {path}:NAME for a function of it")
     if not path.exists():
-        raise DefinitionError(f"{path}: no such folder, expected one that holds {FILE_NAME}")
+        expected = f"a folder that holds {FILE_NAME}, a model file, or FILE.py:NAME"
+        raise DefinitionError(f"{path}: no such file or folder, expected {expected}")
     if path.is_file():
+        if path.suffix not in _DEFINITIONS:
+            expected = ", ".join([*_DEFINITIONS[:-1], *models.NAMES])
+            raise DefinitionError(f"{path}: expected a file that ends in one of {expected}")
         return Place(path.parent, path)
     return find_place(None, str(path.resolve()), None)
 

@@ -267,12 +267,20 @@ MISTAKES = [
         next_step="main",
         command="run . -i 1,2,3,4",
     ),
-    Mistake("no such folder", "validate nowhere", ["nowhere: no such folder"], "function.yaml"),
+    Mistake(
+        "no such folder", "validate nowhere", ["nowhere: no such file or folder"], "function.yaml"
+    ),
     Mistake(
         "no such folder, serve",
         "serve nowhere --port 0 --grpc-port 0 --metrics-port 0",
-        ["nowhere: no such folder"],
+        ["nowhere: no such file or folder"],
         "function.yaml",
+    ),
+    Mistake(
+        "no such model file",
+        "run nowhere.onnx",
+        ["nowhere.onnx: no such file or folder"],
+        "a model file",
     ),
     Mistake(
         "folder without a definition",

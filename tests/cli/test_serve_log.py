@@ -163,6 +163,33 @@ def test_json_lines_hold_the_same(slow):
     assert lines[-1]["message"] == "stopped"
 
 
+def test_a_stream_that_fails_after_its_first_item_says_why(slow):
+    (slow / "m.py").write_text("def f(x):\n    yield x\n    raise ValueError('no ink')\n")
+    tensor = {"name": "x", "datatype": "FP64", "shape": [1], "data": [1]}
+    body = json.dumps({"inputs": [tensor]}).encode()
+    with serving(slow) as server:
+        server.until_text("metrics")
+        url = f"http://127.0.0.1:{server.rest}/v2/models/slow/infer_stream"
+        with urlopen(Request(url, body), timeout=60) as answer:
+            assert answer.status == 200
+            assert b"no ink" in answer.read()
+        server.until_text("ms  ")
+        assert re.search(r"POST infer_stream +slow  200  [\d.]+ ms  .*no ink", server.text)
+        run(
+            "infer",
+            f"127.0.0.1:{server.grpc}",
+            "--grpc",
+            "-m",
+            "slow",
+            "-i",
+            "x=0",
+            "--stream",
+            code=1,
+        )
+        server.until_text("ModelStreamInfer  slow")
+        assert re.search(r"ModelStreamInfer +slow  [A-Z]+  [\d.]+ ms  .*no ink", server.text)
+
+
 def test_quiet_shows_no_line(slow):
     with serving(slow, "--quiet") as server:
         server.until(server.answers)

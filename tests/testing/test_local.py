@@ -129,7 +129,7 @@ def test_a_stream_left_early_frees_its_slot():
 def test_a_missing_definition_says_where_it_looked(tmp_path):
     with pytest.raises(DefinitionError, match="no function definition found"):
         load(tmp_path)
-    with pytest.raises(DefinitionError, match="no such folder"):
+    with pytest.raises(DefinitionError, match="no such file or folder"):
         load(tmp_path / "nowhere")
 
 

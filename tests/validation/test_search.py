@@ -142,7 +142,7 @@ def test_both_find_one_in_a_folder_without_settings(found: bool, tmp_path: Path)
 
 def test_validate_does_not_take_the_parent_of_a_folder_that_is_missing(tmp_path: Path) -> None:
     (tmp_path / "function.yaml").write_text(json.dumps(_definition("parent")))
-    with pytest.raises(DefinitionError, match="no such folder"):
+    with pytest.raises(DefinitionError, match="no such file or folder"):
         open_folder(tmp_path / "typo")
     (finding,) = validate(tmp_path / "typo")
     assert (finding.rule, finding.file) == ("D001", tmp_path / "typo")
@@ -166,3 +166,11 @@ def test_a_server_serves_what_validate_passes(tmp_path: Path) -> None:
         url = f"{server.url}/v2/models/served/infer"
         reply = httpx.post(url, json={"inputs": inputs}, timeout=60)
         assert reply.json()["outputs"][0]["data"] == [3.0], reply.text
+
+
+def test_a_file_that_is_neither_a_definition_nor_a_model_is_no_yaml(tmp_path: Path) -> None:
+    (tmp_path / "model.h5").write_bytes(b"\x89HDF")
+    with pytest.raises(DefinitionError, match=r"ends in one of \.yaml, .*\.onnx"):
+        open_folder(tmp_path / "model.h5")
+    (finding,) = validate(tmp_path / "model.h5")
+    assert (finding.rule, finding.file) == ("D001", tmp_path / "model.h5")

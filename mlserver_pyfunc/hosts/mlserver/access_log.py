@@ -20,6 +20,8 @@ from mlserver_pyfunc.sources.safe_tree import printable
 _MODEL_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/[^/]+)?/?(.*)")
 _PROBE = re.compile(r"/v2/health/.*|/v2/models/.*/ready|/v2/repository/index")
 _REASON_BYTES = 4000
+# The last item of a stream that fails, after its status 200.
+_FAILED = re.compile(rb'^data: (\{"error".*)$', re.MULTILINE)
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
@@ -67,6 +69,8 @@ class AccessLog:
                     call["status"] = str(message["status"])
                 elif call["status"] >= "4" and len(body) < _REASON_BYTES:
                     body += message.get("body", b"")
+                elif message.get("more_body") and (failed := _FAILED.search(message["body"])):
+                    body = failed[1]
                 await send(message)
 
             with self.observe(f"{scope['method']} {path}".rstrip(), model) as call:
