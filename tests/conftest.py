@@ -67,6 +67,7 @@ HEAVY = (
     "tests/hosts/mlserver/test_lifecycle.py",
     "tests/hosts/mlserver/test_load.py",
     "tests/hosts/mlserver/test_names.py",
+    "tests/hosts/mlserver/test_nulls.py",
     "tests/hosts/mlserver/test_process_tuning.py",
     "tests/hosts/mlserver/test_read_only.py",
     "tests/hosts/mlserver/test_repository.py",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mlserver_pyfunc.protocol.contract import NamedArray
+from mlserver_pyfunc.protocol.nulls import NULLS, masked
 from mlserver_pyfunc.protocol.tensors import Array
 
 if TYPE_CHECKING:
@@ -33,11 +34,17 @@ class CallError(Exception):
 
 @dataclass(frozen=True)
 class InferResult:
-    """An answer of the server."""
+    """An answer of the server. Null elements are masked."""
 
     outputs: dict[str, Array]
     datatypes: dict[str, str]
     parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in self.outputs.keys() & {name + NULLS for name in self.outputs}:
+            masked_name = name.removesuffix(NULLS)
+            self.outputs[masked_name] = masked(self.outputs, masked_name)
+            del self.outputs[name], self.datatypes[name]
 
 
 Values: TypeAlias = Mapping[str, Any] | None

@@ -13,8 +13,8 @@ from urllib.parse import unquote
 import numpy as np
 
 from mlserver_pyfunc.protocol import bytes_tensors
-from mlserver_pyfunc.protocol.contract import Contract, NamedArray, TensorSpec, decode
-from mlserver_pyfunc.protocol.datatypes import DATATYPES
+from mlserver_pyfunc.protocol.contract import Contract, NamedArray, TensorSpec, companions, decode
+from mlserver_pyfunc.protocol.datatypes import datatype_of
 from mlserver_pyfunc.protocol.request import InferenceRequest, RequestInput
 from mlserver_pyfunc.protocol.tensors import Array
 
@@ -115,7 +115,8 @@ class Model:
             name: value if name in declared else np.asarray(value) for name, value in values.items()
         }
         request = InferenceRequest.from_values(self.contract, known)
-        return [_decoded(tensor) for tensor in request.inputs]
+        named = [_decoded(tensor, declared.get(tensor.name)) for tensor in request.inputs]
+        return [*named, *companions(named)]
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
@@ -210,6 +211,8 @@ def _spec(tensor: Mapping[str, Any]) -> TensorSpec:
     return TensorSpec.of({**named, "shape": sizes, **told})
 
 
-def _decoded(tensor: RequestInput) -> NamedArray:
-    spec = TensorSpec(tensor.name, DATATYPES[tensor.datatype], tuple(tensor.shape))
-    return NamedArray(spec, decode(spec, tensor))
+def _decoded(tensor: RequestInput, declared: TensorSpec | None) -> NamedArray:
+    is_nullable = declared is not None and declared.datatype.nullable
+    datatype = datatype_of(tensor.datatype, nullable=is_nullable)
+    spec = TensorSpec(tensor.name, datatype, tuple(tensor.shape))
+    return NamedArray.of(spec, decode(spec, tensor))

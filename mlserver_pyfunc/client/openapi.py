@@ -184,19 +184,20 @@ def _element(tensor: TensorDefinition, *, is_output: bool) -> Schema:
     limits = tensor.model_dump(include=set(LIMITS), exclude_none=True)
     limits = {_JSON_SCHEMA.get(key, key): value for key, value in limits.items()}
     dtype = DATATYPES[tensor.datatype].dtype
+    meaning = "no value" if tensor.nullable else ""
     if dtype.kind == "O":
-        return {"type": "string", **limits}
-    if dtype.kind == "b":
-        return {"type": "boolean"}
-    if dtype.kind in "iu":
+        element: Schema = {"type": "string", **limits}
+    elif dtype.kind == "b":
+        element = {"type": "boolean"}
+    elif dtype.kind in "iu":
         info = np.iinfo(dtype)
-        return {"type": "integer", "minimum": int(info.min), "maximum": int(info.max), **limits}
-    most = float(np.finfo(dtype).max)
-    number: Schema = {"type": "number", "minimum": -most, "maximum": most, **limits}
-    if not is_output and not tensor.nullable:
-        return number
-    meaning = "NaN or infinity" if is_output else "NaN"
-    return {"anyOf": [number, {"type": "null", "description": meaning}]}
+        element = {"type": "integer", "minimum": int(info.min), "maximum": int(info.max), **limits}
+    else:
+        most = float(np.finfo(dtype).max)
+        element = {"type": "number", "minimum": -most, "maximum": most, **limits}
+        meaning = "NaN or infinity" if is_output else meaning and "NaN"
+    null = {"type": "null", "description": meaning}
+    return {"anyOf": [element, null]} if meaning else element
 
 
 def _tensor_parameters(tensor: TensorDefinition) -> Schema:

@@ -171,7 +171,7 @@ def _result(body: Mapping[str, Any], binary: bytes) -> InferResult:
 
 def _from_json(tensor: Mapping[str, Any]) -> Array:
     # JSON has no NaN and no infinity: the server writes null for them.
-    datatype = datatype_of(tensor["datatype"], nullable=tensor["datatype"].startswith("FP"))
+    datatype = datatype_of(tensor["datatype"], nullable=True)
     is_base64 = (tensor.get("parameters") or {}).get("content_type") == "base64"
     return tensors.from_list(datatype, tensor["data"], tensor["shape"], is_base64=is_base64)
 

@@ -72,7 +72,9 @@ class TensorDefinition(_Model):
         None, description="`str`: the handler sees BYTES elements as str instead of bytes."
     )
     optional: bool = Field(False, description="A request may leave it out.")
-    nullable: bool = Field(False, description="For floats: null in JSON is NaN.")
+    nullable: bool = Field(
+        False, description="Elements may be null. For floats, null in JSON is NaN."
+    )
     example: Any = Field(
         None, description="A value that fits: a scalar, or nested lists of the shape."
     )
@@ -125,8 +127,6 @@ class TensorDefinition(_Model):
         if self.labels is not None and len(self.labels) not in self.shape:
             count = len(self.labels)
             yield f"labels: expected an axis of size {count}, got shape {self.shape_text}"
-        if self.nullable and not self.datatype.startswith("FP"):
-            yield f"nullable is for FP16, FP32 and FP64, got {self.datatype}"
         is_bytes = self.datatype == "BYTES"
         for key in ("minimum", "maximum", "exclusive_minimum", "exclusive_maximum"):
             if is_bytes and getattr(self, key) is not None:
@@ -294,10 +294,7 @@ class ServingDefinition(_Model):
         Annotated[bool, Tag(WARMUP_TAGS[0])] | Annotated[WarmupDefinition, Tag(WARMUP_TAGS[1])],
         Discriminator(lambda value: WARMUP_TAGS[isinstance(value, dict | WarmupDefinition)]),
         FROM_TEXT,
-    ] = Field(
-        False,
-        description="Call before ready: once with an example, or with each sample.",
-    )
+    ] = Field(False, description="Call before ready: once with an example, or with each sample.")
 
     def devices_of(self, worker: int) -> list[int]:
         """Returns the devices of a worker. Workers share them if there are fewer."""
@@ -402,6 +399,9 @@ class FunctionDefinition(_Model):
             names = [tensor.name for tensor in getattr(self, kind)]
             for name in sorted({name for name in names if names.count(name) > 1}):
                 yield f'{kind}: tensor "{name}" is declared twice'
+            companions = [tensor.spec.companion for tensor in getattr(self, kind)]
+            for name in [each.name for each in companions if each and each.name in names]:
+                yield f'{kind}: "{name}" tells which elements of another tensor are null, rename it'
         given = [tensor for tensor in self.inputs if tensor.example is not None]
         if given:
             from mlserver_pyfunc.protocol.contract import Contract

@@ -41,7 +41,8 @@ class Value:
 
     `tensor` has keys of a definition, as far as the annotation tells them, `problem` what it does
     not tell. `from_array` makes the handler's value of arrays of these NumPy kinds and this rank,
-    if it is not the array itself. An annotation `is_unknown` if it is text without a meaning.
+    if it is not the array itself. An annotation `is_unknown` if it is text without a meaning. It
+    `admits_none` if an element may be None, and `has_default` if it is a field with a default.
     """
 
     tensor: Mapping[str, Any]
@@ -50,6 +51,8 @@ class Value:
     from_array: FromArray | None = None
     problem: str = ""
     is_unknown: bool = False
+    admits_none: bool = False
+    has_default: bool = False
 
     @property
     def is_scalar(self) -> bool:
@@ -102,7 +105,11 @@ def read(annotation: Any) -> Value | Record:
     if get_origin(base) in _LISTS and (record := _record(get_args(base)[0])) is not None:
         return _many(record)
     value = _value(base, notes)
-    return with_default(value, None) if is_optional else value
+    if not is_optional:
+        return value
+    admits_none = value.admits_none or value.rank == 0
+    value = with_default(value, None)
+    return dataclasses.replace(value, admits_none=admits_none, has_default=False)
 
 
 def read_result(annotation: Any) -> Value | Record:
@@ -124,11 +131,7 @@ def read_result(annotation: Any) -> Value | Record:
 
 
 def _unwrapped(annotation: Any) -> tuple[Any, list[Any], bool]:
-    """Strips an annotation of Annotated, Optional, NewType and type aliases.
-
-    Returns:
-        The type, the metadata of Annotated, and whether None is admitted.
-    """
+    """Returns the type in an annotation, the metadata of Annotated, and whether it admits None."""
     notes: list[Any] = []
     is_optional = False
     while True:
@@ -160,12 +163,12 @@ def _value(base: Any, notes: Sequence[Any]) -> Value:
     shape = keys.pop("shape", None)
     if (array := _array(base, shape, keys.pop("datatype", None))) is not None:
         return dataclasses.replace(array, tensor={**array.tensor, **keys})
-    depth, inner = 0, base
+    depth, inner, admits_none = 0, base, False
     container = tuple if get_origin(base) is tuple else None
     while get_origin(inner) in _LISTS or (
         get_origin(inner) is tuple and get_args(inner)[1:] == (Ellipsis,)
     ):
-        inner, more, _ = _unwrapped(get_args(inner)[0])
+        inner, more, admits_none = _unwrapped(get_args(inner)[0])
         keys = {**noted(more), **keys}
         depth += 1
     element = element_of(inner)
@@ -175,7 +178,10 @@ def _value(base: Any, notes: Sequence[Any]) -> Value:
     fitting = list(shape) if shape and len(shape) == (depth or 1) else [-1] * depth or [1]
     own = {key: value for key, value in element.keys.items() if depth < 2 or key != "example"}
     tensor = {"datatype": element.datatype, "shape": fitting, **own, **keys}
-    return Value(tensor, element.kinds, depth, _converter(element.make, depth, container))
+    if admits_none:
+        tensor["nullable"] = True
+    convert = _converter(element.make, depth, container)
+    return Value(tensor, element.kinds, depth, convert, admits_none=admits_none)
 
 
 def _converter(
@@ -187,10 +193,19 @@ def _converter(
         if array.ndim > 1:
             return [listed(row) for row in array]
         elements = array.tolist()
-        return elements if make is None else [make(element) for element in elements]
+        if make is None:
+            return elements
+        if type(array) is np.ndarray:
+            return [make(element) for element in elements]
+        return [None if element is None else make(element) for element in elements]
+
+    def single(array: Array) -> Any:
+        if type(array) is not np.ndarray and np.ma.is_masked(array):
+            return None
+        return array.item() if make is None else make(array.item())
 
     if rank == 0:
-        return (lambda array: make(array.item())) if make else (lambda array: array.item())
+        return single
     return (lambda array: container(listed(array))) if container else listed
 
 
@@ -312,7 +327,7 @@ def with_default(value: Value, default: Any) -> Value:
     """Returns the value of a parameter or field that has a default."""
     plain = _json_form(default)
     keys = {"optional": True} if plain is None else {"optional": True, "default": plain}
-    return dataclasses.replace(value, tensor={**value.tensor, **keys})
+    return dataclasses.replace(value, tensor={**value.tensor, **keys}, has_default=True)
 
 
 def _json_form(value: Any) -> Any:
@@ -338,6 +353,8 @@ def _many(record: Record) -> Record:
             value = Value({}, problem="in a list of objects, a field has one value")
         else:
             keys = {k: v for k, v in value.tensor.items() if k not in ("default", "example")}
+            if value.admits_none:
+                keys |= {"nullable": True, "optional": value.has_default}
             tensor, many = {**keys, "shape": [-1]}, _each(value.from_array)
             value = dataclasses.replace(value, tensor=tensor, rank=1, from_array=many)
         fields[name] = value
@@ -346,14 +363,17 @@ def _many(record: Record) -> Record:
 
 def _each(single: FromArray | None) -> FromArray:
     assert single is not None
-    return lambda array: [single(array[i : i + 1]) for i in range(len(array))]
+
+    def each(array: Array) -> list[Any]:
+        plain = np.asarray(array)
+        nulls = [False] * len(array) if plain is array else np.ma.getmaskarray(array).tolist()
+        return [None if null else single(plain[i : i + 1]) for i, null in enumerate(nulls)]
+
+    return each
 
 
 def resolved(annotations: Mapping[str, Any], owner: Any) -> dict[str, Any]:
-    """Evaluates annotations that are text, one by one; one that cannot be stays text.
-
-    They are those of a function or of a class, the `owner`.
-    """
+    """Evaluates annotations of a function or class that are text; one that cannot be stays text."""
     hints: dict[str, Any] = {}
     names, local = _names_at(owner)
     for name, annotation in annotations.items():

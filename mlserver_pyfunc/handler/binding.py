@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+
 from mlserver_pyfunc.errors import BindError, ContractError
 from mlserver_pyfunc.protocol.contract import TensorSpec, decode
 from mlserver_pyfunc.protocol.names import parameter_name
+from mlserver_pyfunc.protocol.nulls import masked
 from mlserver_pyfunc.protocol.request import RequestInput
 from mlserver_pyfunc.protocol.types import TensorError
 
@@ -54,7 +57,7 @@ class CallPlan:
     kind: Kind
     positional: tuple[Getter, ...]
     keywords: tuple[tuple[str, Getter, str | None], ...]
-    spread: tuple[str, ...]
+    spread: tuple[tuple[str, Getter], ...]
     reserved: Mapping[str, Getter]
     settings: Mapping[str, Setting] = field(default_factory=dict)
     taken: frozenset[str] = frozenset()
@@ -74,9 +77,9 @@ class CallPlan:
             for name, get, optional in self.keywords
             if optional is None or optional in inputs
         }
-        for name in self.spread:
+        for name, get in self.spread:
             if name in inputs:
-                keywords[name] = inputs[name]
+                keywords[name] = get(call)
         if self.settings:
             for name, value in call.parameters.items():
                 if name in self.settings and name not in keywords and value is not None:
@@ -93,9 +96,7 @@ def bind(
     """Matches a handler's parameters to the declared inputs and the reserved names.
 
     An annotated parameter gets the value that its annotation names, if the input can give it.
-
-    Raises:
-        BindError: A required parameter matches nothing.
+    Raises a BindError if a required parameter matches nothing.
     """
     specs = {spec.name: spec for spec in inputs}
     signature = signature or Signature.of(function)
@@ -114,7 +115,8 @@ def bind(
             keywords.append((parameter.name, getter, taken[0] if is_optional else None))
     reached = frozenset(name for _, taken in matches.values() for name in taken)
     has_spread = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    spread = tuple(name for name in specs if name not in reached) if has_spread else ()
+    left = {name: spec for name, spec in specs.items() if has_spread and name not in reached}
+    spread = tuple((name, _input(spec, None)) for name, spec in left.items())
     settings = _settings(signature, matches, specs)
     kind = _kind(function)
     return CallPlan(
@@ -155,17 +157,23 @@ def _matches(
 
 
 def _input(spec: TensorSpec, form: Value | Record | None) -> Getter:
-    name = spec.name
+    name, is_nullable = spec.name, spec.companion is not None
     convert = form.converter(spec) if isinstance(form, Value) else None
-    if convert is None:
+    if convert is None and not is_nullable:
         return lambda call: call.inputs.get(name)
+    is_list = isinstance(form, Value) and form.rank and form.admits_none
+    nan_is_none = is_list and spec.datatype.dtype.kind == "f"
 
     def get(call: InferenceCall) -> Any:
         array = call.inputs.get(name)
         if array is None:
             return None
+        if is_nullable:
+            array = masked(call.inputs, name)
+        elif nan_is_none and (nan := np.isnan(array)).any():
+            array = np.ma.MaskedArray(array, nan)
         try:
-            return convert(array)
+            return array if convert is None else convert(array)
         except ValueError as error:  # a TensorError, or one of the type that is annotated
             raise _breach(call, "input", name, error) from None
 

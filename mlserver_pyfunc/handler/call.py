@@ -12,6 +12,7 @@ from typing import Any
 
 from mlserver_pyfunc.errors import HandlerError, describe
 from mlserver_pyfunc.protocol.contract import NamedArray, TensorSpec
+from mlserver_pyfunc.protocol.nulls import masked
 from mlserver_pyfunc.protocol.request import RequestInput
 from mlserver_pyfunc.protocol.response import json_output
 from mlserver_pyfunc.protocol.tensors import Array
@@ -67,14 +68,8 @@ class Event:
 class InferenceCall:
     """One call of a handler, with everything that its parameters can ask for.
 
-    What few handlers ask for is made when it is first read.
-
-    Args:
-        context: Context of the function.
-        inputs: Decoded arrays by input name.
-        specs: Declared inputs by name.
-        request: The inference request: `InferenceRequest`, or a type with its attributes,
-            such as MLServer's. None if the call has no request, as in a warm-up.
+    What few handlers ask for is made when it is first read. Inputs and their specifications are by
+    name. The request is an `InferenceRequest`, or has its attributes; a warm-up has None.
     """
 
     def __init__(
@@ -136,7 +131,7 @@ class InferenceCall:
         return DecodedRequest(self.id, self.parameters, inputs, self.outputs)
 
     def _json_input(self, name: str) -> dict[str, Any]:
-        shown = json_output(NamedArray(self.specs[name], self.inputs[name]))
+        shown = json_output(NamedArray.of(self.specs[name], masked(self.inputs, name)))
         # How the tensor came says nothing about the form that it has here.
         given = self.tensor_parameters.get(name, {}).items()
         kept = {key: value for key, value in given if key not in _ENCODINGS}
@@ -149,7 +144,8 @@ class InferenceCall:
         body: dict[str, Any] = {"id": self.id, "inputs": []}
         if self.parameters:
             body["parameters"] = dict(self.parameters)
-        body["inputs"] = [self._json_input(name) for name in self.inputs]
+        own = [name for name in self.inputs if not self.specs[name].is_nulls]
+        body["inputs"] = [self._json_input(name) for name in own]
         if self.outputs:
             body["outputs"] = [{"name": name} for name in self.outputs]
         names = {

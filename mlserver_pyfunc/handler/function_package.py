@@ -51,12 +51,9 @@ class FunctionPackage(MetaPathFinder):
         self._builtins = {**vars(builtins), "__import__": self._import}
 
     def load(self, module: str) -> ModuleType:
-        """Imports a module of the source tree.
+        """Imports a module of the source tree, and raises what its code raises.
 
-        Raises:
-            ModuleNotFoundError: The tree has no such module.
-            ImportError: The tree has a module `mlserver_pyfunc`, which would hide this package.
-            BaseException: The code of the module raised it.
+        Raises an ImportError if the tree has none, or one that would hide this package.
         """
         if self._is_sibling(PACKAGE):
             raise ImportError(

@@ -93,11 +93,7 @@ def with_context(
     init_parameters: Mapping[str, Any],
     context: Context | None,
 ) -> inspect.BoundArguments:
-    """Binds the context and init parameters to a function of this name and signature.
-
-    Raises:
-        BindError: A required parameter is neither the context nor an init parameter.
-    """
+    """Binds the context and init parameters to a function, or raises a BindError."""
     given: dict[str, Any] = {}
     for name, parameter in signature.parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:

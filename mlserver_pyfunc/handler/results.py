@@ -34,18 +34,11 @@ class NamedValues:
 
 
 def name_values(contract: Contract, result: Any) -> NamedValues:
-    """Recognises the form of a handler's result.
+    """Recognises the form of a handler's result, or raises a ResponseError.
 
-    Args:
-        contract: Contract that declares the outputs.
-        result: A mapping by output name; a single value if one output is declared; a tuple
-            in declared order; an object whose fields are the outputs, or a list of them; the
-            protocol's response as a mapping or as an object with its attributes; or a Nuclio
-            response.
-
-    Raises:
-        ResponseError: The result has none of these forms.
-        InferenceError: The result is `{"error": text}`, or a Nuclio response with an error status.
+    It is a mapping by output name; a single value if one output is declared; a tuple in declared
+    order; an object whose fields are the outputs, or a list of them; the protocol's response as a
+    mapping or an object; or a Nuclio response. `{"error": text}` raises an InferenceError.
     """
     # The most frequent form first: all others take several times as long to recognise.
     if type(result) is np.ndarray and len(contract.outputs) == 1:

@@ -95,10 +95,8 @@ def derive(
     """Derives the tensors that a definition leaves out.
 
     `written` names the lists that the definition has, `inputs` or `outputs`. A list that it has
-    is completed only if it names some of the tensors and lacks others that have to be there.
-
-    Raises:
-        BindError: Something cannot be derived; the message shows what to write.
+    is completed only if it names some of the tensors and lacks others that have to be there. A
+    BindError shows what to write.
     """
     derived = Derived(doc=signature.doc)
     if "inputs" not in written or _lacks_inputs(signature, inputs, reserved):
@@ -136,10 +134,7 @@ def _lacks_inputs(
 
 
 def _inputs(
-    signature: Signature,
-    declared: Sequence[TensorSpec],
-    reserved: Collection[str],
-    docs: list[str],
+    signature: Signature, declared: Sequence[TensorSpec], reserved: Collection[str], docs: list[str]
 ) -> Tensors:
     taken = {parameter_name(spec.name) for spec in declared}
     found: Tensors = []

@@ -24,7 +24,7 @@ class Tensor:
         description: Description for readers.
         example: A value that fits.
         labels: Names of the entries along the last axis that has as many.
-        nullable: Whether null in JSON is NaN.
+        nullable: Whether elements may be null. Floats are NaN then.
     """
 
     def __init__(

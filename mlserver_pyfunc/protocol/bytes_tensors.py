@@ -61,16 +61,17 @@ def to_json_bytes(array: Array) -> tuple[list[str], bool]:
 
 def decode_text(array: Array) -> Array:
     """Decodes an array of `bytes` to an array of `str`, or raises a TensorError."""
-    elements = array.ravel().tolist()
+    elements = np.asarray(array).ravel().tolist()
     try:
-        return object_array([element.decode() for element in elements]).reshape(array.shape)
+        text = object_array([element.decode() for element in elements]).reshape(array.shape)
+        return text if type(array) is np.ndarray else np.ma.MaskedArray(text, np.ma.getmask(array))
     except UnicodeDecodeError as error:
         raise TensorError("UTF-8 text", f"bytes that are not ({error.reason})") from None
 
 
 def from_value(value: Any) -> Array:
     """Converts a handler's value to an array of `bytes`, or raises a TensorError."""
-    array = _as_objects(value)
+    array = as_objects(value)
     elements = array.ravel().tolist()
     if not {bytes, str}.issuperset(map(type, elements)):
         for index, element in enumerate(elements):
@@ -117,7 +118,8 @@ def object_array(elements: list[Any]) -> Array:
     return array
 
 
-def _as_objects(value: Any) -> Array:
+def as_objects(value: Any) -> Array:
+    """Returns a handler's value as an array of objects, or the array that it is."""
     if hasattr(value, "__array__"):
         return np.asarray(value)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import enum
 import io
+import math
 import sys
 from typing import Any
 
@@ -25,15 +26,20 @@ def from_value(datatype: Datatype, value: Any) -> Array:
         return value
     if type(value).__module__ not in _PLAIN:
         value = _plain(value, is_bytes=datatype.is_bytes)
-    elif isinstance(value, list) and value and type(value[0]).__module__ not in _PLAIN:
+    elif isinstance(value, list) and value and _is_special(value[0]):
         value = [_plain(each, is_bytes=datatype.is_bytes) for each in value]
-    if datatype.is_bytes:
-        return bytes_tensors.from_value(value)
     # Importing numpy.ma takes time. A value can be masked only if the handler imported it.
     masked = sys.modules.get("numpy.ma")
     if masked is not None and masked.is_masked(value):
-        note = "give them a value in the handler: .filled(...)"
-        raise TensorError("an array", "one with masked elements", note)
+        if not datatype.nullable:
+            note = "give them a value in the handler: .filled(...)"
+            raise TensorError("an array", "one with masked elements", note)
+        array = from_value(datatype, value.filled("" if datatype.is_bytes else 0))
+        return np.ma.MaskedArray(array, value.mask)
+    if datatype.is_bytes and datatype.nullable:
+        return _from_python(datatype, bytes_tensors.as_objects(value))
+    if datatype.is_bytes:
+        return bytes_tensors.from_value(value)
     array = _as_array(value)
     if array.dtype == datatype.dtype:
         return array
@@ -45,6 +51,17 @@ def from_value(datatype: Datatype, value: Any) -> Array:
 
 
 _PLAIN = ("builtins", "numpy")
+_MISSING = ("NoneType", "NAType", "NaTType")
+"""Types of the values that pandas takes for missing ones, beside NaN."""
+
+
+def _is_special(element: Any) -> bool:
+    return element is None or type(element).__module__ not in _PLAIN
+
+
+def _null_or(element: Any) -> Any:
+    is_nan = isinstance(element, float) and math.isnan(element)
+    return None if is_nan or type(element).__name__ in _MISSING else element
 
 
 def _plain(value: Any, *, is_bytes: bool) -> Any:
@@ -92,8 +109,11 @@ def _cast(datatype: Datatype, array: Array) -> Array:
 
 
 def _from_python(datatype: Datatype, array: Array) -> Array:
+    elements = array.ravel().tolist()
+    if datatype.nullable and datatype.dtype.kind != "f":
+        elements = [_null_or(element) for element in elements]
     try:
-        return from_list(datatype, array.tolist(), array.shape)
+        return from_list(datatype, elements, array.shape)
     except TensorError as error:
         if not error.got.startswith("null"):
             raise

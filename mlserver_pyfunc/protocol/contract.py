@@ -18,6 +18,7 @@ from mlserver_pyfunc.errors import ContractError, ResponseError
 from . import bytes_tensors, casting, tensors
 from .datatypes import BY_DTYPE, DATATYPES, datatype_of
 from .limits import Limits
+from .nulls import NULLS, masked
 from .tensors import Array, Datatype, RawTensor, TensorError
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class TensorSpec:
         text: Whether handlers get BYTES elements as `str` instead of `bytes`.
         undeclared: Whether the tensor breaks the contract and is let through as it is.
         limits: What each element must be, besides of the datatype; None without any.
+        is_nulls: Whether this is the companion of a tensor, which tells its null elements.
     """
 
     name: str
@@ -47,6 +49,15 @@ class TensorSpec:
     axes: tuple[str | None, ...] = ()
     undeclared: bool = False
     limits: Limits | None = None
+    is_nulls: bool = False
+
+    @property
+    def companion(self) -> TensorSpec | None:
+        """The tensor that tells which elements are null, if some may be; floats have NaN."""
+        if not self.datatype.nullable or self.datatype.dtype.kind == "f":
+            return None
+        name = self.name + NULLS
+        return TensorSpec(name, DATATYPES["BOOL"], self.shape, optional=True, is_nulls=True)
 
     @classmethod
     def of(cls, tensor: Mapping[str, Any]) -> TensorSpec:
@@ -74,10 +85,36 @@ class TensorSpec:
 
 @dataclass(slots=True)
 class NamedArray:
-    """A checked output tensor: `array` has the datatype and shape that `spec` declares."""
+    """A checked tensor: `array` has the datatype and shape that `spec` declares.
+
+    `nulls` tells which elements are null, if some are.
+    """
 
     spec: TensorSpec
     array: Array
+    nulls: Array | None = None
+
+    @classmethod
+    def of(cls, spec: TensorSpec, array: Array) -> NamedArray:
+        """Makes one of an array whose null elements are masked."""
+        if type(array) is np.ndarray:
+            return cls(spec, array)
+        nulls = np.ma.getmaskarray(array)
+        return cls(spec, np.asarray(array), nulls if nulls.any() else None)
+
+    @property
+    def masked(self) -> Array:
+        """The array, with its null elements masked."""
+        return self.array if self.nulls is None else np.ma.MaskedArray(self.array, self.nulls)
+
+
+def companions(named: Iterable[NamedArray]) -> list[NamedArray]:
+    """Returns the tensors that tell the null elements of others, if they have some."""
+    return [
+        NamedArray(spec, each.nulls)
+        for each in named
+        if each.nulls is not None and (spec := each.spec.companion)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +180,8 @@ class Contract:
             self._declare([*self.inputs.values(), *inputs], [*self.outputs.values(), *outputs])
 
     def _declare(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
-        self.inputs = {spec.name: spec for spec in inputs}
-        self.outputs = {spec.name: spec for spec in outputs}
+        self.inputs, self._nullable_inputs, self.all_inputs = _by_name(inputs)
+        self.outputs, self._nullable_outputs, self.all_outputs = _by_name(outputs)
         self._required = [spec.name for spec in inputs if not spec.optional]
         names = [name for spec in (*inputs, *outputs) for name in spec.axes]
         shared = {name for name in names if name is not None and names.count(name) > 1}
@@ -155,7 +192,7 @@ class Contract:
         """Checks and decodes the input tensors of a request, or raises a ContractError."""
         arrays: dict[str, Array] = {}
         for tensor in request_inputs:
-            name, spec = tensor.name, self.inputs.get(tensor.name)
+            name, spec = tensor.name, self.all_inputs.get(tensor.name)
             if name in arrays:
                 raise ContractError(f"{self._where('input', name)}: expected once, got it twice")
             problem = ""
@@ -173,11 +210,40 @@ class Contract:
                 where = self._where("input", name)
                 text = f"{where}: missing from the request, which has {_names(arrays)}"
                 self._breach("request_missing", name, text)
+        for spec in self._nullable_inputs.values():
+            self._join_nulls(spec, arrays)
         if self._input_axes:
             problem = self._mismatch("input", self._input_axes, self._fitting(arrays), {})
             if problem:
                 self._breach("request_axes", "", problem)
         return arrays
+
+    def _join_nulls(self, spec: TensorSpec, arrays: dict[str, Array]) -> None:
+        """Joins the nulls in the data of an input with those of its companion.
+
+        The companion is there afterwards if there are some. Only now are the limits checked.
+        """
+        name, companion = spec.name, spec.name + NULLS
+        array, nulls = arrays.get(name), arrays.pop(companion, None)
+        if nulls is not None and (array is None or array.shape != nulls.shape):
+            expected = f'"{name}" beside it' if array is None else f"shape {list(array.shape)}"
+            text = f"{self._where('input', companion)}: expected {expected}"
+            self._breach("request_shape", name, f"{text}, got {list(nulls.shape)}")
+            nulls = None
+        if array is None:
+            return
+        if nulls is not None:
+            array = np.ma.MaskedArray(array, nulls)
+        try:
+            if spec.limits is not None:
+                spec.limits.check(array)
+        except TensorError as error:
+            self._breach("request_value", name, f"{self._where('input', name)}: {error}")
+        joined = NamedArray.of(spec, array)
+        arrays[name] = joined.array
+        if joined.nulls is not None:
+            joined.nulls.setflags(write=False)
+            arrays[companion] = joined.nulls
 
     def _decode_as_sent(self, tensor: RequestInput, problem: str) -> Array:
         """Decodes an input that breaks the contract with the datatype and shape that it has."""
@@ -205,10 +271,10 @@ class Contract:
     def input_specs(self, arrays: Mapping[str, Array]) -> Mapping[str, TensorSpec]:
         """Returns the specifications of the arrays that `decode_inputs` returned."""
         if "requests" not in self.lenient:
-            return self.inputs
+            return self.all_inputs
         fitting = self._fitting(arrays)
         return {
-            name: self.inputs[name]
+            name: self.all_inputs[name]
             if name in fitting
             else _undeclared(name, BY_DTYPE[array.dtype], array.shape, self.inputs.get(name))
             for name, array in arrays.items()
@@ -220,7 +286,7 @@ class Contract:
         return {
             name: array
             for name, array in arrays.items()
-            if (spec := self.inputs.get(name)) is not None
+            if (spec := self.all_inputs.get(name)) is not None
             and spec.datatype.dtype == array.dtype
             and spec.admits(array.shape)
         }
@@ -232,7 +298,7 @@ class Contract:
         requested: list[str] = []
         for name in names:
             where = self._where("output", name)
-            if name not in self.outputs:
+            if name not in self.all_outputs:
                 raise ContractError(f"{where}: unknown, expected {_names(self.outputs)}")
             if name in requested:
                 raise ContractError(f"{where}: requested twice")
@@ -243,7 +309,7 @@ class Contract:
         self, values: Mapping[str, Any], sizes: AxisSizes = NO_SIZES
     ) -> list[NamedArray]:
         """Checks and casts what a handler returned, or raises a ResponseError."""
-        further = [name for name in values if name not in self.outputs]
+        further = [name for name in values if name not in self.all_outputs]
         for name in further:
             text = (
                 f"{self._where('output', name)}: the handler returned it, "
@@ -253,6 +319,8 @@ class Contract:
         checked = []
         for name, spec in self.outputs.items():
             value = values.get(name)
+            if name in self._nullable_outputs and name in values:
+                value = [None] if value is None and not spec.optional else masked(values, name)
             if value is not None:
                 checked.append(self._fit(spec, value))
             elif not spec.optional:
@@ -270,7 +338,7 @@ class Contract:
         name = declared.name
         try:
             array = _said(declared, value) if isinstance(value, NamedArray) else value
-            return NamedArray(declared, fit(declared, array))
+            return NamedArray.of(declared, fit(declared, array))
         except TensorError as error:
             text = f"{self._where('output', name)}: {error}"
         if "responses" not in self.lenient:
@@ -287,7 +355,7 @@ class Contract:
             datatype, array = _as_tensor(declared, value)
         except TensorError as error:
             raise ResponseError(f"{self._where('output', name)}: {error}") from None
-        return NamedArray(_undeclared(name, datatype, array.shape, declared), array)
+        return NamedArray.of(_undeclared(name, datatype, array.shape, declared), array)
 
     def _breach(self, kind: str, tensor: str, text: str) -> None:
         """Raises the error of a breach, or reports it if its side of the contract only warns."""
@@ -425,6 +493,19 @@ def fit(spec: TensorSpec, value: Any) -> Array:
     if spec.limits is not None:
         spec.limits.check(array)
     return array
+
+
+def _by_name(specs: Iterable[TensorSpec]) -> tuple[dict[str, TensorSpec], ...]:
+    """Returns tensors by name, those that may have nulls, and all tensors with the companions.
+
+    Among all, those that may have nulls are without limits, which do not hold for nulls.
+    """
+    given = {spec.name: spec for spec in specs}
+    nullable = {name: spec for name, spec in given.items() if spec.companion}
+    companions = {each.name: each for spec in nullable.values() if (each := spec.companion)}
+    own = {name: spec for name, spec in given.items() if name not in companions}
+    unlimited = {name: replace(spec, limits=None) for name, spec in nullable.items()}
+    return own, nullable, {**own, **unlimited, **companions}
 
 
 def _names(names: Iterable[str]) -> str:

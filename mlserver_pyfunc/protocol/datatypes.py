@@ -29,7 +29,7 @@ class Datatype:
         contents: Field of gRPC's `InferTensorContents`; None for FP16, which has no field.
         code: Format character of the `struct` module; empty for BYTES.
         decode: Function that decodes a flat list of elements to a one-dimensional array.
-        nullable: Whether null is an element, which becomes NaN.
+        nullable: Whether null is an element. It becomes NaN in floats, else a masked element.
     """
 
     name: str
@@ -74,9 +74,13 @@ def _decode_packed(datatype: Datatype, flat: list[Any]) -> Array:
 
 
 def _decode_nullable(datatype: Datatype, flat: list[Any]) -> Array:
-    if None in flat:
-        flat = [math.nan if element is None else element for element in flat]
-    return _decode_packed(datatype, flat)
+    decode, kind = DATATYPES[datatype.name].decode, datatype.dtype.kind
+    if None not in flat:
+        return decode(datatype, flat)
+    empty = {"f": math.nan, "b": False, "O": b""}.get(kind, 0)
+    array = decode(datatype, [empty if element is None else element for element in flat])
+    nulls = [element is None for element in flat]
+    return array if kind == "f" else np.ma.MaskedArray(array, nulls)
 
 
 def _any_bool(flat: list[Any], suspects: NDArray[np.intp]) -> bool:
@@ -167,14 +171,9 @@ _NULLABLE = {
         datatype, elements=f"{datatype.elements}, or null", decode=_decode_nullable, nullable=True
     )
     for datatype in DATATYPES.values()
-    if datatype.dtype.kind == "f"
 }
 
 
 def datatype_of(name: str, *, nullable: bool = False) -> Datatype:
-    """Returns a row of `DATATYPES`, or its form for tensors whose elements may be null.
-
-    Raises:
-        KeyError: There is no such datatype, or it is nullable and none of floats.
-    """
+    """Returns a row of `DATATYPES`, or its form for tensors whose elements may be null."""
     return (_NULLABLE if nullable else DATATYPES)[name]

@@ -31,13 +31,13 @@ class Limits:
         return cls(**given) if given else None
 
     def check(self, array: Array) -> None:
-        """Checks all elements of an array, or raises a TensorError."""
+        """Checks the elements of an array that are not masked, or raises a TensorError."""
         if self.enum:
             # A float of fewer bits is compared with what the datatype makes of 0.1.
             is_float = array.dtype.kind == "f"
             values = array.dtype.type(self.enum).tolist() if is_float else self.enum
             for index, element in enumerate(array.ravel().tolist()):
-                if _text(element) not in values:
+                if element is not None and _text(element) not in values:
                     allowed = ", ".join(json.dumps(value) for value in self.enum)
                     raise TensorError(f"one of {allowed}", short_repr_at(_text(element), index))
         for bound, breaks, words in (

@@ -7,7 +7,8 @@ either of them. Nothing here imports MLServer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +17,10 @@ import numpy as np
 from mlserver_pyfunc.errors import ContractError, RequestError
 
 from . import tensors
+from .bytes_tensors import split_elements
 from .contract import Contract, TensorSpec
 from .datatypes import BY_DTYPE, DATATYPES
+from .nulls import NULLS
 from .tensors import RawTensor
 from .types import listed, short_repr
 
@@ -78,12 +81,8 @@ class InferenceRequest:
         outputs: Iterable[str] = (),
         parameters: Mapping[str, Any] | None = None,
     ) -> InferenceRequest:
-        """Makes a request from Python values: arrays with their own datatypes, others as JSON.
-
-        Raises:
-            ContractError: The protocol has no datatype for a value.
-        """
-        inputs = [_request_input(contract, name, value) for name, value in values.items()]
+        """Makes a request from Python values: arrays with their own datatypes, others as JSON."""
+        inputs = [_request_input(contract, name, value) for name, value in _split(values)]
         requested = [RequestOutput(name) for name in outputs]
         return cls(inputs, requested, Parameters(parameters or {}))
 
@@ -93,10 +92,7 @@ class InferenceRequest:
     ) -> InferenceRequest:
         """Makes a request from the protocol's JSON body, already parsed.
 
-        Errors name the model, and show the declared inputs that `specs` returns.
-
-        Raises:
-            RequestError: The body is not an inference request. Status 400.
+        Errors, RequestErrors, name the model and show the declared inputs that `specs` returns.
         """
         try:
             if not isinstance(body, dict) or not isinstance(body.get("inputs"), list):
@@ -205,11 +201,45 @@ def _described(body: Any) -> str:
     return f"an object with {listed(map(str, body))}" if body else "an empty object"
 
 
+def _split(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Returns values by name, and the masks of masked arrays as their companions."""
+    for name, value in values.items():
+        if type(value).__name__ != "MaskedArray":  # importing numpy.ma takes time
+            yield name, value
+            continue
+        yield name, value.filled("" if value.dtype.kind in "OSU" else 0)
+        if value.mask.any():
+            yield name + NULLS, np.ma.getmaskarray(value)
+
+
 def _request_input(contract: Contract, name: str, value: Any) -> RequestInput:
     spec = contract.inputs.get(name)
     if isinstance(value, list | tuple | int | float | bool | str | bytes) or value is None:
         return from_python(spec, name, value)
     return _from_array(contract, name, np.asarray(value))
+
+
+def pandas_columns(contract: Contract, inputs: Iterable[Any]) -> list[RequestInput]:
+    """Reads what MLServer's PandasCodec makes of a frame: columns of shape [N, 1], or of JSON."""
+    return [
+        _column(spec, tensor) if (spec := contract.inputs.get(tensor.name)) else tensor
+        for tensor in inputs
+    ]
+
+
+def _column(spec: TensorSpec, tensor: Any) -> RequestInput:
+    shape, datatype = list(tensor.shape), tensor.datatype
+    data = getattr(tensor.data, "root", tensor.data)
+    if len(spec.shape) == 1 and shape[1:] == [1]:
+        shape = shape[:1]
+    if getattr(tensor.parameters, "content_type", None) == "pd_json" and datatype == "BYTES":
+        if isinstance(data, RawTensor):
+            data = split_elements(data.buffer)
+        datatype = spec.datatype.name
+        data = [json.loads(element) for element in data]
+        if spec.datatype.is_bytes:
+            data = [x if isinstance(x, str | None) else json.dumps(x) for x in data]
+    return RequestInput(tensor.name, datatype, shape, data, tensor.parameters)
 
 
 def from_python(spec: TensorSpec | None, name: str, value: Any) -> RequestInput:

@@ -36,15 +36,18 @@ def json_output(
 ) -> dict[str, Any]:
     """Returns an output tensor, with its numbers as a function makes them: a flat list.
 
-    BYTES are text, or base64 if any element is not UTF-8. The tensor parameter
-    `content_type: base64` marks that.
+    BYTES are text, or base64 if any element is not UTF-8, marked by `content_type: base64`.
     """
     head = tensor_head(named)
-    if not named.spec.datatype.is_bytes:
-        return {**head, "data": numbers(named.array)}
-    data, is_base64 = bytes_tensors.to_json_bytes(named.array)
-    if is_base64:
-        head["parameters"] = {"content_type": "base64"}
+    if named.spec.datatype.is_bytes:
+        data, is_base64 = bytes_tensors.to_json_bytes(named.array)
+        if is_base64:
+            head["parameters"] = {"content_type": "base64"}
+        if named.nulls is not None:
+            pairs = zip(data, named.nulls.flat, strict=True)
+            return {**head, "data": [None if null else each for each, null in pairs]}
+    else:
+        data = numbers(named.array) if named.nulls is None else named.masked.ravel().tolist()
     return {**head, "data": data}
 
 

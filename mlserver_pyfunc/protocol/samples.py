@@ -80,9 +80,7 @@ def example_array(tensor: TensorSpec, value: Any) -> Array:
 
 
 def examples(
-    tensors: Iterable[TensorSpec],
-    declared: Mapping[str, Any],
-    sizes: dict[str, int] | None = None,
+    tensors: Iterable[TensorSpec], declared: Mapping[str, Any], sizes: dict[str, int] | None = None
 ) -> list[dict[str, Any]]:
     """Returns tensors in the protocol's JSON form that keep the contract.
 

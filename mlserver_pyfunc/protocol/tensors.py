@@ -25,10 +25,7 @@ from .types import short_repr
 class RawTensor:
     """Raw tensor data as received: row-major, little-endian, BYTES elements after their lengths.
 
-    Attributes:
-        buffer: Bytes of the tensor.
-        declared: Size in bytes according to the request (`binary_data_size`), or None.
-        surplus: Number of bytes that follow this tensor, the last one, in the request's body.
+    `declared` is their size according to the request, `surplus` what follows the last one's.
     """
 
     buffer: bytes | memoryview
@@ -44,10 +41,7 @@ class JsonNumbers:
 
 
 def from_list(datatype: Datatype, data: Any, shape: Shape, *, is_base64: bool = False) -> Array:
-    """Decodes JSON data, flat or nested, or a field of gRPC's typed contents.
-
-    Raises a TensorError if the number of elements, the nesting or a value does not fit.
-    """
+    """Decodes JSON data, flat or nested, or gRPC's typed contents, or raises a TensorError."""
     flat = _flatten(data, shape)
     size = math.prod(shape)
     if len(flat) != size:
@@ -58,15 +52,10 @@ def from_list(datatype: Datatype, data: Any, shape: Shape, *, is_base64: bool = 
 
 
 def from_raw(datatype: Datatype, raw: RawTensor, shape: Shape) -> Array:
-    """Decodes raw tensor data.
+    """Decodes raw tensor data, or raises a TensorError if its number of bytes does not fit.
 
-    Returns:
-        An array of `datatype.dtype` and `shape`. It is a read-only view of the data, not a
-        copy, except for BYTES and for BOOL data that has bytes other than 0 and 1.
-
-    Raises:
-        TensorError: The number of bytes does not match the shape or the declared size, or
-            the lengths of BYTES elements exceed the data.
+    The array is a read-only view of the data, not a copy, except for BYTES and for BOOL data that
+    has bytes other than 0 and 1.
     """
     buffer = raw.buffer
     if raw.declared is not None and raw.declared != len(buffer):

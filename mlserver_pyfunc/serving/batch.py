@@ -14,6 +14,8 @@ import numpy as np
 from mlserver_pyfunc.errors import ContractError, ResponseError
 from mlserver_pyfunc.handler.call import InferenceCall
 from mlserver_pyfunc.protocol.contract import Contract, NamedArray
+from mlserver_pyfunc.protocol.nulls import NULLS
+from mlserver_pyfunc.protocol.tensors import Array
 
 from .runner import Answer, HandlerInfo
 
@@ -66,12 +68,20 @@ def join(calls: Sequence[InferenceCall]) -> InferenceCall:
     first = calls[0]
     if len(calls) == 1:
         return first
-    inputs = {name: np.concatenate([call.inputs[name] for call in calls]) for name in first.inputs}
+    names = dict.fromkeys(name for call in calls for name in call.inputs)
+    inputs = {name: np.concatenate([_part(call, name) for call in calls]) for name in names}
     for array in inputs.values():
         array.setflags(write=False)
     ids = ",".join(call.id for call in calls)
     request = SimpleNamespace(id=ids[:_MAX_ID_CHARS], parameters=first.parameters, inputs=())
     return InferenceCall(first.context, inputs, first.specs, request)
+
+
+def _part(call: InferenceCall, name: str) -> Array:
+    """Returns an input of a call. A companion that only other calls have tells of no nulls."""
+    if name in call.inputs:
+        return call.inputs[name]
+    return np.zeros(call.inputs[name.removesuffix(NULLS)].shape, bool)
 
 
 def split(answer: Answer, sizes: Sequence[int], model_name: str) -> list[Answer]:
@@ -88,6 +98,6 @@ def split(answer: Answer, sizes: Sequence[int], model_name: str) -> list[Answer]
             )
     parts = []
     for size, end in zip(sizes, accumulate(sizes), strict=True):
-        arrays = [NamedArray(named.spec, named.array[end - size : end]) for named in answer.arrays]
+        arrays = [NamedArray.of(each.spec, each.masked[end - size : end]) for each in answer.arrays]
         parts.append(Answer(arrays, answer.parameters))
     return parts

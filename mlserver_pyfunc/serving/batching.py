@@ -224,7 +224,8 @@ class Batcher:
         return not member.future.done()
 
     def _key(self, call: InferenceCall) -> Hashable:
-        tensors = tuple(sorted((name, array.shape[1:]) for name, array in call.inputs.items()))
+        own = [(n, x.shape[1:]) for n, x in call.inputs.items() if not call.specs[n].is_nulls]
+        tensors = tuple(sorted(own))
         if not self._takes_parameters:
             return tensors
         return tensors, repr(sorted(call.parameters.items()))

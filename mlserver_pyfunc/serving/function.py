@@ -23,7 +23,7 @@ from mlserver_pyfunc.handler.call import InferenceCall
 from mlserver_pyfunc.handler.context import Context
 from mlserver_pyfunc.handler.loading import HandlerSpec
 from mlserver_pyfunc.protocol.contract import Contract, Report
-from mlserver_pyfunc.protocol.request import InferenceRequest
+from mlserver_pyfunc.protocol.request import InferenceRequest, pandas_columns
 from mlserver_pyfunc.settings import init_parameters
 from mlserver_pyfunc.sources import SourceTree, lock
 
@@ -178,7 +178,12 @@ class Function:
 
     def _decode(self, request: Any) -> tuple[InferenceCall, list[str]]:
         contract = self.contract
-        inputs = contract.decode_inputs(request.inputs)
+        try:
+            inputs = contract.decode_inputs(request.inputs)
+        except ContractError:
+            if getattr(request.parameters, "content_type", None) != "pd":
+                raise
+            inputs = contract.decode_inputs(pandas_columns(contract, request.inputs))
         requested: list[str] = []
         if request.outputs:
             requested = contract.requested_outputs(output.name for output in request.outputs)

@@ -177,8 +177,8 @@ def with_tensors(folder: FunctionFolder) -> FunctionFolder:
 def arrays_of(answer: Answer) -> dict[str, Array]:
     """Returns an answer's arrays by output name. BYTES are `str` if the definition says so."""
     return {
-        named.spec.name: bytes_tensors.decode_text(named.array) if named.spec.text else named.array
-        for named in answer.arrays
+        named.spec.name: bytes_tensors.decode_text(each) if named.spec.text else each
+        for named, each in [(named, named.masked) for named in answer.arrays]
     }
 
 

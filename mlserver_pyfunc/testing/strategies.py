@@ -43,7 +43,7 @@ def requests_for(definition: FunctionDefinition) -> st.SearchStrategy[Body]:
 def body_of(definition: FunctionDefinition, arrays: Mapping[str, Array]) -> Body:
     """Returns the request of some input arrays in the protocol's JSON form."""
     specs = {tensor.name: tensor.spec for tensor in definition.inputs}
-    named = [NamedArray(specs[name], array) for name, array in arrays.items()]
+    named = [NamedArray.of(specs[name], array) for name, array in arrays.items()]
     return {"inputs": [json_output(each, _without_nan) for each in named]}
 
 
@@ -55,7 +55,12 @@ def _without_nan(array: Array) -> list[Any]:
 def _arrays(tensor: TensorDefinition, sizes: Mapping[str, int]) -> st.SearchStrategy[Array]:
     axes = [sizes[size] if isinstance(size, str) else size for size in tensor.shape]
     shapes = st.tuples(*[_SIZES if size == -1 else st.just(size) for size in axes])
-    return shapes.flatmap(lambda shape: _arrays_of_shape(tensor, shape))
+    drawn = shapes.flatmap(lambda shape: _arrays_of_shape(tensor, shape))
+    return drawn if tensor.spec.companion is None else drawn | drawn.flatmap(_with_nulls)
+
+
+def _with_nulls(array: Array) -> st.SearchStrategy[Array]:
+    return hnp.arrays(bool, array.shape).map(lambda nulls: np.ma.MaskedArray(array, nulls))
 
 
 def _arrays_of_shape(tensor: TensorDefinition, shape: tuple[int, ...]) -> st.SearchStrategy[Array]:

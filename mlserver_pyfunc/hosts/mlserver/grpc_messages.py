@@ -20,7 +20,7 @@ from mlserver.grpc.converters import ParametersConverter
 from mlserver.grpc.utils import to_headers
 
 from mlserver_pyfunc.protocol import tensors
-from mlserver_pyfunc.protocol.contract import NamedArray
+from mlserver_pyfunc.protocol.contract import NamedArray, companions
 from mlserver_pyfunc.protocol.request import (
     InferenceRequest,
     MisfitError,
@@ -85,7 +85,7 @@ def write_response(response: ArrayResponse, use_raw: bool) -> pb.ModelInferRespo
         parameters: Any = response.parameters
         for key, value in ParametersConverter.from_types(parameters).items():
             message.parameters[key].CopyFrom(value)
-    for named in response.arrays:
+    for named in (*response.arrays, *companions(response.arrays)):
         spec, array = named.spec, named.array
         output = message.outputs.add(name=spec.name, datatype=spec.datatype.name, shape=array.shape)
         if use_raw:

@@ -7,7 +7,7 @@ converted before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import cached_property, partial
 from typing import Any, TypeGuard
 
@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from mlserver_pyfunc.protocol import tensors
-from mlserver_pyfunc.protocol.contract import NamedArray
+from mlserver_pyfunc.protocol.contract import NamedArray, companions
 from mlserver_pyfunc.protocol.request import Parameters
 from mlserver_pyfunc.protocol.response import json_output, response_body, tensor_head
 
@@ -105,7 +105,7 @@ class ArrayResponse(Response):
                 parameters=None,
                 data=tensors.to_contents(named.spec.datatype, named.array),
             )
-            for named in self.arrays
+            for named in (*self.arrays, *companions(self.arrays))
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -144,11 +144,15 @@ class ArrayResponse(Response):
     def _as_json(self, names: Set[str] | None, binary: list[bytes]) -> bytes:
         if self.form is not None:
             return self.form(self)
-        body = self._body(partial(_http_tensor, names=names, binary=binary))
+        apart = (each for each in self.arrays if names is None or each.spec.name in names)
+        write = partial(_http_tensor, names=names, binary=binary)
+        body = self._body(write, companions(apart))
         return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
 
-    def _body(self, write: Callable[[NamedArray], dict[str, Any]]) -> dict[str, Any]:
-        outputs = [write(named) for named in self.arrays]
+    def _body(
+        self, write: Callable[[NamedArray], dict[str, Any]], more: Sequence[NamedArray] = ()
+    ) -> dict[str, Any]:
+        outputs = [write(named) for named in (*self.arrays, *more)]
         return response_body(self.model_name, self.model_version, self.id, self.parameters, outputs)
 
 
@@ -205,7 +209,7 @@ def _http_tensor(
     If the tensor is one of `names`, its bytes are added to `binary`.
     """
     spec, array = named.spec, named.array
-    if names is None or spec.name in names:
+    if names is None or spec.name in names or spec.is_nulls:
         binary.append(tensors.to_raw(spec.datatype, array))
         parameters = {"binary_data_size": len(binary[-1])}
         return {**tensor_head(named), "parameters": parameters}

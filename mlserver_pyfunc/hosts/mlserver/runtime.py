@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -99,8 +99,8 @@ class PyFuncRuntime(Pages, MLModel):
         self._shutdown = asyncio.get_running_loop().create_task(self._close_on_shutdown())
         definition = function.definition
         models.add_model(self.name, self.version, definition.serving.timeout)
-        self.inputs = [_metadata_tensor(tensor) for tensor in definition.inputs]
-        self.outputs = [_metadata_tensor(tensor) for tensor in definition.outputs]
+        self.inputs = _metadata_tensors(definition.inputs)
+        self.outputs = _metadata_tensors(definition.outputs)
         logger.info('function "%s" loaded from %s', self.name, located.where)
         return True
 
@@ -214,6 +214,17 @@ class PyFuncRuntime(Pages, MLModel):
             return
         models.remove_model(self.name, self.version)
         await function.close()
+
+
+def _metadata_tensors(tensors: Sequence[TensorDefinition]) -> list[MetadataTensor]:
+    """Describes tensors, and behind them those that tell their null elements."""
+    companions = [each for tensor in tensors if (each := tensor.spec.companion)]
+    parameters = Parameters(optional=True, description="true for null")
+    told = [
+        MetadataTensor(name=each.name, datatype="BOOL", shape=[*each.shape], parameters=parameters)
+        for each in companions
+    ]
+    return [*map(_metadata_tensor, tensors), *told]
 
 
 def _metadata_tensor(tensor: TensorDefinition) -> MetadataTensor:

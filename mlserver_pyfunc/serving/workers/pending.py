@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mlserver_pyfunc.errors import RequestError, ResponseError
 from mlserver_pyfunc.handler.call import InferenceCall, printable_id
 from mlserver_pyfunc.protocol.contract import Contract, NamedArray
+from mlserver_pyfunc.protocol.nulls import NULLS
 from mlserver_pyfunc.protocol.tensors import TensorError
 from mlserver_pyfunc.serving.metrics import Wait
 from mlserver_pyfunc.serving.runner import Answer, logger
@@ -72,12 +73,16 @@ class PendingCall:
             return
         try:
             lenient = "responses" in contract.lenient
-            arrays = read_tensors(message, contract.outputs, lenient=lenient, text=False)
+            arrays = read_tensors(message, contract.all_outputs, lenient=lenient, text=False)
         except (WireError, TensorError) as error:
             text = f'answer of a worker of model "{contract.model_name}": {error}'
             self.fail(ResponseError(text))
             return
-        named = [NamedArray(view[1], arrays[view[0]]) for view in message.head.views or ()]
+        named = [
+            NamedArray(spec, arrays[name], arrays.get(name + NULLS) if spec.companion else None)
+            for name, spec, *_ in message.head.views or ()
+            if not spec.is_nulls
+        ]
         answer = Answer(named, message.values.get("parameters", {}))
         if self.future.done():
             self.items.append(answer)

@@ -23,7 +23,7 @@ from mlserver_pyfunc.handler.call import InferenceCall, handler_error, request_i
 from mlserver_pyfunc.handler.context import Context
 from mlserver_pyfunc.handler.outcome import Outcome, outcome_of
 from mlserver_pyfunc.handler.results import name_values
-from mlserver_pyfunc.protocol.contract import AxisSizes, Contract
+from mlserver_pyfunc.protocol.contract import AxisSizes, Contract, companions
 from mlserver_pyfunc.serving.relay import AHEAD, AHEAD_SECONDS
 from mlserver_pyfunc.serving.workers.wire.codec import read_tensors
 from mlserver_pyfunc.serving.workers.wire.durations import BRIEF_SECONDS, TypicalDuration
@@ -216,7 +216,7 @@ class Calls:
         """Calls the handler. Returns its result, and the sizes that the outputs must have."""
         contract = self.contract
         lenient = "requests" in contract.lenient
-        inputs = read_tensors(message, contract.inputs, lenient=lenient)
+        inputs = read_tensors(message, contract.all_inputs, lenient=lenient)
         # Only the arrays hold the tensors now. When user code drops the last array on a region
         # of shared memory, the region goes back to the server.
         message.body = b""
@@ -235,7 +235,7 @@ class Calls:
     ) -> None:
         named = name_values(self.contract, result)
         checked = self.contract.encode_outputs(named.values, sizes)
-        outputs = [(item.spec, item.array) for item in checked]
+        outputs = [(item.spec, item.array) for item in (*checked, *companions(checked))]
         self._leave_if_forked()
         seconds = self._measure(started)
         head = {"parameters": dict(named.parameters)} if named.parameters else None

@@ -1,0 +1,317 @@
+"""Null elements over each route: in process, isolated, and in batches."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlserver_pyfunc.client import CallError, InferResult
+from mlserver_pyfunc.client.connection import connect
+from mlserver_pyfunc.protocol.contract import NamedArray, TensorSpec, companions
+from mlserver_pyfunc.protocol.samples import random_arrays
+from mlserver_pyfunc.testing import Server
+from tests.parity import ROUTES, answers_by_route
+
+from . import null_calls
+
+INPUTS = [
+    {"name": "a", "datatype": "INT64", "shape": [-1], "nullable": True, "minimum": 1},
+    {"name": "s", "datatype": "BYTES", "shape": [-1], "nullable": True, "optional": True,
+     "content_type": "str"},
+    {"name": "b", "datatype": "BOOL", "shape": [-1], "nullable": True, "optional": True},
+    {"name": "u", "datatype": "UINT8", "shape": [-1, 2], "nullable": True, "optional": True},
+    {"name": "f", "datatype": "FP64", "shape": [-1], "nullable": True, "optional": True},
+    {"name": "strict", "datatype": "INT64", "shape": [-1], "optional": True},
+]  # fmt: skip
+ECHO = "def f(inputs):\n    return inputs\n"
+ROWS = """
+from dataclasses import dataclass
+
+
+@dataclass
+class Row:
+    a: int | None
+    s: str | None = None
+
+
+def f(rows: list[Row], more: list[bool | None]) -> list[Row]:
+    assert len(rows) == len(more)
+    return [row for row, keep in zip(rows, more) if keep is not None]
+"""
+MASKED = """
+import numpy as np
+
+
+def f(a, **given):
+    sums = a.sum(), type(a).__name__, *sorted(given)
+    return {"said": " ".join(map(str, sums)), "a": np.ma.masked_less(a, 3)}
+"""
+SAID = [
+    {"name": "said", "datatype": "BYTES", "shape": [1], "content_type": "str"},
+    {"name": "a", "datatype": "INT64", "shape": [-1], "nullable": True},
+]
+SERVINGS = {
+    "": {},
+    "-isolated": {"isolation": "process"},
+    "-batched": {"batch": {"max_size": 64, "max_delay_ms": 20}},
+    "-isolated-batched": {"isolation": "process", "batch": {"max_size": 64}},
+}
+
+
+def _write(folder: Path, name: str, code: str, definition: dict[str, Any]) -> None:
+    (folder / name).mkdir()
+    (folder / name / "m.py").write_text(code)
+    source = {"source": "m.py", "handler": "f"}
+    content = {"model_name": name, "source": source, **definition}
+    (folder / name / "function.yaml").write_text(json.dumps(content))
+    settings = {"name": name, "implementation": "mlserver_pyfunc.PyFuncRuntime"}
+    (folder / name / "model-settings.json").write_text(json.dumps(settings))
+
+
+@pytest.fixture(scope="module", params=["fast path", "plain path"])
+def server(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("nulls")
+    is_fast = request.param == "fast path"
+    for suffix, serving in SERVINGS.items() if is_fast else [("", {})]:
+        echo = {"inputs": INPUTS, "outputs": INPUTS, "serving": serving}
+        _write(folder, f"echo{suffix}", ECHO, echo)
+        if "batch" not in suffix:
+            _write(folder, f"rows{suffix}", ROWS, {"serving": serving})
+            masked = {"inputs": INPUTS[:3], "outputs": SAID, "serving": serving}
+            _write(folder, f"masked{suffix}", MASKED, masked)
+    env = {} if is_fast else {"MLSERVER_PYFUNC_FASTPATH": "0"}
+    with Server(folder, env) as server:
+        server.is_fast = is_fast  # type: ignore[attr-defined]
+        yield server
+
+
+@pytest.fixture(params=list(SERVINGS))
+def suffix(request: pytest.FixtureRequest, server: Any) -> str:
+    if request.param and not server.is_fast:
+        pytest.skip("the plain path differs in the server alone")
+    suffix: str = request.param
+    return suffix
+
+
+@pytest.fixture(scope="module")
+def apart() -> Callable[..., Any]:
+    """Runs a call in a process of its own: the stubs of two clients cannot share one."""
+
+    def call(function: Callable[..., Any], *arguments: Any) -> Any:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            return pool.submit(function, *arguments).result()
+
+    return call
+
+
+def _post(server: Server, model: str, *given: dict[str, Any], **more: Any) -> dict[str, Any]:
+    body = {"inputs": list(given), **more}
+    answer: dict[str, Any] = httpx.post(
+        f"{server.url}/v2/models/{model}/infer", json=body, timeout=60
+    ).json()
+    return answer
+
+
+def _outputs(answer: dict[str, Any]) -> dict[str, Any]:
+    return {output["name"]: output["data"] for output in answer["outputs"]}
+
+
+def _json(name: str, datatype: str, data: list[Any]) -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "shape": [len(data)], "data": data}
+
+
+@pytest.mark.parametrize("count", [1, 2000], ids=["small", "large"])
+def test_json_has_null_both_ways(server: Server, suffix: str, count: int) -> None:
+    data = {"a": [1, None] * count, "s": [None, ""] * count, "b": [None, True] * count}
+    data["f"] = [None, 0.5] * count
+    types = {"a": "INT64", "s": "BYTES", "b": "BOOL", "f": "FP64"}
+    tensors = [_json(name, types[name], values) for name, values in data.items()]
+    tensors.append({"name": "u", "datatype": "UINT8", "shape": [2 * count, 2],
+                    "data": [[None, 7]] * (2 * count)})  # fmt: skip
+    if count * 2 > 64 and "batch" in suffix:
+        count = 1
+    answer = _post(server, f"echo{suffix}", *tensors)
+    expected = {**data, "u": [None, 7] * (len(data["a"]))}
+    assert _outputs(answer) == expected
+    only = _post(server, f"echo{suffix}", *tensors, outputs=[{"name": "s"}])
+    assert _outputs(only) == {"s": data["s"]}
+
+
+def _mask(name: str, nulls: list[bool]) -> NamedArray:
+    spec = TensorSpec.of({"name": f"{name}.nulls", "datatype": "BOOL", "shape": [-1]})
+    return NamedArray(spec, np.array(nulls))
+
+
+def _drawn(seed: int) -> list[NamedArray]:
+    source = random.Random(seed)
+    specs = [TensorSpec.of(each) for each in INPUTS[:5]]
+    rows = source.randint(1, 5)
+    specs = [replace(spec, shape=(rows, *spec.shape[1:])) for spec in specs]
+    arrays = random_arrays(specs[:1] + [s for s in specs[1:] if source.random() < 0.7], source)
+    generator = np.random.default_rng(seed)
+    named = []
+    for spec in specs:
+        if spec.name not in arrays:
+            continue
+        array = arrays[spec.name]
+        if spec.companion is not None:
+            nulls = generator.random(array.shape) < source.choice([0, 0.5, 1])
+            array[nulls] = b"" if spec.datatype.is_bytes else 0
+            array = np.ma.MaskedArray(array, nulls)
+        named.append(NamedArray.of(spec, array))
+    return named
+
+
+def test_every_route_is_exact(server: Server, suffix: str) -> None:
+    drawn = [_drawn(seed) for seed in range(40)]
+    sent = [[*named, *companions(named)] for named in drawn]
+    routes = [r for r in ROUTES if server.is_fast or r != "REST binary"]  # type: ignore[attr-defined]
+    answers = answers_by_route(server, f"echo{suffix}", sent, routes)
+    for route in routes:
+        for named, answer in zip(drawn, answers[route], strict=True):
+            assert isinstance(answer, InferResult), (route, answer)
+            expected = {each.spec.name: each.masked.tolist() for each in named}
+            got = {name: array.tolist() for name, array in answer.outputs.items()}
+            assert got == expected, route
+
+
+def test_null_where_none_may_be_is_refused_alike(server: Server, suffix: str) -> None:
+    model = f"echo{suffix}"
+    refused = _post(server, model, _json("a", "INT64", [1]), _json("strict", "INT64", [None]))
+    words = "whole numbers from -9223372036854775808 to 9223372036854775807"
+    text = f'input "strict" of model "{model}": expected {words}, got null at index 0'
+    assert refused == {"error": text}
+    bools = _mask("strict", [True])
+    a, far = NamedArray(TensorSpec.of(INPUTS[0]), np.array([1])), _mask("a", [True, False])
+    zero = NamedArray(a.spec, np.array([0]))
+    routes = [r for r in ROUTES if server.is_fast or r != "REST binary"]  # type: ignore[attr-defined]
+    answers = answers_by_route(server, model, [[a, bools], [a, far], [zero]], routes)
+    for route in routes:
+        unknown, misshapen, low = answers[route]
+        assert str(unknown).startswith(f'input "strict.nulls" of model "{model}": unknown'), route
+        assert str(misshapen) == f'input "a.nulls" of model "{model}": expected shape [1], got [2]'
+        assert str(low).endswith("expected values of 1 or more, got 0 at index 0"), route
+        for each in answers[route]:
+            assert isinstance(each, CallError)
+            assert each.status in (400, "INVALID_ARGUMENT")
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+@pytest.mark.parametrize("asked", [[], ["a", "s"], ["a", "a.nulls"]])
+def test_triton_clients_send_and_get_the_companion(
+    server: Any, suffix: str, apart: Callable[..., Any], protocol: str, asked: list[str]
+) -> None:
+    if protocol == "http" and not server.is_fast:
+        pytest.skip("no binary tensors on the plain path")
+    arrays = null_calls.mixed(7)
+    address = server.url if protocol == "http" else server.grpc_target
+    got = apart(null_calls.triton, protocol, address, f"echo{suffix}", arrays, asked)
+    wanted = {name: array.tolist() for name, array in arrays.items()}
+    if asked:
+        wanted = {n: each for n, each in wanted.items() if n.removesuffix(".nulls") in asked}
+    assert got == wanted
+
+
+FRAME = pd.DataFrame(
+    {
+        "a": [1, 2, 3],
+        "s": ["x", "", "é"],
+        "b": [True, False, True],
+        "f": [1.5, -0.0, 2.0],
+    }
+)
+TEXTS = ["x", "7", "é"]
+
+
+def test_pandas_codec_is_understood_unchanged(
+    server: Server, suffix: str, apart: Callable[..., Any]
+) -> None:
+    """It sends columns of the shape [N, 1] under the content type pd."""
+    model = f"echo{suffix}"
+    missing = FRAME.assign(f=[1.5, None, 2.0])
+    mixed = FRAME.assign(s=pd.Series(["x", 7, "é"], dtype=object))
+    assert_equal = pd.testing.assert_frame_equal
+    assert_equal(apart(null_calls.pandas_by_rest, server.url, model, missing), missing)
+    assert_equal(apart(null_calls.pandas_by_rest, server.url, model, mixed), mixed.assign(s=TEXTS))
+    objects = FRAME.assign(a=pd.Series([1, np.nan, 3], dtype=object))
+    answer = _post(server, model, **apart(null_calls.pandas_body, objects))
+    assert _outputs(answer)["a"] == [1, None, 3]
+    for raw in (False, True):
+        call = partial(apart, null_calls.pandas_by_grpc, server.grpc_target, model)
+        assert_equal(call(FRAME, raw), FRAME)
+        assert_equal(call(mixed, raw), mixed.assign(s=TEXTS))
+        answer = call(objects, raw)
+        assert answer["a"].tolist() == [1, 0, 3]
+        assert answer["a.nulls"].tolist() == [False, True, False]
+    wide = _post(server, model, {**_json("a", "INT64", [1]), "shape": [1, 1]})
+    assert wide["error"].endswith("expected shape [-1], got [1, 1]")
+
+
+def test_rows_and_lists_have_none(server: Server, suffix: str) -> None:
+    if "batch" in suffix:
+        pytest.skip("rows of several columns are not batched")
+    answer = _post(
+        server,
+        f"rows{suffix}",
+        _json("a", "INT64", [1, None, 3]),
+        _json("s", "BYTES", [None, "x", "y"]),
+        _json("more", "BOOL", [True, False, None]),
+    )
+    assert _outputs(answer) == {"a": [1, None], "s": [None, "x"]}
+    metadata = httpx.get(f"{server.url}/v2/models/rows{suffix}").json()
+    names = ["a", "s", "more", "a.nulls", "s.nulls", "more.nulls"]
+    assert [each["name"] for each in metadata["inputs"]] == names
+    assert metadata["inputs"][0]["parameters"] == {"nullable": True}
+    assert metadata["inputs"][3]["datatype"] == "BOOL"
+    assert metadata["inputs"][3]["parameters"]["optional"] is True
+
+
+def test_a_plain_parameter_is_masked(server: Server, suffix: str) -> None:
+    if "batch" in suffix:
+        pytest.skip("the answer has one row")
+    inputs = [_json("a", "INT64", [1, None, 5]), _json("s", "BYTES", ["x", None, ""])]
+    outputs = _outputs(_post(server, f"masked{suffix}", *inputs))
+    assert outputs == {"said": ["6 MaskedArray s"], "a": [None, None, 5]}
+    outputs = _outputs(_post(server, f"masked{suffix}", _json("a", "INT64", [4, 5])))
+    assert outputs == {"said": ["9 ndarray"], "a": [4, 5]}
+
+
+def test_requests_with_and_without_nulls_share_a_batch(server: Server) -> None:
+    if not server.is_fast:  # type: ignore[attr-defined]
+        pytest.skip("batches are the same on both paths")
+    bodies = [[i + 1, None] if i % 2 else [i + 1, i + 2] for i in range(16)]
+
+    def send(data: list[Any]) -> Any:
+        return _outputs(_post(server, "echo-batched", _json("a", "INT64", data)))["a"]
+
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(send, bodies)) == bodies
+
+
+@pytest.mark.parametrize("options", [{}, {"binary": True}], ids=["JSON", "binary"])
+def test_the_client_takes_none_and_gives_masked_arrays(
+    server: Server, suffix: str, options: dict[str, bool]
+) -> None:
+    if options and not server.is_fast:  # type: ignore[attr-defined]
+        pytest.skip("no binary tensors on the plain path")
+    with connect(server.url, f"echo{suffix}", **options) as model:  # type: ignore[arg-type]
+        got = model.infer(a=[1, None], s=np.ma.array(["x", "y"], mask=[True, False]))
+        assert {name: array.tolist() for name, array in got.items()} == {
+            "a": [1, None],
+            "s": [None, "y"],
+        }
+        assert list(model.contract.inputs) == [each["name"] for each in INPUTS]
+        assert asyncio.run(model.infer_async(a=[1]))["a"].tolist() == [1]
