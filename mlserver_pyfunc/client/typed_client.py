@@ -23,6 +23,7 @@ def client_module(definition: FunctionDefinition, name: str) -> str:
         model_name=name,
         inputs=inputs,
         outputs=_fields(definition.outputs),
+        nullable=any(field["is_nullable"] for field in inputs),
         signature=_signature(inputs),
         values=", ".join(f"{field['name']!r}: {field['identifier']}" for field in inputs),
     )
@@ -38,6 +39,7 @@ def _fields(tensors: Sequence[TensorDefinition]) -> list[dict[str, Any]]:
             "description": _description(tensor),
             "is_text": tensor.content_type == "str",
             "is_optional": tensor.optional,
+            "is_nullable": tensor.spec.companion is not None,
         }
         for tensor, identifier in zip(tensors, _identifiers(tensors), strict=True)
     ]

@@ -288,7 +288,15 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(value: Any, message:
             _tensor(datatype="FP31"),
             'inputs.0.datatype: unknown datatype "FP31", expected one of ',
         ),
-        (_tensor(datatype="INT8", nullable=True), "nullable is for FP16, FP32 and FP64, got INT8"),
+        (
+            _with(
+                inputs=[
+                    {"name": "x", "datatype": "INT8", "shape": [1], "nullable": True},
+                    {"name": "x.nulls", "datatype": "BOOL", "shape": [1]},
+                ]
+            ),
+            'inputs: "x.nulls" tells which elements of another tensor are null, rename it',
+        ),
         (_tensor(example="a"), "inputs.0: example: expected numbers up to"),
         (_tensor(example=[1, 2]), "inputs.0: example: expected shape [1], got [2]"),
         (_tensor(example=[float("nan")]), "inputs.0: example: "),

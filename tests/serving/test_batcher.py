@@ -90,7 +90,7 @@ class Subject:
         inputs = {"x": np.array(values, dtype="f4")}
         inputs.update({name: np.array(value, dtype="f4") for name, value in more.items()})
         request = SimpleNamespace(id=f"r{values}", parameters=parameters, inputs=())
-        call = InferenceCall(None, inputs, {}, request)  # type: ignore[arg-type]
+        call = InferenceCall(None, inputs, dict.fromkeys(inputs, Y), request)  # type: ignore[arg-type]
 
         async def answer() -> list[float]:
             answer = await self.batcher.answer(call)

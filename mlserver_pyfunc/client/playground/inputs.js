@@ -28,7 +28,7 @@ const isBounded = (tensor) => tensor.datatype === "UINT8" ||
 const labelsAxis = (tensor) => (tensor.labels ? tensor.shape.lastIndexOf(tensor.labels.length) : -1);
 
 // An element is JSON text, and what a field shows is plain text.
-const plainText = (json) => (json.startsWith('"') ? JSON.parse(json) : json);
+const plainText = (json) => (json.startsWith('"') ? JSON.parse(json) : json === "null" ? "" : json);
 const textOr = (value) => (value == null ? null : String(value));
 const blank = (tensor) => (tensor.enum ? String(tensor.enum[0]) : isBytes(tensor) ? "" : tensor.datatype === "BOOL" ? "false" : "0");
 
@@ -42,9 +42,11 @@ function randomElement(tensor) {
 }
 
 // Sends text that is no JSON value as a string, so that the server says what is wrong with it.
+// An empty field of a tensor that may have null is null.
 function element(tensor, text) {
-  if (isBytes(tensor)) return JSON.stringify(text);
   const trimmed = text.trim();
+  if (text === "" && tensor.nullable) return "null";
+  if (isBytes(tensor)) return JSON.stringify(text);
   if (trimmed === "" && tensor.nullable) return "null";
   if (tensor.datatype === "BOOL" && /^(true|false|[01]|yes|no)$/i.test(trimmed)) return String(/^(true|1|yes)$/i.test(trimmed));
   return /^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$|^(true|false|null)$/.test(trimmed) ? trimmed : JSON.stringify(trimmed);
@@ -52,7 +54,8 @@ function element(tensor, text) {
 
 // The field of one element: a choice of the allowed values, a switch, or a line of text.
 function elementField(tensor, label) {
-  if (tensor.enum) return make("select", { "aria-label": label }, ...tensor.enum.map((value) => make("option", {}, String(value))));
+  const choices = tensor.enum ?? (tensor.datatype === "BOOL" && tensor.nullable ? [true, false] : null);
+  if (choices) return make("select", { "aria-label": label }, ...[...choices, ...(tensor.nullable ? [""] : [])].map((value) => make("option", {}, String(value))));
   if (tensor.datatype === "BOOL") return make("input", { type: "checkbox", role: "switch", class: "switch", "aria-label": label });
   return make("input", { type: "text", inputmode: isBytes(tensor) ? "text" : "decimal", "aria-label": label, value: blank(tensor) });
 }
