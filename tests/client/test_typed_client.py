@@ -22,6 +22,14 @@ ODD = {
     "outputs": [{"name": "import", "datatype": "BYTES", "shape": [-1], "content_type": "str"}],
 }
 NO_INPUTS = {**ODD, "inputs": []}
+NULLABLE = {
+    **ODD,
+    "inputs": [{"name": "x", "datatype": "INT64", "shape": [-1], "nullable": True}],
+    "outputs": [
+        {"name": "x", "datatype": "INT64", "shape": [-1], "nullable": True},
+        {"name": "s", "datatype": "BYTES", "shape": [-1], "nullable": True, "content_type": "str"},
+    ],
+}
 
 
 def test_it_is_clean_under_strict_mypy(tmp_path):
@@ -29,6 +37,7 @@ def test_it_is_clean_under_strict_mypy(tmp_path):
         "echo": read(FUNCTIONS / "echo/function.yaml"),
         "odd_names": parse(ODD),
         "no_inputs": parse(NO_INPUTS),
+        "nullable": parse(NULLABLE),
     }
     for name, definition in definitions.items():
         (tmp_path / f"{name}.py").write_text(client_module(definition, "some model"))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
@@ -20,6 +22,8 @@ import pytest
 
 from mlserver_pyfunc.client import CallError, InferResult
 from mlserver_pyfunc.client.connection import connect
+from mlserver_pyfunc.client.typed_client import client_module
+from mlserver_pyfunc.definition import read
 from mlserver_pyfunc.protocol.contract import NamedArray, TensorSpec, companions
 from mlserver_pyfunc.protocol.samples import random_arrays
 from mlserver_pyfunc.testing import Server
@@ -299,6 +303,35 @@ def test_requests_with_and_without_nulls_share_a_batch(server: Server) -> None:
 
     with ThreadPoolExecutor(16) as pool:
         assert list(pool.map(send, bodies)) == bodies
+
+
+TYPED = """
+import sys
+import numpy as np
+from generated import Client
+
+_, url, protocol, model = sys.argv
+with Client(url, protocol=protocol, model_name=model) as client:
+    got = client.predict(a=np.ma.array([5, 2], mask=[False, True]), s=np.array(["x", ""], object))
+    assert (got.a.tolist(), got.s.tolist(), got.b) == ([5, None], ["x", ""], None), got
+    got = client.predict(a=np.array([5]), s=np.ma.array(["x"], mask=[True], dtype=object))
+    assert (got.a.tolist(), got.s.tolist()) == ([5], [None]), got
+"""
+
+
+@pytest.mark.parametrize("protocol", ["rest", "grpc"])
+def test_typed_clients_take_and_give_masked_arrays(
+    server: Any, protocol: str, tmp_path: Path
+) -> None:
+    if not server.is_fast:
+        pytest.skip("no binary tensors on the plain path")
+    definition = read(server.folder / "echo/function.yaml")
+    (tmp_path / "generated.py").write_text(client_module(definition, "echo"))
+    (tmp_path / "caller.py").write_text(TYPED)
+    address = server.url if protocol == "rest" else server.grpc_target
+    command = [sys.executable, "caller.py", address, protocol, "echo"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("options", [{}, {"binary": True}], ids=["JSON", "binary"])
