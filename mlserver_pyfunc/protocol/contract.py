@@ -338,7 +338,8 @@ class Contract:
         name = declared.name
         try:
             array = _said(declared, value) if isinstance(value, NamedArray) else value
-            return NamedArray.of(declared, fit(declared, array))
+            make = NamedArray.of if name in self._nullable_outputs else NamedArray
+            return make(declared, fit(declared, array))
         except TensorError as error:
             text = f"{self._where('output', name)}: {error}"
         if "responses" not in self.lenient:

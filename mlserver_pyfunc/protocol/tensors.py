@@ -104,6 +104,8 @@ def reshape(array: Array, shape: Shape) -> Array:
     """Reshapes an array, or raises a TensorError."""
     if array.size != math.prod(shape):
         raise TensorError(_count(math.prod(shape), shape), str(array.size))
+    if type(array) is not np.ndarray and array.ndim == len(shape) == 1:
+        return array  # To reshape a masked array takes a few microseconds.
     try:
         return array.reshape(shape)
     except (ValueError, OverflowError):
