@@ -1,11 +1,7 @@
 """Calls a server by gRPC. Tensors are sent as raw bytes; answers may have typed fields.
 
-Importing this module raises ImportError if tritonclient is not installed.
-
-Do not import it in a process that imports MLServer. tritonclient and MLServer both register the
-messages of the package `inference`, and protobuf has one registry per process, so that the second
-import fails: "duplicate symbol 'inference.ServerLiveRequest'". `infer` therefore never imports
-MLServer.
+Importing this module raises ImportError if tritonclient is not installed. It fails ("duplicate
+symbol") in a process that has imported MLServer: the docstring of the package says why.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -122,12 +122,10 @@ async def model_config(data_plane: DataPlane, name: str, version: str | None) ->
     config["model_transaction_policy"] = {"decoupled": model.streams}
     # Triton leaves the axis of the batch out of the dimensions, if it makes the batches.
     first = 1 if batch else 0
-    for field, tensors in (("input", definition.inputs), ("output", definition.outputs)):
-        specs: list[TensorSpec] = [tensor.spec for tensor in tensors]
-        config[field] = [_tensor(spec, spec.shape[first:]) for spec in specs]
-        if field == "input":
-            for shown, spec in zip(config[field], specs, strict=True):
-                shown["optional"] = spec.optional
+    config["input"] = [
+        {**_tensor(tensor.spec, first), "optional": tensor.optional} for tensor in definition.inputs
+    ]
+    config["output"] = [_tensor(tensor.spec, first) for tensor in definition.outputs]
     if batch:
         config["max_batch_size"] = batch.max_size
         config["dynamic_batching"] = {
@@ -147,8 +145,9 @@ async def model_statistics(data_plane: DataPlane, name: str, version: str | None
     return {"model_stats": [_statistics(model) for model in chosen]}
 
 
-def _tensor(spec: TensorSpec, shape: Iterable[int]) -> Document:
-    return {"name": spec.name, "data_type": DATA_TYPES[spec.datatype.name], "dims": list(shape)}
+def _tensor(spec: TensorSpec, first: int) -> Document:
+    dims = list(spec.shape[first:])
+    return {"name": spec.name, "data_type": DATA_TYPES[spec.datatype.name], "dims": dims}
 
 
 def _statistics(model: Any) -> Document:
