@@ -57,12 +57,8 @@ def _takes_infinity(datatype: Any, array: Any) -> Any:
         return array.astype(datatype.dtype) if datatype.dtype.kind == "f" else None
 
 
-_packed = grpc_messages._packed
-
-
-def _takes_the_end_of_the_message(contents: Any, number: int) -> Any:
-    wire = contents.SerializeToString()
-    return memoryview(wire)[-len(_packed(contents, number)) :]
+def _drops_the_rest_of_a_length(field_number: int, size: int) -> bytes:
+    return bytes([field_number << 3 | 2, size & 0x7F])
 
 
 def _takes_the_first_of_two_keys(source: Any, key: str) -> Any:
@@ -83,7 +79,7 @@ PLANTED: list[tuple[str, Any, str, Any]] = [
     ("rest_binary", bytes_tensors, "split_elements", _reads_a_byte_past),
     ("rest_json", tensors, "_exact_cast", _takes_infinity),
     ("rest_json", json_body, "_without", _takes_the_first_of_two_keys),
-    ("grpc_typed", grpc_messages, "_packed", _takes_the_end_of_the_message),
+    ("grpc_typed", grpc_messages, "_head", _drops_the_rest_of_a_length),
     ("grpc_typed", grpc_messages, "_FIXED_WIDTH", frozenset({"FP32", "FP64", "INT8"})),
     ("grpc_typed", grpc_messages, "_packable", lambda datatype, array: array.tobytes()),
     ("grpc_raw", tensors, "_normal_bools", lambda array: array),

@@ -181,9 +181,7 @@ def inflate(body: bytes, encoding: str) -> bytes:
     """
     if encoding == "deflate":
         # Some clients leave out zlib's header (RFC 9110, section 8.4.1.2).
-        is_checked = len(body) > 1 and int.from_bytes(body[:2], "big") % 31 == 0
-        has_header = is_checked and body[0] & 0x0F == 8
-        stream = zlib.decompressobj(zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS)
+        stream = zlib.decompressobj(zlib.MAX_WBITS if _has_zlib_header(body) else -zlib.MAX_WBITS)
         pieces = [stream.decompress(body, MAX_BODY + 1)]
         size = len(pieces[0])
         if size <= MAX_BODY and not stream.eof:
@@ -198,6 +196,10 @@ def inflate(body: bytes, encoding: str) -> bytes:
     if size > MAX_BODY:
         raise BodyTooLargeError
     return b"".join(pieces)
+
+
+def _has_zlib_header(body: bytes) -> bool:
+    return len(body) >= 2 and body[0] & 0x0F == 8 and int.from_bytes(body[:2], "big") % 31 == 0
 
 
 def _bounded(receive: Receive, *, is_over: bool) -> Receive:
