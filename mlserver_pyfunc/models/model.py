@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import wraps
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mlserver_pyfunc.errors import BindError, describe
+from mlserver_pyfunc.errors import BindError, InferenceError, describe
 from mlserver_pyfunc.protocol.datatypes import BY_DTYPE
 
 from . import KINDS
@@ -45,7 +46,29 @@ def load(kind: str, path: Path, threads: int, options: Mapping[str, Any]) -> Mod
     except Exception as error:
         cause = " ".join(describe(error).split())
         raise BindError(f'"{path.name}" cannot be loaded as {kind}: {cause[:400]}') from error
-    return model
+    return replace(model, handler=_refusing_nan(model.handler))
+
+
+def _refusing_nan(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes the error of a model that takes no missing values one of the request."""
+
+    @wraps(handler)
+    def call(*args: Any, **given: Any) -> Any:
+        try:
+            return handler(*args, **given)
+        except ValueError as error:
+            text = " ".join(str(error).split())[:100]
+            missing = [name for name, value in given.items() if _has_nan(value)]
+            if not missing or "nan" not in text.lower():
+                raise
+            where = f'input "{missing[0]}"'
+            raise InferenceError(f"{where}: the model takes no null or NaN: {text}", 400) from None
+
+    return call
+
+
+def _has_nan(value: Any) -> bool:
+    return getattr(value, "dtype", None) in (np.float32, np.float64) and bool(np.isnan(value).any())
 
 
 def tensor(name: str, dtype: Any, shape: list[int | str], **keys: Any) -> dict[str, Any]:

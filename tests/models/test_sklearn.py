@@ -108,6 +108,20 @@ def test_a_table_of_numbers_is_a_matrix(model: Any, named: bool, tmp_path: Path)
             fn(features=np.zeros((2, 5)))
 
 
+@pytest.mark.parametrize("isolation", ["none", "process"])
+def test_a_model_that_takes_no_missing_value_says_so(isolation: str, tmp_path: Path) -> None:
+    io.dump(LogisticRegression(max_iter=500).fit(IRIS.data, IRIS.target), tmp_path / "m.skops")
+    serving = {"isolation": isolation}
+    folder = folder_of(tmp_path / "served", source="../m.skops", serving=serving)
+    requests = [{"features": ("FP64", np.array([[1.0, 2, 3, given]]))} for given in (4, np.nan)]
+    for route, (good, missing) in answers(folder, requests).items():
+        assert good.outputs["predict"].tolist() == [2], route
+        assert 'input "features": the model takes no null or NaN: Input X contains NaN' in str(
+            missing
+        )
+        assert missing.status in (400, "INVALID_ARGUMENT")
+
+
 def test_only_what_is_asked_for_is_computed(tmp_path: Path) -> None:
     io.dump(LogisticRegression(max_iter=500).fit(IRIS.data, IRIS.target), tmp_path / "m.skops")
     given = {"name": "features", "datatype": "FP64", "shape": [1, 4], "data": [1, 2, 3, 4]}
