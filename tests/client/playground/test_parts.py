@@ -29,6 +29,22 @@ def run(browser):
     return run
 
 
+def test_an_empty_field_of_a_nullable_tensor_is_null(run):
+    code = """
+      const field = elementField({ datatype: "BOOL", nullable: true }, "flag");
+      return [
+        element({ datatype: "BYTES", nullable: true }, ""),
+        element({ datatype: "BYTES" }, ""),
+        element({ datatype: "INT64", nullable: true }, " "),
+        element({ datatype: "BOOL", nullable: true }, ""),
+        plainText("null"),
+        [...field.options].map((option) => option.value),
+      ];
+    """
+    choices = ["true", "false", ""]
+    assert run(["dom", "inputs"], code) == ["null", '""', "null", "null", "", choices]
+
+
 def read_parquet(run, content):
     code = """
       const bytes = Uint8Array.from(atob(arguments_[0]), (c) => c.charCodeAt(0));
