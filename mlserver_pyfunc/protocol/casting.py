@@ -34,6 +34,8 @@ def from_value(datatype: Datatype, value: Any) -> Array:
         if not datatype.nullable:
             note = "give them a value in the handler: .filled(...)"
             raise TensorError("an array", "one with masked elements", note)
+        if datatype.dtype.kind == "f":
+            return from_value(datatype, (value * 1.0).filled(math.nan))
         array = from_value(datatype, value.filled("" if datatype.is_bytes else 0))
         return np.ma.MaskedArray(array, value.mask)
     if datatype.is_bytes and datatype.nullable:

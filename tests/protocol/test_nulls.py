@@ -256,8 +256,13 @@ def test_floats_have_no_companion() -> None:
     assert list(model.all_inputs) == ["x"]
     [array] = model.decode_inputs([RequestInput("x", "FP32", [2], [None, 1])]).values()
     assert np.isnan(array[0])
-    [named] = model.encode_outputs({"x": [None, 1.5]})
-    assert named.nulls is None
+    for dtype in (np.float32, np.float64, np.int8):
+        for value in ([None, 2], np.ma.array([1, 2], mask=[True, False], dtype=dtype)):
+            [named] = model.encode_outputs({"x": value})
+            assert type(named.array) is np.ndarray
+            assert named.array.dtype == np.float32
+            assert str(named.array.tolist()) == "[nan, 2.0]"
+            assert named.nulls is None
 
 
 class Colour(enum.Enum):

@@ -41,6 +41,7 @@ INPUTS = [
     {"name": "strict", "datatype": "INT64", "shape": [-1], "optional": True},
 ]  # fmt: skip
 ECHO = "def f(inputs):\n    return inputs\n"
+ITEMS = "def f(a):\n    yield a\n    yield a[::-1]\n"
 ROWS = """
 from dataclasses import dataclass
 
@@ -96,6 +97,10 @@ def server(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
             _write(folder, f"rows{suffix}", ROWS, {"serving": serving})
             masked = {"inputs": INPUTS[:3], "outputs": SAID, "serving": serving}
             _write(folder, f"masked{suffix}", MASKED, masked)
+            warned = {**echo, "contract": {"requests": "warn", "responses": "warn"}}
+            _write(folder, f"warned{suffix}", ECHO, warned)
+            items = {"inputs": INPUTS[:1], "outputs": INPUTS[:1], "serving": serving}
+            _write(folder, f"items{suffix}", ITEMS, items)
     env = {} if is_fast else {"MLSERVER_PYFUNC_FASTPATH": "0"}
     with Server(folder, env) as server:
         server.is_fast = is_fast  # type: ignore[attr-defined]
@@ -291,6 +296,27 @@ def test_a_plain_parameter_is_masked(server: Server, suffix: str) -> None:
     assert outputs == {"said": ["6 MaskedArray s"], "a": [None, None, 5]}
     outputs = _outputs(_post(server, f"masked{suffix}", _json("a", "INT64", [4, 5])))
     assert outputs == {"said": ["9 ndarray"], "a": [4, 5]}
+
+
+def test_items_of_streams_have_nulls(server: Server, suffix: str) -> None:
+    if "batch" in suffix:
+        pytest.skip("streams are not batched")
+    url = f"{server.url}/v2/models/items{suffix}/infer_stream"
+    lines = httpx.post(url, json={"inputs": [_json("a", "INT64", [1, None])]}).text.split("\n")
+    events = [json.loads(line[5:]) for line in lines if line.startswith("data:")]
+    assert [_outputs(event)["a"] for event in events] == [[1, None], [None, 1]]
+
+
+def test_a_contract_that_warns_has_nulls(server: Server, suffix: str) -> None:
+    if "batch" in suffix:
+        pytest.skip("batches need a contract that is enforced")
+    model = f"warned{suffix}"
+    more = _json("more", "INT64", [7])
+    assert _outputs(_post(server, model, _json("a", "INT64", [1, None]), more))["a"] == [1, None]
+    inputs = [_json("a", "INT64", [5, 6]), _json("a.nulls", "BOOL", [False, True]), more]
+    assert _outputs(_post(server, model, *inputs)) == {"a": [5, None], "more": [7]}
+    refused = _post(server, model, more, _json("strict", "INT64", [None]))
+    assert "got null at index 0" in refused["error"]
 
 
 def test_requests_with_and_without_nulls_share_a_batch(server: Server) -> None:
