@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -221,24 +222,22 @@ def _request_input(contract: Contract, name: str, value: Any) -> RequestInput:
 
 def pandas_columns(contract: Contract, inputs: Iterable[Any]) -> list[RequestInput]:
     """Reads what MLServer's PandasCodec makes of a frame: columns of shape [N, 1], or of JSON."""
-    return [
-        _column(spec, tensor) if (spec := contract.inputs.get(tensor.name)) else tensor
-        for tensor in inputs
-    ]
+    return [_column(contract.inputs.get(tensor.name), tensor) for tensor in inputs]
 
 
-def _column(spec: TensorSpec, tensor: Any) -> RequestInput:
+def _column(spec: TensorSpec | None, tensor: Any) -> RequestInput:
     shape, datatype = list(tensor.shape), tensor.datatype
     data = getattr(tensor.data, "root", tensor.data)
-    if len(spec.shape) == 1 and shape[1:] == [1]:
+    if spec is not None and len(spec.shape) == 1 and shape[1:] == [1]:
         shape = shape[:1]
-    if getattr(tensor.parameters, "content_type", None) == "pd_json" and datatype == "BYTES":
-        if isinstance(data, RawTensor):
-            data = split_elements(data.buffer)
-        datatype = spec.datatype.name
-        data = [json.loads(element) for element in data]
-        if spec.datatype.is_bytes:
-            data = [x if isinstance(x, str | None) else json.dumps(x) for x in data]
+    if spec is not None and getattr(tensor.parameters, "content_type", None) == "pd_json":
+        # What is no JSON stays as it is, which the contract refuses.
+        with suppress(ValueError, TypeError, RecursionError):
+            elements = split_elements(data.buffer) if isinstance(data, RawTensor) else data
+            values = [json.loads(element) for element in elements]
+            if spec.datatype.is_bytes:
+                values = [x if isinstance(x, str | None) else json.dumps(x) for x in values]
+            data, datatype = values, spec.datatype.name
     return RequestInput(tensor.name, datatype, shape, data, tensor.parameters)
 
 

@@ -43,13 +43,12 @@ def requests_for(definition: FunctionDefinition) -> st.SearchStrategy[Body]:
 def body_of(definition: FunctionDefinition, arrays: Mapping[str, Array]) -> Body:
     """Returns the request of some input arrays in the protocol's JSON form."""
     specs = {tensor.name: tensor.spec for tensor in definition.inputs}
-    named = [NamedArray.of(specs[name], array) for name, array in arrays.items()]
-    return {"inputs": [json_output(each, _without_nan) for each in named]}
+    named = [NamedArray.of(specs[name], _masked(array)) for name, array in arrays.items()]
+    return {"inputs": [json_output(each) for each in named]}
 
 
-def _without_nan(array: Array) -> list[Any]:
-    # Only NaN differs from itself.
-    return [x if x == x else None for x in array.ravel().tolist()]
+def _masked(array: Array) -> Array:
+    return np.ma.masked_invalid(array) if array.dtype.kind == "f" else array
 
 
 def _arrays(tensor: TensorDefinition, sizes: Mapping[str, int]) -> st.SearchStrategy[Array]:

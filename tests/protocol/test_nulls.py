@@ -364,6 +364,16 @@ def test_columns_of_pandas_codec_are_read(raw: bool) -> None:
     assert listed(arrays["m"]) == [[7]]
 
 
+@pytest.mark.parametrize("element", ["{", "[" * 100_000, "9" * 5000, 1, ["1"]])
+def test_a_column_that_is_no_json_is_refused(element: Any) -> None:
+    parameters = InferenceRequest.from_json(
+        {"inputs": [], "parameters": {"content_type": "pd_json"}}
+    ).parameters
+    sent = [RequestInput("x", "BYTES", [1, 1], [element], parameters)]
+    with pytest.raises(ContractError, match="expected datatype INT64, got BYTES"):
+        contract().decode_inputs(pandas_columns(contract(), sent))
+
+
 def test_rows_of_a_batch_keep_their_nulls() -> None:
     named = NamedArray.of(spec("x", "INT8"), np.ma.array([1, 0, 3], mask=[False, True, False]))
     parts = [NamedArray.of(named.spec, named.masked[i : i + 1]) for i in range(3)]
