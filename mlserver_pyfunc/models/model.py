@@ -31,12 +31,9 @@ class Model:
 
 
 def load(kind: str, path: Path, threads: int, options: Mapping[str, Any]) -> Model:
-    """Loads a model file of a kind; its computations use so many threads.
+    """Loads a model file of a kind, by the definition's `init_parameters`, or raises a BindError.
 
-    The options are the definition's `init_parameters`.
-
-    Raises:
-        BindError: The framework refuses it, or its tensors are none of the protocol's.
+    Its computations use so many threads.
     """
     try:
         module = import_module(f"{__package__}.{KINDS[kind].module}")

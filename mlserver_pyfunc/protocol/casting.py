@@ -67,11 +67,7 @@ def _null_or(element: Any) -> Any:
 
 
 def _plain(value: Any, *, is_bytes: bool) -> Any:
-    """Returns an object as what NumPy or a BYTES tensor takes; any other value as it is.
-
-    Members of an Enum, PyTorch tensors (detached, in the memory of the host), and for BYTES
-    dates and Pillow's images, which become PNG.
-    """
+    """Returns an Enum's member, a PyTorch tensor, a date or a picture as what a tensor takes."""
     if isinstance(value, enum.Enum):
         return value.value
     if hasattr(value, "detach"):

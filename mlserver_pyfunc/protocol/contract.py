@@ -85,10 +85,7 @@ class TensorSpec:
 
 @dataclass(slots=True)
 class NamedArray:
-    """A checked tensor: `array` has the datatype and shape that `spec` declares.
-
-    `nulls` tells which elements are null, if some are.
-    """
+    """A checked tensor, as `spec` declares it. `nulls` tells which elements are null, if any."""
 
     spec: TensorSpec
     array: Array
@@ -117,18 +114,11 @@ def companions(named: Iterable[NamedArray]) -> list[NamedArray]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class AxisSize:
-    """The size of a named axis, and the first tensor that has it."""
-
-    size: int
-    where: str
-
-
 Report = Callable[[str, str, str], None]
 """Gets each breach that is let through: its kind, the declared tensor or "", and its text."""
 
-AxisSizes = Mapping[str, AxisSize]
+AxisSizes = Mapping[str, tuple[int, str]]
+"""The size of each named axis, and the first tensor that has it."""
 NO_SIZES: AxisSizes = {}
 
 
@@ -262,7 +252,7 @@ class Contract:
         """Returns the sizes of a request's named axes, or raises a ContractError if they differ."""
         if not self._input_axes:
             return NO_SIZES
-        sizes: dict[str, AxisSize] = {}
+        sizes: dict[str, tuple[int, str]] = {}
         problem = self._mismatch("input", self._input_axes, self._fitting(arrays), sizes)
         if problem and "requests" not in self.lenient:
             raise ContractError(problem)
@@ -375,19 +365,17 @@ class Contract:
         kind: str,
         axes: Sequence[tuple[str, int, str]],
         arrays: Mapping[str, Array],
-        sizes: dict[str, AxisSize],
+        sizes: dict[str, tuple[int, str]],
     ) -> str:
         """Describes the first axis that has not the size of its name. Adds new names to `sizes`."""
         for tensor, axis, name in axes:
             if tensor not in arrays:
                 continue
             size = arrays[tensor].shape[axis]
-            first = sizes.setdefault(name, AxisSize(size, f'{kind} "{tensor}"'))
-            if first.size != size:
-                return (
-                    f'{self._where(kind, tensor)}: axis "{name}": '
-                    f"expected {first.size} as in {first.where}, got {size}"
-                )
+            first, where = sizes.setdefault(name, (size, f'{kind} "{tensor}"'))
+            if first != size:
+                text = f'axis "{name}": expected {first} as in {where}, got {size}'
+                return f"{self._where(kind, tensor)}: {text}"
         return ""
 
     def _where(self, kind: str, name: str) -> str:

@@ -207,7 +207,7 @@ def test_an_enforced_request_has_the_declared_specifications_and_sizes(reports: 
     contract = Contract("m", [a, b], [], ["responses"], reports.add)
     arrays = contract.decode_inputs([RequestInput("a", "FP32", [2], [1, 2])])
     assert contract.input_specs(arrays) == {"a": a, "b": b}
-    assert contract.axis_sizes(arrays)["rows"].size == 2
+    assert contract.axis_sizes(arrays)["rows"] == (2, 'input "a"')
 
 
 @pytest.mark.parametrize(
