@@ -18,10 +18,10 @@ import click
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["text", "json", "github", "sarif"]),
+    type=click.Choice(["text", "json", "github"]),
     default="text",
     show_default=True,
-    help="Form of the findings: github makes annotations, sarif is for code scanning.",
+    help="Form of the findings: github makes annotations.",
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 def command(
@@ -58,7 +58,7 @@ def command(
     if fix and (count := formats.fix(findings)):
         click.echo(f"mended: {count}", err=True)
         findings = [finding for folder in folders for finding in validate(folder, fetch=fetch)]
-    write = {"json": formats.as_json, "github": formats.github, "sarif": formats.sarif}
+    write = {"json": formats.as_json, "github": formats.github}
     if as_json or form != "text":
         click.echo(write["json" if as_json else form](findings))
     else:

@@ -1,4 +1,4 @@
-"""Writes findings as text with excerpts, JSON, annotations of GitHub or SARIF; applies fixes."""
+"""Writes findings as text with excerpts, JSON or annotations of GitHub; applies fixes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
 import click
 
 from mlserver_pyfunc.models import is_model
 
-from .findings import RULES, Finding
+from .findings import Finding
 
 _COLORS = {"error": "red", "warning": "yellow", "note": "cyan"}
 _WIDTH = 100
@@ -71,26 +69,6 @@ def github(findings: Sequence[Finding]) -> str:
 
 def _escaped(value: str) -> str:
     return value.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def sarif(findings: Sequence[Finding]) -> str:
-    """Writes a SARIF 2.1.0 log."""
-    rules = [{"id": rule, "shortDescription": {"text": RULES[rule][1]}} for rule in RULES]
-    driver = {"name": "mlserver-pyfunc", "rules": rules}
-    run = {"tool": {"driver": driver}, "results": list(map(_result, findings))}
-    schema = "https://json.schemastore.org/sarif-2.1.0.json"
-    return json.dumps({"$schema": schema, "version": "2.1.0", "runs": [run]}, indent=2)
-
-
-def _result(finding: Finding) -> dict[str, Any]:
-    region = {"startLine": finding.line, "startColumn": finding.column or 1}
-    place = {"artifactLocation": {"uri": quote(_near(finding.file).as_posix())}, "region": region}
-    return {
-        "ruleId": finding.rule,
-        "level": finding.severity,
-        "message": {"text": finding.message},
-        "locations": [{"physicalLocation": place}],
-    }
 
 
 def fix(findings: Sequence[Finding]) -> int:

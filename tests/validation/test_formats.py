@@ -110,17 +110,6 @@ def test_github_annotates_lines(folder):
     assert len(out.splitlines()) == 3
 
 
-def test_sarif_names_rules_and_places(folder):
-    out, _ = call("validate", "--format", "sarif", code=1)
-    log = json.loads(out)
-    assert log["version"] == "2.1.0"
-    (ran,) = log["runs"]
-    assert {rule["id"] for rule in ran["tool"]["driver"]["rules"]} == set(RULES)
-    place = ran["results"][2]["locations"][0]["physicalLocation"]
-    assert place["artifactLocation"]["uri"] == "function.yaml"
-    assert place["region"] == {"startLine": 4, "startColumn": 31}
-
-
 def test_several_folders_can_be_named(folder):
     other = folder / "other"
     other.mkdir()
