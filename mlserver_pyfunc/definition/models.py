@@ -399,7 +399,7 @@ class FunctionDefinition(_Model):
             names = [tensor.name for tensor in getattr(self, kind)]
             for name in sorted({name for name in names if names.count(name) > 1}):
                 yield f'{kind}: tensor "{name}" is declared twice'
-            companions = [tensor.spec.companion for tensor in getattr(self, kind)]
+            companions = [each.spec.companion for each in getattr(self, kind) if each.nullable]
             for name in [each.name for each in companions if each and each.name in names]:
                 yield f'{kind}: "{name}" tells which elements of another tensor are null, rename it'
         given = [tensor for tensor in self.inputs if tensor.example is not None]
