@@ -66,6 +66,8 @@ def _decode_packed(datatype: Datatype, flat: list[Any]) -> Array:
     except (struct.error, OverflowError, TypeError):
         return _decode_slowly(datatype, flat)
     array = np.frombuffer(bytearray(packed), dtype=datatype.dtype)
+    if len(flat) <= 64:  # The fastest way for few elements.
+        return _decode_slowly(datatype, flat) if bool in set(map(type, flat)) else array
     # A boolean became 0 or 1: only those elements have to be looked at.
     suspects = np.flatnonzero((array == 0) | (array == 1))
     if len(suspects) and _any_bool(flat, suspects):
