@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from .client.connection import Model, connect
     from .definition import FunctionDefinition
     from .deployment.server_process import Server
+    from .handler.frames import Columns
     from .handler.tensor import Tensor
     from .hosts.mlserver.runtime import PyFuncRuntime
 
 __version__ = "0.1.0"
 __all__ = [
+    "Columns",
     "Deployment",
     "Function",
     "FunctionDefinition",
@@ -35,6 +37,7 @@ __all__ = [
 # it where MLServer is not installed. Importing these names here would cost time in the first
 # case and fail in the second, so `__getattr__` (PEP 562) imports them when they are first used.
 _LAZY = {
+    "Columns": "handler.frames",
     "Deployment": "api.deployment",
     "Function": "api.function",
     "FunctionDefinition": "definition",

@@ -43,10 +43,9 @@ class Rents:
         flats = drawn(500)
         self.pipeline = make_pipeline(columns, Ridge()).fit(flats, rents(flats))
 
-    def predict(self, flats: list[Flat]) -> list[Rent]:
-        table = pd.DataFrame(flats)
-        rent = self.pipeline.predict(table).round()
-        return [Rent(rent=r, per_square_metre=r / a) for r, a in zip(rent, table.area, strict=True)]
+    def predict(self, flats: Annotated[pd.DataFrame, Flat]) -> Annotated[pd.DataFrame, Rent]:
+        rent = self.pipeline.predict(flats).round()
+        return pd.DataFrame({"rent": rent, "per_square_metre": rent / flats.area})
 
 
 def drawn(count):

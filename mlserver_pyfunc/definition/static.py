@@ -24,11 +24,13 @@ FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
 _PACKAGES = {
     "PIL", "annotated_types", "collections", "dataclasses", "datetime", "enum", "jaxtyping",
-    "mlserver_pyfunc", "numpy", "pathlib", "pydantic", "torch", "typing", "typing_extensions",
+    "decimal", "mlserver_pyfunc", "numpy", "pandas", "pandera", "pathlib", "polars", "pyarrow",
+    "pydantic", "torch", "typing", "typing_extensions",
 }  # fmt: skip
 _CALLS = {
-    "Doc", "Field", "Ge", "Gt", "Interval", "Le", "Len", "Lt", "MaxLen", "MinLen", "NamedTuple",
-    "NewType", "Tensor", "TypedDict", "dataclass", "field",
+    "BooleanDtype", "CategoricalDtype", "Columns", "DatetimeTZDtype", "Doc", "Field", "Ge", "Gt",
+    "Int64Dtype", "Interval", "Le", "Len", "Lt", "MaxLen", "MinLen", "NamedTuple", "NewType",
+    "StringDtype", "Tensor", "TypedDict", "dataclass", "field",
 }  # fmt: skip
 _PLAIN = (
     ast.Name, ast.Attribute, ast.Subscript, ast.Tuple, ast.List, ast.Dict, ast.Constant, ast.BinOp,

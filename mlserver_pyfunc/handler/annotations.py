@@ -27,9 +27,8 @@ from mlserver_pyfunc.protocol.contract import TensorSpec
 from mlserver_pyfunc.protocol.types import Array, TensorError
 
 from .elements import TEXT, datatype_name, element_of
+from .frames import FromArray, frame_of, is_dtype, library_of, maker, row_of_schema
 from .tensor import noted
-
-FromArray = Callable[[Array], Any]
 
 _LISTS = {list, abc.Sequence, abc.Iterable, abc.Collection, abc.MutableSequence}
 _OURS = ("mlserver", "mlserver_pyfunc")
@@ -43,6 +42,9 @@ class Value:
     not tell. `from_array` makes the handler's value of arrays of these NumPy kinds and this rank,
     if it is not the array itself. An annotation `is_unknown` if it is text without a meaning. It
     `admits_none` if an element may be None, and `has_default` if it is a field with a default.
+
+    A column of a frame has the library of the `table`, the type of its elements (`kind`) and a
+    `dtype` and a `default` of its own, if given. A frame with a `problem` tells no columns.
     """
 
     tensor: Mapping[str, Any]
@@ -53,6 +55,10 @@ class Value:
     is_unknown: bool = False
     admits_none: bool = False
     has_default: bool = False
+    default: Any = None
+    kind: Any = None
+    dtype: Any = None
+    table: str = ""
 
     @property
     def is_scalar(self) -> bool:
@@ -61,6 +67,8 @@ class Value:
 
     def converter(self, spec: TensorSpec) -> FromArray | None:
         """Returns what makes the handler's value of a declared tensor; None to pass the array."""
+        if self.table and not self.problem:
+            return maker(self.table, spec, self.kind, self.dtype)
         if self.from_array is None or spec.datatype.dtype.kind not in self.kinds:
             return None
         if self.rank == 0:
@@ -72,22 +80,40 @@ class Value:
 class Record:
     """An annotation that a tensor for each field stands for: a dataclass, a pydantic model, ...
 
-    `is_many` means a list of objects: each tensor has an element for each of them.
+    `is_many` means a list of objects: each tensor has an element for each of them. If it
+    `is_table`, it is a frame, made of columns.
     """
 
     fields: Mapping[str, Value]
     make: Callable[[dict[str, Any]], Any]
     is_many: bool = False
     doc: str = ""
+    is_table: bool = False
 
-    def build(self, values: dict[str, Any]) -> Any:
-        """Makes the handler's object, or a list of them, or raises a TensorError."""
+    def build(self, values: dict[str, Any], specs: Mapping[str, TensorSpec] | None = None) -> Any:
+        """Makes the handler's object, a list of them or a frame, or raises a TensorError."""
         if not self.is_many:
             return self._made(values)
         if len(lengths := set(map(len, values.values()))) > 1:
             raise TensorError("as many elements in each tensor", f"{sorted(lengths)}")
+        if self.is_table:
+            if specs and len(values) < len(specs):
+                values = self._filled(values, specs, max(lengths, default=0))
+            return self.make(values)
         rows = zip(*values.values(), strict=True)
         return [self._made(dict(zip(values, row, strict=True))) for row in rows]
+
+    def _filled(
+        self, values: dict[str, Any], specs: Mapping[str, TensorSpec], rows: int
+    ) -> dict[str, Any]:
+        """Adds the columns that a request may leave out, and puts all into their order."""
+        for name in specs.keys() - values.keys():
+            spec, field = specs[name], self.fields[name]
+            is_null = field.default is None
+            if (make := field.converter(spec)) and (spec.datatype.nullable or not is_null):
+                array = np.full(rows, 0 if is_null else field.default, spec.datatype.dtype)
+                values[name] = make(np.ma.MaskedArray(array, True) if is_null else array)
+        return {name: values[name] for name in specs if name in values}
 
     def _made(self, values: dict[str, Any]) -> Any:
         try:
@@ -100,6 +126,8 @@ class Record:
 def read(annotation: Any) -> Value | Record:
     """Reads an annotation. What it does not tell is the `problem` of the value."""
     base, notes, is_optional = _unwrapped(annotation)
+    if table := library_of(get_origin(base) or base):
+        return _table(table, [*map(row_of_schema, get_args(base)), *notes])
     if (record := _record(base)) is not None:
         return record
     if get_origin(base) in _LISTS and (record := _record(get_args(base)[0])) is not None:
@@ -112,21 +140,22 @@ def read(annotation: Any) -> Value | Record:
     return dataclasses.replace(value, admits_none=admits_none, has_default=False)
 
 
-def read_result(annotation: Any) -> Value | Record:
-    """Reads the annotation of a result, which may have an output for each of its parts.
+def _table(library: str, notes: Sequence[Any]) -> Value | Record:
+    """Reads the type of a frame, by the class of a row or the schema that tells its columns."""
+    for row in map(_record, notes):
+        if row is not None:
+            rows = _many(row).fields.items()
+            fields = {name: dataclasses.replace(value, table=library) for name, value in rows}
+            return Record(fields, frame_of(library), is_many=True, doc=row.doc, is_table=True)
+    return Value({}, problem="a DataFrame tells no columns", table=library)
 
-    They are the fields of a class, the elements of a tuple of fixed length, or the columns of a
-    DataFrame that `Annotated` gives the class of a row: `Annotated[pd.DataFrame, Row]`.
-    """
-    base, notes, _ = _unwrapped(annotation)
+
+def read_result(annotation: Any) -> Value | Record:
+    """Reads the annotation of a result: a tuple of fixed length has an output for each element."""
+    base, _, _ = _unwrapped(annotation)
     elements = get_args(base)
     if get_origin(base) is tuple and elements[-1:] != (Ellipsis,):
         return Record({f"output_{i}": _field(each) for i, each in enumerate(elements)}, dict)
-    if getattr(base, "__name__", "") == "DataFrame":
-        rows = [row for row in map(_record, notes) if row is not None]
-        if not rows:
-            return Value({}, problem="a DataFrame tells no columns")
-        return _many(rows[0])
     return read(annotation)
 
 
@@ -180,8 +209,9 @@ def _value(base: Any, notes: Sequence[Any]) -> Value:
     tensor = {"datatype": element.datatype, "shape": fitting, **own, **keys}
     if admits_none:
         tensor["nullable"] = True
-    convert = _converter(element.make, depth, container)
-    return Value(tensor, element.kinds, depth, convert, admits_none=admits_none)
+    convert, dtype = _converter(element.make, depth, container), next(filter(is_dtype, notes), None)
+    form = Value(tensor, element.kinds, depth, convert, admits_none=admits_none)
+    return dataclasses.replace(form, kind=inner, dtype=dtype)
 
 
 def _converter(
@@ -350,26 +380,18 @@ def _many(record: Record) -> Record:
     fields = {}
     for name, value in record.fields.items():
         if value.rank != 0:
-            value = Value({}, problem="in a list of objects, a field has one value")
+            problem = value.problem or "in a table or a list of objects, a field has one value"
+            value = Value({}, problem=problem)
         else:
             keys = {k: v for k, v in value.tensor.items() if k not in ("default", "example")}
             if value.admits_none:
                 keys |= {"nullable": True, "optional": value.has_default}
-            tensor, many = {**keys, "shape": [-1]}, _each(value.from_array)
-            value = dataclasses.replace(value, tensor=tensor, rank=1, from_array=many)
+            many = _converter(getattr(element_of(value.kind), "make", None), 1)
+            given = value.tensor.get("default")
+            value = dataclasses.replace(value, rank=1, from_array=many, default=given)
+            value = dataclasses.replace(value, tensor={**keys, "shape": [-1]})
         fields[name] = value
     return dataclasses.replace(record, fields=fields, is_many=True)
-
-
-def _each(single: FromArray | None) -> FromArray:
-    assert single is not None
-
-    def each(array: Array) -> list[Any]:
-        plain = np.asarray(array)
-        nulls = [False] * len(array) if plain is array else np.ma.getmaskarray(array).tolist()
-        return [None if null else single(plain[i : i + 1]) for i, null in enumerate(nulls)]
-
-    return each
 
 
 def resolved(annotations: Mapping[str, Any], owner: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from mlserver_pyfunc.protocol.types import TensorError
 
 from .annotations import Record, Value
 from .call import InferenceCall
+from .frames import frame_of
 from .signature import Signature, called
 
 Kind = Literal["sync", "async", "generator", "async generator"]
@@ -130,11 +131,17 @@ def _matches(
     by_identifier = {parameter_name(name): spec for name, spec in specs.items()}
     matches: dict[str, Match] = {}
     free: list[inspect.Parameter] = []
-    for parameter in signature.parameters.values():
+    forms = {name: signature.forms.get(name) for name in signature.parameters}
+    # A frame whose columns nothing tells takes the inputs that are left, so it comes last.
+    for parameter in sorted(signature.parameters.values(), key=lambda p: _is_rest(forms[p.name])):
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
-        form = signature.forms.get(parameter.name)
-        if parameter.name in by_identifier:
+        form = forms[parameter.name]
+        if _is_rest(form) and (columns := _left(specs, matches)):
+            fields = {name: Value({}, table=form.table) for name in columns}
+            rest = Record(fields, frame_of(form.table), is_many=True, is_table=True)
+            matches[parameter.name] = (_object(rest, columns), tuple(columns))
+        elif parameter.name in by_identifier:
             spec = by_identifier[parameter.name]
             matches[parameter.name] = (_input(spec, form), (spec.name,))
         elif isinstance(form, Record) and _has_fields(form, specs):
@@ -174,7 +181,7 @@ def _input(spec: TensorSpec, form: Value | Record | None) -> Getter:
             array = np.ma.MaskedArray(array, nan)
         try:
             return array if convert is None else convert(array)
-        except ValueError as error:  # a TensorError, or one of the type that is annotated
+        except Exception as error:  # a TensorError, or one of the type that is annotated
             raise _breach(call, "input", name, error) from None
 
     return get
@@ -189,12 +196,24 @@ def _object(record: Record, specs: Mapping[str, TensorSpec]) -> Getter:
     getters = {name: _input(spec, record.fields[name]) for name, spec in specs.items()}
 
     def get(call: InferenceCall) -> Any:
+        values = {name: each(call) for name, each in getters.items() if name in call.inputs}
         try:
-            return record.build({n: each(call) for n, each in getters.items() if n in call.inputs})
+            return record.build(values, specs)
         except TensorError as error:
             raise _breach(call, "input", ", ".join(getters), error) from None
 
     return get
+
+
+def _is_rest(form: Value | Record | None) -> TypeGuard[Value]:
+    return isinstance(form, Value) and bool(form.table)
+
+
+def _left(specs: Mapping[str, TensorSpec], matches: Mapping[str, Match]) -> dict[str, TensorSpec]:
+    """Returns the inputs that no parameter takes, if each could be a column."""
+    taken = {name for _, names in matches.values() for name in names}
+    left = {name: spec for name, spec in specs.items() if name not in taken}
+    return left if all(len(spec.shape) == 1 for spec in left.values()) else {}
 
 
 def _settings(
@@ -227,8 +246,9 @@ def _setting(name: str, form: Value) -> Setting:
     return read
 
 
-def _breach(call: InferenceCall, kind: str, name: str, error: ValueError) -> ContractError:
-    return ContractError(f'{kind} "{name}" of model "{call.context.model_name}": {error}')
+def _breach(call: InferenceCall, kind: str, name: str, error: Exception) -> ContractError:
+    text = " ".join(str(error).split())
+    return ContractError(f'{kind} "{name}" of model "{call.context.model_name}": {text}')
 
 
 def _or_default(parameter: inspect.Parameter, match: Match | None) -> Getter:

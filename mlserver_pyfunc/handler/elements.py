@@ -12,6 +12,7 @@ import sys
 from collections import abc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
 from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
@@ -41,12 +42,22 @@ def _as_bytes(value: Any) -> bytes:
 
 
 TEXT = {"content_type": "str"}
+
+
+def _as_decimal(value: Any) -> Decimal:
+    try:
+        return Decimal(_as_str(value))
+    except InvalidOperation:
+        raise TensorError("a decimal number", short_repr(value)) from None
+
+
 _SCALARS = {
     bool: Element("BOOL", "b"),
     int: Element("INT64", "iu"),
     float: Element("FP64", "f"),
     str: Element("BYTES", "O", _as_str, TEXT),
     bytes: Element("BYTES", "O", _as_bytes),
+    Decimal: Element("BYTES", "O", _as_decimal, {**TEXT, "example": ["12.50"]}),
 }
 
 

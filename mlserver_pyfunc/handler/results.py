@@ -19,6 +19,7 @@ from mlserver_pyfunc.protocol.tensors import DATATYPES, Array, Datatype, TensorE
 from mlserver_pyfunc.protocol.types import short_repr
 
 from .context import Response
+from .frames import columns_of
 
 
 @dataclass(slots=True)
@@ -65,8 +66,12 @@ def name_values(contract: Contract, result: Any) -> NamedValues:
         return _from_protocol(contract, result.outputs, parameters)
     if inspect.isgenerator(result) or inspect.isasyncgen(result):
         raise _unexpected(contract, "a generator")
-    if type(result).__module__ not in _PLAIN and (fields := _fields(contract, result)) is not None:
-        return NamedValues(fields)
+    if type(result).__module__ not in _PLAIN:
+        columns = columns_of(contract.model_name, result)
+        if columns and (len(contract.outputs) != 1 or {*columns} == {*contract.outputs}):
+            return NamedValues(columns)
+        if (fields := _fields(contract, result)) is not None:
+            return NamedValues(fields)
     if type(result) is list and all(_fields(contract, each) is not None for each in result[:1]):
         rows = [row for each in result if (row := _fields(contract, each)) is not None]
         if len(rows) == len(result):
@@ -91,8 +96,6 @@ def _fields(contract: Contract, result: Any) -> Mapping[str, Any] | None:
         found: dict[str, Any] = dict(result)
     elif isinstance(result, tuple) and hasattr(result, "_asdict"):
         found = result._asdict()
-    elif hasattr(result, "columns") and hasattr(result, "to_numpy"):
-        found = {str(name): result[name].to_numpy() for name in result.columns}
     elif models := getattr(type(result), "model_fields", None):
         found = {each.alias or name: getattr(result, name) for name, each in models.items()}
     elif dataclasses.is_dataclass(result):

@@ -138,17 +138,21 @@ def _inputs(
 ) -> Tensors:
     taken = {parameter_name(spec.name) for spec in declared}
     found: Tensors = []
+    forms = [signature.forms.get(name) for name, _ in _named_parameters(signature)]
+    tables = [form for form in forms if isinstance(form, Record) and form.is_many]
     for name, parameter in _named_parameters(signature):
         form = signature.forms.get(name)
         has_default = parameter.default is not parameter.empty
         if name in taken:
             continue
         if isinstance(form, Record):
+            rows = name if len(tables) > 1 else "rows"
+            axes = {"shape": [rows]} if form.is_many else {}
             for key, value in form.fields.items():
                 if value.problem:
                     raise BindError(_cannot(f'field "{key}" of "{name}"', value.problem, name))
                 if key not in taken:
-                    found.append({"name": key, **value.tensor})
+                    found.append({"name": key, **value.tensor, **axes})
             docs.append(form.doc)
         elif form is None or form.problem:
             if has_default or name in reserved:

@@ -69,6 +69,8 @@ def noted(notes: Sequence[Any]) -> dict[str, Any]:
         for attribute in ("description", "documentation"):
             if isinstance(text := getattr(note, attribute, None), str):
                 keys["description"] = text
+        if (categories := getattr(note, "categories", None)) is not None and len(categories):
+            keys["enum"] = list(categories)
         examples = getattr(note, "examples", None)
         if isinstance(examples, Sequence) and examples:
             keys["example"] = examples[0]

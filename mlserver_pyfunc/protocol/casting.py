@@ -7,6 +7,7 @@ import enum
 import io
 import math
 import sys
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,7 @@ def _null_or(element: Any) -> Any:
 
 
 def _plain(value: Any, *, is_bytes: bool) -> Any:
-    """Returns an Enum's member, a PyTorch tensor, a date or a picture as what a tensor takes."""
+    """Returns an Enum's member, a PyTorch tensor, a date, a decimal or a picture for a tensor."""
     if isinstance(value, enum.Enum):
         return value.value
     if hasattr(value, "detach"):
@@ -80,6 +81,8 @@ def _plain(value: Any, *, is_bytes: bool) -> Any:
             raise TensorError("a tensor that NumPy takes", f"one of {value.dtype}", note) from None
     if is_bytes and isinstance(value, datetime.date):
         return value.isoformat()
+    if is_bytes and isinstance(value, Decimal):
+        return str(value)
     if is_bytes and hasattr(value, "save") and hasattr(value, "tobytes"):
         encoded = io.BytesIO()
         value.save(encoded, "PNG")

@@ -28,6 +28,7 @@ NEEDS = {
     "llm-streaming": ["curl"],
     "mlflow": ["packages of examples/mlflow"],
     "pytorch": ["PyTorch"],
+    "tables": ["curl"],
     "why": ["curl", "packages of examples/forecast"],
 }
 

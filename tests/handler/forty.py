@@ -660,7 +660,7 @@ class Chat:
     def predict(self, model_input: list[Message]) -> list[str]:
         return [f"{message.role}: {message.content}" for message in model_input]
 ''',
-        "role BYTES [-1], content BYTES [-1]", "output BYTES [-1]",
+        "role BYTES [rows], content BYTES [rows]", "output BYTES [-1]",
         {"role": ["user", "bot"], "content": ["hi", "ho"]}, {"output": ["user: hi", "bot: ho"]},
     ),
 ]  # fmt: skip

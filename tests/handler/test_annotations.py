@@ -150,7 +150,7 @@ def test_the_tensor_of_an_annotation(annotation: Any, tensor: Any, rank: int | N
         (NDArray[np.int8], "NDArray[int8] tells no shape"),
         (Anything, "NDArray[int8] tells no shape"),
         (tuple, "tuple is no tensor"),
-        (pd.DataFrame, "DataFrame is no tensor"),
+        (pd.DataFrame, "a DataFrame tells no columns"),
         (Parameters, "Parameters is no tensor"),
         (HalfAModel, "HalfAModel is no tensor"),
         (5, "5 is no tensor"),

@@ -283,7 +283,7 @@ def test_rows_and_lists_have_none(server: Server, suffix: str) -> None:
     metadata = httpx.get(f"{server.url}/v2/models/rows{suffix}").json()
     names = ["a", "s", "more", "a.nulls", "s.nulls", "more.nulls"]
     assert [each["name"] for each in metadata["inputs"]] == names
-    assert metadata["inputs"][0]["parameters"] == {"nullable": True}
+    assert metadata["inputs"][0]["parameters"] == {"nullable": True, "axes": "[rows]"}
     assert metadata["inputs"][3]["datatype"] == "BOOL"
     assert metadata["inputs"][3]["parameters"]["optional"] is True
 

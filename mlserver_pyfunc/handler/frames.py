@@ -1,0 +1,219 @@
+"""Tables: frames of pandas, polars and pyarrow, made of columns and read as columns.
+
+Nothing here imports these libraries: an annotation or a result that names one has imported it.
+Needs only NumPy and the standard library.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import partial
+from types import SimpleNamespace
+from typing import Annotated, Any, TypedDict
+
+import numpy as np
+
+from mlserver_pyfunc.errors import ResponseError
+from mlserver_pyfunc.protocol.bytes_tensors import object_array
+from mlserver_pyfunc.protocol.contract import TensorSpec
+from mlserver_pyfunc.protocol.types import Array
+
+from .elements import element_of
+
+_FRAMES = {"pandas": "DataFrame", "polars": "DataFrame", "pyarrow": "Table"}
+_OBJECTS = (datetime.datetime, datetime.date, Decimal)
+_TEXTS = (*_OBJECTS, str, bytes)
+"""Types of the values of a BYTES tensor. The first ones are text in the tensor."""
+_TYPES = {
+    "str|object|categ|enum|dict|large_string": str, "bool": bool, "binary": bytes, "dec": Decimal,
+    "datetime|timestamp": datetime.datetime, "date": datetime.date,
+    "halffloat": np.float16, "float$": np.float32, "double": np.float64,
+}  # fmt: skip
+"""The types of dtypes that are not called as those of NumPy, by how their names begin."""
+
+
+FromArray = Callable[[Array], Any]
+
+
+def Columns(columns: Mapping[str, Any] | None = None, /, **types: Any) -> Any:  # noqa: N802
+    """Declares the columns of a table in an annotation, by their names and types.
+
+    A type is one of Python or NumPy, or a dtype of the table's library.
+
+    >>> from typing import Annotated, Literal
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> Customers = Annotated[pd.DataFrame, Columns(plan=Literal["basic", "pro"], age=np.int64)]
+    """
+    fields = {name: _annotation(kind) for name, kind in {**(columns or {}), **types}.items()}
+    row = TypedDict("Columns", fields)  # type: ignore[misc]
+    row.__module__ = ""  # Classes of this package are no rows.
+    return row
+
+
+def library_of(kind: Any) -> str:
+    """Returns the name of the library whose frame a type is; empty if it is none."""
+    bases = ((b.__module__.partition(".")[0], b.__name__) for b in getattr(kind, "__mro__", ()))
+    return next((library for library, name in bases if _FRAMES.get(library) == name), "")
+
+
+def is_dtype(note: Any) -> bool:
+    """Returns whether an object is a dtype of NumPy or of a library of frames."""
+    kind = note if isinstance(note, type) else type(note)
+    is_of_library = kind.__module__.partition(".")[0] in _FRAMES and not library_of(kind)
+    return is_of_library or isinstance(note, np.dtype)
+
+
+def _annotation(dtype: Any) -> Any:
+    """Returns what the class of a row would say of a column of a dtype; other types as they are."""
+    if not is_dtype(dtype):
+        return dtype
+    text = "str" if str(dtype).startswith("<U") else str(dtype)
+    name = re.split(r"\W", text)[0].lower()
+    known = (kind for start, kind in _TYPES.items() if re.match(start, name))
+    kind: Any = next(known, None) or np.dtype(name).type
+    categories = getattr(dtype, "categories", None)
+    kind = type(next(iter(categories))) if categories is not None and len(categories) else kind
+    is_pandas = type(dtype).__module__.startswith("pandas")
+    if is_pandas and (text[0].isupper() or name in ("boolean", "string")):
+        kind = kind | None
+    return Annotated[kind, dtype] if kind in _OBJECTS or not isinstance(dtype, np.dtype) else kind
+
+
+def row_of_schema(schema: Any) -> Any:
+    """Returns the class of a row of a schema of pandera; any other type as it is."""
+    if not hasattr(schema, "to_schema"):
+        return schema
+    fields: dict[str, Any] = {}
+    for name, column in schema.to_schema().columns.items():
+        kind = _annotation(column.dtype.type)
+        kind = Annotated[kind | None if column.nullable else kind, column]
+        for check in column.checks:
+            told = check.statistics or {}
+            low = "ge" if told.get("include_min", check.name != "greater_than") else "gt"
+            high = "le" if told.get("include_max", check.name != "less_than") else "lt"
+            bounds = {low: told.get("min_value"), high: told.get("max_value")}
+            kind = Annotated[kind, SimpleNamespace(**bounds, categories=told.get("allowed_values"))]
+        fields[name] = kind
+    return Columns(fields)
+
+
+def maker(library: str, spec: TensorSpec, kind: Any, dtype: Any) -> FromArray:
+    """Returns what makes a column of a tensor's array; it raises if an element is no value.
+
+    `kind` is the type of the values, `dtype` that of the library: None if nothing tells them.
+    """
+    text: Any = str if spec.text or kind not in (None, bytes) else bytes
+    kind = kind if kind in _OBJECTS else text
+    column = _Column(spec, kind if spec.datatype.is_bytes else None, dtype)
+    return (column.of_pandas if library == "pandas" else column.of_other)(sys.modules[library])
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column that is made of a tensor; `kind` is the type of the values of a BYTES tensor."""
+
+    spec: TensorSpec
+    kind: Any
+    dtype: Any
+
+    def values(self, array: Array, null: float | None = None) -> Any:
+        """Returns the elements of an array as values of the column, with `null` for null."""
+        is_plain = type(array) is np.ndarray
+        is_as_sent = self.kind in (None, bytes) or (self.kind is str and self.spec.text)
+        make = None if is_as_sent else getattr(element_of(self.kind), "make", None)
+        if make is None and is_plain:
+            return array
+        if array.dtype.kind == "f":
+            return np.ma.filled(array, np.nan)
+        return object_array([null if e is None else make(e) if make else e for e in array.tolist()])
+
+    def of_pandas(self, pandas: Any) -> FromArray:
+        # As in a frame that was read from a file: encoders take None for another category.
+        dtype = self.dtype
+        make: FromArray = partial(self.values, null=np.nan)
+        if self.kind is datetime.datetime:
+            return lambda array: self._times(pandas, array)
+        if dtype is None and self.kind is str and pandas.Series(["text"]).dtype != np.dtype("O"):
+            dtype = "str"  # of pandas 3
+        if self.spec.datatype.nullable and (kind := self.spec.datatype.dtype.kind) in "iub":
+            masked = pandas.arrays.BooleanArray if kind == "b" else pandas.arrays.IntegerArray
+            make = lambda array: masked(np.asarray(array), np.ma.getmaskarray(array))  # noqa: E731
+        return make if dtype is None else lambda array: pandas.array(make(array), dtype=dtype)
+
+    def _times(self, pandas: Any, array: Array) -> Any:
+        has_zone = getattr(self.dtype, "tz", None) is not None
+        texts = _Column(self.spec, str, None).values(array)
+        times = pandas.to_datetime(texts, format="ISO8601", utc=has_zone)  # to the nanosecond
+        if self.dtype is not None:
+            return times.astype(self.dtype)
+        return (times if times.tz is None else times.tz_convert("UTC")).as_unit("ns")
+
+    def of_other(self, library: Any) -> FromArray:
+        if hasattr(library, "Series"):
+            make, key, time = library.Series, "dtype", library.Datetime
+            own: Any = (library.Date, library.Decimal(38, 18), library.String, library.Binary)
+        else:
+            make, key, time = library.array, "type", library.timestamp
+            own = library.date32(), library.decimal128(38, 18), library.string(), library.binary()
+        dtype = self.dtype or dict(zip(_TEXTS, (time("us"), *own), strict=True)).get(self.kind)
+        if dtype is None:
+            dtype = getattr(make(np.empty(0, self.spec.datatype.dtype)), key)
+        is_free = self.dtype is None and self.kind is datetime.datetime
+
+        def column(array: Array) -> Any:
+            values = self.values(array)
+            values = values.tolist() if values.dtype.hasobject else values
+            is_utc = is_free and any(value is not None and value.tzinfo for value in values)
+            return make(values, **{key: time("us", "UTC") if is_utc else dtype})
+
+        return column
+
+
+def frame_of(library: str) -> Callable[[dict[str, Any]], Any]:
+    """Returns what makes a frame of columns, without copies where the library allows it."""
+    make: Any = getattr(sys.modules[library], _FRAMES[library])
+    if library == "pandas":
+        return lambda columns: make(columns, copy=False)
+    return make.from_pydict if library == "pyarrow" else make  # type: ignore[no-any-return]
+
+
+def columns_of(model_name: str, frame: Any) -> dict[str, Any] | None:
+    """Returns the values of a frame by column: arrays, or lists with None; None if it is no frame.
+
+    Raises:
+        ResponseError: Two columns have one name.
+    """
+    library = library_of(type(frame))
+    if not library:
+        return None
+    names = list(frame.column_names if library == "pyarrow" else frame.columns)
+    if twice := [name for name in names if names.count(name) > 1]:
+        expected = f'expected columns of different names, got two that are called "{twice[0]}"'
+        raise ResponseError(f'handler of model "{model_name}": {expected}')
+    read = _of_pandas if library == "pandas" else _of_native
+    return {str(name): read(frame[name]) for name in names}
+
+
+def _of_pandas(column: Any) -> Any:
+    dtype = getattr(column.dtype, "numpy_dtype", column.dtype)
+    if dtype.kind not in "biufc":
+        return column.astype(object).where(column.notna(), None).tolist()
+    if dtype is column.dtype:
+        return column.to_numpy()
+    array = column.to_numpy(dtype, na_value=np.nan if dtype.kind == "f" else dtype.type(0))
+    return array if dtype.kind == "f" else np.ma.MaskedArray(array, column.isna())
+
+
+def _of_native(column: Any) -> Any:
+    is_polars = hasattr(column, "to_list")
+    kind = str(column.dtype if is_polars else column.type).lower()
+    nulls = column.null_count() if is_polars else column.null_count
+    if re.match("float|double|half" if nulls else "u?int|float|double|half|bool", kind):
+        return column.to_numpy()
+    return column.to_list() if is_polars else column.to_pylist()

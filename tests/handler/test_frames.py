@@ -1,0 +1,328 @@
+"""Frames of pandas, polars and pyarrow as parameters and results: exact both ways."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+
+from mlserver_pyfunc import Columns
+from mlserver_pyfunc.definition.scaffold import described
+from mlserver_pyfunc.errors import BindError, ContractError, ResponseError
+from mlserver_pyfunc.handler.binding import bind
+from mlserver_pyfunc.handler.call import InferenceCall
+from mlserver_pyfunc.handler.signature import Signature, derive
+from mlserver_pyfunc.protocol.contract import NamedArray, TensorSpec
+from mlserver_pyfunc.protocol.datatypes import DATATYPES
+from mlserver_pyfunc.protocol.limits import Limits
+from mlserver_pyfunc.validation import validate
+from tests.parity import input_of
+
+from .tables import Handler, assert_equal, sent, tables
+
+FRAMES = {"pandas": pd.DataFrame, "polars": pl.DataFrame, "pyarrow": pa.Table}
+MANY = settings(max_examples=100, deadline=None)
+
+
+def echo(frame: Any, row: Any) -> Any:
+    """Returns a handler that returns its table, and keeps it as `seen`."""
+
+    def handler(table):
+        handler.seen = table
+        return table
+
+    handler.__annotations__ = {"table": Annotated[frame, row], "return": Annotated[frame, row]}
+    return handler
+
+
+@pytest.mark.parametrize("library", FRAMES)
+@MANY
+@given(table=tables())
+def test_a_table_goes_in_and_out_unchanged(library: str, table: Any) -> None:
+    row = Columns({name: kind.type for name, (kind, _) in table.items()})
+    outputs = Handler(echo(FRAMES[library], row))(sent(table))
+    assert_equal(table, outputs)
+
+
+TEXT = str(pd.Series(["text"]).dtype)
+
+
+@MANY
+@given(table=tables())
+def test_columns_have_the_declared_dtypes_and_order(table: Any) -> None:
+    handler = echo(pd.DataFrame, Columns({name: kind.type for name, (kind, _) in table.items()}))
+    Handler(handler)(sent(table))
+    dtypes = {name: str(dtype) for name, dtype in handler.seen.dtypes.items()}
+    expected = {n: kind.pandas.replace("str", TEXT) for n, (kind, _) in table.items()}
+    assert list(dtypes.items()) == list(expected.items())
+    rows = len(next(iter(table.values()))[1])
+    assert handler.seen.index.equals(pd.RangeIndex(rows))
+
+
+def column(name: str, datatype: str, *values: Any) -> NamedArray:
+    return input_of(name, datatype, np.array(values, DATATYPES[datatype].dtype))
+
+
+@dataclass
+class Flat:
+    """A row with a default, and one that may be null."""
+
+    rooms: int
+    town: str = "Bolzano"
+    area: float | None = None
+    balcony: bool | None = None
+
+
+@pytest.mark.parametrize("library", FRAMES)
+def test_columns_that_a_request_leaves_out_have_their_default_or_null(library: str) -> None:
+    handler = echo(FRAMES[library], Flat)
+    outputs = Handler(handler)([column("rooms", "INT64", 1, 2)])
+    assert list(outputs) == ["rooms", "town", "area", "balcony"]
+    assert outputs["town"].tolist() == [b"Bolzano"] * 2
+    assert np.isnan(outputs["area"]).all()
+    assert outputs["balcony"].mask.all()
+
+
+@pytest.mark.parametrize("library", FRAMES)
+def test_nan_is_a_number_of_a_column_without_null(library: str) -> None:
+    outputs = Handler(echo(FRAMES[library], Columns(x=np.float32)))([column("x", "FP32", np.nan)])
+    assert np.isnan(outputs["x"]).all()
+
+
+ZONE = "2025-01-31T12:00:00+01:00"
+DTYPES: list[tuple[str, Any, Any, str]] = [
+    ("pandas", pd.CategoricalDtype(["b", "a"]), b"a", "category"),
+    ("pandas", pd.CategoricalDtype([3, 1]), 1, "category"),
+    ("pandas", pd.Int64Dtype(), 1, "Int64"),
+    ("pandas", pd.StringDtype(), b"x", "string"),
+    ("pandas", pd.BooleanDtype(), True, "boolean"),
+    ("pandas", np.dtype("int16"), 1, "int16"),
+    ("pandas", np.dtype("datetime64[s]"), b"2025-01-31", "datetime64[s]"),
+    ("pandas", pd.DatetimeTZDtype("us", "Europe/Rome"), ZONE, "datetime64[us, Europe/Rome]"),
+    ("pandas", datetime.datetime, ZONE, "datetime64[ns, UTC]"),
+    ("polars", pl.Int16, 1, "Int16"),
+    ("polars", pl.Enum(["b", "a"]), b"a", "Enum(categories=['b', 'a'])"),
+    ("polars", pl.Decimal(10, 2), b"1.50", "Decimal(precision=10, scale=2)"),
+    ("polars", pl.Datetime("ms", "Europe/Rome"), ZONE,
+     "Datetime(time_unit='ms', time_zone='Europe/Rome')"),
+    ("polars", datetime.datetime, ZONE, "Datetime(time_unit='us', time_zone='UTC')"),
+    ("pyarrow", pa.uint8(), 1, "uint8"),
+    ("pyarrow", pa.float16(), 1, "halffloat"),
+    ("pyarrow", pa.decimal128(10, 2), b"1.50", "decimal128(10, 2)"),
+    ("pyarrow", pa.timestamp("ms", "UTC"), ZONE, "timestamp[ms, tz=UTC]"),
+    ("pyarrow", pa.date32(), b"2025-01-31", "date32[day]"),
+    ("pyarrow", pa.bool_(), True, "bool"),
+    ("pyarrow", datetime.datetime, ZONE, "timestamp[us, tz=UTC]"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("library", "dtype", "value", "shown"), DTYPES)
+def test_a_column_may_have_a_dtype_of_the_library(
+    library: str, dtype: Any, value: Any, shown: str
+) -> None:
+    handler = echo(FRAMES[library], Columns(x=dtype))
+    served = Handler(handler)
+    value = value.encode() if isinstance(value, str) else value
+    datatype = served.contract.inputs["x"].datatype.name
+    outputs = served([column("x", datatype, value)])
+    frame = handler.seen
+    assert str(frame["x"].type if library == "pyarrow" else frame["x"].dtype) == shown
+    [answer] = outputs["x"].tolist()
+    if not str(value).startswith("b'2025"):
+        assert answer == value
+    else:
+        parse = datetime.datetime.fromisoformat
+        instants = [parse(each.decode()).timestamp() for each in (answer, value)]
+        assert instants[0] == instants[1]
+
+
+def test_categories_are_the_values_that_a_request_may_have() -> None:
+    row = Columns(size=pd.CategoricalDtype(["s", "m"]), count=pd.CategoricalDtype([1, 2]))
+    served = Handler(echo(pd.DataFrame, row))
+    assert served.contract.inputs["size"].limits == Limits(enum=("s", "m"))
+    assert served.contract.inputs["count"].datatype.name == "INT64"
+    with pytest.raises(ContractError, match='"size" of model "m": expected one of "s", "m", got'):
+        served([column("size", "BYTES", b"l"), column("count", "INT64", 1)])
+
+
+def test_times_have_nanoseconds_in_pandas() -> None:
+    handler = echo(pd.DataFrame, Columns(at=datetime.datetime))
+    text = b"2025-01-31T12:00:00.123456789"
+    assert Handler(handler)([column("at", "BYTES", text)])["at"].tolist() == [text]
+
+
+@pytest.mark.parametrize("library", FRAMES)
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [(datetime.datetime, b"soon"), (datetime.date, b"32"), (Decimal, b"1,5")],
+)
+def test_text_that_is_no_value_is_an_error_of_the_request(
+    library: str, kind: Any, text: bytes
+) -> None:
+    with pytest.raises(ContractError, match='input "x" of model "m": '):
+        Handler(echo(FRAMES[library], Columns(x=kind)))([column("x", "BYTES", text)])
+
+
+def test_tables_share_an_axis_each() -> None:
+    def join(left: Annotated[pd.DataFrame, Columns(a=int, b=int)],
+             right: Annotated[pl.DataFrame, Columns(c=int)]) -> list[int]:  # fmt: skip
+        return [len(left), len(right)]
+
+    served = Handler(join)
+    axes = {name: spec.axes for name, spec in served.contract.inputs.items()}
+    assert axes == {"a": ("left",), "b": ("left",), "c": ("right",)}
+    a, b, c = column("a", "INT64", 1, 2), column("b", "INT64", 1, 2), column("c", "INT64", 1)
+    assert served([a, b, c])["output"].tolist() == [2, 1]
+    with pytest.raises(ContractError, match='"b" of model "m": axis "left": expected 2'):
+        served([a, column("b", "INT64", 1), c])
+
+
+INPUTS = [
+    TensorSpec.of({"name": "age", "datatype": "INT32", "shape": [-1]}),
+    TensorSpec.of({"name": "town", "datatype": "BYTES", "shape": [-1], "content_type": "str"}),
+    TensorSpec.of({"name": "limit", "datatype": "FP64", "shape": [1]}),
+]
+
+
+@pytest.mark.parametrize("library", FRAMES)
+def test_a_frame_takes_the_declared_inputs_that_no_other_parameter_takes(library: str) -> None:
+    def handler(table, limit):
+        return table, limit
+
+    handler.__annotations__ = {"table": FRAMES[library]}
+    arrays = {
+        "age": np.array([1, 2], np.int32), "town": np.array(["a", "b"], object),
+        "limit": np.array([0.5]),
+    }  # fmt: skip
+    context: Any = SimpleNamespace(model_name="m")
+    plan = bind(handler, INPUTS)
+    table, limit = plan(InferenceCall(context, arrays, {}, None))
+    assert limit is arrays["limit"]
+    frame = table if library == "pandas" else table.to_pandas()
+    assert frame.to_dict("list") == {"age": [1, 2], "town": ["a", "b"]}
+    assert str(frame["age"].dtype) == "int32"
+    arrays["town"] = arrays["town"][:1]
+    with pytest.raises(ContractError, match=r'"age, town" of model "m": expected as many elem'):
+        plan(InferenceCall(context, arrays, {}, None))
+
+
+def test_a_frame_does_not_take_matrices() -> None:
+    def handler(features: pd.DataFrame) -> Any:
+        return features
+
+    matrix = TensorSpec.of({"name": "features", "datatype": "FP32", "shape": [-1, 2]})
+    array = np.ones((1, 2), np.float32)
+    context: Any = SimpleNamespace(model_name="m")
+    call = InferenceCall(context, {"features": array}, {}, None)
+    assert bind(handler, [matrix])(call) is array
+
+
+@pytest.mark.parametrize(
+    ("annotation", "problem"),
+    [
+        (pd.DataFrame, "a DataFrame tells no columns"),
+        (Annotated[pa.Table, "note"], "a DataFrame tells no columns"),
+        (Annotated[pd.DataFrame, Columns(x=object)], 'field "x" of "table": object is no tensor'),
+        (Annotated[pd.DataFrame, Columns(x=np.complex64)], "complex64 is no tensor"),
+        (Annotated[pl.DataFrame, Columns(x=list[int])], "a field has one value"),
+        (Annotated[pl.DataFrame, Columns(x=Flat)], "a class within a class is no tensor"),
+    ],
+)
+def test_what_a_tensor_cannot_carry_is_an_error_at_load(annotation: Any, problem: str) -> None:
+    def handler(table: Any) -> int:
+        return len(table)
+
+    handler.__annotations__["table"] = annotation
+    with pytest.raises(BindError, match=problem):
+        Handler(handler)
+
+
+@pytest.mark.parametrize(
+    ("frame", "problem"),
+    [
+        (pd.DataFrame([[1, 2]], columns=["a", "a"]), 'different names, got two that'),
+        (pa.table([[1], [2]], ["a", "a"]), 'different names, got two that are called "a"'),
+        (pd.DataFrame({"a": [1], "b": [2]}), '"b" of model "m": expected bytes or str, got 2'),
+        (pd.DataFrame({"a": [1]}), '"b" of model "m": the handler returned no value'),
+        (pd.DataFrame({"a": [1], "b": "x", "c": 1}), '"c" of model "m": the handler returned it'),
+        (pd.DataFrame({"a": [1], "b": [None]}), '"b" of model "m": expected bytes or str, got'),
+        (pl.DataFrame({"a": [1], "b": [["x"]]}), '"b" of model "m": expected '),
+        (pd.DataFrame({"a": [1 + 1j], "b": ["x"]}), '"a" of model "m": expected INT64, got an'),
+        (pd.DataFrame({"a": [1], "b": [pd.Timedelta(1)]}), '"b" of model "m": expected bytes or'),
+    ],
+)  # fmt: skip
+def test_what_a_returned_frame_cannot_give_is_an_error(frame: Any, problem: str) -> None:
+    def handler() -> Annotated[pd.DataFrame, Columns(a=int, b=str)]:
+        return frame
+
+    with pytest.raises(ResponseError, match=problem):
+        Handler(handler)([])
+
+
+def test_an_index_is_left_out_and_columns_are_found_by_name() -> None:
+    def handler() -> Annotated[pd.DataFrame, Columns(a=int, b=str)]:
+        return pd.DataFrame({"b": ["x", "y"], "a": [1, 2]}, index=[7, 9])
+
+    outputs = Handler(handler)([])
+    assert [outputs["a"].tolist(), outputs["b"].tolist()] == [[1, 2], [b"x", b"y"]]
+
+
+def test_a_schema_of_pandera_tells_the_columns() -> None:
+    pandera = pytest.importorskip("pandera.pandas")
+    from pandera.typing import DataFrame
+
+    class Customers(pandera.DataFrameModel):
+        age: int = pandera.Field(ge=0, lt=120, description="years")
+        plan: str = pandera.Field(isin=["basic", "pro"])
+        score: float = pandera.Field(nullable=True, gt=0)
+        visits: pd.Int64Dtype = pandera.Field(nullable=True)
+        since: pd.DatetimeTZDtype = pandera.Field(dtype_kwargs={"unit": "ns", "tz": "UTC"})
+        share: float = pandera.Field(in_range={"min_value": 0, "max_value": 1})
+
+    def handler(table):
+        handler.seen = table
+        return table
+
+    handler.__annotations__ = {"table": DataFrame[Customers], "return": DataFrame[Customers]}
+    signature = Signature.of(handler)
+    told = {each.pop("name"): each for each in derive(signature, (), (), (), ()).inputs}
+    rows, text = {"shape": ["rows"]}, {"datatype": "BYTES", "content_type": "str"}
+    assert told == {
+        "age": {**rows, "datatype": "INT64", "minimum": 0, "exclusive_maximum": 120,
+                "description": "years"},
+        "plan": {**rows, **text, "enum": ["basic", "pro"]},
+        "score": {**rows, "datatype": "FP64", "nullable": True, "optional": False,
+                  "exclusive_minimum": 0},
+        "visits": {**rows, "datatype": "INT64", "nullable": True, "optional": False},
+        "since": {**rows, **text},
+        "share": {**rows, "datatype": "FP64", "minimum": 0, "maximum": 1},
+    }  # fmt: skip
+    Handler(handler)([
+        column("age", "INT64", 1), column("plan", "BYTES", b"pro"), column("score", "FP64", 1),
+        column("visits", "INT64", 1), column("since", "BYTES", b"2025-01-31T12:00:00Z"),
+        column("share", "FP64", 0.5),
+    ])  # fmt: skip
+    Customers.validate(handler.seen)
+
+
+def test_validate_reads_columns_without_running_the_code(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(
+        "import datetime\nfrom typing import Annotated, Literal\nimport numpy as np\n"
+        "import pandas as pd\nfrom mlserver_pyfunc import Columns\n"
+        "Rows = Annotated[pd.DataFrame, Columns(plan=Literal['a'], n=pd.Int64Dtype())]\n"
+        "raise SystemExit\n"
+        "def predict(rows: Rows) -> Annotated[pd.DataFrame, Columns(y=float)]: return rows\n"
+    )
+    assert validate(tmp_path / "model.py:predict") == []
+    files = described("m", tmp_path, tmp_path / "model.py", "predict")
+    assert "{name: n, datatype: INT64, shape: [rows], nullable: true}" in files["function.yaml"]
