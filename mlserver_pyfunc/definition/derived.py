@@ -14,10 +14,7 @@ from .models import FunctionDefinition, TensorDefinition
 
 
 def completed(definition: FunctionDefinition, derived: Derived) -> FunctionDefinition:
-    """Returns a definition with the derived tensors, described by the docstrings.
-
-    Raises DefinitionError if an annotation contradicts itself, as by an example that does not fit.
-    """
+    """Returns a definition with the derived tensors, or raises if an annotation is inconsistent."""
     if not derived.inputs and not derived.outputs:
         return definition
     about, of_inputs, of_output = _descriptions([derived.doc, *derived.docs])
@@ -50,10 +47,7 @@ def _tensors(
 
 
 def _descriptions(docstrings: Iterable[str]) -> tuple[str, dict[str, str], str]:
-    """Reads docstrings in the style of Google, NumPy or Sphinx.
-
-    Returns what the first says of the function, of each parameter or attribute, and of the result.
-    """
+    """Returns what docstrings say of a function, of its parameters, and of its result."""
     about = result = ""
     parameters: dict[str, str] = {}
     for index, text in enumerate(docstrings):

@@ -36,10 +36,7 @@ def starter(name: str) -> dict[str, str]:
 
 
 def described(name: str, folder: Path, module: Path, function: str) -> dict[str, str]:
-    """Returns a definition of a function that exists, by file name, without running its code.
-
-    Raises DefinitionError if there is no such file or function, or no definition could describe it.
-    """
+    """Returns a definition of a function by file name, without running its code, or raises."""
     try:
         tree = ast.parse(module.read_text(encoding="utf-8"))
     except OSError as error:
@@ -114,10 +111,7 @@ _NOTHING = FunctionDefinition(source=SourceDefinition(code="-", handler="f"))
 
 
 def _guessed(signature: Signature) -> tuple[Signature, dict[str, str]]:
-    """Guesses what no annotation tells, if the handler could work with it: arrays.
-
-    Returns the signature with the guesses, and what they guess by name of the tensor.
-    """
+    """Guesses arrays where no annotation tells more, and returns the guesses by tensor, too."""
     forms = dict(signature.forms)
     guesses: dict[str, str] = {}
     for name, parameter in signature.parameters.items():

@@ -103,9 +103,7 @@ class Record:
         rows = zip(*values.values(), strict=True)
         return [self._made(dict(zip(values, row, strict=True))) for row in rows]
 
-    def _filled(
-        self, values: dict[str, Any], specs: Mapping[str, TensorSpec], rows: int
-    ) -> dict[str, Any]:
+    def _filled(self, values: dict[str, Any], specs: Any, rows: int) -> dict[str, Any]:
         """Adds the columns that a request may leave out, and puts all into their order."""
         for name in specs.keys() - values.keys():
             spec, field = specs[name], self.fields[name]

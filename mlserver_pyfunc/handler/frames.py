@@ -36,7 +36,6 @@ _TYPES = {
 }  # fmt: skip
 """The types of dtypes that are not called as those of NumPy, by how their names begin."""
 
-
 FromArray = Callable[[Array], Any]
 
 
@@ -104,10 +103,7 @@ def row_of_schema(schema: Any) -> Any:
 
 
 def maker(library: str, spec: TensorSpec, kind: Any, dtype: Any) -> FromArray:
-    """Returns what makes a column of a tensor's array; it raises if an element is no value.
-
-    `kind` is the type of the values, `dtype` that of the library: None if nothing tells them.
-    """
+    """Returns what makes a column of a tensor's array; `dtype` is of the library, or None."""
     text: Any = str if spec.text or kind not in (None, bytes) else bytes
     kind = kind if kind in _OBJECTS else text
     column = _Column(spec, kind if spec.datatype.is_bytes else None, dtype)
@@ -184,11 +180,7 @@ def frame_of(library: str) -> Callable[[dict[str, Any]], Any]:
 
 
 def columns_of(model_name: str, frame: Any) -> dict[str, Any] | None:
-    """Returns the values of a frame by column: arrays, or lists with None; None if it is no frame.
-
-    Raises:
-        ResponseError: Two columns have one name.
-    """
+    """Returns a frame's values by column, arrays or lists with None; None if it is no frame."""
     library = library_of(type(frame))
     if not library:
         return None

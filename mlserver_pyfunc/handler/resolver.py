@@ -45,10 +45,7 @@ class Resolver:
         return self._default_module
 
     def resolve(self, path: str) -> Callable[..., Any]:
-        """Returns the callable of a path: a function, a method or a callable object.
-
-        A class is replaced by its instance, `Class.method` by a method of its instance.
-        """
+        """Returns the callable of a path. A class is replaced by its instance, in a method too."""
         module = self.module_of(path)
         names = path.rpartition(":")[2].split(".")
         target: Any = self._load(module)

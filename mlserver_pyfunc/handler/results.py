@@ -157,10 +157,7 @@ def _value(spec: TensorSpec, tensor: Mapping[str, Any]) -> Any:
 
 
 def _as_given(name: str, spec: TensorSpec | None, tensor: Mapping[str, Any]) -> Any:
-    """Returns a tensor as the handler gave it, whatever the contract declares.
-
-    Data that do not fit the tensor's shape keep their own; the shape of its `spec` tells.
-    """
+    """Returns a tensor as the handler gave it; data that do not fit their shape keep their own."""
     given, data, shape = _parts(tensor)
     datatype = spec.datatype if spec is not None else None
     if given is not None:

@@ -138,8 +138,7 @@ def _inputs(
 ) -> Tensors:
     taken = {parameter_name(spec.name) for spec in declared}
     found: Tensors = []
-    forms = [signature.forms.get(name) for name, _ in _named_parameters(signature)]
-    tables = [form for form in forms if isinstance(form, Record) and form.is_many]
+    tables = [f for f in signature.forms.values() if isinstance(f, Record) and f.is_many]
     for name, parameter in _named_parameters(signature):
         form = signature.forms.get(name)
         has_default = parameter.default is not parameter.empty

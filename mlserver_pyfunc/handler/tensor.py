@@ -48,11 +48,7 @@ class Tensor:
 
 
 def noted(notes: Sequence[Any]) -> dict[str, Any]:
-    """Returns the keys of a tensor that the metadata of Annotated tell.
-
-    They are `Tensor`, the bounds of annotated_types, and what has the attributes of pydantic's
-    `Field` or `Doc`.
-    """
+    """Returns what Tensor, annotated_types, dtypes and pydantic's `Field` or `Doc` tell."""
     keys: dict[str, Any] = {}
     for note in notes:
         if isinstance(note, Tensor):

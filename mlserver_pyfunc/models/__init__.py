@@ -72,11 +72,8 @@ def is_model(path: Path) -> bool:
 def kind_of(path: Path, named: str | None = None) -> str:
     """Returns the kind of a model file by its name and first bytes. Loads nothing.
 
-    A kind whose loading runs code has to be `named`.
-
-    Raises:
-        SourceError: The file is of no kind, or not of that which its name says.
-        OSError: It cannot be read.
+    A kind whose loading runs code has to be `named`. A SourceError tells that the file is of no
+    kind, or not of that which its name says.
     """
     kind = named or next((k for k, v in KINDS.items() if path.name.endswith(v.names)), "")
     if not kind:

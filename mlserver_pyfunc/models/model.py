@@ -31,10 +31,7 @@ class Model:
 
 
 def load(kind: str, path: Path, threads: int, options: Mapping[str, Any]) -> Model:
-    """Loads a model file of a kind, by the definition's `init_parameters`, or raises a BindError.
-
-    Its computations use so many threads.
-    """
+    """Loads a model file of a kind, by the definition's `init_parameters`, for so many threads."""
     try:
         module = import_module(f"{__package__}.{KINDS[kind].module}")
         model: Model = module.load(path, kind, threads, options)
