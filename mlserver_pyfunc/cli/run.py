@@ -31,21 +31,15 @@ if TYPE_CHECKING:
     type=click.File("rb"),
     help="File with a request in the protocol's JSON form; - reads standard input.",
 )
-@click.option(
-    "--repeat", type=click.IntRange(1), default=1, show_default=True, help="Number of calls."
-)
 @click.option("--json", "as_json", is_flag=True, help="Print the protocol's response, as JSON.")
 def command(
     folder: Path,
     given: tuple[str, ...],
     request_file: Any,
     is_random: bool,
-    repeat: int,
     as_json: bool,
 ) -> None:
     """Call the function in FOLDER as the server does: same loading, contract and errors."""
-    import statistics
-
     from mlserver_pyfunc.definition.folder import open_folder
     from mlserver_pyfunc.protocol.request import InferenceRequest
     from mlserver_pyfunc.serving.local import LocalFunction
@@ -56,13 +50,9 @@ def command(
         else:
             arrays = inputs.arrays(function.contract, given, is_random=is_random)
             request = InferenceRequest.from_values(function.contract, arrays)
-        seconds = [
-            _call(function, request, as_json=as_json, quiet=index < repeat - 1)
-            for index in range(repeat)
-        ]
+        seconds = _call(function, request, as_json=as_json)
         if not as_json:
-            text = f"{statistics.median(seconds) * 1000:.3f} ms (median of {repeat})"
-            click.echo(click.style(text, dim=True), err=True)
+            click.echo(click.style(f"{seconds * 1000:.3f} ms", dim=True), err=True)
 
 
 @contextmanager
@@ -83,7 +73,7 @@ def _read(file: Any, contract: Contract) -> Any:
         raise click.BadParameter(f"--request: not JSON: {error}, expected {form}") from None
 
 
-def _call(function: LocalFunction, request: Any, *, as_json: bool, quiet: bool) -> float:
+def _call(function: LocalFunction, request: Any, *, as_json: bool) -> float:
     import orjson
 
     from mlserver_pyfunc.serving.local import arrays_of
@@ -93,9 +83,9 @@ def _call(function: LocalFunction, request: Any, *, as_json: bool, quiet: bool) 
     waited, asked = 0.0, time.perf_counter()
     for answer in function.infer_stream(request):
         waited += time.perf_counter() - asked
-        if as_json and not quiet:
+        if as_json:
             click.echo(orjson.dumps(function.response(answer, request.id)))
-        elif not quiet:
+        else:
             output.arrays(arrays_of(answer))
         asked = time.perf_counter()
     return waited

@@ -106,7 +106,7 @@ def test_run_cuts_no_line_in_a_pipe(tmp_path):
 def test_init_writes_a_function_that_validates_and_runs(hello):
     out, err = run("run", hello, "--input", "numbers=1,2,3,4")
     assert "2  4  6  8" in out.replace("\t", "  ")
-    assert re.search(r"[\d.]+ ms \(median of 1\)", err)
+    assert re.search(r"[\d.]+ ms", err)
 
 
 def test_init_keeps_what_is_there(hello):
@@ -280,11 +280,9 @@ def test_run_reads_arrays_tables_pictures_and_standard_input(hello, tmp_path):
     assert json.loads(out)["outputs"][0]["data"] == [10, 20, 30]
 
 
-def test_run_streams_and_repeats():
+def test_run_streams():
     out, _ = call("run", FUNCTIONS / "shout", "-i", "text=a b", "--json")
     assert [json.loads(line)["outputs"][0]["data"] for line in out.splitlines()] == [["A"], ["B"]]
-    _, err = call("run", FUNCTIONS / "flaky", "-i", "x=[[1]]", "--repeat", "5")
-    assert "median of 5" in err
 
 
 @pytest.mark.parametrize(
@@ -364,7 +362,7 @@ def test_an_isolated_function_runs_by_the_same_commands(hello, tmp_path):
     (tmp_path / "model.py").write_text((hello / "model.py").read_text())
     out, err = run("run", tmp_path, "-i", "numbers=1,2,3,4")
     assert "2  4  6  8" in out
-    assert "ms (median of 1)" in err
+    assert "ms" in err
 
 
 @pytest.mark.parametrize("name", ["a b", "a/b"])
