@@ -120,6 +120,7 @@ OUR_ROUTES = ("json", "binary", "raw")
 SYSTEMS = {
     system.name: system
     for system in (
+        System("pyfunc-frame", "tables", _ours("frame"), OUR_ROUTES, MODELS, PATH),
         System("pyfunc-hand", "tables", _ours("hand"), OUR_ROUTES, MODELS, PATH),
         System("pyfunc-rows", "tables", _ours("rows"), OUR_ROUTES, MODELS, PATH),
         System(BASE, "tables", _pandas_codec, ("json", "raw"), MODELS, PATH),

@@ -1,10 +1,15 @@
 """The workloads as handlers of mlserver-pyfunc, by the ways to take a table."""
 
-from typing import TypedDict
+from typing import Annotated, TypedDict
 
 import pandas as pd
 from answers import answer
 from columns import KINDS
+
+
+class Answer(TypedDict):
+    y: float
+
 
 T1, T2, T3 = (TypedDict(name.upper(), KINDS[name]) for name in ("t1", "t2", "t3"))
 
@@ -31,3 +36,15 @@ def t2_hand(inputs):
 
 def t3_hand(inputs):
     return {"y": answer("t3", pd.DataFrame(inputs))["y"].to_numpy()}
+
+
+def t1_frame(frame: Annotated[pd.DataFrame, T1]) -> Annotated[pd.DataFrame, Answer]:
+    return answer("t1", frame)
+
+
+def t2_frame(frame: Annotated[pd.DataFrame, T2]) -> Annotated[pd.DataFrame, Answer]:
+    return answer("t2", frame)
+
+
+def t3_frame(frame: Annotated[pd.DataFrame, T3]) -> Annotated[pd.DataFrame, Answer]:
+    return answer("t3", frame)
