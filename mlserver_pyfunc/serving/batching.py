@@ -1,8 +1,4 @@
-"""Collects waiting requests into batches, and decides when a batch runs.
-
-Requests share a batch only if the handler cannot tell them apart: they have the same tensors,
-the same shapes but for the rows, and the same parameters. `batch.py` joins and splits tensors.
-"""
+"""Collects waiting requests into batches, and decides when one runs: docs/design/calls.md."""
 
 from __future__ import annotations
 
@@ -113,10 +109,7 @@ class Batcher:
         return group
 
     def _leave(self, group: _Group, member: _Member) -> None:
-        """Takes a member that was cancelled or has expired out of a group that waits.
-
-        A batch that runs goes on for the others, and is given up if all have left.
-        """
+        """Takes a member out of a group that waits. Cancels a batch that all members have left."""
         if group.task is not None and all(each.future.cancelled() for each in group.members):
             group.task.cancel()
         if group.task is not None or member not in group.members:
@@ -133,11 +126,7 @@ class Batcher:
             self._full.remove(group)
 
     def _expects_no_more(self, group: _Group) -> bool:
-        """Whether a batch could run now and no more requests are expected to join it.
-
-        The number of requests expected is that of the last batch: clients that got their answers
-        together send their next requests together.
-        """
+        """Whether a batch could run now, and has as many requests as the last one had."""
         if len(self._tasks) >= self.slots:
             return False
         if self._loop.time() - self._last_sent > _LIGHT_LOAD * self._max_delay:
@@ -202,11 +191,7 @@ class Batcher:
                     member.future.set_result(part)
 
     async def _run(self, members: Sequence[_Member]) -> Answer | None:
-        """Runs a batch. Returns None if one member may have caused an error of all.
-
-        Each member then runs again alone, one after another: the batch keeps its slot, so none of
-        them has to wait for one.
-        """
+        """Runs a batch. Returns None if one member may have caused an error of all."""
         began = self._loop.time()
         try:
             return await self.runner.answer(batch.join([member.call for member in members]))

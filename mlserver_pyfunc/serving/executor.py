@@ -1,8 +1,6 @@
 """Runs a function's calls in the server's process, with limits on concurrency, queue and time.
 
-A handler that is not async runs on a thread of the function's own, never on the event loop, so
-health and metadata requests are answered while it works. With `concurrency: 1` the same thread
-runs everything from the init function to the unload function.
+docs/design/calls.md says on which threads, and how calls and results pass between them.
 """
 
 from __future__ import annotations
@@ -156,11 +154,7 @@ class Executor:
             task.cancel()
 
     def close(self) -> None:
-        """Ends the threads after they have run the jobs in the queue.
-
-        Waits for threads that are idle: one that frees what native code has made, while the
-        interpreter ends, could end the process by an abort. A call that still runs may never end.
-        """
+        """Ends the threads after their jobs, and waits for idle ones: see docs/design/calls.md."""
         for _ in self._threads:
             self._jobs.append(None)
             self._wakeup.release()

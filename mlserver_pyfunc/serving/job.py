@@ -19,11 +19,7 @@ _ONE = (1).to_bytes(8, sys.byteorder)
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One call that a thread is to run.
-
-    The thread and the event loop both call `claim`: the thread to run the job, the event loop
-    to drop it. The first one decides.
-    """
+    """One call that a thread is to run, unless the event loop drops it: see `claim`."""
 
     function: Callable[[], Any]
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
@@ -43,10 +39,7 @@ class Job:
         self.done.acquire()
 
     def take_outcome(self) -> Outcome[Any]:
-        """Takes the outcome of a call that has ended. For the event loop's thread.
-
-        The call's thread may hold the job for a moment longer, but must not free the result.
-        """
+        """Takes the outcome of a call that has ended, so that its thread cannot free the result."""
         outcome, self.outcome = self.outcome, Outcome()
         return outcome
 
@@ -62,38 +55,22 @@ class Job:
     def wait_briefly(self, seconds: float) -> bool:
         """Blocks the event loop until the call has ended, for at most `seconds`; 0 only looks.
 
-        The problem: a handler of a few microseconds costs less than to hand its result back.
-        `call_soon_threadsafe` writes to the loop's self-pipe, the loop wakes, reads the pipe and
-        runs the callback. An asyncio lock or queue needs the same callback. On the event loop
-        itself the handler may block all else: nobody knows beforehand.
-
-        The solution: a plain lock. `seconds` is about what the wakeup would cost, and the executor
-        waits only if calls are typically shorter and no other one is active.
-
-        Returns whether the call has ended. If not, its thread will wake the event loop.
+        Returns whether it has. If not, its thread will wake the event loop, which would cost more
+        than a brief wait does: see docs/design/calls.md.
         """
         if self.done.acquire(blocking=False):
             return True
         if seconds and self.done.acquire(timeout=seconds):
             return True
         self.request_wakeup()
-        # The call may end between the timeout and the request. The thread reads `wants_wakeup`
-        # after it releases `done`, so at least one side notices. `Executor._finish` ignores a
-        # job that has already ended.
+        # The thread reads `wants_wakeup` after it releases `done`: at least one side notices.
         return self.done.acquire(blocking=False)
 
 
 class WakeupSemaphore:
     """A counting semaphore that hands work to threads: each `release` ends one `acquire`.
 
-    The problem: the event loop's thread hands a call to a handler's thread, which must start at
-    once. `threading.Semaphore`, `threading.Lock` and `queue.SimpleQueue` do not work well for
-    this. They wake the waiting thread while the event loop's thread holds the GIL. The woken
-    thread blocks on the GIL at once and has to be woken again. That is two context switches
-    more: 14 us instead of 6 us for a call and its return.
-
-    The solution is an eventfd in semaphore mode. `os.write` releases the GIL around the system
-    call, so the woken thread can take the GIL straight away. See `man 2 eventfd`, EFD_SEMAPHORE.
+    An eventfd, because `os.write` wakes a thread without holding the GIL: docs/design/calls.md.
     """
 
     def __init__(self) -> None:
@@ -106,8 +83,7 @@ class WakeupSemaphore:
 
     def acquire(self) -> None:
         """Blocks until `release` is called."""
-        # os.eventfd_read does not work: a signal (SIGCONT, for example) ends it with an
-        # error. os.read tries again, by PEP 475.
+        # Not os.eventfd_read: a signal ends it with an error. os.read tries again (PEP 475).
         os.read(self._fd, len(_ONE))
 
 

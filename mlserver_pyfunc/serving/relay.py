@@ -1,9 +1,4 @@
-"""Passes the items of a stream from a generator to the event loop.
-
-The problem: to ask for each item costs two switches of thread, or a task, which is more than most
-items do. The solution: a generator runs ahead of its reader while its items are quick, and the
-event loop is woken once for all that are there. No item waits for the next one.
-"""
+"""Passes the items of a stream from a generator to the event loop: see docs/design/calls.md."""
 
 from __future__ import annotations
 
