@@ -127,3 +127,18 @@ def test_a_missing_column_is_a_missing_input(folder):
 def test_parquet_needs_pyarrow_and_says_so(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     assert "pip install pyarrow" in error(folder, "-i", "table.parquet")
+
+
+def test_an_empty_cell_is_null_where_null_may_be(folder):
+    tensors = [
+        {"name": name, "datatype": datatype, "shape": [-1], "nullable": True}
+        for name, datatype in (("n", "INT64"), ("b", "BOOL"), ("s", "BYTES"))
+    ]
+    source = {"code": "def f(inputs): return inputs", "handler": "f"}
+    definition = {"source": source, "inputs": tensors, "outputs": tensors}
+    (folder / "function.yaml").write_text(json.dumps(definition))
+    columns = {"n": [None, 2**60 + 1], "b": [True, None], "s": [None, "a"]}
+    parquet.write_table(pa.table(columns), folder / "table.parquet")
+    (folder / "table.csv").write_text(f"n,b,s\n,true,\n{2**60 + 1},,a\n")
+    for name in ("table.csv", "table.parquet"):
+        assert outputs(folder, "-i", str(folder / name)) == columns
