@@ -164,18 +164,13 @@ class Server:
 
     def _last_lines(self) -> str:
         lines = self.logs().splitlines()
-        # The cause is logged once, before the many lines of the shutdown, so that the last lines
-        # alone may not hold it.
+        # The cause is logged once, before the many lines of the shutdown.
         causes = [line for line in lines[:-_LOG_LINES] if "failed to load: " in line]
         return "\n".join(causes[:1] + lines[-_LOG_LINES:])
 
 
 def end_with(owner: int) -> None:
-    """Ends this process soon after the process that started it, however that ended.
-
-    PR_SET_PDEATHSIG does not work: it acts when the *thread* that started this process ends. Nor
-    does a pipe from the owner: processes that the owner has forked keep it open.
-    """
+    """Ends this process soon after its parent. docs/architecture.md says what does not work."""
 
     def watch() -> None:
         while os.getppid() == owner:

@@ -1,12 +1,6 @@
 """The cache of fetched sources: content-addressed, whole or absent, shared by processes.
 
-    trees/<sha256>/     a tree, named by its digest and checked against it at every use
-    index/<key>.json    result of a fetch: name of the tree, commit and digests, time
-    locks/<key>.lock    held during a fetch: other processes wait and use the result
-    tmp/<random>/       workspace of a running fetch; moved into place by one rename
-
-A process holds a shared lock on each tree that it uses, so that no other process removes it.
-docs/design/cache-and-lock.md explains the design.
+docs/design/cache-and-lock.md explains its folders, its locks and the steps of a fetch.
 """
 
 from __future__ import annotations
@@ -131,11 +125,7 @@ def locked(key: str, limit: float = -1) -> Iterator[None]:
 
 @contextmanager
 def workspace() -> Iterator[Path]:
-    """Makes a temporary folder on the cache's file system, and removes it at the end.
-
-    A lock on the folder marks it as in use. The kernel drops the lock when the process ends,
-    also by SIGKILL, so that `_remove_stale` can tell folders that were left behind.
-    """
+    """Makes a temporary folder on the cache's file system, locks it, and removes it at the end."""
     with _writing():
         parent = _folder("tmp")
         _remove_stale(parent)
@@ -173,14 +163,11 @@ def _stored(built: Path, metadata: Mapping[str, str]) -> Entry:
     path = _folder("trees") / digest
     if _usable(path, digest):
         return Entry(path, digest, metadata)
-    # The name may be taken by a tree that somebody changed on disk, and that a running function
-    # still uses: it can neither be removed nor be trusted. The good tree takes another name.
+    # A changed tree that a function still uses keeps the name. The good tree takes another one.
     if not cache_locks.discard(path, _folder("tmp")):
         path = path.with_name(f"{digest}-{built.parent.name}")
     try:
-        # One rename makes the whole tree visible, or nothing. A copy into place could be seen
-        # half done, and would be left so by a crash.
-        built.rename(path)
+        built.rename(path)  # all of it is visible at once, or nothing
     except OSError as error:
         # Another process may have stored the same content first.
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY) or not _usable(path, digest):
@@ -224,7 +211,7 @@ def _usable(path: Path, digest: str) -> bool:
 
 
 def _remove_stale(parent: Path) -> None:
-    """Removes the workspaces of processes that were killed."""
+    """Removes the workspaces of processes that were killed: those without a lock."""
     for work in parent.iterdir():
         with suppress(OSError):
             if time.time() - work.stat().st_mtime >= _STALE_SECONDS:

@@ -1,19 +1,7 @@
 """Runs the git program by GitPython: no configuration but ours, no hooks, no filters, no prompts.
 
 Commands that use the network have limits of time and size, and show their progress.
-
-git runs code that its configuration names: hooks, filters, credential helpers, ssh commands,
-`ext::` transports, `url.insteadOf`. The user's configuration may name them for good reasons, and
-a repository that is cloned from `file://` has one of its own. Switching each key off does not
-work: new ones appear with new versions of git. So git reads no configuration file except ours
-(GIT_CONFIG_GLOBAL, GIT_CONFIG_NOSYSTEM), works in a bare repository that we initialise without a
-template, and may use the one transport of the URL (GIT_ALLOW_PROTOCOL): a redirect cannot switch
-to another. No file is checked out by git, see `git_tree`.
-
-Credentials in the URL would show in the process list and in git's messages, and in a file they
-would outlive the fetch. They are passed in environment variables, which only processes of the
-same user can read, to a helper that is configured for the one host: git does not ask it for
-another host after a redirect.
+docs/design/cache-and-lock.md says what git must not do, and how it gets credentials.
 """
 
 from __future__ import annotations
@@ -176,9 +164,7 @@ class GitClient:
                 as_process=True,
                 universal_newlines=True,
                 errors="replace",
-                # git starts git-remote-https or ssh, which keep the connection and our pipes
-                # open when git alone is killed. As a group they are killed together.
-                start_new_session=True,
+                start_new_session=True,  # to kill git together with the programs that it starts
             )
             process = running.proc
             pump = threading.Thread(
@@ -194,11 +180,9 @@ class GitClient:
             )
             pump.start()
             try:
-                # git has no limit for the size of a fetch, and `http.lowSpeedLimit` does not end
-                # a slow drip.
                 while pump.is_alive():
                     self._check_limits()
-                    # A server can send messages without end, of which only the last ones matter.
+                    # A server can send messages without end.
                     del report.other_lines[:-50]
                     pump.join(min(0.5, max(0.01, self._deadline - time.monotonic())))
             finally:
@@ -240,8 +224,7 @@ def _configuration(url: str) -> str:
     if parts.scheme != "file":
         return ""
     path = parts.path.replace("\\", "\\\\").replace('"', '\\"')
-    # git refuses repositories of other users (CVE-2022-24765), as mounted volumes often are,
-    # because it would run their hooks and configuration. We run neither.
+    # git refuses other users' repositories for their hooks and configuration: we run neither.
     return f'[safe]\n\tdirectory = "{path}"\n\tdirectory = "{path.rstrip("/")}/.git"\n'
 
 

@@ -22,8 +22,7 @@ from .options import ManifestError, Options
 from .workload import MODELS_DIR, Object, Workload, as_object
 
 DRAIN_SECONDS = 20
-"""Time that a server may take to end after its last answer: 10 s for calls that no client waits
-for, and 10 s for `unload_function`."""
+"""Time that a server may take to end after its last answer: see docs/operations.md, Draining."""
 PRE_STOP_SECONDS = 5
 """Time that a pod goes on serving while the cluster stops sending requests to it."""
 _SPARE_SECONDS = 10
@@ -145,12 +144,8 @@ def serving(
     port: int | str,
     lifecycle: Mapping[str, object] | None = None,
 ) -> Object:
-    """Returns the ports, the lifecycle and the probes of a container.
-
-    The lifecycle is to serve on for `PRE_STOP_SECONDS`, unless another one is given. The other
-    arguments are those of `probes`.
-    """
-    # The pod ends only after the sleep, while services stop sending requests to it.
+    """Returns the ports, the lifecycle (by default this hook) and the probes of a container."""
+    # The pod serves on during the sleep, while services stop sending requests to it.
     sleep = {"preStop": {"exec": {"command": ["sleep", str(PRE_STOP_SECONDS)]}}}
     return {
         "ports": ports,
@@ -160,11 +155,7 @@ def serving(
 
 
 def container_ports(numbers: Ports = PORTS) -> list[Object]:
-    """Returns all ports of a container.
-
-    KServe's service exposes the first one as port 80, and KServe speaks HTTP/2 to a port whose name
-    has "grpc" in it.
-    """
+    """Returns all ports of a container. KServe goes by their order and names: docs/kserve.md."""
     return [
         {"name": name, "containerPort": number, "protocol": "TCP"}
         for name, number in vars(numbers).items()
@@ -178,11 +169,7 @@ def start_seconds(workload: Workload) -> float:
 
 
 def probes(seconds: float, model_name: str, port: int | str) -> Object:
-    """Returns the probes of a container.
-
-    Liveness is the server's. Readiness is the model's, because the server calls itself ready while
-    no model is loaded. `seconds` is the time limit of the start.
-    """
+    """Returns the probes of a container (docs/operations.md) that may take `seconds` to start."""
     path = model_name if model_name == TEMPLATE_NAME else quote(model_name, safe="")
     attempts = _attempts(seconds)
 
@@ -226,10 +213,7 @@ def _security(options: Options) -> Object:
 
 
 def pod_security(options: Options) -> Object:
-    """Returns the security context of a pod, whose volumes belong to the server's group.
-
-    The user id is the container's own: containers that the platform adds have other users.
-    """
+    """Returns a pod's security context, without a user: docs/operations.md says why."""
     found: Object = {"seccompProfile": {"type": "RuntimeDefault"}}
     if options.user_id is not None:
         found["fsGroup"] = options.user_id
@@ -279,10 +263,7 @@ def scheduling(options: Options) -> Object:
 
 
 def selecting(workload: Workload, name: str, labels: dict[str, str]) -> list[Object]:
-    """Returns what acts on the pods that have labels, if they need it or the user asks for it.
-
-    The budget lets a drain take one pod at a time. The monitor is for Prometheus's operator.
-    """
+    """Returns the disruption budget and the monitor of pods with labels, each if needed."""
     options, chosen, found = workload.options, {"selector": {"matchLabels": labels}}, []
     metadata = workload.metadata(name)
     if max(options.replicas, options.max_replicas or 0) > 1:
@@ -300,8 +281,7 @@ def utilization(workload: Workload) -> tuple[str, str]:
     # The namespace in the metric is that of the pod, if Prometheus adds it as its operator does.
     namespace = f',namespace="{options.namespace}"' if options.namespace else ""
     now = f"sum(pyfunc_utilization{{model={json.dumps(workload.model_name)}{namespace}}})"
-    # Averaged, because at one moment a pod with one slot is idle or full. An average for each pod
-    # would count those that have ended, too.
+    # docs/kserve.md says why averaged. An average for each pod would count ended ones, too.
     return f"avg_over_time({now}[1m:15s])", f"{options.target_utilization / 100:g}"
 
 
