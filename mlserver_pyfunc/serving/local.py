@@ -163,10 +163,7 @@ def load(folder: str | Path) -> LocalFunction:
 
 
 def with_tensors(folder: FunctionFolder) -> FunctionFolder:
-    """Returns a folder whose definition has all tensors.
-
-    If the definition leaves them out, the function is loaded, because its signature tells them.
-    """
+    """Returns a folder whose definition has all tensors, from the loaded function if it must."""
     if {"inputs", "outputs"} <= set(folder.definition.written):
         return folder
     with LocalFunction(folder) as function:

@@ -1,8 +1,4 @@
-"""The age and the end of connections, over REST and gRPC.
-
-A balancer such as a Service of Kubernetes chooses a server for a connection, not for a request. So
-clients have to connect again now and then, and before a server ends.
-"""
+"""The age and the end of connections, over REST and gRPC: see docs/operations.md, Connections."""
 
 from __future__ import annotations
 
@@ -80,12 +76,7 @@ def last_answer(send: Send) -> Send:
 
 
 async def part(rest: Any) -> None:
-    """Parts from clients before the server ends, while it still answers all requests.
-
-    Takes uvicorn's server. Over REST, each answer is the last of its connection. Then clients over
-    gRPC get the time in which their connections come of age, for which there is no other way: if
-    gRPC's server is told to stop, it cancels calls that are on their way.
-    """
+    """Parts from clients before uvicorn's server and gRPC's end: docs/operations.md, Draining."""
     global _has_to_part
     _has_to_part = True
     # uvicorn has heard of the signal itself, and looks ten times a second whether it is to end.

@@ -213,12 +213,7 @@ def read_definition(settings: ModelSettings) -> tuple[Located | None, str]:
 
 
 def keep_to_ourselves(settings: ModelSettings) -> None:
-    """Keeps a model out of MLServer's pool of processes and out of its response cache.
-
-    This runtime has worker processes of its own. MLServer's pool pickles requests and responses,
-    and neither streams nor stops a call. Its cache answers one model's request with the result of
-    another model, and knows no binary tensors.
-    """
+    """Keeps a model out of MLServer's pool and its response cache: see docs/architecture.md."""
     if "parallel_workers" in type(settings).model_fields:
         settings.parallel_workers = 0
     if settings.cache_enabled:
@@ -227,10 +222,6 @@ def keep_to_ourselves(settings: ModelSettings) -> None:
 
 
 def registry_of(app: Any) -> Any:
-    """Returns the registry of all models behind a server's REST routes.
-
-    Nothing public leads from the application to it. But a route's endpoint is a bound method, and
-    its object has the data plane.
-    """
+    """Returns the registry of all models, by the object that a route's endpoint is a method of."""
     endpoints = next(r.endpoint.__self__ for r in app.routes if r.path == "/v2/models/{model_name}")
     return endpoints._data_plane._model_registry

@@ -1,7 +1,6 @@
 """The process: glibc's malloc, the garbage collector, output, logging, and how it ends.
 
-They act on everything in the server, models of other runtimes included. A function that leaves
-its setting as it is returns the reason.
+A function that leaves its setting as it is returns the reason.
 """
 
 from __future__ import annotations

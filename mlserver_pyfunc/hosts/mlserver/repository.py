@@ -1,7 +1,4 @@
-"""How models get their names, how they are loaded and unloaded, and who may ask for it.
-
-Loads and unloads are done one at a time for each name.
-"""
+"""How models get their names, are loaded and unloaded in turn by name, and who may ask for it."""
 
 from __future__ import annotations
 

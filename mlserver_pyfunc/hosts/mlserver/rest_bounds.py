@@ -1,8 +1,4 @@
-"""What REST requests may be: bounded in size, also unpacked, and not from another site.
-
-`Guard` stands before all routes of MLServer's application. A request with a `Content-Length`
-below the bound and without an `Origin` costs one look at its headers there.
-"""
+"""What REST requests may be: bounded in size, also unpacked, and not from another site."""
 
 from __future__ import annotations
 
@@ -95,7 +91,7 @@ def inflate_bodies(stock: Any) -> Any:
 
 
 class Guard:
-    """ASGI middleware that bounds and refuses requests, before what answers the others."""
+    """ASGI middleware that bounds and refuses requests, before all routes: docs/architecture.md."""
 
     def __init__(self, app: ASGIApp, owner: FastAPI) -> None:
         self._app = app
