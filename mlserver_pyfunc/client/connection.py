@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property, partial
@@ -15,6 +15,7 @@ import numpy as np
 from mlserver_pyfunc.protocol import bytes_tensors
 from mlserver_pyfunc.protocol.contract import Contract, NamedArray, TensorSpec, companions, decode
 from mlserver_pyfunc.protocol.datatypes import datatype_of
+from mlserver_pyfunc.protocol.nulls import NULLS
 from mlserver_pyfunc.protocol.request import InferenceRequest, RequestInput
 from mlserver_pyfunc.protocol.tensors import Array
 
@@ -46,10 +47,10 @@ class Model:
     @cached_property
     def contract(self) -> Contract:
         """The tensors that the metadata declare."""
-        declared = self.metadata
-        inputs, outputs = (
-            [_spec(tensor) for tensor in declared.get(kind) or ()] for kind in ("inputs", "outputs")
-        )
+        declared = [self.metadata.get(kind) or () for kind in ("inputs", "outputs")]
+        # Metadata over gRPC have no parameters, but they list what tells the null elements.
+        names = {tensor["name"] for tensors in declared for tensor in tensors}
+        inputs, outputs = ([_spec(tensor, names) for tensor in tensors] for tensors in declared)
         return Contract(self.name, inputs, outputs)
 
     def infer(self, inputs: Values = None, /, *, parameters: Values = None, **named: Any) -> Arrays:
@@ -197,7 +198,7 @@ def _only_model(client: Any) -> str:
     return str(names[0])
 
 
-def _spec(tensor: Mapping[str, Any]) -> TensorSpec:
+def _spec(tensor: Mapping[str, Any], listed: Set[str]) -> TensorSpec:
     """Reads a tensor of the metadata, whose `axes` are the text of its shape: `[rows, 4]`."""
     parameters = tensor.get("parameters") or {}
     sizes = tensor.get("shape") or ()
@@ -208,7 +209,8 @@ def _spec(tensor: Mapping[str, Any]) -> TensorSpec:
         ]
     told = {key: parameters[key] for key in ("nullable", "content_type") if key in parameters}
     named = {"name": tensor["name"], "datatype": tensor["datatype"]}
-    return TensorSpec.of({**named, "shape": sizes, **told})
+    nullable = tensor["name"] + NULLS in listed
+    return TensorSpec.of({**named, "shape": sizes, "nullable": nullable, **told})
 
 
 def _decoded(tensor: RequestInput, declared: TensorSpec | None) -> NamedArray:
