@@ -120,6 +120,8 @@ Report = Callable[[str, str, str], None]
 AxisSizes = Mapping[str, tuple[int, str]]
 """The size of each named axis, and the first tensor that has it."""
 NO_SIZES: AxisSizes = {}
+ARROW = "application/vnd.apache.arrow.stream"
+"""Content type of a tensor that has a whole table, and of an answer that has one."""
 
 
 def _ignore(kind: str, tensor: str, text: str) -> None:
@@ -178,7 +180,7 @@ class Contract:
         self._input_axes = _axes(inputs, shared)
         self._output_axes = _axes(outputs, shared)
 
-    def decode_inputs(self, request_inputs: Iterable[RequestInput]) -> dict[str, Array]:
+    def decode_inputs(self, request_inputs: Sequence[RequestInput]) -> dict[str, Array]:
         """Checks and decodes the input tensors of a request, or raises a ContractError."""
         arrays: dict[str, Array] = {}
         for tensor in request_inputs:
@@ -189,6 +191,11 @@ class Contract:
             try:
                 if spec is not None:
                     arrays[name] = decode(spec, tensor)
+                elif getattr(tensor.parameters, "content_type", None) == ARROW:
+                    from .arrow import columns
+
+                    others = [each for each in request_inputs if each is not tensor]
+                    return self.decode_inputs([*others, *columns(tensor, self.inputs)])
                 else:
                     problem = f"unknown, expected {_names(self.inputs)}"
             except TensorError as error:

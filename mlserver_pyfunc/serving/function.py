@@ -22,8 +22,9 @@ from mlserver_pyfunc.errors import ContractError, LoadError, PyFuncError, Reques
 from mlserver_pyfunc.handler.call import InferenceCall
 from mlserver_pyfunc.handler.context import Context
 from mlserver_pyfunc.handler.loading import HandlerSpec
-from mlserver_pyfunc.protocol.contract import Contract, Report
+from mlserver_pyfunc.protocol.contract import ARROW, Contract, Report
 from mlserver_pyfunc.protocol.request import InferenceRequest, pandas_columns
+from mlserver_pyfunc.protocol.types import TensorError
 from mlserver_pyfunc.settings import init_parameters
 from mlserver_pyfunc.sources import SourceTree, lock
 
@@ -144,7 +145,8 @@ class Function:
             taken = runner.handler.required_fields
             counted.deadline = limits.deadline_of(request, call, taken)
             with counted.deadline or _NONE:
-                return _selected(await (self._batcher or runner).answer(call), requested)
+                answer = await (self._batcher or runner).answer(call)
+            return self._asked_for(answer, requested, request)
 
     async def stream(self, request: Any) -> AsyncGenerator[Answer, None]:
         """Answers one inference request item by item. A handler that does not stream gives one."""
@@ -159,7 +161,7 @@ class Function:
                         answer = await anext(answers, None)
                     if answer is None:
                         return
-                    yield _selected(answer, requested)
+                    yield self._asked_for(answer, requested, request)
 
     async def _items(self, runner: Runner, call: InferenceCall) -> AsyncGenerator[Answer, None]:
         if not runner.handler.streams:
@@ -190,6 +192,22 @@ class Function:
         assert self._context is not None
         specs = contract.input_specs(inputs)
         return InferenceCall(self._context, inputs, specs, request), requested
+
+    def _asked_for(self, answer: Answer, requested: Sequence[str], request: Any) -> Answer:
+        """Returns the outputs that a request asks for, in one table if it asks for that."""
+        if requested:
+            by_name = {named.spec.name: named for named in answer.arrays}
+            chosen = [by_name[name] for name in requested if name in by_name]
+            answer = Answer(chosen, answer.parameters)
+        asked = request.parameters and getattr(request.parameters, "output_content_type", None)
+        if asked != ARROW:
+            return answer
+        try:
+            from mlserver_pyfunc.protocol.arrow import table
+
+            return Answer([table(answer.arrays)], {**answer.parameters, "content_type": ARROW})
+        except TensorError as error:
+            raise ContractError(f'outputs of model "{self.model_name}": {error}') from None
 
     async def _warm_up(self, runner: Runner, tree: SourceTree) -> None:
         """Makes a call with an example of a request, or one with each sample."""
@@ -312,14 +330,6 @@ class _Counted:
             is_gone = isinstance(error, (asyncio.CancelledError, GeneratorExit))
             status = GONE if is_gone else 500
         self._metrics.count_request(time.perf_counter() - self._started, status, self.deadline)
-
-
-def _selected(answer: Answer, requested: Sequence[str]) -> Answer:
-    if not requested:
-        return answer
-    by_name = {named.spec.name: named for named in answer.arrays}
-    chosen = [by_name[name] for name in requested if name in by_name]
-    return Answer(chosen, answer.parameters)
 
 
 def _read_sample(name: str, folders: Sequence[Path]) -> Any:

@@ -198,6 +198,7 @@ def binary_outputs(payload: Any) -> Set[str] | None:
     asked = {
         output.name: getattr(output.parameters, "binary_data", None) for output in payload.outputs
     }
+    asked.setdefault("table", None)  # of Arrow
     return {name for name, flag in asked.items() if (by_default if flag is None else flag)}
 
 

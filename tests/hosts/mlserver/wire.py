@@ -127,7 +127,7 @@ def _json_tensor(tensor: Tensor, nested: bool) -> dict[str, Any]:
             values = [value.decode() for value in values]
         except UnicodeDecodeError:
             values = [base64.b64encode(value).decode() for value in values]
-            parameters["content_type"] = "base64"
+            parameters.setdefault("content_type", "base64")
     return {
         "name": tensor.name,
         "datatype": tensor.datatype,
