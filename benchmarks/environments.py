@@ -10,17 +10,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".bench"
 
+_DRIVER = [
+    "numpy>=1.26,<3",
+    "orjson>=3.10,<4",
+    "grpcio>=1.67,<2",
+    "tritonclient[grpc]>=2.60,<3",
+    "matplotlib>=3.9,<4",
+    "psutil>=6,<8",
+    "rich>=13,<16",
+]
 _FRAMES = ["pandas>=2.2,<4", "scikit-learn>=1.5,<2"]
 REQUIREMENTS = {
-    "driver": [
-        "numpy>=1.26,<3",
-        "orjson>=3.10,<4",
-        "grpcio>=1.67,<2",
-        "tritonclient[grpc]>=2.60,<3",
-        "matplotlib>=3.9,<4",
-        "psutil>=6,<8",
-        "rich>=13,<16",
-    ],
+    "driver": _DRIVER,
     "server": ["-e", str(ROOT)],
     "onnx": ["-e", str(ROOT), "onnxruntime>=1.18,<2"],
     "pytriton": ["nvidia-pytriton==0.7.0"],
@@ -28,6 +29,7 @@ REQUIREMENTS = {
     "litserve": ["litserve==0.2.19", "numpy>=1.26,<3"],
     "bentoml": ["bentoml==1.4.39", "numpy>=1.26,<3"],
     "tables": ["-e", str(ROOT), *_FRAMES, "pyarrow>=17,<26"],
+    "tables-driver": [*_DRIVER, "pyarrow>=17,<26"],
     "tables-kserve": ["kserve==0.21.0", "kubernetes<37", *_FRAMES],
     "tables-bentoml": ["bentoml==1.4.39", *_FRAMES],
     "tables-mlflow": ["mlflow==3.5.1", "starlette<1", *_FRAMES],

@@ -44,6 +44,7 @@ sys.path.insert(0, str(FOLDER))
 from columns import ROWS, columns  # noqa: E402
 
 MODELS = tuple(ROWS)
+ARROW = "application/vnd.apache.arrow.stream"
 JSON = {"content-type": "application/json"}
 CLIENTS = {"t1": 8, "t2": 1, "t3": 8}
 BASE = "mlserver-pandas"
@@ -116,7 +117,7 @@ def _mlflow(model: str) -> Callable[[Path, Path, Ports], list[str]]:
 
 
 PATH = {"PYTHONPATH": str(FOLDER), "OMP_NUM_THREADS": "1"}
-OUR_ROUTES = ("json", "binary", "raw")
+OUR_ROUTES = ("json", "binary", "raw", "arrow")
 SYSTEMS = {
     system.name: system
     for system in (
@@ -158,7 +159,9 @@ def request(system: System, model: str, route: str) -> Request:
         return Request("/invocations", JSON, body, is_grpc=False)
     if route == "raw":
         return _grpc(model, is_codec=system.name == BASE)
-    path, binary = f"/v2/models/{model}/infer", []
+    if route == "arrow":
+        return _arrow(model)
+    binary: list[bytes] = []
     inputs: list[dict[str, Any]] = []
     for name, datatype, values in _tensors(model):
         tensor = {"name": name, "datatype": datatype, "shape": [len(values)]}
@@ -175,14 +178,32 @@ def request(system: System, model: str, route: str) -> Request:
         sent["parameters"] = {"content_type": "pd"}
     if route == "binary":
         sent["outputs"] = [{"name": "y", "parameters": {"binary_data": True}}]
+    return _rest(model, sent, binary)
+
+
+def _rest(model: str, sent: dict[str, Any], binary: list[bytes]) -> Request:
     head = orjson.dumps(sent)
     headers = JSON
-    if route == "binary":
+    if binary:
         headers = {
             "content-type": "application/octet-stream",
             "inference-header-content-length": str(len(head)),
         }
-    return Request(path, headers, b"".join([head, *binary]), is_grpc=False)
+    return Request(f"/v2/models/{model}/infer", headers, b"".join([head, *binary]), is_grpc=False)
+
+
+def _arrow(model: str) -> Request:
+    import pyarrow
+
+    table, sink = pyarrow.table(columns(model)), pyarrow.BufferOutputStream()
+    with pyarrow.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    stream = sink.getvalue().to_pybytes()
+    raw = struct.pack("<I", len(stream)) + stream
+    parameters = {"content_type": ARROW, "binary_data_size": len(raw)}
+    tensor = {"name": "rows", "datatype": "BYTES", "shape": [1], "parameters": parameters}
+    asked = {"binary_data_output": True, "output_content_type": ARROW}
+    return _rest(model, {"parameters": asked, "inputs": [tensor]}, [raw])
 
 
 def _grpc(model: str, *, is_codec: bool) -> Request:
@@ -227,6 +248,11 @@ def answer_of(server: Server, sent: Request) -> list[float]:
     if "y" in head:
         return list(head["y"])
     output = head["outputs"][0]
+    if output["datatype"] == "BYTES":
+        import pyarrow
+
+        answer = pyarrow.ipc.open_stream(body[int(length) + 4 :]).read_all()
+        return list(answer["y"].to_pylist())
     return np.frombuffer(body[int(length) :], "<f8").tolist() if length else output["data"]
 
 
@@ -288,7 +314,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.5, help="length of each timed run")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    driver = environments.python("driver")
+    driver = environments.python("tables-driver")
     if Path(sys.prefix) != driver.parent.parent:
         os.execv(driver, [str(driver), "-m", "benchmarks.tables", *sys.argv[1:]])
     require_h2load()
