@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from struct import unpack_from
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from .request import RequestInput
 from .types import TensorError
 
 _BYTES = DATATYPES["BYTES"]
+_MAX_TEXT = 2**28
+"""Bytes of a column of categories as text: a stream has each category only once."""
 _TABLE = TensorSpec("table", _BYTES, (1,), undeclared=True)
 
 
@@ -27,7 +30,12 @@ def columns(tensor: Any, specs: Mapping[str, TensorSpec]) -> list[RequestInput]:
     pyarrow, where = _pyarrow(), ""
     found: list[RequestInput] = []
     try:
-        table = pyarrow.ipc.open_stream(_stream(tensor)).read_all()
+        stream = _stream(tensor)
+        if any(map(_is_compressed, pyarrow.ipc.MessageReader.open_stream(stream))):
+            raise TensorError("an Arrow IPC stream without compression", "a compressed one")
+        table = pyarrow.ipc.open_stream(stream).read_all()
+        if table.num_rows > 8 * len(stream):  # A column of nulls takes no space in a stream.
+            raise TensorError("rows that have data", f"{table.num_rows} rows")
         table.validate(full=True)
         for name, column in zip(table.column_names, table.columns, strict=True):
             where = f'column "{name}": '
@@ -36,6 +44,32 @@ def columns(tensor: Any, specs: Mapping[str, TensorSpec]) -> list[RequestInput]:
         kinds = "numbers, booleans, text, bytes, dates, times or decimals"
         raise TensorError(f"an Arrow IPC stream of {kinds}", f"{where}{error}") from None
     return found
+
+
+def _is_compressed(message: Any) -> bool:
+    """Whether a message has compressed buffers: a few bytes could fill the memory.
+
+    pyarrow neither bounds what it decompresses nor tells that it will. So this looks for the field
+    `compression` of the RecordBatch, in metadata that pyarrow has verified:
+    https://github.com/apache/arrow/blob/main/format/Message.fbs
+    """
+    metadata = memoryview(message.metadata)
+
+    def field(table: int, number: int) -> int:
+        vtable = table - unpack_from("<i", metadata, table)[0]
+        size = unpack_from("<H", metadata, vtable)[0]
+        place = 4 + 2 * number
+        offset = unpack_from("<H", metadata, vtable + place)[0] if place < size else 0
+        return table + int(offset) if offset else 0
+
+    def followed(place: int) -> int:
+        return place + int(unpack_from("<I", metadata, place)[0])
+
+    if message.type == "schema":
+        return False
+    header = followed(field(followed(0), 2))
+    batch = followed(field(header, 1)) if message.type == "dictionary" else header
+    return bool(field(batch, 3))
 
 
 def _column(
@@ -50,6 +84,10 @@ def _column(
         shape.append(1)
     if types.is_null(column.type) and spec is not None and not spec.datatype.is_bytes:
         column = column.cast(pyarrow.from_numpy_dtype(spec.datatype.dtype))
+    if types.is_dictionary(column.type):
+        longest = max((_longest(chunk.dictionary) for chunk in column.chunks), default=0)
+        if longest * len(column) > _MAX_TEXT:
+            raise TensorError(f'column "{name}" of up to {_MAX_TEXT} bytes of text', "more")
     if not types.is_primitive(column.type) or types.is_temporal(column.type):
         if "binary" not in str(column.type):
             column = column.cast(pyarrow.large_string())
@@ -62,6 +100,10 @@ def _column(
     is_wrong = column.null_count and not (spec and spec.datatype.nullable)
     data = column.to_pylist() if is_wrong else column.to_numpy()
     yield RequestInput(name, datatype.name, shape, data)
+
+
+def _longest(categories: Any) -> int:
+    return max(map(len, categories.cast("large_string").to_pylist()), default=0)
 
 
 def _stream(tensor: Any) -> Any:

@@ -172,6 +172,33 @@ def test_what_is_wrong_is_said_as_for_other_requests(inputs: Any, message: str) 
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("compression", ["lz4", "zstd"])
+@pytest.mark.parametrize("text", ["plain", "category"])
+def test_a_compressed_stream_is_refused_before_it_fills_the_memory(
+    compression: str, text: str
+) -> None:
+    column = pa.array(["x"] * 1000)
+    table = pa.table({"a": column if text == "plain" else column.dictionary_encode()})
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pytest.raises(ContractError, match=r"without compression, got a compressed one"):
+        Contract("m", [spec("a", "BYTES")], ()).decode_inputs(
+            [sent(raw(stream(table, options=options)))]
+        )
+
+
+def test_columns_that_take_no_space_in_a_stream_do_not_fill_the_memory() -> None:
+    with pytest.raises(ContractError, match=r"rows that have data, got 1000000 rows"):
+        decoded(pa.table({"a": pa.nulls(10**6)}), spec("a", "FP64", nullable=True))
+    indices = pa.array(np.zeros(10**6, np.int8))
+    categories = pa.DictionaryArray.from_arrays(indices, pa.array(["x" * 10**6]))
+    with pytest.raises(ContractError, match=r'column "a" of up to 268435456 bytes of text'):
+        decoded(pa.table({"a": categories}), spec("a", "BYTES"))
+    ends, values = pa.array([10**6], pa.int32()), pa.array(["x" * 10**6])
+    runs = pa.table({"a": pa.RunEndEncodedArray.from_arrays(ends, values)})
+    with pytest.raises(ContractError, match=r'column "a": '):
+        decoded(runs, spec("a", "BYTES"))
+
+
 def test_without_pyarrow_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow.ipc", None)
     with pytest.raises(ContractError, match=r"pip install 'mlserver-pyfunc\[arrow\]'"):
