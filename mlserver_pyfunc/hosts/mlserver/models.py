@@ -101,9 +101,6 @@ def separate_readiness_from_availability(stock: Any) -> Any:
 
     Without it, the endpoints say that a model is ready while all its workers are being replaced,
     and `ModelReady` of an unknown model ends with UNKNOWN over gRPC.
-
-    `ready` has to be true meanwhile. MLServer refuses requests to a model whose `ready` is false,
-    and these requests need only wait.
     """
 
     async def ready(self: Any) -> bool:

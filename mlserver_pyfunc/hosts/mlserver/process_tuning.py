@@ -38,9 +38,6 @@ def raise_malloc_thresholds() -> str:
 
     Without it, a 4 MiB tensor over gRPC takes twice as long: glibc returns large blocks to the
     kernel when they are freed, and the next request fetches them again, page by page.
-
-    If a `MALLOC_` variable or a `glibc.malloc` tunable is set, glibc stays as it is: somebody has
-    tuned it.
     """
     if platform.libc_ver()[0] != "glibc":
         return "the C library is not glibc"
@@ -170,12 +167,6 @@ def drain_on_interrupt(stock: Any) -> Any:
     """Answers the calls in flight after SIGINT as after SIGTERM. A second SIGINT ends them.
 
     Without it, Ctrl-C answers calls over REST that are in flight with 500.
-
-    MLServer's handler of a signal and uvicorn's handler both run. uvicorn takes the second SIGINT
-    that it hears of for the wish to end at once, and the first signal reaches it several times:
-    from the kernel, from MLServer, and from its other server (of the metrics), which raises the
-    signals that it has captured once more when it ends. So REST hears of SIGTERM alone, which
-    counts only once, and nothing is raised again.
     """
 
     async def stop(self: Any, sig: int | None = None) -> None:

@@ -108,10 +108,6 @@ def begin_again_by_definition(stock: Any) -> Any:
     """Begins a load again that MLServer began before it knew these patches.
 
     Without it, the models that are loaded at start are named after their folders.
-
-    Problem: at start MLServer lists the models and begins to load each under its name, before it
-    imports a runtime and so applies these patches. A load of a model of this runtime comes here
-    next. If it has no turn, it began so, and `load_in_turn` is to do it.
     """
 
     async def _load_model(self: Any, model: MLModel) -> None:
@@ -131,10 +127,6 @@ def guard_grpc(stock: Any) -> Any:
 
     Without it, everybody who reaches the port of gRPC loads and unloads models, whatever
     `MLSERVER_PYFUNC_REPOSITORY_API` says.
-
-    MLServer has two services for it, of which one is deprecated. gRPC's server has taken the bound
-    methods before a model is loaded. So the patch sets a variable of MLServer's decorator, as
-    `end_grpc_streams` does.
     """
 
     async def f(self: Any, request: Any, context: Any) -> Any:
