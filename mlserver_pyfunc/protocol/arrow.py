@@ -20,8 +20,7 @@ from .request import RequestInput
 from .types import TensorError
 
 _BYTES = DATATYPES["BYTES"]
-_MAX_TEXT = 2**28
-"""Bytes of a column of categories as text: a stream has each category only once."""
+_MAX_TEXT = 2**28  # bytes of a column of categories, of which a stream has each only once
 _TABLE = TensorSpec("table", _BYTES, (1,), undeclared=True)
 
 
@@ -49,9 +48,8 @@ def columns(tensor: Any, specs: Mapping[str, TensorSpec]) -> list[RequestInput]:
 def _is_compressed(message: Any) -> bool:
     """Whether a message has compressed buffers: a few bytes could fill the memory.
 
-    pyarrow neither bounds what it decompresses nor tells that it will. So this looks for the field
-    `compression` of the RecordBatch, in metadata that pyarrow has verified:
-    https://github.com/apache/arrow/blob/main/format/Message.fbs
+    pyarrow does not bound it. So this looks for the field `compression` in metadata that pyarrow
+    has verified: https://github.com/apache/arrow/blob/main/format/Message.fbs
     """
     metadata = memoryview(message.metadata)
 
@@ -85,7 +83,8 @@ def _column(
     if types.is_null(column.type) and spec is not None and not spec.datatype.is_bytes:
         column = column.cast(pyarrow.from_numpy_dtype(spec.datatype.dtype))
     if types.is_dictionary(column.type):
-        longest = max((_longest(chunk.dictionary) for chunk in column.chunks), default=0)
+        found = [chunk.dictionary.cast("large_string") for chunk in column.chunks]
+        longest = max((len(text) for each in found for text in each.to_pylist() if text), default=0)
         if longest * len(column) > _MAX_TEXT:
             raise TensorError(f'column "{name}" of up to {_MAX_TEXT} bytes of text', "more")
     if not types.is_primitive(column.type) or types.is_temporal(column.type):
@@ -100,10 +99,6 @@ def _column(
     is_wrong = column.null_count and not (spec and spec.datatype.nullable)
     data = column.to_pylist() if is_wrong else column.to_numpy()
     yield RequestInput(name, datatype.name, shape, data)
-
-
-def _longest(categories: Any) -> int:
-    return max(map(len, categories.cast("large_string").to_pylist()), default=0)
 
 
 def _stream(tensor: Any) -> Any:
