@@ -33,12 +33,10 @@ def columns(tensor: Any, specs: Mapping[str, TensorSpec]) -> list[RequestInput]:
         if any(map(_is_compressed, pyarrow.ipc.MessageReader.open_stream(stream))):
             raise TensorError("an Arrow IPC stream without compression", "a compressed one")
         table = pyarrow.ipc.open_stream(stream).read_all()
-        if table.num_rows > 8 * len(stream):  # A column of nulls takes no space in a stream.
-            raise TensorError("rows that have data", f"{table.num_rows} rows")
         table.validate(full=True)
         for name, column in zip(table.column_names, table.columns, strict=True):
             where = f'column "{name}": '
-            found += _column(pyarrow, name, column, specs.get(name))
+            found += _column(pyarrow, name, column, specs.get(name), 8 * len(stream))
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         kinds = "numbers, booleans, text, bytes, dates, times or decimals"
         raise TensorError(f"an Arrow IPC stream of {kinds}", f"{where}{error}") from None
@@ -71,13 +69,15 @@ def _is_compressed(message: Any) -> bool:
 
 
 def _column(
-    pyarrow: Any, name: str, column: Any, spec: TensorSpec | None
+    pyarrow: Any, name: str, column: Any, spec: TensorSpec | None, most: int
 ) -> Iterator[RequestInput]:
     types, shape = pyarrow.types, [len(column)]
     while types.is_fixed_size_list(column.type):
         shape.append(column.type.list_size)
         parts = [chunk.flatten() for chunk in column.chunks]
         column = pyarrow.chunked_array(parts, column.type.value_type)
+    if len(column) > most:  # Null and empty elements take no space in a stream.
+        raise TensorError("elements that have data", f"{len(column)} elements")
     if spec is not None and len(spec.shape) == len(shape) + 1:
         shape.append(1)
     if types.is_null(column.type) and spec is not None and not spec.datatype.is_bytes:

@@ -187,8 +187,11 @@ def test_a_compressed_stream_is_refused_before_it_fills_the_memory(
 
 
 def test_columns_that_take_no_space_in_a_stream_do_not_fill_the_memory() -> None:
-    with pytest.raises(ContractError, match=r"rows that have data, got 1000000 rows"):
+    with pytest.raises(ContractError, match=r"elements that have data, got 1000000 elements"):
         decoded(pa.table({"a": pa.nulls(10**6)}), spec("a", "FP64", nullable=True))
+    lists = pa.FixedSizeListArray.from_arrays(pa.array([b""] * 10**5, pa.binary(0)), 10**4)
+    with pytest.raises(ContractError, match=r"elements that have data, got 100000 elements"):
+        decoded(pa.table({"a": lists}), spec("a", "BYTES", (-1, -1)))
     indices = pa.array(np.zeros(10**6, np.int8))
     categories = pa.DictionaryArray.from_arrays(indices, pa.array(["x" * 10**6]))
     with pytest.raises(ContractError, match=r'column "a" of up to 268435456 bytes of text'):
