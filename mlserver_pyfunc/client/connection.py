@@ -209,7 +209,7 @@ def _spec(tensor: Mapping[str, Any], listed: Set[str]) -> TensorSpec:
         ]
     told = {key: parameters[key] for key in ("nullable", "content_type") if key in parameters}
     named = {"name": tensor["name"], "datatype": tensor["datatype"]}
-    nullable = tensor["name"] + NULLS in listed
+    nullable = tensor["name"] + NULLS in listed or tensor["datatype"].startswith("FP")
     return TensorSpec.of({**named, "shape": sizes, "nullable": nullable, **told})
 
 

@@ -31,6 +31,9 @@ from .frames import FromArray, frame_of, is_dtype, library_of, maker, row_of_sch
 from .tensor import noted
 
 _LISTS = {list, abc.Sequence, abc.Iterable, abc.Collection, abc.MutableSequence}
+NO_COLUMNS = (
+    "a DataFrame tells no columns: Annotated[pd.DataFrame, Columns(name=str, age=int)] does"
+)
 _OURS = ("mlserver", "mlserver_pyfunc")
 
 
@@ -145,7 +148,7 @@ def _table(library: str, notes: Sequence[Any]) -> Value | Record:
             rows = _many(row).fields.items()
             fields = {name: dataclasses.replace(value, table=library) for name, value in rows}
             return Record(fields, frame_of(library), is_many=True, doc=row.doc, is_table=True)
-    return Value({}, problem="a DataFrame tells no columns", table=library)
+    return Value({}, problem=NO_COLUMNS, table=library)
 
 
 def read_result(annotation: Any) -> Value | Record:
@@ -381,7 +384,9 @@ def _many(record: Record) -> Record:
             problem = value.problem or "in a table or a list of objects, a field has one value"
             value = Value({}, problem=problem)
         else:
-            keys = {k: v for k, v in value.tensor.items() if k not in ("default", "example")}
+            keys = {k: v for k, v in value.tensor.items() if k != "default"}
+            if isinstance(example := keys.get("example", []), str | int | float):
+                keys["example"] = [example]
             if value.admits_none:
                 keys |= {"nullable": True, "optional": value.has_default}
             many = _converter(getattr(element_of(value.kind), "make", None), 1)

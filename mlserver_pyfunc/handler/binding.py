@@ -141,12 +141,12 @@ def _matches(
             fields = {name: Value({}, table=form.table) for name in columns}
             rest = Record(fields, frame_of(form.table), is_many=True, is_table=True)
             matches[parameter.name] = (_object(rest, columns), tuple(columns))
-        elif parameter.name in by_identifier:
-            spec = by_identifier[parameter.name]
-            matches[parameter.name] = (_input(spec, form), (spec.name,))
         elif isinstance(form, Record) and _has_fields(form, specs):
             given = {name: specs[name] for name in form.fields if name in specs}
             matches[parameter.name] = (_object(form, given), tuple(given))
+        elif parameter.name in by_identifier:
+            spec = by_identifier[parameter.name]
+            matches[parameter.name] = (_input(spec, form), (spec.name,))
         elif parameter.name in reserved:
             matches[parameter.name] = (reserved[parameter.name], ())
         elif parameter.default is parameter.empty:

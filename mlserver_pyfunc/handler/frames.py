@@ -21,7 +21,7 @@ import numpy as np
 from mlserver_pyfunc.errors import ResponseError
 from mlserver_pyfunc.protocol.bytes_tensors import object_array
 from mlserver_pyfunc.protocol.contract import TensorSpec
-from mlserver_pyfunc.protocol.types import Array
+from mlserver_pyfunc.protocol.types import Array, TensorError, short_repr
 
 from .elements import element_of
 
@@ -35,6 +35,8 @@ _TYPES = {
     "halffloat": np.float16, "float$": np.float32, "double": np.float64,
 }  # fmt: skip
 """The types of dtypes that are not called as those of NumPy, by how their names begin."""
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?([Zz]|[+-]\d\d:?\d\d)?)?")
 
 FromArray = Callable[[Array], Any]
 
@@ -143,12 +145,17 @@ class _Column:
         return make if dtype is None else lambda array: pandas.array(make(array), dtype=dtype)
 
     def _times(self, pandas: Any, array: Array) -> Any:
-        has_zone = getattr(self.dtype, "tz", None) is not None
         texts = _Column(self.spec, str, None).values(array)
-        times = pandas.to_datetime(texts, format="ISO8601", utc=has_zone)  # to the nanosecond
-        if self.dtype is not None:
-            return times.astype(self.dtype)
-        return (times if times.tz is None else times.tz_convert("UTC")).as_unit("ns")
+        for index, text in enumerate(texts):  # pandas takes "now" and more for times.
+            if text is not None and not _TIME.fullmatch(text):
+                raise TensorError("a datetime in ISO 8601", f"{short_repr(text)} at index {index}")
+        try:
+            times = pandas.to_datetime(texts, format="ISO8601", utc=True)  # to the nanosecond
+        except ValueError as error:
+            raise TensorError("a datetime in ISO 8601", str(error).partition(". ")[0]) from None
+        if getattr(self.dtype, "tz", None) is None:
+            times = times.tz_localize(None)
+        return times.astype(self.dtype or "datetime64[ns]")
 
     def of_other(self, library: Any) -> FromArray:
         if hasattr(library, "Series"):
@@ -165,10 +172,14 @@ class _Column:
         def column(array: Array) -> Any:
             values = self.values(array)
             values = values.tolist() if values.dtype.hasobject else values
-            is_utc = is_free and any(value is not None and value.tzinfo for value in values)
-            return make(values, **{key: time("us", "UTC") if is_utc else dtype})
+            return make([_in_utc(each) for each in values] if is_free else values, **{key: dtype})
 
         return column
+
+
+def _in_utc(time: Any) -> Any:
+    has_zone = time is not None and time.tzinfo is not None
+    return time.astimezone(datetime.timezone.utc).replace(tzinfo=None) if has_zone else time
 
 
 def frame_of(library: str) -> Callable[[dict[str, Any]], Any]:

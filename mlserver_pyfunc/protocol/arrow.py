@@ -87,6 +87,8 @@ def _column(
         longest = max((len(text) for each in found for text in each.to_pylist() if text), default=0)
         if longest * len(column) > _MAX_TEXT:
             raise TensorError(f'column "{name}" of up to {_MAX_TEXT} bytes of text', "more")
+        parts = [text.take(chunk.indices) for text, chunk in zip(found, column.chunks, strict=True)]
+        column = pyarrow.chunked_array(parts, pyarrow.large_string())
     if not types.is_primitive(column.type) or types.is_temporal(column.type):
         if "binary" not in str(column.type):
             column = column.cast(pyarrow.large_string())

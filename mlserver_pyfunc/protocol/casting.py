@@ -46,7 +46,8 @@ def from_value(datatype: Datatype, value: Any) -> Array:
     array = _as_array(value)
     if array.dtype == datatype.dtype:
         return array
-    if array.dtype.kind in "OUSV":
+    has_nan = datatype.nullable and array.dtype.kind == "f" != datatype.dtype.kind
+    if array.dtype.kind in "OUSV" or has_nan:  # pandas makes floats of integers with nulls
         return _from_python(datatype, array)
     if not isinstance(value, np.ndarray | np.generic) and not hasattr(value, "__array__"):
         return _from_python(datatype, array)

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 from mlserver_pyfunc.definition import BatchDefinition, ServingDefinition
-from mlserver_pyfunc.errors import HandlerError, InferenceError, ResponseError
+from mlserver_pyfunc.errors import ContractError, HandlerError, InferenceError, ResponseError
 from mlserver_pyfunc.handler.call import InferenceCall
 
 from . import batch, limits
@@ -195,7 +195,7 @@ class Batcher:
         began = self._loop.time()
         try:
             return await self.runner.answer(batch.join([member.call for member in members]))
-        except (HandlerError, InferenceError, ResponseError):
+        except (ContractError, HandlerError, InferenceError, ResponseError):
             if len(members) == 1:
                 raise
             return None

@@ -38,10 +38,8 @@ def parts_of(url: str) -> SplitResult:
 def split_user(url: str) -> tuple[str, str]:
     """Splits a URL into the URL without `user:password`, and `user:password`.
 
-    A password may hold `/`, `?` or `@` that its owner forgot to quote. For urllib it then ends
-    at the first of them, and the rest of the password is taken as host and path and shown. So
-    the user reaches to the last `@` before the path, or, if the text before the path has a `:`
-    that no port follows, to the last `@` of all.
+    A password may hold `/`, `?` or `@` unquoted, and urllib would show what follows them. So the
+    user reaches to the last `@` before the path, or of all if a `:` there has no port behind it.
     """
     scheme, separator, rest = url.partition("://")
     if not separator:

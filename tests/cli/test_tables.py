@@ -107,10 +107,10 @@ def test_an_error_names_row_and_column(folder, text, message):
 
 def test_an_error_names_a_column_that_is_no_input_or_comes_twice(folder):
     (folder / "table.csv").write_text("age,id\n1,2\n")
-    expected = 'column "id": expected each input once, of "age", "income", "plan", "member", "day"'
+    expected = 'column "id": unknown, expected "age", "income", "plan", "member", "day"'
     assert expected in error(folder, "-i", str(folder / "table.csv"))
     (folder / "table.csv").write_text("age,age\n1,2\n")
-    assert 'column "age": expected each' in error(folder, "-i", str(folder / "table.csv"))
+    assert 'column "age": given twice, expected' in error(folder, "-i", str(folder / "table.csv"))
     assert "No such file" in error(folder, "-i", "nowhere.csv")
     (folder / "table.parquet").write_bytes(b"no parquet")
     assert "Parquet" in error(folder, "-i", str(folder / "table.parquet"))

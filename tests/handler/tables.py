@@ -142,7 +142,8 @@ class Handler:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         signature = Signature.of(function)
-        inputs, outputs = derive(signature, (), (), (), RESERVED).specs
+        self.derived = derive(signature, (), (), (), RESERVED)
+        inputs, outputs = self.derived.specs
         self.contract = Contract("m", inputs, outputs)
         self.plan = bind(function, inputs, RESERVED, signature)
 

@@ -31,6 +31,7 @@ from typing_extensions import NotRequired, TypeAliasType
 
 from mlserver_pyfunc import Tensor
 from mlserver_pyfunc.handler.annotations import (
+    NO_COLUMNS,
     Record,
     Value,
     read,
@@ -150,7 +151,7 @@ def test_the_tensor_of_an_annotation(annotation: Any, tensor: Any, rank: int | N
         (NDArray[np.int8], "NDArray[int8] tells no shape"),
         (Anything, "NDArray[int8] tells no shape"),
         (tuple, "tuple is no tensor"),
-        (pd.DataFrame, "a DataFrame tells no columns"),
+        (pd.DataFrame, NO_COLUMNS),
         (Parameters, "Parameters is no tensor"),
         (HalfAModel, "HalfAModel is no tensor"),
         (5, "5 is no tensor"),
@@ -378,8 +379,8 @@ def test_a_result_of_parts_has_an_output_for_each(annotation: Any, names: Any) -
     [
         (tuple[int, ...], ""),
         (int, ""),
-        (pd.DataFrame, "a DataFrame tells no columns"),
-        (Annotated[pd.DataFrame, "note"], "a DataFrame tells no columns"),
+        (pd.DataFrame, NO_COLUMNS),
+        (Annotated[pd.DataFrame, "note"], NO_COLUMNS),
     ],
 )
 def test_another_result_is_one_output(annotation: Any, problem: str) -> None:

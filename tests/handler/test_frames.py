@@ -109,20 +109,20 @@ DTYPES: list[tuple[str, Any, Any, str]] = [
     ("pandas", np.dtype("int16"), 1, "int16"),
     ("pandas", np.dtype("datetime64[s]"), b"2025-01-31", "datetime64[s]"),
     ("pandas", pd.DatetimeTZDtype("us", "Europe/Rome"), ZONE, "datetime64[us, Europe/Rome]"),
-    ("pandas", datetime.datetime, ZONE, "datetime64[ns, UTC]"),
+    ("pandas", datetime.datetime, ZONE, "datetime64[ns]"),
     ("polars", pl.Int16, 1, "Int16"),
     ("polars", pl.Enum(["b", "a"]), b"a", "Enum(categories=['b', 'a'])"),
     ("polars", pl.Decimal(10, 2), b"1.50", "Decimal(precision=10, scale=2)"),
     ("polars", pl.Datetime("ms", "Europe/Rome"), ZONE,
      "Datetime(time_unit='ms', time_zone='Europe/Rome')"),
-    ("polars", datetime.datetime, ZONE, "Datetime(time_unit='us', time_zone='UTC')"),
+    ("polars", datetime.datetime, ZONE, "Datetime(time_unit='us', time_zone=None)"),
     ("pyarrow", pa.uint8(), 1, "uint8"),
     ("pyarrow", pa.float16(), 1, "halffloat"),
     ("pyarrow", pa.decimal128(10, 2), b"1.50", "decimal128(10, 2)"),
     ("pyarrow", pa.timestamp("ms", "UTC"), ZONE, "timestamp[ms, tz=UTC]"),
     ("pyarrow", pa.date32(), b"2025-01-31", "date32[day]"),
     ("pyarrow", pa.bool_(), True, "bool"),
-    ("pyarrow", datetime.datetime, ZONE, "timestamp[us, tz=UTC]"),
+    ("pyarrow", datetime.datetime, ZONE, "timestamp[us]"),
 ]  # fmt: skip
 
 
@@ -171,6 +171,41 @@ def test_text_that_is_no_value_is_an_error_of_the_request(
 ) -> None:
     with pytest.raises(ContractError, match='input "x" of model "m": '):
         Handler(echo(FRAMES[library], Columns(x=kind)))([column("x", "BYTES", text)])
+
+
+@pytest.mark.parametrize("library", FRAMES)
+def test_times_without_a_dtype_are_in_utc_whatever_zones_a_request_has(library: str) -> None:
+    handler = echo(FRAMES[library], Columns(at=datetime.datetime))
+    texts = [b"2025-01-31T12:00:00", b"2025-01-31T12:00:00+02:00", b"2025-01-31T12:00:00Z"]
+    outputs = Handler(handler)([column("at", "BYTES", *texts)])
+    hours = [element.decode()[11:13] for element in outputs["at"].tolist()]
+    assert hours == ["12", "10", "12"]
+    for text in ("now", "NaT", "", "yesterday", "2025-13-01", "9999-99-01"):
+        with pytest.raises(ContractError, match=r'input "at" of model "\w+": expected a datetime'):
+            Handler(handler)([column("at", "BYTES", text.encode())])
+
+
+@pytest.mark.parametrize("library", FRAMES)
+def test_a_column_may_be_called_as_the_frame(library: str) -> None:
+    handler = echo(FRAMES[library], Columns(table=float, other=int))
+    outputs = Handler(handler)([column("table", "FP64", 1.5), column("other", "INT64", 2)])
+    assert list(outputs) == ["table", "other"]
+
+
+def test_a_column_has_the_example_of_its_type_or_its_own() -> None:
+    import pydantic
+
+    own = Annotated[int, pydantic.Field(examples=[7])]
+    handler = echo(pd.DataFrame, Columns(at=datetime.datetime, count=own, price=Decimal))
+    examples = {each["name"]: each["example"] for each in Handler(handler).derived.inputs}
+    assert examples == {"at": ["2025-01-31T12:00:00"], "count": [7], "price": ["12.50"]}
+
+
+def test_floats_that_pandas_makes_of_integers_with_nulls_are_integers() -> None:
+    def handler() -> Annotated[pd.DataFrame, Columns(n=int | None)]:
+        return pd.DataFrame({"n": [1.0, None]})
+
+    assert Handler(handler)([])["n"].tolist() == [1, None]
 
 
 def test_tables_share_an_axis_each() -> None:
@@ -304,7 +339,7 @@ def test_a_schema_of_pandera_tells_the_columns() -> None:
         "score": {**rows, "datatype": "FP64", "nullable": True, "optional": False,
                   "exclusive_minimum": 0},
         "visits": {**rows, "datatype": "INT64", "nullable": True, "optional": False},
-        "since": {**rows, **text},
+        "since": {**rows, **text, "example": ["2025-01-31T12:00:00"]},
         "share": {**rows, "datatype": "FP64", "minimum": 0, "maximum": 1},
     }  # fmt: skip
     Handler(handler)([

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import datetime
+import io
 import struct
 import sys
 from decimal import Decimal
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -206,6 +208,17 @@ def test_without_pyarrow_the_error_says_how_to_get_it(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "pyarrow.ipc", None)
     with pytest.raises(ContractError, match=r"pip install 'mlserver-pyfunc\[arrow\]'"):
         Contract("m", [], ()).decode_inputs([sent([b""])])
+
+
+def test_categories_of_polars_are_text() -> None:
+    sink = io.BytesIO()
+    frame = pl.DataFrame({"a": pl.Series(["x", None, "y"], dtype=pl.Categorical)})
+    frame.write_ipc_stream(sink)
+    arrays = Contract("m", [spec("a", "BYTES", nullable=True)], ()).decode_inputs(
+        [sent(raw(sink.getvalue()))]
+    )
+    assert arrays["a"].tolist() == [b"x", b"", b"y"]
+    assert arrays["a.nulls"].tolist() == [False, True, False]
 
 
 def test_a_stream_is_base64_in_json() -> None:

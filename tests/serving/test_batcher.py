@@ -18,6 +18,7 @@ from mlserver_pyfunc.errors import (
     OverloadedError,
     ResponseError,
     TimeLimitError,
+    WorkerError,
 )
 from mlserver_pyfunc.handler.call import InferenceCall
 from mlserver_pyfunc.protocol.contract import NamedArray, TensorSpec
@@ -344,7 +345,7 @@ async def test_a_batch_of_which_nobody_is_left_takes_no_slot() -> None:
     assert await last == [4]
 
 
-@pytest.mark.parametrize("kind", [HandlerError, InferenceError, ResponseError])
+@pytest.mark.parametrize("kind", [ContractError, HandlerError, InferenceError, ResponseError])
 def test_an_error_that_one_member_may_have_caused_makes_each_run_alone(kind: Any) -> None:
     async def test() -> None:
         it = Subject()
@@ -394,7 +395,7 @@ async def test_members_that_left_or_are_too_late_do_not_run_again() -> None:
         await calls[1]
 
 
-@pytest.mark.parametrize("error", [ContractError("broken"), MemoryError("broken")])
+@pytest.mark.parametrize("error", [WorkerError("broken"), MemoryError("broken")])
 @pytest.mark.parametrize("members", [1, 2])
 def test_any_other_error_is_that_of_all_members(members: int, error: Exception) -> None:
     async def test() -> None:
@@ -608,10 +609,10 @@ async def test_a_member_that_left_keeps_no_error_from_the_others() -> None:
     await turn()
     await it.end()
     calls[2].cancel()
-    await it.end(ContractError("broken"))
+    await it.end(WorkerError("broken"))
     found = await asyncio.gather(*calls, return_exceptions=True)
     assert [type(each) for each in found[1:]] == [
-        ContractError, asyncio.CancelledError, ContractError,
+        WorkerError, asyncio.CancelledError, WorkerError,
     ]  # fmt: skip
 
 

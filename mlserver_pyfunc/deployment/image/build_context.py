@@ -257,9 +257,8 @@ def _set_apart(source: Path, target: Path) -> bool:
 def _normalize(root: Path) -> None:
     """Sets the rights and times of all files, so that contexts are equal on every machine.
 
-    Real times would differ between machines, and miss the cache of layers. One time for all files
-    would hide changes: BuildKit takes a file of equal size and time for unchanged. So the time of a
-    file comes from a digest of its content.
+    Real times would miss the cache of layers, and one time for all would hide changes: BuildKit
+    takes a file of equal size and time for unchanged. So a digest of the content makes the time.
     """
     for path in [root, *root.rglob("*")]:
         when = 0

@@ -55,8 +55,6 @@ def raise_gc_threshold() -> str:
     Without it, 16 small requests at once take a tenth longer: at Python's threshold of 700 new
     objects (2,000 from 3.13), the objects of requests that wait together are traversed again and
     again, and none of them is garbage.
-
-    Another threshold and a disabled collector stay as they are: somebody has set them.
     """
     youngest, *older = gc.get_threshold()
     if not gc.isenabled():
@@ -146,8 +144,6 @@ def drain_grpc_on_shutdown(stock: Any) -> Any:
     """Waits at shutdown for calls of functions over gRPC as long as their time limits are.
 
     Without it, MLServer cancels calls over gRPC 5 s after SIGTERM.
-
-    All other calls get MLServer's 5 s, such as a stream that a client holds open without requests.
     """
 
     async def stop(self: Any, sig: int | None = None) -> None:

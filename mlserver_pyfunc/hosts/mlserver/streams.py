@@ -24,9 +24,6 @@ def leave_context_anywhere(stock: Any) -> Any:
     """Ends a stream whose client has left without an error in the log.
 
     Without it, each stream that a client leaves logs the traceback of a ValueError.
-
-    Nobody closes such a stream: asyncio does when its generator is freed, in a task of its own.
-    MLServer then resets variables of the request's context, which is gone with its task.
     """
 
     @contextmanager
@@ -47,9 +44,6 @@ def limit_rest_writes(stock: Any) -> Any:
 
     Without it, a client that does not read its stream over REST holds a slot for ever: uvicorn
     waits without a limit until the client has room for the next item.
-
-    uvicorn awaits this method only while more than 64 KiB are unsent. To close the connection
-    ends the response as if the client had left.
     """
     seconds = settings.write_timeout()
 
@@ -71,13 +65,6 @@ def end_grpc_streams(stock: Any) -> Any:
     Without it, a stream without a request or without an answer ends with INTERNAL, because
     MLServer reads a variable that it sets only in the loop over them, and a client that does not
     read its stream holds a slot for ever: gRPC waits without a limit until it has room.
-
-    To cancel the task of the call ends the stream and frees its slot, but sends no status. So the
-    status is sent by a task of its own, which waits until the client reads or leaves.
-
-    gRPC's server has taken the bound method before a model is loaded, so a new method of the
-    class would have no effect. But that method is a decorator's, and calls MLServer's function
-    through a variable. The patch sets the variable.
     """
     seconds = settings.write_timeout()
     closing: set[asyncio.Task[None]] = set()

@@ -374,3 +374,11 @@ def test_the_client_takes_none_and_gives_masked_arrays(
         }
         assert list(model.contract.inputs) == [each["name"] for each in INPUTS]
         assert asyncio.run(model.infer_async(a=[1]))["a"].tolist() == [1]
+
+
+def test_the_client_takes_none_for_floats_by_grpc_too(server: Server, suffix: str) -> None:
+    with connect(f"grpc://{server.grpc_target}", f"echo{suffix}") as model:
+        got = model.infer(a=[1, None], f=[1.5, None])
+    assert got["a"].tolist() == [1, None]
+    assert got["f"][0] == 1.5
+    assert np.isnan(got["f"][1])
