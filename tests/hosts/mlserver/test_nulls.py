@@ -376,9 +376,15 @@ def test_the_client_takes_none_and_gives_masked_arrays(
         assert asyncio.run(model.infer_async(a=[1]))["a"].tolist() == [1]
 
 
+BY_GRPC = """
+import sys
+from mlserver_pyfunc import connect
+with connect(f"grpc://{sys.argv[1]}", sys.argv[2]) as model:
+    print([array.tolist() for array in model.infer(a=[1, None], f=[1.5, None]).values()])
+"""
+
+
 def test_the_client_takes_none_for_floats_by_grpc_too(server: Server, suffix: str) -> None:
-    with connect(f"grpc://{server.grpc_target}", f"echo{suffix}") as model:
-        got = model.infer(a=[1, None], f=[1.5, None])
-    assert got["a"].tolist() == [1, None]
-    assert got["f"][0] == 1.5
-    assert np.isnan(got["f"][1])
+    command = [sys.executable, "-c", BY_GRPC, server.grpc_target, f"echo{suffix}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "[[1, None], [1.5, nan]]\n", done.stderr
