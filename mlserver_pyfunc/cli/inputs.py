@@ -83,9 +83,10 @@ def _table(contract: Contract, path: Path) -> dict[str, Array]:
             convert = _from_text if is_csv else _from_parquet
             arrays[name] = _from_value(spec, [convert(spec, cell) for cell in cells])
     except TensorError as error:
-        got, _, row = error.got.rpartition(" at index ")
-        where = f'{path}: row {int(row) + 1}, column "{name}"'
-        raise click.BadParameter(f"{where}: expected {error.expected}, got {got}") from None
+        got, _, row = error.got.partition(" at index ")
+        where = f'row {int(row) + 1}, column "{name}"' if row.isdigit() else f'column "{name}"'
+        text = f"{path}: {where}: expected {error.expected}, got {got}"
+        raise click.BadParameter(text) from None
     except (ValueError, OSError) as error:
         raise click.BadParameter(f"{path}: {error}") from None
     return arrays

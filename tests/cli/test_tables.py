@@ -116,6 +116,13 @@ def test_an_error_names_a_column_that_is_no_input_or_comes_twice(folder):
     assert "Parquet" in error(folder, "-i", str(folder / "table.parquet"))
 
 
+def test_a_cell_that_is_a_list_names_its_column(folder):
+    table = pa.table({"age": pa.array([[1], [2, 3]])})
+    parquet.write_table(table, folder / "table.parquet")
+    said = error(folder, "-i", str(folder / "table.parquet"))
+    assert 'table.parquet: column "age": expected' in said
+
+
 def test_a_missing_column_is_a_missing_input(folder):
     (folder / "table.csv").write_text("income,age,member\n1,2,true\n")
     done = CliRunner().invoke(main, ["run", str(folder), "-i", str(folder / "table.csv")])
