@@ -25,10 +25,10 @@ try:
     from mlserver_pyfunc.deployment.cluster import apply, kubeconfig, pods, waiting
     from mlserver_pyfunc.deployment.cluster.api import Cluster, Target
     from mlserver_pyfunc.deployment.cluster.apply import Applied
+
+    _HAS_CLIENT = True
 except ImportError:
-    raise ClusterError(
-        "the Kubernetes client is not installed", 'pip install "mlserver-pyfunc[deploy]"'
-    ) from None
+    _HAS_CLIENT = False
 
 if TYPE_CHECKING:
     from .function import Function
@@ -158,6 +158,9 @@ class Deployment:
 
     @contextmanager
     def _connected(self, **options: Any) -> Iterator[tuple[Cluster, list[Target]]]:
+        if not _HAS_CLIENT:
+            hint = 'pip install "mlserver-pyfunc[deploy]"'
+            raise ClusterError("the Kubernetes client is not installed", hint)
         objects = self.function.objects(self.platform, **self.options | options).objects
         with closing(kubeconfig.connect(self._kubeconfig, self._context)) as cluster:
             yield cluster, apply.targets(cluster, objects)

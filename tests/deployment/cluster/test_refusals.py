@@ -51,6 +51,11 @@ def test_a_machine_without_the_kubernetes_client() -> None:
     assert 'next: pip install "mlserver-pyfunc[deploy]"' in done.stderr
 
 
+def test_all_names_of_the_package_can_be_imported_without_the_kubernetes_client() -> None:
+    code = "import sys; sys.modules['kubernetes'] = None; from mlserver_pyfunc import *"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_a_cluster_that_does_not_answer(cli: Cli) -> None:
     (port,) = free_ports(1)
     cli.kubeconfig.write_text(json.dumps(kubeconfig(f"http://127.0.0.1:{port}")))
