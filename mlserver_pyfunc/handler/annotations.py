@@ -211,8 +211,9 @@ def _value(base: Any, notes: Sequence[Any]) -> Value:
     if admits_none:
         tensor["nullable"] = True
     convert, dtype = _converter(element.make, depth, container), next(filter(is_dtype, notes), None)
-    form = Value(tensor, element.kinds, depth, convert, admits_none=admits_none)
-    return dataclasses.replace(form, kind=inner, dtype=dtype)
+    return Value(
+        tensor, element.kinds, depth, convert, admits_none=admits_none, kind=inner, dtype=dtype
+    )
 
 
 def _converter(
@@ -390,9 +391,10 @@ def _many(record: Record) -> Record:
             if value.admits_none:
                 keys |= {"nullable": True, "optional": value.has_default}
             many = _converter(getattr(element_of(value.kind), "make", None), 1)
-            given = value.tensor.get("default")
-            value = dataclasses.replace(value, rank=1, from_array=many, default=given)
-            value = dataclasses.replace(value, tensor={**keys, "shape": [-1]})
+            tensor, given = {**keys, "shape": [-1]}, value.tensor.get("default")
+            value = dataclasses.replace(
+                value, tensor=tensor, rank=1, from_array=many, default=given
+            )
         fields[name] = value
     return dataclasses.replace(record, fields=fields, is_many=True)
 

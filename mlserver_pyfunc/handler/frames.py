@@ -10,9 +10,9 @@ import datetime
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from functools import partial
+from functools import cached_property, partial
 from types import SimpleNamespace
 from typing import Annotated, Any, TypedDict
 
@@ -52,7 +52,8 @@ def Columns(columns: Mapping[str, Any] | None = None, /, **types: Any) -> Any:  
     >>> Customers = Annotated[pd.DataFrame, Columns(plan=Literal["basic", "pro"], age=np.int64)]
     """
     fields = {name: _annotation(kind) for name, kind in {**(columns or {}), **types}.items()}
-    row = TypedDict("Columns", fields)  # type: ignore[misc]
+    make: Any = TypedDict
+    row = make("Columns", fields)
     row.__module__ = ""  # Classes of this package are no rows.
     return row
 
@@ -120,12 +121,15 @@ class _Column:
     kind: Any
     dtype: Any
 
+    @cached_property
+    def _make(self) -> FromArray | None:
+        is_as_sent = self.kind in (None, bytes) or (self.kind is str and self.spec.text)
+        return None if is_as_sent else getattr(element_of(self.kind), "make", None)
+
     def values(self, array: Array, null: float | None = None) -> Any:
         """Returns the elements of an array as values of the column, with `null` for null."""
-        is_plain = type(array) is np.ndarray
-        is_as_sent = self.kind in (None, bytes) or (self.kind is str and self.spec.text)
-        make = None if is_as_sent else getattr(element_of(self.kind), "make", None)
-        if make is None and is_plain:
+        make = self._make
+        if make is None and type(array) is np.ndarray:
             return array
         if array.dtype.kind == "f":
             return np.ma.filled(array, np.nan)
@@ -136,16 +140,19 @@ class _Column:
         dtype = self.dtype
         make: FromArray = partial(self.values, null=np.nan)
         if self.kind is datetime.datetime:
-            return lambda array: self._times(pandas, array)
+            texts = replace(self, kind=str)
+            return lambda array: self._times(pandas, texts.values(array))
         if dtype is None and self.kind is str and pandas.Series(["text"]).dtype != np.dtype("O"):
             dtype = "str"  # of pandas 3
         if self.spec.datatype.nullable and (kind := self.spec.datatype.dtype.kind) in "iub":
             masked = pandas.arrays.BooleanArray if kind == "b" else pandas.arrays.IntegerArray
-            make = lambda array: masked(np.asarray(array), np.ma.getmaskarray(array))  # noqa: E731
+
+            def make(array: Array) -> Any:
+                return masked(np.asarray(array), np.ma.getmaskarray(array))
+
         return make if dtype is None else lambda array: pandas.array(make(array), dtype=dtype)
 
-    def _times(self, pandas: Any, array: Array) -> Any:
-        texts = _Column(self.spec, str, None).values(array)
+    def _times(self, pandas: Any, texts: Any) -> Any:
         for index, text in enumerate(texts):  # pandas takes "now" and more for times.
             if text is not None and not _TIME.fullmatch(text):
                 raise TensorError("a datetime in ISO 8601", f"{short_repr(text)} at index {index}")
@@ -182,12 +189,12 @@ def _in_utc(time: Any) -> Any:
     return time.astimezone(datetime.timezone.utc).replace(tzinfo=None) if has_zone else time
 
 
-def frame_of(library: str) -> Callable[[dict[str, Any]], Any]:
+def frame_of(library: str) -> Any:
     """Returns what makes a frame of columns, without copies where the library allows it."""
     make: Any = getattr(sys.modules[library], _FRAMES[library])
     if library == "pandas":
         return lambda columns: make(columns, copy=False)
-    return make.from_pydict if library == "pyarrow" else make  # type: ignore[no-any-return]
+    return make.from_pydict if library == "pyarrow" else make
 
 
 def columns_of(model_name: str, frame: Any) -> dict[str, Any] | None:

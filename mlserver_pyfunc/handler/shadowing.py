@@ -36,8 +36,6 @@ def pin_package() -> None:
 
     Without it, a folder `mlserver_pyfunc` beside a model is imported in place of this package:
     MLServer puts the model's folder first on `sys.path` for the reload.
-
-    Further calls have no effect.
     """
     if not any(isinstance(finder, _PackageFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _PackageFinder())
