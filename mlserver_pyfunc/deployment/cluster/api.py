@@ -192,10 +192,9 @@ def _refusal(error: ApiException, what: str, server: str) -> ClusterError:
 def _transport_error(error: BaseException | None) -> HTTPError | None:
     """Finds the error of the connection behind an error of the client.
 
-    The generated client turns a TLS error into an `ApiException` of status 0 whose text is all
-    that is left of it, and then fails with an AttributeError, because that exception has no body
-    to decode (kubernetes/client/api_client.py, `e.body.decode`). The error that we want to name is
-    still in the chain of contexts.
+    The generated client turns a TLS error into an `ApiException` of status 0 without a body, and
+    then fails as it decodes that (kubernetes/client/api_client.py, `e.body.decode`). The error that
+    we want to name is still in the chain of contexts.
     """
     while error is not None and not isinstance(error, HTTPError):
         error = error.__context__

@@ -176,9 +176,6 @@ def read_grpc_requests(stock: Any) -> Any:
 
     Without it, the tensors of a gRPC request become Python lists, and the error for raw contents
     of the wrong size is MLServer's INTERNAL.
-
-    MLServer calls this method for each message, of `ModelInfer` and `ModelStreamInfer` alike. It
-    is the one place that has both the message and its metadata.
     """
 
     def insert_headers(self: Any, request: Any, context: Any) -> Any:

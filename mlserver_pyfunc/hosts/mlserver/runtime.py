@@ -197,11 +197,7 @@ class PyFuncRuntime(Pages, MLModel):
         return self._function
 
     async def _close_on_shutdown(self) -> None:
-        """Closes the function on SIGTERM.
-
-        MLServer does not unload models on SIGTERM. But `asyncio.run` cancels all tasks when the
-        servers have stopped: this one waits for that.
-        """
+        """Closes the function on SIGTERM: `asyncio.run` then cancels all tasks, this one too."""
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:

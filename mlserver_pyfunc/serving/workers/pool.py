@@ -55,8 +55,7 @@ class _Slot:
     def died(self, worker: Worker, exit_: Exit, in_call: bool) -> None:
         """Notes that the worker died.
 
-        A death in a call says more about the call than about the function, so it does not lead
-        to a crash loop.
+        A death in a call says more about the call than about the function: it is no crash loop.
         """
         lived = worker.served or time.monotonic() - worker.since > STABLE_SECONDS
         if lived or exit_.reason in ("timeout", "cancel"):

@@ -78,11 +78,7 @@ async def _answer_rest(document: Any, data_plane: DataPlane, request: Request) -
 
 
 def _grpc_servers(data_plane: DataPlane) -> Iterator[GRPCServer]:
-    """Finds the gRPC server of a data plane.
-
-    No object that a model or the REST server has leads to it. But it runs as a task of the event
-    loop, and the frame of the task's coroutine has the server as `self`.
-    """
+    """Finds the gRPC server of a data plane: only the frame of its task leads there."""
     for task in asyncio.all_tasks():
         frame = getattr(task.get_coro(), "cr_frame", None)
         server = frame.f_locals.get("self") if frame is not None else None

@@ -73,11 +73,9 @@ class Codec:
     ) -> bytes:
         """Encodes a message, and writes big tensors to shared memory.
 
-        A message that is not about a call has the number 0. `seconds` is the handler's duration.
-        If the call `needs_token`, the worker must take one before it begins the call.
-
-        Raises a TypeError, ValueError or RecursionError if the head has what JSON cannot represent
-        or a tensor has elements of the wrong type, a MemoryError if the shared memory is full.
+        The number is 0 without a call, `seconds` the handler's duration. A worker must take a token
+        first if the call `needs_token`. Raises a MemoryError if the shared memory is full, else a
+        TypeError, ValueError or RecursionError if the head is no JSON or a tensor's elements wrong.
         """
         identity = request_id.encode("utf-8", "surrogatepass")
         fields: dict[str, Any] = {}
@@ -192,12 +190,9 @@ def read_tensors(
 ) -> dict[str, Array]:
     """Returns a message's tensors as read-only arrays by name. Numbers are not copied.
 
-    The declared tensors must be the same for all messages of a connection: views are cached.
-    With `lenient`, tensors may be other than declared. With `text`, BYTES become `str` if they are
-    declared so, as handlers get them.
-
-    Raises a WireError if they cannot be read or are not as declared, and a TensorError if the bytes
-    of one do not fit its shape.
+    The declared tensors must be the same for all messages of a connection: views are cached. With
+    `lenient`, tensors may be other than declared. With `text`, BYTES declared so become `str`.
+    Raises a WireError, or a TensorError if the bytes of one do not fit its shape.
     """
     head, body = message.head, message.body
     arrays: dict[str, Array] = {}
