@@ -86,10 +86,30 @@ def _write(folder: Path, name: str, code: str, definition: dict[str, Any]) -> No
     (folder / name / "model-settings.json").write_text(json.dumps(settings))
 
 
-@pytest.fixture(scope="module", params=["fast path", "plain path"])
-def server(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+# The plain path differs in the server alone, and has no binary tensors over REST.
+PLACES = [*(("fast path", suffix) for suffix in SERVINGS), ("plain path", "")]
+
+
+def _each(places: list[tuple[str, str]]) -> pytest.MarkDecorator:
+    """Runs a test by a path of the server, for the models of one serving."""
+    return pytest.mark.parametrize(("path", "suffix"), places, indirect=["path"], scope="module")
+
+
+everywhere = _each(PLACES)
+fast_path = pytest.mark.parametrize("path", ["fast path"], indirect=True, scope="module")
+unbatched = _each([(path, suffix) for path, suffix in PLACES if "batch" not in suffix])
+
+
+@pytest.fixture(scope="module")
+def path(request: pytest.FixtureRequest) -> str:
+    path: str = request.param
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(path: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("nulls")
-    is_fast = request.param == "fast path"
+    is_fast = path == "fast path"
     for suffix, serving in SERVINGS.items() if is_fast else [("", {})]:
         echo = {"inputs": INPUTS, "outputs": INPUTS, "serving": serving}
         _write(folder, f"echo{suffix}", ECHO, echo)
@@ -103,16 +123,11 @@ def server(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
             _write(folder, f"items{suffix}", ITEMS, items)
     env = {} if is_fast else {"MLSERVER_PYFUNC_FASTPATH": "0"}
     with Server(folder, env) as server:
-        server.is_fast = is_fast  # type: ignore[attr-defined]
         yield server
 
 
-@pytest.fixture(params=list(SERVINGS))
-def suffix(request: pytest.FixtureRequest, server: Any) -> str:
-    if request.param and not server.is_fast:
-        pytest.skip("the plain path differs in the server alone")
-    suffix: str = request.param
-    return suffix
+def _routes(path: str) -> list[str]:
+    return [route for route in ROUTES if path == "fast path" or route != "REST binary"]
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +157,7 @@ def _json(name: str, datatype: str, data: list[Any]) -> dict[str, Any]:
     return {"name": name, "datatype": datatype, "shape": [len(data)], "data": data}
 
 
+@everywhere
 @pytest.mark.parametrize("count", [1, 2000], ids=["small", "large"])
 def test_json_has_null_both_ways(server: Server, suffix: str, count: int) -> None:
     data = {"a": [1, None] * count, "s": [None, ""] * count, "b": [None, True] * count}
@@ -184,10 +200,11 @@ def _drawn(seed: int) -> list[NamedArray]:
     return named
 
 
-def test_every_route_is_exact(server: Server, suffix: str) -> None:
+@everywhere
+def test_every_route_is_exact(server: Server, path: str, suffix: str) -> None:
     drawn = [_drawn(seed) for seed in range(40)]
     sent = [[*named, *companions(named)] for named in drawn]
-    routes = [r for r in ROUTES if server.is_fast or r != "REST binary"]  # type: ignore[attr-defined]
+    routes = _routes(path)
     answers = answers_by_route(server, f"echo{suffix}", sent, routes)
     for route in routes:
         for named, answer in zip(drawn, answers[route], strict=True):
@@ -197,7 +214,8 @@ def test_every_route_is_exact(server: Server, suffix: str) -> None:
             assert got == expected, route
 
 
-def test_null_where_none_may_be_is_refused_alike(server: Server, suffix: str) -> None:
+@everywhere
+def test_null_where_none_may_be_is_refused_alike(server: Server, path: str, suffix: str) -> None:
     model = f"echo{suffix}"
     refused = _post(server, model, _json("a", "INT64", [1]), _json("strict", "INT64", [None]))
     words = "whole numbers from -9223372036854775808 to 9223372036854775807"
@@ -206,7 +224,7 @@ def test_null_where_none_may_be_is_refused_alike(server: Server, suffix: str) ->
     bools = _mask("strict", [True])
     a, far = NamedArray(TensorSpec.of(INPUTS[0]), np.array([1])), _mask("a", [True, False])
     zero = NamedArray(a.spec, np.array([0]))
-    routes = [r for r in ROUTES if server.is_fast or r != "REST binary"]  # type: ignore[attr-defined]
+    routes = _routes(path)
     answers = answers_by_route(server, model, [[a, bools], [a, far], [zero]], routes)
     for route in routes:
         unknown, misshapen, low = answers[route]
@@ -218,20 +236,21 @@ def test_null_where_none_may_be_is_refused_alike(server: Server, suffix: str) ->
             assert each.status in (400, "INVALID_ARGUMENT")
 
 
-@pytest.mark.parametrize("protocol", ["http", "grpc"])
+@everywhere
 @pytest.mark.parametrize("asked", [[], ["a", "s"], ["a", "a.nulls"]])
 def test_triton_clients_send_and_get_the_companion(
-    server: Any, suffix: str, apart: Callable[..., Any], protocol: str, asked: list[str]
+    server: Server, path: str, suffix: str, apart: Callable[..., Any], asked: list[str]
 ) -> None:
-    if protocol == "http" and not server.is_fast:
-        pytest.skip("no binary tensors on the plain path")
     arrays = null_calls.mixed(7)
-    address = server.url if protocol == "http" else server.grpc_target
-    got = apart(null_calls.triton, protocol, address, f"echo{suffix}", arrays, asked)
     wanted = {name: array.tolist() for name, array in arrays.items()}
     if asked:
         wanted = {n: each for n, each in wanted.items() if n.removesuffix(".nulls") in asked}
-    assert got == wanted
+    addresses = {"grpc": server.grpc_target}
+    if path == "fast path":
+        addresses["http"] = server.url
+    for protocol, address in addresses.items():
+        got = apart(null_calls.triton, protocol, address, f"echo{suffix}", arrays, asked)
+        assert got == wanted, protocol
 
 
 FRAME = pd.DataFrame(
@@ -245,6 +264,7 @@ FRAME = pd.DataFrame(
 TEXTS = ["x", "7", "é"]
 
 
+@everywhere
 def test_pandas_codec_is_understood_unchanged(
     server: Server, suffix: str, apart: Callable[..., Any]
 ) -> None:
@@ -269,9 +289,8 @@ def test_pandas_codec_is_understood_unchanged(
     assert wide["error"].endswith("expected shape [-1], got [1, 1]")
 
 
+@unbatched
 def test_rows_and_lists_have_none(server: Server, suffix: str) -> None:
-    if "batch" in suffix:
-        pytest.skip("rows of several columns are not batched")
     answer = _post(
         server,
         f"rows{suffix}",
@@ -288,9 +307,8 @@ def test_rows_and_lists_have_none(server: Server, suffix: str) -> None:
     assert metadata["inputs"][3]["parameters"]["optional"] is True
 
 
+@unbatched
 def test_a_plain_parameter_is_masked(server: Server, suffix: str) -> None:
-    if "batch" in suffix:
-        pytest.skip("the answer has one row")
     inputs = [_json("a", "INT64", [1, None, 5]), _json("s", "BYTES", ["x", None, ""])]
     outputs = _outputs(_post(server, f"masked{suffix}", *inputs))
     assert outputs == {"said": ["6 MaskedArray s"], "a": [None, None, 5]}
@@ -298,18 +316,16 @@ def test_a_plain_parameter_is_masked(server: Server, suffix: str) -> None:
     assert outputs == {"said": ["9 ndarray"], "a": [4, 5]}
 
 
+@unbatched
 def test_items_of_streams_have_nulls(server: Server, suffix: str) -> None:
-    if "batch" in suffix:
-        pytest.skip("streams are not batched")
     url = f"{server.url}/v2/models/items{suffix}/infer_stream"
     lines = httpx.post(url, json={"inputs": [_json("a", "INT64", [1, None])]}).text.split("\n")
     events = [json.loads(line[5:]) for line in lines if line.startswith("data:")]
     assert [_outputs(event)["a"] for event in events] == [[1, None], [None, 1]]
 
 
+@unbatched
 def test_a_contract_that_warns_has_nulls(server: Server, suffix: str) -> None:
-    if "batch" in suffix:
-        pytest.skip("batches need a contract that is enforced")
     model = f"warned{suffix}"
     more = _json("more", "INT64", [7])
     assert _outputs(_post(server, model, _json("a", "INT64", [1, None]), more))["a"] == [1, None]
@@ -319,9 +335,8 @@ def test_a_contract_that_warns_has_nulls(server: Server, suffix: str) -> None:
     assert "got null at index 0" in refused["error"]
 
 
+@fast_path
 def test_requests_with_and_without_nulls_share_a_batch(server: Server) -> None:
-    if not server.is_fast:  # type: ignore[attr-defined]
-        pytest.skip("batches are the same on both paths")
     bodies = [[i + 1, None] if i % 2 else [i + 1, i + 2] for i in range(16)]
 
     def send(data: list[Any]) -> Any:
@@ -345,12 +360,11 @@ with Client(url, protocol=protocol, model_name=model) as client:
 """
 
 
+@fast_path
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])
 def test_typed_clients_take_and_give_masked_arrays(
-    server: Any, protocol: str, tmp_path: Path
+    server: Server, protocol: str, tmp_path: Path
 ) -> None:
-    if not server.is_fast:
-        pytest.skip("no binary tensors on the plain path")
     definition = read(server.folder / "echo/function.yaml")
     (tmp_path / "generated.py").write_text(client_module(definition, "echo"))
     (tmp_path / "caller.py").write_text(TYPED)
@@ -360,20 +374,19 @@ def test_typed_clients_take_and_give_masked_arrays(
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("options", [{}, {"binary": True}], ids=["JSON", "binary"])
+@everywhere
 def test_the_client_takes_none_and_gives_masked_arrays(
-    server: Server, suffix: str, options: dict[str, bool]
+    server: Server, path: str, suffix: str
 ) -> None:
-    if options and not server.is_fast:  # type: ignore[attr-defined]
-        pytest.skip("no binary tensors on the plain path")
-    with connect(server.url, f"echo{suffix}", **options) as model:  # type: ignore[arg-type]
-        got = model.infer(a=[1, None], s=np.ma.array(["x", "y"], mask=[True, False]))
-        assert {name: array.tolist() for name, array in got.items()} == {
-            "a": [1, None],
-            "s": [None, "y"],
-        }
-        assert list(model.contract.inputs) == [each["name"] for each in INPUTS]
-        assert asyncio.run(model.infer_async(a=[1]))["a"].tolist() == [1]
+    for binary in (False, True) if path == "fast path" else (False,):
+        with connect(server.url, f"echo{suffix}", binary=binary) as model:
+            got = model.infer(a=[1, None], s=np.ma.array(["x", "y"], mask=[True, False]))
+            assert {name: array.tolist() for name, array in got.items()} == {
+                "a": [1, None],
+                "s": [None, "y"],
+            }
+            assert list(model.contract.inputs) == [each["name"] for each in INPUTS]
+            assert asyncio.run(model.infer_async(a=[1]))["a"].tolist() == [1]
 
 
 BY_GRPC = """
@@ -384,6 +397,7 @@ with connect(f"grpc://{sys.argv[1]}", sys.argv[2]) as model:
 """
 
 
+@everywhere
 def test_the_client_takes_none_for_floats_by_grpc_too(server: Server, suffix: str) -> None:
     command = [sys.executable, "-c", BY_GRPC, server.grpc_target, f"echo{suffix}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
