@@ -15,7 +15,7 @@ import numpy as np
 from mlserver_pyfunc.client import CallError, InferResult, Inputs, Values
 from mlserver_pyfunc.client.rest import BinaryRestClient, RestClient
 from mlserver_pyfunc.definition import FunctionDefinition
-from mlserver_pyfunc.definition.folder import open_folder
+from mlserver_pyfunc.definition.locate import open_folder
 from mlserver_pyfunc.deployment.server_process import Server
 from mlserver_pyfunc.protocol import bytes_tensors, tensors
 from mlserver_pyfunc.protocol.contract import NamedArray, TensorSpec

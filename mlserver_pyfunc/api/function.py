@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from mlserver_pyfunc.definition import FILE_NAME, FunctionDefinition, TensorDefinition
-from mlserver_pyfunc.definition.folder import FunctionFolder, open_folder
+from mlserver_pyfunc.definition.locate import FunctionFolder, open_folder
 from mlserver_pyfunc.definition.model_settings import MODEL_SETTINGS, SETTINGS_TEXT
 from mlserver_pyfunc.definition.rendering import render
 from mlserver_pyfunc.errors import BindError, DefinitionError

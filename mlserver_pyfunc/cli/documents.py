@@ -30,7 +30,7 @@ def schema(output: IO[str]) -> None:
 def openapi(folder: Path, server: str, output: IO[str]) -> None:
     """Print the OpenAPI 3.1 document of the function in FOLDER."""
     from mlserver_pyfunc.client.openapi import document
-    from mlserver_pyfunc.definition.folder import open_folder
+    from mlserver_pyfunc.definition.locate import open_folder
     from mlserver_pyfunc.serving.local import with_tensors
 
     opened = with_tensors(open_folder(folder))
@@ -47,7 +47,7 @@ def client(folder: Path, output: IO[str]) -> None:
     The module needs NumPy and tritonclient, but not this package.
     """
     from mlserver_pyfunc.client.typed_client import client_module
-    from mlserver_pyfunc.definition.folder import open_folder
+    from mlserver_pyfunc.definition.locate import open_folder
     from mlserver_pyfunc.serving.local import with_tensors
 
     opened = with_tensors(open_folder(folder))

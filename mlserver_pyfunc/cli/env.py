@@ -28,7 +28,7 @@ def command(folder: Path, prune: bool, as_json: bool) -> None:
         text = "\n".join(f"removed {path}" for path in removed) or "nothing to remove"
         click.echo(json.dumps(removed) if as_json else text)
         return
-    from mlserver_pyfunc.definition.folder import open_folder
+    from mlserver_pyfunc.definition.locate import open_folder
     from mlserver_pyfunc.sources import lock
 
     opened = open_folder(folder)

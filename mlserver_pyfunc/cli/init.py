@@ -22,8 +22,7 @@ from .failure import Failure
 def command(folder: Path, origin: str | None, name: str | None, force: bool) -> None:
     """Write function.yaml, model-settings.json and, without --from, model.py into FOLDER."""
     from mlserver_pyfunc.definition import scaffold
-    from mlserver_pyfunc.definition.folder import open_folder
-    from mlserver_pyfunc.definition.locate import split_function
+    from mlserver_pyfunc.definition.locate import open_folder, split_function
     from mlserver_pyfunc.serving.local import with_tensors
 
     model_name = name or scaffold.name_of(folder)

@@ -40,7 +40,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Call the function in FOLDER as the server does: same loading, contract and errors."""
-    from mlserver_pyfunc.definition.folder import open_folder
+    from mlserver_pyfunc.definition.locate import open_folder
     from mlserver_pyfunc.protocol.request import InferenceRequest
     from mlserver_pyfunc.serving.local import LocalFunction
 

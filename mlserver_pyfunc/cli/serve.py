@@ -79,7 +79,7 @@ def command(
 
 def _serve_image(folder: Path, host: str, ports: Ports) -> None:
     """Runs the image of a folder and exits as it does; returns if the source is to be served."""
-    from mlserver_pyfunc.definition.folder import open_folder
+    from mlserver_pyfunc.definition.locate import open_folder
     from mlserver_pyfunc.deployment.image import engines, record
 
     try:

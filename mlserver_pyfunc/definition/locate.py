@@ -1,4 +1,4 @@
-"""Finds a model's definition. The server, `open_folder` and `validate` use this one search.
+"""Finds a model's definition, for the server and for all that works without one.
 
 All of it raises DefinitionError if there is no definition, or it is not valid.
 """
@@ -18,6 +18,13 @@ from mlserver_pyfunc.errors import DefinitionError
 
 from . import FILE_NAME, FunctionDefinition, parse, read
 from .fields import parsed
+from .model_settings import (
+    IMPLEMENTATION,
+    MODEL_SETTINGS,
+    NAME_VARIABLE,
+    read_settings,
+    served_name,
+)
 
 _DEFINITIONS = (".yaml", ".yml", ".json", "")
 _INLINE = "parameters.extra.function"
@@ -58,6 +65,38 @@ class Located:
     where: str
 
 
+@dataclass(frozen=True)
+class FunctionFolder:
+    """A definition with the name and version it is served under.
+
+    The version is that of model-settings.json, else of the definition.
+    """
+
+    located: Located
+    model_name: str
+    model_version: str | None
+    settings_file: Path | None
+
+    @property
+    def definition(self) -> FunctionDefinition:
+        """The definition."""
+        return self.located.definition
+
+
+def open_folder(path: str | Path) -> FunctionFolder:
+    """Reads a function's folder, a definition file, or a function: `model.py:predict`."""
+    path = Path(path)
+    settings_file = settings_file_of(path)
+    settings = read_settings(settings_file) if settings_file else {}
+    located = read_place(place_of(path, settings_file, settings))
+    definition = located.definition
+    name = served_name(
+        settings, definition, settings_file.parent if settings_file else located.folder
+    )
+    version = (settings.get("parameters") or {}).get("version") or definition.model_version
+    return FunctionFolder(located, name, version, settings_file)
+
+
 def find_definition(settings_file: Path | None, uri: str | None, extra: Any) -> Located:
     """Finds and reads the definition of a model by its settings."""
     return read_place(find_place(settings_file, uri, extra))
@@ -84,6 +123,12 @@ def find_place(settings_file: Path | None, uri: str | None, extra: Any) -> Place
         looked = ", ".join([_INLINE, *map(str, dict.fromkeys(candidates))])
         raise DefinitionError(f"no function definition found, looked for {looked}")
     return replace(place, init_parameters=given.get("init_parameters"))
+
+
+def settings_file_of(path: Path) -> Path | None:
+    """Returns the model-settings.json of a folder, or the file itself if it is one."""
+    file = path / MODEL_SETTINGS if path.is_dir() else path
+    return file if file.name == MODEL_SETTINGS and file.is_file() else None
 
 
 def place_of(path: Path, settings_file: Path | None, settings: Mapping[str, Any]) -> Place:
@@ -116,6 +161,24 @@ def read_place(place: Place) -> Located:
         merged = {**definition.init_parameters, **own}
         definition = definition.model_copy(update={"init_parameters": merged})
     return Located(definition, place.folder, place.where)
+
+
+def environment_model(folder: Path) -> dict[str, str]:
+    """Returns the variables by which MLServer serves a folder without a model-settings.json.
+
+    A function, `model.py:predict`, takes the place of a folder.
+    """
+    if any(folder.rglob(MODEL_SETTINGS)):
+        return {}
+    opened = open_folder(folder)
+    variables = {
+        NAME_VARIABLE: opened.model_name,
+        "MLSERVER_MODEL_IMPLEMENTATION": IMPLEMENTATION,
+        "MLSERVER_MODEL_URI": str(opened.located.folder.resolve()),
+    }
+    if split_function(folder)[1] is not None:
+        variables["MLSERVER_MODEL_EXTRA"] = json.dumps({"function": str(folder.resolve())})
+    return variables
 
 
 def _given(function: Any, folder: Path) -> Place | None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from mlserver_pyfunc.client.connection import Model, connect
 from mlserver_pyfunc.client.rest import RestClient
-from mlserver_pyfunc.definition.folder import environment_model
+from mlserver_pyfunc.definition.locate import environment_model
 from mlserver_pyfunc.deployment.server_settings import LEAN_VARIABLES, Ports, free_ports
 from mlserver_pyfunc.errors import PyFuncError
 from mlserver_pyfunc.protocol.tensors import Array

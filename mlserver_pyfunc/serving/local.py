@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mlserver_pyfunc.definition import FunctionDefinition
-from mlserver_pyfunc.definition.folder import FunctionFolder, open_folder
+from mlserver_pyfunc.definition.locate import FunctionFolder, open_folder
 from mlserver_pyfunc.protocol import bytes_tensors
 from mlserver_pyfunc.protocol.request import InferenceRequest
 from mlserver_pyfunc.protocol.response import json_output, response_body

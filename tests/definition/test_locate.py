@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from mlserver_pyfunc.definition.folder import open_folder
-from mlserver_pyfunc.definition.locate import find_definition, split_function
+from mlserver_pyfunc.definition.locate import find_definition, open_folder, split_function
 from mlserver_pyfunc.errors import DefinitionError
 
 

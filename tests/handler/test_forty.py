@@ -10,8 +10,7 @@ import pytest
 from mlserver_pyfunc.definition import FunctionDefinition, TensorDefinition
 from mlserver_pyfunc.definition import derived as derived_tensors
 from mlserver_pyfunc.definition.derived import completed
-from mlserver_pyfunc.definition.folder import FunctionFolder
-from mlserver_pyfunc.definition.locate import Located
+from mlserver_pyfunc.definition.locate import FunctionFolder, Located
 from mlserver_pyfunc.errors import LoadError
 from mlserver_pyfunc.handler.signature import Derived
 from mlserver_pyfunc.protocol.request import InferenceRequest

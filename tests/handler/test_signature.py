@@ -11,8 +11,7 @@ import pytest
 
 from mlserver_pyfunc.client.playground import model_page
 from mlserver_pyfunc.definition import PYTHON_VERSIONS, parse
-from mlserver_pyfunc.definition.folder import FunctionFolder
-from mlserver_pyfunc.definition.locate import Located
+from mlserver_pyfunc.definition.locate import FunctionFolder, Located
 from mlserver_pyfunc.errors import ContractError, LoadError, ResponseError
 from mlserver_pyfunc.serving.local import LocalFunction
 from mlserver_pyfunc.validation import validate

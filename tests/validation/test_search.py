@@ -10,8 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from mlserver_pyfunc.definition.folder import open_folder
-from mlserver_pyfunc.definition.locate import find_definition
+from mlserver_pyfunc.definition.locate import find_definition, open_folder
 from mlserver_pyfunc.errors import DefinitionError
 from mlserver_pyfunc.testing import Server
 from mlserver_pyfunc.validation import validate

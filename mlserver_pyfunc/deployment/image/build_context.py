@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from mlserver_pyfunc.definition import FILE_NAME, FunctionDefinition, SourceDefinition
-from mlserver_pyfunc.definition.folder import FunctionFolder
+from mlserver_pyfunc.definition.locate import FunctionFolder
 from mlserver_pyfunc.definition.model_settings import (
     IMPLEMENTATION,
     MODEL_SETTINGS,

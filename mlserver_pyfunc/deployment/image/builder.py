@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from mlserver_pyfunc.definition.folder import open_folder
+from mlserver_pyfunc.definition.locate import open_folder
 from mlserver_pyfunc.deployment.image import record
 from mlserver_pyfunc.deployment.names import BuildError, checked_image, checked_secret
 from mlserver_pyfunc.environments.package_indexes import configured_indexes

@@ -22,8 +22,7 @@ from mlserver.repository.factory import ModelRepositoryFactory
 from mlserver.settings import ModelSettings
 from pydantic import ValidationError
 
-from mlserver_pyfunc.definition.folder import environment_model
-from mlserver_pyfunc.definition.locate import split_function
+from mlserver_pyfunc.definition.locate import environment_model, split_function
 from mlserver_pyfunc.definition.model_settings import (
     SERVER_SETTINGS,
     read_settings,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mlserver_pyfunc.definition.folder import open_folder
+from mlserver_pyfunc.definition.locate import open_folder
 from mlserver_pyfunc.deployment.image import build_context
 from mlserver_pyfunc.deployment.image.build_context import Options
 from mlserver_pyfunc.deployment.names import BuildError

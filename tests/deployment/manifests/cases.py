@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mlserver_pyfunc.definition import FunctionDefinition, parse
-from mlserver_pyfunc.definition.folder import open_folder
+from mlserver_pyfunc.definition.locate import open_folder
 from mlserver_pyfunc.deployment import manifests
 from tests.places import IRIS
 

@@ -11,7 +11,7 @@ import pytest
 from mlserver_pyfunc import sources
 from mlserver_pyfunc.definition import kubernetes_names as names
 from mlserver_pyfunc.definition import parse
-from mlserver_pyfunc.definition.folder import open_folder
+from mlserver_pyfunc.definition.locate import open_folder
 from mlserver_pyfunc.deployment import manifests
 from mlserver_pyfunc.deployment.manifests import ManifestError
 from mlserver_pyfunc.sources.tree import SourceTree

@@ -247,7 +247,7 @@ def test_a_value_of_the_definition_is_not_expanded_by_kubernetes() -> None:
 def test_mlserver_is_not_imported() -> None:
     code = (
         "import sys\nfrom pathlib import Path\nfrom mlserver_pyfunc.deployment import manifests\n"
-        "from mlserver_pyfunc.definition.folder import open_folder\n"
+        "from mlserver_pyfunc.definition.locate import open_folder\n"
         f"folder = Path({str(IRIS)!r})\nopened = open_folder(folder)\n"
         "options = manifests.options.parse({'image': 'a:1', 'shape': 'inline'})\n"
         "found = manifests.derive('kserve', opened.definition, folder, options).objects\n"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mlserver_pyfunc.definition import parse
-from mlserver_pyfunc.definition.folder import open_folder
+from mlserver_pyfunc.definition.locate import open_folder
 from mlserver_pyfunc.deployment import manifests
 from mlserver_pyfunc.deployment.manifests import ManifestError
 from tests.places import IRIS

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from mlserver_pyfunc.cli import main
-from mlserver_pyfunc.definition.folder import open_folder
+from mlserver_pyfunc.definition.locate import open_folder
 
 from . import grpc_calls
 from .conftest import GrpcCall
