@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlserver_pyfunc.definition import FunctionDefinition, parse
-from mlserver_pyfunc.definition.folder import settings_file_of
-from mlserver_pyfunc.definition.locate import Place, place_of
+from mlserver_pyfunc.definition.locate import Place, place_of, settings_file_of
 from mlserver_pyfunc.definition.model_settings import (
     IMPLEMENTATION,
     SERVER_SETTINGS,
@@ -67,12 +66,12 @@ def _all(path: Path, *, fetch: bool) -> Iterator[Finding]:
         yield Finding("D002", message, file, getattr(error, "line", 1), column)
         return
     yield from found
+    is_wrong = any(finding.severity == "error" for finding in found)
+    definition = None if is_wrong else parse(document.value())
     if lines:
-        yield from _settings_findings(lines, settings, document, broken=bool(found))
-    if any(finding.severity == "error" for finding in found):
-        return
-    definition = parse(document.value())
-    yield from _source_findings(definition, document, place.folder, fetch=fetch)
+        yield from _settings_findings(lines, settings, definition)
+    if definition:
+        yield from _source_findings(definition, document, place.folder, fetch=fetch)
 
 
 def _document(place: Place, file: Path) -> Document:
@@ -84,7 +83,7 @@ def _document(place: Place, file: Path) -> Document:
 
 
 def _settings_findings(
-    lines: Document, settings: Mapping[str, Any], document: Document, *, broken: bool
+    lines: Document, settings: Mapping[str, Any], definition: FunctionDefinition | None
 ) -> Iterator[Finding]:
     implementation = settings.get("implementation")
     if implementation != IMPLEMENTATION:
@@ -93,9 +92,8 @@ def _settings_findings(
     if int(settings.get("max_batch_size") or 0) > 1:
         message = "max_batch_size: MLServer would join requests before their tensors are checked"
         yield lines.finding("M204", message, ["max_batch_size"])
-    if broken:
+    if definition is None:
         return
-    definition = parse(document.value())
     name = settings.get("name")
     by_seldon = seldon_model(lines.path.absolute(), name or "") is not None
     if name and not by_seldon and definition.model_name not in (None, name):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import difflib
+import inspect
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,15 +14,24 @@ from pathlib import Path
 from typing import Any
 
 from mlserver_pyfunc.definition import FunctionDefinition
-from mlserver_pyfunc.definition.static import FunctionNode, bound, is_static
+from mlserver_pyfunc.definition.static import (
+    FunctionNode,
+    UnknownError,
+    bound,
+    is_static,
+    signature_of,
+)
+from mlserver_pyfunc.errors import BindError, DefinitionError
+from mlserver_pyfunc.handler.resolver import CONTEXT_NAMES, with_context
 from mlserver_pyfunc.handler.shadowing import PACKAGE
+from mlserver_pyfunc.protocol.names import parameter_name
 from mlserver_pyfunc.sources import SourceTree
 
 from .document import Document
 from .findings import Finding
-from .signatures import context_mismatches, handler_mismatches
 
 _HERE = {*sys.stdlib_module_names, "__main__", "numpy", PACKAGE}
+_WHOLE_REQUEST = {"inputs", "request", "event"}
 _READERS = {"open", "load", "loadtxt", "genfromtxt", "fromfile", "read_csv", "read_parquet"}
 
 
@@ -72,7 +83,7 @@ def check(
         module, function, is_bound = found
         modules[module.file] = module
         if role != "handler":
-            findings = context_mismatches(definition, function, path, is_bound=is_bound)
+            findings = _context_mismatches(definition, function, path, is_bound=is_bound)
         elif not is_bound and [each.arg for each in function.args.args[:1]] == ["self"]:
             message = (
                 f'"{path}" is a function of no class, so nothing is passed as "self": remove it'
@@ -80,7 +91,7 @@ def check(
             yield module.finding("C412", message, function.args.args[0])
             continue
         else:
-            findings = handler_mismatches(definition, module.tree, function, is_bound=is_bound)
+            findings = _handler_mismatches(definition, module.tree, function, is_bound=is_bound)
         yield from (module.finding(rule, message, function) for rule, message in findings)
     for module in modules.values():
         for rule, message, node in _habits(definition, tree.root, module.tree):
@@ -227,6 +238,76 @@ def _callables(body: Sequence[ast.stmt]) -> str:
         and not statement.name.startswith("_")
     ]
     return f", it has {', '.join(names[:10])}" if names else ""
+
+
+def _handler_mismatches(
+    definition: FunctionDefinition, module: ast.Module, function: FunctionNode, *, is_bound: bool
+) -> Iterator[tuple[str, str]]:
+    """Yields rule and message of each mismatch between a handler's parameters and the inputs."""
+    is_written = {"inputs", "outputs"} <= set(definition.written)
+    named = {parameter_name(tensor.name) for tensor in definition.inputs}
+    if is_written and _plain_names(function, is_bound=is_bound) - {"context"} == named:
+        return
+    # Imported here, since they bring NumPy, which takes as long as all else.
+    from mlserver_pyfunc.definition.derived import completed
+    from mlserver_pyfunc.handler.binding import RESERVED, bind
+    from mlserver_pyfunc.handler.signature import derive
+
+    try:
+        signature = signature_of(module, function, is_bound=is_bound, strict=not is_written)
+    except UnknownError as error:
+        if not is_written:
+            yield "C409", f"only a run can tell the tensors of the handler: {error}"
+        return
+    inputs = [tensor.spec for tensor in definition.inputs]
+    outputs = [tensor.spec for tensor in definition.outputs]
+    try:
+        derived = derive(signature, inputs, outputs, definition.written, RESERVED)
+        specs = [tensor.spec for tensor in completed(definition, derived).inputs]
+        plan = bind(lambda: None, specs, signature=signature)
+    except (BindError, DefinitionError) as error:
+        yield "C405", str(error)
+        return
+    names = set(signature.parameters)
+    if plan.spread or names & _WHOLE_REQUEST or plan.positional:
+        return
+    for spec in specs:
+        if spec.name not in plan.taken:
+            yield "C407", f'input "{spec.name}" reaches no parameter of the handler'
+
+
+def _context_mismatches(
+    definition: FunctionDefinition, function: FunctionNode, path: str, *, is_bound: bool
+) -> Iterator[tuple[str, str]]:
+    """Yields rule and message of each parameter that an init or unload function cannot get."""
+    given = set(definition.init_parameters)
+    if given <= _plain_names(function, is_bound=is_bound) <= given | CONTEXT_NAMES:
+        return
+    try:
+        signature = signature_of(ast.Module([], []), function, is_bound=is_bound, strict=False)
+    except UnknownError:
+        return
+    name = path.rpartition(":")[2]
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    for key in definition.init_parameters:
+        near = difflib.get_close_matches(key, signature.parameters, n=1, cutoff=0.75)
+        if near and near[0] not in definition.init_parameters and not takes_all:
+            message = f'init_parameters: "{key}" is no parameter of "{name}"'
+            yield "C408", f'{message}, did you mean "{near[0]}"?'
+    try:
+        parameters = inspect.Signature([*signature.parameters.values()])
+        with_context(name, parameters, definition.init_parameters, None)
+    except BindError as error:
+        yield "C406", str(error)
+
+
+def _plain_names(function: FunctionNode, *, is_bound: bool) -> set[str]:
+    """Returns the parameters of a function that has no others than required, unannotated ones."""
+    given = function.args
+    special = [given.posonlyargs, given.kwonlyargs, given.defaults, function.decorator_list]
+    if any((*special, given.vararg, given.kwarg, *(each.annotation for each in given.args))):
+        return {""}
+    return {each.arg for each in given.args[is_bound:]}
 
 
 def _habits(
