@@ -1,4 +1,7 @@
-"""Collects waiting requests into batches, and decides when one runs: docs/design/calls.md."""
+"""Collects waiting requests into batches, and decides when one runs: docs/design/calls.md.
+
+Rows are entries on the first axis. Every tensor must declare -1 there.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,25 @@ import asyncio
 from collections import deque
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
+from types import SimpleNamespace
+
+import numpy as np
 
 from mlserver_pyfunc.definition import BatchDefinition, ServingDefinition
 from mlserver_pyfunc.errors import ContractError, HandlerError, InferenceError, ResponseError
 from mlserver_pyfunc.handler.call import InferenceCall
+from mlserver_pyfunc.protocol.contract import Contract, NamedArray
+from mlserver_pyfunc.protocol.nulls import NULLS
+from mlserver_pyfunc.protocol.tensors import Array
 
-from . import batch, limits
+from . import limits
 from .metrics import FunctionMetrics, Wait
-from .runner import Answer, Runner
+from .runner import Answer, HandlerInfo, Runner
 
 _LIGHT_LOAD = 10
 """After that many times `max_delay_ms` without a batch, the next request does not wait."""
+_MAX_ID_CHARS = 200
 
 
 @dataclass(eq=False)
@@ -68,7 +79,7 @@ class Batcher:
 
     async def answer(self, call: InferenceCall) -> Answer:
         """Answers a call, alone or in a batch, as `Runner.answer` describes."""
-        rows = batch.rows_of(call, self.model_name)
+        rows = rows_of(call, self.model_name)
         if self._waiting >= max(self.serving.max_queue, 1):
             running = f"{self.slots} batches at a time"
             raise limits.queue_full(self.model_name, running, f"{self.serving.max_queue} requests")
@@ -181,7 +192,7 @@ class Batcher:
                     if self._can_end(member):
                         await self._answer([member])
                 return
-            parts = batch.split(answer, sizes, self.model_name)
+            parts = split(answer, sizes, self.model_name)
         except BaseException as error:
             for member in members:
                 _fail(member, error)
@@ -194,7 +205,7 @@ class Batcher:
         """Runs a batch. Returns None if one member may have caused an error of all."""
         began = self._loop.time()
         try:
-            return await self.runner.answer(batch.join([member.call for member in members]))
+            return await self.runner.answer(join([member.call for member in members]))
         except (ContractError, HandlerError, InferenceError, ResponseError):
             if len(members) == 1:
                 raise
@@ -219,3 +230,84 @@ class Batcher:
 def _fail(member: _Member, error: BaseException) -> None:
     if not member.future.done():
         member.future.set_exception(error)
+
+
+def obstacles(contract: Contract, handler: HandlerInfo) -> list[str]:
+    """Lists why calls of a function cannot be batched; empty if they can."""
+    found = [
+        f'{kind} "{spec.name}": expected a shape with a leading -1, got {list(spec.shape)}'
+        for kind, specs in (("input", contract.inputs), ("output", contract.outputs))
+        for spec in specs.values()
+        if spec.shape[:1] != (-1,)
+    ]
+    specs = [*contract.inputs.values(), *contract.outputs.values()]
+    rows = {name for spec in specs for name in spec.axes[:1] if name is not None}
+    found += [
+        f'"{spec.name}": expected axis "{name}" first in each shape, as it counts the rows'
+        for spec in specs
+        for name in dict.fromkeys(spec.axes[1:])
+        if name in rows
+    ]
+    if not contract.inputs:
+        found.append("expected an input, got none")
+    if contract.lenient:
+        found.append("contract: expected enforce for requests and responses, got warn")
+    if handler.streams:
+        found.append("the handler streams")
+    single = sorted(handler.required_fields & {"event", "headers", "request"})
+    if single:
+        found.append(f'the handler takes "{single[0]}", which is of one request')
+    return found
+
+
+def rows_of(call: InferenceCall, model_name: str) -> int:
+    """Counts the rows of a call, or raises a ContractError if its inputs differ in theirs."""
+    first = next(iter(call.inputs))
+    rows = len(call.inputs[first])
+    for name, array in call.inputs.items():
+        if len(array) != rows:
+            raise ContractError(
+                f'input "{name}" of model "{model_name}": expected {rows} rows, '
+                f'as "{first}" has (serving.batch), got {len(array)}'
+            )
+    return rows
+
+
+def join(calls: Sequence[InferenceCall]) -> InferenceCall:
+    """Joins calls whose shapes differ in the rows only. The request id of the call lists theirs."""
+    first = calls[0]
+    if len(calls) == 1:
+        return first
+    names = dict.fromkeys(name for call in calls for name in call.inputs)
+    inputs = {name: np.concatenate([_part(call, name) for call in calls]) for name in names}
+    for array in inputs.values():
+        array.setflags(write=False)
+    ids = ",".join(call.id for call in calls)
+    request = SimpleNamespace(id=ids[:_MAX_ID_CHARS], parameters=first.parameters, inputs=())
+    return InferenceCall(first.context, inputs, first.specs, request)
+
+
+def _part(call: InferenceCall, name: str) -> Array:
+    """Returns an input of a call. A companion that only other calls have tells of no nulls."""
+    if name in call.inputs:
+        return call.inputs[name]
+    return np.zeros(call.inputs[name.removesuffix(NULLS)].shape, bool)
+
+
+def split(answer: Answer, sizes: Sequence[int], model_name: str) -> list[Answer]:
+    """Splits the answer of a batch into those of its calls, of these sizes, in the order of `join`.
+
+    Raises a ResponseError if an output has a different number of rows than the inputs.
+    """
+    rows = sum(sizes)
+    for named in answer.arrays:
+        if len(named.array) != rows:
+            raise ResponseError(
+                f'output "{named.spec.name}" of model "{model_name}": expected {rows} rows, '
+                f"as its inputs have (serving.batch), got {len(named.array)}"
+            )
+    parts = []
+    for size, end in zip(sizes, accumulate(sizes), strict=True):
+        arrays = [NamedArray.of(each.spec, each.masked[end - size : end]) for each in answer.arrays]
+        parts.append(Answer(arrays, answer.parameters))
+    return parts

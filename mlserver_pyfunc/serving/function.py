@@ -29,8 +29,7 @@ from mlserver_pyfunc.settings import init_parameters
 from mlserver_pyfunc.sources import SourceTree, lock
 
 from . import limits
-from .batch import obstacles
-from .batching import Batcher
+from .batching import Batcher, obstacles
 from .in_process import InProcessRunner
 from .metrics import CONTRACT_WARNINGS, ENVIRONMENT_SECONDS, GONE, FunctionMetrics, metrics_of
 from .runner import Answer, Runner, logger

@@ -11,7 +11,7 @@ from mlserver_pyfunc.deployment import server_settings
 from mlserver_pyfunc.deployment.manifests import pod
 from mlserver_pyfunc.hosts.mlserver import json_body, process_tuning
 from mlserver_pyfunc.serving import batching, limits
-from mlserver_pyfunc.serving.workers import dispatcher, log_reader, pool
+from mlserver_pyfunc.serving.workers import dispatcher, pool, process
 from mlserver_pyfunc.serving.workers.child import program
 from mlserver_pyfunc.serving.workers.wire import durations, messages, shared_memory
 from tests.places import DOCS
@@ -48,8 +48,8 @@ FIGURES = {
         f"every worker) gets {limits.UNLOAD_SECONDS:g} s",
         f"more than `timeout` and {2 * limits.UNLOAD_SECONDS:g} s, plus the "
         f"{pod.PRE_STOP_SECONDS} s that its hook waits",
-        f"Lines are cut after {log_reader.LINE_CHARS:,} characters",
-        f"about {log_reader._CHUNK / log_reader._PAUSE / 1e6:.1f} MB/s",
+        f"Lines are cut after {process.LINE_CHARS:,} characters",
+        f"about {process._CHUNK / process._PAUSE / 1e6:.1f} MB/s",
     ],
     "design/worker-protocol.md": [
         f"in packets of up to {messages.PACKET_BYTES // KIB} KiB",
@@ -70,4 +70,4 @@ def test_a_page_has_the_figures_of_the_code(page: str, figure: str) -> None:
 
 
 def test_workers_cut_their_lines_as_the_server_does() -> None:
-    assert program.LOG_CHARS == log_reader.LINE_CHARS
+    assert program.LOG_CHARS == process.LINE_CHARS

@@ -12,7 +12,7 @@ from mlserver_pyfunc.errors import ContractError
 from mlserver_pyfunc.handler.call import InferenceCall
 from mlserver_pyfunc.protocol.contract import Contract, NamedArray, TensorSpec
 from mlserver_pyfunc.protocol.tensors import DATATYPES
-from mlserver_pyfunc.serving import batch
+from mlserver_pyfunc.serving import batching
 from mlserver_pyfunc.serving.runner import Answer, HandlerInfo
 
 SYNC = HandlerInfo("sync", frozenset({"parameters"}))
@@ -74,7 +74,7 @@ def contract(*inputs: TensorSpec, outputs: tuple[TensorSpec, ...] = ()) -> Contr
 def test_what_keeps_calls_from_being_joined(
     declared: Contract, handler: HandlerInfo, expected: list[str]
 ) -> None:
-    assert batch.obstacles(declared, handler) == expected
+    assert batching.obstacles(declared, handler) == expected
 
 
 def call(identity: str, **inputs: Any) -> InferenceCall:
@@ -83,9 +83,9 @@ def call(identity: str, **inputs: Any) -> InferenceCall:
 
 
 def test_the_inputs_of_a_call_have_the_same_rows() -> None:
-    assert batch.rows_of(call("a", x=np.ones((2, 3)), z=np.ones(2)), "iris") == 2
+    assert batching.rows_of(call("a", x=np.ones((2, 3)), z=np.ones(2)), "iris") == 2
     with pytest.raises(ContractError) as caught:
-        batch.rows_of(call("a", x=np.ones((2, 3)), z=np.ones(3)), "iris")
+        batching.rows_of(call("a", x=np.ones((2, 3)), z=np.ones(3)), "iris")
     assert str(caught.value) == (
         'input "z" of model "iris": expected 2 rows, as "x" has (serving.batch), got 3'
     )
@@ -93,11 +93,11 @@ def test_the_inputs_of_a_call_have_the_same_rows() -> None:
 
 def test_a_lone_call_is_left_as_it_is() -> None:
     alone = call("a", x=np.ones(2))
-    assert batch.join([alone]) is alone
+    assert batching.join([alone]) is alone
 
 
 def test_calls_are_joined_in_order_and_their_ids_listed() -> None:
-    joined = batch.join([call("a", x=np.array([1])), call("b" * 300, x=np.array([2, 3]))])
+    joined = batching.join([call("a", x=np.array([1])), call("b" * 300, x=np.array([2, 3]))])
     assert joined.inputs["x"].tolist() == [1, 2, 3]
     assert not joined.inputs["x"].flags.writeable
     assert joined.id == "a," + "b" * 198
@@ -106,6 +106,6 @@ def test_calls_are_joined_in_order_and_their_ids_listed() -> None:
 
 def test_an_answer_is_split_in_order() -> None:
     named = NamedArray(spec("y", -1), np.arange(6))
-    parts = batch.split(Answer([named], {"k": 1}), [2, 0, 1, 3], "iris")
+    parts = batching.split(Answer([named], {"k": 1}), [2, 0, 1, 3], "iris")
     assert [part.arrays[0].array.tolist() for part in parts] == [[0, 1], [], [2], [3, 4, 5]]
     assert [part.parameters for part in parts] == [{"k": 1}] * 4

@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 from mlserver_pyfunc.errors import OverloadedError, TimeLimitError
-from mlserver_pyfunc.serving.executor import Executor
-from mlserver_pyfunc.serving.job import Job
+from mlserver_pyfunc.serving.executor import Executor, Job
 from mlserver_pyfunc.serving.relay import AHEAD, AHEAD_SECONDS
 from mlserver_pyfunc.serving.workers.wire.durations import BRIEF_SECONDS
 

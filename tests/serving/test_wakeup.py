@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mlserver_pyfunc.serving.job import WakeupSemaphore, new_semaphore
+from mlserver_pyfunc.serving.executor import WakeupSemaphore, new_semaphore
 
 
 @pytest.fixture(params=["eventfd", "without eventfd"])
