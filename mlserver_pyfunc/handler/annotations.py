@@ -111,9 +111,11 @@ class Record:
         for name in specs.keys() - values.keys():
             spec, field = specs[name], self.fields[name]
             is_null = field.default is None
-            if (make := field.converter(spec)) and (spec.datatype.nullable or not is_null):
+            if spec.datatype.nullable or not is_null:
                 array = np.full(rows, 0 if is_null else field.default, spec.datatype.dtype)
-                values[name] = make(np.ma.MaskedArray(array, True) if is_null else array)
+                array = np.ma.MaskedArray(array, True) if is_null else array
+                make = field.converter(spec)
+                values[name] = make(array) if make else array
         return {name: values[name] for name in specs if name in values}
 
     def _made(self, values: dict[str, Any]) -> Any:
@@ -147,7 +149,8 @@ def _table(library: str, notes: Sequence[Any]) -> Value | Record:
         if row is not None:
             rows = _many(row).fields.items()
             fields = {name: dataclasses.replace(value, table=library) for name, value in rows}
-            return Record(fields, frame_of(library), is_many=True, doc=row.doc, is_table=True)
+            make = frame_of(library, fields)
+            return Record(fields, make, is_many=True, doc=row.doc, is_table=True)
     return Value({}, problem=NO_COLUMNS, table=library)
 
 

@@ -139,7 +139,7 @@ def _matches(
         form = forms[parameter.name]
         if _is_rest(form) and (columns := _left(specs, matches)):
             fields = {name: Value({}, table=form.table) for name in columns}
-            rest = Record(fields, frame_of(form.table), is_many=True, is_table=True)
+            rest = Record(fields, frame_of(form.table, fields), is_many=True, is_table=True)
             matches[parameter.name] = (_object(rest, columns), tuple(columns))
         elif isinstance(form, Record) and _has_fields(form, specs):
             given = {name: specs[name] for name in form.fields if name in specs}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cached_property, partial
@@ -37,6 +37,9 @@ _TYPES = {
 """The types of dtypes that are not called as those of NumPy, by how their names begin."""
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?([Zz]|[+-]\d\d:?\d\d)?)?")
+
+_FEW = 1000
+"""Rows up to which to copy a column takes less time than to make a block of it."""
 
 FromArray = Callable[[Array], Any]
 
@@ -105,8 +108,11 @@ def row_of_schema(schema: Any) -> Any:
     return Columns(fields)
 
 
-def maker(library: str, spec: TensorSpec, kind: Any, dtype: Any) -> FromArray:
-    """Returns what makes a column of a tensor's array; `dtype` is of the library, or None."""
+def maker(library: str, spec: TensorSpec, kind: Any, dtype: Any) -> FromArray | None:
+    """Returns what makes a column of a tensor's array; None if the array is the column.
+
+    The `dtype` is of the library, or None.
+    """
     text: Any = str if spec.text or kind not in (None, bytes) else bytes
     kind = kind if kind in _OBJECTS else text
     column = _Column(spec, kind if spec.datatype.is_bytes else None, dtype)
@@ -135,22 +141,31 @@ class _Column:
             return np.ma.filled(array, np.nan)
         return object_array([null if e is None else make(e) if make else e for e in array.tolist()])
 
-    def of_pandas(self, pandas: Any) -> FromArray:
+    def of_pandas(self, pandas: Any) -> FromArray | None:
         # As in a frame that was read from a file: encoders take None for another category.
         dtype = self.dtype
         make: FromArray = partial(self.values, null=np.nan)
         if self.kind is datetime.datetime:
             texts = replace(self, kind=str)
             return lambda array: self._times(pandas, texts.values(array))
-        if dtype is None and self.kind is str and pandas.Series(["text"]).dtype != np.dtype("O"):
-            dtype = "str"  # of pandas 3
+        if dtype is None and self.kind is str:
+            dtype = pandas.Series(["text"]).dtype
         if self.spec.datatype.nullable and (kind := self.spec.datatype.dtype.kind) in "iub":
             masked = pandas.arrays.BooleanArray if kind == "b" else pandas.arrays.IntegerArray
 
             def make(array: Array) -> Any:
                 return masked(np.asarray(array), np.ma.getmaskarray(array))
 
-        return make if dtype is None else lambda array: pandas.array(make(array), dtype=dtype)
+        elif dtype in (None, np.dtype("O")) and not self.spec.datatype.nullable and not self._make:
+            return None
+        if dtype is None:
+            return make
+        dtype = pandas.api.types.pandas_dtype(dtype)
+        if isinstance(dtype, np.dtype):
+            return lambda array: make(array).astype(dtype, copy=False)
+        # What pandas.array does, which looks for it at each call.
+        read = partial(dtype.construct_array_type()._from_sequence, dtype=dtype)
+        return lambda array: read(make(array))
 
     def _times(self, pandas: Any, texts: Any) -> Any:
         for index, text in enumerate(texts):  # pandas takes "now" and more for times.
@@ -162,7 +177,7 @@ class _Column:
             raise TensorError("a datetime in ISO 8601", str(error).partition(". ")[0]) from None
         if getattr(self.dtype, "tz", None) is None:
             times = times.tz_localize(None)
-        return times.astype(self.dtype or "datetime64[ns]")
+        return times.astype(self.dtype or "datetime64[ns]").array
 
     def of_other(self, library: Any) -> FromArray:
         if hasattr(library, "Series"):
@@ -189,12 +204,28 @@ def _in_utc(time: Any) -> Any:
     return time.astimezone(datetime.timezone.utc).replace(tzinfo=None) if has_zone else time
 
 
-def frame_of(library: str) -> Any:
+def frame_of(library: str, names: Collection[str]) -> Any:
     """Returns what makes a frame of columns, without copies where the library allows it."""
-    make: Any = getattr(sys.modules[library], _FRAMES[library])
-    if library == "pandas":
-        return lambda columns: make(columns, copy=False)
-    return make.from_pydict if library == "pyarrow" else make
+    module = sys.modules[library]
+    make: Any = getattr(module, _FRAMES[library])
+    if library != "pandas":
+        return make.from_pydict if library == "pyarrow" else make
+    index, quick = module.Index([*names]), getattr(make, "_from_arrays", None)
+
+    def frame(columns: dict[str, Any]) -> Any:
+        rows = len(next(iter(columns.values()), ()))
+        # The constructor makes a block of each column, which takes long, and copies nothing.
+        if quick is None or rows > _FEW or len(columns) < len(index):
+            return make(columns, copy=False)
+        # A view has a name of its own, but keeps what finds columns.
+        axes = index.view(), module.RangeIndex(rows)
+        made = quick([*columns.values()], *axes, verify_integrity=False)
+        for block in made._mgr.blocks:
+            if type(block.values) is np.ndarray:  # as the request's own
+                block.values.setflags(write=False)
+        return made
+
+    return frame
 
 
 def columns_of(model_name: str, frame: Any) -> dict[str, Any] | None:

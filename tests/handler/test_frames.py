@@ -208,6 +208,36 @@ def test_floats_that_pandas_makes_of_integers_with_nulls_are_integers() -> None:
     assert Handler(handler)([])["n"].tolist() == [1, None]
 
 
+@MANY
+@given(table=tables())
+def test_a_small_frame_is_what_the_constructor_of_pandas_makes(table: Any) -> None:
+    handler = echo(pd.DataFrame, Columns({name: kind.type for name, (kind, _) in table.items()}))
+    Handler(handler)(sent(table))
+    quick = handler.seen
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delattr(pd.DataFrame, "_from_arrays")
+        handler = echo(pd.DataFrame, Columns({n: kind.type for n, (kind, _) in table.items()}))
+        Handler(handler)(sent(table))
+    pd.testing.assert_frame_equal(quick, handler.seen)
+
+
+def test_a_frame_shares_nothing_that_a_handler_can_change() -> None:
+    def handler(table: Annotated[pd.DataFrame, Columns(a=int, b=int)]) -> int:
+        assert table.columns.name is None
+        assert table._mgr.nblocks == (1 if len(table) < 1000 else 2)
+        table.columns.name = "changed"
+        with pytest.raises(ValueError, match="read-only"):
+            table.loc[0, "a"] = 7
+        table["c"] = 1
+        return int(table.copy().a.sum())
+
+    served = Handler(handler)
+    for size in (2, 2000):
+        ones = column("a", "INT64", *[1] * size), column("b", "INT64", *[1] * size)
+        for _ in range(2):
+            assert served([*ones])["output"].tolist() == [size]
+
+
 def test_tables_share_an_axis_each() -> None:
     def join(left: Annotated[pd.DataFrame, Columns(a=int, b=int)],
              right: Annotated[pl.DataFrame, Columns(c=int)]) -> list[int]:  # fmt: skip
