@@ -5,33 +5,22 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .errors import DependencyError, InferenceError
+from .errors import DependencyError
+from .errors import InferenceError as InferenceError
 from .handler.shadowing import prefer_installed
 
 if TYPE_CHECKING:
-    from .api.deployment import Deployment
-    from .api.function import Function
-    from .client.connection import Model, connect
-    from .definition import FunctionDefinition
-    from .deployment.server_process import Server
-    from .handler.frames import Columns
-    from .handler.tensor import Tensor
-    from .hosts.mlserver.runtime import PyFuncRuntime
+    from .api.deployment import Deployment as Deployment
+    from .api.function import Function as Function
+    from .client.connection import Model as Model
+    from .client.connection import connect as connect
+    from .definition import FunctionDefinition as FunctionDefinition
+    from .deployment.server_process import Server as Server
+    from .handler.frames import Columns as Columns
+    from .handler.tensor import Tensor as Tensor
+    from .hosts.mlserver.runtime import PyFuncRuntime as PyFuncRuntime
 
 __version__ = "0.1.0"
-__all__ = [
-    "Columns",
-    "Deployment",
-    "Function",
-    "FunctionDefinition",
-    "InferenceError",
-    "Model",
-    "PyFuncRuntime",
-    "Server",
-    "Tensor",
-    "__version__",
-    "connect",
-]
 
 # MLServer reloads this module each time it reads `settings.implementation`, and workers import
 # it where MLServer is not installed. Importing these names here would cost time in the first
@@ -43,12 +32,13 @@ _LAZY = {
     "FunctionDefinition": "definition",
     "Model": "client.connection",
     "PyFuncRuntime": "hosts.mlserver.runtime",
-    # MLServer's own. By this name the server imports the patches before it listens.
-    "SchemalessModelRepository": "hosts.mlserver.runtime",
     "Server": "deployment.server_process",
     "Tensor": "handler.tensor",
     "connect": "client.connection",
 }
+__all__ = ["InferenceError", "__version__", *_LAZY]
+# MLServer's own. By this name the server imports the patches before it listens.
+_LAZY["SchemalessModelRepository"] = "hosts.mlserver.runtime"
 
 
 def __getattr__(name: str) -> Any:
