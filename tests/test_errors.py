@@ -23,6 +23,7 @@ from mlserver_pyfunc.errors import (
     TimeLimitError,
     describe,
 )
+from tests.places import DOCS
 
 ABSENT = 'raise ModuleNotFoundError("No module named \'simdjson\'", name="simdjson")\n'
 
@@ -90,8 +91,9 @@ def test_an_exception_is_described_as_python_does(error: BaseException, text: st
     assert describe(error) == text
 
 
-def test_the_tree_in_the_docstring_has_every_error_and_its_status() -> None:
-    drawn = dict(re.findall(r"^ +\+ (\w+) +(\d{3})? ", errors.__doc__ or "", re.MULTILINE))
+def test_the_tree_in_the_page_has_every_error_and_its_status() -> None:
+    page = (DOCS / "architecture.md").read_text()
+    drawn = dict(re.findall(r"^ +\+ (\w+) +(\d{3})? ", page, re.MULTILINE))
     classes = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type)}
     del classes["PyFuncError"]
     assert drawn == {name: str(getattr(kind, "status", "")) for name, kind in classes.items()}

@@ -1,4 +1,4 @@
-"""Reads a definition, and reports its problems key by key.
+"""Reads a definition, plain or a digitalhub object, and reports its problems key by key.
 
 What is no definition raises DefinitionError, whose message lists every problem.
 """
@@ -16,11 +16,13 @@ from pydantic import BaseModel, ValidationError
 
 from mlserver_pyfunc.errors import DefinitionError
 
-from .digitalhub import unwrapped
+from .fields import parsed
 from .models import UNION_TAGS, FunctionDefinition
 from .yaml_reader import read_yaml
 
 FILE_NAME = "function.yaml"
+_KEPT = ("description", "labels", "project")
+"""Keys of the object that describe it. They stand beside `spec`, or under `metadata`."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ def parse(value: Any, where: str = "function definition") -> FunctionDefinition:
         kind = "nothing" if value is None else type(value).__name__
         raise DefinitionError(f"{where}: expected a mapping, got {kind}")
     try:
-        return FunctionDefinition.model_validate(_without_nulls(unwrapped(value, where)))
+        return FunctionDefinition.model_validate(_without_nulls(_unwrapped(value, where)))
     except ValidationError as error:
         messages = (problem.message for problem in problems_in(error))
         raise DefinitionError(f"{where}: " + "; ".join(messages)) from None
@@ -46,7 +48,7 @@ def parse(value: Any, where: str = "function definition") -> FunctionDefinition:
 
 def problems(value: Mapping[str, Any], *, keeps_nulls: bool = False) -> list[Problem]:
     """Lists the problems of a mapping; empty if `parse` accepts it, which drops keys with null."""
-    definition = unwrapped(value, "function definition")
+    definition = _unwrapped(value, "function definition")
     try:
         FunctionDefinition.model_validate(definition if keeps_nulls else _without_nulls(definition))
     except ValidationError as error:
@@ -60,6 +62,55 @@ def read(path: Path) -> FunctionDefinition:
         return parse(read_yaml(path), str(path))
     except OSError as error:
         raise DefinitionError(f"{path}: {error.strerror}") from None
+
+
+def _unwrapped(value: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """Returns the definition in a digitalhub object `{kind, spec}`; any other mapping as it is.
+
+    Fills in what digitalhub does: a tensor without a datatype is FP32, and whatever a client sends
+    or a handler answers is let through.
+
+    Raises DefinitionError if the object has another kind, or no spec.
+    """
+    kind = value.get("kind", "openinference")
+    if "spec" not in value and "kind" in value:
+        raise DefinitionError(f'{where}: spec: missing, expected one in an object of kind "{kind}"')
+    if "spec" not in value:
+        return value
+    if kind != "openinference" or not isinstance(value["spec"], Mapping):
+        raise DefinitionError(f'{where}: kind: expected "openinference" with a spec, got "{kind}"')
+    spec = {"dialect": "digitalhub", **_described(value), **value["spec"]}
+    if spec.get("model_name") is None and value.get("name"):
+        spec["model_name"] = value["name"]
+    spec["contract"] = _contract(spec)
+    for kind in ("inputs", "outputs"):
+        if isinstance(tensors := parsed(spec.get(kind)), list):
+            spec[kind] = [_completed(t, f"{kind[:-1]}-{i}") for i, t in enumerate(tensors)]
+    return spec
+
+
+def _described(value: Mapping[str, Any]) -> dict[str, Any]:
+    metadata = value.get("metadata")
+    found = metadata if isinstance(metadata, Mapping) else {}
+    given = {key: value.get(key) or found.get(key) for key in _KEPT}
+    return {key: text for key, text in given.items() if text}
+
+
+def _contract(spec: Mapping[str, Any]) -> Any:
+    """Returns the spec's `contract`. digitalhub checks neither requests nor answers."""
+    given = parsed(spec.get("contract")) or {}
+    if not isinstance(given, Mapping):
+        return given
+    return {"requests": "warn", "responses": "warn", **_without_nulls(given)}
+
+
+def _completed(tensor: Any, name: str) -> Any:
+    if not isinstance(tensor, Mapping):
+        return tensor
+    given = _without_nulls(tensor)
+    if not given.get("name", True):
+        del given["name"]
+    return {"name": name, "shape": [-1], "datatype": "FP32", **given}
 
 
 def _without_nulls(value: Any) -> Any:
