@@ -1,19 +1,4 @@
-"""All errors of this package, and the HTTP status of those that answer a request.
-
-    PyFuncError
-      + DependencyError     a package that this one needs is missing
-      + DefinitionError     the function definition is not valid
-      + SourceError         the source cannot be fetched, verified or unpacked
-      + BindError           a handler, init or unload function cannot be found or called
-      + LoadError           a function did not become ready
-      + RequestError        500   answers one inference request
-          + InferenceError  400   raised by user code, with any status from 400 to 599
-          + ContractError   400   the request breaks the tensor contract
-          + ResponseError   500   the handler's result breaks the tensor contract
-          + HandlerError    500   the handler raised any other exception
-          + WorkerError     500   the worker process died during the call
-          + OverloadedError 503   the queue is full, no worker starts, or no function is loaded
-          + TimeLimitError  504   the call took longer than its time limit
+"""All errors of this package: docs/architecture.md shows the tree of them.
 
 Needs only the standard library, because workers in other interpreters import it too.
 """

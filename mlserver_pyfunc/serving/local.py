@@ -25,32 +25,8 @@ T = TypeVar("T")
 class LocalFunction:
     """A loaded function. Calls take the server's path: contract, queue, handler, contract.
 
-    Use it as a context manager, or call `close` when done.
-
-    >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> _ = (folder / "model.py").write_text("def predict(x): return 2 * x")
-    >>> _ = (folder / "function.yaml").write_text('''
-    ... model_name: double
-    ... source: {source: model.py, handler: predict}
-    ... inputs: [{name: x, datatype: FP32, shape: [-1]}]
-    ... outputs: [{name: y, datatype: FP32, shape: [-1]}]
-    ... ''')
-    >>> double = load(folder)
-
-    Inputs are arrays, lists or scalars by name; outputs are arrays by name.
-
-    >>> double(x=[1, 2.5])
-    {'y': array([2., 5.], dtype=float32)}
-
-    A call that fails raises the error that a client would get.
-
-    >>> double(z=[1])
-    Traceback (most recent call last):
-    mlserver_pyfunc.errors.ContractError: input "z" of model "double": unknown, expected "x"
-    >>> double.close()
-
-    A function that does not load raises a LoadError, which names the phase and the cause.
+    Use it as a context manager, or call `close` when done. A function that does not load raises a
+    LoadError, which names the phase and the cause. See docs/testing.md.
     """
 
     def __init__(self, folder: FunctionFolder) -> None:

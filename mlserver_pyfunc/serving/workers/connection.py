@@ -80,8 +80,7 @@ class Connection:
         if not coalesce:
             self._flush()
         elif len(self._outbox) == 1:
-            # Runs after the callbacks that are ready now: requests that arrived together have
-            # put their calls into the outbox by then.
+            # Requests that arrived together have put their calls into the outbox by then.
             self._loop.call_soon(self._flush)
 
     def take_back(self) -> int:
@@ -151,8 +150,6 @@ class Connection:
             os.close(self._theirs.pop())
 
     def _on_wakeup(self) -> None:
-        # The event loop listens to the eventfd alone, not to the socket: the worker announces
-        # several results by one wakeup, and the loop wakes once for all of them.
         with suppress(BlockingIOError):
             self.receive(int.from_bytes(os.read(self._wakeup, 8), sys.byteorder))
 
@@ -164,10 +161,7 @@ class Connection:
             try:
                 packet = self._socket.recv(PACKET_BYTES)
             except ConnectionResetError:
-                # A Unix socket whose peer closed with unread data reports ECONNRESET once, even
-                # before data that the peer had sent (unix_release_sock in net/unix/af_unix.c).
-                # A worker that dies with calls unread has sent results that must not be lost.
-                # The error is reported only once, so a second recv returns them.
+                # Reported once, before the results of a worker that died with calls unread.
                 packet = self._socket.recv(PACKET_BYTES)
         except (BlockingIOError, ConnectionError):
             return False
@@ -178,8 +172,7 @@ class Connection:
             try:
                 on_message(message)
             except Exception as error:
-                # A value of the head is missing or of another type. An error here would only
-                # be logged by the event loop, and the call would never end.
+                # The event loop would only log it, and the call would never end.
                 raise WireError(f"message {message.kind.name}: {error!r}") from error
         return bool(packet)
 

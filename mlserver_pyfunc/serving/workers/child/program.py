@@ -41,18 +41,26 @@ def main(connection: int, wakeup: int, tokens: int, inbound: int, outbound: int)
 
     The arguments are the file descriptors that `Connection.passed` lists.
     """
-    _die_with_guardian()
+    # The kernel ends this process if its guardian is gone, also in C code that keeps the GIL.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     codec = Codec(Writer(outbound), Reader(inbound))
     channel = Channel(socket.socket(fileno=connection), wakeup, tokens, codec)
-    _set_up_output()
-    _yield_cpu_to_server()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+    # On one core, the server gathers more calls then: see docs/design/worker-protocol.md.
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     faulthandler.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     message = channel.receive()
     if message is None or message.kind is not Kind.LOAD:
         return
-    spec = HandlerSpec.from_json(message.values["spec"])
-    program = _Program(channel, spec, _new_logger(channel, message.values["log_level"]))
+    logger = logging.getLogger("mlserver.pyfunc")
+    logger.setLevel(message.values["log_level"])
+    logger.addHandler(_ServerLog(channel))
+    logger.propagate = False
+    program = _Program(channel, HandlerSpec.from_json(message.values["spec"]), logger)
     if program.load():
         program.serve()
         program.unload()
@@ -187,39 +195,6 @@ class _ServerLog(logging.Handler):
             self._channel.send(Kind.LOG, head=head)
         except Exception:
             self.handleError(record)
-
-
-def _new_logger(channel: Channel, level: int) -> logging.Logger:
-    logger = logging.getLogger("mlserver.pyfunc")
-    logger.setLevel(level)
-    logger.addHandler(_ServerLog(channel))
-    logger.propagate = False
-    return logger
-
-
-def _die_with_guardian() -> None:
-    """Lets the kernel kill this process if its guardian is gone, which itself ends with the server.
-
-    It needs no GIL, so it also ends a handler that computes for an hour in C code.
-    See PR_SET_PDEATHSIG in `man 2 prctl`.
-    """
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _yield_cpu_to_server() -> None:
-    """Runs this process under SCHED_BATCH.
-
-    On one core with the server, a worker that wakes does not preempt it then. So the server goes
-    on, and gathers more calls. The share of CPU time stays the same. See `man 7 sched`.
-    """
-    with contextlib.suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-
-
-def _set_up_output() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, ValueError):
-            stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def _limit_memory(limit: int | None, concurrency: int) -> None:

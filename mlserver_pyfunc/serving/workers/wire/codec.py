@@ -1,14 +1,4 @@
-"""The form of messages between the server and a worker.
-
-A packet has one or more messages: each a fixed header, the request's id, a JSON head and, if they
-are small, the bytes of the tensors. Those of big tensors are in shared memory.
-
-    byte 0   version     byte 1   kind     byte 2   flags     byte 3   0
-    4-15     size of the id, of the head and of the tensors in the message
-    16-19    duration of the handler in microseconds, in a result
-    20-27    number of the call
-    28-      id, head, tensors; integers are little-endian
-"""
+"""The form of messages: docs/design/worker-protocol.md has their layout."""
 
 from __future__ import annotations
 
