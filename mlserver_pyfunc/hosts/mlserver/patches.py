@@ -37,9 +37,8 @@ from . import (
     rest_edges,
     rest_route,
     streams,
+    triton,
 )
-from .triton import routes as triton_routes
-from .triton import streams as triton_streams
 
 FAST_PATH = "fast_path"
 FAST_PATH_SWITCH = "MLSERVER_PYFUNC_FASTPATH"
@@ -209,9 +208,9 @@ TABLE: tuple[ProcessSetting, ...] = (
     _fast(f"{_servicer}._InsertHeaders", grpc_messages.read_grpc_requests),
     _fast(f"{_servicer}.ModelInfer.f", grpc_messages.answer_grpc_calls),
     _fast(_app, rest_route.add_rest_routes, upstream=854),
-    _triton(_app, triton_routes.answer_triton_calls),
-    _triton(f"{_servicer}.ModelStreamInfer.f", triton_streams.answer_in_triton_form),
-    _triton(f"{_servicer}._GetReturnRaw", triton_streams.send_raw_outputs),
+    _triton(_app, triton.answer_triton_calls),
+    _triton(f"{_servicer}.ModelStreamInfer.f", triton.answer_in_triton_form),
+    _triton(f"{_servicer}._GetReturnRaw", triton.send_raw_outputs),
     Patch(f"{_httptools}.on_headers_complete", process_tuning.drop_trailers),
     Patch(f"{_httptools}.connection_made", connections.age_rest_connections),
     ProcessSetting(
