@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import re
 import shutil
 import sys
 import sysconfig
@@ -21,18 +22,20 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Any
 
-from packaging.requirements import Requirement
+from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from mlserver_pyfunc import settings
-from mlserver_pyfunc.definition import FunctionDefinition
-from mlserver_pyfunc.errors import PyFuncError
-from mlserver_pyfunc.sources import cache, cache_locks, fetch
+from mlserver_pyfunc import models, settings
+from mlserver_pyfunc.definition import PYTHON_VERSIONS, FunctionDefinition
+from mlserver_pyfunc.definition.yaml_reader import read_yaml
+from mlserver_pyfunc.errors import DefinitionError, PyFuncError
+from mlserver_pyfunc.models.mlflow import light_needs
+from mlserver_pyfunc.sources import SourceTree, cache, fetch
 from mlserver_pyfunc.sources.progress import logger
 
 from . import uv
-from .model_needs import with_needs
 
 METADATA_FILE = "pyfunc.json"
 
@@ -67,6 +70,27 @@ def fetched(definition: FunctionDefinition, folder: Path) -> FunctionDefinition:
     """Returns a definition with what its model needs, for which it fetches a model."""
     is_model = definition.source.is_model
     return with_needs(definition, fetch(definition.source, folder)) if is_model else definition
+
+
+def with_needs(definition: FunctionDefinition, tree: SourceTree) -> FunctionDefinition:
+    """Adds what a model needs and the definition does not name.
+
+    That is no more than other requirements are: the function runs in the server's interpreter if
+    that meets them, else in an environment of its own.
+    """
+    if not tree.kind:
+        return definition
+    python, lines = definition.python_version, [*models.KINDS[tree.kind].requirements]
+    if tree.kind == "mlflow":
+        folder = (tree.root / tree.model).parent
+        try:
+            lines, python = _of_mlflow(folder, python)
+        except (OSError, LookupError, TypeError) as error:
+            raise DefinitionError(f"{tree.model}: no Python function of MLflow: {error}") from None
+    given = {_package_of(line) for line in definition.requirements}
+    implied = [line for line in lines if _package_of(line) not in given]
+    update = {"requirements": [*definition.requirements, *implied], "python_version": python}
+    return definition.model_copy(update=update)
 
 
 def resolve(definition: FunctionDefinition, folder: Path) -> list[str]:
@@ -105,7 +129,7 @@ def prune() -> list[Path]:
     """Removes environments that nothing uses; returns their folders."""
     root = _root()
     folders = sorted(root.iterdir()) if root.is_dir() else []
-    return [path for path in folders if path.is_dir() and cache_locks.discard(path, root)]
+    return [path for path in folders if path.is_dir() and cache.discard(path, root)]
 
 
 def requirements_with_numpy(definition: FunctionDefinition) -> list[str]:
@@ -156,7 +180,7 @@ def _find(folder: Path) -> Environment | None:
         return None
     # Protects it from `prune` as long as this process lives. A read-only cache needs no lock.
     with suppress(OSError):
-        cache_locks.hold(folder)
+        cache.hold(folder)
     return Environment(python, metadata["resolved"])
 
 
@@ -193,6 +217,38 @@ def _key(python: Path, requirements: list[str]) -> str:
 
 def _root() -> Path:
     return settings.cache_folder() / "environments"
+
+
+def _package_of(line: str) -> str:
+    """Returns the name of a package without what tells its build: onnxruntime-gpu, xgboost-cpu."""
+    try:
+        return re.sub("-(cpu|gpu|skinny)$", "", canonicalize_name(Requirement(line).name))
+    except InvalidRequirement:
+        message = f'the model requires "{line}", which is no package: write one in its place'
+        raise DefinitionError(message) from None
+
+
+def _of_mlflow(folder: Path, python: str | None) -> tuple[list[str], str]:
+    """Returns the requirements and the version of Python that a folder records."""
+    recorded: Any = read_yaml(folder / models.MLFLOW)
+    light = light_needs(recorded)
+    environment = folder / "python_env.yaml"
+    version = read_yaml(environment)["python"] if environment.is_file() else None
+    version = version or recorded["flavors"]["python_function"]["python_version"]
+    found = python or ".".join(str(version).split(".")[:2])
+    if found not in PYTHON_VERSIONS:
+        expected = ", ".join(PYTHON_VERSIONS)
+        raise DefinitionError(f"the model is of Python {found}: set python_version to {expected}")
+    if (file := folder / "requirements.txt").is_file():
+        listed = file.read_text(encoding="utf-8").splitlines()
+    else:
+        of_conda = read_yaml(folder / "conda.yaml")["dependencies"]
+        listed = [line for each in of_conda if isinstance(each, dict) for line in each["pip"]]
+    plain = [text for line in listed if (text := re.sub(r"(^|\s)#.*", "", line).strip())]
+    if light:
+        plain = [line for line in plain if _package_of(line) != "mlflow"]
+    has = {_package_of(line) for line in plain}
+    return [*plain, *(name for name in light if name not in has)], found
 
 
 def _missing(requirement: Requirement, seen: set[tuple[str, str]]) -> Iterator[str]:

@@ -16,8 +16,7 @@ from typing import Any
 
 from mlserver_pyfunc.definition import BatchDefinition, FunctionDefinition, examples_of
 from mlserver_pyfunc.definition.derived import completed
-from mlserver_pyfunc.environments.environment import provide, unmet_needs
-from mlserver_pyfunc.environments.model_needs import with_needs
+from mlserver_pyfunc.environments.environment import provide, unmet_needs, with_needs
 from mlserver_pyfunc.errors import ContractError, LoadError, PyFuncError, RequestError
 from mlserver_pyfunc.handler.call import InferenceCall
 from mlserver_pyfunc.handler.context import Context

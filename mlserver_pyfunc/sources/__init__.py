@@ -41,7 +41,7 @@ ARCHIVE_SUFFIXES = (".zip", ".tar.gz", ".tgz")
 def fetch(source: SourceDefinition, folder: Path, pin: Provenance = _UNPINNED) -> SourceTree:
     """Makes the source available as a local tree."""
     if source.is_inline:
-        return _fetched("inline", source, folder, pin)
+        return _fetched("local", source, folder, pin)
     uri = source.source or ""
     with naming(uri):
         tree = _fetched(_kind(uri), source, folder, pin)
@@ -70,7 +70,4 @@ def _kind(uri: str) -> str:
             f'unknown scheme "{scheme}", expected a path or one of '
             + ", ".join(f"{known}://" for known in _KINDS if known)
         )
-    kind = _KINDS[scheme]
-    if kind == "local" and uri.lower().endswith(ARCHIVE_SUFFIXES):
-        return "archive"
-    return kind
+    return _KINDS[scheme]

@@ -1,16 +1,6 @@
 """Zip and tar.gz archives: checked whole before anything is written, then unpacked to the cache.
 
-The code in an archive is trusted, its bytes are not: whoever answers for the download server
-could name a file `../../.bashrc`, follow a link out of the folder, or unpack to terabytes.
-
-Things that do not work: `ZipFile.extractall` and `TarFile.extractall` write as they read, so an
-archive that turns out bad is half unpacked; tarfile's `filter="data"` (PEP 706) allows links and
-any number of entries and bytes, and is missing from older patch releases of Python 3.10 and 3.11;
-neither has a limit for compression bombs.
-
-So each archive is read twice: once to check the name, kind and size of every entry (see
-`safe_tree.Layout`), and once to write them, where files are only ever created anew. A bad archive
-leaves nothing behind.
+docs/design/cache-and-lock.md says what this defends against.
 """
 
 from __future__ import annotations
@@ -33,8 +23,7 @@ from typing import Any
 from mlserver_pyfunc.definition import SourceDefinition
 from mlserver_pyfunc.errors import SourceError
 
-from . import cache, local
-from .digest import check_sha256, file_sha256
+from . import cache
 from .safe_tree import (
     CHUNK,
     Layout,
@@ -71,21 +60,15 @@ class _Member:
     open: Callable[[], Any]
 
 
-def fetch(source: SourceDefinition, folder: Path, pin: Provenance) -> SourceTree:
+def unpacked(source: SourceDefinition, path: Path, digest: str) -> SourceTree:
     """Unpacks a local archive."""
-    uri = source.source or ""
-    path = local.found(uri, folder)
-    if path.is_dir():
-        return local.fetch(source, folder, pin)
-    digest = file_sha256(path)
-    check_sha256(source.sha256, digest)
 
     def make(work: Path) -> dict[str, str]:
         unpack(source, path, work / cache.TREE)
         return {"sha256": digest}
 
     entry = cache.obtain(key(source, digest), make)
-    provenance = Provenance(uri, sha256=digest, tree_sha256=entry.sha256)
+    provenance = Provenance(source.source or "", sha256=digest, tree_sha256=entry.sha256)
     return SourceTree(entry.path, provenance)
 
 

@@ -6,11 +6,13 @@ docs/design/cache-and-lock.md explains its folders, its locks and the steps of a
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,9 +25,8 @@ from filelock import FileLock, Timeout
 from mlserver_pyfunc import settings
 from mlserver_pyfunc.errors import SourceError
 
-from . import cache_locks
-from .digest import size_of, tree_sha256
 from .progress import logger
+from .tree import size_of, tree_sha256
 
 TREE = "tree"
 """Folder of a workspace that the `make` function of `obtain` fills."""
@@ -33,6 +34,9 @@ TREE = "tree"
 T = TypeVar("T")
 
 _STALE_SECONDS = 60
+
+_descriptors: dict[str, int] = {}
+_guard = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -130,13 +134,13 @@ def workspace() -> Iterator[Path]:
         parent = _folder("tmp")
         _remove_stale(parent)
         work = Path(tempfile.mkdtemp(dir=parent))
-        cache_locks.hold(work)
+        hold(work)
     try:
         with _writing():
             yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)
-        cache_locks.release(work)
+        release(work)
 
 
 def prune() -> None:
@@ -147,7 +151,7 @@ def prune() -> None:
         kept = 0
         for tree in trees:
             size = size_of(tree)
-            if kept + size > limit and cache_locks.discard(tree, _folder("tmp")):
+            if kept + size > limit and discard(tree, _folder("tmp")):
                 logger.info("pruned %s from the cache (%d bytes)", tree.name, size)
             else:
                 kept += size
@@ -158,13 +162,65 @@ def prune() -> None:
                     record.unlink()
 
 
+def hold(path: Path) -> bool:
+    """Takes the shared lock of a folder; returns whether this process did not hold it yet."""
+    name = str(path)
+    with _guard:
+        while True:
+            inode = path.stat().st_ino
+            if name in _descriptors and os.fstat(_descriptors[name]).st_ino == inode:
+                return False
+            descriptor = os.open(path, os.O_RDONLY)
+            # Some NFS have no locks: trees are removed there by age alone.
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_SH)
+            # Between `open` and `flock` another process may have moved the folder away and put
+            # a new one in its place; we would hold a lock on what is being removed. Try again.
+            if os.fstat(descriptor).st_ino == path.stat().st_ino:
+                stale = _descriptors.pop(name, None)
+                if stale is not None:
+                    os.close(stale)
+                _descriptors[name] = descriptor
+                return True
+            os.close(descriptor)
+
+
+def release(path: Path) -> None:
+    """Releases the shared lock of a folder, if this process holds it."""
+    with _guard:
+        descriptor = _descriptors.pop(str(path), None)
+    if descriptor is not None:
+        os.close(descriptor)
+
+
+def discard(path: Path, within: Path) -> bool:
+    """Removes a folder unless a process uses it, and returns whether it is gone.
+
+    It is moved to `within` first: nobody must see it with some of its files removed.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        doomed = Path(tempfile.mkdtemp(prefix="tmp-", dir=within))
+        path.rename(doomed / path.name)
+        shutil.rmtree(doomed, ignore_errors=True)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
 def _stored(built: Path, metadata: Mapping[str, str]) -> Entry:
     digest = tree_sha256(built)
     path = _folder("trees") / digest
     if _usable(path, digest):
         return Entry(path, digest, metadata)
     # A changed tree that a function still uses keeps the name. The good tree takes another one.
-    if not cache_locks.discard(path, _folder("tmp")):
+    if not discard(path, _folder("tmp")):
         path = path.with_name(f"{digest}-{built.parent.name}")
     try:
         built.rename(path)  # all of it is visible at once, or nothing
@@ -173,7 +229,7 @@ def _stored(built: Path, metadata: Mapping[str, str]) -> Entry:
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY) or not _usable(path, digest):
             raise
     else:
-        cache_locks.hold(path)
+        hold(path)
     return Entry(path, digest, metadata)
 
 
@@ -195,7 +251,7 @@ def _usable(path: Path, digest: str) -> bool:
     new = whole = False
     problem = "was changed on disk"
     try:
-        new = cache_locks.hold(path)
+        new = hold(path)
         whole = tree_sha256(path) == digest
         with suppress(OSError):
             os.utime(path)
@@ -206,7 +262,7 @@ def _usable(path: Path, digest: str) -> bool:
     if problem and not whole:
         logger.warning("cached tree %s %s, fetching it again", path, problem)
     if new and not whole:
-        cache_locks.release(path)
+        release(path)
     return whole
 
 
@@ -215,7 +271,7 @@ def _remove_stale(parent: Path) -> None:
     for work in parent.iterdir():
         with suppress(OSError):
             if time.time() - work.stat().st_mtime >= _STALE_SECONDS:
-                cache_locks.discard(work, parent)
+                discard(work, parent)
 
 
 @contextmanager

@@ -1,7 +1,11 @@
-"""A git repository at a branch, a tag or a commit: fetches the files of that one commit."""
+"""A git repository at a branch, a tag or a commit: fetches the files of that one commit.
+
+git checks out nothing: docs/design/cache-and-lock.md says why the files are written here.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -13,13 +17,11 @@ from mlserver_pyfunc import settings
 from mlserver_pyfunc.definition import SourceDefinition
 from mlserver_pyfunc.errors import SourceError
 
-from . import cache, credentials
-from .digest import RENEW, DigestError
-from .git_tree import SUBMODULE, entries, export
+from . import cache
 from .progress import logger
-from .safe_tree import checked_subdirectory, quoted
-from .tree import Provenance, SourceTree
-from .uri import parts_of, redacted, split_fragment
+from .safe_tree import Layout, checked_subdirectory, is_skipped, quoted, write
+from .tree import RENEW, DigestError, Provenance, SourceTree
+from .uri import Credentials, for_git, parts_of, redacted, split_fragment
 
 if TYPE_CHECKING:
     from .git_client import GitClient
@@ -28,6 +30,10 @@ SCHEMES = ("https", "ssh", "file")
 
 _COMMIT = re.compile(r"[0-9a-fA-F]{40}")
 _CHECK_SECONDS = 15.0
+_LINK = "120000"
+_SUBMODULE = "160000"
+_LFS = b"version https://git-lfs.github.com/spec/"
+_LFS_SIZE = 1024  # that a pointer is below
 _ALL_REFS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
 
 
@@ -35,7 +41,7 @@ _ALL_REFS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
 class _Remote:
     url: str
     ref: str
-    credentials: credentials.Credentials | None
+    credentials: Credentials | None
 
     def client(self, work: Path, seconds: float) -> GitClient:
         # GitPython is slow to import, and a commit that is in the cache does not need it.
@@ -87,7 +93,7 @@ def _obtained(
     def make(work: Path) -> dict[str, str]:
         client = remote.client(work, settings.fetch_timeout())
         found = _fetched(client, remote, commit, subdirectory)
-        export(client, found, subdirectory, work / cache.TREE)
+        _export(client, found, subdirectory, work / cache.TREE)
         return {"commit": found}
 
     key = f"git {remote.url} {commit} {subdirectory}"
@@ -102,7 +108,7 @@ def parsed(uri: str) -> _Remote:
     no part of the URI may begin with "-".
     """
     url, ref = split_fragment(uri[len("git+") :])
-    plain, login = credentials.for_git(url)
+    plain, login = for_git(url)
     ref = unquote(ref)
     parts = parts_of(plain)
     if parts.scheme not in SCHEMES:
@@ -184,7 +190,81 @@ def _fetch_one(client: GitClient, url: str, commit: str, subdirectory: str) -> N
     # Such a server has ignored the filter, and has sent all files.
     if "filtering not recognized" in messages:
         return
-    listed = entries(client, commit, subdirectory)
-    blobs = {name for mode, name, _, _ in listed if mode != SUBMODULE}
+    listed = _entries(client, commit, subdirectory)
+    blobs = {name for mode, name, _, _ in listed if mode != _SUBMODULE}
     if blobs:
         client.fetch(url, "--filter=blob:none", "--stdin", "origin", wanted=sorted(blobs))
+
+
+def _entries(
+    client: GitClient, commit: str, subdirectory: str, *options: str
+) -> list[tuple[str, str, str, int]]:
+    """Lists mode, object, path and size of what is below a subdirectory.
+
+    With the option `--long`, git tells the sizes. Without it they are 0.
+    """
+    tree = _tree_of(client, commit, subdirectory)
+    listed = []
+    for line in client.local("ls-tree", "-r", "-z", "--full-tree", *options, tree).split(b"\0"):
+        if line:
+            head, _, path = line.partition(b"\t")
+            mode, _, name, size = [*head.decode().split(), "0"][:4]
+            if not size.isdigit() and mode != _SUBMODULE:
+                raise SourceError("the server did not send all files of the commit")
+            listed.append((mode, name, os.fsdecode(path), int(size) if size.isdigit() else 0))
+    return listed
+
+
+def _export(client: GitClient, commit: str, subdirectory: str, root: Path) -> None:
+    """Writes the files of a commit exactly as the repository holds them."""
+    layout, links = Layout(), {}
+    listed = _entries(client, commit, subdirectory, "--long")
+    files = [entry for entry in listed if not is_skipped(entry[2])]
+    for mode, _, path, size in files:
+        if mode == _SUBMODULE:
+            raise SourceError(f"{quoted(path)} is a submodule: submodules are not fetched")
+        layout.add(path, "link" if mode == _LINK else "file", size)
+    try:
+        for mode, name, path, size in files:
+            content = client.blob(name)
+            if mode == _LINK:
+                links[path] = os.fsdecode(content.read())
+                continue
+            write(content, root, path, size, mode == "100755")
+            if size < _LFS_SIZE and (root / path).read_bytes().startswith(_LFS):
+                raise SourceError(
+                    f"{quoted(path)} is a Git LFS pointer: its content is not in the repository, "
+                    "and LFS is not fetched"
+                )
+    finally:
+        client.close()
+    _link(links, root)
+
+
+def _tree_of(client: GitClient, commit: str, subdirectory: str) -> str:
+    tree = f"{commit}^{{tree}}"
+    parts = subdirectory.split("/") if subdirectory else []
+    for depth, part in enumerate(parts, 1):
+        path = "/".join(parts[:depth])
+        lines = client.local("ls-tree", "-z", tree, "--", part).split(b"\0")
+        if not lines[0]:
+            raise SourceError(f'subdirectory "{subdirectory}" is not in the repository')
+        mode, kind, name = lines[0].partition(b"\t")[0].decode().split()
+        if kind != "tree":
+            what = "a symbolic link" if mode == _LINK else "not a folder"
+            raise SourceError(f'subdirectory "{subdirectory}": "{path}" is {what}')
+        tree = name
+    return tree
+
+
+def _link(links: dict[str, str], root: Path) -> None:
+    # Links come last, so that no file is ever written through one. Each is checked after all
+    # exist: a link may lead outside by way of another link.
+    for path, target in links.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        os.symlink(target, root / path)
+    top = os.path.realpath(root)
+    for path, target in links.items():
+        real = os.path.realpath(root / path)
+        if os.path.isabs(target) or os.path.commonpath([top, real]) != top:
+            raise SourceError(f"{quoted(path)} is a link that leads outside, to {quoted(target)}")

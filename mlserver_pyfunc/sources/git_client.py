@@ -25,11 +25,11 @@ from git.util import CallableRemoteProgress
 from mlserver_pyfunc import settings
 from mlserver_pyfunc.errors import SourceError
 
-from .credentials import Credentials
-from .digest import size_of
 from .progress import Progress
 from .retry import TransientError, retrying
 from .safe_tree import quoted
+from .tree import size_of
+from .uri import Credentials
 
 MINIMUM_VERSION = (2, 32)
 

@@ -22,10 +22,9 @@ from anyio.from_thread import start_blocking_portal
 from mlserver_pyfunc import settings
 from mlserver_pyfunc.errors import SourceError
 
-from .credentials import for_http
 from .progress import Progress, logger
 from .retry import TransientError, retrying
-from .uri import parts_of, redacted
+from .uri import for_http, parts_of, redacted
 
 _TIMEOUT = httpx.Timeout(30, connect=15)
 _MAX_REDIRECTS = 10

@@ -1,7 +1,10 @@
-"""A file or a folder on this machine."""
+"""A file, an archive or a folder on this machine, or code that the definition itself holds."""
 
 from __future__ import annotations
 
+import base64
+import binascii
+import hashlib
 from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import unquote
@@ -10,14 +13,16 @@ from mlserver_pyfunc import models
 from mlserver_pyfunc.definition import SourceDefinition
 from mlserver_pyfunc.errors import SourceError
 
-from .digest import check_sha256, file_sha256
+from . import ARCHIVE_SUFFIXES
 from .safe_tree import quoted
-from .tree import Provenance, SourceTree
+from .tree import Provenance, SourceTree, check_sha256, file_sha256
 from .uri import parts_of
 
 
 def fetch(source: SourceDefinition, folder: Path, pin: Provenance) -> SourceTree:
-    """Returns a folder as it is, or a Python file as a module in its folder."""
+    """Returns a folder as it is, a Python file as a module in its folder, an archive unpacked."""
+    if source.is_inline:
+        return _inline(source, folder)
     uri = source.source or ""
     path = found(uri, folder)
     if path.name == models.MLFLOW and path.is_file():
@@ -25,19 +30,24 @@ def fetch(source: SourceDefinition, folder: Path, pin: Provenance) -> SourceTree
     if path.is_dir():
         if source.sha256:
             raise SourceError("sha256 is for a file or an archive, got a folder")
-        root = subdirectory(path, source.subdirectory)
+        root = _subdirectory(path, source.subdirectory)
         return SourceTree(root, Provenance(uri))
-    if path.suffix != ".py" and not source.is_model:
+    is_archive = path.name.lower().endswith(ARCHIVE_SUFFIXES)
+    if path.suffix != ".py" and not is_archive and not source.is_model:
         raise SourceError("expected a folder, a .py file or a .zip or .tar.gz archive")
     digest = file_sha256(path)
     check_sha256(source.sha256, digest)
+    if is_archive:
+        from . import archive
+
+        return archive.unpacked(source, path, digest)
     verified = digest if source.sha256 or pin.sha256 else None
     provenance = Provenance(uri, sha256=digest)
     module = None if source.is_model else path.stem
     return SourceTree(path.parent, provenance, module, file=path.name, file_sha256=verified)
 
 
-def subdirectory(root: Path, relative: str | None) -> Path:
+def _subdirectory(root: Path, relative: str | None) -> Path:
     """Finds a folder inside a tree."""
     if not relative:
         return root
@@ -65,3 +75,30 @@ def found(uri: str, folder: Path) -> Path:
         hint = f", did you mean {quoted(near[0])}?" if near else ""
         raise SourceError(f"no such file or folder, looked for {quoted(str(path), 400)}{hint}")
     return path
+
+
+def _inline(source: SourceDefinition, folder: Path) -> SourceTree:
+    """Returns the code as a module beside the definition's files; the handler gives its name."""
+    code = source.code if source.code is not None else _decoded(source.base64 or "")
+    kind = "code" if source.code is not None else "base64"
+    digest = hashlib.sha256(code.encode()).hexdigest()
+    if source.sha256 and source.sha256.lower() != digest:
+        raise SourceError(f"source.{kind}: expected sha256 {source.sha256.lower()}, got {digest}")
+    module = _module(source)
+    return SourceTree(folder, Provenance(f"inline {kind}", sha256=digest), module, {module: code})
+
+
+def _module(source: SourceDefinition) -> str:
+    path, separator, _ = source.handler.partition(":")
+    if separator:
+        return path
+    return Path(source.source).stem if source.source else "function"
+
+
+def _decoded(encoded: str) -> str:
+    try:
+        return base64.b64decode("".join(encoded.split()), validate=True).decode()
+    except binascii.Error as error:
+        raise SourceError(f"source.base64: not base64: {error}") from None
+    except UnicodeDecodeError as error:
+        raise SourceError(f"source.base64: not UTF-8 text: {error}") from None

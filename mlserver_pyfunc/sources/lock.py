@@ -21,8 +21,7 @@ from mlserver_pyfunc.definition.reading import expectation
 from mlserver_pyfunc.definition.yaml_reader import YamlError, read_yaml
 from mlserver_pyfunc.errors import SourceError
 
-from .digest import LOCK_NAME, RENEW, DigestError, tree_sha256
-from .tree import Provenance, SourceTree
+from .tree import LOCK_NAME, RENEW, DigestError, Provenance, SourceTree, tree_sha256
 from .uri import redacted
 
 _HEADER = (

@@ -28,10 +28,9 @@ from s3fs import S3FileSystem
 from mlserver_pyfunc import settings
 from mlserver_pyfunc.errors import SourceError
 
-from .credentials import for_http
 from .progress import Progress
 from .safe_tree import Layout, inside, is_skipped
-from .uri import redacted
+from .uri import for_http, redacted
 
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "S3_ENDPOINT_URL")
 _PARALLEL = 8

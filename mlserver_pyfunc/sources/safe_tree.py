@@ -1,10 +1,4 @@
-"""Checks names and sizes in a tree that somebody else made, before it is written to disk.
-
-Checking one name at a time does not work. "a" as a link and then "a/b" writes through the link;
-"Lib/x.py" and "lib/x.py" are one file on macOS and Windows, and the later one would win there
-alone; the same holds for "é" as one or two code points. So `Layout` remembers all entries, and
-accepts a tree only if every system would unpack it to the same files.
-"""
+"""Checks names and sizes in a tree that somebody else made, before it is written to disk."""
 
 from __future__ import annotations
 
@@ -17,7 +11,7 @@ from typing import IO
 from mlserver_pyfunc import settings
 from mlserver_pyfunc.errors import SourceError
 
-from .digest import IGNORED_FOLDERS
+from .tree import IGNORED_FOLDERS
 
 MAX_ENTRIES = 50_000
 MAX_DEPTH = 32
@@ -30,7 +24,10 @@ _SKIPPED = IGNORED_FOLDERS | {"__MACOSX"}
 
 
 class Layout:
-    """Checks the entries of a tree, before any is written."""
+    """Checks the entries of a tree, before any is written: each against all others.
+
+    docs/design/cache-and-lock.md says why to check one name at a time does not work.
+    """
 
     def __init__(self) -> None:
         self.size = 0

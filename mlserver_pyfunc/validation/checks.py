@@ -19,7 +19,7 @@ from mlserver_pyfunc.definition.model_settings import (
 from mlserver_pyfunc.definition.yaml_reader import read_text
 from mlserver_pyfunc.errors import DefinitionError, PyFuncError
 from mlserver_pyfunc.sources import check_form, lock
-from mlserver_pyfunc.sources.digest import LOCK_NAME, DigestError
+from mlserver_pyfunc.sources.tree import LOCK_NAME, DigestError
 
 from . import code, definition_rules
 from .document import Document

@@ -8,7 +8,7 @@ from mlserver_pyfunc.definition import read
 from mlserver_pyfunc.definition.yaml_reader import MAX_BYTES, load, read_yaml
 from mlserver_pyfunc.errors import DefinitionError, SourceError
 from mlserver_pyfunc.sources import lock
-from mlserver_pyfunc.sources.digest import LOCK_NAME
+from mlserver_pyfunc.sources.tree import LOCK_NAME
 from mlserver_pyfunc.validation import validate
 
 GOOD = """source: {source: model.py, handler: f}

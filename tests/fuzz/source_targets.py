@@ -22,7 +22,7 @@ from mlserver_pyfunc.definition import SourceDefinition, reading, yaml_reader
 from mlserver_pyfunc.errors import DefinitionError, SourceError
 from mlserver_pyfunc.hosts.mlserver import rest_bounds
 from mlserver_pyfunc.sources import archive, git, lock, uri
-from mlserver_pyfunc.sources.digest import LOCK_NAME
+from mlserver_pyfunc.sources.tree import LOCK_NAME
 
 SECRET = "s3cr3t"
 

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from mlserver_pyfunc import Function
 from mlserver_pyfunc.cli import main
 from mlserver_pyfunc.definition import parse
-from mlserver_pyfunc.environments.model_needs import with_needs
+from mlserver_pyfunc.environments.environment import with_needs
 from mlserver_pyfunc.errors import ContractError
 from mlserver_pyfunc.sources import fetch
 

@@ -26,7 +26,7 @@ from mlserver_pyfunc.client.rest import RestClient
 from mlserver_pyfunc.definition import parse
 from mlserver_pyfunc.definition.model_settings import MODEL_SETTINGS
 from mlserver_pyfunc.environments import uv
-from mlserver_pyfunc.environments.model_needs import with_needs
+from mlserver_pyfunc.environments.environment import with_needs
 from mlserver_pyfunc.errors import ContractError
 from mlserver_pyfunc.sources import fetch
 from mlserver_pyfunc.testing import Server

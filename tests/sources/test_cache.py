@@ -20,8 +20,8 @@ import pytest
 
 from mlserver_pyfunc.definition import SourceDefinition
 from mlserver_pyfunc.errors import SourceError
-from mlserver_pyfunc.sources import cache, cache_locks, fetch
-from mlserver_pyfunc.sources.digest import tree_sha256
+from mlserver_pyfunc.sources import cache, fetch
+from mlserver_pyfunc.sources.tree import tree_sha256
 
 from .servers import FileServer, GitServer, Repository, reply
 from .test_http import BUNDLE, sha256, zipped
@@ -248,7 +248,7 @@ def test_drops_what_was_unused_for_longest(
 ) -> None:
     old, used = tree_of(40_000, "old"), tree_of(40_000, "used")
     for entry, age in ((old, 200), (used, 100)):
-        cache_locks.release(entry.path)
+        cache.release(entry.path)
         os.utime(entry.path, (time.time() - age, time.time() - age))
     monkeypatch.setenv("MLSERVER_PYFUNC_CACHE_SIZE", "100K")
     new = tree_of(40_000, "newest")
@@ -263,7 +263,7 @@ def test_never_drops_a_tree_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     second = tree_of(40_000, "second")
     assert first.path.exists()
     assert second.path.exists()
-    cache_locks.release(first.path)
+    cache.release(first.path)
     cache.prune()
     assert (first.path.exists(), second.path.exists()) == (False, True)
 

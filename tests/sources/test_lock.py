@@ -13,7 +13,7 @@ import yaml
 from mlserver_pyfunc.definition import FunctionDefinition, parse
 from mlserver_pyfunc.errors import SourceError
 from mlserver_pyfunc.sources import lock
-from mlserver_pyfunc.sources.digest import tree_sha256
+from mlserver_pyfunc.sources.tree import tree_sha256
 from tests.places import DOCS
 
 from .servers import FileServer, GitServer, Repository

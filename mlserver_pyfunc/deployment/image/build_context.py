@@ -28,11 +28,10 @@ from mlserver_pyfunc.deployment.names import (
     checked_secret,
 )
 from mlserver_pyfunc.deployment.server_settings import CONTAINER_VARIABLES
-from mlserver_pyfunc.environments.model_needs import with_needs
+from mlserver_pyfunc.environments.environment import with_needs
 from mlserver_pyfunc.sources import SourceTree, lock
-from mlserver_pyfunc.sources.digest import file_sha256, tree_sha256
 from mlserver_pyfunc.sources.safe_tree import quoted
-from mlserver_pyfunc.sources.tree import Provenance
+from mlserver_pyfunc.sources.tree import Provenance, file_sha256, tree_sha256
 from mlserver_pyfunc.sources.uri import checked_scheme
 
 from . import dockerfile, requirements, source_files, wheel

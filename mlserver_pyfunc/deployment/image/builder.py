@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from mlserver_pyfunc.definition.locate import open_folder
 from mlserver_pyfunc.deployment.image import record
 from mlserver_pyfunc.deployment.names import BuildError, checked_image, checked_secret
-from mlserver_pyfunc.environments.package_indexes import configured_indexes
+from mlserver_pyfunc.environments.uv import configured_indexes
 from mlserver_pyfunc.sources import lock
 
 from . import build_context, dockerfile, engines, requirements

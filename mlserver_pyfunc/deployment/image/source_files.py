@@ -15,8 +15,8 @@ from mlserver_pyfunc.definition import FILE_NAME
 from mlserver_pyfunc.definition.model_settings import MODEL_SETTINGS, SERVER_SETTINGS
 from mlserver_pyfunc.deployment.names import BuildError
 from mlserver_pyfunc.sources import SourceTree
-from mlserver_pyfunc.sources.digest import LOCK_NAME, file_sha256
 from mlserver_pyfunc.sources.safe_tree import quoted
+from mlserver_pyfunc.sources.tree import LOCK_NAME, file_sha256
 
 IGNORE_FILE = ".dockerignore"
 

@@ -32,7 +32,7 @@ from mlserver_pyfunc.deployment.server_settings import LEAN, REPOSITORY_API_VARI
 from mlserver_pyfunc.errors import PyFuncError
 from mlserver_pyfunc.handler.shadowing import pin_package
 from mlserver_pyfunc.settings import is_enabled
-from mlserver_pyfunc.sources.digest import LOCK_NAME
+from mlserver_pyfunc.sources.tree import LOCK_NAME
 
 from . import models, patches
 from .access_log import AccessLog

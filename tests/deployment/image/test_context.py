@@ -17,7 +17,7 @@ from mlserver_pyfunc.deployment.image import build_context
 from mlserver_pyfunc.deployment.image.build_context import Options
 from mlserver_pyfunc.deployment.names import BuildError
 from mlserver_pyfunc.sources import lock
-from mlserver_pyfunc.sources.digest import DigestError
+from mlserver_pyfunc.sources.tree import DigestError
 from tests.sources.servers import Repository
 
 from .conftest import CODE, CONTRACT, WriteFunction

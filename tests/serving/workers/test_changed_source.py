@@ -12,7 +12,7 @@ from mlserver_pyfunc.definition import FunctionDefinition, parse
 from mlserver_pyfunc.errors import WorkerError
 from mlserver_pyfunc.serving.function import Function
 from mlserver_pyfunc.sources import lock
-from mlserver_pyfunc.sources.digest import file_sha256
+from mlserver_pyfunc.sources.tree import file_sha256
 
 from .functions import call, definition, until, until_ready
 
