@@ -313,22 +313,17 @@ class Function:
 
     @cached_property
     def _described(self) -> FunctionDefinition:
-        from mlserver_pyfunc.definition.derived import completed
-        from mlserver_pyfunc.handler.binding import RESERVED
-        from mlserver_pyfunc.handler.signature import Signature, derive
+        from mlserver_pyfunc.definition.derived import with_signature
+        from mlserver_pyfunc.handler.signature import Signature
 
         definition, handler = self.opened.definition, self._handler
         if handler is None:
             return definition
         if inspect.isclass(handler):
             handler = MethodType(handler.__call__, object())
-        inputs = [tensor.spec for tensor in definition.inputs]
-        outputs = [tensor.spec for tensor in definition.outputs]
-        signature = Signature.of(handler)
         # The load reports what the signature does not tell.
         with suppress(BindError, DefinitionError):
-            derived = derive(signature, inputs, outputs, definition.written, RESERVED)
-            return completed(definition, derived)
+            return with_signature(definition, Signature.of(handler))
         return definition
 
     @property

@@ -33,7 +33,7 @@ def command(folder: Path, origin: str | None, name: str | None, force: bool) -> 
     elif split_function(Path(origin))[1] == "":
         definition = with_tensors(open_folder(origin)).definition
         model, _ = split_function(Path(origin))
-        files = scaffold.of_model(model_name, folder, model, definition)
+        files = scaffold.of_tensors(model_name, folder, model, definition)
     else:
         path, separator, function = origin.rpartition(":")
         if not separator or not path.endswith(".py"):

@@ -8,9 +8,17 @@ from typing import Any
 from pydantic import ValidationError
 
 from mlserver_pyfunc.errors import DefinitionError
-from mlserver_pyfunc.handler.signature import OUTPUT, Derived
+from mlserver_pyfunc.handler.binding import RESERVED
+from mlserver_pyfunc.handler.signature import OUTPUT, Derived, Signature, derive
 
 from .models import FunctionDefinition, TensorDefinition
+
+
+def with_signature(definition: FunctionDefinition, signature: Signature) -> FunctionDefinition:
+    """Returns a definition with the tensors that a signature tells, or raises as `derive` does."""
+    inputs = [tensor.spec for tensor in definition.inputs]
+    outputs = [tensor.spec for tensor in definition.outputs]
+    return completed(definition, derive(signature, inputs, outputs, definition.written, RESERVED))
 
 
 def completed(definition: FunctionDefinition, derived: Derived) -> FunctionDefinition:

@@ -32,7 +32,7 @@ _SELDON_NAME = re.compile(r"(.+)_\d+")
 _SELDON_VERSION = "1"
 
 
-class DeclaredTensor(BaseModel):
+class _Tensor(BaseModel):
     """A tensor that model-settings.json declares."""
 
     name: str
@@ -46,14 +46,14 @@ class _Parameters(BaseModel):
     extra: dict[str, Any] | None = None
 
 
-class _ModelSettings(BaseModel):
+class ModelSettings(BaseModel):
     """The keys of model-settings.json that are read without MLServer."""
 
     name: str | None = None
     implementation: str | None = None
     max_batch_size: int | None = None
-    inputs: list[DeclaredTensor] | None = None
-    outputs: list[DeclaredTensor] | None = None
+    inputs: list[_Tensor] | None = None
+    outputs: list[_Tensor] | None = None
     parameters: _Parameters | None = None
 
 
@@ -77,7 +77,7 @@ def parse_settings(name: str, text: str) -> dict[str, Any]:
         raise ValueError(f"expected a mapping, got {type(settings).__name__}")
     if name == MODEL_SETTINGS:
         try:
-            _ModelSettings.model_validate(settings)
+            ModelSettings.model_validate(settings)
         except ValidationError as error:
             raise ValueError(settings_problems(error)) from None
     return settings
@@ -136,24 +136,19 @@ def seldon_model(settings_file: Path | None, name: str) -> str | None:
     return match[1] if (folder.parent.name, folder.name) == (name, _SELDON_VERSION) else None
 
 
-def disagreements(
-    definition: FunctionDefinition,
-    *,
-    version: str | None,
-    inputs: Sequence[Any],
-    outputs: Sequence[Any],
-) -> list[str]:
-    """Compares a definition with what model-settings.json gives too."""
+def disagreements(definition: FunctionDefinition, settings: Any, version: str | None) -> list[str]:
+    """Compares a definition with the version and the tensors that model-settings.json gives too."""
     found = []
     if version and definition.model_version and version != definition.model_version:
         found.append(
             f'model_version is "{definition.model_version}", '
             f'but model-settings.json says "{version}"'
         )
-    for kind, declared in (("inputs", inputs), ("outputs", outputs)):
+    for kind in ("inputs", "outputs"):
         ours = [(t.name, t.datatype, tuple(t.sizes)) for t in getattr(definition, kind)]
         theirs = [
-            (t.name, getattr(t.datatype, "value", t.datatype), tuple(t.shape)) for t in declared
+            (t.name, getattr(t.datatype, "value", t.datatype), tuple(t.shape))
+            for t in getattr(settings, kind) or ()
         ]
         if ours and theirs and ours != theirs:
             found.append(

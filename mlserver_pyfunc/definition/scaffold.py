@@ -9,15 +9,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import yaml
 
 from mlserver_pyfunc.errors import BindError, DefinitionError
 from mlserver_pyfunc.handler.annotations import Record, Value
 from mlserver_pyfunc.handler.binding import RESERVED
-from mlserver_pyfunc.handler.signature import OUTPUT, Signature, derive
+from mlserver_pyfunc.handler.signature import OUTPUT, Signature
 
-from .derived import completed
+from .derived import with_signature
 from .model_settings import MODEL_SETTINGS, SETTINGS_TEXT
 from .models import FunctionDefinition, SourceDefinition, TensorDefinition
 from .rendering import render
@@ -47,21 +48,30 @@ def described(name: str, folder: Path, module: Path, function: str) -> dict[str,
     if function not in functions:
         names = ", ".join(functions) or "none"
         raise DefinitionError(f'{module}: no function "{function}", it has {names}')
-    return _files(name, folder, module, function, _lines(tree, functions[function]))
+    node = functions[function]
+    is_bound = node not in tree.body and not is_static(node)
+    try:
+        signature = signature_of(tree, node, is_bound=is_bound, strict=False)
+        guessed, guesses = _guessed(signature)
+        found = with_signature(_NOTHING, guessed)
+    except (UnknownError, BindError) as error:
+        raise DefinitionError(f"{node.name}: {error}") from None
+    return of_tensors(name, folder, module, found, function, guesses)
 
 
-def of_model(name: str, folder: Path, file: Path, definition: FunctionDefinition) -> dict[str, str]:
-    """Returns a definition of a model file, whose tensors `definition` has, by file name."""
+def of_tensors(
+    name: str,
+    folder: Path,
+    file: Path,
+    found: FunctionDefinition,
+    handler: str | None = None,
+    guesses: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, str]:
+    """Returns a definition of code or of a model file, whose tensors were found, by file name."""
     lines = {
-        kind: [_line(tensor, {}) for tensor in getattr(definition, kind)]
+        kind: [_line(tensor, guesses) for tensor in getattr(found, kind)]
         for kind in ("inputs", "outputs")
     }
-    return _files(name, folder, file, None, lines)
-
-
-def _files(
-    name: str, folder: Path, file: Path, handler: str | None, lines: Mapping[str, list[str]]
-) -> dict[str, str]:
     source = json.dumps(Path(os.path.relpath(file.resolve(), folder.resolve())).as_posix())
     template = "definition/templates/described.yaml.jinja"
     definition = render(template, name=name, source=source, handler=handler, **lines)
@@ -89,22 +99,6 @@ def _functions(tree: ast.Module) -> dict[str, FunctionNode]:
             elif not method.name.startswith("_"):
                 found[f"{node.name}.{method.name}"] = method
     return found
-
-
-def _lines(tree: ast.Module, function: FunctionNode) -> dict[str, list[str]]:
-    """Returns the tensors of a function as lines of YAML. Each guess is called one."""
-    is_bound = function not in tree.body and not is_static(function)
-    try:
-        signature = signature_of(tree, function, is_bound=is_bound, strict=False)
-        guessed, guesses = _guessed(signature)
-        derived = derive(guessed, (), (), (), RESERVED)
-        found = completed(_NOTHING, derived)
-    except (UnknownError, BindError) as error:
-        raise DefinitionError(f"{function.name}: {error}") from None
-    return {
-        kind: [_line(tensor, guesses) for tensor in getattr(found, kind)]
-        for kind in ("inputs", "outputs")
-    }
 
 
 _NOTHING = FunctionDefinition(source=SourceDefinition(code="-", handler="f"))

@@ -316,11 +316,6 @@ class Executor:
 
     def _work(self) -> None:
         """Runs jobs until there is a None in the queue. Runs on a thread."""
-        while (job := self._next_job()) is not None:
-            self._run_job(job)
-            del job  # frees its tensors while the thread waits for the next job
-
-    def _next_job(self) -> Job | None:
         while True:
             self._wakeup.acquire()
             try:
@@ -328,11 +323,11 @@ class Executor:
             except IndexError:  # the event loop has removed the job
                 continue
             if job is None:
-                return None
+                return
             job.began = time.monotonic()
             if job.claim():
-                return job
-            del job
+                self._run_job(job)
+            del job  # frees its tensors while the thread waits for the next job
 
     def _run_job(self, job: Job) -> None:
         if job.deadline is not None and (error := self._limit.too_late(job.deadline - job.began)):

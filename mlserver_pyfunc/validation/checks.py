@@ -11,7 +11,7 @@ from mlserver_pyfunc.definition.locate import Place, place_of, settings_file_of
 from mlserver_pyfunc.definition.model_settings import (
     IMPLEMENTATION,
     SERVER_SETTINGS,
-    DeclaredTensor,
+    ModelSettings,
     disagreements,
     parse_settings,
     seldon_model,
@@ -99,12 +99,9 @@ def _settings_findings(
     if name and not by_seldon and definition.model_name not in (None, name):
         message = f'name: "{name}", but the definition\'s model_name is "{definition.model_name}"'
         yield lines.finding("M203", message, ["name"])
-    for message in disagreements(
-        definition,
-        version=None if by_seldon else (settings.get("parameters") or {}).get("version"),
-        inputs=_declared(settings, "inputs"),
-        outputs=_declared(settings, "outputs"),
-    ):
+    version = None if by_seldon else (settings.get("parameters") or {}).get("version")
+    given = ModelSettings.model_validate(settings)
+    for message in disagreements(definition, given, version):
         yield lines.finding("M203", message, [message.split()[0]])
 
 
@@ -133,7 +130,3 @@ def _source_findings(
         return
     if not tree.kind:
         yield from code.check(definition, tree, document, keys)
-
-
-def _declared(settings: Mapping[str, Any], kind: str) -> list[DeclaredTensor]:
-    return [DeclaredTensor.model_validate(tensor) for tensor in settings.get(kind) or ()]

@@ -249,9 +249,8 @@ def _handler_mismatches(
     if is_written and _plain_names(function, is_bound=is_bound) - {"context"} == named:
         return
     # Imported here, since they bring NumPy, which takes as long as all else.
-    from mlserver_pyfunc.definition.derived import completed
-    from mlserver_pyfunc.handler.binding import RESERVED, bind
-    from mlserver_pyfunc.handler.signature import derive
+    from mlserver_pyfunc.definition.derived import with_signature
+    from mlserver_pyfunc.handler.binding import bind
 
     try:
         signature = signature_of(module, function, is_bound=is_bound, strict=not is_written)
@@ -259,11 +258,8 @@ def _handler_mismatches(
         if not is_written:
             yield "C409", f"only a run can tell the tensors of the handler: {error}"
         return
-    inputs = [tensor.spec for tensor in definition.inputs]
-    outputs = [tensor.spec for tensor in definition.outputs]
     try:
-        derived = derive(signature, inputs, outputs, definition.written, RESERVED)
-        specs = [tensor.spec for tensor in completed(definition, derived).inputs]
+        specs = [tensor.spec for tensor in with_signature(definition, signature).inputs]
         plan = bind(lambda: None, specs, signature=signature)
     except (BindError, DefinitionError) as error:
         yield "C405", str(error)

@@ -34,20 +34,16 @@ DECLARED = parse(
 @pytest.mark.parametrize("datatype", ["FP32", SimpleNamespace(value="FP32")])
 def test_settings_that_say_the_same_agree(datatype: Any) -> None:
     inputs, outputs = [_tensor("x", datatype, -1, 4)], [_tensor("y", "BYTES", -1)]
-    assert disagreements(DECLARED, version="2", inputs=inputs, outputs=outputs) == []
+    assert disagreements(DECLARED, SimpleNamespace(inputs=inputs, outputs=outputs), "2") == []
 
 
 def test_settings_that_say_nothing_agree() -> None:
-    assert disagreements(DECLARED, version=None, inputs=[], outputs=[]) == []
+    assert disagreements(DECLARED, SimpleNamespace(inputs=[], outputs=None), None) == []
 
 
 def test_every_disagreement_is_told() -> None:
-    found = disagreements(
-        DECLARED,
-        version="3",
-        inputs=[_tensor("x", "FP32", -1, 3)],
-        outputs=[_tensor("z", "BYTES", -1)],
-    )
+    inputs, outputs = [_tensor("x", "FP32", -1, 3)], [_tensor("z", "BYTES", -1)]
+    found = disagreements(DECLARED, SimpleNamespace(inputs=inputs, outputs=outputs), "3")
     assert found == [
         'model_version is "2", but model-settings.json says "3"',
         "inputs are x FP32 [-1, 4], but model-settings.json says x FP32 [-1, 3]",

@@ -158,12 +158,8 @@ class PyFuncRuntime(Pages, MLModel):
             raise LoadError(self.name, "definition", self._unreadable)
         file = Path(self.settings._source) if self.settings._source else None
         model = seldon_model(file, self.name)
-        problems = disagreements(
-            self._located.definition,
-            version=None if model else self.version,
-            inputs=self.settings.inputs,
-            outputs=self.settings.outputs,
-        )
+        version = None if model else self.version
+        problems = disagreements(self._located.definition, self.settings, version)
         if self.settings.max_batch_size > 1:
             problems.append(
                 "max_batch_size is set in model-settings.json: MLServer would join requests "
