@@ -68,10 +68,6 @@ def _python_version(value: Any) -> Any:
     return version
 
 
-def _size(value: Any) -> Any:
-    return parse_bytes(value) if isinstance(value, str) else value
-
-
 def _version(value: Any) -> Any:
     if isinstance(value, float):
         # YAML has already read 1.10 as 1.1.
@@ -165,4 +161,6 @@ PythonVersion = Annotated[
 Requirements = Annotated[
     list[Annotated[str, AfterValidator(_requirement)]], BeforeValidator(_lines)
 ]
-Bytes = Annotated[int, BeforeValidator(_size)]
+Bytes = Annotated[
+    int, BeforeValidator(lambda value: parse_bytes(value) if isinstance(value, str) else value)
+]

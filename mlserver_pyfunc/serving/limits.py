@@ -15,7 +15,7 @@ from mlserver_pyfunc.handler.call import InferenceCall
 
 from .workers.wire.durations import TypicalDuration
 
-_MARGIN = 1.25
+_MARGIN = 1.25  # of the typical duration: a call that ends a moment too late has run in vain
 
 UNLOAD_SECONDS = 10.0
 """How long an unload waits for calls in flight, and then for the unload function."""
@@ -108,12 +108,7 @@ class TimeLimit:
         )
 
     def too_late(self, remaining: float) -> TimeLimitError | None:
-        """Returns the error of a call that has waited until it cannot end in time, else None.
-
-        A call that ends a moment after its limit has been run in vain, so a quarter of the average
-        is added for variation. A call that has not waited runs in any case: otherwise a function
-        whose average once passed the limit would never run again.
-        """
+        """Returns the error of a call that has waited until it cannot end in time, else None."""
         expected = self.typical.seconds
         if remaining >= expected * _MARGIN:
             return None

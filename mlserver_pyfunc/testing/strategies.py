@@ -43,12 +43,11 @@ def requests_for(definition: FunctionDefinition) -> st.SearchStrategy[Body]:
 def body_of(definition: FunctionDefinition, arrays: Mapping[str, Array]) -> Body:
     """Returns the request of some input arrays in the protocol's JSON form."""
     specs = {tensor.name: tensor.spec for tensor in definition.inputs}
-    named = [NamedArray.of(specs[name], _masked(array)) for name, array in arrays.items()]
-    return {"inputs": [json_output(each) for each in named]}
-
-
-def _masked(array: Array) -> Array:
-    return np.ma.masked_invalid(array) if array.dtype.kind == "f" else array
+    given = {
+        name: np.ma.masked_invalid(array) if array.dtype.kind == "f" else array
+        for name, array in arrays.items()
+    }
+    return {"inputs": [json_output(NamedArray.of(specs[n], each)) for n, each in given.items()]}
 
 
 def _arrays(tensor: TensorDefinition, sizes: Mapping[str, int]) -> st.SearchStrategy[Array]:

@@ -203,39 +203,29 @@ def _bindings(body: Sequence[ast.stmt], name: str) -> Iterator[ast.stmt]:
     for statement in body:
         if name in bound(statement):
             yield statement
-        for inner in _blocks(statement):
-            yield from _bindings(inner, name)
-
-
-def _blocks(statement: ast.stmt) -> Iterator[list[ast.stmt]]:
-    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        return
-    for field in ("body", "orelse", "finalbody"):
-        block = getattr(statement, field, None)
-        if isinstance(block, list):
-            yield block
-    for handler in getattr(statement, "handlers", ()):
-        yield handler.body
+        if isinstance(statement, FunctionNode | ast.ClassDef):
+            continue
+        for block in ("body", "orelse", "finalbody"):
+            yield from _bindings(getattr(statement, block, ()), name)
+        for handler in getattr(statement, "handlers", ()):
+            yield from _bindings(handler.body, name)
 
 
 def _may_have_more(body: Sequence[ast.stmt]) -> bool:
     """Whether the code may define names that its syntax tree does not show."""
-    for statement in body:
-        if isinstance(statement, ast.ImportFrom) and statement.names[0].name == "*":
-            return True
-        if isinstance(statement, ast.FunctionDef) and statement.name == "__getattr__":
-            return True
-        if isinstance(statement, ast.Expr) and "globals" in ast.dump(statement):
-            return True
-    return False
+    return any(
+        (isinstance(statement, ast.ImportFrom) and statement.names[0].name == "*")
+        or (isinstance(statement, ast.FunctionDef) and statement.name == "__getattr__")
+        or (isinstance(statement, ast.Expr) and "globals" in ast.dump(statement))
+        for statement in body
+    )
 
 
 def _callables(body: Sequence[ast.stmt]) -> str:
     names = [
         statement.name
         for statement in body
-        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-        and not statement.name.startswith("_")
+        if isinstance(statement, FunctionNode | ast.ClassDef) and not statement.name.startswith("_")
     ]
     return f", it has {', '.join(names[:10])}" if names else ""
 

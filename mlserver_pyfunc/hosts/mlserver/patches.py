@@ -36,7 +36,6 @@ from . import (
     rest_bounds,
     rest_edges,
     rest_route,
-    streams,
     triton,
 )
 
@@ -189,11 +188,11 @@ TABLE: tuple[ProcessSetting, ...] = (
     _fix(f"{_registry}:SingleModelRegistry._reload_model", repository.begin_again_by_definition),
     _fix(f"{_handlers}.load", repository.serve_in_turn),
     _fix(f"{_handlers}.unload", repository.serve_in_turn),
-    _fix(f"{_servicer}.ModelStreamInfer.f", streams.end_grpc_streams, upstream=1750),
-    _fix(f"{_http}.flow_control:FlowControl.drain", streams.limit_rest_writes),
+    _fix(f"{_servicer}.ModelStreamInfer.f", connections.end_grpc_streams, upstream=1750),
+    _fix(f"{_http}.flow_control:FlowControl.drain", connections.limit_rest_writes),
     _fix("mlserver.logging:ModelLoggerFormatter.format", process_tuning.write_valid_json),
     _fix("mlserver.server:MLServer.stop", process_tuning.drain_on_interrupt),
-    _fix("mlserver.handlers.dataplane.model_context", streams.leave_context_anywhere),
+    _fix("mlserver.handlers.dataplane.model_context", connections.leave_context_anywhere),
     _fix(f"{_servicer}.RepositoryModelLoad.f", repository.guard_grpc),
     _fix(f"{_servicer}.RepositoryModelUnload.f", repository.guard_grpc),
     _fix(f"{_deprecated}.RepositoryModelLoad.f", repository.guard_grpc),
