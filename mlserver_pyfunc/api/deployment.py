@@ -16,7 +16,6 @@ from mlserver_pyfunc.client.connection import Model
 from mlserver_pyfunc.client.rest import RestClient, worded
 from mlserver_pyfunc.deployment.cluster.addresses import Addresses, addresses
 from mlserver_pyfunc.deployment.cluster.errors import ClusterError
-from mlserver_pyfunc.protocol.tensors import Array
 
 try:
     from kubernetes.client import ApiException
@@ -117,7 +116,7 @@ class Deployment:
         with self._connected() as (cluster, targets):
             return self._addresses(cluster, targets)
 
-    def infer(self, inputs: Mapping[str, Any] | None = None, /, **named: Any) -> dict[str, Array]:
+    def infer(self, inputs: Any = None, /, **named: Any) -> Any:
         """Calls the function by the API server's proxy, so that no port need be forwarded.
 
         Raises:

@@ -22,7 +22,6 @@ from mlserver_pyfunc.definition.model_settings import MODEL_SETTINGS, SETTINGS_T
 from mlserver_pyfunc.definition.rendering import render
 from mlserver_pyfunc.errors import BindError, DefinitionError
 from mlserver_pyfunc.protocol.contract import Contract
-from mlserver_pyfunc.protocol.tensors import Array
 
 from . import code
 
@@ -149,10 +148,10 @@ class Function:
         """The declared tensors. Loads the function."""
         return self._loaded().contract
 
-    def __call__(
-        self, inputs: Mapping[str, Any] | None = None, /, **named: Any
-    ) -> dict[str, Array]:
+    def __call__(self, inputs: Any = None, /, **named: Any) -> Any:
         """Calls the function in this process, or in a worker if its requirements differ.
+
+        Returns the outputs as arrays by name; as a frame if the inputs are one.
 
         Raises:
             RequestError: The error that a client would get.
@@ -160,9 +159,7 @@ class Function:
         """
         return self._loaded()(inputs, **named)
 
-    def stream(
-        self, inputs: Mapping[str, Any] | None = None, /, **named: Any
-    ) -> Iterator[dict[str, Array]]:
+    def stream(self, inputs: Any = None, /, **named: Any) -> Iterator[Any]:
         """Calls the function and yields its answers one by one; otherwise like a call."""
         return self._loaded().stream(inputs, **named)
 

@@ -7,24 +7,22 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import numpy as np
 
+from mlserver_pyfunc.handler.frames import as_inputs, like
 from mlserver_pyfunc.protocol import bytes_tensors
 from mlserver_pyfunc.protocol.contract import Contract, NamedArray, TensorSpec, companions, decode
 from mlserver_pyfunc.protocol.datatypes import datatype_of
 from mlserver_pyfunc.protocol.nulls import NULLS
 from mlserver_pyfunc.protocol.request import InferenceRequest, RequestInput
-from mlserver_pyfunc.protocol.tensors import Array
 
 from . import InferResult, Values
 
 if TYPE_CHECKING:
     from . import Client
-
-Arrays: TypeAlias = dict[str, Array]
 
 PARALLEL = 64
 """Number of calls of `infer_async` that run at a time."""
@@ -53,34 +51,35 @@ class Model:
         inputs, outputs = ([_spec(tensor, names) for tensor in tensors] for tensors in declared)
         return Contract(self.name, inputs, outputs)
 
-    def infer(self, inputs: Values = None, /, *, parameters: Values = None, **named: Any) -> Arrays:
+    def infer(self, inputs: Any = None, /, *, parameters: Values = None, **named: Any) -> Any:
         """Calls the model with inputs by tensor name, and returns its outputs by name.
 
         An array keeps its own datatype; lists and scalars get the one that the model declares.
-        `inputs` is for names that are not Python identifiers.
+        `inputs` is for names that are not Python identifiers, or for a frame: the answer is a
+        frame then.
 
         Raises:
             CallError: The server answers with an error, or does not answer.
         """
-        sent = self.inputs({**(inputs or {}), **named})
+        sent = self.inputs(as_inputs(self.contract, inputs, named))
         with self.client() as client:
-            return self._values(client.infer(self.name, sent, parameters))
+            return self._values(client.infer(self.name, sent, parameters), inputs)
 
     async def infer_async(
-        self, inputs: Values = None, /, *, parameters: Values = None, **named: Any
-    ) -> Arrays:
+        self, inputs: Any = None, /, *, parameters: Values = None, **named: Any
+    ) -> Any:
         """Calls the model on a thread, so that the event loop goes on; otherwise like `infer`."""
         call = partial(self.infer, inputs, parameters=parameters, **named)
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
     def stream(
-        self, inputs: Values = None, /, *, parameters: Values = None, **named: Any
-    ) -> Iterator[Arrays]:
+        self, inputs: Any = None, /, *, parameters: Values = None, **named: Any
+    ) -> Iterator[Any]:
         """Calls the model and yields its answers as they arrive; otherwise like `infer`."""
-        sent = self.inputs({**(inputs or {}), **named})
+        sent = self.inputs(as_inputs(self.contract, inputs, named))
         with self.client() as client:
             for result in client.stream(self.name, sent, parameters):
-                yield self._values(result)
+                yield self._values(result, inputs)
 
     def close(self) -> None:
         """Closes the connections."""
@@ -123,12 +122,14 @@ class Model:
     def _threads(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(PARALLEL, thread_name_prefix=f"pyfunc-{self.name}")
 
-    def _values(self, result: InferResult) -> Arrays:
-        texts = {name for name, spec in self.contract.outputs.items() if spec.text}
-        return {
+    def _values(self, result: InferResult, inputs: Any) -> Any:
+        specs = self.contract.outputs
+        texts = {name for name, spec in specs.items() if spec.text}
+        outputs = {
             name: bytes_tensors.decode_text(array) if name in texts else array
             for name, array in result.outputs.items()
         }
+        return like(inputs, outputs, specs)
 
 
 def connect(

@@ -75,8 +75,8 @@ class GrpcClient:
             messages.ModelMetadataRequest(name=model, version=self._version),
         )
         described: dict[str, Any] = MessageToDict(answer, preserving_proto_field_name=True)
-        for tensor in (*described.get("inputs", ()), *described.get("outputs", ())):
-            tensor["shape"] = [int(size) for size in tensor.get("shape", ())]
+        for kind in ("inputs", "outputs"):
+            described[kind] = [_described(tensor) for tensor in getattr(answer, kind)]
         return described
 
     def infer(self, model: str, inputs: Inputs, parameters: Values = None) -> InferResult:
@@ -130,11 +130,23 @@ def _result(answer: Any) -> InferResult:
         elements = list(getattr(tensor.contents, datatype.contents))
         outputs[tensor.name] = np.array(elements, datatype.dtype).reshape(shape)
     datatypes = {tensor.name: tensor.datatype for tensor in answer.outputs}
-    parameters = {
+    return InferResult(outputs, datatypes, _parameters(answer))
+
+
+def _described(tensor: Any) -> dict[str, Any]:
+    # tritonclient's message of a tensor's metadata lacks the protocol's field of parameters. That
+    # of an input has all fields by the same numbers.
+    full = messages.ModelInferRequest.InferInputTensor.FromString(tensor.SerializeToString())
+    head = {"name": full.name, "datatype": full.datatype, "shape": list(full.shape)}
+    parameters = _parameters(full)
+    return {**head, "parameters": parameters} if parameters else head
+
+
+def _parameters(message: Any) -> dict[str, Any]:
+    return {
         name: getattr(value, value.WhichOneof("parameter_choice"))
-        for name, value in answer.parameters.items()
+        for name, value in message.parameters.items()
     }
-    return InferResult(outputs, datatypes, parameters)
 
 
 def _set_parameter(message: Any, value: Any) -> None:

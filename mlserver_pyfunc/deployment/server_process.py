@@ -20,7 +20,6 @@ from mlserver_pyfunc.client.rest import RestClient
 from mlserver_pyfunc.definition.locate import environment_model
 from mlserver_pyfunc.deployment.server_settings import LEAN_VARIABLES, Ports, free_ports
 from mlserver_pyfunc.errors import PyFuncError
-from mlserver_pyfunc.protocol.tensors import Array
 
 START_SECONDS = 120.0
 STOP_SECONDS = 15.0
@@ -110,7 +109,7 @@ class Server:
         """The model that is served, by REST; the first one if there are several."""
         return self._stack.enter_context(connect(self.url, self.models[0]))
 
-    def infer(self, inputs: Mapping[str, Any] | None = None, /, **named: Any) -> dict[str, Array]:
+    def infer(self, inputs: Any = None, /, **named: Any) -> Any:
         """Calls the model: see `Model.infer`."""
         return self.model.infer(inputs, **named)
 

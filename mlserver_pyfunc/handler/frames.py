@@ -18,9 +18,10 @@ from typing import Annotated, Any, TypedDict
 
 import numpy as np
 
-from mlserver_pyfunc.errors import ResponseError
+from mlserver_pyfunc.errors import ContractError, ResponseError
+from mlserver_pyfunc.protocol import casting
 from mlserver_pyfunc.protocol.bytes_tensors import object_array
-from mlserver_pyfunc.protocol.contract import TensorSpec
+from mlserver_pyfunc.protocol.contract import Contract, TensorSpec
 from mlserver_pyfunc.protocol.types import Array, TensorError, short_repr
 
 from .elements import element_of
@@ -228,17 +229,57 @@ def frame_of(library: str, names: Collection[str]) -> Any:
     return frame
 
 
-def columns_of(model_name: str, frame: Any) -> dict[str, Any] | None:
-    """Returns a frame's values by column, arrays or lists with None; None if it is no frame."""
+def columns_of(frame: Any) -> dict[str, Any] | None:
+    """Returns a frame's values by column, arrays or lists with None; None if it is no frame.
+
+    Raises a TensorError if two columns have one name.
+    """
     library = library_of(type(frame))
     if not library:
         return None
     names = list(frame.column_names if library == "pyarrow" else frame.columns)
     if twice := [name for name in names if names.count(name) > 1]:
-        expected = f'expected columns of different names, got two that are called "{twice[0]}"'
-        raise ResponseError(f'handler of model "{model_name}": {expected}')
+        raise TensorError("columns of different names", f'two that are called "{twice[0]}"')
     read = _of_pandas if library == "pandas" else _of_native
     return {str(name): read(frame[name]) for name in names}
+
+
+def as_inputs(contract: Contract, inputs: Any, named: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a caller's values by input. A frame among them stands for its columns.
+
+    Raises a ContractError if a column cannot be the input that is declared.
+    """
+    found: dict[str, Any] = {}
+    where = f'a frame for model "{contract.model_name}"'
+    for key, value in (("", inputs), *named.items()):
+        try:
+            columns = columns_of(value)
+            for name, column in (columns or {}).items():
+                where = f'input "{name}" of model "{contract.model_name}"'
+                spec = contract.inputs.get(name)
+                found[name] = casting.from_value(spec.datatype, column) if spec else column
+        except TensorError as error:  # Its note is for a handler.
+            text = f"{where}: expected {error.expected}, got {error.got}"
+            raise ContractError(text) from None
+        if columns is None:
+            found |= {key: value} if key else value or {}
+    return found
+
+
+def like(frame: Any, outputs: Mapping[str, Array], specs: Mapping[str, TensorSpec]) -> Any:
+    """Returns outputs as a frame of another one's library; as they are if that is no frame."""
+    library = library_of(type(frame))
+    if not library:
+        return outputs
+    shapes = {array.shape for array in outputs.values()}
+    if list(map(len, shapes)) != [1]:
+        expected = "expected one value of each output for each row, to make a frame"
+        got = ", ".join(map(str, map(list, shapes)))
+        raise ResponseError(f"outputs: {expected}, got shapes {got}: give the inputs as a dict")
+    makers = {name: maker(library, spec, None, None) for name, spec in specs.items()}
+    columns = {n: make(array) if (make := makers.get(n)) else array for n, array in outputs.items()}
+    kind: Any = type(frame)
+    return kind.from_pydict(columns) if library == "pyarrow" else kind(columns)
 
 
 def _of_pandas(column: Any) -> Any:

@@ -67,7 +67,10 @@ def name_values(contract: Contract, result: Any) -> NamedValues:
     if inspect.isgenerator(result) or inspect.isasyncgen(result):
         raise _unexpected(contract, "a generator")
     if type(result).__module__ not in _PLAIN:
-        columns = columns_of(contract.model_name, result)
+        try:
+            columns = columns_of(result)
+        except TensorError as error:
+            raise ResponseError(f'handler of model "{contract.model_name}": {error}') from None
         if columns and (len(contract.outputs) != 1 or {*columns} == {*contract.outputs}):
             return NamedValues(columns)
         if (fields := _fields(contract, result)) is not None:

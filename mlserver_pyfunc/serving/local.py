@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from mlserver_pyfunc.definition import FunctionDefinition
 from mlserver_pyfunc.definition.locate import FunctionFolder, open_folder
+from mlserver_pyfunc.handler.frames import as_inputs, like
 from mlserver_pyfunc.protocol import bytes_tensors
 from mlserver_pyfunc.protocol.request import InferenceRequest
 from mlserver_pyfunc.protocol.response import json_output, response_body
@@ -49,23 +50,20 @@ class LocalFunction:
         """Definition of the function, with the tensors that its signature tells."""
         return self.function.definition
 
-    def __call__(
-        self, inputs: Mapping[str, Any] | None = None, /, **named: Any
-    ) -> dict[str, Array]:
+    def __call__(self, inputs: Any = None, /, **named: Any) -> Any:
         """Calls the function and returns its outputs by name, with the declared datatypes.
 
         An array keeps its own datatype, lists and scalars are sent as JSON would carry them. Use
-        `inputs` for names that are not Python identifiers. Raises the RequestError that a client
-        would get, with its status.
+        `inputs` for names that are not Python identifiers, or for a frame: the answer is a frame
+        then. Raises the RequestError that a client would get, with its status.
         """
-        return arrays_of(self.infer(self._request(inputs, named)))
+        answer = self.infer(self._request(inputs, named))
+        return like(inputs, arrays_of(answer), self.contract.outputs)
 
-    def stream(
-        self, inputs: Mapping[str, Any] | None = None, /, **named: Any
-    ) -> Iterator[dict[str, Array]]:
+    def stream(self, inputs: Any = None, /, **named: Any) -> Iterator[Any]:
         """Calls the function and yields its answers one by one; otherwise like a call."""
         for answer in self.infer_stream(self._request(inputs, named)):
-            yield arrays_of(answer)
+            yield like(inputs, arrays_of(answer), self.contract.outputs)
 
     def request(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Answers a request in the protocol's JSON form, as REST does. Raises as a call does."""
@@ -116,10 +114,9 @@ class LocalFunction:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _request(
-        self, inputs: Mapping[str, Any] | None, named: Mapping[str, Any]
-    ) -> InferenceRequest:
-        return InferenceRequest.from_values(self.contract, {**(inputs or {}), **named})
+    def _request(self, inputs: Any, named: Mapping[str, Any]) -> InferenceRequest:
+        contract = self.contract
+        return InferenceRequest.from_values(contract, as_inputs(contract, inputs, named))
 
     def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
