@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,19 @@ class Parameters(dict[str, Any]):
         if name.startswith("__"):
             raise AttributeError(name)
         return self.get(name)
+
+
+class RequestParameters(Parameters):
+    """The parameters of a request. Headers are made at the first access."""
+
+    def __init__(self, values: Parameters, headers: Callable[[], Mapping[str, str]]) -> None:
+        super().__init__(values)
+        self._make_headers = headers
+
+    @cached_property
+    def headers(self) -> dict[str, str]:
+        """HTTP headers or gRPC metadata of the request."""
+        return dict(self._make_headers())
 
 
 @dataclass(slots=True)

@@ -126,8 +126,8 @@ async def tasks(text_input):
 PLANTS = {
     # Departures over REST are not noticed.
     "deaf": """
-from mlserver_pyfunc.hosts.mlserver import rest_route
-rest_route._WATCHED_AFTER = 3600
+from mlserver_pyfunc.hosts.common import rest_request
+rest_request._WATCHED_AFTER = 3600
 """,
     # The last item of some streams is lost.
     "lost": """
@@ -142,7 +142,7 @@ Function.stream = stream_less
     # A task is left over of each REST call whose client has left.
     "task": """
 import asyncio
-from mlserver_pyfunc.hosts.mlserver.rest_route import Departure
+from mlserver_pyfunc.hosts.common.rest_request import Departure
 wait, kept = Departure._wait, []
 async def wait_and_leave(self):
     await wait(self)

@@ -55,7 +55,7 @@ def _wrong() -> None:
 
 def _lost() -> None:
     """Ends a response within its body."""
-    from mlserver_pyfunc.hosts.mlserver.rest_response import ArrayResponse
+    from mlserver_pyfunc.hosts.common.rest_response import ArrayResponse
 
     stock, is_next = ArrayResponse.__call__, _every(50)
 

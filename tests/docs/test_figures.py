@@ -9,7 +9,8 @@ from mlserver_pyfunc import settings
 from mlserver_pyfunc.definition import ServingDefinition
 from mlserver_pyfunc.deployment import server_settings
 from mlserver_pyfunc.deployment.manifests import pod
-from mlserver_pyfunc.hosts.mlserver import json_body, process_tuning
+from mlserver_pyfunc.hosts.common import json_body
+from mlserver_pyfunc.hosts.mlserver import process_tuning
 from mlserver_pyfunc.serving import batching, limits
 from mlserver_pyfunc.serving.workers import dispatcher, pool, process
 from mlserver_pyfunc.serving.workers.child import program

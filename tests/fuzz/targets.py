@@ -55,15 +55,15 @@ _DATA = ("protocol/tensors.py", "protocol/bytes_tensors.py", "protocol/datatypes
 
 TARGETS = {
     "rest_binary": Target(
-        tensor_targets.rest_binary, ("hosts/mlserver/rest_route.py", *_DATA), _REQUEST
+        tensor_targets.rest_binary, ("hosts/common/rest_request.py", *_DATA), _REQUEST
     ),
     "rest_json": Target(
-        tensor_targets.rest_json, ("hosts/mlserver/json_body.py", *_DATA), _REQUEST
+        tensor_targets.rest_json, ("hosts/common/json_body.py", *_DATA), _REQUEST
     ),
     "grpc_typed": Target(
-        tensor_targets.grpc_typed, ("hosts/mlserver/grpc_messages.py", *_DATA), max_bytes=256
+        tensor_targets.grpc_typed, ("hosts/common/grpc_messages.py", *_DATA), max_bytes=256
     ),
-    "grpc_raw": Target(tensor_targets.grpc_raw, ("hosts/mlserver/grpc_messages.py", *_DATA)),
+    "grpc_raw": Target(tensor_targets.grpc_raw, ("hosts/common/grpc_messages.py", *_DATA)),
     "worker": Target(
         tensor_targets.worker,
         ("serving/workers/wire/codec.py", "serving/workers/wire/shared_memory.py", *_DATA),

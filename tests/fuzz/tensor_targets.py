@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
-from mlserver.errors import MLServerError
 from mlserver.grpc import dataplane_pb2 as pb
 
 from mlserver_pyfunc.errors import RequestError
-from mlserver_pyfunc.hosts.mlserver import grpc_messages, json_body, rest_route
-from mlserver_pyfunc.hosts.mlserver.rest_response import ArrayResponse
+from mlserver_pyfunc.hosts.common import grpc_messages, json_body, rest_request
+from mlserver_pyfunc.hosts.common.rest_response import ArrayResponse
 from mlserver_pyfunc.protocol.contract import NamedArray, TensorSpec, decode
 from mlserver_pyfunc.protocol.request import InferenceRequest
 from mlserver_pyfunc.protocol.tensors import DATATYPES, Array, TensorError
@@ -83,7 +82,7 @@ def rest_binary(data: bytes) -> None:
     length = head[:24] if data[:1] == b"\xff" else str(len(head) + moved).encode()
     body = head + rest
     try:
-        payload = rest_route._parse_binary(body, length)
+        payload = rest_request._parse_binary(body, length)
     except json.JSONDecodeError:
         return
     request = validated(payload)
@@ -174,7 +173,7 @@ def _check_grpc(message: Any) -> None:
     raw = list(message.raw_input_contents)
     try:
         request = grpc_messages.read_request(message, dict)
-    except MLServerError as error:
+    except RequestError as error:
         str(error)
         return
     arrays = []
@@ -197,8 +196,8 @@ def _check_answer(arrays: list[NamedArray]) -> None:
     for use_raw in (True, False):
         response = ArrayResponse(MODEL, None, arrays, {})
         try:
-            message = grpc_messages.write_response(response, use_raw)
-        except MLServerError:  # FP16 has no typed form.
+            message = grpc_messages.write_response(response, pb.ModelInferResponse(), use_raw)
+        except RequestError:  # FP16 has no typed form.
             continue
         message = pb.ModelInferResponse.FromString(message.SerializeToString())
         for index, (named, output) in enumerate(zip(arrays, message.outputs, strict=True)):

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from mlserver_pyfunc.definition import yaml_reader
-from mlserver_pyfunc.hosts.mlserver import grpc_messages, json_body, rest_bounds
+from mlserver_pyfunc.hosts.common import grpc_messages, json_body
+from mlserver_pyfunc.hosts.mlserver import rest_bounds
 from mlserver_pyfunc.protocol import bytes_tensors, tensors
 from mlserver_pyfunc.serving.workers.wire import codec
 from mlserver_pyfunc.sources import archive, lock, safe_tree, uri

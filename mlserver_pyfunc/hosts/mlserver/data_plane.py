@@ -7,8 +7,7 @@ are looked up once. MLServer's response cache is left out: see `models.keep_to_o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from functools import cached_property
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,26 +16,12 @@ from mlserver.handlers import DataPlane
 from mlserver.settings import ModelSettings
 from mlserver.utils import generate_uuid
 
-from mlserver_pyfunc.protocol.request import InferenceRequest, Parameters
+from mlserver_pyfunc.hosts.common.rest_response import ArrayResponse, is_sendable
+from mlserver_pyfunc.protocol.request import InferenceRequest
 
 from .errors import ModelNotReadyError
-from .rest_response import ArrayResponse, is_sendable
 
-Headers = Mapping[str, str]
 _PROBE_ID = "id of a probe"
-
-
-class RequestParameters(Parameters):
-    """The parameters of a request. Headers are made at the first access."""
-
-    def __init__(self, values: Parameters, headers: Callable[[], Headers]) -> None:
-        super().__init__(values)
-        self._make_headers = headers
-
-    @cached_property
-    def headers(self) -> dict[str, str]:
-        """HTTP headers or gRPC metadata of the request."""
-        return dict(self._make_headers())
 
 
 class CloudEvents:

@@ -4,24 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import grpc
 from mlserver.errors import MLServerError, ModelNotFound, ModelNotReady
 from mlserver.grpc.utils import STATUS_CODE_MAPPING
 
 from mlserver_pyfunc import settings
 from mlserver_pyfunc.errors import OverloadedError, RequestError, safe_message
-
-_GRPC_CODES = {
-    401: grpc.StatusCode.UNAUTHENTICATED,
-    403: grpc.StatusCode.PERMISSION_DENIED,
-    409: grpc.StatusCode.ABORTED,
-    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    499: grpc.StatusCode.CANCELLED,
-    501: grpc.StatusCode.UNIMPLEMENTED,
-    503: grpc.StatusCode.UNAVAILABLE,
-    504: grpc.StatusCode.DEADLINE_EXCEEDED,
-}
+from mlserver_pyfunc.hosts.common.grpc_messages import GRPC_CODES
 
 
 class UnknownModelError(ModelNotFound):
@@ -71,5 +59,5 @@ def extend_error_mapping() -> None:
 
     Without it, gRPC clients get UNKNOWN for nine HTTP statuses, 503 and 504 among them.
     """
-    for status, code in _GRPC_CODES.items():
+    for status, code in GRPC_CODES.items():
         STATUS_CODE_MAPPING.setdefault(status, code)

@@ -26,13 +26,14 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mlserver_pyfunc.errors import RequestError, describe, safe_message
+from mlserver_pyfunc.hosts.common.rest_request import LENGTH_HEADER, unreadable
 from mlserver_pyfunc.protocol.request import InferenceRequest
 from mlserver_pyfunc.protocol.types import listed
 
 from . import models, pages
-from .errors import ModelNotReadyError
+from .errors import ModelNotReadyError, to_host_error
 from .rest_bounds import is_of_another_runtime
-from .rest_route import LENGTH_HEADER, calls_model, once_for_app, unreadable
+from .rest_route import calls_model, once_for_app
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
 _JSON = (b"content-type", b"application/json")
@@ -171,7 +172,7 @@ async def _refuse_body(request: Any, error: RequestValidationError) -> Response:
     problem, names = error.errors()[0], request.path_params
     if problem["type"] == "json_invalid":
         refusal = unreadable(names.get("model_name", ""), problem["ctx"]["error"])
-        return await _refuse(request, refusal)
+        return await _refuse(request, to_host_error(refusal))
     specs = partial(models.declared_inputs, models.registry_of(request.app), *names.values())
     text = f"request: {problem['msg']}"
     try:

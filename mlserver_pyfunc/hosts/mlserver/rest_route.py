@@ -1,21 +1,12 @@
 """Routes for calls of models of this runtime, put before MLServer's.
 
 FastAPI works out the parameters of a route for every request, which costs more than the rest of a
-small request. These routes read the request and call the data plane themselves. Its tensors do not
-become Python lists: numbers of JSON are arrays, and binary tensors view the body.
-
-Follows the "Binary Tensor Data Extension" of Triton's HTTP protocol: a JSON header of
-`Inference-Header-Content-Length` bytes, then the bytes of each binary tensor, in order.
+small request. These routes read the request and call the data plane themselves.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
-import math
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, suppress
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -26,25 +17,24 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
-from mlserver_pyfunc.errors import RequestError, safe_message
-from mlserver_pyfunc.protocol.request import InferenceRequest
-from mlserver_pyfunc.protocol.tensors import RawTensor
+from mlserver_pyfunc.errors import RequestError
+from mlserver_pyfunc.hosts.common import text_generation
+from mlserver_pyfunc.hosts.common.rest_request import (
+    BINARY_EXTENSION,
+    Departure,
+    read_body,
+    read_payload,
+)
+from mlserver_pyfunc.hosts.common.rest_response import Form, StreamError, events
 
-from . import data_plane, json_body, models, text_generation
+from . import data_plane, models
 from .errors import to_host_error
-from .rest_response import ArrayResponse, StreamError
 
 CALLS = ("infer", "infer_stream")
 """Names of the endpoints of MLServer that call a model."""
 
-LENGTH_HEADER = b"inference-header-content-length"
-BINARY_EXTENSION = "binary_tensor_data"
 model_parameters: dict[str, bool] = {}
 """What the metadata of each function says about the server's routes for it."""
-Form = Callable[[ArrayResponse], bytes] | None
-_MAX_DIGITS = 18
-_WATCHED_AFTER = 0.05
-"""Seconds after which a call looks whether its client is still there."""
 _PREPARED = "_prepared_by_pyfunc"
 
 
@@ -116,13 +106,16 @@ class InferenceRoute(Route):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a call. Gives it up if its client leaves meanwhile."""
         request = Request(scope, receive)
-        body = await _read(request)
         names = scope["path_params"].values()
-        with Departure(receive) as departure:
-            if text_generation.is_text_call(self.path, body):
-                response = await self._generate(request, body, *names)
-            else:
-                response = await self._call(request, body, None, *names)
+        try:
+            body = await read_body(request)
+            with Departure(receive) as departure:
+                if text_generation.is_text_call(self.path, body):
+                    response = await self._generate(request, body, *names)
+                else:
+                    response = await self._call(request, body, None, *names)
+        except RequestError as error:
+            raise to_host_error(error) from None
         if not departure.has_left:
             await response(scope, receive, send)
 
@@ -138,17 +131,8 @@ class InferenceRoute(Route):
             raise host_error from None
 
     async def _call(self, request: Request, body: Any, form: Form, *names: str) -> Any:
-        try:
-            specs = partial(models.declared_inputs, self._registry, *names)
-            payload: Any = InferenceRequest.from_json(body, names[0], specs)
-        except RequestError as error:
-            raise to_host_error(error) from None
-        payload.parameters = data_plane.RequestParameters(
-            payload.parameters, lambda: request.headers
-        )
-        for name, value in request.scope["headers"]:
-            if name == b"request-timeout":
-                payload.seconds = _seconds(value)
+        specs = partial(models.declared_inputs, self._registry, *names)
+        payload: Any = read_payload(request, body, names[0], specs)
         if self._streams:
             return await self._stream(payload, form, *names)
         response = await data_plane.infer(self._data_plane, payload, *names)
@@ -166,109 +150,4 @@ class InferenceRoute(Route):
         if isinstance(first, StreamError):
             await items.aclose()
             raise first.error
-        return StreamingResponse(_events(first, items, form), media_type="text/event-stream")
-
-
-async def _events(item: Any, others: Any, form: Form) -> AsyncIterator[bytes]:
-    async with aclosing(others):
-        while item is not None:
-            item.form = form
-            yield item.event()
-            item = await anext(others, None)
-
-
-class Departure:
-    """Cancels the code in a `with` block if the client of the request leaves.
-
-    Problem: an ASGI server tells that a client has left only to who awaits `receive`. To await it
-    in a task of its own for each request costs more than the handler of a small one.
-
-    Solution: a timer. Only a request that still has no answer when it fires gets the task.
-    """
-
-    def __init__(self, receive: Receive) -> None:
-        self.has_left = False
-        self._receive = receive
-        self._watch: asyncio.Task[None] | None = None
-
-    def __enter__(self) -> Departure:
-        loop = asyncio.get_running_loop()
-        self._caller = asyncio.current_task(loop)
-        self._timer = loop.call_later(_WATCHED_AFTER, self._start)
-        return self
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
-        self._timer.cancel()
-        if self._watch is not None:
-            self._watch.cancel()
-        return self.has_left and isinstance(error, asyncio.CancelledError)
-
-    def _start(self) -> None:
-        self._watch = asyncio.ensure_future(self._wait())
-
-    async def _wait(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self.has_left = True
-        assert self._caller is not None
-        self._caller.cancel()
-
-
-async def _read(request: Request) -> Any:
-    try:
-        body = await request.body()
-        if not body:
-            return None
-        length = dict(request.scope["headers"]).get(LENGTH_HEADER)
-        return json_body.parse(body) if length is None else _parse_binary(body, length)
-    except json.JSONDecodeError as error:
-        raise unreadable(request.path_params["model_name"], error.msg) from None
-
-
-def _seconds(header: bytes) -> float:
-    with suppress(ValueError):
-        if 0 <= (seconds := float(header)) < math.inf:
-            return seconds
-    got = header[:40].decode("latin-1")
-    raise MLServerError(f'header "Request-Timeout": expected seconds, got {got!r}', 400)
-
-
-def unreadable(model: str, problem: str) -> MLServerError:
-    """Returns the answer to a body that is no JSON, or not of its encoding."""
-    text = f'request of model "{model}": expected JSON, got a body that cannot be read: {problem}'
-    return MLServerError(safe_message(text), 400)
-
-
-def _parse_binary(body: bytes, header_length: bytes) -> Any:
-    """Parses the JSON header, and gives each binary tensor a view of its bytes."""
-    # int() refuses more than 4,300 digits by an error of its own.
-    is_number = header_length.isdigit() and len(header_length) <= _MAX_DIGITS
-    if not is_number or int(header_length) > len(body):
-        got = header_length[:40].decode("latin-1")
-        raise json.JSONDecodeError(
-            f"Inference-Header-Content-Length: expected a number up to {len(body)}, got {got!r}",
-            "",
-            0,
-        )
-    view = memoryview(body)
-    start = int(header_length)
-    payload = json_body.parse_lists(view[:start])
-    last: dict[str, Any] | None = None
-    inputs = payload.get("inputs") if isinstance(payload, dict) else None
-    for tensor in filter(_is_binary, inputs if isinstance(inputs, list) else ()):
-        size = tensor["parameters"]["binary_data_size"]
-        data = RawTensor(view[start : start + size], size)
-        # The error about an input that lacks a key shows the input, and must not show bytes.
-        tensor["data"] = data if tensor.keys() >= json_body.KEYS else []
-        start = min(start + size, len(body))
-        last = tensor
-    if last is not None and start < len(body) and isinstance(last["data"], RawTensor):
-        last["data"] = replace(last["data"], surplus=len(body) - start)
-    return payload
-
-
-def _is_binary(tensor: Any) -> bool:
-    if not isinstance(tensor, dict) or not isinstance(tensor.get("parameters"), dict):
-        return False
-    size = tensor["parameters"].get("binary_data_size")
-    return type(size) is int and size >= 0
+        return StreamingResponse(events(first, items, form), media_type="text/event-stream")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,12 @@ from mlserver.repository import SchemalessModelRepository as SchemalessModelRepo
 from mlserver.settings import ModelSettings
 from mlserver.types import MetadataModelResponse, MetadataTensor, Parameters
 
-from mlserver_pyfunc.definition import FunctionDefinition, TensorDefinition
+from mlserver_pyfunc.definition import FunctionDefinition
 from mlserver_pyfunc.definition.locate import Located
 from mlserver_pyfunc.definition.model_settings import disagreements, explicit_settings, seldon_model
 from mlserver_pyfunc.errors import LoadError, PyFuncError, RequestError
-from mlserver_pyfunc.protocol.limits import LIMITS
+from mlserver_pyfunc.hosts.common.metadata import PLATFORM, metadata_tensors
+from mlserver_pyfunc.hosts.common.rest_response import NoHeaders, StreamError, binary_outputs
 from mlserver_pyfunc.serving.function import Function
 from mlserver_pyfunc.serving.limits import not_loaded
 from mlserver_pyfunc.serving.runner import logger
@@ -28,11 +28,9 @@ from mlserver_pyfunc.serving.runner import logger
 from . import models, patches
 from .data_plane import ModelMetrics
 from .errors import to_host_error
+from .grpc_calls import ServerResponse
 from .pages import Pages
-from .rest_response import ArrayResponse, NoHeaders, StreamError, binary_outputs
 from .rest_route import model_parameters
-
-PLATFORM = "mlserver_pyfunc"
 
 patches.install()
 
@@ -99,8 +97,8 @@ class PyFuncRuntime(Pages, MLModel):
         self._shutdown = asyncio.get_running_loop().create_task(self._close_on_shutdown())
         definition = function.definition
         models.add_model(self.name, self.version, definition.serving.timeout)
-        self.inputs = _metadata_tensors(definition.inputs)
-        self.outputs = _metadata_tensors(definition.outputs)
+        self.inputs = [MetadataTensor(**each) for each in metadata_tensors(definition.inputs)]
+        self.outputs = [MetadataTensor(**each) for each in metadata_tensors(definition.outputs)]
         logger.info('function "%s" loaded from %s', self.name, located.where)
         return True
 
@@ -113,7 +111,7 @@ class PyFuncRuntime(Pages, MLModel):
             raise to_host_error(error) from None
         finally:
             models.running.discard(id(payload))
-        return ArrayResponse(
+        return ServerResponse(
             self.name, self.version, answer.arrays, answer.parameters, binary_outputs(payload)
         )
 
@@ -125,7 +123,7 @@ class PyFuncRuntime(Pages, MLModel):
                 try:
                     async with aclosing(self._loaded().stream(payload)) as answers:
                         async for answer in answers:
-                            yield ArrayResponse(
+                            yield ServerResponse(
                                 self.name, self.version, answer.arrays, answer.parameters,
                                 headers=NoHeaders,
                             )  # fmt: skip
@@ -206,31 +204,3 @@ class PyFuncRuntime(Pages, MLModel):
             return
         models.remove_model(self.name, self.version)
         await function.close()
-
-
-def _metadata_tensors(tensors: Sequence[TensorDefinition]) -> list[MetadataTensor]:
-    """Describes tensors, and behind them those that tell their null elements."""
-    companions = [each for tensor in tensors if (each := tensor.spec.companion)]
-    parameters = Parameters(optional=True, description="true for null")
-    told = [
-        MetadataTensor(name=each.name, datatype="BOOL", shape=[*each.shape], parameters=parameters)
-        for each in companions
-    ]
-    return [*map(_metadata_tensor, tensors), *told]
-
-
-def _metadata_tensor(tensor: TensorDefinition) -> MetadataTensor:
-    shown = {"content_type", "description", "nullable", "optional", *LIMITS} - {"enum"}
-    parameters = tensor.model_dump(include=shown, exclude_defaults=True)
-    if any(tensor.spec.axes):
-        parameters["axes"] = tensor.shape_text
-    # As text: gRPC has no lists there.
-    for key in ("example", "labels", "default", "enum"):
-        if (value := getattr(tensor, key)) is not None:
-            parameters[key] = json.dumps(value, ensure_ascii=False)
-    return MetadataTensor(
-        name=tensor.name,
-        datatype=tensor.datatype,
-        shape=tensor.sizes,
-        parameters=Parameters(**parameters) if parameters else None,
-    )

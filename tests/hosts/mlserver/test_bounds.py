@@ -20,7 +20,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from mlserver_pyfunc.hosts.mlserver import json_body, rest_bounds
+from mlserver_pyfunc.hosts.common import json_body
+from mlserver_pyfunc.hosts.mlserver import rest_bounds
 
 from . import grpc_calls
 from .conftest import GrpcCall

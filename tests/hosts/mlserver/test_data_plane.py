@@ -16,8 +16,8 @@ from mlserver.types import InferenceRequest
 from prometheus_client import REGISTRY
 
 from mlserver_pyfunc import PyFuncRuntime
-from mlserver_pyfunc.hosts.mlserver.data_plane import RequestParameters, infer
-from mlserver_pyfunc.protocol.request import Parameters
+from mlserver_pyfunc.hosts.mlserver.data_plane import infer
+from mlserver_pyfunc.protocol.request import Parameters, RequestParameters
 
 FUNCTION = """\
 source: {code: "def f(x):\\n    return x\\n", handler: f}

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlserver.grpc import dataplane_pb2 as pb
 
-from mlserver_pyfunc.hosts.mlserver.grpc_messages import read_request
+from mlserver_pyfunc.hosts.common.grpc_messages import read_request
 from mlserver_pyfunc.protocol.datatypes import DATATYPES
 
 FIXED = {"FP32": "<f", "FP64": "<d"}

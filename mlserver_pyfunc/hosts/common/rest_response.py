@@ -7,14 +7,13 @@ converted before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
-from functools import cached_property, partial
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
+from contextlib import aclosing
+from functools import partial
 from typing import Any, TypeGuard
 
 import numpy as np
 import orjson
-from mlserver.errors import MLServerError
-from mlserver.types import Datatype, ResponseOutput
 from starlette.background import BackgroundTasks
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -24,6 +23,7 @@ from mlserver_pyfunc.protocol.contract import NamedArray, companions
 from mlserver_pyfunc.protocol.request import Parameters
 from mlserver_pyfunc.protocol.response import json_output, response_body, tensor_head
 
+Form = Callable[["ArrayResponse"], bytes] | None
 MAX_ID_CHARS = 256
 """Length of an id that is sent as a header. Many proxies take 4 KiB of headers, gRPC 8 KiB."""
 
@@ -73,7 +73,7 @@ class ArrayResponse(Response):
     background = BackgroundTasks()
     cloud_events: Any = None
     """Set by `data_plane.infer`. MLServer's data plane fills `http_headers` instead."""
-    form: Callable[[ArrayResponse], bytes] | None = None
+    form: Form = None
     """What writes it, if it is not in the protocol's form."""
 
     def __init__(
@@ -93,20 +93,6 @@ class ArrayResponse(Response):
         self.http_headers = self.parameters.headers = headers(self.own_headers)
         self.arrays = arrays
         self.binary = binary
-
-    @cached_property
-    def outputs(self) -> list[Any]:
-        """The outputs as MLServer's own gRPC code needs them, if it writes the response."""
-        return [
-            ResponseOutput.model_construct(
-                name=named.spec.name,
-                shape=list(named.array.shape),
-                datatype=Datatype(named.spec.datatype.name),
-                parameters=None,
-                data=tensors.to_contents(named.spec.datatype, named.array),
-            )
-            for named in (*self.arrays, *companions(self.arrays))
-        ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends the response over HTTP: JSON, then the binary tensors if there are any."""
@@ -168,7 +154,7 @@ class StreamError:
 
     parameters = None
 
-    def __init__(self, model_name: str, error: MLServerError) -> None:
+    def __init__(self, model_name: str, error: Exception) -> None:
         self.model_name = model_name
         self.error = error
 
@@ -184,6 +170,15 @@ class StreamError:
     def model_dump(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Returns the error as JSON has it."""
         return {"error": str(self.error)}
+
+
+async def events(item: Any, others: Any, form: Form) -> AsyncIterator[bytes]:
+    """Returns a stream as server-sent events: its first item, None if there is none, and more."""
+    async with aclosing(others):
+        while item is not None:
+            item.form = form
+            yield item.event()
+            item = await anext(others, None)
 
 
 def binary_outputs(payload: Any) -> Set[str] | None:

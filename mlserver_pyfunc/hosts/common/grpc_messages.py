@@ -1,6 +1,6 @@
 """Reads requests from gRPC messages and writes responses to them, without Python lists.
 
-The patches at the end do so for functions. Other runtimes get what MLServer has.
+The classes of the messages are the host's own: two of them cannot be in one process.
 
 protobuf has no public access to the bytes of a repeated field. But a packed field of fixed width
 (FP32, FP64) has the same bytes as its array, and so has a field of varints (integers, BOOL) if all
@@ -13,12 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import grpc
 import numpy as np
-from mlserver.errors import MLServerError
-from mlserver.grpc import dataplane_pb2 as pb
-from mlserver.grpc.converters import ParametersConverter
-from mlserver.grpc.utils import to_headers
 
+from mlserver_pyfunc.errors import RequestError
 from mlserver_pyfunc.protocol import tensors
 from mlserver_pyfunc.protocol.contract import NamedArray, companions
 from mlserver_pyfunc.protocol.request import (
@@ -27,21 +25,36 @@ from mlserver_pyfunc.protocol.request import (
     Parameters,
     RequestInput,
     RequestOutput,
+    RequestParameters,
     read_parameters,
 )
 from mlserver_pyfunc.protocol.tensors import DATATYPES, Array, Datatype, RawTensor
 
-from . import data_plane
-from .data_plane import RequestParameters
-from .errors import to_host_error
-from .models import is_ours, require_ready
 from .rest_response import ArrayResponse
 
+GRPC_CODES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+    409: grpc.StatusCode.ABORTED,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    422: grpc.StatusCode.FAILED_PRECONDITION,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    499: grpc.StatusCode.CANCELLED,
+    500: grpc.StatusCode.INTERNAL,
+    501: grpc.StatusCode.UNIMPLEMENTED,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+"""The gRPC codes of HTTP statuses. That of any other status is UNKNOWN."""
+
+_PARAMETERS = {bool: "bool_param", int: "int64_param", str: "string_param"}
 _FIXED_WIDTH = frozenset({"FP32", "FP64"})
 
 
 def read_request(
-    message: pb.ModelInferRequest,
+    message: Any,
     headers: Callable[[], Mapping[str, str]] = dict,
     seconds: float | None = None,
 ) -> InferenceRequest:
@@ -56,11 +69,11 @@ def read_request(
         outputs = [RequestOutput(one.name, _parameters(one, "output")) for one in message.outputs]
         parameters = RequestParameters(_parameters(message), headers)
     except MisfitError as error:
-        raise to_host_error(error.of_model(message.model_name)) from None
+        raise error.of_model(message.model_name) from None
     return InferenceRequest(inputs, outputs, parameters, message.id, seconds)
 
 
-def _contents(message: pb.ModelInferRequest) -> list[Any]:
+def _contents(message: Any) -> list[Any]:
     raw = message.raw_input_contents
     if not raw:
         return [_read_typed(tensor) for tensor in message.inputs]
@@ -74,17 +87,18 @@ def _contents(message: pb.ModelInferRequest) -> list[Any]:
     return [RawTensor(buffer) for buffer in raw]
 
 
-def write_response(response: ArrayResponse, use_raw: bool) -> pb.ModelInferResponse:
-    """Writes a `ModelInferResponse`, with raw contents or with typed ones."""
-    message = pb.ModelInferResponse(model_name=response.model_name)
+def write_response(response: ArrayResponse, message: Any, use_raw: bool) -> Any:
+    """Fills an empty `ModelInferResponse`, with raw contents or with typed ones."""
+    message.model_name = response.model_name
     if response.model_version:
         message.model_version = response.model_version
     if response.id:
         message.id = response.id
-    if response.parameters:
-        parameters: Any = response.parameters
-        for key, value in ParametersConverter.from_types(parameters).items():
-            message.parameters[key].CopyFrom(value)
+    for key, value in response.parameters.items():
+        for kind, field in _PARAMETERS.items():
+            if isinstance(value, kind):
+                setattr(message.parameters[key], field, value)
+                break
     for named in (*response.arrays, *companions(response.arrays)):
         spec, array = named.spec, named.array
         output = message.outputs.add(name=spec.name, datatype=spec.datatype.name, shape=array.shape)
@@ -137,9 +151,10 @@ def _read_typed(tensor: Any) -> Any:
 def _write_typed(output: Any, named: NamedArray, model_name: str) -> None:
     datatype, array = named.spec.datatype, named.array
     if datatype.contents is None:
-        raise MLServerError(
+        raise RequestError(
             f'output "{output.name}" of model "{model_name}": expected a request with '
-            f"raw_input_contents, got a typed one, and gRPC has no typed {datatype.name}"
+            f"raw_input_contents, got a typed one, and gRPC has no typed {datatype.name}",
+            400,
         )
     if not array.size:
         output.contents.SetInParent()
@@ -169,63 +184,3 @@ def _head(field_number: int, size: int) -> bytes:
         size >>= 7
     head.append(size)
     return bytes(head)
-
-
-def read_grpc_requests(stock: Any) -> Any:
-    """Reads gRPC requests into arrays that view the message.
-
-    Without it, the tensors of a gRPC request become Python lists, and the error for raw contents
-    of the wrong size is MLServer's INTERNAL.
-    """
-
-    def insert_headers(self: Any, request: Any, context: Any) -> Any:
-        registry = self._data_plane._model_registry
-        if not is_ours(registry, request.model_name):
-            require_ready(registry, request.model_name, request.model_version)
-            return stock(self, request, context)
-        return read_request(request, lambda: to_headers(context), context.time_remaining())
-
-    return insert_headers
-
-
-def answer_grpc_calls(stock: Any) -> Any:
-    """Answers calls of functions over gRPC with what was prepared once for the model.
-
-    Without it, MLServer makes headers, metric labels and CloudEvents metadata for each request.
-
-    The patch sets a variable of MLServer's decorator, as `end_grpc_streams` does.
-    """
-
-    # Not async: the tracebacks of the stock method then have no line of ours.
-    def f(self: Any, request: Any, context: Any) -> Any:
-        is_short = is_ours(self._data_plane._model_registry, request.model_name)
-        return (_infer if is_short else stock)(self, request, context)
-
-    return f
-
-
-async def _infer(servicer: Any, message: Any, context: Any) -> Any:
-    use_raw = servicer._GetReturnRaw(message)
-    request = read_request(message, lambda: to_headers(context), context.time_remaining())
-    response = await data_plane.infer(
-        servicer._data_plane, request, message.model_name, message.model_version
-    )
-    context.set_trailing_metadata(
-        [*response.cloud_events.metadata(response.id), *response.own_headers.items()]
-    )
-    return write_response(response, use_raw)
-
-
-def write_grpc_responses(stock: Any) -> Any:
-    """Writes the bytes of arrays into gRPC responses.
-
-    Without it, the tensors of a gRPC response become Python lists, and MLServer puts typed FP16,
-    for which gRPC has no field, into that for bytes: the error is about bytes.
-    """
-
-    def from_types(type_object: Any, use_raw: bool = False) -> Any:
-        if not isinstance(type_object, ArrayResponse):
-            return stock(type_object, use_raw=use_raw)
-        return write_response(type_object, use_raw)
-
-    return from_types

@@ -1,0 +1,1 @@
+"""What both hosts need: requests and responses of the protocol over REST and gRPC."""

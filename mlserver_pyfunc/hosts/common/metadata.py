@@ -1,0 +1,36 @@
+"""Describes tensors as the metadata of a model has them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from mlserver_pyfunc.definition import TensorDefinition
+from mlserver_pyfunc.protocol.limits import LIMITS
+
+PLATFORM = "mlserver_pyfunc"
+
+
+def metadata_tensors(tensors: Sequence[TensorDefinition]) -> list[dict[str, Any]]:
+    """Describes tensors, and behind them those that tell their null elements."""
+    companions = [each for tensor in tensors if (each := tensor.spec.companion)]
+    parameters = {"optional": True, "description": "true for null"}
+    told = [
+        {"name": each.name, "datatype": "BOOL", "shape": [*each.shape], "parameters": parameters}
+        for each in companions
+    ]
+    return [*map(_metadata_tensor, tensors), *told]
+
+
+def _metadata_tensor(tensor: TensorDefinition) -> dict[str, Any]:
+    shown = {"content_type", "description", "nullable", "optional", *LIMITS} - {"enum"}
+    parameters = tensor.model_dump(include=shown, exclude_defaults=True)
+    if any(tensor.spec.axes):
+        parameters["axes"] = tensor.shape_text
+    # As text: gRPC has no lists there.
+    for key in ("example", "labels", "default", "enum"):
+        if (value := getattr(tensor, key)) is not None:
+            parameters[key] = json.dumps(value, ensure_ascii=False)
+    described = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.sizes}
+    return {**described, "parameters": parameters} if parameters else described
