@@ -18,6 +18,7 @@ from typing import Any
 from mlserver_pyfunc.definition import parse
 from mlserver_pyfunc.handler.call import InferenceCall
 from mlserver_pyfunc.handler.loading import HandlerLoader, HandlerSpec
+from mlserver_pyfunc.handler.metrics import Metrics
 from mlserver_pyfunc.handler.results import name_values
 from mlserver_pyfunc.protocol.contract import Contract
 from mlserver_pyfunc.protocol.request import InferenceRequest
@@ -67,7 +68,7 @@ def microseconds(code: str, inputs: list[dict[str, Any]], values: dict[str, Any]
     keys = definition.model_dump(mode="json")
     inline = {"m": IMPORTS + code}
     spec = HandlerSpec("m", None, keys, definition.written, {}, Path.cwd(), "m", inline)
-    context = spec.new_context(logging.getLogger())
+    context = spec.new_context(logging.getLogger(), Metrics(print))
     loader = HandlerLoader(spec, context)
     for _, step in loader.load_steps():
         step()

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .metrics import Metrics
+
 DEVICE = "MLSERVER_PYFUNC_DEVICE"
 
 
@@ -40,6 +42,7 @@ class Context:
         definition: Mapping[str, Any],
         source_dir: Path,
         init_parameters: Mapping[str, Any],
+        metrics: Metrics,
     ) -> None:
         self.logger = logger
         self.model_name = model_name
@@ -47,6 +50,7 @@ class Context:
         self.definition = definition
         self.source_dir = source_dir
         self.init_parameters = init_parameters
+        self.metrics = metrics
         # Numbers of the devices that this worker has of the server's, such as "0" or "2,3".
         self.device = os.environ.get(DEVICE, "")
 

@@ -1,7 +1,8 @@
 """What a handler that is written for digitalhub asks for: request, run, project and logger.
 
 digitalhub gives a handler the request as the protocol's JSON has it, with flat lists, and objects
-of its own SDK. Without its platform, what is logged to these goes to the server's log.
+of its own SDK. Without its platform, what is logged to these goes to the server's log, and the
+metrics of a run to the server's.
 
 Needs only the standard library.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partialmethod
 from types import SimpleNamespace
 from typing import Any
@@ -71,6 +73,22 @@ class LoggedObject:
         return log
 
 
+class LoggedRun(LoggedObject):
+    """Stands for a run. What it logs as a metric is a metric of the handler, too."""
+
+    def __init__(self, context: Context, logger: Any) -> None:
+        super().__init__("run", context.model_name, logger)
+        self._metrics = context.metrics
+
+    def log_metric(self, key: str, value: Any, *args: Any, **kwargs: Any) -> None:
+        """Sets the gauge `digitalhub_run_metric` to a number, or to the last one of a list."""
+        self.__getattr__("log_metric")(key, value, *args, **kwargs)
+        text = "Last value of each metric that the handler has logged."
+        gauge = self._metrics.gauge("digitalhub_run_metric", text, ["key"])
+        with suppress(TypeError, ValueError, IndexError):
+            gauge.labels(key).set(value[-1] if isinstance(value, list) else value)
+
+
 # In Python 3.10, LoggerAdapter takes no type argument.
 class NuclioLogger(logging.LoggerAdapter):  # type: ignore[type-arg]
     """A logger with the methods of Nuclio's, which take values by name."""
@@ -92,7 +110,7 @@ def complete(context: Context, project: str | None) -> None:
     """Gives a context what digitalhub's has: `project`, `run` and Nuclio's logger."""
     context.logger = logger = NuclioLogger(context.logger)
     context.project = LoggedObject("project", project or "", logger)
-    context.run = LoggedObject("run", context.model_name, logger)
+    context.run = LoggedRun(context, logger)
 
 
 RESERVED: Mapping[str, binding.Getter] = {**binding.RESERVED, "request": flat_request}

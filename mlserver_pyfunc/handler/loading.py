@@ -23,6 +23,7 @@ from . import digitalhub
 from .binding import RESERVED, CallPlan, bind
 from .context import Context
 from .function_package import FunctionPackage
+from .metrics import Metrics
 from .resolver import Resolver
 from .signature import Derived, Signature, derive
 
@@ -63,7 +64,7 @@ class HandlerSpec:
         """Makes a specification from the JSON object that `to_json` returned."""
         return cls(**{**values, "source_dir": Path(values["source_dir"])})
 
-    def new_context(self, logger: logging.Logger) -> Context:
+    def new_context(self, logger: logging.Logger, metrics: Metrics) -> Context:
         """Makes the context that user code gets in this process."""
         context = Context(
             logger=logger,
@@ -72,6 +73,7 @@ class HandlerSpec:
             definition=self.definition,
             source_dir=self.source_dir,
             init_parameters=self.init_parameters,
+            metrics=metrics,
         )
         if self.definition["dialect"] == "digitalhub":
             digitalhub.complete(context, self.definition["project"])

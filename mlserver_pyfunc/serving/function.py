@@ -21,6 +21,7 @@ from mlserver_pyfunc.errors import ContractError, LoadError, PyFuncError, Reques
 from mlserver_pyfunc.handler.call import InferenceCall
 from mlserver_pyfunc.handler.context import Context
 from mlserver_pyfunc.handler.loading import HandlerSpec
+from mlserver_pyfunc.handler.metrics import Metrics
 from mlserver_pyfunc.protocol.contract import ARROW, Contract, Report
 from mlserver_pyfunc.protocol.request import InferenceRequest, pandas_columns
 from mlserver_pyfunc.protocol.types import TensorError
@@ -110,7 +111,9 @@ class Function:
         self.provenance = tree.provenance.as_parameters()
         with self._phase("definition"):
             spec = self._new_spec(tree)
-        context = self._context = spec.new_context(logger)
+        counted = self._metrics.of_handler
+        metrics = Metrics(counted.apply, counted.taken)
+        context = self._context = spec.new_context(logger, metrics)
         runner = await self._new_runner(spec, context, tree)
         await runner.load()
         self.runner = runner

@@ -15,6 +15,7 @@ from functools import cache
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from .handler_metrics import HandlerMetrics
 from .limits import Deadline
 
 _LABELS = ["model", "version"]
@@ -111,6 +112,7 @@ class FunctionMetrics:
         self._requests: dict[int, Histogram] = {}
         self._batch_rows: Histogram | None = None
         self.in_flight = 0
+        self.of_handler = HandlerMetrics(model, version)
         self._slots = 1
         # Read when Prometheus asks, so that a request costs one addition. With parallel workers,
         # MLServer's metrics go through files, which know no functions and would say 0 for ever.

@@ -17,6 +17,7 @@ from mlserver_pyfunc.definition import TensorDefinition, parse
 from mlserver_pyfunc.errors import BindError
 from mlserver_pyfunc.handler import digitalhub
 from mlserver_pyfunc.handler.loading import HandlerLoader, HandlerSpec, cause_of
+from mlserver_pyfunc.handler.metrics import Metrics
 from mlserver_pyfunc.protocol.contract import TensorSpec
 from mlserver_pyfunc.protocol.datatypes import DATATYPES
 
@@ -85,7 +86,7 @@ def undeclared(code: str) -> HandlerSpec:
 
 
 def new_loader(spec: HandlerSpec) -> HandlerLoader:
-    return HandlerLoader(spec, spec.new_context(logging.getLogger("test")))
+    return HandlerLoader(spec, spec.new_context(logging.getLogger("test"), Metrics(print)))
 
 
 def test_the_steps_import_then_init_then_bind() -> None:
@@ -155,7 +156,9 @@ def test_a_dialect_decides_on_the_context_and_the_request(
 ) -> None:
     code = "def handler(request): return request"
     loader = new_loader(new_spec(code, dialect=dialect, project="plants"))
-    context = new_spec(dialect=dialect, project="plants").new_context(logging.getLogger("test"))
+    context = new_spec(dialect=dialect, project="plants").new_context(
+        logging.getLogger("test"), Metrics(print)
+    )
     assert getattr(getattr(context, "project", None), "name", None) == project
     for _, step in loader.load_steps():
         step()

@@ -82,10 +82,15 @@ class WorkerRunner:
         self._model_name = spec.model_name
         self._metrics = metrics_of(spec.model_name, spec.model_version)
         self._dispatcher = Dispatcher(contract, serving, self._metrics)
-        load_message = {"spec": spec.to_json(), "log_level": logger.getEffectiveLevel()}
+        counted = self._metrics.of_handler
+        load_message = {
+            "spec": spec.to_json(),
+            "log_level": logger.getEffectiveLevel(),
+            "taken_metrics": counted.taken(),
+        }
         self._new_worker = partial(
             Worker, spec.model_name, python, load_message, serving.init_timeout, contract.report,
-            self._dispatcher.on_message,
+            counted.apply, self._dispatcher.on_message,
         )  # fmt: skip
         self._slots = [_Slot(index) for index in range(serving.workers)]
         self._alive: set[Worker] = set()

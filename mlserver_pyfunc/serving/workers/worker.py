@@ -15,6 +15,7 @@ from typing import Any
 
 from mlserver_pyfunc.errors import LoadError
 from mlserver_pyfunc.handler.call import printable_id
+from mlserver_pyfunc.handler.metrics import Send
 from mlserver_pyfunc.handler.signature import Derived
 from mlserver_pyfunc.protocol.contract import Report
 from mlserver_pyfunc.serving.limits import UNLOAD_SECONDS, over_init_limit
@@ -38,6 +39,7 @@ class Worker:
     load_message: Mapping[str, Any]
     init_timeout: float  # in seconds, from the start of the process
     report: Report
+    count: Send
     on_call_message: Callable[[Worker, Message], None]
     index: int
     max_requests: int | None = None
@@ -60,6 +62,7 @@ class Worker:
             **dict.fromkeys(_ABOUT_CALLS, partial(self.on_call_message, self)),
             Kind.LOG: lambda message: self._log(*_in_log(message.values)),
             Kind.BREACH: lambda message: self.report(*_in_breach(message.values)),
+            Kind.METRICS: lambda message: self.count(message.values["record"]),
             Kind.PHASE: self._on_phase,
             Kind.LOADED: self._on_loaded,
             Kind.FAILED: self._on_failed,

@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,6 +23,7 @@ import numpy as np
 from mlserver_pyfunc.errors import BindError
 from mlserver_pyfunc.handler.call import request_id
 from mlserver_pyfunc.handler.loading import HandlerLoader, HandlerSpec, cause_of
+from mlserver_pyfunc.handler.metrics import Metrics
 from mlserver_pyfunc.protocol.contract import Contract
 from mlserver_pyfunc.serving.workers.wire.codec import Codec
 from mlserver_pyfunc.serving.workers.wire.messages import Kind, Message
@@ -60,7 +61,8 @@ def main(connection: int, wakeup: int, tokens: int, inbound: int, outbound: int)
     logger.setLevel(message.values["log_level"])
     logger.addHandler(_ServerLog(channel))
     logger.propagate = False
-    program = _Program(channel, HandlerSpec.from_json(message.values["spec"]), logger)
+    spec, taken = message.values["spec"], message.values["taken_metrics"]
+    program = _Program(channel, HandlerSpec.from_json(spec), logger, taken)
     if program.load():
         program.serve()
         program.unload()
@@ -69,13 +71,15 @@ def main(connection: int, wakeup: int, tokens: int, inbound: int, outbound: int)
 class _Program:
     """One function in this process."""
 
-    def __init__(self, channel: Channel, spec: HandlerSpec, logger: logging.Logger) -> None:
+    def __init__(
+        self, channel: Channel, spec: HandlerSpec, logger: logging.Logger, taken: dict[str, str]
+    ) -> None:
         self._channel = channel
         self._spec = spec
         self._serving = spec.definition["serving"]
         self._concurrency: int = self._serving["concurrency"]
         self._logger = logger
-        self._context = spec.new_context(logger)
+        self._context = spec.new_context(logger, Metrics(self._count, lambda: taken))
         self._loop = LoopThread()
         self._loader = HandlerLoader(spec, self._context)
         self._calls: Calls
@@ -160,6 +164,10 @@ class _Program:
             self._await(self._loader.unload())
         except BaseException:
             self._logger.exception("unload_function failed")
+
+    def _count(self, record: Sequence[Any]) -> None:
+        message = self._channel.codec.encode(Kind.METRICS, head={"record": record})
+        self._channel.post(message, coalesce=True)
 
     def _report_breach(self, kind: str, tensor: str, text: str) -> None:
         self._channel.send(Kind.BREACH, head={"kind": kind, "tensor": tensor, "text": text})

@@ -45,6 +45,7 @@ class Kind(IntEnum):
     LOG = 39
     DROPPED = 40
     BREACH = 41
+    METRICS = 42
 
 
 class WireError(Exception):

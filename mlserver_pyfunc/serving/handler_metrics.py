@@ -1,0 +1,110 @@
+"""What handlers count, as metrics of prometheus_client: see `handler/metrics.py`.
+
+They are the server's, so they outlive workers and loads of a function.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client import Metric as Family
+
+from mlserver_pyfunc.handler.metrics import SUFFIXES
+
+from .runner import logger
+
+MAX_SERIES = 1000
+"""Series that a metric of a function may have: sets of values of its labels."""
+
+DROPS = Counter(
+    "pyfunc_handler_metric_drops",
+    "Changes of a handler's metric that do not count: it has too many series, see the log.",
+    ["model", "version", "metric"],
+)
+_KINDS: dict[str, Any] = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
+
+
+class HandlerMetrics:
+    """Metrics of one version of a model, for all its workers and loads. Safe for threads."""
+
+    def __init__(self, model: str, version: str) -> None:
+        self._labels = (model, version)
+        self._lock = threading.Lock()
+        self._forms: dict[str, Sequence[Any]] = {}
+        self._series: dict[str, dict[tuple[str, ...], Any]] = {}
+        self.metrics: dict[str, Any] = {}
+        self._dropped: set[str] = set()
+        _all.append(self)
+
+    def apply(self, record: Sequence[Any]) -> None:
+        """Declares a metric, or changes one."""
+        name, action, *rest = record
+        if action in _KINDS:
+            with self._lock:
+                self._declare(name, action, *rest)
+            return
+        values, number = rest
+        known, values = self._series.get(name, {}), tuple(values)
+        series = known.get(values)
+        if series is None:
+            with self._lock:
+                if name not in self.metrics or len(known) >= MAX_SERIES:
+                    self._drop(name)
+                    return
+                series = known[values] = self.metrics[name].labels(*self._labels, *values)
+        getattr(series, action)(number)
+
+    def taken(self) -> dict[str, str]:
+        """Returns the names that metrics of this function cannot have, with who has them."""
+        names = getattr(REGISTRY, "_names_to_collectors", ())
+        taken = dict.fromkeys(list(names), "server")
+        others = [each._forms.copy() for each in _all if each is not self]
+        for name, (kind, *_) in (item for forms in others for item in forms.items()):
+            taken |= {name + end: f"{kind} {name}" for end in SUFFIXES[kind]}
+        return taken
+
+    def _declare(self, name: str, kind: str, text: str, labels: Sequence[str], *of: Any) -> None:
+        form, own = (kind, tuple(labels), *map(tuple, of)), f"{kind} {name}"
+        # Another function may have taken the name since a worker was told which are free.
+        if self._forms.get(name) == form or self.taken().get(name, own) != own:
+            return
+        more: dict[str, Any] = {"multiprocess_mode": "livesum"} if kind == "gauge" else {}
+        if any(of):
+            more["buckets"] = of[0]
+        metric = _KINDS[kind](name, text, ["model", "version", *labels], registry=None, **more)
+        self._series[name], self.metrics[name], self._forms[name] = {}, metric, form
+
+    def _drop(self, name: str) -> None:
+        DROPS.labels(*self._labels, name).inc()
+        if name not in self._dropped:
+            self._dropped.add(name)
+            logger.warning(
+                'metric "%s" of model "%s" has %d series: changes of others do not count, see '
+                "pyfunc_handler_metric_drops_total",
+                name, self._labels[0], MAX_SERIES,
+            )  # fmt: skip
+
+
+_all: list[HandlerMetrics] = []
+
+
+class _Families:
+    """Shows the metrics of all functions. Those of one name are one family, as Prometheus wants."""
+
+    def collect(self) -> Iterable[Family]:
+        families: dict[str, Family] = {}
+        for metric in [metric for each in _all for metric in list(each.metrics.values())]:
+            for family in metric.collect():
+                first = families.setdefault(family.name, family)
+                if first is not family:
+                    first.samples += family.samples
+        return families.values()
+
+
+# With parallel workers, MLServer shows what metrics write to files, and no registry.
+if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+    REGISTRY.register(_Families())
