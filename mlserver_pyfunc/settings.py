@@ -1,10 +1,11 @@
-"""The MLSERVER_PYFUNC_* environment variables, and sizes in bytes as people write them."""
+"""The MLSERVER_PYFUNC_* environment variables, sizes in bytes as people write them, and malloc."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,11 @@ TRITON = "MLSERVER_PYFUNC_TRITON"
 DEFAULT_MAX_BODY = 268435456
 """256 MiB, for REST and gRPC alike. A much higher limit, such as gRPC's largest of 2 GiB, would let
 one client's message take all the memory of a container."""
+
+MALLOC_MMAP_THRESHOLD = 32 << 20
+"""glibc reuses freed blocks up to this size. Older glibc refuses more: see `man 3 mallopt`."""
+MALLOC_TRIM_THRESHOLD = 128 << 20
+"""Amount of free memory from which glibc returns it to the kernel."""
 
 # How uv, git, OpenSSL and the build programs report a certificate that they do not trust.
 _UNTRUSTED = (
@@ -110,6 +116,13 @@ def is_enabled(variable: str) -> bool:
 def is_switched_on(variable: str) -> bool:
     """Returns whether a feature that is off by default is switched on by its variable."""
     return os.environ.get(variable, "").lower() in ("1", "true", "yes", "on")
+
+
+def chosen_malloc(environment: Mapping[str, str]) -> str:
+    """Returns the variable by which somebody has tuned malloc; empty if nobody has."""
+    if "glibc.malloc." in environment.get("GLIBC_TUNABLES", ""):
+        return "GLIBC_TUNABLES"
+    return next((name for name in environment if name.startswith("MALLOC_")), "")
 
 
 def ca_bundle() -> str | None:

@@ -1,4 +1,1 @@
-"""The Python API: functions, servers and deployments as objects. See docs/python-api.md.
-
-The package's root offers these names and imports them when they are first used.
-"""
+"""The Python API, whose names the package's root offers: see docs/python-api.md."""

@@ -46,7 +46,6 @@ class Job:
     deadline: float | None = None  # of the time limit, if the call waits, by time.monotonic()
     began: float = 0.0  # by time.monotonic(); 0 before
     counts: bool = False  # whether its duration is one of those that calls typically have
-    overdue: bool = False  # whether it has run for longer than its time limit
     _claim: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -118,7 +117,7 @@ class Executor:
         self._concurrency = concurrency
         self._max_queue = max_queue
         self._limit = limits.TimeLimit(model_name, timeout)
-        self._overdue = 0
+        self._overdue: set[Job | asyncio.Task[Any]] = set()  # past their time limit, still running
         self._slots = asyncio.Semaphore(concurrency)
         self._jobs: deque[Job | None] = deque()
         self._wakeup = new_semaphore()
@@ -132,7 +131,7 @@ class Executor:
     @property
     def has_slot(self) -> bool:
         """Whether a call could run: some slot is free of calls that passed their time limit."""
-        return self._overdue < self._concurrency
+        return len(self._overdue) < self._concurrency
 
     async def run(self, function: Callable[[], T], *, limited: bool = True) -> Outcome[T]:
         """Calls a function on a thread.
@@ -276,8 +275,7 @@ class Executor:
         if remaining > 0:
             job.loop.call_later(remaining, self._note_overdue, job)
             return
-        job.overdue = True
-        self._overdue += 1
+        self._overdue.add(job)
 
     def _abandon(self, job: Job) -> None:
         """Drops a job that has not begun. A job that has begun keeps its slot until it ends."""
@@ -290,18 +288,14 @@ class Executor:
     def _end(self, job: Job) -> None:
         job.ended = True
         self.active.remove()
-        if job.overdue:
-            self._overdue -= 1
+        self._overdue.discard(job)
 
     def _past_limit(self, task: asyncio.Task[Any]) -> TimeLimitError:
         """Cancels a task, which is overdue until it ends, and returns the error for its caller."""
         task.cancel()
-        self._overdue += 1
-        task.add_done_callback(self._end_overdue)
+        self._overdue.add(task)
+        task.add_done_callback(self._overdue.discard)
         return self._limit.passed()
-
-    def _end_overdue(self, _: asyncio.Future[Any]) -> None:
-        self._overdue -= 1
 
     async def _in_slot(
         self, function: Callable[[], Awaitable[T]], deadline: float | None

@@ -22,7 +22,7 @@ from typing import Any
 from mlserver.errors import MLServerError
 from mlserver.grpc.logging import logger as grpc_logger
 
-from mlserver_pyfunc.serving import malloc
+from mlserver_pyfunc import settings
 
 from . import connections, models
 
@@ -41,11 +41,11 @@ def raise_malloc_thresholds() -> str:
     """
     if platform.libc_ver()[0] != "glibc":
         return "the C library is not glibc"
-    if chosen := malloc.chosen_setting(os.environ):
+    if chosen := settings.chosen_malloc(os.environ):
         return f"{chosen} is set"
     mallopt = ctypes.CDLL(None).mallopt
-    mallopt(_M_MMAP_THRESHOLD, malloc.MMAP_THRESHOLD)
-    mallopt(_M_TRIM_THRESHOLD, malloc.TRIM_THRESHOLD)
+    mallopt(_M_MMAP_THRESHOLD, settings.MALLOC_MMAP_THRESHOLD)
+    mallopt(_M_TRIM_THRESHOLD, settings.MALLOC_TRIM_THRESHOLD)
     return ""
 
 

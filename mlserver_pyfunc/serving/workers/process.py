@@ -15,8 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlserver_pyfunc import settings
 from mlserver_pyfunc.handler.context import DEVICE
-from mlserver_pyfunc.serving import malloc
 
 from .connection import Connection
 from .wire.messages import Kind, Message
@@ -32,8 +32,8 @@ _DEVICES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
 
 _MALLOC = {
     # glibc keeps freed blocks up to these sizes, so that the next result needs no new pages.
-    "MALLOC_MMAP_THRESHOLD_": str(malloc.MMAP_THRESHOLD),
-    "MALLOC_TRIM_THRESHOLD_": str(malloc.TRIM_THRESHOLD),
+    "MALLOC_MMAP_THRESHOLD_": str(settings.MALLOC_MMAP_THRESHOLD),
+    "MALLOC_TRIM_THRESHOLD_": str(settings.MALLOC_TRIM_THRESHOLD),
 }
 
 LINE_CHARS = 8000
@@ -124,7 +124,7 @@ class WorkerProcess:
         environment = {k: v for k, v in os.environ.items() if k not in _SERVER_ONLY}
         environment[_MARK] = self._mark
         environment["PATH"] = f"{python.parent}{os.pathsep}{environment.get('PATH', '')}"
-        if not malloc.chosen_setting(environment):
+        if not settings.chosen_malloc(environment):
             environment |= _MALLOC
         if self._devices:
             # The numbers count what the server itself sees.
