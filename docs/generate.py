@@ -61,7 +61,8 @@ def manifest_commands(document: Path) -> list[list[str]]:
 
 PATCHES_INTRODUCTION = """# Patches
 
-Written by `make docs` from the table in `mlserver_pyfunc/hosts/mlserver/patches.py`.
+Written by `make docs` from the table in `mlserver_pyfunc/hosts/mlserver/patches.py` and from
+`mlserver_pyfunc/hosts/mlserver/reasons.md`.
 
 MLServer has no public interface for some things that this runtime needs. So the runtime replaces
 attributes of MLServer when it is imported, and changes settings of the process. This list has all
@@ -78,8 +79,8 @@ lost. The server serves all the same.
 Patches are switched off by `MLSERVER_PYFUNC_PATCHES_OFF`, a list of names and groups with commas
 between them. `MLSERVER_PYFUNC_FASTPATH=0` switches off the group `fast_path`.
 
-To add a patch, write a function that takes what MLServer has and returns what takes its place, with
-a paragraph in its docstring that begins with "Without it, ", and add a row to the table.
+To add a patch, write a function that takes what MLServer has and returns what takes its place, say
+in `reasons.md` what happens without it, and add a row to the table.
 """
 
 PATCH_GROUPS = {

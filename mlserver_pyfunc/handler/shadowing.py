@@ -32,11 +32,7 @@ def prefer_installed() -> Iterator[None]:
 
 
 def pin_package() -> None:
-    """Makes reloads of this package find it again, whatever a model folder contains.
-
-    Without it, a folder `mlserver_pyfunc` beside a model is imported in place of this package:
-    MLServer puts the model's folder first on `sys.path` for the reload.
-    """
+    """Makes reloads of this package find it again, whatever a model folder contains."""
     if not any(isinstance(finder, _PackageFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _PackageFinder())
 

@@ -36,11 +36,7 @@ _has_to_part = _ages_grpc = False
 
 
 def age_grpc_connections(stock: Any) -> Any:
-    """Ends connections over gRPC of an age, each after its calls.
-
-    Without it, a client over gRPC sends all calls to the server that it has first connected to,
-    and a new server gets none.
-    """
+    """Ends connections over gRPC of an age, each after its calls."""
 
     def _get_options(self: Any) -> Any:
         global _ages_grpc
@@ -52,12 +48,7 @@ def age_grpc_connections(stock: Any) -> Any:
 
 
 def age_rest_connections(stock: Any) -> Any:
-    """Notes when a connection over REST is due to end, and keeps it open while it is idle.
-
-    Without it, a client over REST sends all requests to the server that it has first connected to,
-    and a request is lost if it comes as uvicorn closes the connection, idle for 5 s. Balancers
-    keep idle connections for 60 s.
-    """
+    """Notes when a connection over REST is due to end, and keeps it open while it is idle."""
 
     def connection_made(self: Any, transport: Any) -> None:
         stock(self, transport)
@@ -101,10 +92,7 @@ async def part(rest: Any) -> None:
 
 
 def leave_context_anywhere(stock: Any) -> Any:
-    """Ends a stream whose client has left without an error in the log.
-
-    Without it, each stream that a client leaves logs the traceback of a ValueError.
-    """
+    """Ends a stream whose client has left without an error in the log."""
 
     @contextmanager
     def model_context(model_settings: Any) -> Iterator[None]:
@@ -120,11 +108,7 @@ def leave_context_anywhere(stock: Any) -> Any:
 
 
 def limit_rest_writes(stock: Any) -> Any:
-    """Closes a connection whose client does not read for the write limit.
-
-    Without it, a client that does not read its stream over REST holds a slot for ever: uvicorn
-    waits without a limit until the client has room for the next item.
-    """
+    """Closes a connection whose client does not read for the write limit."""
     seconds = settings.write_timeout()
 
     async def drain(self: Any) -> None:
@@ -140,12 +124,7 @@ def limit_rest_writes(stock: Any) -> Any:
 
 
 def end_grpc_streams(stock: Any) -> Any:
-    """Ends a gRPC stream that has no request or no answer, or whose client does not read it.
-
-    Without it, a stream without a request or without an answer ends with INTERNAL, because
-    MLServer reads a variable that it sets only in the loop over them, and a client that does not
-    read its stream holds a slot for ever: gRPC waits without a limit until it has room.
-    """
+    """Ends a gRPC stream that has no request or no answer, or whose client does not read it."""
     seconds = settings.write_timeout()
     closing: set[asyncio.Task[None]] = set()
 

@@ -47,17 +47,11 @@ def to_host_error(error: RequestError) -> MLServerError:
 
 
 def answer_not_ready_with_503(stock: Any) -> Any:
-    """Refuses a call to a model that is not ready with 503, over gRPC with UNAVAILABLE.
-
-    Without it, the answer is 400 or INVALID_ARGUMENT, and a client does not try again.
-    """
+    """Refuses a call to a model that is not ready with 503, over gRPC with UNAVAILABLE."""
     return ModelNotReadyError
 
 
 def extend_error_mapping() -> None:
-    """Adds gRPC status codes to MLServer's table of them.
-
-    Without it, gRPC clients get UNKNOWN for nine HTTP statuses, 503 and 504 among them.
-    """
+    """Adds gRPC status codes to MLServer's table of them."""
     for status, code in GRPC_CODES.items():
         STATUS_CODE_MAPPING.setdefault(status, code)

@@ -43,11 +43,7 @@ class ServerResponse(ArrayResponse):
 
 
 def read_grpc_requests(stock: Any) -> Any:
-    """Reads gRPC requests into arrays that view the message.
-
-    Without it, the tensors of a gRPC request become Python lists, and the error for raw contents
-    of the wrong size is MLServer's INTERNAL.
-    """
+    """Reads gRPC requests into arrays that view the message."""
 
     def insert_headers(self: Any, request: Any, context: Any) -> Any:
         registry = self._data_plane._model_registry
@@ -61,8 +57,6 @@ def read_grpc_requests(stock: Any) -> Any:
 
 def answer_grpc_calls(stock: Any) -> Any:
     """Answers calls of functions over gRPC with what was prepared once for the model.
-
-    Without it, MLServer makes headers, metric labels and CloudEvents metadata for each request.
 
     The patch sets a variable of MLServer's decorator, as `end_grpc_streams` does.
     """
@@ -102,11 +96,7 @@ def _write(response: ArrayResponse, use_raw: bool) -> Any:
 
 
 def write_grpc_responses(stock: Any) -> Any:
-    """Writes the bytes of arrays into gRPC responses.
-
-    Without it, the tensors of a gRPC response become Python lists, and MLServer puts typed FP16,
-    for which gRPC has no field, into that for bytes: the error is about bytes.
-    """
+    """Writes the bytes of arrays into gRPC responses."""
 
     def from_types(type_object: Any, use_raw: bool = False) -> Any:
         if not isinstance(type_object, ArrayResponse):

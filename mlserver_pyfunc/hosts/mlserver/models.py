@@ -97,11 +97,7 @@ def is_available(model: Any) -> bool:
 
 
 def separate_readiness_from_availability(stock: Any) -> Any:
-    """Answers the readiness endpoints by whether a model of this runtime could run a call now.
-
-    Without it, the endpoints say that a model is ready while all its workers are being replaced,
-    and `ModelReady` of an unknown model ends with UNKNOWN over gRPC.
-    """
+    """Answers the readiness endpoints by whether a model of this runtime could run a call now."""
 
     async def ready(self: Any) -> bool:
         return all(map(is_available, await self._model_registry.get_models()))
@@ -117,10 +113,7 @@ def separate_readiness_from_availability(stock: Any) -> Any:
 
 
 def name_served_models(stock: Any) -> Any:
-    """Says in the error about an unknown model which models there are, or why it did not load.
-
-    Without it, the error says no more than that there is no such model.
-    """
+    """Says in the error about an unknown model which models there are, or why it did not load."""
 
     def _get_model_registry(self: Any, name: str, version: str | None = None) -> Any:
         served = self._models.get(name)
@@ -135,10 +128,7 @@ def name_served_models(stock: Any) -> Any:
 
 
 def name_served_versions(stock: Any) -> Any:
-    """Says in the error about an unknown version which versions there are.
-
-    Without it, the error says no more than that there is no such version.
-    """
+    """Says in the error about an unknown version which versions there are."""
 
     async def get_model(self: Any, version: str | None = None) -> Any:
         return _find(self, version)

@@ -43,8 +43,11 @@ FAST_PATH = "fast_path"
 FAST_PATH_SWITCH = "MLSERVER_PYFUNC_FASTPATH"
 OFF_SWITCH = "MLSERVER_PYFUNC_PATCHES_OFF"
 _MARK = "_pyfunc_patch"
-_WITHOUT = "Without it, "
-_SEEN: dict[str, list[str]] = json.loads(Path(__file__).with_name("seen_sources.json").read_bytes())
+_HERE = Path(__file__).parent
+_REASONS = (_HERE / "reasons.md").read_text(encoding="utf-8").split("\n## ")[1:]
+WITHOUT = {name: " ".join(words) for name, *words in map(str.split, _REASONS)}
+"""What happens without each patch, by its name."""
+_SEEN: dict[str, list[str]] = json.loads((_HERE / "seen_sources.json").read_bytes())
 """Digests of the sources that each target was tested with, in MLServer 1.7.1 and 1.7.2rc1."""
 
 logger = logging.getLogger("mlserver.pyfunc")
@@ -70,9 +73,8 @@ class ProcessSetting:
 
     @property
     def why(self) -> str:
-        """What happens without it, as the docstring of its function says."""
-        paragraphs = (inspect.getdoc(self.function) or "").split("\n\n")
-        return next((" ".join(p.split()) for p in paragraphs if p.startswith(_WITHOUT)), "")
+        """What happens without it."""
+        return f"Without it, {WITHOUT.get(self.name, 'MLServer is as it is.')}"
 
     def misfit(self) -> str:
         """Returns why it does not fit this MLServer; empty if it fits or is applied."""

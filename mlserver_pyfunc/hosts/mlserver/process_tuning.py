@@ -34,11 +34,7 @@ _STOCK_GRACE = 5.0
 
 
 def raise_malloc_thresholds() -> str:
-    """Raises glibc's mmap and trim thresholds so that freed blocks of up to 32 MiB are reused.
-
-    Without it, a 4 MiB tensor over gRPC takes twice as long: glibc returns large blocks to the
-    kernel when they are freed, and the next request fetches them again, page by page.
-    """
+    """Raises glibc's mmap and trim thresholds so that freed blocks of up to 32 MiB are reused."""
     if platform.libc_ver()[0] != "glibc":
         return "the C library is not glibc"
     if chosen := settings.chosen_malloc(os.environ):
@@ -50,12 +46,7 @@ def raise_malloc_thresholds() -> str:
 
 
 def raise_gc_threshold() -> str:
-    """Raises the garbage collector's generation-0 threshold to 20,000.
-
-    Without it, 16 small requests at once take a tenth longer: at Python's threshold of 700 new
-    objects (2,000 from 3.13), the objects of requests that wait together are traversed again and
-    again, and none of them is garbage.
-    """
+    """Raises the garbage collector's generation-0 threshold to 20,000."""
     youngest, *older = gc.get_threshold()
     if not gc.isenabled():
         return "the garbage collector is disabled"
@@ -66,21 +57,14 @@ def raise_gc_threshold() -> str:
 
 
 def line_buffer_stdout() -> None:
-    """Writes each printed line at once, if the output is a file or a pipe.
-
-    Without it, Python keeps back up to 8 KiB of what a function prints.
-    """
+    """Writes each printed line at once, if the output is a file or a pipe."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError, OSError):
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
 def drop_trailers(stock: Any) -> Any:
-    """Drops the trailers of a chunked request, as h11 does.
-
-    Without it, uvicorn with httptools adds them to the headers of the request, so a client gets
-    a header past a proxy that checks headers.
-    """
+    """Drops the trailers of a chunked request, as h11 does."""
 
     def on_headers_complete(self: Any) -> None:
         stock(self)
@@ -91,10 +75,7 @@ def drop_trailers(stock: Any) -> Any:
 
 
 def write_valid_json(stock: Any) -> Any:
-    """Escapes the text of structured log lines, and takes tracebacks into it.
-
-    Without it, a line of the structured log that quotes a name is not JSON.
-    """
+    """Escapes the text of structured log lines, and takes tracebacks into it."""
 
     def format_record(self: Any, record: logging.LogRecord) -> Any:
         if not self.use_structured_logging:
@@ -114,13 +95,7 @@ def write_valid_json(stock: Any) -> Any:
 
 
 def shorten_host_log() -> None:
-    """Leaves out of the log what concerns nobody who serves a function.
-
-    Without it, each gRPC request that breaks a contract adds a traceback to the log; a load that
-    fails is in the log twice, with a traceback of MLServer; the start and the end of the server
-    are twenty lines in the form of uvicorn; and there is a warning for each model about a setting
-    that the user has not made: `models.keep_to_ourselves` has.
-    """
+    """Leaves out of the log what concerns nobody who serves a function."""
     for name in ("mlserver", "mlserver.parallel", grpc_logger.name, "uvicorn.error"):
         logging.getLogger(name).addFilter(_concerns_users)
 
@@ -141,10 +116,7 @@ def _concerns_users(record: logging.LogRecord) -> bool:
 
 
 def drain_grpc_on_shutdown(stock: Any) -> Any:
-    """Waits at shutdown for calls of functions over gRPC as long as their time limits are.
-
-    Without it, MLServer cancels calls over gRPC 5 s after SIGTERM.
-    """
+    """Waits at shutdown for calls of functions over gRPC as long as their time limits are."""
 
     async def stop(self: Any, sig: int | None = None) -> None:
         grpc_logger.info("Waiting up to %g s for gRPC server shutdown", models.longest_call)
@@ -160,10 +132,7 @@ def drain_grpc_on_shutdown(stock: Any) -> Any:
 
 
 def drain_on_interrupt(stock: Any) -> Any:
-    """Answers the calls in flight after SIGINT as after SIGTERM. A second SIGINT ends them.
-
-    Without it, Ctrl-C answers calls over REST that are in flight with 500.
-    """
+    """Answers the calls in flight after SIGINT as after SIGTERM. A second SIGINT ends them."""
 
     async def stop(self: Any, sig: int | None = None) -> None:
         rest: Any = getattr(self._rest_server, "_server", None)
@@ -191,11 +160,7 @@ def drain_on_interrupt(stock: Any) -> Any:
 
 
 def reap_only_pool_workers(stock: Any) -> Any:
-    """Waits for the processes of MLServer's pool one by one, and for no other process.
-
-    Without it, MLServer's pool waits for any child process at each SIGCHLD. It takes the exit
-    status of this runtime's workers, which says what killed them.
-    """
+    """Waits for the processes of MLServer's pool one by one, and for no other process."""
 
     async def _handle_worker_stop(self: Any, signum: int, frame: Any) -> None:
         for pool in [self._default_pool, *self._pools.values()]:

@@ -41,11 +41,7 @@ _begun: set[asyncio.Task[Any]] = set()
 
 
 def name_by_definition(stock: Any) -> Any:
-    """Lists the models of this runtime under the names and versions of their definitions.
-
-    Without it, a model whose model-settings.json has no name is served under the folder's name,
-    whatever its definition says, and the index does not show versions of definitions.
-    """
+    """Lists the models of this runtime under the names and versions of their definitions."""
 
     async def list_models(self: Any) -> Any:
         found = await stock(self)
@@ -58,11 +54,7 @@ def name_by_definition(stock: Any) -> Any:
 
 
 def accept_folder_names(stock: Any) -> Any:
-    """Takes any name of a model of this runtime for its folder's.
-
-    Without it, each look at the repository logs a warning for each model that is not named after
-    its folder.
-    """
+    """Takes any name of a model of this runtime for its folder's."""
 
     def _folder_matches(folder_name: str, model_settings: ModelSettings) -> bool:
         return models.is_for_pyfunc(model_settings) or stock(folder_name, model_settings)
@@ -71,12 +63,7 @@ def accept_folder_names(stock: Any) -> Any:
 
 
 def load_in_turn(stock: Any) -> Any:
-    """Loads the models of one name one after the other, those of this runtime by their definition.
-
-    Without it, loads of one name at the same time leave all but one of their models running
-    without a way to reach them, and a second version that only function.yaml names replaces the
-    first one.
-    """
+    """Loads the models of one name in turn, those of this runtime by their definition."""
 
     async def load(self: Any, model_settings: ModelSettings) -> Any:
         if models.is_for_pyfunc(model_settings):
@@ -88,11 +75,7 @@ def load_in_turn(stock: Any) -> Any:
 
 
 def serve_in_turn(stock: Any) -> Any:
-    """Answers load and unload requests for one name one after the other, each to its end.
-
-    Without it, an unload during a load leaves the workers of a model that nobody can reach, and a
-    client that leaves breaks its load off.
-    """
+    """Answers load and unload requests for one name one after the other, each to its end."""
 
     async def turn(self: Any, name: str) -> Any:
         task = asyncio.create_task(_run_in_turn(stock, self, name))
@@ -105,10 +88,7 @@ def serve_in_turn(stock: Any) -> Any:
 
 
 def begin_again_by_definition(stock: Any) -> Any:
-    """Begins a load again that MLServer began before it knew these patches.
-
-    Without it, the models that are loaded at start are named after their folders.
-    """
+    """Begins a load again that MLServer began before it knew these patches."""
 
     async def _load_model(self: Any, model: MLModel) -> None:
         if not await _begun_again(self, model):
@@ -123,11 +103,7 @@ def begin_again_by_definition(stock: Any) -> Any:
 
 
 def guard_grpc(stock: Any) -> Any:
-    """Refuses to load and unload models for clients that may not, over gRPC.
-
-    Without it, everybody who reaches the port of gRPC loads and unloads models, whatever
-    `MLSERVER_PYFUNC_REPOSITORY_API` says.
-    """
+    """Refuses to load and unload models for clients that may not, over gRPC."""
 
     async def f(self: Any, request: Any, context: Any) -> Any:
         kind, _, address = unquote(context.peer()).partition(":")
@@ -142,11 +118,7 @@ def guard_grpc(stock: Any) -> Any:
 
 @once_for_app
 def guard_rest(server: Any) -> None:
-    """Refuses to load and unload models for clients that may not, over REST.
-
-    Without it, everybody who reaches the port of REST loads and unloads models, whatever
-    `MLSERVER_PYFUNC_REPOSITORY_API` says.
-    """
+    """Refuses to load and unload models for clients that may not, over REST."""
     for route in server._app.routes:
         owner = getattr(getattr(route, "endpoint", None), "__self__", None)
         if isinstance(owner, ModelRepositoryEndpoints) and route.name in ("load", "unload"):

@@ -48,12 +48,7 @@ class BodyTooLargeError(HTTPException):
 
 @once_for_app
 def guard_requests(server: Any) -> None:
-    """Bounds the size of REST bodies, and refuses requests that another site's page sends.
-
-    Without it, a REST body may take all memory, a page of any site can call models and the
-    repository API from the browser of somebody who can reach the server, and the log has a
-    traceback for each client that leaves while it sends.
-    """
+    """Bounds the size of REST bodies, and refuses requests that another site's page sends."""
     app = server._app
     # OpenTelemetry's instrumentation sets this method of the application, before or after us.
     stock = app.build_middleware_stack
@@ -73,10 +68,7 @@ def guard_requests(server: Any) -> None:
 
 
 def inflate_bodies(stock: Any) -> Any:
-    """Inflates bodies off the event loop and up to the bound, and reads `deflate` too.
-
-    Without it, a small gzip body may take all memory and stops the server while it is inflated.
-    """
+    """Inflates bodies off the event loop and up to the bound, and reads `deflate` too."""
 
     async def body(self: Any) -> Any:
         encodings = [value for key, value in self.scope["headers"] if key == b"content-encoding"]

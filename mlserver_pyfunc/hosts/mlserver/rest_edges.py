@@ -42,12 +42,7 @@ _MAX_PATH_CHARS = 200
 
 @once_for_app
 def answer_at_the_edges(server: Any) -> None:
-    """Gives REST routes the bodies of the protocol, and one form of error to all under `/v2`.
-
-    Without it, health and readiness have empty bodies, at which KServe's client fails, a model
-    that is not ready answers 400, a request that cannot be read gets 422 or 500 in a form that
-    Triton's client cannot read, and no answer has `Retry-After`.
-    """
+    """Gives REST routes the bodies of the protocol, and one form of error to all under `/v2`."""
     app = server._app
     for index, route in enumerate(app.router.routes):
         owner: Any = getattr(getattr(route, "endpoint", None), "__self__", None)

@@ -61,11 +61,7 @@ def once_for_app(prepare: Callable[[Any], None]) -> Callable[[Any], Any]:
 
 @once_for_app
 def add_rest_routes(server: Any) -> None:
-    """Puts our routes for calls before MLServer's, and announces that they read binary tensors.
-
-    Without it, FastAPI works out the parameters of each REST request, tensors become Python
-    lists, and binary tensors are refused.
-    """
+    """Puts our routes for calls before MLServer's, and announces that they read binary tensors."""
     routes = server._app.router.routes
     routes[:0] = [InferenceRoute(route) for route in routes if calls_model(route)]
     announce(server, BINARY_EXTENSION)

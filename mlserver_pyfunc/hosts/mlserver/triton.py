@@ -63,11 +63,7 @@ logger = logging.getLogger("mlserver.pyfunc")
 
 @once_for_app
 def answer_triton_calls(server: Any) -> None:
-    """Serves Triton's configuration and statistics of functions, over REST and gRPC.
-
-    Without it, Triton's clients and `perf_analyzer` get 404 or UNIMPLEMENTED when they ask for
-    the configuration or the statistics of a function.
-    """
+    """Serves Triton's configuration and statistics of functions, over REST and gRPC."""
     data_plane = server._data_plane
     config = partial(_answer_rest, model_config, data_plane)
     statistics = partial(_answer_rest, model_statistics, data_plane)
@@ -191,11 +187,7 @@ def _statistics(model: Any) -> Document:
 
 
 def answer_in_triton_form(stock: Any) -> Any:
-    """Answers a gRPC stream in Triton's form if its metadata asks for it.
-
-    Without it, Triton's client takes each answer of a stream for an error: its message has the
-    text of an error where MLServer's has the name of the model.
-    """
+    """Answers a gRPC stream in Triton's form if its metadata asks for it."""
 
     # Not async: streams in the protocol's own form then run through no code of ours.
     def f(self: Any, requests_stream: Any, context: Any) -> AsyncGenerator[Any, None]:
@@ -208,11 +200,7 @@ def answer_in_triton_form(stock: Any) -> Any:
 
 
 def send_raw_outputs(stock: Any) -> Any:
-    """Answers typed requests with raw contents too, if the server is switched to Triton's form.
-
-    Without it, Triton's examples for typed contents fail: the outputs are typed if the inputs
-    are, and Triton's are always raw.
-    """
+    """Answers typed requests with raw contents too, if the server is switched to Triton's form."""
     if not settings.is_switched_on(settings.TRITON):
         return stock
 
