@@ -1,9 +1,7 @@
 """Writes a module of a function that a notebook's cell or a script defines.
 
-Pickling the function does not work: a pickle fits one version of Python and of each library, nobody
-can read it, and it carries whatever the function happens to refer to. So the module is made of the
-source of the function and of the global names that it uses: imports, functions, classes, aliases of
-types, and plain constants. Anything else, such as a trained model, is an error that names it.
+It has the source of the function and of the global names that it uses: imports, functions, classes,
+aliases of types, and plain constants. Anything else is an error that names it.
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
 """The one reader of YAML: bounded in size, depth and expansion, and strict about repeated keys.
 
-PyYAML alone follows aliases without end, raises errors of many classes (`ValueError` for a date
-that does not exist, `RecursionError` for deep nesting), and takes the last of two equal keys.
-Here each of these is one `YamlError` that names the file and the line: all functions raise it.
-Values are those that JSON has too, since workers get a definition as JSON: a date is text, and a
-key is text.
+All functions raise YamlError, which names the file and the line. Values are those that JSON has
+too, since workers get a definition as JSON: a date is text, and a key is text.
 """
 
 from __future__ import annotations

@@ -56,13 +56,7 @@ def read_payload(
 
 
 class Departure:
-    """Cancels the code in a `with` block if the client of the request leaves.
-
-    Problem: an ASGI server tells that a client has left only to who awaits `receive`. To await it
-    in a task of its own for each request costs more than the handler of a small one.
-
-    Solution: a timer. Only a request that still has no answer when it fires gets the task.
-    """
+    """Cancels the code in a `with` block if the client leaves: see docs/architecture.md."""
 
     def __init__(self, receive: Receive) -> None:
         self.has_left = False

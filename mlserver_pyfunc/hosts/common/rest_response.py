@@ -28,19 +28,11 @@ MAX_ID_CHARS = 256
 """Length of an id that is sent as a header. Many proxies take 4 KiB of headers, gRPC 8 KiB."""
 
 GZIP_LIMIT = 64 * 1024
-"""Length of a body from which it is sent with `Content-Encoding: identity`.
-
-MLServer does not compress a response with that header. It compresses on the event loop: 0.5 s for
-a MiB, in which no other request is answered.
-"""
+"""Length of a body that MLServer must not compress: see `gzip_enabled` in docs/performance.md."""
 
 
 class SendableHeaders(dict[str, str]):
-    """Headers to which MLServer adds. Drops values that a header cannot hold.
-
-    The values come from clients. With such a value, a call over gRPC would never end, and a
-    connection over HTTP would be broken.
-    """
+    """Headers to which MLServer adds. Drops values of clients that would break a connection."""
 
     def update(self, headers: Mapping[str, str]) -> None:  # type: ignore[override]
         """Adds the headers whose values can be sent."""

@@ -1,10 +1,6 @@
 """The table of all that this runtime changes in MLServer and in the process, and its `install`.
 
-A patch replaces one attribute of MLServer. It is applied, whatever the version of MLServer, if the
-attribute exists and takes the same parameters as the replacement. A patch of the fast path, which
-does itself what it replaces, is applied only to a source that it was tested with. Otherwise it is
-left off, one line in the log says what is lost, and the server serves all the same.
-docs/design/patches.md is generated from the table.
+docs/design/patches.md, which is generated from the table, says when a patch is applied.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """REST answers that no runtime is asked for: status, the repository index, refusals and errors.
 
-MLServer builds its application before it loads a model. So its routes and error handlers are
-changed when the first model of this runtime comes, which costs requests to models nothing. What a
-model of another runtime answers to an inference request stays as MLServer writes it.
+docs/design/edges.md has them. They cost requests to models nothing.
 """
 
 from __future__ import annotations

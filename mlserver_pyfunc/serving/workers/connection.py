@@ -1,7 +1,4 @@
-"""The server's end of the connection to a worker.
-
-`child/channel.py` is the worker's end. `docs/design/worker-protocol.md` describes both.
-"""
+"""The server's end of the connection to a worker: see docs/design/worker-protocol.md."""
 
 from __future__ import annotations
 
@@ -84,11 +81,7 @@ class Connection:
             self._loop.call_soon(self._flush)
 
     def take_back(self) -> int:
-        """Takes back calls that the worker has not begun, and returns how many.
-
-        These are the last ones that it got, one for each token that is left: the kernel gives a
-        token to one reader, and the worker takes one before it begins a call.
-        """
+        """Takes back the last calls that the worker got and has not begun. Returns how many."""
         self._flush()
         taken = 0
         with suppress(BlockingIOError):

@@ -133,11 +133,8 @@ class WorkerProcess:
         return environment
 
     def _wait(self) -> None:
-        """Waits for the exit on a thread of its own.
-
-        It does not reap: until `_exited` does, the process id cannot be that of another process,
-        so that `kill` is safe. docs/design/worker-protocol.md says why a thread.
-        """
+        """Waits for the exit on a thread of its own: docs/design/worker-protocol.md says why."""
+        # It does not reap, so that the process id is of no other process before `_exited`.
         try:
             ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
             assert ended is not None

@@ -1,8 +1,4 @@
-"""Starts a worker. The function's interpreter runs this file by its path.
-
-The package is put into `sys.modules` from its own folder alone. With the folder around it in
-`sys.path`, the function would find the server's packages too, of another Python or version.
-"""
+"""Starts a worker. The function's interpreter runs this file by its path."""
 
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
@@ -15,6 +11,7 @@ def main() -> None:
     The arguments are file descriptors, SOCKET WAKEUP TOKENS INBOUND OUTBOUND, and the server's
     process id.
     """
+    # Not by `sys.path`: docs/design/worker-protocol.md says why.
     package = Path(__file__).resolve().parents[3]
     spec = spec_from_file_location(
         "mlserver_pyfunc", package / "__init__.py", submodule_search_locations=[str(package)]

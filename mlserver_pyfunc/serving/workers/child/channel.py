@@ -1,9 +1,4 @@
-"""A worker's end of the connection to the server.
-
-A result goes into the socket at once. The server listens to an eventfd, the wakeup, to which the
-worker adds the number of packets that it has sent: for brief calls, once for several of them.
-docs/design/worker-protocol.md says why, and explains the call tokens.
-"""
+"""A worker's end of the connection to the server: see docs/design/worker-protocol.md."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
 """The parent of a worker, which ends all that the worker has started.
 
-The worker is forked off a process that does nothing but wait. It is a subreaper: a process whose
-parent is gone becomes its child. So all that the worker has ever started is found among its
-descendants. docs/design/worker-protocol.md says what does not work. See `man 2 prctl`.
+docs/design/worker-protocol.md says how, and what does not work.
 """
 
 import contextlib

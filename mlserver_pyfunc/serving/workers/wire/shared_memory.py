@@ -1,9 +1,6 @@
 """Shared memory for tensors: one process writes regions, the other reads them in place.
 
-The writer may use a region again when the reader has no array on it any more, and user code may
-keep an array, or a view of a view of it, for as long as it likes. So the memory of arrays belongs
-to a `_Lease`, which NumPy keeps alive as the base of every view. docs/design/worker-protocol.md has
-the design, and what does not work.
+docs/design/worker-protocol.md has the design, and what does not work.
 """
 
 from __future__ import annotations
