@@ -132,7 +132,7 @@ class Function:
     @property
     def folder(self) -> Path:
         """Folder of the definition."""
-        return self.opened.located.folder
+        return self.opened.folder
 
     @property
     def definition(self) -> FunctionDefinition:
@@ -209,10 +209,8 @@ class Function:
         from mlserver_pyfunc.environments.environment import resolve
         from mlserver_pyfunc.sources import lock
 
-        located = self.opened.located
-        return lock.write(
-            located.definition, located.folder, resolve(located.definition, located.folder)
-        )
+        definition, folder = self.opened.definition, self.folder
+        return lock.write(definition, folder, resolve(definition, folder))
 
     def build(self, tag: str, **options: Any) -> Result:
         """Builds a container image; options are those of `image.build_context.Options`."""

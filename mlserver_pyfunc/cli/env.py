@@ -32,9 +32,9 @@ def command(folder: Path, prune: bool, as_json: bool) -> None:
     from mlserver_pyfunc.sources import lock
 
     opened = open_folder(folder)
-    locked = lock.read(opened.located.folder)
+    locked = lock.read(opened.folder)
     resolved = (locked.resolved if locked else None) or ()
-    definition = environment.fetched(opened.definition, opened.located.folder)
+    definition = environment.fetched(opened.definition, opened.folder)
     made = environment.provide(definition, opened.model_name, resolved)
     unmet = environment.unmet_needs(definition)
     if as_json:

@@ -87,7 +87,7 @@ def _serve_image(folder: Path, host: str, ports: Ports) -> None:
     except DefinitionError:
         # A folder of several functions, or a broken definition: the server reports which.
         return
-    found = record.recorded(opened.definition, opened.located.folder)
+    found = record.recorded(opened.definition, opened.folder)
     if found is None:
         return
     tell = partial(click.echo, err=True)

@@ -66,21 +66,15 @@ class Located:
 
 
 @dataclass(frozen=True)
-class FunctionFolder:
+class FunctionFolder(Located):
     """A definition with the name and version it is served under.
 
     The version is that of model-settings.json, else of the definition.
     """
 
-    located: Located
     model_name: str
     model_version: str | None
     settings_file: Path | None
-
-    @property
-    def definition(self) -> FunctionDefinition:
-        """The definition."""
-        return self.located.definition
 
 
 def open_folder(path: str | Path) -> FunctionFolder:
@@ -89,12 +83,13 @@ def open_folder(path: str | Path) -> FunctionFolder:
     settings_file = settings_file_of(path)
     settings = read_settings(settings_file) if settings_file else {}
     located = read_place(place_of(path, settings_file, settings))
-    definition = located.definition
-    name = served_name(
-        settings, definition, settings_file.parent if settings_file else located.folder
+    folder = settings_file.parent if settings_file else located.folder
+    name = served_name(settings, located.definition, folder)
+    given = (settings.get("parameters") or {}).get("version")
+    version = given or located.definition.model_version
+    return FunctionFolder(
+        **vars(located), model_name=name, model_version=version, settings_file=settings_file
     )
-    version = (settings.get("parameters") or {}).get("version") or definition.model_version
-    return FunctionFolder(located, name, version, settings_file)
 
 
 def find_definition(settings_file: Path | None, uri: str | None, extra: Any) -> Located:
@@ -174,7 +169,7 @@ def environment_model(folder: Path) -> dict[str, str]:
     variables = {
         NAME_VARIABLE: opened.model_name,
         "MLSERVER_MODEL_IMPLEMENTATION": IMPLEMENTATION,
-        "MLSERVER_MODEL_URI": str(opened.located.folder.resolve()),
+        "MLSERVER_MODEL_URI": str(opened.folder.resolve()),
     }
     if split_function(folder)[1] is not None:
         variables["MLSERVER_MODEL_EXTRA"] = json.dumps({"function": str(folder.resolve())})

@@ -32,8 +32,9 @@ class LocalFunction:
 
     def __init__(self, folder: FunctionFolder) -> None:
         self.folder = folder
-        located, version = folder.located, folder.model_version
-        self.function = Function(located.definition, located.folder, folder.model_name, version)
+        self.function = Function(
+            folder.definition, folder.folder, folder.model_name, folder.model_version
+        )
         self.contract = self.function.contract
         self.model_name = folder.model_name
         self._loop = asyncio.new_event_loop()
@@ -140,8 +141,7 @@ def with_tensors(folder: FunctionFolder) -> FunctionFolder:
     if {"inputs", "outputs"} <= set(folder.definition.written):
         return folder
     with LocalFunction(folder) as function:
-        located = replace(folder.located, definition=function.definition)
-    return replace(folder, located=located)
+        return replace(folder, definition=function.definition)
 
 
 def arrays_of(answer: Answer) -> dict[str, Array]:

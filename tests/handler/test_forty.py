@@ -10,7 +10,7 @@ import pytest
 from mlserver_pyfunc.definition import FunctionDefinition, TensorDefinition
 from mlserver_pyfunc.definition import derived as derived_tensors
 from mlserver_pyfunc.definition.derived import completed
-from mlserver_pyfunc.definition.locate import FunctionFolder, Located
+from mlserver_pyfunc.definition.locate import FunctionFolder
 from mlserver_pyfunc.errors import LoadError
 from mlserver_pyfunc.handler.signature import Derived
 from mlserver_pyfunc.protocol.request import InferenceRequest
@@ -24,7 +24,7 @@ def folder_of(case: Case, folder: Path, **serving: Any) -> FunctionFolder:
     definition = FunctionDefinition.model_validate(
         {"source": {"code": case.code, "handler": case.handler}, "serving": serving}
     )
-    return FunctionFolder(Located(definition, folder, "here"), case.name, None, None)
+    return FunctionFolder(definition, folder, "here", case.name, None, None)
 
 
 def written(tensors: list[TensorDefinition]) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from mlserver_pyfunc.client.playground import model_page
 from mlserver_pyfunc.definition import PYTHON_VERSIONS, parse
-from mlserver_pyfunc.definition.locate import FunctionFolder, Located
+from mlserver_pyfunc.definition.locate import FunctionFolder
 from mlserver_pyfunc.errors import ContractError, LoadError, ResponseError
 from mlserver_pyfunc.serving.local import LocalFunction
 from mlserver_pyfunc.validation import validate
@@ -91,8 +91,8 @@ REQUEST = {
 
 def loaded(code: str, handler: str = "handler", **more: Any) -> LocalFunction:
     fields = {"source": {"code": code, "handler": handler}, **more}
-    located = Located(parse(fields), Path(__file__).parent, "here")
-    return LocalFunction(FunctionFolder(located, "m", None, None))
+    folder = Path(__file__).parent
+    return LocalFunction(FunctionFolder(parse(fields), folder, "here", "m", None, None))
 
 
 def contract_of(function: LocalFunction) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from mlserver_pyfunc.definition.locate import find_definition, open_folder
+from mlserver_pyfunc.definition.locate import Located, find_definition, open_folder
 from mlserver_pyfunc.errors import DefinitionError
 from mlserver_pyfunc.testing import Server
 from mlserver_pyfunc.validation import validate
@@ -118,7 +118,8 @@ def test_validate_and_the_server_find_the_same(given: Given, tmp_path: Path) -> 
         return
     served = find_definition(settings_file, parameters.get("uri"), parameters.get("extra"))
     assert served.definition.model_name == given.found
-    assert open_folder(tmp_path).located == served
+    opened = open_folder(tmp_path)
+    assert Located(opened.definition, opened.folder, opened.where) == served
     assert validate(tmp_path) == []
     # A fault in the definition that is served is found there, whatever else is in the folder.
     file = Path(served.where) if Path(served.where).is_file() else settings_file

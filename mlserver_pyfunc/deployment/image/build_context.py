@@ -62,7 +62,7 @@ class Options:
 
 def write(opened: FunctionFolder, target: Path, options: Options) -> None:
     """Writes the build context of a function into an empty folder, or one that is not there yet."""
-    definition, folder = opened.definition, opened.located.folder
+    definition, folder = opened.definition, opened.folder
     settings = _settings(opened)
     tree = lock.fetch_locked(definition, folder)
     definition = with_needs(definition, tree)
@@ -204,7 +204,7 @@ def _write_function(
 
 def _settings(opened: FunctionFolder) -> Mapping[str, Mapping[str, Any]]:
     settings = {MODEL_SETTINGS: _model_settings(opened)}
-    of_server = opened.located.folder / SERVER_SETTINGS
+    of_server = opened.folder / SERVER_SETTINGS
     if of_server.is_file():
         given = read_settings(of_server)
         settings[SERVER_SETTINGS] = {k: v for k, v in given.items() if k not in _PORTS}

@@ -38,14 +38,14 @@ def build(folder: Path, name: str, options: Options) -> Result:
     ):
         options = replace(options, secrets=secrets)
         target = Path(work, "context")
-        parts = record.inputs(opened.definition, opened.located.folder)
+        parts = record.inputs(opened.definition, opened.folder)
         build_context.write(opened, target, options)
         server = requirements.pins((target / "server.txt").read_text(encoding="utf-8"))
         built = engine.build(target, name, options, Path(work))
     made = lock.ImageRecord(
         name=name, digest=built.digest, id=built.id, inputs=parts, server=server
     )
-    lock.record_image(made, opened.located.folder)
+    lock.record_image(made, opened.folder)
     return Result(made, engine.name)
 
 

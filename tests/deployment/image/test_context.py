@@ -72,7 +72,7 @@ def test_holds_a_function_of_every_source_pinned(
     target = made(folder, tmp_path / "context")
 
     inside = open_folder(in_image(target, tmp_path / "image"))
-    tree = lock.fetch_locked(inside.definition, inside.located.folder)
+    tree = lock.fetch_locked(inside.definition, inside.folder)
     module, _, name = inside.definition.source.handler.partition(":")
     assert (tree.root / f"{module}.py").read_text() == CODE
     assert name == "predict"
@@ -83,7 +83,7 @@ def test_holds_a_function_of_every_source_pinned(
     assert ("FROM python:3.12-slim AS python\n" in text) == (python == "3.13")
     (tree.root / f"{module}.py").write_text("changed")
     with pytest.raises(DigestError, match="tree_sha256"):
-        lock.fetch_locked(inside.definition, inside.located.folder)
+        lock.fetch_locked(inside.definition, inside.folder)
 
 
 def write_source(kind: str, folder: Path) -> dict[str, str]:

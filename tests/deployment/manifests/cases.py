@@ -100,7 +100,7 @@ def made(platform: str, shape: str, case: str = "plain") -> list[dict[str, Any]]
 
 def objects(platform: str, shape: str, **given: Any) -> list[dict[str, Any]]:
     opened = open_folder(IRIS)
-    return of(opened.definition, opened.located.folder, platform, shape, **given)
+    return of(opened.definition, opened.folder, platform, shape, **given)
 
 
 def of(

@@ -151,7 +151,7 @@ def test_an_inline_function_is_base64_in_a_config_map_that_the_container_reads()
 @pytest.mark.parametrize("name", ["iris", "text-stream", "image", "digitalhub"])
 def test_an_inline_function_is_the_one_in_the_folder(name: str) -> None:
     opened = open_folder(EXAMPLES / name)
-    config_map, _ = of(opened.definition, opened.located.folder, "kserve", "inline")
+    config_map, _ = of(opened.definition, opened.folder, "kserve", "inline")
     given = parse(json.loads(config_map["data"]["MLSERVER_MODEL_EXTRA"])["function"])
     left_out = {"source", "model_name", "image", "base_image", "build"}
     assert given.model_dump(exclude=left_out) == opened.definition.model_dump(exclude=left_out)
@@ -161,7 +161,7 @@ def test_an_inline_function_is_the_one_in_the_folder(name: str) -> None:
         path = tree.root / f"{tree.module}.py"
         return tree.module, inline.get(tree.module or "") or path.read_text()
 
-    theirs = sources.fetch(opened.definition.source, opened.located.folder)
+    theirs = sources.fetch(opened.definition.source, opened.folder)
     assert code(sources.fetch(given.source, IRIS.parent)) == code(theirs)
 
 
