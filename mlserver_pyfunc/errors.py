@@ -11,12 +11,7 @@ MAX_MESSAGE_CHARS = 2000
 """Maximum length of a message, in characters."""
 
 MAX_HEADER_BYTES = 3 * MAX_MESSAGE_CHARS
-"""Maximum length of a message in a gRPC header, in bytes.
-
-gRPC sends the message as the percent-encoded header `grpc-message`, and clients accept 8 KiB
-of headers by default. A client that gets more loses the status code too.
-https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#responses
-"""
+"""Maximum length of a message in a gRPC header, in bytes: clients accept 8 KiB of headers."""
 
 
 class PyFuncError(Exception):

@@ -222,10 +222,9 @@ class BatchDefinition(_Model):
     )
 
 
-WARMUP_TAGS = ("(flag)", "(mapping)")
-_DEVICE_TAGS = ("(list)", "(mapping)")
-UNION_TAGS = {"warmup": WARMUP_TAGS, "devices": _DEVICE_TAGS}
-"""Names of the members of unions, by key: pydantic adds them to locations."""
+UNION_TAGS = ("(value)", "(mapping)")
+"""Names of the members of a union: pydantic adds them to locations."""
+_BY_TAG = Discriminator(lambda value: UNION_TAGS[isinstance(value, dict | BaseModel)])
 
 
 class WarmupDefinition(_Model):
@@ -280,9 +279,9 @@ class ServingDefinition(_Model):
         None, description="Calls after which a worker is replaced. Isolated only."
     )
     devices: Annotated[
-        Annotated[list[Annotated[int, Field(ge=0)]], Tag(_DEVICE_TAGS[0])]
-        | Annotated[DevicesDefinition, Tag(_DEVICE_TAGS[1])],
-        Discriminator(lambda value: _DEVICE_TAGS[isinstance(value, dict | DevicesDefinition)]),
+        Annotated[list[Annotated[int, Field(ge=0)]], Tag(UNION_TAGS[0])]
+        | Annotated[DevicesDefinition, Tag(UNION_TAGS[1])],
+        _BY_TAG,
     ] = Field(
         [],
         description="GPUs, by number, dealt out to the workers; or `per_worker: 1`. Isolated only.",
@@ -291,8 +290,8 @@ class ServingDefinition(_Model):
         None, description="Combines waiting requests into one call of the handler."
     )
     warmup: Annotated[
-        Annotated[bool, Tag(WARMUP_TAGS[0])] | Annotated[WarmupDefinition, Tag(WARMUP_TAGS[1])],
-        Discriminator(lambda value: WARMUP_TAGS[isinstance(value, dict | WarmupDefinition)]),
+        Annotated[bool, Tag(UNION_TAGS[0])] | Annotated[WarmupDefinition, Tag(UNION_TAGS[1])],
+        _BY_TAG,
         FROM_TEXT,
     ] = Field(False, description="Call before ready: once with an example, or with each sample.")
 

@@ -131,7 +131,7 @@ def problems_in(
 ) -> Iterator[Problem]:
     """Yields the problems of a mapping that pydantic has refused to read by a model."""
     for problem in error.errors(include_url=False):
-        location = _without_tag(problem["loc"])
+        location = tuple(part for part in problem["loc"] if part not in ("[key]", *UNION_TAGS))
         path = ".".join(str(part) for part in location)
         if problem["type"] == "extra_forbidden":
             message = f"{path}: unknown key{_nearest(model, location)}"
@@ -176,16 +176,6 @@ def _shown(value: Any) -> str:
         return json.dumps(value, default=str)[:80]
     except TypeError:  # A mapping has a key that JSON does not have, for example a date.
         return repr(value)[:80]
-
-
-def _without_tag(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """Drops what pydantic adds: the tag of a union's member, and a key's mark."""
-    pairs = zip((None, *location), location, strict=False)
-    return tuple(
-        part
-        for parent, part in pairs
-        if part != "[key]" and part not in UNION_TAGS.get(str(parent), ())
-    )
 
 
 def _nearest(model: type[BaseModel], location: Sequence[int | str]) -> str:
