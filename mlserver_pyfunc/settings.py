@@ -28,6 +28,9 @@ REPOSITORY_API = "MLSERVER_PYFUNC_REPOSITORY_API"
 TRITON = "MLSERVER_PYFUNC_TRITON"
 """Switch: the server answers as Triton does where the clients of Triton rely on it."""
 
+LOG = "MLSERVER_PYFUNC_LOG_"
+"""Begin of the variables of payload events: URL, and others that are named as KServe names them."""
+
 DEFAULT_MAX_BODY = 268435456
 """256 MiB, for REST and gRPC alike. A much higher limit, such as gRPC's largest of 2 GiB, would let
 one client's message take all the memory of a container."""
@@ -91,6 +94,11 @@ write_timeout = partial(_seconds, WRITE_TIMEOUT, "30")
 
 connection_age = partial(_seconds, CONNECTION_AGE, "30")
 """Returns the age in seconds at which a connection is ended after its calls."""
+
+
+def log_setting(name: str, default: str = "") -> str:
+    """Returns a setting of payload events, such as URL."""
+    return os.environ.get(f"{LOG}{name}") or default
 
 
 def cache_folder() -> Path:

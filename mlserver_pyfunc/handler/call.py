@@ -23,7 +23,7 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 """Id of the request that is being handled, for log records."""
 
 _MAX_ID_CHARS = 80
-_ENCODINGS = ("content_type", "binary_data_size")
+ENCODINGS = ("content_type", "binary_data_size")
 """Parameters of a tensor that say how its data were sent."""
 
 
@@ -134,7 +134,7 @@ class InferenceCall:
         shown = json_output(NamedArray.of(self.specs[name], masked(self.inputs, name)))
         # How the tensor came says nothing about the form that it has here.
         given = self.tensor_parameters.get(name, {}).items()
-        kept = {key: value for key, value in given if key not in _ENCODINGS}
+        kept = {key: value for key, value in given if key not in ENCODINGS}
         parameters = {**kept, **shown.get("parameters", {})}
         return {**shown, "parameters": parameters} if parameters else shown
 

@@ -19,7 +19,6 @@ SUFFIXES = {
 
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _LABEL = re.compile(r"(?!__|(model|version|le)$)[a-zA-Z_][a-zA-Z0-9_]*")
-_MAX_CHARS = 200
 
 Send = Callable[[Sequence[Any]], None]
 """Takes a record: name, kind, documentation, labels and buckets of a metric that is declared; name,
@@ -150,4 +149,4 @@ class Metrics:
 
 def _text(value: Any) -> str:
     # A lone surrogate would end each answer of /metrics with an error.
-    return str(value)[:_MAX_CHARS].encode("utf-8", "replace").decode()
+    return str(value)[:200].encode("utf-8", "replace").decode()

@@ -25,13 +25,14 @@ from mlserver_pyfunc.handler.metrics import Metrics
 from mlserver_pyfunc.protocol.contract import ARROW, Contract, Report
 from mlserver_pyfunc.protocol.request import InferenceRequest, pandas_columns
 from mlserver_pyfunc.protocol.types import TensorError
-from mlserver_pyfunc.settings import init_parameters
+from mlserver_pyfunc.settings import init_parameters, log_setting
 from mlserver_pyfunc.sources import SourceTree, lock
 
 from . import limits
 from .batching import Batcher, obstacles
 from .in_process import InProcessRunner
 from .metrics import CONTRACT_WARNINGS, ENVIRONMENT_SECONDS, GONE, FunctionMetrics, metrics_of
+from .payload_events import PayloadEvents
 from .runner import Answer, Runner, logger
 
 _NONE = nullcontext()
@@ -67,6 +68,7 @@ class Function:
         self._context: Context | None = None
         self.runner: Runner | None = None
         self._batcher: Batcher | None = None
+        self._events: PayloadEvents | None = None
         self._closing = False
 
     @property
@@ -123,6 +125,8 @@ class Function:
         self._metrics.set_slots(slots * (serving.batch.max_size if serving.batch else 1))
         try:
             with self._phase("definition"):
+                if log_setting("URL"):
+                    self._events = PayloadEvents(self.model_name, self.model_version, self._metrics)
                 self.definition = completed(definition, runner.handler.derived)
             self.contract.add(*runner.handler.derived.specs)
             if serving.batch is not None:
@@ -145,9 +149,11 @@ class Function:
             call, requested = self._decode(request)
             taken = runner.handler.required_fields
             counted.deadline = limits.deadline_of(request, call, taken)
+            logged = self._events and self._events.request(call)
             with counted.deadline or _NONE:
                 answer = await (self._batcher or runner).answer(call)
-            return self._asked_for(answer, requested, request)
+            answer = self._asked_for(answer, requested, request)
+            return logged(answer) if logged else answer
 
     async def stream(self, request: Any) -> AsyncGenerator[Answer, None]:
         """Answers one inference request item by item. A handler that does not stream gives one."""
@@ -156,13 +162,15 @@ class Function:
             call, requested = self._decode(request)
             taken = runner.handler.required_fields
             counted.deadline = deadline = limits.deadline_of(request, call, taken, longest)
+            logged = self._events and self._events.request(call)
             async with aclosing(self._items(runner, call)) as answers:
                 while True:
                     with deadline or _NONE:
                         answer = await anext(answers, None)
                     if answer is None:
                         return
-                    yield self._asked_for(answer, requested, request)
+                    answer = self._asked_for(answer, requested, request)
+                    yield logged(answer) if logged else answer
 
     async def _items(self, runner: Runner, call: InferenceCall) -> AsyncGenerator[Answer, None]:
         if not runner.handler.streams:
@@ -178,6 +186,8 @@ class Function:
             await self._batcher.close()
         if self.runner is not None:
             await self.runner.close()
+        if self._events is not None:
+            await self._events.close()
 
     def _decode(self, request: Any) -> tuple[InferenceCall, list[str]]:
         contract = self.contract

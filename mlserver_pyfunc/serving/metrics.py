@@ -65,6 +65,11 @@ CONTRACT_WARNINGS = Counter(
     "Breaches of the contract that were let through (contract: warn), by kind.",
     [*_LABELS, "kind"],
 )
+PAYLOAD_EVENTS = Counter(
+    "pyfunc_payload_events",
+    "Events with payloads: sent, or dropped: full, failed, invalid, or unloaded meanwhile.",
+    [*_LABELS, "outcome"],
+)
 
 GONE = 499
 """Status if the client left before the answer. Nginx uses the same number."""
