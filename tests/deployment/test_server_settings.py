@@ -32,7 +32,7 @@ def test_serve_the_image_and_the_manifests_have_one_limit_of_grpc_messages(
     limits = {
         "serve": str(served.grpc_max_message_length),
         "image": re.findall(rf'{GRPC_LIMIT}="(\d+)"', render(recipe()))[0],
-        "manifests": pod.settings()[GRPC_LIMIT],
+        "manifests": pod.SETTINGS[GRPC_LIMIT],
         "Dockerfile": re.findall(rf"{GRPC_LIMIT}=(\d+)", (ROOT / "Dockerfile").read_text())[0],
         "docs": re.findall(
             r"`grpc_max_message_length` \| (\d+)", (ROOT / "docs" / "performance.md").read_text()

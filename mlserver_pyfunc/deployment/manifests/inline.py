@@ -15,20 +15,18 @@ from mlserver_pyfunc.sources.local import found
 from mlserver_pyfunc.sources.uri import checked_scheme, redacted
 
 from .options import ManifestError
-from .workload import Object, Workload, as_object
+from .workload import Workload
 
 DIGEST = "io.mlserver-pyfunc/function-sha256"
 MAX_ENV_BYTES = 128 * 1024
 """Linux's limit for one variable, with its name and the byte that ends it."""
 
 
-def config_maps(workload: Workload) -> list[Object]:
-    """Returns the ConfigMap whose keys are the variables of the function; none for other shapes.
+def variables(workload: Workload) -> dict[str, str]:
+    """Returns the variables of the function, which the keys of its ConfigMap are.
 
     The name of the model is not among them, since a platform may give another.
     """
-    if workload.shape != "inline":
-        return []
     given = definition(workload).items()
     lines = [f"{json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in given]
     data = {
@@ -43,21 +41,26 @@ def config_maps(workload: Workload) -> list[Object]:
                 f"{name}: expected at most {MAX_ENV_BYTES} bytes, got {size}; put the code "
                 "into an image (mlserver-pyfunc build) or give its folder by --storage-uri"
             )
-    (name,) = names_of_maps(workload)
-    return [as_object("v1", "ConfigMap", workload.metadata(name), data, part="data")]
+    return data
 
 
 def digest(workload: Workload) -> dict[str, str]:
     """Returns the annotation by which pods are replaced if the ConfigMap changes."""
-    for each in config_maps(workload):
-        text = json.dumps(each["data"], sort_keys=True)
-        return {DIGEST: hashlib.sha256(text.encode()).hexdigest()}
-    return {}
+    if workload.shape != "inline":
+        return {}
+    text = json.dumps(variables(workload), sort_keys=True)
+    return {DIGEST: hashlib.sha256(text.encode()).hexdigest()}
 
 
-def names_of_maps(workload: Workload) -> list[str]:
-    """Returns the name of the ConfigMap; none for other shapes."""
-    return [names.derived_label(f"{workload.name}-function")] if workload.shape == "inline" else []
+def map_name(workload: Workload) -> str | None:
+    """Returns the name of the ConfigMap; None for other shapes."""
+    inline = workload.shape == "inline"
+    return names.derived_label(f"{workload.name}-function") if inline else None
+
+
+def as_json(workload: Workload) -> str:
+    """Returns the definition as JSON."""
+    return json.dumps(definition(workload), ensure_ascii=False)
 
 
 def definition(workload: Workload) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlserver_pyfunc.definition import FunctionDefinition
 from mlserver_pyfunc.definition import kubernetes_names as names
@@ -20,13 +19,9 @@ from mlserver_pyfunc.deployment.image import record
 
 from .options import ManifestError, Options, image_name
 
-MODELS_DIR = "/mnt/models"
 SHARED_NAME = "mlserver-pyfunc"
 """Name of a runtime or server that any number of functions may use."""
 _PORTS = ("host", "http_port", "grpc_port", "metrics_port", "metrics_endpoint")
-_MANAGED_BY = "app.kubernetes.io/managed-by"
-
-Object = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -37,6 +32,18 @@ class Platform:
     shapes: tuple[str, ...]  # ways for a function to get there, the default first
     max_name: int = names.MAX_LABEL  # of an object, since platforms add to its name
     shared: tuple[str, ...] = ()  # shapes that run on an object which other functions may use too
+
+
+BY_NAME = {
+    each.name: each
+    for each in (
+        # KServe names Deployments "NAME-predictor", and labels pods by "isvc.NAME-predictor".
+        Platform("kserve", ("image", "storage", "inline"), max_name=48, shared=("storage",)),
+        Platform("seldon-v1", ("image", "storage", "inline")),
+        Platform("seldon-v2", ("storage", "inline"), shared=("storage", "inline")),
+        Platform("kubernetes", ("image", "storage", "inline")),
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -65,28 +72,12 @@ class Workload:
         """Name of the runtime or server that the function runs on, if it is shared."""
         return self.options.runtime or SHARED_NAME
 
-    def metadata(self, name: str | None = None, **annotations: str) -> Object:
-        """Returns the metadata of an object that belongs to the function alone."""
-        labels = {"app.kubernetes.io/name": self.name, _MANAGED_BY: "mlserver-pyfunc"}
-        if self.version:
-            with suppress(ValueError):
-                labels["app.kubernetes.io/version"] = names.label_value(self.version)
-        return self._metadata(name or self.name, labels, annotations)
-
-    def shared_metadata(self, name: str) -> Object:
-        """Returns the metadata of an object that other functions may use too."""
-        return self._metadata(name, {_MANAGED_BY: "mlserver-pyfunc"}, {})
-
-    def _metadata(self, name: str, labels: dict[str, str], annotations: dict[str, str]) -> Object:
-        options = self.options
-        found: Object = {"name": name}
-        if options.namespace:
-            found["namespace"] = options.namespace
-        found["labels"] = {**labels, **options.labels}
-        given = {**annotations, **options.annotations}
-        if given:
-            found["annotations"] = given
-        return found
+    @property
+    def version_label(self) -> str | None:
+        """The version as a label; None if it cannot be one."""
+        with suppress(ValueError):
+            return names.label_value(self.version) if self.version else None
+        return None
 
 
 def plan(
@@ -120,13 +111,6 @@ def plan(
         shape,
         _image(platform, definition, folder, options, shape),
     )
-
-
-def as_object(
-    api_version: str, kind: str, metadata: Object, content: Object, part: str = "spec"
-) -> Object:
-    """Returns an object with its content under `spec`, or another part."""
-    return {"apiVersion": api_version, "kind": kind, "metadata": metadata, part: content}
 
 
 def _name(platform: Platform, options: Options, model_name: str) -> str:
