@@ -92,10 +92,7 @@ def settings_problems(error: ValidationError) -> str:
 
 
 def explicit_settings(settings_file: Path | None) -> Mapping[str, Any]:
-    """Returns the content of model-settings.json, without the values that MLServer fills in.
-
-    Empty if there is no such file, or it cannot be read.
-    """
+    """Returns what model-settings.json itself says; empty if it cannot be read."""
     if settings_file is None:
         return {}
     try:
@@ -105,10 +102,7 @@ def explicit_settings(settings_file: Path | None) -> Mapping[str, Any]:
 
 
 def given_name(settings: Mapping[str, Any]) -> str | None:
-    """Returns the name that model-settings.json or the environment gives a model.
-
-    `settings` must not have the values that MLServer fills in.
-    """
+    """Returns the name that a model is given by its explicit settings or by the environment."""
     return settings.get("name") or os.environ.get(NAME_VARIABLE) or None
 
 
@@ -124,11 +118,7 @@ def served_name(settings: Mapping[str, Any], definition: FunctionDefinition, fol
 
 
 def seldon_model(settings_file: Path | None, name: str) -> str | None:
-    """Returns the name of the Seldon Core v2 Model that a model-settings.json was rewritten for.
-
-    Seldon replaces the user's name and version by its own count of versions. None if the folder is
-    not one that Seldon wrote.
-    """
+    """Returns the Seldon Core v2 Model that a model-settings.json was rewritten for, or None."""
     match = _SELDON_NAME.fullmatch(name)
     if settings_file is None or match is None:
         return None

@@ -66,11 +66,7 @@ class Job:
         self.wants_wakeup = True
 
     def wait_briefly(self, seconds: float) -> bool:
-        """Blocks the event loop until the call has ended, for at most `seconds`; 0 only looks.
-
-        Returns whether it has. If not, its thread will wake the event loop, which would cost more
-        than a brief wait does: see docs/design/calls.md.
-        """
+        """Waits until the call has ended, and returns whether it has: see docs/design/calls.md."""
         if self.done.acquire(blocking=False):
             return True
         if seconds and self.done.acquire(timeout=seconds):
@@ -81,22 +77,16 @@ class Job:
 
 
 class WakeupSemaphore:
-    """A counting semaphore that hands work to threads: each `release` ends one `acquire`.
-
-    An eventfd, because `os.write` wakes a thread without holding the GIL: docs/design/calls.md.
-    """
+    """A counting semaphore that hands work to threads, by an eventfd: see docs/design/calls.md."""
 
     def __init__(self) -> None:
         self._fd = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_CLOEXEC)
         weakref.finalize(self, os.close, self._fd).atexit = False
 
     def release(self) -> None:
-        """Lets one waiting thread continue, or the next thread that waits."""
         os.write(self._fd, _ONE)
 
     def acquire(self) -> None:
-        """Blocks until `release` is called."""
-        # Not os.eventfd_read: a signal ends it with an error. os.read tries again (PEP 475).
         os.read(self._fd, len(_ONE))
 
 

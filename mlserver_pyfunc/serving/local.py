@@ -129,10 +129,7 @@ class LocalFunction:
 
 
 def load(folder: str | Path) -> LocalFunction:
-    """Loads the function of a folder or of a definition file.
-
-    Raises a DefinitionError if there is no definition or it is not valid, else a LoadError.
-    """
+    """Loads the function of a folder or definition file. Raises DefinitionError or LoadError."""
     return LocalFunction(open_folder(folder))
 
 

@@ -68,9 +68,7 @@ class HandlerInfo:
 class Runner(Protocol):
     """Runs one loaded function. All methods are for the event loop's thread."""
 
-    @property
-    def handler(self) -> HandlerInfo:
-        """What is known of the handler."""
+    handler: HandlerInfo
 
     @property
     def ready(self) -> bool:

@@ -1,8 +1,4 @@
-"""MLServer's data plane for models of this runtime: the same steps of a request, made shorter.
-
-Headers are made only if a handler asks for them. Metrics and the CloudEvents headers of a model
-are looked up once. MLServer's response cache is left out: see `models.keep_to_ourselves`.
-"""
+"""MLServer's data plane for models of this runtime: the same steps of a request, made shorter."""
 
 from __future__ import annotations
 
@@ -25,11 +21,7 @@ _PROBE_ID = "id of a probe"
 
 
 class CloudEvents:
-    """The headers of the responses of one model.
-
-    MLServer's middleware is public, and the names of its headers are not. So this gives it a
-    response with a known id, and looks which headers have that id.
-    """
+    """The headers of the responses of one model, found by a response with a known id."""
 
     def __init__(self, add: Callable[[Any, ModelSettings], Any], settings: ModelSettings) -> None:
         probe: Any = SimpleNamespace(id=_PROBE_ID, headers={})

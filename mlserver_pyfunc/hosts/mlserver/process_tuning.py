@@ -27,7 +27,6 @@ from mlserver_pyfunc import settings
 from . import connections, models
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_STOCK_THRESHOLDS = (700, 2000)
 _GC_THRESHOLD = 20_000
 _STOPPING = "_pyfunc_stopping"
 _STOCK_GRACE = 5.0
@@ -50,7 +49,7 @@ def raise_gc_threshold() -> str:
     youngest, *older = gc.get_threshold()
     if not gc.isenabled():
         return "the garbage collector is disabled"
-    if youngest not in (*_STOCK_THRESHOLDS, _GC_THRESHOLD):
+    if youngest not in (700, _GC_THRESHOLD):
         return f"the threshold is set to {youngest}"
     gc.set_threshold(_GC_THRESHOLD, *older)
     return ""

@@ -1,8 +1,4 @@
-"""Routes for calls of models of this runtime, put before MLServer's.
-
-FastAPI works out the parameters of a route for every request, which costs more than the rest of a
-small request. These routes read the request and call the data plane themselves.
-"""
+"""Routes for calls of models of this runtime, put before MLServer's: see docs/architecture.md."""
 
 from __future__ import annotations
 

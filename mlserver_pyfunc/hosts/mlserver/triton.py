@@ -211,10 +211,7 @@ def send_raw_outputs(stock: Any) -> Any:
 
 
 class _StreamContext:
-    """The context of one request of a stream.
-
-    The trailing metadata of a response would become headers of the next request.
-    """
+    """The context of one request of a stream. Trailing metadata would go to the next request."""
 
     def __init__(self, context: Any) -> None:
         self.invocation_metadata = context.invocation_metadata
