@@ -28,6 +28,8 @@ REPOSITORY_API = "MLSERVER_PYFUNC_REPOSITORY_API"
 TRITON = "MLSERVER_PYFUNC_TRITON"
 """Switch: the server answers as Triton does where the clients of Triton rely on it."""
 
+ACCESS_LOG = "MLSERVER_PYFUNC_ACCESS_LOG"
+"""Form of the line of each request under `mlserver start`: `text` or `json`; none without it."""
 LOG = "MLSERVER_PYFUNC_LOG_"
 """Begin of the variables of payload events: URL, and others that are named as KServe names them."""
 

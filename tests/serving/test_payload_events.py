@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import json
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
@@ -23,6 +19,7 @@ from mlserver_pyfunc.errors import LoadError
 from mlserver_pyfunc.protocol.request import InferenceRequest
 from mlserver_pyfunc.serving import payload_events
 from mlserver_pyfunc.serving.local import LocalFunction, load
+from tests.sink import Sink
 
 CODE = """
 def handler(name, x):
@@ -31,46 +28,6 @@ def handler(name, x):
     return {"y": x, "greeting": name}
 """
 _names = (f"events{number}" for number in itertools.count())
-
-
-class Sink:
-    """An HTTP server that keeps events. `answer` decides on its answer to each."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[dict[str, str], bytes]] = []
-        self.released = threading.Event()
-        self.answer: Callable[[int], int] = lambda number: 200
-        sink = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                status = sink.answer(len(sink.events))
-                sink.events.append(({k.lower(): v for k, v in self.headers.items()}, body))
-                self.send_response(status)
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_port}/"
-
-    def bodies(self, kind: str) -> list[Any]:
-        wanted = f"org.kubeflow.serving.inference.{kind}"
-        return [json.loads(b) for h, b in self.events if h["ce-type"] == wanted]
-
-    def hang(self, number: int) -> int:
-        self.released.wait()
-        return 200
 
 
 @pytest.fixture

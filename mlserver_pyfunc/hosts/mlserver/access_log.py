@@ -1,28 +1,39 @@
-"""The line of each request that `serve` shows. Nothing here runs under `mlserver start`."""
+"""The line of each request: `serve` shows it, and `mlserver start` if a variable asks for it."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
+import os
 import re
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
+from contextvars import ContextVar
+from datetime import datetime
 from typing import Any
 from urllib.parse import unquote
 
 import grpc
-from mlserver.grpc.servicers import InferenceServicer
+from mlserver.grpc.utils import STATUS_CODE_MAPPING
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mlserver_pyfunc.serving.metrics import waits
+from mlserver_pyfunc.errors import describe
+from mlserver_pyfunc.serving.metrics import GONE, waits
+from mlserver_pyfunc.settings import ACCESS_LOG
 from mlserver_pyfunc.sources.safe_tree import printable
 
-_MODEL_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/[^/]+)?/?(.*)")
+_MODEL_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/?(.*)")
 _PROBE = re.compile(r"/v2/health/.*|/v2/models/.*/ready|/v2/repository/index")
 _REASON_BYTES = 4000
+_TEXT_CHARS = 1000
+_TEXTS = ("method", "model", "version", "status", "reason", "id", "trace_id")
+_TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-")
 # The last item of a stream that fails, after its status 200.
 _FAILED = re.compile(rb'^data: (\{"error".*)$', re.MULTILINE)
-_CODES = {code.value[0]: code.name for code in grpc.StatusCode}
+_observed: ContextVar[dict[str, Any] | None] = ContextVar("observed", default=None)
 
 
 class AccessLog:
@@ -33,9 +44,13 @@ class AccessLog:
         self._write = write
 
     @contextmanager
-    def observe(self, method: str, model: str = "") -> Iterator[dict[str, str]]:
-        """Measures one call. The block sets its status, and the reason of an error."""
-        call = {"method": method, "model": model, "status": "", "reason": ""}
+    def observe(self, method: str, traceparent: str) -> Iterator[dict[str, Any]]:
+        """Measures one call. The block sets what it knows of it, and the reason of an error."""
+        call: dict[str, Any] = dict.fromkeys(_TEXTS, "")
+        call |= {"method": method, "request_bytes": 0, "response_bytes": 0}
+        if trace := _TRACE.match(traceparent):
+            call["trace_id"] = trace[1]
+        _observed.set(call)
         waited: list[float] = []
         waits.set(waited)
         self.in_flight += 1
@@ -45,8 +60,8 @@ class AccessLog:
         finally:
             self.in_flight -= 1
             took, queued = (time.perf_counter() - started) * 1000, sum(waited) * 1000
-            # A client chooses these texts: they must not control the terminal.
-            call = {name: printable(text) for name, text in call.items()}
+            # A client chooses these texts: they must not control the terminal, or break JSON.
+            call |= {name: printable(call[name][:_TEXT_CHARS]) for name in _TEXTS}
             parts = [f"{call['method']:12}", call["model"], call["status"], f"{took:.1f} ms"]
             parts += [f"waited {queued:.1f} ms" if queued else "", call["reason"]]
             text = "  ".join(filter(None, parts))
@@ -60,11 +75,18 @@ class AccessLog:
                 await app(scope, receive, send)
                 return
             named = _MODEL_PATH.fullmatch(scope["path"])
-            model, path = (unquote(named[1]), named[2]) if named else ("", scope["path"])
+            model, version, path = named.groups("") if named else ("", "", scope["path"])
+            trace = dict(scope["headers"]).get(b"traceparent", b"").decode("latin-1")
             body = b""
+
+            async def read() -> Message:
+                message = await receive()
+                call["request_bytes"] += len(message.get("body", b""))
+                return message
 
             async def note(message: Message) -> None:
                 nonlocal body
+                call["response_bytes"] += len(message.get("body", b""))
                 if message["type"] == "http.response.start":
                     call["status"] = str(message["status"])
                 elif call["status"] >= "4" and len(body) < _REASON_BYTES:
@@ -73,40 +95,95 @@ class AccessLog:
                     body = failed[1]
                 await send(message)
 
-            with self.observe(f"{scope['method']} {path}".rstrip(), model) as call:
-                await app(scope, receive, note)
+            method = f"{scope['method']} {path}".rstrip()
+            with self.observe(method, trace) as call:
+                call |= {"model": unquote(model), "version": unquote(version), "status": f"{GONE}"}
+                try:
+                    await app(scope, read, note)
+                except Exception as error:
+                    # Starlette's outermost middleware answers with 500.
+                    call["status"], call["reason"] = "500", describe(error)
+                    raise
                 with suppress(ValueError, AttributeError):
                     call["reason"] = str(json.loads(body).get("error", ""))
 
         return observed
 
-    def grpc(self) -> type[InferenceServicer]:
-        """Returns MLServer's servicer, with the calls of models logged."""
-        log = self
+    @contextmanager
+    def grpc(self, method: str, context: Any) -> Iterator[dict[str, Any]]:
+        """Measures one call over gRPC. An error that passes the block is its status."""
+        trace = dict(context.invocation_metadata() or ()).get("traceparent", "")
+        with self.observe(method, trace) as call:
+            try:
+                yield call
+                call["status"] = "OK"
+            except (asyncio.CancelledError, GeneratorExit):
+                call["status"] = "CANCELLED"
+                raise
+            except Exception as error:
+                status = getattr(error, "status_code", 500)
+                call["status"] = STATUS_CODE_MAPPING.get(status, grpc.StatusCode.UNKNOWN).name
+                call["reason"] = str(error)
+                raise
 
-        @contextmanager
-        def observed(method: str, context: Any, model: str = "") -> Iterator[dict[str, str]]:
-            with log.observe(method, model) as call:
-                try:
-                    yield call
-                finally:
-                    code = context.code() or 0
-                    call["status"] = getattr(code, "name", "") or _CODES[code]
-                    call["reason"] = context.details() or ""
 
-        class Servicer(InferenceServicer):
-            async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
-                with observed("ModelInfer", context, request.model_name):
-                    return await super().ModelInfer(request, context)
+def _write(event: str, _: str, **fields: Any) -> None:
+    if os.environ[ACCESS_LOG] == "json":
+        now = datetime.now().astimezone().isoformat(timespec="milliseconds")
+        sys.stdout.write(json.dumps({"time": now, "event": event, **fields}) + "\n")
+    else:
+        text = " ".join(f"{name}={json.dumps(value)}" for name, value in fields.items())
+        logging.getLogger("mlserver.pyfunc").info("%s %s", event, text)
 
-            async def ModelStreamInfer(self, requests: Any, context: Any) -> Any:  # noqa: N802
-                async def named() -> AsyncIterator[Any]:
-                    async for request in requests:
-                        call["model"] = request.model_name
-                        yield request
 
-                with observed("ModelStreamInfer", context) as call:
-                    async for response in super().ModelStreamInfer(named(), context):
-                        yield response
+log = AccessLog(_write) if os.environ.get(ACCESS_LOG) else None
+"""What writes the lines; None if nobody asks for them. `serve` sets it before the patches."""
 
-        return Servicer
+
+def note(request_id: str | None, version: str | None) -> None:
+    """Adds the id of a request and the version of its model to the line."""
+    if (call := _observed.get()) is not None:
+        call |= {"id": request_id or "", "version": version or ""}
+        if (tracing := sys.modules.get("opentelemetry.trace")) is not None:
+            span = tracing.get_current_span().get_span_context()
+            call["trace_id"] = f"{span.trace_id:032x}" if span.is_valid else call["trace_id"]
+
+
+def log_grpc_calls(stock: Any) -> Any:
+    """Writes a line for each call over gRPC, if the access log is on."""
+    if log is None:
+        return stock
+    observe = log.grpc
+
+    async def f(self: Any, request: Any, context: Any) -> Any:
+        with observe("ModelInfer", context) as call:
+            call |= {"model": request.model_name, "version": request.model_version}
+            call["request_bytes"] = request.ByteSize()
+            response = await stock(self, request, context)
+            call["response_bytes"] = response.ByteSize()
+            return response
+
+    return f
+
+
+def log_grpc_streams(stock: Any) -> Any:
+    """Writes a line for each stream over gRPC, if the access log is on."""
+    if log is None:
+        return stock
+    observe = log.grpc
+
+    async def f(self: Any, requests_stream: Any, context: Any) -> AsyncIterator[Any]:
+        with observe("ModelStreamInfer", context) as call:
+
+            async def noted() -> AsyncIterator[Any]:
+                async for request in requests_stream:
+                    call["model"] = request.model_name
+                    call["request_bytes"] += request.ByteSize()
+                    yield request
+
+            async with aclosing(stock(self, noted(), context)) as responses:
+                async for response in responses:
+                    call["response_bytes"] += response.ByteSize()
+                    yield response
+
+    return f

@@ -17,7 +17,6 @@ import uvicorn.config
 import uvloop
 from mlserver import MLServer, Settings
 from mlserver.errors import MLServerError
-from mlserver.grpc import server as grpc_server
 from mlserver.repository.factory import ModelRepositoryFactory
 from mlserver.settings import ModelSettings
 from pydantic import ValidationError
@@ -34,8 +33,7 @@ from mlserver_pyfunc.handler.shadowing import pin_package
 from mlserver_pyfunc.settings import is_enabled
 from mlserver_pyfunc.sources.tree import LOCK_NAME
 
-from . import models, patches
-from .access_log import AccessLog
+from . import access_log, models, patches
 from .pages import SWITCH
 
 
@@ -46,22 +44,10 @@ class _Server(MLServer):
 
     def __init__(self, settings: Settings, write: Callable[..., None]) -> None:
         self._write = write
-        self._log = AccessLog(write)
         self._starting: asyncio.Task[None] | None = None
         self._names: Sequence[str] = ()
         self._is_stopping = False
         super().__init__(settings)
-        # MLServer makes its servicer when the server of gRPC starts, and it has no place for
-        # interceptors of others.
-        setattr(grpc_server, "InferenceServicer", self._log.grpc())  # noqa: B010
-        stock = self._rest_server._get_config
-
-        def config() -> uvicorn.Config:
-            made: uvicorn.Config = stock()  # type: ignore[no-untyped-call]
-            made.app = self._log.rest(made.app)  # type: ignore[arg-type]
-            return made
-
-        setattr(self._rest_server, "_get_config", config)  # noqa: B010
 
     async def run(self, listed: Sequence[ModelSettings], changed: asyncio.Queue[str]) -> None:
         """Serves until a signal comes or a model does not load."""
@@ -130,8 +116,9 @@ class _Server(MLServer):
             self._write("note", "stopped while loading")
             self._last = asyncio.create_task(self._abandon(number))
             return
-        waits = f"stopping after {self._log.in_flight} in flight, Ctrl-C stops at once"
-        self._write("note", waits if self._log.in_flight else "stopped")
+        count = access_log.log.in_flight if access_log.log else 0
+        waits = f"stopping after {count} in flight, Ctrl-C stops at once"
+        self._write("note", waits if count else "stopped")
         self._last = asyncio.create_task(self.stop(number))
 
     async def _abandon(self, number: int) -> None:
@@ -160,6 +147,7 @@ async def serve(
     os.environ.update({**REPOSITORY_API_VARIABLES, **os.environ})
     settings = _settings(folder, asked)
     # Before the models are listed: they get their names from their definitions.
+    access_log.log = access_log.AccessLog(write)
     patches.install()
     listed = await ModelRepositoryFactory.resolve_model_repository(settings).list()
     if not listed:

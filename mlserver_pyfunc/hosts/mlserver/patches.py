@@ -23,6 +23,7 @@ from mlserver_pyfunc import settings
 from mlserver_pyfunc.handler.shadowing import pin_package
 
 from . import (
+    access_log,
     connections,
     errors,
     grpc_calls,
@@ -208,6 +209,8 @@ TABLE: tuple[ProcessSetting, ...] = (
     _triton(_app, triton.answer_triton_calls),
     _triton(f"{_servicer}.ModelStreamInfer.f", triton.answer_in_triton_form),
     _triton(f"{_servicer}._GetReturnRaw", triton.send_raw_outputs),
+    _fix(f"{_servicer}.ModelInfer.f", access_log.log_grpc_calls),
+    _fix(f"{_servicer}.ModelStreamInfer.f", access_log.log_grpc_streams),
     Patch(f"{_httptools}.on_headers_complete", process_tuning.drop_trailers),
     Patch(f"{_httptools}.connection_made", connections.age_rest_connections),
     ProcessSetting(

@@ -24,7 +24,7 @@ from mlserver_pyfunc import settings
 from mlserver_pyfunc.errors import safe_message
 from mlserver_pyfunc.protocol.types import short_repr
 
-from . import connections, models
+from . import access_log, connections, models
 from .rest_route import once_for_app
 
 MAX_BODY = settings.max_body()
@@ -60,6 +60,8 @@ def guard_requests(server: Any) -> None:
         # It traces nothing if the outermost one is not Starlette's.
         stack = stock()
         stack.app = Guard(stack.app, app)
+        if access_log.log is not None:
+            stack.app = access_log.log.rest(stack.app)
         return stack
 
     app.exception_handlers[BodyTooLargeError] = too_large

@@ -25,7 +25,7 @@ from mlserver_pyfunc.serving.function import Function
 from mlserver_pyfunc.serving.limits import not_loaded
 from mlserver_pyfunc.serving.runner import logger
 
-from . import models, patches
+from . import access_log, models, patches
 from .data_plane import ModelMetrics
 from .errors import to_host_error
 from .grpc_calls import ServerResponse
@@ -105,6 +105,8 @@ class PyFuncRuntime(Pages, MLModel):
     async def predict(self, payload: Any) -> Any:
         """Answers one inference request."""
         models.begin(id(payload))
+        if access_log.log is not None:
+            access_log.note(payload.id, self.version)
         try:
             answer = await self._loaded().infer(payload)
         except RequestError as error:
@@ -120,6 +122,8 @@ class PyFuncRuntime(Pages, MLModel):
         try:
             async for payload in payloads:
                 models.begin(id(payload))
+                if access_log.log is not None:
+                    access_log.note(payload.id, self.version)
                 try:
                     async with aclosing(self._loaded().stream(payload)) as answers:
                         async for answer in answers:

@@ -1,0 +1,116 @@
+"""The line of a request: its forms, and how requests end that have no answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import Any
+
+import grpc
+import pytest
+from mlserver.errors import MLServerError
+from starlette.responses import JSONResponse, Response
+
+from mlserver_pyfunc.hosts.mlserver import access_log
+from mlserver_pyfunc.hosts.mlserver.access_log import AccessLog
+
+PATH = "/v2/models/a%22b/versions/2/infer"
+
+
+def lines_of(app: Any, path: str = PATH) -> list[dict[str, Any]]:
+    """Calls an application once by POST, and returns its lines."""
+    lines: list[dict[str, Any]] = []
+    log = AccessLog(lambda event, text, **fields: lines.append({**fields, "text": text}))
+    bodies = iter([b"ab", b"c"])
+
+    async def receive() -> dict[str, Any]:
+        body = next(bodies)
+        return {"type": "http.request", "body": body, "more_body": body == b"ab"}
+
+    async def send(message: Any) -> None:
+        pass
+
+    scope = {"type": "http", "method": "POST", "path": path, "headers": []}
+    with contextlib.suppress(ZeroDivisionError):
+        asyncio.run(log.rest(app)(scope, receive, send))
+    assert log.in_flight == 0
+    return lines
+
+
+async def refuse(scope: Any, receive: Any, send: Any) -> None:
+    while (await receive())["more_body"]:
+        pass
+    await JSONResponse({"error": "expected x"}, 400)(scope, receive, send)
+
+
+async def fail(scope: Any, receive: Any, send: Any) -> None:
+    raise ZeroDivisionError("by x")
+
+
+async def leave(scope: Any, receive: Any, send: Any) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("app", "status", "reason"),
+    [
+        (Response("ok"), "200", ""),
+        (refuse, "400", "expected x"),
+        (fail, "500", "ZeroDivisionError: by x"),
+        (leave, "499", ""),
+    ],
+)
+def test_each_end_of_a_request_has_its_status(app: Any, status: str, reason: str) -> None:
+    [line] = lines_of(app)
+    assert (line["status"], line["reason"]) == (status, reason)
+    assert (line["method"], line["model"], line["version"]) == ("POST infer", 'a"b', "2")
+    assert line["request_bytes"] == (3 if app is refuse else 0)
+    assert line["text"].startswith('POST infer    a"b  ')
+
+
+def test_probes_have_no_line() -> None:
+    for path in ("/v2/health/ready", "/v2/models/m/ready", "/v2/repository/index"):
+        assert not lines_of(leave, path)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (MLServerError("no", 400), "INVALID_ARGUMENT"),
+        (MLServerError("no", 799), "UNKNOWN"),
+        (ValueError("no"), "INTERNAL"),
+        (asyncio.CancelledError(), "CANCELLED"),
+    ],
+)
+def test_errors_over_grpc_have_the_code_that_the_client_gets(
+    error: BaseException, status: str
+) -> None:
+    class Context:
+        def invocation_metadata(self) -> list[tuple[str, str]]:
+            return [("traceparent", "00-\n")]
+
+    lines: list[dict[str, Any]] = []
+    log = AccessLog(lambda event, text, **fields: lines.append(fields))
+    with pytest.raises(type(error)), log.grpc("ModelInfer", Context()):
+        raise error
+    assert lines[0]["status"] == status
+    assert lines[0]["trace_id"] == ""
+    assert status in grpc.StatusCode.__members__
+
+
+def test_the_form_for_people_has_the_same_fields(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLSERVER_PYFUNC_ACCESS_LOG", "text")
+    log = AccessLog(access_log._write)
+    with caplog.at_level(logging.INFO, "mlserver.pyfunc"), log.observe("POST infer", "") as call:
+        call["model"] = 'a"\nb'
+    assert 'call method="POST infer" model="a\\"\\\\nb" version="" status=""' in caplog.text
+    assert "request_bytes=0" in caplog.text
+
+
+def test_nothing_is_patched_without_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access_log, "log", None)
+    for patch in (access_log.log_grpc_calls, access_log.log_grpc_streams):
+        assert patch(lines_of) is lines_of
