@@ -48,15 +48,20 @@ class HandlerMetrics:
                 self._declare(name, action, *rest)
             return
         values, number = rest
-        known, values = self._series.get(name, {}), tuple(values)
-        series = known.get(values)
-        if series is None:
+        # A call of the load before this one may change what is declared otherwise now.
+        try:
+            getattr(self._series_of(name, tuple(values)), action)(number)
+        except (ValueError, AttributeError):
+            self._drop(name)
+
+    def _series_of(self, name: str, values: tuple[str, ...]) -> Any:
+        """Returns a series of a metric; None if it must not have one more."""
+        known = self._series.get(name, {})
+        if (series := known.get(values)) is None and name in self.metrics:
             with self._lock:
-                if name not in self.metrics or len(known) >= MAX_SERIES:
-                    self._drop(name)
-                    return
-                series = known[values] = self.metrics[name].labels(*self._labels, *values)
-        getattr(series, action)(number)
+                if len(known) < MAX_SERIES:
+                    series = known[values] = self.metrics[name].labels(*self._labels, *values)
+        return series
 
     def taken(self) -> dict[str, str]:
         """Returns the names that metrics of this function cannot have, with who has them."""

@@ -149,10 +149,18 @@ def test_a_kind_that_another_function_has_given_a_name_is_refused() -> None:
             change()
     # A reload may change what a function alone has declared.
     counted = HandlerMetrics(next(_names), "")
+    made = []
     for labels in (["a"], ["a", "b"]):
-        metric = Metrics(counted.apply, counted.taken).gauge("changed", "", labels)
-        metric.labels(*labels).set(1)
+        made.append(Metrics(counted.apply, counted.taken).gauge("changed", "", labels))
+        made[-1].labels(*labels).set(1)
     assert generate_latest().decode().count("changed{") == 1
+    # A call of the load before it may still run.
+    made[0].labels("a").set(2)
+    assert generate_latest().decode().count("changed{") == 1
+    counter = Metrics(counted.apply, counted.taken).counter("changed")
+    made[1].labels("a", "b").set(3)
+    counter.inc()
+    assert "changed_total{" in generate_latest().decode()
 
 
 @pytest.mark.parametrize(
