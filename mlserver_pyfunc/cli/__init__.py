@@ -30,7 +30,7 @@ COMMANDS = {
 }
 
 _SHARED = {
-    **dict.fromkeys(("lock", "schema", "openapi", "client"), "documents"),
+    **dict.fromkeys(("lock", "schema", "openapi", "client", "env"), "documents"),
     **dict.fromkeys(("status", "logs"), "deploy"),
 }
 """Module by command, if it has another name."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from .failure import Failure, folder_argument
+from .failure import PATH, Failure, folder_argument
+
+_repeatable = partial(click.option, multiple=True)
 
 
 @click.command("build")
@@ -26,23 +29,13 @@ from .failure import Failure, folder_argument
     help="Platforms, such as linux/arm64.  [the engine's own]",
 )
 @click.option("--no-cache", is_flag=True, help="Build every layer again.")
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Only write the build context into DIR.",
+@click.option("--output", type=PATH, metavar="DIR", help="Only write the build context into DIR.")
+@_repeatable(
+    "--build-arg", "arguments", metavar="NAME=VALUE", help="Build argument for the instructions."
 )
-@click.option(
-    "--build-arg",
-    "arguments",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Build argument for the instructions.",
-)
-@click.option(
+@_repeatable(
     "--secret",
     "secrets",
-    multiple=True,
     metavar="id=NAME,src=FILE",
     help="File that build steps see at /run/secrets/NAME.",
 )
@@ -59,9 +52,7 @@ from .failure import Failure, folder_argument
     show_default=True,
     help="Image whose Python runs the server of a function for Python 3.13.",
 )
-@click.option(
-    "--engine-arg", "extra", multiple=True, metavar="OPTION", help="Further option of the engine."
-)
+@_repeatable("--engine-arg", "extra", metavar="OPTION", help="Further option of the engine.")
 def command(
     folder: Path,
     name: str | None,

@@ -14,7 +14,7 @@ from mlserver_pyfunc.deployment.manifests import PLATFORMS
 from mlserver_pyfunc.sources.progress import Rows
 
 from . import manifest
-from .failure import WRONG, folder_argument
+from .failure import PATH, WRONG, folder_argument
 
 if TYPE_CHECKING:
     from mlserver_pyfunc.api.deployment import Deployment
@@ -25,13 +25,16 @@ _WORDS = {"absent": "was not there", "kept": "kept, others use it"}
 _DONE = frozenset({"ready", "gone"})
 _DRY_WORDS = {"created": "would be created", "updated": "would be updated"}
 
+_flag = partial(click.option, is_flag=True)
+_shown = partial(click.option, show_default=True)
+_SECONDS = click.FloatRange(0, min_open=True)
+
 
 def _deployed(command: Any) -> Any:
     """Adds the arguments and options that tell which deployment is meant."""
-    file = click.Path(path_type=Path)
     for parameter in (
         click.option("--context", help="Context of the kubeconfig.  [the current one]"),
-        click.option("--kubeconfig", type=file, help="Kubeconfig file.  [as kubectl finds it]"),
+        click.option("--kubeconfig", type=PATH, help="Kubeconfig file.  [as kubectl finds it]"),
         manifest.options,
         folder_argument,
         click.argument("platform", type=click.Choice(PLATFORMS)),
@@ -50,30 +53,11 @@ def _deployment(folder: Path, given: dict[str, Any]) -> Deployment:
 
 @click.command("deploy")
 @_deployed
-@click.option(
-    "--wait/--no-wait",
-    default=True,
-    show_default=True,
-    help="Whether to wait until the function serves.",
-)
-@click.option(
-    "--timeout",
-    type=click.FloatRange(0, min_open=True),
-    default=600.0,
-    show_default=True,
-    help="Time limit of the wait, in seconds.",
-)
-@click.option(
-    "--dry-run", is_flag=True, help="Let the cluster check the objects, and change nothing."
-)
-@click.option(
-    "--delete",
-    is_flag=True,
-    help="Remove the objects of the function, and wait until they are gone.",
-)
-@click.option(
-    "--force-conflicts", is_flag=True, help="Take over fields and objects that others manage."
-)
+@_shown("--wait/--no-wait", default=True, help="Whether to wait until the function serves.")
+@_shown("--timeout", type=_SECONDS, default=600.0, help="Time limit of the wait, in seconds.")
+@_flag("--dry-run", help="Let the cluster check the objects, and change nothing.")
+@_flag("--delete", help="Remove the objects of the function, and wait until they are gone.")
+@_flag("--force-conflicts", help="Take over fields and objects that others manage.")
 def command(
     folder: Path,
     wait: bool,

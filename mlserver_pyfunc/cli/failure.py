@@ -16,10 +16,11 @@ _FOLDER = f"{__name__}.folder"
 HINT = f"{__name__}.hint"
 """Key of what to do if a call fails, in the context's meta."""
 
+PATH = click.Path(path_type=Path)
 
 folder_argument = click.argument(
     "folder",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default=".",
     callback=lambda ctx, parameter, folder: ctx.meta.setdefault(_FOLDER, folder),
 )
