@@ -130,11 +130,21 @@ def _from_parquet(spec: TensorSpec, cell: Any) -> Any:
 
 
 def _array(spec: TensorSpec, text: str) -> Array:
-    if text == "@-":
-        return _from_bytes(spec, sys.stdin.buffer.read())
-    if text.startswith("@"):
-        return _from_file(spec, Path(text[1:]))
-    return _from_literal(spec, text)
+    if not text.startswith("@"):
+        return _from_literal(spec, text)
+    path = Path(text[1:])
+    data = sys.stdin.buffer.read() if text == "@-" else path.read_bytes()
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
+        return _cast(spec, np.load(BytesIO(data), allow_pickle=False))
+    if suffix == ".json":
+        return _from_value(spec, json.loads(data))
+    if spec.datatype.is_bytes:
+        return _fitted(spec, tensors.from_list(spec.datatype, [data], [1]))
+    if suffix in _IMAGES:
+        return _cast(spec, _pixels(data))
+    text = data.decode()
+    return _cast(spec, _csv(text)) if suffix == ".csv" else _from_literal(spec, text)
 
 
 def _from_literal(spec: TensorSpec, text: str) -> Array:
@@ -157,24 +167,6 @@ def _listed(text: str) -> Any:
 def _from_value(spec: TensorSpec, value: Any) -> Array:
     given = from_python(spec, spec.name, value)
     return _fitted(spec, tensors.from_list(spec.datatype, given.data, given.shape))
-
-
-def _from_bytes(spec: TensorSpec, data: bytes) -> Array:
-    if not spec.datatype.is_bytes:
-        return _from_literal(spec, data.decode())
-    return _fitted(spec, tensors.from_list(spec.datatype, [data], [1]))
-
-
-def _from_file(spec: TensorSpec, path: Path) -> Array:
-    suffix = path.suffix.lower()
-    data = path.read_bytes()
-    if suffix == ".npy":
-        return _cast(spec, np.load(BytesIO(data), allow_pickle=False))
-    if suffix == ".json":
-        return _from_value(spec, json.loads(data))
-    if spec.datatype.is_bytes or suffix not in {".csv", *_IMAGES}:
-        return _from_bytes(spec, data)
-    return _cast(spec, _csv(data.decode()) if suffix == ".csv" else _pixels(data))
 
 
 def _csv(text: str) -> Array:

@@ -1,9 +1,7 @@
 """Provides an interpreter that has a definition's Python version and requirements.
 
-uv makes each environment once, under a lock and in a workspace of the cache. It is renamed into
-place when it is complete: `environments/<key>/`, with its metadata in `pyfunc.json`. Functions with
-the same needs share an environment. A process keeps a shared lock on each environment that it
-uses, so that no other process prunes it.
+uv makes each environment once, for all functions with the same needs.
+docs/design/cache-and-lock.md explains its locks.
 """
 
 from __future__ import annotations

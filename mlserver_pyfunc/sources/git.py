@@ -1,6 +1,6 @@
 """A git repository at a branch, a tag or a commit: fetches the files of that one commit.
 
-git checks out nothing: docs/design/cache-and-lock.md says why the files are written here.
+docs/design/cache-and-lock.md says why git checks out nothing, and what a URI must not hold.
 """
 
 from __future__ import annotations
@@ -101,12 +101,7 @@ def _obtained(
 
 
 def parsed(uri: str) -> _Remote:
-    """Splits a URI into repository, ref and credentials.
-
-    git reads an argument that begins with "-" as an option, `--upload-pack=PROGRAM` for example,
-    and ssh a host likewise (CVE-2017-1000117). Not all git commands accept `--` before a ref. So
-    no part of the URI may begin with "-".
-    """
+    """Splits a URI into repository, ref and credentials, none of which may begin with "-"."""
     url, ref = split_fragment(uri[len("git+") :])
     plain, login = for_git(url)
     ref = unquote(ref)

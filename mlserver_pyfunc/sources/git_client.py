@@ -167,17 +167,13 @@ class GitClient:
                 start_new_session=True,  # to kill git together with the programs that it starts
             )
             process = running.proc
-            pump = threading.Thread(
-                target=handle_process_output,
-                args=(
-                    running,
-                    lines.append,
-                    report.new_message_handler(),
-                    lambda _: process.wait(),
-                    False,
-                ),
-                daemon=True,
-            )
+
+            def read() -> None:
+                show = report.new_message_handler()
+                handle_process_output(running, lines.append, show, decode_streams=False)
+                process.wait()
+
+            pump = threading.Thread(target=read, daemon=True)
             pump.start()
             try:
                 while pump.is_alive():
@@ -207,7 +203,7 @@ def _show(
     progress: Progress, stage: int, count: float, total: float | None = None, message: str = ""
 ) -> None:
     if stage & RemoteProgress.RECEIVING:
-        progress.total = int(total or 0)
+        progress.expect(int(total or 0))
         progress.reach(int(count))
 
 

@@ -1,4 +1,7 @@
-"""Downloads over HTTP: resumed after failures, limited in size and time, never downgraded."""
+"""Downloads over HTTP: resumed after failures, limited in size and time, never downgraded.
+
+docs/design/cache-and-lock.md says what httpx does not do as it must be.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, aclosing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -22,7 +25,7 @@ from anyio.from_thread import start_blocking_portal
 from mlserver_pyfunc import settings
 from mlserver_pyfunc.errors import SourceError
 
-from .progress import Progress, logger
+from .progress import Progress, late, logger
 from .retry import TransientError, retrying
 from .uri import for_http, parts_of, redacted
 
@@ -37,7 +40,7 @@ _MEANINGS = {
 }
 
 
-def download(url: str, path: Path, deadline: float) -> None:
+def download(url: str, path: Path) -> None:
     """Downloads a file."""
     plain, login = for_http(url)
     if not parts_of(plain).hostname:
@@ -48,8 +51,8 @@ def download(url: str, path: Path, deadline: float) -> None:
         Progress(f"fetching {redacted(url)}") as progress,
         start_blocking_portal() as portal,
     ):
-        transfer = _Transfer(plain, auth, file, progress, deadline)
-        retrying(deadline)(portal.call, transfer.attempt)
+        transfer = _Transfer(plain, auth, file, progress)
+        retrying(progress.deadline)(portal.call, transfer.attempt)
 
 
 @dataclass
@@ -60,8 +63,6 @@ class _Transfer:
     login: httpx.Auth | None  # None looks each host up in .netrc
     file: IO[bytes]
     progress: Progress
-    deadline: float  # on the monotonic clock
-    limit: int = field(default_factory=settings.max_source_size)
     validator: str = ""  # ETag or date of the version that was received
     began: bool = False
 
@@ -69,14 +70,11 @@ class _Transfer:
         """Receives the file, or what is missing of it."""
         self.began = False
         try:
-            # httpx limits single reads, not the whole: a server that sends a byte of a header
-            # now and then is never late.
-            with fail_after(self.deadline - time.monotonic()), _unlogged():
+            with fail_after(self.progress.deadline - time.monotonic()), _unlogged():
                 async with _client() as client:
                     await self._receive(client)
         except TimeoutError:
-            limit = settings.fetch_timeout()
-            raise SourceError(f"expected to be fetched in {limit:g} s, gave up") from None
+            raise late() from None
         except (httpx.InvalidURL, httpx.TransportError) as error:
             raise self._failure(error) from None
 
@@ -95,16 +93,9 @@ class _Transfer:
             async for chunk in response.aiter_raw():
                 self.file.write(chunk)
                 self.progress.reach(self.file.tell())
-                if self.file.tell() > self.limit:
-                    raise SourceError(f"expected at most {self.limit} bytes, got more")
 
     async def _answer(self, client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
-        """Sends a request and follows redirects.
-
-        httpx follows redirects too, but it reads their bodies into memory without a limit,
-        follows them from https to http, and does not look up other hosts in .netrc. It removes
-        the login from a request that it redirects to another host, which is kept here.
-        """
+        """Sends a request and follows redirects, with the logins of .netrc for other hosts."""
         of_host = None if self.login else _netrc_login()
         auth = self.login or of_host
         for _ in range(_MAX_REDIRECTS + 1):
@@ -136,9 +127,7 @@ class _Transfer:
         strong = "" if tag.startswith("W/") else tag
         self.validator = strong or headers.get("Last-Modified", "")
         if "Content-Length" in headers:
-            self.progress.total = at + int(headers["Content-Length"])
-            if self.progress.total > self.limit:
-                raise SourceError(f"expected at most {self.limit} bytes, got {self.progress.total}")
+            self.progress.expect(at + int(headers["Content-Length"]))
 
     def _refusal(self, status: int) -> SourceError:
         if status == 416:
@@ -205,11 +194,7 @@ def _netrc_login() -> httpx.Auth | None:
 
 @contextmanager
 def _unlogged() -> Iterator[None]:
-    """Drops what httpx and httpcore log in this thread.
-
-    They log the URL of each request with its query, which signs the request for some servers,
-    and the headers of answers. The level of their loggers belongs to the user's own requests.
-    """
+    """Drops what httpx and httpcore log in this thread: URLs with their queries, and headers."""
     thread = threading.get_ident()
 
     def is_of_another(record: logging.LogRecord) -> bool:

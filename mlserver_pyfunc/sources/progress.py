@@ -8,6 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from mlserver_pyfunc import settings
+from mlserver_pyfunc.errors import SourceError
+
 # MLServer configures only loggers below its own name.
 logger = logging.getLogger("mlserver.pyfunc")
 
@@ -16,10 +19,12 @@ _LOG_SECONDS = 5.0
 
 
 class Progress:
-    """Shows how far a fetch is; a short fetch shows nothing."""
+    """Shows how far a fetch is, and stops it at its limits; a short fetch shows nothing."""
 
-    def __init__(self, what: str, total: int | None = None, unit: str = "bytes") -> None:
-        self.total = total
+    def __init__(self, what: str, unit: str = "bytes") -> None:
+        self.deadline = time.monotonic() + settings.fetch_timeout()
+        self._limit = settings.max_source_size() if unit == "bytes" else sys.maxsize
+        self._total = 0
         self._what = what
         self._unit = unit
         self._done = 0
@@ -33,20 +38,35 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         self._rows.close()
 
+    def expect(self, total: int) -> None:
+        """Sets the amount that there is in all."""
+        self._total = total
+        if total > self._limit:
+            raise SourceError(f"expected at most {self._limit} bytes, got {total}")
+
     def reach(self, done: int) -> None:
         """Sets the amount that is done in all."""
         self._done = done
         now = time.monotonic()
+        if done > self._limit:
+            raise SourceError(f"expected at most {self._limit} bytes, got more")
+        if now > self.deadline:
+            raise late()
         if now >= self._next:
             self._next = now + self._interval
             self._rows.show(self._what, self._amount())
 
     def _amount(self) -> str:
         if self._unit != "bytes":
-            of = f" of {self.total}" if self.total else ""
+            of = f" of {self._total}" if self._total else ""
             return f"{self._done}{of} {self._unit}"
-        of = f" of {self.total / 2**20:.1f}" if self.total else ""
+        of = f" of {self._total / 2**20:.1f}" if self._total else ""
         return f"{self._done / 2**20:.1f}{of} MiB"
+
+
+def late() -> SourceError:
+    """Says that a fetch takes longer than it may."""
+    return SourceError(f"expected to be fetched in {settings.fetch_timeout():g} s, gave up")
 
 
 class Rows:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from urllib.parse import unquote
 
-from mlserver_pyfunc import models, settings
+from mlserver_pyfunc import models
 from mlserver_pyfunc.definition import SourceDefinition
 from mlserver_pyfunc.errors import SourceError
 
@@ -84,8 +84,7 @@ def _downloaded(
 
     def make(work: Path) -> dict[str, str]:
         path = work / "download"
-        client = _client(url.partition("://")[0].lower())
-        client.download(url, path, time.monotonic() + settings.fetch_timeout())
+        _client(url.partition("://")[0].lower()).download(url, path)
         digest = file_sha256(path)
         check_sha256(expected, digest)
         place(path, work / cache.TREE)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -36,18 +35,15 @@ ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "S3_ENDPOINT_URL")
 _PARALLEL = 8
 
 
-def download(url: str, path: Path, deadline: float) -> None:
+def download(url: str, path: Path) -> None:
     """Downloads one object; s3fs tries again after failures."""
     files, key = _opened(url)
-    limit = settings.max_source_size()
     with _reading(), Progress(f"fetching {redacted(url)}") as progress:
         before = files.info(key)
         if before["type"] != "file":
             raise SourceError("expected an object, got a prefix: end it with /")
-        progress.total = before["size"]
-        if before["size"] > limit:
-            raise SourceError(f"expected at most {limit} bytes, got {before['size']}")
-        files.get_file(key, str(path), callback=_Bounded(progress, deadline))
+        progress.expect(before["size"])
+        files.get_file(key, str(path), callback=_shown(progress))
         after = files.info(key, refresh=True)
     if (before.get("ETag"), before["size"]) != (after.get("ETag"), path.stat().st_size):
         raise SourceError("the object changed while it was fetched")
@@ -77,13 +73,12 @@ def listed(url: str, subdirectory: str) -> tuple[str, Callable[[Path], None]]:
 
 
 def _download_all(files: Any, url: str, objects: dict[str, dict[str, Any]], root: Path) -> None:
-    deadline = time.monotonic() + settings.fetch_timeout()
     with _reading(), Progress(f"fetching {redacted(url)}", unit="files") as progress:
         files.get(
             [info["name"] for info in objects.values()],
             [str(root / name) for name in objects],
             batch_size=_PARALLEL,
-            callback=_Bounded(progress, deadline),
+            callback=_shown(progress),
         )
     for name, info in objects.items():
         path = root / name
@@ -92,21 +87,9 @@ def _download_all(files: Any, url: str, objects: dict[str, dict[str, Any]], root
         path.chmod(0o444)
 
 
-class _Bounded(Callback):  # type: ignore[misc]
-    """Reports progress, and stops at the time limit.
-
-    s3fs has limits for single reads only, but it calls this for each part that it receives.
-    """
-
-    def __init__(self, progress: Progress, deadline: float) -> None:
-        super().__init__()
-        self._progress = progress
-        self._deadline = deadline
-
-    def call(self, *arguments: Any, **keywords: Any) -> None:
-        self._progress.reach(self.value)
-        if time.monotonic() > self._deadline:
-            raise SourceError("expected to be fetched in time, gave up")
+def _shown(progress: Progress) -> Callback:
+    """Reports progress. s3fs has limits for single reads only, but it calls this for each part."""
+    return Callback(hooks={"reach": lambda _, done: progress.reach(done)})
 
 
 def _opened(url: str) -> tuple[Any, str]:

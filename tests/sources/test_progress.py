@@ -34,7 +34,8 @@ def test_redraws_its_row_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = on_terminal(monkeypatch)
     monkeypatch.setattr(progress, "_TERMINAL_SECONDS", 0)
     stdout, stderr = sys.stdout, sys.stderr
-    with Progress("fetching [x]", total=4 * 2**20) as shown:
+    with Progress("fetching [x]") as shown:
+        shown.expect(4 * 2**20)
         shown.reach(2**20)
         shown.reach(2 * 2**20)
         assert (sys.stdout, sys.stderr) == (stdout, stderr)
@@ -59,7 +60,7 @@ def test_logs_elsewhere(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptu
     monkeypatch.setattr("sys.stderr", io.StringIO())
     monkeypatch.setattr(progress, "_LOG_SECONDS", 0)
     with Progress("fetching x", unit="objects") as shown:
-        shown.total = 10
+        shown.expect(10)
         shown.reach(3)
     assert caplog.messages == ["fetching x: 3 of 10 objects"]
 
