@@ -31,7 +31,7 @@ COMMANDS = {
 
 _SHARED = {
     **dict.fromkeys(("lock", "schema", "openapi", "client", "env"), "documents"),
-    **dict.fromkeys(("status", "logs"), "deploy"),
+    **dict.fromkeys(("manifest", "status", "logs"), "deploy"),
 }
 """Module by command, if it has another name."""
 

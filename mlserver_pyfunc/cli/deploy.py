@@ -1,19 +1,21 @@
-"""`deploy`, `status` and `logs`: a function on a cluster."""
+"""`manifest`, `deploy`, `status` and `logs`: a function on a cluster."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import NoneType
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import click
 
+from mlserver_pyfunc.definition.deployment import EnvName, described
+from mlserver_pyfunc.deployment import manifests
 from mlserver_pyfunc.deployment.cluster.addresses import curl
-from mlserver_pyfunc.deployment.manifests import PLATFORMS
 from mlserver_pyfunc.sources.progress import Rows
 
-from . import manifest
 from .failure import PATH, WRONG, folder_argument
 
 if TYPE_CHECKING:
@@ -29,15 +31,90 @@ _flag = partial(click.option, is_flag=True)
 _shown = partial(click.option, show_default=True)
 _SECONDS = click.FloatRange(0, min_open=True)
 
+# Options whose names on the command line do not follow from those of their fields.
+_FLAGS = {
+    "namespace": ("--namespace", "-n"),
+    "cluster_runtime": ("--cluster-runtime/--namespace-runtime",),
+    "monitor": ("--monitor/--no-monitor",),
+    "with_runtime": ("--with-runtime/--without-runtime",),
+}
+_METAVARS = {"image_pull_secrets": "SECRET", "run_as_user": "UID|any"}
+
+
+def _options(command: Any) -> Any:
+    """Adds an option to a command for each field of `manifests.Options`."""
+    first = ("preset", "name", "namespace", "image")
+    fields = manifests.Options.model_fields
+    for name in reversed(list(dict.fromkeys([*first, *fields]))):
+        field = fields[name]
+        kind = _plain(field.annotation)
+        is_multiple = get_origin(kind) in (list, dict)
+        flag = f"--{name.replace('_', '-')}"
+        text = described(name, field.description or "")
+        if isinstance(field.default, str | int) and not isinstance(field.default, bool):
+            text = f"{text}  [{field.default}]"
+        command = click.option(
+            *_FLAGS.get(name, [flag.removesuffix("s") if is_multiple else flag]),
+            name,
+            type=_type(kind),
+            default=None,
+            multiple=is_multiple,
+            metavar=_METAVARS.get(name) or _metavar(kind),
+            help=text,
+        )(command)
+    return command
+
+
+def _type(kind: Any) -> Any:
+    if get_origin(kind) is Literal:
+        return click.Choice(get_args(kind))
+    if get_origin(kind) is dict:
+        return _pair
+    return kind if kind in (int, bool) else str
+
+
+def _metavar(kind: Any) -> str | None:
+    if get_origin(kind) is dict:
+        key, value = get_args(kind)
+        return f"{'NAME' if key == EnvName else 'KEY'}={getattr(value, 'form', 'VALUE')}"
+    return getattr(get_args(kind)[0], "form", None) if get_origin(kind) is list else None
+
+
+def _plain(annotation: Any) -> Any:
+    if NoneType in get_args(annotation):
+        (annotation,) = set(get_args(annotation)) - {NoneType}
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise click.BadParameter(f'expected NAME=VALUE, got "{text}"')
+    return name, value
+
+
+@click.command("manifest")
+@click.argument("platform", type=click.Choice(manifests.PLATFORMS))
+@folder_argument
+@_options
+@click.option("-o", "--output", type=click.File("w"), default="-", help="File to write to.")
+def manifest(platform: str, folder: Path, output: IO[str], **given: Any) -> None:
+    """Print the Kubernetes objects that serve the function in FOLDER."""
+    from mlserver_pyfunc.api.function import Function
+
+    objects, warnings = Function.load(folder).objects(platform, **_chosen(given))
+    _print_warnings(warnings)
+    output.write(manifests.dump(objects))
+
 
 def _deployed(command: Any) -> Any:
     """Adds the arguments and options that tell which deployment is meant."""
     for parameter in (
         click.option("--context", help="Context of the kubeconfig.  [the current one]"),
         click.option("--kubeconfig", type=PATH, help="Kubeconfig file.  [as kubectl finds it]"),
-        manifest.options,
+        _options,
         folder_argument,
-        click.argument("platform", type=click.Choice(PLATFORMS)),
+        click.argument("platform", type=click.Choice(manifests.PLATFORMS)),
     ):
         command = parameter(command)
     return command
@@ -48,7 +125,7 @@ def _deployment(folder: Path, given: dict[str, Any]) -> Deployment:
     from mlserver_pyfunc.api.function import Function
 
     place = {name: given.pop(name) for name in ("platform", "kubeconfig", "context")}
-    return Function.load(folder).deployment(**place, **manifest.chosen(given))
+    return Function.load(folder).deployment(**place, **_chosen(given))
 
 
 @click.command("deploy")
@@ -82,12 +159,27 @@ def command(
         if delete:
             meant.delete(timeout if wait else 0, force=force_conflicts)
             return
-        manifest.print_warnings(meant.warnings)
+        _print_warnings(meant.warnings)
         meant.apply(dry_run=dry_run, force=force_conflicts)
         if dry_run or not wait:
             return
         meant.wait(timeout)
     _print_addresses(meant)
+
+
+def _print_warnings(warnings: Iterable[str]) -> None:
+    """Prints warnings about a manifest on standard error."""
+    for warning in warnings:
+        click.echo(f"{click.style('warning', fg='yellow', bold=True)}: {warning}", err=True)
+
+
+def _chosen(given: dict[str, Any]) -> dict[str, Any]:
+    """Returns the options that the command line gives, by the names of `manifests.Options`."""
+    values = {name: value for name, value in given.items() if value not in (None, ())}
+    for name, value in values.items():
+        if get_origin(manifests.Options.model_fields[name].annotation) is dict:
+            values[name] = dict(value)
+    return values
 
 
 def _print_change(one: Applied, words: dict[str, str]) -> None:
