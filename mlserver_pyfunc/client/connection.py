@@ -20,6 +20,7 @@ from mlserver_pyfunc.protocol.nulls import NULLS
 from mlserver_pyfunc.protocol.request import InferenceRequest, RequestInput
 
 from . import InferResult, Values
+from .rest import BinaryRestClient, RestClient
 
 if TYPE_CHECKING:
     from . import Client
@@ -161,7 +162,11 @@ def connect(
     base, named, of_version = _parts(url)
     if is_grpc:
         base = base.removeprefix("grpc://").removeprefix("http://")
-    kind = _client_class(is_grpc, binary)
+    kind: Callable[..., Client] = BinaryRestClient if binary else RestClient
+    if is_grpc:
+        from .grpc import GrpcClient
+
+        kind = GrpcClient
     opened = partial(kind, base, timeout, headers, version or of_version)
     # Opens no connection, but checks the URL.
     first = opened()
@@ -178,16 +183,6 @@ def _parts(url: str) -> tuple[str, str, str]:
     versions, _, version = more.partition("/")
     found = unquote(version.partition("/")[0]) if versions == "versions" else ""
     return base, unquote(model), found
-
-
-def _client_class(is_grpc: bool, binary: bool) -> Callable[..., Client]:
-    if is_grpc:
-        from .grpc import GrpcClient
-
-        return GrpcClient
-    from .rest import BinaryRestClient, RestClient
-
-    return BinaryRestClient if binary else RestClient
 
 
 def _only_model(client: Any) -> str:

@@ -20,17 +20,9 @@ from .uri import checked_scheme, naming
 __all__ = ["Provenance", "SourceTree", "check_form", "fetch"]
 
 _KINDS = {
-    "": "local",
-    "file": "local",
-    "git+https": "git",
-    "git+ssh": "git",
-    "git+file": "git",
-    "https": "remote",
-    "http": "remote",
-    "zip+https": "remote",
-    "zip+http": "remote",
-    "s3": "remote",
-    "zip+s3": "remote",
+    **dict.fromkeys(("", "file"), "local"),
+    **dict.fromkeys(("git+https", "git+ssh", "git+file"), "git"),
+    **dict.fromkeys(("https", "http", "zip+https", "zip+http", "s3", "zip+s3"), "remote"),
 }
 
 _UNPINNED = Provenance()

@@ -34,6 +34,7 @@ def model_page(
     is_versioned_address: bool = False,
 ) -> Page:
     """Makes the page of one model. An address that names the version is two folders deeper."""
+    serving = definition.serving
     model = {
         "name": name,
         "version": version,
@@ -41,7 +42,14 @@ def model_page(
         "inputs": [_shown(tensor) for tensor in definition.inputs],
         "outputs": [_shown(tensor) for tensor in definition.outputs],
         "description": definition.description or "",
-        "details": _details(definition, provenance),
+        "details": {
+            "calls at a time": serving.concurrency,
+            "waiting at most": serving.max_queue,
+            "time limit": f"{serving.timeout:g} s",
+            "isolation": serving.isolation,
+            "handler": definition.source.handler,
+            **provenance,
+        },
     }
     return page(
         "page.html.jinja",
@@ -80,18 +88,6 @@ def _shown(tensor: TensorDefinition) -> dict[str, Any]:
         [example] = examples([tensor.spec], {} if value is None else {tensor.name: value})
         shown["example"] = {**example, "data": [json.dumps(each) for each in example["data"]]}
     return shown
-
-
-def _details(definition: FunctionDefinition, provenance: Mapping[str, Any]) -> dict[str, Any]:
-    serving = definition.serving
-    return {
-        "calls at a time": serving.concurrency,
-        "waiting at most": serving.max_queue,
-        "time limit": f"{serving.timeout:g} s",
-        "isolation": serving.isolation,
-        "handler": definition.source.handler,
-        **provenance,
-    }
 
 
 @cache
