@@ -64,7 +64,13 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Finds the command to call; an unknown one fails with the nearest name."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            ctx.fail(f'no command "{args[0]}"{_nearest(args[0])}')
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            hint = (
+                f'did you mean "{near[0]}"?' if near else f"expected one of {', '.join(COMMANDS)}"
+            )
+            ctx.fail(f'no command "{args[0]}", {hint}')
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -103,13 +109,6 @@ def _call_failure(ctx: click.Context, error: Exception) -> Exception:
         return Failure(str(error), UNREACHABLE, hint)
     hint = "infer --stream" if "call infer_stream" in str(error) else ctx.meta.get(HINT, "")
     return Failure(f"{error} (status {error.status})", hint=hint)
-
-
-def _nearest(name: str) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, COMMANDS, n=1)
-    return f', did you mean "{near[0]}"?' if near else f", expected one of {', '.join(COMMANDS)}"
 
 
 @click.group(

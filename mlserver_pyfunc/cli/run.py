@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlserver_pyfunc.protocol.contract import Contract
 from mlserver_pyfunc.protocol.samples import request_form
 
 from . import inputs
@@ -46,7 +45,12 @@ def command(
 
     with _ended_by_interrupt(), LocalFunction(open_folder(folder)) as function:
         if request_file is not None:
-            request = InferenceRequest.from_json(_read(request_file, function.contract))
+            try:
+                body = json.load(request_file)
+            except ValueError as error:
+                form = request_form(list(function.contract.inputs.values()))
+                raise click.BadParameter(f"--request: not JSON: {error}, expected {form}") from None
+            request = InferenceRequest.from_json(body)
         else:
             arrays = inputs.arrays(function.contract, given, is_random=is_random)
             request = InferenceRequest.from_values(function.contract, arrays)
@@ -63,14 +67,6 @@ def _ended_by_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _read(file: Any, contract: Contract) -> Any:
-    try:
-        return json.load(file)
-    except ValueError as error:
-        form = request_form(list(contract.inputs.values()))
-        raise click.BadParameter(f"--request: not JSON: {error}, expected {form}") from None
 
 
 def _call(function: LocalFunction, request: Any, *, as_json: bool) -> float:

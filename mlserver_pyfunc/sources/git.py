@@ -26,8 +26,6 @@ from .uri import Credentials, for_git, parts_of, redacted, split_fragment
 if TYPE_CHECKING:
     from .git_client import GitClient
 
-SCHEMES = ("https", "ssh", "file")
-
 _COMMIT = re.compile(r"[0-9a-fA-F]{40}")
 _CHECK_SECONDS = 15.0
 _LINK = "120000"
@@ -106,9 +104,6 @@ def parsed(uri: str) -> _Remote:
     plain, login = for_git(url)
     ref = unquote(ref)
     parts = parts_of(plain)
-    if parts.scheme not in SCHEMES:
-        expected = ", ".join(f"git+{name}://" for name in SCHEMES)
-        raise SourceError(f'expected one of {expected}, got "{parts.scheme}"')
     if parts.scheme == "file" and parts.netloc not in ("", "localhost"):
         raise SourceError(f'expected git+file:///path, got host "{parts.netloc}"')
     if parts.scheme != "file" and not parts.hostname:

@@ -25,8 +25,7 @@ from git.util import CallableRemoteProgress
 from mlserver_pyfunc import settings
 from mlserver_pyfunc.errors import SourceError
 
-from .progress import Progress
-from .retry import TransientError, retrying
+from .progress import Progress, TransientError, retrying
 from .safe_tree import quoted
 from .tree import size_of
 from .uri import Credentials

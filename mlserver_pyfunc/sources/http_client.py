@@ -25,8 +25,7 @@ from anyio.from_thread import start_blocking_portal
 from mlserver_pyfunc import settings
 from mlserver_pyfunc.errors import SourceError
 
-from .progress import Progress, late, logger
-from .retry import TransientError, retrying
+from .progress import Progress, TransientError, late, logger, retrying
 from .uri import for_http, parts_of, redacted
 
 _TIMEOUT = httpx.Timeout(30, connect=15)

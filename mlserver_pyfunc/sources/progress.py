@@ -1,4 +1,4 @@
-"""Shows the progress of long work: changing rows on a terminal, log lines elsewhere."""
+"""What fetches share: limits, attempts after failures, and progress on a terminal or in the log."""
 
 from __future__ import annotations
 
@@ -6,16 +6,42 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlserver_pyfunc import settings
 from mlserver_pyfunc.errors import SourceError
+
+if TYPE_CHECKING:
+    import tenacity
+
+ATTEMPTS = 4
 
 # MLServer configures only loggers below its own name.
 logger = logging.getLogger("mlserver.pyfunc")
 
 _TERMINAL_SECONDS = 0.2
 _LOG_SECONDS = 5.0
+
+
+class TransientError(SourceError):
+    """The network failed in a way that is likely to pass."""
+
+
+def retrying(deadline: float) -> tenacity.Retrying:
+    """Returns a caller that tries again after a `TransientError`, with growing pauses.
+
+    No attempt starts after `deadline` (monotonic clock). The error of the last one is raised.
+    """
+    # Imported here: a server seldom fetches.
+    import tenacity
+
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(TransientError),
+        stop=tenacity.stop_after_attempt(ATTEMPTS)
+        | tenacity.stop_after_delay(max(0.0, deadline - time.monotonic())),
+        wait=tenacity.wait_random_exponential(multiplier=0.25, max=8),
+        reraise=True,
+    )
 
 
 class Progress:

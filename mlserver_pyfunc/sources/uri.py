@@ -24,6 +24,11 @@ class Credentials:
     username: str
     password: str = field(repr=False)
 
+    def __post_init__(self) -> None:
+        for what, text in (("user", self.username), ("password", self.password)):
+            if has_control_characters(text):
+                raise SourceError(f"the {what} has a control character, a line end for example")
+
 
 def checked_scheme(uri: str) -> str:
     """Returns the scheme in lower case; empty for a path."""
@@ -100,13 +105,13 @@ def for_git(url: str) -> tuple[str, Credentials | None]:
         # SSH logs in with an agent or key; the user is part of the address.
         name = user.partition(":")[0]
         return (plain.replace("://", f"://{name}@", 1) if name else plain), None
-    return plain, _checked(_of_user(user) or _of_environment())
+    return plain, _of_user(user) or _of_environment()
 
 
 def for_http(url: str) -> tuple[str, Credentials | None]:
     """Splits an HTTP URL into a URL without secrets, and the credentials that it holds."""
     plain, user = split_user(url)
-    return plain, _checked(_of_user(user))
+    return plain, _of_user(user)
 
 
 def _of_user(user: str) -> Credentials | None:
@@ -124,15 +129,6 @@ def _of_environment() -> Credentials | None:
         return Credentials(username or DEFAULT_USERNAME, token)
     password = os.environ.get("GIT_PASSWORD")
     return Credentials(username, password) if username and password else None
-
-
-def _checked(credentials: Credentials | None) -> Credentials | None:
-    if credentials is None:
-        return None
-    for what, text in (("user", credentials.username), ("password", credentials.password)):
-        if has_control_characters(text):
-            raise SourceError(f"the {what} has a control character, a line end for example")
-    return credentials
 
 
 @contextmanager
