@@ -41,8 +41,8 @@ _FLAGS = {
 _METAVARS = {"image_pull_secrets": "SECRET", "run_as_user": "UID|any"}
 
 
-def _options(command: Any) -> Any:
-    """Adds an option to a command for each field of `manifests.Options`."""
+def _function(command: Any) -> Any:
+    """Adds the platform, the folder, and an option for each field of `manifests.Options`."""
     first = ("preset", "name", "namespace", "image")
     fields = manifests.Options.model_fields
     for name in reversed(list(dict.fromkeys([*first, *fields]))):
@@ -62,7 +62,8 @@ def _options(command: Any) -> Any:
             metavar=_METAVARS.get(name) or _metavar(kind),
             help=text,
         )(command)
-    return command
+    platform = click.argument("platform", type=click.Choice(manifests.PLATFORMS))
+    return platform(folder_argument(command))
 
 
 def _type(kind: Any) -> Any:
@@ -94,9 +95,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 @click.command("manifest")
-@click.argument("platform", type=click.Choice(manifests.PLATFORMS))
-@folder_argument
-@_options
+@_function
 @click.option("-o", "--output", type=click.File("w"), default="-", help="File to write to.")
 def manifest(platform: str, folder: Path, output: IO[str], **given: Any) -> None:
     """Print the Kubernetes objects that serve the function in FOLDER."""
@@ -107,17 +106,10 @@ def manifest(platform: str, folder: Path, output: IO[str], **given: Any) -> None
     output.write(manifests.dump(objects))
 
 
-def _deployed(command: Any) -> Any:
-    """Adds the arguments and options that tell which deployment is meant."""
-    for parameter in (
-        click.option("--context", help="Context of the kubeconfig.  [the current one]"),
-        click.option("--kubeconfig", type=PATH, help="Kubeconfig file.  [as kubectl finds it]"),
-        _options,
-        folder_argument,
-        click.argument("platform", type=click.Choice(manifests.PLATFORMS)),
-    ):
-        command = parameter(command)
-    return command
+_kubeconfig = click.option(
+    "--kubeconfig", type=PATH, help="Kubeconfig file.  [as kubectl finds it]"
+)
+_context = click.option("--context", help="Context of the kubeconfig.  [the current one]")
 
 
 def _deployment(folder: Path, given: dict[str, Any]) -> Deployment:
@@ -129,7 +121,9 @@ def _deployment(folder: Path, given: dict[str, Any]) -> Deployment:
 
 
 @click.command("deploy")
-@_deployed
+@_function
+@_kubeconfig
+@_context
 @_shown("--wait/--no-wait", default=True, help="Whether to wait until the function serves.")
 @_shown("--timeout", type=_SECONDS, default=600.0, help="Time limit of the wait, in seconds.")
 @_flag("--dry-run", help="Let the cluster check the objects, and change nothing.")
@@ -204,7 +198,9 @@ def _print_addresses(meant: Deployment) -> None:
 
 
 @click.command("status")
-@_deployed
+@_function
+@_kubeconfig
+@_context
 def status(folder: Path, **given: Any) -> None:
     """Show the state of each object of the function in FOLDER. Exits with 1 if it does not serve.
 
@@ -219,7 +215,9 @@ def status(folder: Path, **given: Any) -> None:
 
 
 @click.command("logs")
-@_deployed
+@_function
+@_kubeconfig
+@_context
 @click.option("--lines", default=100, show_default=True, help="Lines of each container.")
 def logs(folder: Path, lines: int, **given: Any) -> None:
     """Print the last lines that each container of the function in FOLDER has written.
