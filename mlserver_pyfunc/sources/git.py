@@ -57,15 +57,22 @@ def fetch(source: SourceDefinition, folder: Path, pin: Provenance) -> SourceTree
         raise SourceError("sha256 is for a file or an archive, got git: pin a commit instead")
     remote = parsed(uri)
     subdirectory = checked_subdirectory(source.subdirectory)
-    if _COMMIT.fullmatch(remote.ref):
-        entry = _obtained(remote, remote.ref.lower(), subdirectory)
-    elif pin.commit:
-        _check_not_moved(remote, pin.commit)
-        entry = _obtained(remote, pin.commit, subdirectory, pin.tree_sha256)
-    else:
-        entry = _obtained(remote, _resolved(remote, settings.fetch_timeout()), subdirectory)
-    commit = entry.metadata.get("commit", pin.commit)
-    return SourceTree(entry.path, Provenance(redacted(uri), commit, tree_sha256=entry.sha256))
+    commit, digest = remote.ref.lower(), None
+    if not _COMMIT.fullmatch(commit):
+        if pin.commit:
+            _check_not_moved(remote, pin.commit)
+            digest = pin.tree_sha256
+        commit = pin.commit or _resolved(remote, settings.fetch_timeout())
+
+    def make(work: Path) -> dict[str, str]:
+        client = remote.client(work, settings.fetch_timeout())
+        found = _fetched(client, commit, subdirectory)
+        _export(client, found, subdirectory, work / cache.TREE)
+        return {"commit": found}
+
+    entry = cache.obtain(f"git {remote.url} {commit} {subdirectory}", make, digest=digest)
+    found = entry.metadata.get("commit", pin.commit)
+    return SourceTree(entry.path, Provenance(redacted(uri), found, tree_sha256=entry.sha256))
 
 
 def _check_not_moved(remote: _Remote, commit: str) -> None:
@@ -83,19 +90,6 @@ def _check_not_moved(remote: _Remote, commit: str) -> None:
         raise DigestError(
             f'"{remote.ref or "HEAD"}" moved: function.lock has commit {commit}, got {now}; {RENEW}'
         )
-
-
-def _obtained(
-    remote: _Remote, commit: str, subdirectory: str, digest: str | None = None
-) -> cache.Entry:
-    def make(work: Path) -> dict[str, str]:
-        client = remote.client(work, settings.fetch_timeout())
-        found = _fetched(client, remote, commit, subdirectory)
-        _export(client, found, subdirectory, work / cache.TREE)
-        return {"commit": found}
-
-    key = f"git {remote.url} {commit} {subdirectory}"
-    return cache.obtain(key, make, digest=digest)
 
 
 def parsed(uri: str) -> _Remote:
@@ -150,7 +144,7 @@ def _resolved(remote: _Remote, seconds: float) -> str:
     raise _MissingRefError(f'no ref "{ref}" in the repository, nearest: {near}')
 
 
-def _fetched(client: GitClient, remote: _Remote, commit: str, subdirectory: str) -> str:
+def _fetched(client: GitClient, commit: str, subdirectory: str) -> str:
     """Fetches a commit in the cheapest way that the server allows, and returns its full name.
 
     A server may refuse single commits (`uploadpack.allowAnySHA1InWant`) and single files, and says
@@ -158,32 +152,31 @@ def _fetched(client: GitClient, remote: _Remote, commit: str, subdirectory: str)
     """
     from .git_client import UnsupportedError
 
-    url = redacted(remote.url)
     client.init("one-commit")
     try:
-        _fetch_one(client, url, commit, subdirectory)
+        _fetch_one(client, commit, subdirectory)
     except UnsupportedError as error:
         logger.debug("fetching all refs: %s", error)
         client.init("all-refs")
-        client.fetch(url, "origin", *_ALL_REFS)
+        client.fetch("origin", *_ALL_REFS)
     try:
         return client.local("rev-parse", "--verify", f"{commit}^{{commit}}").decode().strip()
     except SourceError:
         raise SourceError(f"commit {commit} is not in the repository") from None
 
 
-def _fetch_one(client: GitClient, url: str, commit: str, subdirectory: str) -> None:
+def _fetch_one(client: GitClient, commit: str, subdirectory: str) -> None:
     if not subdirectory:
-        client.fetch(url, "--depth=1", "origin", commit)
+        client.fetch("--depth=1", "origin", commit)
         return
-    messages = client.fetch(url, "--depth=1", "--filter=blob:none", "origin", commit)
+    messages = client.fetch("--depth=1", "--filter=blob:none", "origin", commit)
     # Such a server has ignored the filter, and has sent all files.
     if "filtering not recognized" in messages:
         return
     listed = _entries(client, commit, subdirectory)
     blobs = {name for mode, name, _, _ in listed if mode != _SUBMODULE}
     if blobs:
-        client.fetch(url, "--filter=blob:none", "--stdin", "origin", wanted=sorted(blobs))
+        client.fetch("--filter=blob:none", "--stdin", "origin", wanted=sorted(blobs))
 
 
 def _entries(

@@ -11,6 +11,7 @@ import re
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
@@ -28,7 +29,7 @@ from mlserver_pyfunc.errors import SourceError
 from .progress import Progress, TransientError, retrying
 from .safe_tree import quoted
 from .tree import size_of
-from .uri import Credentials
+from .uri import Credentials, redacted
 
 MINIMUM_VERSION = (2, 32)
 
@@ -112,20 +113,18 @@ class GitClient:
         pairs = (line.rstrip("\n").split("\t", 1) for line in lines if "\t" in line)
         return {name: commit for commit, name in pairs}
 
-    def fetch(self, what: str, *arguments: str, wanted: list[str] | None = None) -> str:
+    def fetch(self, *arguments: str, wanted: Sequence[str] = ()) -> str:
         """Fetches from the remote, and returns the messages of git."""
         command = (
             "fetch", "--progress", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance",
             "--recurse-submodules=no", *arguments,
         )  # fmt: skip
-        return self._network(command, what, wanted)[1]
+        return self._network(command, wanted)[1]
 
     def local(self, *arguments: str) -> bytes:
         """Runs a command that does not use the network, and returns its output."""
-        output: bytes = self._execute(
-            arguments, stdout_as_string=False, strip_newline_in_stdout=False
-        )
-        return output
+        options = {"stdout_as_string": False, "strip_newline_in_stdout": False}
+        return cast(bytes, self._execute(arguments, **options))
 
     def blob(self, name: str) -> IO[bytes]:
         """Opens the content of an object, to be read before the next one: see `close`."""
@@ -146,16 +145,16 @@ class GitClient:
             raise _failure(str(error.stderr)) from None
 
     def _network(
-        self, arguments: tuple[str, ...], what: str = "", wanted: list[str] | None = None
+        self, arguments: tuple[str, ...], wanted: Sequence[str] = ()
     ) -> tuple[list[str], str]:
-        stdin = "".join(f"{name}\n" for name in wanted or [])
+        stdin = "".join(f"{name}\n" for name in wanted)
         (self._work / "stdin").write_text(stdin, encoding="ascii")
-        return retrying(self._deadline)(self._attempt, arguments, what)
+        return retrying(self._deadline)(self._attempt, arguments)
 
-    def _attempt(self, arguments: tuple[str, ...], what: str) -> tuple[list[str], str]:
+    def _attempt(self, arguments: tuple[str, ...]) -> tuple[list[str], str]:
         lines: list[str] = []
-        stdin = self._work / "stdin"
-        with Progress(f"fetching {what}", unit="objects") as progress, stdin.open("rb") as istream:
+        stdin, what = self._work / "stdin", f"fetching {redacted(self._url)}"
+        with Progress(what, unit="objects") as progress, stdin.open("rb") as istream:
             report = CallableRemoteProgress(partial(_show, progress))
             running = self._execute(
                 arguments,
