@@ -85,7 +85,12 @@ def command(
     tensors = connected.inputs(arrays)
     if not as_json:
         click.echo(click.style(connected.name, bold=True))
-        output.contract(connected.metadata)
+        rows = [
+            (kind[:-1], tensor["name"], tensor["datatype"], list(tensor.get("shape") or ()))
+            for kind in ("inputs", "outputs")
+            for tensor in connected.metadata.get(kind) or ()
+        ]
+        output.table("", ("", "tensor", "datatype", "shape"), rows)
         click.echo()
     with connected.client() as client:
         started = time.perf_counter()

@@ -33,16 +33,6 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
     console.print(drawn)
 
 
-def contract(tensors: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Prints the tensors that a model's metadata declares: name, datatype and shape of each."""
-    rows = [
-        (kind, tensor["name"], tensor["datatype"], list(tensor.get("shape") or ()))
-        for kind in ("inputs", "outputs")
-        for tensor in tensors.get(kind) or ()
-    ]
-    table("", ("", "tensor", "datatype", "shape"), [(kind[:-1], *rest) for kind, *rest in rows])
-
-
 def arrays(outputs: Mapping[str, Array]) -> None:
     """Prints output tensors as rows of elements."""
     for name, array in outputs.items():

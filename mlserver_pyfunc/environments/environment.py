@@ -41,10 +41,6 @@ METADATA_FILE = "pyfunc.json"
 _SCHEME = 1
 
 
-class ProvisionError(PyFuncError):
-    """The environment cannot be made."""
-
-
 @dataclass(frozen=True)
 class Environment:
     """An interpreter for a function."""
@@ -190,7 +186,7 @@ def _shipped(definition: FunctionDefinition, model_name: str) -> Environment | N
     try:
         metadata = json.loads((folder / METADATA_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ProvisionError(f"{settings.ENVIRONMENT}: {folder / METADATA_FILE}: {error}") from None
+        raise PyFuncError(f"{settings.ENVIRONMENT}: {folder / METADATA_FILE}: {error}") from None
     expected = definition.python_version or metadata["python_version"]
     needed = requirements_with_numpy(definition)
     needs = (expected, sorted(needed))

@@ -234,14 +234,9 @@ def _stored(built: Path, metadata: Mapping[str, str]) -> Entry:
 
 
 def _record(key: str, entry: Entry, work: Path) -> None:
-    record = {
-        "name": entry.path.name,
-        "sha256": entry.sha256,
-        "facts": dict(entry.metadata),
-        "time": time.time(),
-    }
+    record = {"name": entry.path.name, "sha256": entry.sha256, "facts": dict(entry.metadata)}
     path = work / "record.json"
-    path.write_text(json.dumps(record), encoding="utf-8")
+    path.write_text(json.dumps({**record, "time": time.time()}), encoding="utf-8")
     _folder("index")
     path.replace(_record_path(key))
 

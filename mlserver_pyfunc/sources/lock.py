@@ -73,7 +73,7 @@ def fetch_locked(definition: FunctionDefinition, folder: Path) -> SourceTree:
     except DigestError as error:
         message = str(error)
         raise DigestError(message if RENEW in message else f"{message}; {RENEW}") from None
-    got = replace(tree.provenance, tree_sha256=_tree_digest(tree))
+    got = _origin(tree)
     for name, value in asdict(got).items():
         _check_equal(name, getattr(pin, name), value)
     origin = replace(lock.origin, tree_sha256=lock.tree_sha256) if lock.origin else got
@@ -110,11 +110,8 @@ def write(definition: FunctionDefinition, folder: Path, resolved: Sequence[str] 
         image = image and image.model_copy(update={"server": []})
     tree = sources.fetch(definition.source, folder)
     renewed = Lock(
-        source=tree.provenance.source,
+        **asdict(_origin(tree)),
         subdirectory=definition.source.subdirectory,
-        commit=tree.provenance.commit,
-        sha256=tree.provenance.sha256,
-        tree_sha256=_tree_digest(tree),
         requirements=definition.requirements,
         resolved=list(resolved) or None,
         image=image,
@@ -155,8 +152,9 @@ def _check_equal(name: str, locked: Any, got: Any) -> None:
         raise DigestError(f"{LOCK_NAME} has {name} {locked}, got {got}; {RENEW}")
 
 
-def _tree_digest(tree: SourceTree) -> str | None:
-    """Returns the digest of a tree; None for a single file, whose folder is not all its own."""
-    if tree.provenance.tree_sha256 or tree.inline or tree.file:
-        return tree.provenance.tree_sha256
-    return tree_sha256(tree.root)
+def _origin(tree: SourceTree) -> Provenance:
+    """Returns where a tree comes from, with its digest unless its folder is not all its own."""
+    origin = tree.provenance
+    if origin.tree_sha256 or tree.inline or tree.file:
+        return origin
+    return replace(origin, tree_sha256=tree_sha256(tree.root))
