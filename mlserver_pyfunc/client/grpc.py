@@ -101,7 +101,9 @@ class GrpcClient:
     def _request(self, model: str, inputs: Inputs, parameters: Values) -> Any:
         request = messages.ModelInferRequest(model_name=model, model_version=self._version)
         for name, value in (parameters or {}).items():
-            _set_parameter(request.parameters[name], value)
+            kind = {bool: "bool_param", int: "int64_param"}.get(type(value), "string_param")
+            sent = str(value) if kind == "string_param" else value
+            setattr(request.parameters[name], kind, sent)
         for tensor in inputs:
             request.inputs.add(**tensor_head(tensor))
             raw = tensors.to_raw(tensor.spec.datatype, tensor.array)
@@ -147,8 +149,3 @@ def _parameters(message: Any) -> dict[str, Any]:
         name: getattr(value, value.WhichOneof("parameter_choice"))
         for name, value in message.parameters.items()
     }
-
-
-def _set_parameter(message: Any, value: Any) -> None:
-    kind = {bool: "bool_param", int: "int64_param"}.get(type(value), "string_param")
-    setattr(message, kind, str(value) if kind == "string_param" else value)

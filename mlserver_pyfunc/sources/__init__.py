@@ -14,6 +14,7 @@ from mlserver_pyfunc import models
 from mlserver_pyfunc.definition import SourceDefinition
 from mlserver_pyfunc.errors import SourceError
 
+from . import local
 from .tree import Provenance, SourceTree
 from .uri import checked_scheme, naming
 
@@ -27,16 +28,15 @@ _KINDS = {
 
 _UNPINNED = Provenance()
 
-ARCHIVE_SUFFIXES = (".zip", ".tar.gz", ".tgz")
-
 
 def fetch(source: SourceDefinition, folder: Path, pin: Provenance = _UNPINNED) -> SourceTree:
     """Makes the source available as a local tree."""
     if source.is_inline:
-        return _fetched("local", source, folder, pin)
+        return local.fetch(source, folder, pin)
     uri = source.source or ""
     with naming(uri):
-        tree = _fetched(_kind(uri), source, folder, pin)
+        kind = import_module(f".{_kind(uri)}", __name__)
+        tree: SourceTree = kind.fetch(source, folder, pin)
         if source.is_model:
             name = source.model or tree.file or models.MLFLOW
             tree = replace(tree, model=name, kind=models.kind_of(tree.root / name, source.format))
@@ -48,11 +48,6 @@ def check_form(uri: str) -> None:
     with naming(uri):
         if _kind(uri) == "remote":
             import_module(".remote", __name__).check_form(uri)
-
-
-def _fetched(kind: str, source: SourceDefinition, folder: Path, pin: Provenance) -> SourceTree:
-    tree: SourceTree = import_module(f".{kind}", __name__).fetch(source, folder, pin)
-    return tree
 
 
 def _kind(uri: str) -> str:

@@ -124,8 +124,7 @@ def _prefix(names: list[str], source: SourceDefinition) -> str:
 
 
 def _package(source: SourceDefinition) -> str:
-    module, separator, _ = source.handler.partition(":")
-    return module.partition(".")[0] if separator else ""
+    return source.handler.rpartition(":")[0].partition(".")[0]
 
 
 def _zip(path: Path, stack: ExitStack) -> Iterator[_Member]:

@@ -13,9 +13,8 @@ from mlserver_pyfunc import models
 from mlserver_pyfunc.definition import SourceDefinition
 from mlserver_pyfunc.errors import SourceError
 
-from . import ARCHIVE_SUFFIXES
 from .safe_tree import quoted
-from .tree import Provenance, SourceTree, check_sha256, file_sha256
+from .tree import ARCHIVE_SUFFIXES, Provenance, SourceTree, check_sha256, file_sha256
 from .uri import parts_of
 
 
@@ -84,15 +83,9 @@ def _inline(source: SourceDefinition, folder: Path) -> SourceTree:
     digest = hashlib.sha256(code.encode()).hexdigest()
     if source.sha256 and source.sha256.lower() != digest:
         raise SourceError(f"source.{kind}: expected sha256 {source.sha256.lower()}, got {digest}")
-    module = _module(source)
+    in_file = Path(source.source).stem if source.source else "function"
+    module = source.handler.rpartition(":")[0] or in_file
     return SourceTree(folder, Provenance(f"inline {kind}", sha256=digest), module, {module: code})
-
-
-def _module(source: SourceDefinition) -> str:
-    path, separator, _ = source.handler.partition(":")
-    if separator:
-        return path
-    return Path(source.source).stem if source.source else "function"
 
 
 def _decoded(encoded: str) -> str:

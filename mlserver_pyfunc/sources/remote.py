@@ -15,9 +15,9 @@ from mlserver_pyfunc import models
 from mlserver_pyfunc.definition import SourceDefinition
 from mlserver_pyfunc.errors import SourceError
 
-from . import ARCHIVE_SUFFIXES, archive, cache
+from . import archive, cache
 from .safe_tree import check_is_no_web_page, checked_subdirectory
-from .tree import Provenance, SourceTree, check_sha256, file_sha256
+from .tree import ARCHIVE_SUFFIXES, Provenance, SourceTree, check_sha256, file_sha256
 from .uri import redacted, split_fragment, split_user
 
 _FILES = (".py", *(name for name in models.NAMES if name != models.MLFLOW))

@@ -13,14 +13,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from aiohttp import ClientError
-from botocore.exceptions import (
-    BotoCoreError,
-    EndpointConnectionError,
-    HTTPClientError,
-    NoCredentialsError,
-    PartialCredentialsError,
-    SSLError,
-)
+from botocore import exceptions
 from fsspec.callbacks import Callback
 from s3fs import S3FileSystem
 
@@ -128,19 +121,19 @@ def _reading() -> Iterator[None]:
         raise SourceError("not found (404): no such bucket or key") from None
     except PermissionError:
         raise SourceError("access forbidden (403): check the AWS credentials") from None
-    except (NoCredentialsError, PartialCredentialsError):
+    except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError):
         raise SourceError(
             "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
         ) from None
-    except SSLError as error:
+    except exceptions.SSLError as error:
         # The library's message holds the URL.
         found = re.search(r"certificate verify failed[\w\s:-]*", str(error))
         reason = found[0].strip() if found else type(error).__name__
         message = "; ".join(filter(None, (reason, settings.trust_hint(reason))))
         raise SourceError(f"the TLS connection failed: {message}") from None
-    except EndpointConnectionError:
+    except exceptions.EndpointConnectionError:
         raise SourceError("cannot connect to the S3 endpoint") from None
-    except (BotoCoreError, HTTPClientError, ClientError, TimeoutError) as error:
+    except (exceptions.BotoCoreError, ClientError, TimeoutError) as error:
         raise SourceError(f"S3 failed: {type(error).__name__}") from None
     except OSError as error:
         if error.errno:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mlserver_pyfunc.errors import SourceError
 
+ARCHIVE_SUFFIXES = (".zip", ".tar.gz", ".tgz")
 IGNORED_FOLDERS = frozenset({"__pycache__", ".git"})
 LOCK_NAME = "function.lock"
 RENEW = f"if that is meant, renew {LOCK_NAME} by mlserver-pyfunc lock"
