@@ -36,7 +36,8 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
 def arrays(outputs: Mapping[str, Array]) -> None:
     """Prints output tensors as rows of elements."""
     for name, array in outputs.items():
-        head = Text(f"{name}  {_kind(array)}{list(array.shape)}", style="bold")
+        kind = "bytes" if array.dtype.kind == "O" else array.dtype.name
+        head = Text(f"{name}  {kind}{list(array.shape)}", style="bold")
         lines = [Text(f"  {line}") for line in _rows(array)]
         console.print(head, *lines, sep="\n", soft_wrap=True)
 
@@ -54,10 +55,6 @@ def plain(array: Array) -> Any:
         listed[~np.isfinite(array)] = None
         return listed.tolist()
     return array.tolist()
-
-
-def _kind(array: Array) -> str:
-    return "bytes" if array.dtype.kind == "O" else array.dtype.name
 
 
 def _rows(array: Array) -> list[str]:

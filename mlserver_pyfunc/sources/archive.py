@@ -198,14 +198,8 @@ def _reading() -> Iterator[None]:
 
 _SPECIAL = "special file"
 _KINDS: dict[int | bytes, str] = {
-    0: "file",
-    stat.S_IFREG: "file",
-    stat.S_IFDIR: "folder",
-    stat.S_IFLNK: "symbolic link",
-    tarfile.REGTYPE: "file",
-    tarfile.AREGTYPE: "file",
-    tarfile.CONTTYPE: "file",
-    tarfile.DIRTYPE: "folder",
-    tarfile.SYMTYPE: "symbolic link",
+    **dict.fromkeys((0, stat.S_IFREG, tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE), "file"),
+    **dict.fromkeys((stat.S_IFDIR, tarfile.DIRTYPE), "folder"),
+    **dict.fromkeys((stat.S_IFLNK, tarfile.SYMTYPE), "symbolic link"),
     tarfile.LNKTYPE: "hard link",
 }
