@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +42,10 @@ def command(
     from mlserver_pyfunc.protocol.request import InferenceRequest
     from mlserver_pyfunc.serving.local import LocalFunction
 
-    with _ended_by_interrupt(), LocalFunction(open_folder(folder)) as function:
+    # Ctrl-C ends the process at once: to unwind the stack would wait for the handler.
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    click.get_current_context().call_on_close(partial(signal.signal, signal.SIGINT, before))
+    with LocalFunction(open_folder(folder)) as function:
         if request_file is not None:
             try:
                 body = json.load(request_file)
@@ -57,16 +59,6 @@ def command(
         seconds = _call(function, request, as_json=as_json)
         if not as_json:
             click.echo(click.style(f"{seconds * 1000:.3f} ms", dim=True), err=True)
-
-
-@contextmanager
-def _ended_by_interrupt() -> Iterator[None]:
-    """Lets Ctrl-C end the process at once: to unwind the stack would wait for the handler."""
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _call(function: LocalFunction, request: Any, *, as_json: bool) -> float:

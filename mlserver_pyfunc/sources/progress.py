@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from mlserver_pyfunc import settings
@@ -44,7 +45,7 @@ def retrying(deadline: float) -> tenacity.Retrying:
     )
 
 
-class Progress:
+class Progress(AbstractContextManager["Progress"]):
     """Shows how far a fetch is, and stops it at its limits; a short fetch shows nothing."""
 
     def __init__(self, what: str, unit: str = "bytes") -> None:
@@ -57,9 +58,6 @@ class Progress:
         self._rows = Rows(logger.info)
         self._interval = _TERMINAL_SECONDS if self._rows.are_drawn else _LOG_SECONDS
         self._next = time.monotonic() + self._interval
-
-    def __enter__(self) -> Progress:
-        return self
 
     def __exit__(self, *error: object) -> None:
         self._rows.close()
