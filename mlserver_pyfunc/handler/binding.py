@@ -14,7 +14,7 @@ from mlserver_pyfunc.protocol.contract import TensorSpec, decode
 from mlserver_pyfunc.protocol.names import parameter_name
 from mlserver_pyfunc.protocol.nulls import masked
 from mlserver_pyfunc.protocol.request import RequestInput
-from mlserver_pyfunc.protocol.types import TensorError
+from mlserver_pyfunc.protocol.types import TensorError, listed
 
 from .annotations import Record, Value
 from .call import InferenceCall
@@ -49,15 +49,15 @@ _FIELDS = ("request", "parameters", "headers", "event", "cancelled")
 class CallPlan:
     """The way to call a handler. Made by `bind`.
 
-    A keyword has its name, its getter, and the name of an optional input without which it keeps
-    its default, or None. `spread` are the inputs of `**kwargs`, `settings` read the parameters of
+    A keyword has its name, its getter, and the optional inputs without all of which it keeps its
+    default, or None. `spread` are the inputs of `**kwargs`, `settings` read the parameters of
     the request.
     """
 
     function: Callable[..., Any]
     kind: Kind
     positional: tuple[Getter, ...]
-    keywords: tuple[tuple[str, Getter, str | None], ...]
+    keywords: tuple[tuple[str, Getter, frozenset[str] | None], ...]
     spread: tuple[tuple[str, Getter], ...]
     reserved: Mapping[str, Getter]
     settings: Mapping[str, Setting] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class CallPlan:
         keywords = {
             name: get(call)
             for name, get, optional in self.keywords
-            if optional is None or optional in inputs
+            if optional is None or not optional.isdisjoint(inputs)
         }
         for name, get in self.spread:
             if name in inputs:
@@ -104,7 +104,7 @@ def bind(
     parameters = signature.parameters.values()
     matches = _matches(signature, specs, reserved)
     positional: list[Getter] = []
-    keywords: list[tuple[str, Getter, str | None]] = []
+    keywords: list[tuple[str, Getter, frozenset[str] | None]] = []
     for parameter in parameters:
         match = matches.get(parameter.name)
         if parameter.kind is parameter.POSITIONAL_ONLY:
@@ -112,8 +112,8 @@ def bind(
         elif match is not None:
             getter, taken = match
             has_default = parameter.default is not parameter.empty
-            is_optional = has_default and len(taken) == 1 and specs[taken[0]].optional
-            keywords.append((parameter.name, getter, taken[0] if is_optional else None))
+            is_optional = has_default and taken and all(specs[name].optional for name in taken)
+            keywords.append((parameter.name, getter, frozenset(taken) if is_optional else None))
     reached = frozenset(name for _, taken in matches.values() for name in taken)
     has_spread = any(p.kind is p.VAR_KEYWORD for p in parameters)
     left = {name: spec for name, spec in specs.items() if has_spread and name not in reached}
@@ -143,7 +143,9 @@ def _matches(
             matches[parameter.name] = (_object(rest, columns), tuple(columns))
         elif isinstance(form, Record) and _has_fields(form, specs):
             given = {name: specs[name] for name in form.fields if name in specs}
-            matches[parameter.name] = (_object(form, given), tuple(given))
+            has_default = parameter.default is not parameter.empty
+            needed = [n for n in given if has_default and not form.fields[n].tensor.get("optional")]
+            matches[parameter.name] = (_object(form, given, needed), tuple(given))
         elif parameter.name in by_identifier:
             spec = by_identifier[parameter.name]
             matches[parameter.name] = (_input(spec, form), (spec.name,))
@@ -192,10 +194,15 @@ def _has_fields(record: Record, specs: Mapping[str, TensorSpec]) -> bool:
     return all(name in specs for name in required) and not specs.keys().isdisjoint(record.fields)
 
 
-def _object(record: Record, specs: Mapping[str, TensorSpec]) -> Getter:
+def _object(record: Record, specs: Mapping[str, TensorSpec], needed: Iterable[str] = ()) -> Getter:
+    """Returns what makes an object of its inputs. They are all optional if some are `needed`."""
     getters = {name: _input(spec, record.fields[name]) for name, spec in specs.items()}
 
     def get(call: InferenceCall) -> Any:
+        if missing := [name for name in needed if name not in call.inputs]:
+            where = f'input {listed(missing)} of model "{call.context.model_name}"'
+            has = listed(name for name in getters if name in call.inputs)
+            raise ContractError(f"{where}: missing from the request, which has {has}")
         values = {name: each(call) for name, each in getters.items() if name in call.inputs}
         try:
             return record.build(values, specs)
@@ -259,7 +266,7 @@ def _or_default(parameter: inspect.Parameter, match: Match | None) -> Getter:
     getter, taken = match
     if not taken:
         return getter
-    return lambda call: getter(call) if taken[0] in call.inputs else default
+    return lambda call: default if call.inputs.keys().isdisjoint(taken) else getter(call)
 
 
 def _kind(function: Callable[..., Any]) -> Kind:

@@ -146,12 +146,13 @@ def _inputs(
             continue
         if isinstance(form, Record):
             rows = name if len(tables) > 1 else "rows"
-            axes = {"shape": [rows]} if form.is_many else {}
+            more: dict[str, Any] = {"shape": [rows]} if form.is_many else {}
+            more |= {"optional": True} if has_default else {}
             for key, value in form.fields.items():
                 if value.problem:
                     raise BindError(_cannot(f'field "{key}" of "{name}"', value.problem, name))
                 if key not in taken:
-                    found.append({"name": key, **value.tensor, **axes})
+                    found.append({"name": key, **value.tensor, **more})
             docs.append(form.doc)
         elif form is None or form.problem:
             if has_default or name in reserved:

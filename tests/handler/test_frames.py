@@ -21,6 +21,7 @@ from mlserver_pyfunc.definition.scaffold import described
 from mlserver_pyfunc.errors import BindError, ContractError, ResponseError
 from mlserver_pyfunc.handler.binding import bind
 from mlserver_pyfunc.handler.call import InferenceCall
+from mlserver_pyfunc.handler.frames import library_of
 from mlserver_pyfunc.handler.signature import Signature, derive
 from mlserver_pyfunc.protocol.contract import NamedArray, TensorSpec
 from mlserver_pyfunc.protocol.datatypes import DATATYPES
@@ -91,6 +92,24 @@ def test_columns_that_a_request_leaves_out_have_their_default_or_null(library: s
     assert outputs["town"].tolist() == [b"Bolzano"] * 2
     assert np.isnan(outputs["area"]).all()
     assert outputs["balcony"].mask.all()
+
+
+@pytest.mark.parametrize("form", [pd.DataFrame, pl.DataFrame, list, None])
+def test_a_table_or_an_object_with_a_default_may_be_left_out(form: Any) -> None:
+    def handler(x, flats=None):
+        return 0 if flats is None else 1 if form is None else len(flats)
+
+    row: Any = Annotated[form, Flat] if library_of(form) else list[Flat] if form else Flat
+    handler.__annotations__ = {"x": float, "flats": row | None, "return": int}
+    served = Handler(handler)
+    told = {each["name"]: each.get("optional") for each in served.derived.inputs}
+    assert told == {"x": None, "rooms": True, "town": True, "area": True, "balcony": True}
+    x, rooms = column("x", "FP64", 1), column("rooms", "INT64", 1)
+    assert served([x])["output"].tolist() == [0]
+    assert served([x, rooms])["output"].tolist() == [1]
+    missing = 'input "rooms" of model "m": missing from the request, which has "town"$'
+    with pytest.raises(ContractError, match=missing):
+        served([x, column("town", "BYTES", b"")])
 
 
 @pytest.mark.parametrize("library", FRAMES)

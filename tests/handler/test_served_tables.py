@@ -60,6 +60,10 @@ Customers = Columns(
 
 def customers(table: Annotated[{frame}, Customers]) -> list[int]:
     return [len(table)] * len(table)
+
+
+def maybe(x: float, table: Annotated[{frame}, Customers] | None = None) -> int:
+    return -1 if table is None else len(table)
 """
 
 
@@ -72,7 +76,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         only = KINDS["text_or_null"].source
         code = CODE.format(library=library, frame=frame, columns=columns, only=only)
         for mode, lines in MODES.items():
-            for width in ("wide", "narrow", "customers"):
+            more = ("maybe",) if library == "polars" and mode != "batches" else ()
+            for width in ("wide", "narrow", "customers", *more):
                 folder: Path = root / f"{library}-{mode}-{width}"
                 folder.mkdir()
                 (folder / "model.py").write_text(code, encoding="utf-8")
@@ -179,6 +184,20 @@ def test_an_error_of_a_table_is_one_message_on_each_route(server: Server, mode: 
             texts = {str(error).partition(" (request ")[0] for error in errors}
             assert len(texts) == 1, flaw
             assert texts.pop().startswith(message.replace('"M"', f'"{model}"')), flaw
+
+
+@pytest.mark.parametrize("mode", ["process", "worker"])
+def test_a_table_with_a_default_may_be_left_out(server: Server, mode: str) -> None:
+    x, model = _column("x", "FP64", 1.0), f"polars-{mode}-maybe"
+    requests = [[x], [x, PLAN, AGE, JOINED], [x, PLAN]]
+    for nothing, table, part in answers_by_route(server, model, requests).values():
+        assert isinstance(nothing, InferResult)
+        assert isinstance(table, InferResult)
+        assert [r.outputs["output"].tolist() for r in (nothing, table)] == [[-1], [2]]
+        assert isinstance(part, CallError)
+        assert part.status in (400, "INVALID_ARGUMENT")
+        missing = f'input "age", "joined" of model "{model}": missing from the request, which has '
+        assert str(part).startswith(f'{missing}"plan"')
 
 
 def test_null_in_json_is_refused_where_none_may_be(server: Server) -> None:
