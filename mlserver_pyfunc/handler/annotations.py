@@ -103,8 +103,8 @@ class Record:
             if specs and len(values) < len(specs):
                 values = self._filled(values, specs, max(lengths, default=0))
             return self.make(values)
-        rows = zip(*values.values(), strict=True)
-        return [self._made(dict(zip(values, row, strict=True))) for row in rows]
+        rows = enumerate(zip(*values.values(), strict=True))
+        return [self._made(dict(zip(values, row, strict=True)), index) for index, row in rows]
 
     def _filled(self, values: dict[str, Any], specs: Any, rows: int) -> dict[str, Any]:
         """Adds the columns that a request may leave out, and puts all into their order."""
@@ -118,12 +118,13 @@ class Record:
                 values[name] = make(array) if make else array
         return {name: values[name] for name in specs if name in values}
 
-    def _made(self, values: dict[str, Any]) -> Any:
+    def _made(self, values: dict[str, Any], index: int | None = None) -> Any:
         try:
             return self.make(values)
         except (TypeError, ValueError) as error:
-            text = " ".join(str(error).split())
-            raise TensorError("values that the handler's type takes", text[:300]) from None
+            text = " ".join(str(error).split())[:300]
+            got = text if index is None else f"{text} at index {index}"
+            raise TensorError("values that the handler's type takes", got) from None
 
 
 def read(annotation: Any) -> Value | Record:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import enum
 import io
+import re
 import sys
 from collections import abc
 from collections.abc import Callable, Mapping
@@ -95,6 +96,8 @@ def _one_of(values: list[Any], make: Callable[[Any], Any] | None) -> Element | N
 def _date(kind: Any) -> Callable[[Any], Any]:
     def make(value: Any) -> Any:
         text = _as_str(value)
+        if kind is datetime.date:  # A time of 0 o'clock is that date.
+            text = re.sub(r"[T ]00:00(:00(\.0+)?)?$", "", text)
         try:
             # Before Python 3.11, fromisoformat does not take Z for UTC.
             return kind.fromisoformat(f"{text[:-1]}+00:00" if text[-1:] in "Zz" else text)

@@ -71,6 +71,11 @@ def name_values(contract: Contract, result: Any) -> NamedValues:
             columns = columns_of(result)
         except TensorError as error:
             raise ResponseError(f'handler of model "{contract.model_name}": {error}') from None
+        index = getattr(result, "index", None) if columns is not None else None
+        absent = contract.outputs.keys() - (columns or {}).keys()
+        if lost := absent.intersection(getattr(index, "names", ())):
+            where = f'output "{lost.pop()}" of model "{contract.model_name}"'
+            raise ResponseError(f"{where}: it is the index of the frame, use reset_index()")
         if columns and (len(contract.outputs) != 1 or {*columns} == {*contract.outputs}):
             return NamedValues(columns)
         if (fields := _fields(contract, result)) is not None:

@@ -110,7 +110,8 @@ def derive(
             {"name": n, **value.tensor} for n, value in fields.items() if not value.problem
         ]
     for kind, tensors in (("input", derived.inputs), ("output", derived.outputs)):
-        listed = [tensor["name"] for tensor in tensors]
+        specs = map(TensorSpec.of, tensors)
+        listed = [each.name for spec in specs for each in (spec, spec.companion) if each]
         if twice := {name for name in listed if listed.count(name) > 1}:
             raise BindError(f'two {kind}s of the handler are called "{twice.pop()}", rename one')
     return derived

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .types import Array, TensorError, short_repr_at
+from .types import Array, TensorError, misfit, short_repr_at
 
 
 def split_elements(buffer: bytes | memoryview) -> list[bytes]:
@@ -66,7 +66,9 @@ def decode_text(array: Array) -> Array:
         text = object_array([element.decode() for element in elements]).reshape(array.shape)
         return text if type(array) is np.ndarray else np.ma.MaskedArray(text, np.ma.getmask(array))
     except UnicodeDecodeError as error:
-        raise TensorError("UTF-8 text", f"bytes that are not ({error.reason})") from None
+        index = elements.index(error.object)
+        got = f"bytes that are not ({error.reason}) at index {index}"
+        raise TensorError("UTF-8 text", got) from None
 
 
 def from_value(value: Any) -> Array:
@@ -76,7 +78,7 @@ def from_value(value: Any) -> Array:
     if not {bytes, str}.issuperset(map(type, elements)):
         for index, element in enumerate(elements):
             if not isinstance(element, bytes | str):
-                raise TensorError("bytes or str", short_repr_at(element, index))
+                raise misfit("bytes or str", element, index)
     return object_array(encode_elements(elements)).reshape(array.shape)
 
 

@@ -33,8 +33,9 @@ def from_value(datatype: Datatype, value: Any) -> Array:
     masked = sys.modules.get("numpy.ma")
     if masked is not None and masked.is_masked(value):
         if not datatype.nullable:
-            note = "give them a value in the handler: .filled(...)"
-            raise TensorError("an array", "one with masked elements", note)
+            note = "give it a value in the handler, or declare the output nullable: true"
+            index = int(np.ravel(masked.getmaskarray(value)).argmax())
+            raise TensorError("an array without null", f"null at index {index}", note)
         if datatype.dtype.kind == "f":
             return from_value(datatype, (value * 1.0).filled(math.nan))
         array = from_value(datatype, value.filled("" if datatype.is_bytes else 0))
@@ -120,7 +121,8 @@ def _from_python(datatype: Datatype, array: Array) -> Array:
         if not error.got.startswith("null"):
             raise
         got = error.got.replace("null", "None")
-        note = "return nan for no number" if datatype.dtype.kind == "f" else ""
+        is_float = datatype.dtype.kind == "f"
+        note = "return nan for no number" if is_float else "nullable: true admits None"
         raise TensorError(error.expected, got, note) from None
 
 

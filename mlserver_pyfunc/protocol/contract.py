@@ -20,6 +20,7 @@ from .datatypes import BY_DTYPE, DATATYPES, datatype_of
 from .limits import Limits
 from .nulls import NULLS, masked
 from .tensors import Array, Datatype, RawTensor, TensorError
+from .types import ADMITS_NULL
 
 if TYPE_CHECKING:
     from .request import RequestInput
@@ -198,6 +199,8 @@ class Contract:
                     return self.decode_inputs([*others, *columns(tensor, self.inputs)])
                 else:
                     problem = f"unknown, expected {_names(self.inputs)}"
+                    if name.endswith(NULLS) and name.removesuffix(NULLS) in self.inputs:
+                        problem += f" ({ADMITS_NULL})"
             except TensorError as error:
                 problem = str(error)
             if problem:

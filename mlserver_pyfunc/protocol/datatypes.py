@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import bytes_tensors
-from .types import Array, TensorError, short_repr_at
+from .types import Array, misfit
 
 
 @dataclass(frozen=True)
@@ -102,29 +102,28 @@ def _decode_slowly(datatype: Datatype, flat: list[Any]) -> Array:
         if whole and isinstance(element, float) and element.is_integer():
             number = int(element)
         if isinstance(number, bool) or not isinstance(number, int | float):
-            raise TensorError(
-                datatype.elements, short_repr_at(element, index), _hint(datatype, element)
-            )
+            more = [_NO_NAN] if datatype.dtype.kind == "f" else []
+            raise misfit(datatype.elements, element, index, *more)
         try:
             struct.pack(f"<{code}", number)
         except (struct.error, OverflowError):
-            raise TensorError(datatype.elements, short_repr_at(element, index)) from None
+            raise misfit(datatype.elements, element, index) from None
         numbers.append(number)
     return np.frombuffer(
         bytearray(struct.pack(f"<{len(flat)}{code}", *numbers)), dtype=datatype.dtype
     )
 
 
-def _hint(datatype: Datatype, element: Any) -> str:
-    if element is None and datatype.dtype.kind == "f":
-        return "JSON has no NaN or infinity: send such tensors by gRPC or as binary data"
-    return ""
+_NO_NAN = (
+    "JSON has no NaN or infinity: send such tensors by gRPC or as binary data, or declare the "
+    "tensor nullable: true"
+)
 
 
 def _decode_bools(datatype: Datatype, flat: list[Any]) -> Array:
     if set(map(type, flat)) - {bool}:
         index = next(i for i, element in enumerate(flat) if type(element) is not bool)
-        raise TensorError(datatype.elements, short_repr_at(flat[index], index))
+        raise misfit(datatype.elements, flat[index], index)
     return np.frombuffer(bytearray(flat), dtype=bool)
 
 
@@ -133,7 +132,7 @@ def _decode_bytes(datatype: Datatype, flat: list[Any]) -> Array:
     if types <= {bytes, str}:
         return bytes_tensors.object_array(bytes_tensors.encode_elements(flat))
     index = next(i for i, element in enumerate(flat) if not isinstance(element, bytes | str))
-    raise TensorError(datatype.elements, short_repr_at(flat[index], index))
+    raise misfit(datatype.elements, flat[index], index)
 
 
 def _integer(name: str, dtype: str, code: str, contents: str) -> Datatype:

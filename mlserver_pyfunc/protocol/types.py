@@ -22,6 +22,7 @@ class TensorError(ValueError):
 
 _MAX_REPR_CHARS = 40
 _MAX_NAMES = 20
+ADMITS_NULL = "nullable: true, or | None in an annotation, admits null"
 
 # `repr` is not safe for values that clients send or handlers return: they may be huge, nested
 # a thousand levels deep, or have a `__repr__` that raises. reprlib bounds all three.
@@ -48,6 +49,12 @@ def short_repr(value: Any) -> str:
 def short_repr_at(element: Any, index: int) -> str:
     """Formats a tensor's element and its position for an error message."""
     return f"{short_repr(element)} at index {index}"
+
+
+def misfit(expected: str, element: Any, index: int, null: str = ADMITS_NULL) -> TensorError:
+    """Returns the error of an element and its position. `null` is its note if that is null."""
+    note = null if element is None else ""
+    return TensorError(expected, short_repr_at(element, index), note)
 
 
 def listed(names: Iterable[str]) -> str:

@@ -188,8 +188,75 @@ def test_times_have_nanoseconds_in_pandas() -> None:
 def test_text_that_is_no_value_is_an_error_of_the_request(
     library: str, kind: Any, text: bytes
 ) -> None:
-    with pytest.raises(ContractError, match='input "x" of model "m": '):
-        Handler(echo(FRAMES[library], Columns(x=kind)))([column("x", "BYTES", text)])
+    good = {datetime.datetime: b"2025-01-31", datetime.date: b"2025-01-31", Decimal: b"1.5"}[kind]
+    texts = [*[good] * 6, text, good]
+    problem = r'input "x" of model "m": expected a .* got .* at index 6$'
+    with pytest.raises(ContractError, match=problem):
+        Handler(echo(FRAMES[library], Columns(x=kind)))([column("x", "BYTES", *texts)])
+    if library == "pandas":
+
+        def rows(table: Any) -> int:
+            return len(table)
+
+        rows.__annotations__["table"] = list[Columns(x=kind)]  # type: ignore[misc]
+        with pytest.raises(ContractError, match=problem):
+            Handler(rows)([column("x", "BYTES", *texts)])
+
+
+@pytest.mark.parametrize(
+    ("library", "dtype", "text"),
+    [
+        ("polars", pl.Decimal(4, 2), b"100000.5"),
+        ("pyarrow", pa.decimal128(4, 2), b"1.255"),
+    ],
+)
+def test_an_element_that_a_dtype_cannot_hold_is_named(
+    library: str, dtype: Any, text: bytes
+) -> None:
+    with pytest.raises(ContractError, match=r'input "x" of model "m": .* at index 2$'):
+        Handler(echo(FRAMES[library], Columns(x=dtype)))([column("x", "BYTES", b"1", b"2", text)])
+
+
+def test_a_row_that_its_class_refuses_is_named() -> None:
+    import pydantic
+
+    class Even(pydantic.BaseModel):
+        n: Annotated[int, pydantic.Field(multiple_of=2)]
+
+    def handler(rows: Any) -> int:
+        return len(rows)
+
+    handler.__annotations__["rows"] = list[Even]
+    with pytest.raises(ContractError, match=r'input "n" of model "m": .* at index 2$'):
+        Handler(handler)([column("n", "INT64", 2, 4, 5, 6)])
+
+
+@pytest.mark.parametrize("library", FRAMES)
+def test_a_time_of_midnight_is_a_date(library: str) -> None:
+    handler = echo(FRAMES[library], Columns(on=datetime.date))
+    texts = [b"2025-01-31T00:00:00", b"2025-01-31 00:00:00.000000000", b"2025-01-31"]
+    assert Handler(handler)([column("on", "BYTES", *texts)])["on"].tolist() == [b"2025-01-31"] * 3
+    for text in (b"2025-01-31T00:00:01", b"2025-01-31T00:00:00Z"):
+        with pytest.raises(ContractError, match="expected a date in ISO 8601"):
+            Handler(handler)([column("on", "BYTES", text)])
+
+
+def test_a_column_called_as_what_tells_the_nulls_of_another_is_an_error_at_load() -> None:
+    handler = echo(pd.DataFrame, Columns({"a": int | None, "a.nulls": bool}))
+    with pytest.raises(BindError, match=r'two inputs of the handler are called "a.nulls", rename'):
+        Handler(handler)
+
+
+def test_a_column_that_became_the_index_is_named() -> None:
+    row = Annotated[pd.DataFrame, Columns(a=int, b=int)]
+
+    def handler(table: Any) -> Any:
+        return table.groupby("a").sum()
+
+    handler.__annotations__.update(dict.fromkeys(("table", "return"), row))
+    a, b = column("a", "INT64", 1, 1), column("b", "INT64", 2, 3)
+    with pytest.raises(ResponseError, match=r'"a" of model "m": .* index of the frame, use reset_'):
+        Handler(handler)([a, b])
 
 
 @pytest.mark.parametrize("library", FRAMES)

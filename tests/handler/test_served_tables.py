@@ -154,7 +154,8 @@ WRONG = {
     ),
     "null where none may be": (
         [PLAN, AGE, _column("age.nulls", "BOOL", True, False), JOINED],
-        'input "age.nulls" of model "M": unknown, expected "plan", "age", "joined"',
+        'input "age.nulls" of model "M": unknown, expected "plan", "age", "joined" '
+        "(nullable: true, or | None in an annotation, admits null)",
     ),
     "a value that is not allowed": (
         [_column("plan", "BYTES", b"basic", b"trial"), AGE, JOINED],
@@ -166,7 +167,7 @@ WRONG = {
     ),
     "no date": (
         [PLAN, AGE, _column("joined", "BYTES", b"2025-01-31", b"soon")],
-        'input "joined" of model "M": ',
+        """input "joined" of model "M": expected a datetime in ISO 8601, got 'soon' at index 1""",
     ),
 }
 

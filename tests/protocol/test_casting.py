@@ -103,7 +103,8 @@ def test_the_array_of_a_library_is_not_copied() -> None:
         ("FP16", ["a"], "expected numbers up to 65504, got 'a' at index 0"),
         ("FP16", [1, None], "expected numbers up to 65504, got None at index 1 "
                             "(return nan for no number)"),
-        ("INT8", [1, None], "expected whole numbers from -128 to 127, got None at index 1"),
+        ("INT8", [1, None], "expected whole numbers from -128 to 127, got None at index 1 "
+                            "(nullable: true admits None)"),
         ("INT8", Series(np.array([1.0])), "expected INT8, got an array of float64 "
                                           "(cast it in the handler: .astype(np.int8))"),
     ],

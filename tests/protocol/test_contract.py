@@ -147,7 +147,7 @@ def test_base64_is_a_matter_of_the_tensors_parameters() -> None:
         (
             [X, tensor("note", "BYTES", [1], [b"\xff"])],
             'input "note" of model "iris": expected UTF-8 text, got bytes that are not '
-            "(invalid start byte)",
+            "(invalid start byte) at index 0",
         ),
     ],
 )

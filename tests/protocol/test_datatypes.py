@@ -14,6 +14,9 @@ from mlserver_pyfunc.protocol.types import TensorError, short_repr
 FLOATS = [name for name in DATATYPES if name.startswith("FP")]
 
 
+NULL = " (nullable: true, or | None in an annotation, admits null)"
+
+
 def error(datatype: str, data: list[Any]) -> str:
     with pytest.raises(TensorError) as caught:
         tensors.from_list(DATATYPES[datatype], data, [len(data)])
@@ -26,9 +29,9 @@ def error(datatype: str, data: list[Any]) -> str:
         ("BOOL", [True, False, 1], "expected true or false, got 1 at index 2"),
         ("BYTES", ["a", b"b", 7, 8], "expected strings, got 7 at index 2"),
         ("BYTES", [7], "expected strings, got 7 at index 0"),
-        ("BYTES", [None], "expected strings, got null at index 0"),
+        ("BYTES", [None], "expected strings, got null at index 0" + NULL),
         ("INT8", [1, "2"], "expected whole numbers from -128 to 127, got '2' at index 1"),
-        ("INT8", [1, None], "expected whole numbers from -128 to 127, got null at index 1"),
+        ("INT8", [1, None], "expected whole numbers from -128 to 127, got null at index 1" + NULL),
         ("INT8", [1, 2.5], "expected whole numbers from -128 to 127, got 2.5 at index 1"),
         ("INT8", [1.0, -129.0], "expected whole numbers from -128 to 127, got -129.0 at index 1"),
         ("FP16", [1, "2"], "expected numbers up to 65504, got '2' at index 1"),

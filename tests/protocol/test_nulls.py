@@ -241,13 +241,13 @@ def test_null_is_an_error_without_nullable(name: str) -> None:
     value = {"BOOL": True, "BYTES": "a"}.get(name, 1)
     plain = TensorSpec("x", DATATYPES[name], (-1,))
     model = Contract("m", [plain], [plain])
-    with pytest.raises(ContractError, match=r"got null at index 1$"):
+    with pytest.raises(ContractError, match=r"got null at index 1 \(.*nullable: true"):
         model.decode_inputs([RequestInput("x", name, [2], [value, None])])
     with pytest.raises(ContractError, match=r'input "x.nulls" of model "m": unknown, expected "x"'):
         model.decode_inputs([RequestInput("x", name, [1], [value]), mask(False)])
     with pytest.raises(ResponseError, match=r"got (None|null) at index 1"):
         model.encode_outputs({"x": [value, None]})
-    with pytest.raises(ResponseError, match="masked elements"):
+    with pytest.raises(ResponseError, match="got null at index 0"):
         model.encode_outputs({"x": np.ma.array([value, value], mask=[True, False])})
 
 

@@ -40,7 +40,7 @@ async def read_body(request: Request) -> Any:
         length = dict(request.scope["headers"]).get(LENGTH_HEADER)
         return json_body.parse(body) if length is None else _parse_binary(body, length)
     except json.JSONDecodeError as error:
-        raise unreadable(request.path_params["model_name"], error.msg) from None
+        raise unreadable(request.path_params["model_name"], error.msg, error.doc) from None
 
 
 def read_payload(
@@ -94,9 +94,10 @@ def _seconds(header: bytes) -> float:
     raise RequestError(f'header "Request-Timeout": expected seconds, got {got!r}', 400)
 
 
-def unreadable(model: str, problem: str) -> RequestError:
+def unreadable(model: str, problem: str, body: str) -> RequestError:
     """Returns the answer to a body that is no JSON, or not of its encoding."""
     text = f'request of model "{model}": expected JSON, got a body that cannot be read: {problem}'
+    text += " (JSON has no NaN: send null)" if "NaN" in body else ""
     return RequestError(text, 400)
 
 

@@ -164,7 +164,8 @@ async def _refuse(request: Any, error: MLServerError) -> Response:
 async def _refuse_body(request: Any, error: RequestValidationError) -> Response:
     problem, names = error.errors()[0], request.path_params
     if problem["type"] == "json_invalid":
-        refusal = unreadable(names.get("model_name", ""), problem["ctx"]["error"])
+        told = problem["ctx"]["error"]
+        refusal = unreadable(names.get("model_name", ""), told, str(error.body))
         return await _refuse(request, to_host_error(refusal))
     specs = partial(models.declared_inputs, models.registry_of(request.app), *names.values())
     text = f"request: {problem['msg']}"

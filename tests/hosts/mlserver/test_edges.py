@@ -300,6 +300,11 @@ def _with(**changes: Any) -> bytes:
 REQUEST = 'request of model "iris": expected '
 INPUT = 'input "x" of model "iris": '
 UNREADABLE = {
+    "NaN": (
+        b'{"inputs": [NaN]}',
+        f"{REQUEST}JSON, got a body that cannot be read: unexpected character, expected a "
+        "JSON value (JSON has no NaN: send null)",
+    ),
     "malformed": (b'{"inputs": [', REQUEST + "JSON, got a body that cannot be read: "),
     "not UTF-8": (b'{"id": "\xff"}', REQUEST + "JSON, got a body that cannot be read: "),
     "empty": (b"", f"{REQUEST}{FORM}, got an empty body, or null"),

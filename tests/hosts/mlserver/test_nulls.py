@@ -220,6 +220,7 @@ def test_null_where_none_may_be_is_refused_alike(server: Server, path: str, suff
     refused = _post(server, model, _json("a", "INT64", [1]), _json("strict", "INT64", [None]))
     words = "whole numbers from -9223372036854775808 to 9223372036854775807"
     text = f'input "strict" of model "{model}": expected {words}, got null at index 0'
+    text += " (nullable: true, or | None in an annotation, admits null)"
     assert refused == {"error": text}
     bools = _mask("strict", [True])
     a, far = NamedArray(TensorSpec.of(INPUTS[0]), np.array([1])), _mask("a", [True, False])

@@ -121,7 +121,8 @@ ON_BOTH = [
     Rejection(
         "text that is not UTF-8",
         [X, Tensor("text", "BYTES", (1,), [b"\xff"])],
-        WHERE.format("text") + "expected UTF-8 text, got bytes that are not (invalid start byte)",
+        WHERE.format("text")
+        + "expected UTF-8 text, got bytes that are not (invalid start byte) at index 0",
     ),
     Rejection(
         "an unknown output",
@@ -186,7 +187,8 @@ ON_JSON = [
             f"null for {datatype}",
             [X, _of(datatype, [1.0, None])],
             WHERE.format(datatype.lower()) + f"expected numbers up to {most}, got null at index 1 "
-            "(JSON has no NaN or infinity: send such tensors by gRPC or as binary data)",
+            "(JSON has no NaN or infinity: send such tensors by gRPC or as binary data, "
+            "or declare the tensor nullable: true)",
         )
         for datatype, most in [("FP16", "65504"), ("FP32", "3.4028e+38"), ("FP64", "1.7977e+308")]
     ),
