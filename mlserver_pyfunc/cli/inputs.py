@@ -77,9 +77,8 @@ def _table(contract: Contract, path: Path) -> dict[str, Array]:
         for name, cells in zip(names, columns, strict=True):
             spec = contract.inputs.get(name)
             if spec is None or name in arrays:
-                expected = listed(contract.inputs) or "none"
                 what = "unknown" if spec is None else "given twice"
-                raise ValueError(f'column "{name}": {what}, expected {expected}')
+                raise ValueError(f'column "{name}": {what}, expected {listed(contract.inputs)}')
             convert = _from_text if is_csv else _from_parquet
             arrays[name] = _from_value(spec, [convert(spec, cell) for cell in cells])
     except TensorError as error:

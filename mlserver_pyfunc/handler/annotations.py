@@ -231,8 +231,6 @@ def _converter(
         elements = array.tolist()
         if make is None:
             return elements
-        if type(array) is np.ndarray:
-            return [make(element) for element in elements]
         return [None if element is None else make(element) for element in elements]
 
     def single(array: Array) -> Any:

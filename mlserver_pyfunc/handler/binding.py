@@ -184,17 +184,16 @@ def _input(spec: TensorSpec, form: Value | Record | None) -> Getter:
         try:
             return array if convert is None else convert(array)
         except Exception as error:  # a TensorError, or one of the type that is annotated
-            index = _index_of_misfit(convert, array, error)
-            raise _breach(call, "input", name, error, index) from None
+            raise _breach(call, "input", name, _located(error, convert, array)) from None
 
     return get
 
 
-def _index_of_misfit(convert: Any, array: Any, error: Exception) -> str:
-    """Returns which element cannot be converted, for an error that does not tell it."""
+def _located(error: Exception, convert: Any, array: Any) -> Exception:
+    """Returns an error that tells which element cannot be converted."""
     low, high = 0, len(array) if array.ndim == 1 else 0
     if high < 2 or " at index " in str(error):
-        return ""
+        return error
     while high - low > 1:
         middle = (low + high) // 2
         try:
@@ -202,7 +201,7 @@ def _index_of_misfit(convert: Any, array: Any, error: Exception) -> str:
             low = middle
         except Exception:
             high = middle
-    return f" at index {low}"
+    return ValueError(f"{error} at index {low}")
 
 
 def _has_fields(record: Record, specs: Mapping[str, TensorSpec]) -> bool:
@@ -269,10 +268,8 @@ def _setting(name: str, form: Value) -> Setting:
     return read
 
 
-def _breach(
-    call: InferenceCall, kind: str, name: str, error: Exception, where: str = ""
-) -> ContractError:
-    text = " ".join(str(error).split()) + where
+def _breach(call: InferenceCall, kind: str, name: str, error: Exception) -> ContractError:
+    text = " ".join(str(error).split())
     return ContractError(f'{kind} "{name}" of model "{call.context.model_name}": {text}')
 
 

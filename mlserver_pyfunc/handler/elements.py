@@ -96,7 +96,7 @@ def _one_of(values: list[Any], make: Callable[[Any], Any] | None) -> Element | N
 def _date(kind: Any) -> Callable[[Any], Any]:
     def make(value: Any) -> Any:
         text = _as_str(value)
-        if kind is datetime.date:  # A time of 0 o'clock is that date.
+        if kind is datetime.date:  # Midnight is that date.
             text = re.sub(r"[T ]00:00(:00(\.0+)?)?$", "", text)
         try:
             # Before Python 3.11, fromisoformat does not take Z for UTC.

@@ -22,7 +22,7 @@ from mlserver_pyfunc.errors import ContractError, ResponseError
 from mlserver_pyfunc.protocol import casting
 from mlserver_pyfunc.protocol.bytes_tensors import object_array
 from mlserver_pyfunc.protocol.contract import Contract, TensorSpec
-from mlserver_pyfunc.protocol.types import Array, TensorError, short_repr
+from mlserver_pyfunc.protocol.types import Array, TensorError, misfit
 
 from .elements import element_of
 
@@ -110,10 +110,7 @@ def row_of_schema(schema: Any) -> Any:
 
 
 def maker(library: str, spec: TensorSpec, kind: Any, dtype: Any) -> FromArray | None:
-    """Returns what makes a column of a tensor's array; None if the array is the column.
-
-    The `dtype` is of the library, or None.
-    """
+    """Returns what makes a column of a tensor's array; None if the array is the column."""
     text: Any = str if spec.text or kind not in (None, bytes) else bytes
     kind = kind if kind in _OBJECTS else text
     column = _Column(spec, kind if spec.datatype.is_bytes else None, dtype)
@@ -171,7 +168,7 @@ class _Column:
     def _times(self, pandas: Any, texts: Any) -> Any:
         for index, text in enumerate(texts):  # pandas takes "now" and more for times.
             if text is not None and not _TIME.fullmatch(text):
-                raise TensorError("a datetime in ISO 8601", f"{short_repr(text)} at index {index}")
+                raise misfit("a datetime in ISO 8601", text, index)
         try:
             times = pandas.to_datetime(texts, format="ISO8601", utc=True)  # to the nanosecond
         except ValueError as error:
@@ -230,10 +227,7 @@ def frame_of(library: str, names: Collection[str]) -> Any:
 
 
 def columns_of(frame: Any) -> dict[str, Any] | None:
-    """Returns a frame's values by column, arrays or lists with None; None if it is no frame.
-
-    Raises a TensorError if two columns have one name.
-    """
+    """Returns a frame's values by column, arrays or lists with None; None if it is no frame."""
     library = library_of(type(frame))
     if not library:
         return None
@@ -245,10 +239,7 @@ def columns_of(frame: Any) -> dict[str, Any] | None:
 
 
 def as_inputs(contract: Contract, inputs: Any, named: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a caller's values by input. A frame among them stands for its columns.
-
-    Raises a ContractError if a column cannot be the input that is declared.
-    """
+    """Returns a caller's values by input, or raises. A frame among them is its columns."""
     found: dict[str, Any] = {}
     where = f'a frame for model "{contract.model_name}"'
     for key, value in (("", inputs), *named.items()):

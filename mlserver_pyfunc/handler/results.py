@@ -199,13 +199,9 @@ def _array(datatype: Datatype, tensor: Mapping[str, Any], data: Any, shape: Any)
         return casting.from_value(datatype, data)
     if not isinstance(data, list):
         return tensors.reshape(casting.from_value(datatype, data), shape)
-    parameters = tensor.get("parameters")
-    content_type = (
-        parameters.get("content_type")
-        if isinstance(parameters, Mapping)
-        else getattr(parameters, "content_type", None)
-    )
-    is_base64 = datatype.is_bytes and content_type == "base64"
+    given = tensor.get("parameters")
+    told = given if isinstance(given, Mapping) else {**vars(given)} if given else {}
+    is_base64 = datatype.is_bytes and told.get("content_type") == "base64"
     return tensors.from_list(datatype, data, shape, is_base64=is_base64)
 
 

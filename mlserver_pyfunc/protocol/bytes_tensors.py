@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .types import Array, TensorError, misfit, short_repr_at
+from .types import Array, TensorError, misfit
 
 
 def split_elements(buffer: bytes | memoryview) -> list[bytes]:
@@ -56,7 +56,7 @@ def to_json_bytes(array: Array) -> tuple[list[str], bool]:
     try:
         return [e if isinstance(e, str) else e.decode() for e in elements], False
     except UnicodeDecodeError:
-        return [base64.b64encode(encode_element(e)).decode() for e in elements], True
+        return [base64.b64encode(e).decode() for e in encode_elements(elements)], True
 
 
 def decode_text(array: Array) -> Array:
@@ -90,7 +90,7 @@ def encode_elements(elements: list[Any]) -> list[bytes]:
         return [each.encode() if isinstance(each, str) else each for each in elements]
     except UnicodeEncodeError as error:
         index = elements.index(error.object)
-        raise TensorError("UTF-8 text", short_repr_at(error.object, index)) from None
+        raise misfit("UTF-8 text", error.object, index) from None
 
 
 def from_base64(elements: list[Any]) -> list[Any]:
@@ -103,13 +103,8 @@ def from_base64(elements: list[Any]) -> list[Any]:
         try:
             decoded.append(base64.b64decode(element, validate=True))
         except (binascii.Error, ValueError):
-            raise TensorError("base64 strings", short_repr_at(element, index)) from None
+            raise misfit("base64 strings", element, index) from None
     return decoded
-
-
-def encode_element(element: bytes | str) -> bytes:
-    """Encodes an element as UTF-8, unless it is `bytes`."""
-    return element.encode() if isinstance(element, str) else element
 
 
 def object_array(elements: list[Any]) -> Array:

@@ -20,7 +20,7 @@ from .datatypes import BY_DTYPE, DATATYPES, datatype_of
 from .limits import Limits
 from .nulls import NULLS, masked
 from .tensors import Array, Datatype, RawTensor, TensorError
-from .types import ADMITS_NULL
+from .types import ADMITS_NULL, listed
 
 if TYPE_CHECKING:
     from .request import RequestInput
@@ -198,7 +198,7 @@ class Contract:
                     others = [each for each in request_inputs if each is not tensor]
                     return self.decode_inputs([*others, *columns(tensor, self.inputs)])
                 else:
-                    problem = f"unknown, expected {_names(self.inputs)}"
+                    problem = f"unknown, expected {listed(self.inputs)}"
                     if name.endswith(NULLS) and name.removesuffix(NULLS) in self.inputs:
                         problem += f" ({ADMITS_NULL})"
             except TensorError as error:
@@ -208,7 +208,7 @@ class Contract:
         for name in self._required:
             if name not in arrays:
                 where = self._where("input", name)
-                text = f"{where}: missing from the request, which has {_names(arrays)}"
+                text = f"{where}: missing from the request, which has {listed(arrays)}"
                 self._breach("request_missing", name, text)
         for spec in self._nullable_inputs.values():
             self._join_nulls(spec, arrays)
@@ -299,7 +299,7 @@ class Contract:
         for name in names:
             where = self._where("output", name)
             if name not in self.all_outputs:
-                raise ContractError(f"{where}: unknown, expected {_names(self.outputs)}")
+                raise ContractError(f"{where}: unknown, expected {listed(self.outputs)}")
             if name in requested:
                 raise ContractError(f"{where}: requested twice")
             requested.append(name)
@@ -313,7 +313,7 @@ class Contract:
         for name in further:
             text = (
                 f"{self._where('output', name)}: the handler returned it, "
-                f"but the definition declares {_names(self.outputs)}"
+                f"but the definition declares {listed(self.outputs)}"
             )
             self._breach("response_unknown", "", text)
         checked = []
@@ -505,8 +505,3 @@ def _by_name(specs: Iterable[TensorSpec]) -> tuple[dict[str, TensorSpec], ...]:
     own = {name: spec for name, spec in given.items() if name not in companions}
     unlimited = {name: replace(spec, limits=None) for name, spec in nullable.items()}
     return own, nullable, {**own, **unlimited, **companions}
-
-
-def _names(names: Iterable[str]) -> str:
-    listed = ", ".join(f'"{name}"' for name in names)
-    return listed or "none"

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import bytes_tensors
-from .types import Array, misfit
+from .types import ADMITS_NULL, Array, misfit
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ def _decode_slowly(datatype: Datatype, flat: list[Any]) -> Array:
         if whole and isinstance(element, float) and element.is_integer():
             number = int(element)
         if isinstance(number, bool) or not isinstance(number, int | float):
-            more = [_NO_NAN] if datatype.dtype.kind == "f" else []
-            raise misfit(datatype.elements, element, index, *more)
+            null = _NO_NAN if datatype.dtype.kind == "f" else ADMITS_NULL
+            raise misfit(datatype.elements, element, index, null)
         try:
             struct.pack(f"<{code}", number)
         except (struct.error, OverflowError):
@@ -114,10 +114,7 @@ def _decode_slowly(datatype: Datatype, flat: list[Any]) -> Array:
     )
 
 
-_NO_NAN = (
-    "JSON has no NaN or infinity: send such tensors by gRPC or as binary data, or declare the "
-    "tensor nullable: true"
-)
+_NO_NAN = "JSON has no NaN or infinity: send binary data or gRPC, or declare nullable: true"
 
 
 def _decode_bools(datatype: Datatype, flat: list[Any]) -> Array:

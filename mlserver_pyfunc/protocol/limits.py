@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .types import Array, TensorError, short_repr_at
+from .types import Array, misfit
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Limits:
             for index, element in enumerate(array.ravel().tolist()):
                 if element is not None and _text(element) not in values:
                     allowed = ", ".join(json.dumps(value) for value in self.enum)
-                    raise TensorError(f"one of {allowed}", short_repr_at(_text(element), index))
+                    raise misfit(f"one of {allowed}", _text(element), index)
         for bound, breaks, words in (
             (self.minimum, np.less, "{} or more"),
             (self.maximum, np.greater, "{} or less"),
@@ -48,8 +48,8 @@ class Limits:
         ):
             if bound is not None and (wrong := breaks(array, bound).ravel()).any():
                 index = int(wrong.argmax())
-                got = short_repr_at(array.ravel()[index].item(), index)
-                raise TensorError(f"values of {words.format(bound)}", got)
+                expected = f"values of {words.format(bound)}"
+                raise misfit(expected, array.ravel()[index].item(), index)
 
     def nearest(self, value: Any) -> Any:
         """Returns the value if it is within the limits, else one that is, as far as can be."""

@@ -88,18 +88,9 @@ class InferenceRequest:
     seconds: float | None = None  # for which the client waits, if it tells
 
     @classmethod
-    def from_values(
-        cls,
-        contract: Contract,
-        values: Mapping[str, Any],
-        *,
-        outputs: Iterable[str] = (),
-        parameters: Mapping[str, Any] | None = None,
-    ) -> InferenceRequest:
+    def from_values(cls, contract: Contract, values: Mapping[str, Any]) -> InferenceRequest:
         """Makes a request from Python values: arrays with their own datatypes, others as JSON."""
-        inputs = [_request_input(contract, name, value) for name, value in _split(values)]
-        requested = [RequestOutput(name) for name in outputs]
-        return cls(inputs, requested, Parameters(parameters or {}))
+        return cls([_request_input(contract, name, value) for name, value in _split(values)])
 
     @classmethod
     def from_json(
@@ -234,12 +225,8 @@ def _request_input(contract: Contract, name: str, value: Any) -> RequestInput:
     return _from_array(contract, name, np.asarray(value))
 
 
-def pandas_columns(contract: Contract, inputs: Iterable[Any]) -> list[RequestInput]:
-    """Reads what MLServer's PandasCodec makes of a frame: columns of shape [N, 1], or of JSON."""
-    return [_column(contract.inputs.get(tensor.name), tensor) for tensor in inputs]
-
-
-def _column(spec: TensorSpec | None, tensor: Any) -> RequestInput:
+def pandas_column(spec: TensorSpec | None, tensor: Any) -> RequestInput:
+    """Reads what MLServer's PandasCodec makes of a column: of shape [N, 1], or of JSON."""
     shape, datatype = list(tensor.shape), tensor.datatype
     data = getattr(tensor.data, "root", tensor.data)
     if spec is not None and len(spec.shape) == 1 and shape[1:] == [1]:

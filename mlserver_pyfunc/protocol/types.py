@@ -46,19 +46,14 @@ def short_repr(value: Any) -> str:
     return text if len(text) <= _MAX_REPR_CHARS else f"{text[: _MAX_REPR_CHARS - 3]}..."
 
 
-def short_repr_at(element: Any, index: int) -> str:
-    """Formats a tensor's element and its position for an error message."""
-    return f"{short_repr(element)} at index {index}"
-
-
 def misfit(expected: str, element: Any, index: int, null: str = ADMITS_NULL) -> TensorError:
     """Returns the error of an element and its position. `null` is its note if that is null."""
     note = null if element is None else ""
-    return TensorError(expected, short_repr_at(element, index), note)
+    return TensorError(expected, f"{short_repr(element)} at index {index}", note)
 
 
 def listed(names: Iterable[str]) -> str:
-    """Returns names in quotes, the first 20 of them."""
+    """Returns names in quotes, the first 20 of them, or `none`."""
     quoted = [f'"{name}"' for name in names]
     more = [f"{len(quoted) - _MAX_NAMES} more"] if len(quoted) > _MAX_NAMES else []
-    return ", ".join(quoted[:_MAX_NAMES] + more)
+    return ", ".join(quoted[:_MAX_NAMES] + more) or "none"

@@ -23,7 +23,7 @@ from mlserver_pyfunc.handler.context import Context
 from mlserver_pyfunc.handler.loading import HandlerSpec
 from mlserver_pyfunc.handler.metrics import Metrics
 from mlserver_pyfunc.protocol.contract import ARROW, Contract, Report
-from mlserver_pyfunc.protocol.request import InferenceRequest, pandas_columns
+from mlserver_pyfunc.protocol.request import InferenceRequest, pandas_column
 from mlserver_pyfunc.protocol.types import TensorError
 from mlserver_pyfunc.settings import init_parameters, log_setting
 from mlserver_pyfunc.sources import SourceTree, lock
@@ -196,7 +196,8 @@ class Function:
         except ContractError:
             if getattr(request.parameters, "content_type", None) != "pd":
                 raise
-            inputs = contract.decode_inputs(pandas_columns(contract, request.inputs))
+            given = [pandas_column(contract.inputs.get(x.name), x) for x in request.inputs]
+            inputs = contract.decode_inputs(given)
         requested: list[str] = []
         if request.outputs:
             requested = contract.requested_outputs(output.name for output in request.outputs)

@@ -69,8 +69,9 @@ def _arrays_of_shape(tensor: TensorDefinition, shape: tuple[int, ...]) -> st.Sea
         if tensor.enum:
             elements = st.sampled_from([str(value) for value in tensor.enum])
         count = int(np.prod(shape, dtype=int))
-        drawn = st.lists(elements.map(bytes_tensors.encode_element), min_size=count, max_size=count)
-        return drawn.map(lambda items: bytes_tensors.object_array(items).reshape(shape))
+        drawn = st.lists(elements, min_size=count, max_size=count)
+        encode, array = bytes_tensors.encode_elements, bytes_tensors.object_array
+        return drawn.map(lambda items: array(encode(items)).reshape(shape))
     if dtype.kind == "b" and not tensor.enum:
         return hnp.arrays(dtype, shape)
     return hnp.arrays(dtype, shape, elements=_numbers(tensor, dtype))

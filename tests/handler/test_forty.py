@@ -13,7 +13,7 @@ from mlserver_pyfunc.definition.derived import completed
 from mlserver_pyfunc.definition.locate import FunctionFolder
 from mlserver_pyfunc.errors import LoadError
 from mlserver_pyfunc.handler.signature import Derived
-from mlserver_pyfunc.protocol.request import InferenceRequest
+from mlserver_pyfunc.protocol.request import InferenceRequest, Parameters
 from mlserver_pyfunc.serving.local import LocalFunction, arrays_of
 from mlserver_pyfunc.validation import validate
 
@@ -39,9 +39,8 @@ def check(case: Case, folder: FunctionFolder) -> None:
         definition = function.definition
         assert written(definition.inputs) == case.inputs
         assert written(definition.outputs) == case.outputs
-        request = InferenceRequest.from_values(
-            function.contract, real(case.given), parameters=case.parameters
-        )
+        request = InferenceRequest.from_values(function.contract, real(case.given))
+        request.parameters = Parameters(case.parameters)
         answer = next(iter(function.infer_stream(request)))
         assert {n: plain(a) for n, a in arrays_of(answer).items()} == real(case.answer)
 

@@ -236,7 +236,7 @@ def test_a_result_that_breaks_a_rule_is_the_handlers_error(
 
 
 def test_a_message_is_bounded_however_many_tensors_there_are() -> None:
-    contract = Contract("m", [spec(f"input{i}", "FP32") for i in range(1000)], [])
+    contract = Contract("m", [spec(f"{i}" * 100, "FP32") for i in range(1000)], [])
     with pytest.raises(ContractError) as caught:
         contract.decode_inputs([X])
     assert len(str(caught.value)) == 2000

@@ -16,7 +16,7 @@ from mlserver_pyfunc.errors import ContractError, ResponseError
 from mlserver_pyfunc.protocol.contract import Contract, NamedArray, TensorSpec, companions
 from mlserver_pyfunc.protocol.datatypes import DATATYPES, datatype_of
 from mlserver_pyfunc.protocol.nulls import NULLS, masked
-from mlserver_pyfunc.protocol.request import InferenceRequest, RequestInput, pandas_columns
+from mlserver_pyfunc.protocol.request import InferenceRequest, RequestInput, pandas_column
 from mlserver_pyfunc.protocol.response import json_output
 from mlserver_pyfunc.protocol.tensors import Array, RawTensor, from_list, to_raw
 
@@ -334,6 +334,10 @@ def test_an_example_may_have_nulls() -> None:
     assert examples([x], {"x": [1, None]})[0]["data"] == [1, None]
 
 
+def columns(model: Contract, inputs: list[RequestInput]) -> list[RequestInput]:
+    return [pandas_column(model.inputs.get(each.name), each) for each in inputs]
+
+
 @pytest.mark.parametrize("raw", [False, True])
 def test_columns_of_pandas_codec_are_read(raw: bool) -> None:
     """Columns have the shape [N, 1], those of mixed types are JSON."""
@@ -358,7 +362,7 @@ def test_columns_of_pandas_codec_are_read(raw: bool) -> None:
         RequestInput("s", "BYTES", [3, 1], ['"a"', "null", "1.5"], parameters),
         RequestInput("m", "INT8", [1, 1], [7]),
     ]
-    arrays = model.decode_inputs(pandas_columns(model, inputs))
+    arrays = model.decode_inputs(columns(model, inputs))
     assert listed(masked(arrays, "x")) == [1, None]
     assert listed(masked(arrays, "s")) == ["a", None, "1.5"]
     assert listed(arrays["m"]) == [[7]]
@@ -371,7 +375,7 @@ def test_a_column_that_is_no_json_is_refused(element: Any) -> None:
     ).parameters
     sent = [RequestInput("x", "BYTES", [1, 1], [element], parameters)]
     with pytest.raises(ContractError, match="expected datatype INT64, got BYTES"):
-        contract().decode_inputs(pandas_columns(contract(), sent))
+        contract().decode_inputs(columns(contract(), sent))
 
 
 def test_rows_of_a_batch_keep_their_nulls() -> None:

@@ -219,8 +219,8 @@ def test_null_in_a_float_tensor_says_that_json_has_no_nan(name: str) -> None:
     message = _error(tensors.from_list, DATATYPES[name], [0.0, None], [2])
     assert message.endswith(
         "got null at index 1 "
-        "(JSON has no NaN or infinity: send such tensors by gRPC or as binary data, "
-        "or declare the tensor nullable: true)"
+        "(JSON has no NaN or infinity: send binary data or gRPC, "
+        "or declare nullable: true)"
     )
 
 

@@ -187,8 +187,8 @@ ON_JSON = [
             f"null for {datatype}",
             [X, _of(datatype, [1.0, None])],
             WHERE.format(datatype.lower()) + f"expected numbers up to {most}, got null at index 1 "
-            "(JSON has no NaN or infinity: send such tensors by gRPC or as binary data, "
-            "or declare the tensor nullable: true)",
+            "(JSON has no NaN or infinity: send binary data or gRPC, "
+            "or declare nullable: true)",
         )
         for datatype, most in [("FP16", "65504"), ("FP32", "3.4028e+38"), ("FP64", "1.7977e+308")]
     ),
