@@ -66,7 +66,8 @@ def addresses(live: Sequence[Object], model: str) -> Addresses:
     for kind, find in _FINDERS.items():
         for each in live:
             if each["kind"] == kind:
-                return find(each, model)
+                metadata = each["metadata"]
+                return find(each, model, metadata["name"], metadata["namespace"])
     return Addresses(model, ())
 
 
@@ -91,9 +92,8 @@ def curl(definition: FunctionDefinition, model: str, address: Address) -> str:
     return shlex.join([*words, "-d", body, url])
 
 
-def _inference_service(live: Object, model: str) -> Addresses:
+def _inference_service(live: Object, model: str, name: str, namespace: str) -> Addresses:
     status = live.get("status") or {}
-    name, namespace = live["metadata"]["name"], live["metadata"]["namespace"]
     url = status.get("url", "")
     found = [Address("outside", url.rstrip("/"), {})] if url and not _is_inside(url) else []
     inside = (status.get("address") or {}).get("url") or f"http://{name}-predictor.{namespace}"
@@ -107,8 +107,7 @@ def _inference_service(live: Object, model: str) -> Addresses:
     return Addresses(model, found, urlsplit(grpc).netloc or grpc, service)
 
 
-def _seldon_deployment(live: Object, model: str) -> Addresses:
-    name, namespace = live["metadata"]["name"], live["metadata"]["namespace"]
+def _seldon_deployment(live: Object, model: str, name: str, namespace: str) -> Addresses:
     predictor = live["spec"]["predictors"][0]
     node = predictor["graph"]["name"]
     given = predictor.get("annotations") or {}
@@ -120,15 +119,13 @@ def _seldon_deployment(live: Object, model: str) -> Addresses:
     return Addresses(node, found, grpc, (namespace, service, 8000))
 
 
-def _seldon_model(live: Object, model: str) -> Addresses:
-    name, namespace = live["metadata"]["name"], live["metadata"]["namespace"]
+def _seldon_model(live: Object, model: str, name: str, namespace: str) -> Addresses:
     host = f"seldon-mesh.{namespace}.svc.cluster.local"
     found = [Address("in the cluster", f"http://{host}", {"Seldon-Model": name})]
     return Addresses(name, found, f"{host}:80", (namespace, "seldon-mesh", 80))
 
 
-def _service(live: Object, model: str) -> Addresses:
-    name, namespace = live["metadata"]["name"], live["metadata"]["namespace"]
+def _service(live: Object, model: str, name: str, namespace: str) -> Addresses:
     ports = {port.get("name"): port for port in live["spec"]["ports"]}
     rest, grpc = ports["http"]["port"], ports.get("grpc", {}).get("port")
     balanced = ((live.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
@@ -144,7 +141,7 @@ def _service(live: Object, model: str) -> Addresses:
 
 
 # By kind; the first kind that the function has is used.
-_FINDERS: Mapping[str, Callable[[Object, str], Addresses]] = {
+_FINDERS: Mapping[str, Callable[[Object, str, str, str], Addresses]] = {
     "InferenceService": _inference_service,
     "SeldonDeployment": _seldon_deployment,
     "Model": _seldon_model,

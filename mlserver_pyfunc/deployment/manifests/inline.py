@@ -17,7 +17,6 @@ from mlserver_pyfunc.sources.uri import checked_scheme, redacted
 from .options import ManifestError
 from .workload import Workload
 
-DIGEST = "io.mlserver-pyfunc/function-sha256"
 MAX_ENV_BYTES = 128 * 1024
 """Linux's limit for one variable, with its name and the byte that ends it."""
 
@@ -44,12 +43,11 @@ def variables(workload: Workload) -> dict[str, str]:
     return data
 
 
-def digest(workload: Workload) -> dict[str, str]:
-    """Returns the annotation by which pods are replaced if the ConfigMap changes."""
+def digest(workload: Workload) -> str | None:
+    """Returns the digest by which pods are replaced if the ConfigMap changes; None without one."""
     if workload.shape != "inline":
-        return {}
-    text = json.dumps(variables(workload), sort_keys=True)
-    return {DIGEST: hashlib.sha256(text.encode()).hexdigest()}
+        return None
+    return hashlib.sha256(json.dumps(variables(workload), sort_keys=True).encode()).hexdigest()
 
 
 def map_name(workload: Workload) -> str | None:
