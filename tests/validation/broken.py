@@ -154,6 +154,15 @@ CASES = [
         '  "inputs": [{"name": "x", "datatype": "INT8", "shape": [-1]}]\n}',
         ("M203", 3),
     ),
+    Broken(
+        "settings disagree, and workers do not count",
+        FILE + "serving: {isolation: none, workers: 4}\n",
+        [("D108", "function.yaml", 4), ("M203", "model-settings.json", 3)],
+        {
+            "model-settings.json": '{\n  "implementation": "mlserver_pyfunc.PyFuncRuntime",\n'
+            '  "inputs": [{"name": "x", "datatype": "INT8", "shape": [-1]}]\n}'
+        },
+    ),
     settings_case(
         "host batching",
         '{\n  "implementation": "mlserver_pyfunc.PyFuncRuntime",\n  "max_batch_size": 8\n}',
