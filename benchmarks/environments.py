@@ -26,6 +26,11 @@ REQUIREMENTS = {
     "onnx": ["-e", str(ROOT), "onnxruntime>=1.18,<2"],
     "pytriton": ["nvidia-pytriton==0.7.0"],
     "kserve": ["kserve==0.21.0", "kubernetes<37"],
+    "kserve-pyfunc": [
+        "-r",
+        str(ROOT / "examples" / "kubernetes" / "modelserver" / "requirements.txt"),
+        "kubernetes<37",
+    ],
     "litserve": ["litserve==0.2.19", "numpy>=1.26,<3"],
     "bentoml": ["bentoml==1.4.39", "numpy>=1.26,<3"],
     "tables": ["-e", str(ROOT), *_FRAMES, "pyarrow>=17,<26"],

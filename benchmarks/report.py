@@ -10,8 +10,8 @@ Key = tuple[str, str, str, int]
 
 PEERS = (
     "pyfunc", "pyfunc-plain", "pyfunc-nofast", "numpy-lean", "numpy-w0", "numpy-default",
-    "constant", "pytriton", "pytriton-batcher", "kserve", "litserve", "bentoml", "bare-rest",
-    "bare-grpc",
+    "constant", "pytriton", "pytriton-batcher", "kserve", "kserve-pyfunc", "litserve",
+    "bentoml", "bare-rest", "bare-grpc",
 )  # fmt: skip
 
 # (other system, workload, route, clients, figure, smallest ratio of our figure to the other's)

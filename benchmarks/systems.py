@@ -178,6 +178,17 @@ def _ours(model: str) -> dict[str, object]:
     }
 
 
+def _on_kserve(interpreter: Path, folder: Path, ports: Ports) -> list[str]:
+    folders = [folder / name for name in ALL]
+    for each in folders:
+        each.mkdir()
+        (each / "model-settings.json").write_text(
+            json.dumps({"name": each.name, **_ours(each.name)})
+        )
+    given = ["--http_port", str(ports.http), "--grpc_port", str(ports.grpc)]
+    return [str(interpreter), "-m", "mlserver_pyfunc.hosts.kserve", *map(str, folders), *given]
+
+
 def _hand_written(model: str) -> dict[str, object]:
     name = "Upper" if model == "w4" else "Doubled"
     return {"implementation": f"numpy_runtime.{name}"}
@@ -275,6 +286,12 @@ SYSTEMS = {
         ),
         System("pytriton-batcher", "pytriton", _script("pytriton_server.py", "--batcher")),
         System("kserve", "kserve", _script("kserve_server.py")),
+        System(
+            "kserve-pyfunc",
+            "kserve-pyfunc",
+            _on_kserve,
+            variables={"PYTHONPATH": str(environments.ROOT)},
+        ),
         System(
             "litserve", "litserve", _script("litserve_server.py"), routes=("json",), models=("w1",)
         ),

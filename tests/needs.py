@@ -134,6 +134,10 @@ NEEDS = {
         "aardvark-dns iptables catatonit uidmap",
         _can_build_images,
     ),
+    "kserve": Need(
+        "pip install mlserver-pyfunc[kserve]",
+        lambda: importlib.util.find_spec("kserve") is not None,
+    ),
     "kube-apiserver": Need(
         "make test-apiserver builds it in ten minutes, and runs these tests",
         lambda: bool(os.environ.get("KUBE_APISERVER")),

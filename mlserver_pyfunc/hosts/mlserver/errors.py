@@ -10,6 +10,7 @@ from mlserver.grpc.utils import STATUS_CODE_MAPPING
 from mlserver_pyfunc import settings
 from mlserver_pyfunc.errors import OverloadedError, RequestError, safe_message
 from mlserver_pyfunc.hosts.common.grpc_messages import GRPC_CODES
+from mlserver_pyfunc.hosts.common.models import not_ready
 
 
 class UnknownModelError(ModelNotFound):
@@ -29,9 +30,7 @@ class ModelNotReadyError(ModelNotReady):
     retry_after = 1
 
     def __init__(self, name: str, version: str | None = None) -> None:
-        where = f'version "{version}" of model "{name}"' if version else f'model "{name}"'
-        text = f"{where} is not ready: it is loading, or no call can run now; try again"
-        MLServerError.__init__(self, safe_message(text), 503)
+        MLServerError.__init__(self, safe_message(not_ready(name, version)), 503)
 
 
 def to_host_error(error: RequestError) -> MLServerError:

@@ -15,8 +15,8 @@ from mlserver.settings import ModelSettings
 from mlserver_pyfunc.definition import FunctionDefinition
 from mlserver_pyfunc.definition.locate import Located, find_definition
 from mlserver_pyfunc.errors import PyFuncError
+from mlserver_pyfunc.hosts.common.models import not_found
 from mlserver_pyfunc.protocol.contract import TensorSpec
-from mlserver_pyfunc.protocol.types import listed
 
 from .errors import ModelNotReadyError, UnknownModelError
 
@@ -120,9 +120,9 @@ def name_served_models(stock: Any) -> Any:
         if served is not None:
             return served
         names = [name for name, versions in self._models.items() if not versions.empty()]
-        expected = f", expected {listed(names)}" if names else ": no model is served"
-        reason = f": {failures[name]}" if name in failures else expected
-        raise UnknownModelError(f'model "{name}" not found{reason}')
+        if name in failures:
+            raise UnknownModelError(f'model "{name}" not found: {failures[name]}')
+        raise UnknownModelError(not_found(f'model "{name}"', names, "no model is served"))
 
     return _get_model_registry
 
@@ -144,9 +144,8 @@ def _find(versions: Any, version: str | None) -> Any:
     if versions.empty():
         reason = failures.get(name, "it is not loaded")
         raise UnknownModelError(f'model "{name}" not found: {reason}')
-    served = versions._versions
-    expected = f", expected {listed(served)}" if served else ": it has none"
-    raise UnknownModelError(f'version "{version}" of model "{name}" not found{expected}')
+    what = f'version "{version}" of model "{name}"'
+    raise UnknownModelError(not_found(what, versions._versions, "it has none"))
 
 
 def find(registry: Any, name: str, version: str | None = None) -> Any:

@@ -19,7 +19,7 @@ from mlserver_pyfunc.definition import FunctionDefinition
 from mlserver_pyfunc.definition.locate import Located
 from mlserver_pyfunc.definition.model_settings import disagreements, explicit_settings, seldon_model
 from mlserver_pyfunc.errors import LoadError, PyFuncError, RequestError
-from mlserver_pyfunc.hosts.common.metadata import PLATFORM, metadata_tensors
+from mlserver_pyfunc.hosts.common.models import PLATFORM, metadata_tensors
 from mlserver_pyfunc.hosts.common.rest_response import NoHeaders, StreamError, binary_outputs
 from mlserver_pyfunc.serving.function import Function
 from mlserver_pyfunc.serving.limits import not_loaded

@@ -57,10 +57,13 @@ class ServerProcess:
             "MLSERVER_HOST": "127.0.0.1",
             **(env or {}),
         }
-        self.rest_address = f"127.0.0.1:{ports[0]}"
-        self.url = f"http://{self.rest_address}"
-        self.grpc_address = f"127.0.0.1:{ports[1]}"
         self._process: subprocess.Popen[bytes] | None = None
+        self._address(ports[0], ports[1])
+
+    def _address(self, http: int, grpc: int) -> None:
+        self.rest_address = f"127.0.0.1:{http}"
+        self.url = f"http://{self.rest_address}"
+        self.grpc_address = f"127.0.0.1:{grpc}"
         self.client = httpx.Client(
             base_url=self.url,
             timeout=60,

@@ -1,13 +1,14 @@
-"""Describes tensors as the metadata of a model has them."""
+"""What a server says about its models: metadata, and why a model cannot be called."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mlserver_pyfunc.definition import TensorDefinition
 from mlserver_pyfunc.protocol.limits import LIMITS
+from mlserver_pyfunc.protocol.types import listed
 
 PLATFORM = "mlserver_pyfunc"
 
@@ -34,3 +35,15 @@ def _metadata_tensor(tensor: TensorDefinition) -> dict[str, Any]:
             parameters[key] = json.dumps(value, ensure_ascii=False)
     described = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.sizes}
     return {**described, "parameters": parameters} if parameters else described
+
+
+def not_found(what: str, served: Iterable[str], none: str) -> str:
+    """Returns the text about a model or version that is unknown, with those that are served."""
+    names = [*served]
+    return f"{what} not found" + (f", expected {listed(names)}" if names else f": {none}")
+
+
+def not_ready(name: str, version: str | None = None) -> str:
+    """Returns the text about a model that takes no calls now."""
+    where = f'version "{version}" of model "{name}"' if version else f'model "{name}"'
+    return f"{where} is not ready: it is loading, or no call can run now; try again"

@@ -1,0 +1,1 @@
+"""KServe's ModelServer as host. It alone imports kserve, and never MLServer."""

@@ -1,0 +1,68 @@
+"""Serves functions by KServe's ModelServer: `python -m mlserver_pyfunc.hosts.kserve FOLDER`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import multiprocessing
+import os
+from pathlib import Path
+
+from kserve import model_server
+
+from mlserver_pyfunc.errors import PyFuncError
+from mlserver_pyfunc.serving.runner import logger
+
+from . import grpc_calls
+from .models import FunctionModel, Functions
+
+MOUNTED = "/mnt/models"
+"""Where KServe mounts the folder that it has fetched."""
+
+_GRACE_SECONDS = 30
+
+
+class Server(model_server.ModelServer):
+    """KServe's ModelServer. It listens while the functions are loaded, and ends if one fails."""
+
+    def __init__(self, functions: Functions) -> None:
+        models = [functions.find(name) for name in functions.models]
+        longest = max(model.function.definition.serving.timeout for model in models)
+        grace = max(_GRACE_SECONDS, math.ceil(longest))
+        super().__init__(registered_models=functions, grace_period=grace)
+        self.servers.append(functions.serve())
+        self._functions = functions
+        grpc_calls.install(functions)
+
+    def stop(self, sig: int) -> None:
+        """Ends the servers, and the functions behind them."""
+        super().stop(sig)
+        self._functions.end.set()
+
+
+def main() -> None:
+    """Serves the function of each folder until a signal comes."""
+    # KServe reads its own flags when it is imported. What it does not know ends the start here.
+    parser = argparse.ArgumentParser(
+        "python -m mlserver_pyfunc.hosts.kserve", parents=[model_server.parser]
+    )
+    parser.add_argument("folders", nargs="*", default=[MOUNTED], metavar="FOLDER")
+    parser.set_defaults(model_name=None)
+    given = parser.parse_args()
+    logger.parent = logging.getLogger("kserve")
+    try:
+        name = given.model_name if len(given.folders) == 1 else None
+        models = [FunctionModel(Path(folder), name) for folder in given.folders]
+        Server(Functions(models)).start([])
+    except PyFuncError as error:
+        logger.error("%s", error)
+        for process in multiprocessing.active_children():
+            process.terminate()
+        logging.shutdown()
+        # At Python's own exit, gRPC waits for ever for a server that was not stopped.
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

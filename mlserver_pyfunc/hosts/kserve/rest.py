@@ -1,0 +1,116 @@
+"""Routes of the V2 protocol for functions, put before KServe's own.
+
+KServe's read tensors by pydantic into Python lists, and know no versions and no streams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from mlserver_pyfunc.errors import RequestError
+from mlserver_pyfunc.hosts.common import text_generation
+from mlserver_pyfunc.hosts.common.models import not_ready
+from mlserver_pyfunc.hosts.common.rest_request import Departure, read_body, read_payload
+from mlserver_pyfunc.hosts.common.rest_response import Form, StreamError, events
+
+if TYPE_CHECKING:
+    from .models import FunctionModel, Functions
+
+_LEFT = 499
+
+
+def add_routes(app: FastAPI, functions: Functions) -> None:
+    """Puts the routes of functions before all others of an application, and answers our errors."""
+    routes = _Endpoints(functions)
+    table = {
+        "": routes.metadata,
+        "/ready": routes.ready,
+        "/infer": routes.infer,
+        "/generate": routes.infer,
+        "/infer_stream": routes.stream,
+        "/generate_stream": routes.stream,
+    }
+    app.router.routes[:0] = [
+        Route(f"/v2/models/{{model_name}}{version}{end}", endpoint, methods=[method])
+        for version in ("", "/versions/{model_version}")
+        for end, endpoint in table.items()
+        for method in ["GET" if end in ("", "/ready") else "POST"]
+    ]
+    app.router.routes.insert(0, Route("/v2/health/ready", routes.server_ready))
+    app.add_exception_handler(RequestError, _refuse)
+
+
+async def _refuse(_: Request, error: Any) -> Response:
+    retry_after = getattr(error, "retry_after", None)
+    headers = {"Retry-After": str(retry_after)} if retry_after else None
+    return JSONResponse({"error": str(error)}, error.status, headers)
+
+
+class _Endpoints:
+    def __init__(self, functions: Functions) -> None:
+        self._functions = functions
+
+    async def server_ready(self, _: Request) -> Response:
+        # KServe's own logs a traceback for each probe that comes while a function is loaded.
+        is_ready = await self._functions.ready()
+        return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
+
+    async def metadata(self, request: Request) -> Response:
+        return JSONResponse(self._functions.find(*request.path_params.values()).metadata())
+
+    async def ready(self, request: Request) -> Response:
+        names = request.path_params.values()
+        model = self._functions.find(*names)
+        if await model.healthy():
+            return JSONResponse({"name": model.name, "ready": True})
+        body = {"name": model.name, "ready": False, "error": not_ready(*names)}
+        return JSONResponse(body, 503, {"Retry-After": "1"})
+
+    async def infer(self, request: Request, streams: bool = False) -> Response:
+        model = self._functions.find(*request.path_params.values())
+        body = await read_body(request)
+        with Departure(request.receive):
+            if not text_generation.is_text_call(request.url.path, body):
+                return await _answer(model, request, body, None, streams)
+            try:
+                body = text_generation.to_request(body, model.name, model.function.definition)
+                return await _answer(model, request, body, text_generation.to_response, streams)
+            except RequestError as error:
+                status = text_generation.STATUSES.get(error.status, error.status)
+                raise RequestError(str(error), status) from None
+        return Response(status_code=_LEFT)  # The client has left.
+
+    async def stream(self, request: Request) -> Response:
+        return await self.infer(request, streams=True)
+
+
+async def _answer(
+    model: FunctionModel, request: Request, body: Any, form: Form, streams: bool
+) -> Response:
+    inputs = model.function.definition.inputs
+    payload = read_payload(request, body, model.name, lambda: [each.spec for each in inputs])
+    if not streams:
+        response = await model.infer(payload)
+        response.form = form
+        return response
+    items = _items(model, payload)
+    first = await anext(items, None)
+    if isinstance(first, StreamError):
+        raise first.error
+    return StreamingResponse(events(first, items, form), media_type="text/event-stream")
+
+
+async def _items(model: FunctionModel, payload: Any) -> AsyncIterator[Any]:
+    try:
+        async with aclosing(model.stream(payload)) as responses:
+            async for response in responses:
+                yield response
+    except RequestError as error:
+        yield StreamError(model.name, error)
