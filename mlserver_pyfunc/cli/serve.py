@@ -68,6 +68,9 @@ def command(
     log.least = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
     if not (no_image or reload_):
         _serve_image(folder, host, ports)
+    from mlserver_pyfunc.hosts.mlserver.light_import import import_mlserver
+
+    import_mlserver()
     from mlserver_pyfunc.hosts.mlserver import dev_server
 
     asked = {"host": host, **{f"{name}_port": port for name, port in vars(ports).items()}}

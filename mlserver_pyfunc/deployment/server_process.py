@@ -28,6 +28,8 @@ _LOG_LINES = 25
 _START = """
 from mlserver_pyfunc.deployment.server_process import end_with
 end_with({owner})
+from mlserver_pyfunc.hosts.mlserver.light_import import import_mlserver
+import_mlserver("mlserver.cli")
 from mlserver.cli import main
 main()
 """
