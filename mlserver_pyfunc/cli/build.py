@@ -54,11 +54,7 @@ _repeatable = partial(click.option, multiple=True)
 )
 @_repeatable("--engine-arg", "extra", metavar="OPTION", help="Further option of the engine.")
 def command(
-    folder: Path,
-    name: str | None,
-    output: Path | None,
-    ca_bundle: Path | None,
-    **given: Any,
+    folder: Path, name: str | None, output: Path | None, ca_bundle: Path | None, **given: Any
 ) -> None:
     """Build a container image of the function in FOLDER.
 

@@ -10,7 +10,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from mlserver_pyfunc.cli import main, manifest
+from mlserver_pyfunc.cli import main
+from mlserver_pyfunc.cli.deploy import manifest
 from mlserver_pyfunc.definition import kubernetes_names as names
 from mlserver_pyfunc.definition import read
 from mlserver_pyfunc.deployment import manifests
@@ -55,10 +56,10 @@ def test_the_command_line_gives_every_option_on() -> None:
 
 
 def test_the_command_line_knows_every_option_and_platform() -> None:
-    parameters = {each.name for each in manifest.command.params}
+    parameters = {each.name for each in manifest.params}
     beside = {"platform", "folder", "output"}
     assert parameters - beside == set(manifests.Options.model_fields)
-    (platform,) = [each for each in manifest.command.params if each.name == "platform"]
+    (platform,) = [each for each in manifest.params if each.name == "platform"]
     assert tuple(platform.type.choices) == manifests.PLATFORMS  # type: ignore[attr-defined]
 
 
