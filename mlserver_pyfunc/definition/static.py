@@ -28,9 +28,15 @@ _PACKAGES = {
     "pydantic", "torch", "typing", "typing_extensions",
 }  # fmt: skip
 _CALLS = {
-    "BooleanDtype", "CategoricalDtype", "Columns", "DatetimeTZDtype", "Doc", "Field", "Ge", "Gt",
-    "Int64Dtype", "Interval", "Le", "Len", "Lt", "MaxLen", "MinLen", "NamedTuple", "NewType",
-    "StringDtype", "Tensor", "TypedDict", "dataclass", "field",
+    "Columns", "Doc", "Field", "Ge", "Gt", "Interval", "Le", "Len", "Lt", "MaxLen", "MinLen",
+    "NamedTuple", "NewType", "Tensor", "TypedDict", "dataclass", "field",
+    # dtypes of NumPy, pandas, polars and pyarrow
+    "BooleanDtype", "CategoricalDtype", "DatetimeTZDtype", "StringDtype", "dtype",
+    *(f"{kind}{bits}Dtype" for kind in ("Int", "UInt", "Float") for bits in (8, 16, 32, 64)),
+    "Categorical", "Datetime", "Decimal", "Enum",
+    *(f"{kind}{bits}" for kind in ("int", "uint", "float") for bits in (8, 16, 32, 64)),
+    "binary", "bool_", "date32", "date64", "decimal128", "dictionary", "large_binary",
+    "large_string", "string", "string_view", "timestamp",
 }  # fmt: skip
 _PLAIN = (
     ast.Name, ast.Attribute, ast.Subscript, ast.Tuple, ast.List, ast.Dict, ast.Constant, ast.BinOp,

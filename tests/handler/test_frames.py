@@ -477,3 +477,34 @@ def test_validate_reads_columns_without_running_the_code(tmp_path: Path) -> None
     assert validate(tmp_path / "model.py:predict") == []
     files = described("m", tmp_path, tmp_path / "model.py", "predict")
     assert "{name: n, datatype: INT64, shape: [rows], nullable: true}" in files["function.yaml"]
+
+
+STATIC = {
+    "pl": ("pl.DataFrame", {
+        "pl.Int16": "INT16", "pl.Datetime('ms', 'UTC')": "BYTES", "pl.Decimal(10, 2)": "BYTES",
+        "pl.Enum(['s', 'm'])": "BYTES",
+    }),
+    "pa": ("pa.Table", {
+        "pa.int8()": "INT8", "pa.float32()": "FP32", "pa.bool_()": "BOOL", "pa.string()": "BYTES",
+        "pa.decimal128(10, 2)": "BYTES", "pa.timestamp('ms')": "BYTES",
+    }),
+    "pd": ("pd.DataFrame", {
+        "pd.UInt8Dtype()": "UINT8", "np.dtype('int16')": "INT16", "pd.StringDtype()": "BYTES",
+    }),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("library", STATIC)
+def test_validate_and_init_know_the_dtypes_of_each_library(library: str, tmp_path: Path) -> None:
+    frame, dtypes = STATIC[library]
+    columns = ", ".join(f"c{index}={dtype}" for index, dtype in enumerate(dtypes))
+    (tmp_path / "model.py").write_text(
+        "from typing import Annotated\nimport numpy as np\nimport pandas as pd\n"
+        "import polars as pl\nimport pyarrow as pa\nfrom mlserver_pyfunc import Columns\n"
+        "raise SystemExit\n"
+        f"def predict(rows: Annotated[{frame}, Columns({columns})]) -> int: return len(rows)\n"
+    )
+    assert validate(tmp_path / "model.py:predict") == []
+    text = described("m", tmp_path, tmp_path / "model.py", "predict")["function.yaml"]
+    told = [line.partition("datatype: ")[2].partition(",")[0] for line in text.splitlines()]
+    assert [each for each in told if each][:-1] == list(dtypes.values())
