@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, MutableMapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import Receive
 
+from mlserver_pyfunc import settings
 from mlserver_pyfunc.errors import RequestError
 from mlserver_pyfunc.protocol.contract import TensorSpec
 from mlserver_pyfunc.protocol.request import InferenceRequest, RequestParameters
@@ -26,9 +27,28 @@ from . import json_body
 
 LENGTH_HEADER = b"inference-header-content-length"
 BINARY_EXTENSION = "binary_tensor_data"
+MAX_BODY = settings.max_body()
+BODY_TOO_LARGE = f"request body: expected up to {MAX_BODY} bytes ({settings.MAX_BODY}), got more"
 _MAX_DIGITS = 18
 _WATCHED_AFTER = 0.05
 """Seconds after which a call looks whether its client is still there."""
+
+
+def bounded(receive: Receive, error: Callable[[], Exception], *, is_over: bool = False) -> Receive:
+    """Counts a body while it is received, unless its `Content-Length` is over the bound."""
+    size = 0
+
+    async def receive_bounded() -> MutableMapping[str, Any]:
+        nonlocal size
+        if is_over:
+            raise error()
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > MAX_BODY:
+            raise error()
+        return message
+
+    return receive_bounded
 
 
 async def read_body(request: Request) -> Any:

@@ -7,17 +7,25 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mlserver_pyfunc.errors import RequestError
 from mlserver_pyfunc.hosts.common import text_generation
 from mlserver_pyfunc.hosts.common.models import not_ready
-from mlserver_pyfunc.hosts.common.rest_request import Departure, read_body, read_payload
+from mlserver_pyfunc.hosts.common.rest_request import (
+    BODY_TOO_LARGE,
+    Departure,
+    bounded,
+    read_body,
+    read_payload,
+)
 from mlserver_pyfunc.hosts.common.rest_response import Form, StreamError, events
 
 if TYPE_CHECKING:
@@ -45,6 +53,17 @@ def add_routes(app: FastAPI, functions: Functions) -> None:
     ]
     app.router.routes.insert(0, Route("/v2/health/ready", routes.server_ready))
     app.add_exception_handler(RequestError, _refuse)
+    app.add_middleware(_Bounds)
+
+
+class _Bounds:
+    """ASGI middleware that bounds the bodies of all requests."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, bounded(receive, partial(RequestError, BODY_TOO_LARGE, 413)), send)
 
 
 async def _refuse(_: Request, error: Any) -> Response:

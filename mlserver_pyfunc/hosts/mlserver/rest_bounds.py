@@ -8,7 +8,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,14 +20,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mlserver_pyfunc import settings
 from mlserver_pyfunc.errors import safe_message
+from mlserver_pyfunc.hosts.common.rest_request import BODY_TOO_LARGE, MAX_BODY, bounded
 from mlserver_pyfunc.protocol.types import short_repr
 
 from . import access_log, connections, models
 from .rest_route import once_for_app
-
-MAX_BODY = settings.max_body()
 
 _CHUNK_BYTES = 64 * 1024
 _INLINE_BYTES = 1024
@@ -42,8 +40,7 @@ class BodyTooLargeError(HTTPException):
     """The body of a request is larger than the bound. Status 413."""
 
     def __init__(self) -> None:
-        bound = f"{MAX_BODY} bytes ({settings.MAX_BODY})"
-        super().__init__(413, f"request body: expected up to {bound}, got more")
+        super().__init__(413, BODY_TOO_LARGE)
 
 
 @once_for_app
@@ -112,7 +109,7 @@ class Guard:
             # The HTTP parsers see to it that a body is as long as it says.
             is_over = len(length) > 18 or int(length or -1) > MAX_BODY
             if (is_over or not length) and not is_of_another_runtime(self._owner, scope):
-                receive = _bounded(receive, is_over=is_over)
+                receive = bounded(receive, BodyTooLargeError, is_over=is_over)
         try:
             await self._app(scope, receive, send)
         except ClientDisconnect:
@@ -190,23 +187,6 @@ def inflate(body: bytes, encoding: str) -> bytes:
 
 def _has_zlib_header(body: bytes) -> bool:
     return len(body) >= 2 and body[0] & 0x0F == 8 and int.from_bytes(body[:2], "big") % 31 == 0
-
-
-def _bounded(receive: Receive, *, is_over: bool) -> Receive:
-    """Counts a body while it is received, unless its `Content-Length` is over the bound."""
-    size = 0
-
-    async def receive_bounded() -> MutableMapping[str, Any]:
-        nonlocal size
-        if is_over:
-            raise BodyTooLargeError
-        message = await receive()
-        size += len(message.get("body", b""))
-        if size > MAX_BODY:
-            raise BodyTooLargeError
-        return message
-
-    return receive_bounded
 
 
 def _cors_origins(app: FastAPI) -> Callable[[str], bool]:

@@ -17,6 +17,8 @@ from .process import KServeProcess, serving
 PYTHON = os.environ.get("KSERVE_PYTHON", sys.executable)
 """Whose kserve it is: CI sets that of an environment without MLServer, too."""
 
+BOUND = {"MLSERVER_PYFUNC_MAX_BODY": "1 MiB"}
+
 __all__ = ["grpc_call", "kserve_call", "triton_call"]
 
 
@@ -33,7 +35,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KServeProcess]:
     folder = tmp_path_factory.mktemp("functions")
     write_repository(folder, {**MODELS, **MORE})
     work = tmp_path_factory.mktemp("kserve")
-    with serving(folder, work, *MODELS, *MORE, python=PYTHON) as server:
+    with serving(folder, work, *MODELS, *MORE, python=PYTHON, env=BOUND) as server:
         yield server
         assert server.stop() == 0, server.log
 

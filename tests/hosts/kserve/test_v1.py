@@ -91,3 +91,12 @@ def test_an_unknown_model_and_an_explanation_are_refused(server: KServeProcess) 
         501,
         {"error": 'model "upper" cannot explain: it is a function'},
     )
+
+
+@pytest.mark.parametrize("path", ["/v1/models/upper:predict", "/v2/models/upper/infer"])
+def test_a_body_that_is_too_large_is_refused(path: str, server: KServeProcess) -> None:
+    message = "request body: expected up to 1048576 bytes (MLSERVER_PYFUNC_MAX_BODY), got more"
+    headers = {"Content-Type": "application/json"}
+    for content in (b" " * (1 << 20 | 1), iter([b" " * (1 << 20), b" "])):
+        reply = server.client.post(path, content=content, headers=headers)
+        assert (reply.status_code, reply.json()) == (413, {"error": message})
