@@ -17,7 +17,7 @@ from statistics import median
 import httpx
 import numpy as np
 
-from mlserver_pyfunc.serving import malloc
+from mlserver_pyfunc import settings
 from tests.hosts.mlserver.process import ServerProcess, serving
 
 from .calls import FIRST_TOO_LARGE, ROUTES, Call, Outcome, draw, draw_burst, judge, plain
@@ -41,8 +41,8 @@ MAX_DEFECTS = 40
 _SLACK = {"threads": 6, "descriptors": 6, "shm": 0, "files": 0, "others": 0, "mappings": 0}
 _ONE_ARENA = {
     "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(malloc.MMAP_THRESHOLD),
-    "MALLOC_TRIM_THRESHOLD_": str(malloc.TRIM_THRESHOLD),
+    "MALLOC_MMAP_THRESHOLD_": str(settings.MALLOC_MMAP_THRESHOLD),
+    "MALLOC_TRIM_THRESHOLD_": str(settings.MALLOC_TRIM_THRESHOLD),
 }
 """glibc's malloc returns free memory at the end of the first arena only. Each thread would have
 another one, and keep there what it has ever needed at once: 30 to 60 MB a thread of a handler."""
