@@ -2,8 +2,6 @@
 
 Types of other packages (PyTorch, Pillow, pydantic, jaxtyping) are recognised by their names and
 attributes: nothing here imports them. An annotation that names one has imported its package.
-
-Needs only NumPy and the standard library.
 """
 
 from __future__ import annotations

@@ -72,6 +72,8 @@ class CallPlan:
 
     def __call__(self, call: InferenceCall) -> Any:
         """Calls the handler. Returns its result, awaitable or generator."""
+        if call.trace:
+            call.trace.enter()
         inputs = call.inputs
         keywords = {
             name: get(call)

@@ -83,6 +83,7 @@ class InferenceCall:
         self.inputs = inputs
         self.specs = specs
         self._request = request
+        self.trace: Any = None  # `serving.spans.Trace` if the request is recorded
 
     @property
     def id(self) -> str:
@@ -90,11 +91,22 @@ class InferenceCall:
         return getattr(self._request, "id", None) or ""
 
     @property
+    def label(self) -> str:
+        """The request's id for log lines and errors, with that of its trace if it is recorded."""
+        return str(self.trace.label(self.id)) if self.trace else self.id
+
+    @property
     def cancelled(self) -> threading.Event:
         """Set if nobody waits for the call any more: its client has left, or its time is over."""
         # Atomic, since the handler's thread and the event loop's may ask at the same moment.
         event: threading.Event = vars(self).setdefault("cancelled", threading.Event())
         return event
+
+    def cancel(self, error: BaseException) -> None:
+        """Notes that the call has ended so, even if its handler still runs."""
+        self.cancelled.set()
+        if self.trace:
+            self.trace.leave(error)
 
     @cached_property
     def parameters(self) -> Mapping[str, Any]:

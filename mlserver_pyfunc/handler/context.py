@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ContextDecorator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,31 @@ class Response:
     status_code: int = 200
 
 
+class NoTracer(ContextDecorator):
+    """Has the methods of a tracer of OpenTelemetry, and of its spans; they record nothing."""
+
+    trace_id = span_id = trace_flags = 0
+    is_valid = is_remote = False
+    is_recording = staticmethod(lambda: False)
+
+    def __enter__(self) -> NoTracer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Callable[..., NoTracer]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return lambda *_, **__: self
+
+
 class Context:
     """An object that lives as long as the loaded function and accepts any attribute."""
 
     Response = Response
+    tracer: Any = NoTracer()
+    """A tracer of OpenTelemetry: its spans are parts of the trace of the request."""
 
     def __init__(
         self,

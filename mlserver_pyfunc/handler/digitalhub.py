@@ -3,8 +3,6 @@
 digitalhub gives a handler the request as the protocol's JSON has it, with flat lists, and objects
 of its own SDK. Without its platform, what is logged to these goes to the server's log, and the
 metrics of a run to the server's.
-
-Needs only the standard library.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The types of a single value, and how an element of an array becomes one.
-
-Needs only NumPy and the standard library.
-"""
+"""The types of a single value, and how an element of an array becomes one."""
 
 from __future__ import annotations
 

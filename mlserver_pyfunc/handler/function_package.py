@@ -34,10 +34,7 @@ _OUR_PARENT = Path(__file__).resolve().parents[1]
 
 
 class FunctionPackage(MetaPathFinder):
-    """The modules of one loaded function, from the first import to `close`: finds no others.
-
-    An inline module hides a file of the same name.
-    """
+    """The modules of one loaded function, from the first import to `close`: finds no others."""
 
     def __init__(self, model_name: str, root: Path, inline: Mapping[str, str]) -> None:
         self.name = f"{PREFIX}{next(_serial)}_{re.sub(r'[^0-9a-zA-Z_]', '_', model_name)}"
@@ -51,10 +48,7 @@ class FunctionPackage(MetaPathFinder):
         self._builtins = {**vars(builtins), "__import__": self._import}
 
     def load(self, module: str) -> ModuleType:
-        """Imports a module of the source tree, and raises what its code raises.
-
-        Raises an ImportError if the tree has none, or one that would hide this package.
-        """
+        """Imports a module of the source tree, and raises what its code raises."""
         if self._is_sibling(PACKAGE):
             raise ImportError(
                 f'the source has a module "{PACKAGE}", which hides the runtime: rename it'
@@ -173,11 +167,7 @@ def _namespace_spec(fullname: str, locations: list[str]) -> ModuleSpec:
 
 
 class _Loader(SourceLoader):
-    """Compiles a module from its file or from inline text, and gives it our builtins.
-
-    SourceLoader reads and writes bytecode files, whose age is in seconds, only if a subclass
-    defines `path_stats` or `path_mtime`.
-    """
+    """Compiles a module from its file or from inline text, and gives it our builtins."""
 
     def __init__(
         self, fullname: str, path: str, namespace: dict[str, Any], code: str | None = None

@@ -2,8 +2,6 @@
 
 The server makes a `HandlerSpec` from the definition. The in-process runner uses it as it is; a
 worker receives it as JSON. Both then run the steps of `HandlerLoader` in order.
-
-Needs only NumPy and the standard library.
 """
 
 from __future__ import annotations

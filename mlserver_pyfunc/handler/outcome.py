@@ -1,7 +1,4 @@
-"""The outcome of user code, carried as a value between threads.
-
-Needs only the standard library.
-"""
+"""The outcome of user code, carried as a value between threads."""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 The tensors are mappings with the keys of a definition, as if function.yaml had them. So a worker
 can report them to the server, which reads them as it reads a definition.
-
-Needs only NumPy and the standard library.
 """
 
 from __future__ import annotations

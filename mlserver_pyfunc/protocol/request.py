@@ -86,6 +86,7 @@ class InferenceRequest:
     parameters: Parameters = field(default_factory=Parameters)
     id: str | None = None
     seconds: float | None = None  # for which the client waits, if it tells
+    trace: Any = None  # `serving.spans.Trace` if the host has begun it; False if unrecorded
 
     @classmethod
     def from_values(cls, contract: Contract, values: Mapping[str, Any]) -> InferenceRequest:

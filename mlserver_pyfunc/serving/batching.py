@@ -21,7 +21,7 @@ from mlserver_pyfunc.protocol.contract import Contract, NamedArray
 from mlserver_pyfunc.protocol.nulls import NULLS
 from mlserver_pyfunc.protocol.tensors import Array
 
-from . import limits
+from . import limits, tracing
 from .metrics import FunctionMetrics, Wait
 from .runner import Answer, HandlerInfo, Runner
 
@@ -84,7 +84,7 @@ class Batcher:
             running = f"{self.slots} batches at a time"
             raise limits.queue_full(self.model_name, running, f"{self.serving.max_queue} requests")
         deadline = self._loop.time() + self._limit.seconds
-        wait = self.metrics.enter_queue()
+        wait = self.metrics.enter_queue(call.trace)
         found_slot = len(self._tasks) < self.slots
         member = _Member(call, rows, self._loop.create_future(), wait, deadline, found_slot)
         limit = self._loop.call_at(deadline, lambda: _fail(member, self._limit.passed()))
@@ -204,8 +204,11 @@ class Batcher:
     async def _run(self, members: Sequence[_Member]) -> Answer | None:
         """Runs a batch. Returns None if one member may have caused an error of all."""
         began = self._loop.time()
+        calls = [member.call for member in members]
+        call = join(calls)
         try:
-            return await self.runner.answer(join([member.call for member in members]))
+            with tracing.active.batch(call, calls) if tracing.active else tracing.OFF:
+                return await self.runner.answer(call)
         except (ContractError, HandlerError, InferenceError, ResponseError):
             if len(members) == 1:
                 raise

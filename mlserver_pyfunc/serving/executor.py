@@ -61,7 +61,6 @@ class Job:
         return self._claim.acquire(blocking=False)
 
     def request_wakeup(self) -> None:
-        """Asks the thread to wake the event loop when the call has ended."""
         self.future = self.loop.create_future()
         self.wants_wakeup = True
 
@@ -96,10 +95,7 @@ def new_semaphore() -> WakeupSemaphore | threading.Semaphore:
 
 
 class Executor:
-    """Runs calls on threads or on the event loop. All methods are for the event loop's thread.
-
-    The time limit in seconds includes the wait; for a stream it is that of each item.
-    """
+    """Runs calls on threads or on the event loop. All methods are for the event loop's thread."""
 
     def __init__(self, model_name: str, concurrency: int, max_queue: int, timeout: float) -> None:
         self.active = limits.ActiveCalls()
@@ -115,7 +111,6 @@ class Executor:
 
     @property
     def is_full(self) -> bool:
-        """Whether the next call has to wait."""
         return self.active.count >= self._concurrency
 
     @property
@@ -169,11 +164,7 @@ class Executor:
     async def stream(
         self, function: Callable[[], Generator[T, None, None]]
     ) -> AsyncGenerator[Outcome[T], None]:
-        """Iterates a generator on a thread, at most `relay.AHEAD` items before its reader.
-
-        The outcomes are the items and last, if the generator raises, its error. The time limit is
-        that of each item; otherwise like `run`.
-        """
+        """Iterates a generator on a thread, at most `relay.AHEAD` items before its reader."""
         relay: Relay[T] = Relay(threading.Event())
         job = Job(lambda: relay.run(function()))
         job.request_wakeup()

@@ -1,8 +1,4 @@
-"""A loaded function: from its definition to its answers, without a server.
-
-`Function.load` fetches the source, chooses the environment and the runner, and loads the code.
-`Function.infer` and `Function.stream` decode a request, run the handler and select the outputs.
-"""
+"""A loaded function: from its definition to its answers, without a server."""
 
 from __future__ import annotations
 
@@ -10,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager, nullcontext
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +24,12 @@ from mlserver_pyfunc.protocol.types import TensorError
 from mlserver_pyfunc.settings import init_parameters, log_setting
 from mlserver_pyfunc.sources import SourceTree, lock
 
-from . import limits
+from . import limits, tracing
 from .batching import Batcher, obstacles
 from .in_process import InProcessRunner
 from .metrics import CONTRACT_WARNINGS, ENVIRONMENT_SECONDS, GONE, FunctionMetrics, metrics_of
 from .payload_events import PayloadEvents
 from .runner import Answer, Runner, logger
-
-_NONE = nullcontext()
 
 
 class Function:
@@ -116,6 +110,9 @@ class Function:
         counted = self._metrics.of_handler
         metrics = Metrics(counted.apply, counted.taken)
         context = self._context = spec.new_context(logger, metrics)
+        tracing.start()
+        if tracing.active is not None:
+            context.tracer = tracing.active.tracer
         runner = await self._new_runner(spec, context, tree)
         await runner.load()
         self.runner = runner
@@ -139,36 +136,39 @@ class Function:
 
     async def infer(self, request: Any) -> Answer:
         """Answers an inference request of the host, which has the attributes of the protocol's."""
-        with _Counted(self._metrics) as counted:
+        with _Counted(self._metrics, request, self.model_name) as counted:
             runner = self._loaded()
             if runner.handler.streams:
                 raise ContractError(
                     f'model "{self.model_name}" streams its answers: '
                     "call infer_stream or generate_stream (REST) or ModelStreamInfer (gRPC)"
                 )
-            call, requested = self._decode(request)
+            call, requested = self._decode(request, counted.trace)
             taken = runner.handler.required_fields
             counted.deadline = limits.deadline_of(request, call, taken)
             logged = self._events and self._events.request(call)
-            with counted.deadline or _NONE:
+            with counted.deadline or tracing.OFF:
                 answer = await (self._batcher or runner).answer(call)
             answer = self._asked_for(answer, requested, request)
             return logged(answer) if logged else answer
 
     async def stream(self, request: Any) -> AsyncGenerator[Answer, None]:
         """Answers one inference request item by item. A handler that does not stream gives one."""
-        with _Counted(self._metrics) as counted:
+        with _Counted(self._metrics, request, self.model_name) as counted:
             runner, longest = self._loaded(), self.definition.serving.stream_timeout
-            call, requested = self._decode(request)
+            call, requested = self._decode(request, trace := counted.trace)
             taken = runner.handler.required_fields
             counted.deadline = deadline = limits.deadline_of(request, call, taken, longest)
             logged = self._events and self._events.request(call)
             async with aclosing(self._items(runner, call)) as answers:
                 while True:
-                    with deadline or _NONE:
+                    with deadline or tracing.OFF:
                         answer = await anext(answers, None)
                     if answer is None:
                         return
+                    if trace:
+                        trace.span.add_event("first item")
+                        trace = None
                     answer = self._asked_for(answer, requested, request)
                     yield logged(answer) if logged else answer
 
@@ -189,7 +189,7 @@ class Function:
         if self._events is not None:
             await self._events.close()
 
-    def _decode(self, request: Any) -> tuple[InferenceCall, list[str]]:
+    def _decode(self, request: Any, trace: Any = None) -> tuple[InferenceCall, list[str]]:
         contract = self.contract
         try:
             inputs = contract.decode_inputs(request.inputs)
@@ -203,7 +203,11 @@ class Function:
             requested = contract.requested_outputs(output.name for output in request.outputs)
         assert self._context is not None
         specs = contract.input_specs(inputs)
-        return InferenceCall(self._context, inputs, specs, request), requested
+        call = InferenceCall(self._context, inputs, specs, request)
+        if trace:
+            call.trace = trace
+            trace.below("decode", start=trace.began).end()
+        return call, requested
 
     def _asked_for(self, answer: Answer, requested: Sequence[str], request: Any) -> Answer:
         """Returns the outputs that a request asks for, in one table if it asks for that."""
@@ -222,7 +226,6 @@ class Function:
             raise ContractError(f'outputs of model "{self.model_name}": {error}') from None
 
     async def _warm_up(self, runner: Runner, tree: SourceTree) -> None:
-        """Makes a call with an example of a request, or one with each sample."""
         for name in self.definition.serving.samples or [""]:
             try:
                 if name:
@@ -302,7 +305,6 @@ class Function:
 
 
 def _breach_log(metrics: FunctionMetrics) -> Report:
-    """Returns what counts breaches, and logs the first of each kind and tensor."""
     logged: set[tuple[str, str]] = set()
 
     def add(kind: str, tensor: str, message: str) -> None:
@@ -323,11 +325,21 @@ class _Counted:
     """Counts a request with its duration and status. Faster than a generator's context manager."""
 
     deadline: limits.Deadline | None = None
+    trace: Any = None
+    _owns_trace = False
 
-    def __init__(self, metrics: FunctionMetrics) -> None:
+    def __init__(self, metrics: FunctionMetrics, request: Any, model: str) -> None:
         self._metrics = metrics
+        self._request = request
+        self._model = model
 
     def __enter__(self) -> _Counted:
+        if tracing.active is not None:
+            self.trace = getattr(self._request, "trace", None)
+            if self.trace is None:  # the host has not begun its span
+                headers = getattr(self._request.parameters, "headers", None) or {}
+                begun = tracing.active.request("infer", headers.items(), self._model)
+                self.trace, self._owns_trace = begun.__enter__(), True
         self._started = time.perf_counter()
         self._metrics.in_flight += 1
         return self
@@ -342,6 +354,8 @@ class _Counted:
             is_gone = isinstance(error, (asyncio.CancelledError, GeneratorExit))
             status = GONE if is_gone else 500
         self._metrics.count_request(time.perf_counter() - self._started, status, self.deadline)
+        if self.trace and (error is not None or self._owns_trace):
+            self.trace.end(error, status)
 
 
 def _read_sample(name: str, folders: Sequence[Path]) -> Any:

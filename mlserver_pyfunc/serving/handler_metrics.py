@@ -1,7 +1,4 @@
-"""What handlers count, as metrics of prometheus_client: see `handler/metrics.py`.
-
-They are the server's, so they outlive workers and loads of a function.
-"""
+"""What handlers count, as metrics of prometheus_client: see `handler/metrics.py`."""
 
 from __future__ import annotations
 
@@ -41,7 +38,6 @@ class HandlerMetrics:
         _all.append(self)
 
     def apply(self, record: Sequence[Any]) -> None:
-        """Declares a metric, or changes one."""
         name, action, *rest = record
         if action in _KINDS:
             with self._lock:

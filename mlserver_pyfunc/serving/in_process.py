@@ -62,10 +62,10 @@ class InProcessRunner:
 
     async def answer(self, call: InferenceCall) -> Answer:
         plan = self._require_plan()
-        request_id.set(call.id)
+        request_id.set(call.label)
         # Before the call: a handler may change its dictionary of inputs.
         sizes = self._contract.axis_sizes(call.inputs)
-        wait = self._metrics.enter_queue() if self._executor.is_full else None
+        wait = self._metrics.enter_queue(call.trace) if self._executor.is_full else None
 
         def start() -> Any:
             if wait is not None:
@@ -83,9 +83,11 @@ class InProcessRunner:
                 if inspect.iscoroutine(coroutine := outcome.value):
                     outcome = await self._executor.run_async(lambda: coroutine)
             answer: Answer = self._value(outcome, call)
+            if call.trace:
+                call.trace.leave()
             return answer
-        except BaseException:
-            call.cancelled.set()
+        except BaseException as error:
+            call.cancel(error)
             raise
         finally:
             if wait is not None:
@@ -93,7 +95,7 @@ class InProcessRunner:
 
     async def items(self, call: InferenceCall) -> AsyncGenerator[Answer, None]:
         plan = self._require_plan()
-        request_id.set(call.id)
+        request_id.set(call.label)
         sizes = self._contract.axis_sizes(call.inputs)
         is_async, executor = plan.kind == "async generator", self._executor
         stream = executor.stream_async if is_async else executor.stream
@@ -101,8 +103,10 @@ class InProcessRunner:
             async with aclosing(stream(lambda: plan(call))) as outcomes:
                 async for outcome in outcomes:
                     yield self._checked(self._value(outcome, call), sizes)
-        except BaseException:
-            call.cancelled.set()
+            if call.trace:
+                call.trace.leave()
+        except BaseException as error:
+            call.cancel(error)
             raise
 
     async def close(self) -> None:
@@ -178,7 +182,7 @@ class InProcessRunner:
             return outcome.value
         if isinstance(error, RequestError):
             raise error
-        shown = printable_id(call.id)
+        shown = printable_id(call.label)
         request = f" (request {shown})" if shown else ""
         logger.error('handler of model "%s" failed%s', self._model_name, request, exc_info=error)
-        raise handler_error(self._model_name, error, call.id) from error
+        raise handler_error(self._model_name, error, call.label) from error

@@ -1,7 +1,4 @@
-"""The limits of a function's calls: one wording for each refusal, and the count of active calls.
-
-In process, in workers and with batching, a client reads the same sentences.
-"""
+"""The limits of a function's calls: one wording for each refusal, and the count of active calls."""
 
 from __future__ import annotations
 
@@ -49,7 +46,6 @@ class Deadline:
         self._passed = False
 
     def is_near(self, seconds: float) -> bool:
-        """Whether no more than some seconds are left."""
         return self._ends - self._loop.time() <= seconds
 
     def __enter__(self) -> None:
@@ -101,7 +97,6 @@ class TimeLimit:
         self._model_name = model_name
 
     def passed(self) -> TimeLimitError:
-        """Returns the error of a call that took longer than `serving.timeout`."""
         return TimeLimitError(
             f'call of model "{self._model_name}" passed its time limit of {self.seconds:g} s '
             "(serving.timeout)"

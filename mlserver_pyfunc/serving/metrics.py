@@ -1,7 +1,4 @@
-"""Prometheus metrics by model and version, on MLServer's own endpoint.
-
-Each metric is made once in a process. When a function is loaded again, its counts go on.
-"""
+"""Prometheus metrics by model and version, on MLServer's own endpoint."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -81,9 +79,10 @@ waits: ContextVar[list[float] | None] = ContextVar("waits", default=None)
 class Wait:
     """Measures the time of one request in the queue. Safe for threads."""
 
-    __slots__ = ("_depth", "_started", "_wait", "_waits")
+    __slots__ = ("_depth", "_span", "_started", "_wait", "_waits")
 
-    def __init__(self, depth: Gauge, wait: Histogram) -> None:
+    def __init__(self, depth: Gauge, wait: Histogram, trace: Any) -> None:
+        self._span = trace and trace.below("queue")
         self._depth = depth
         self._wait = wait
         self._waits = waits.get()
@@ -97,6 +96,8 @@ class Wait:
             self._wait.observe(seconds)
             if self._waits is not None:
                 self._waits.append(seconds)
+            if self._span:
+                self._span.end()
 
 
 @dataclass(frozen=True)
@@ -146,10 +147,10 @@ class FunctionMetrics:
             if is_late or status == GONE:
                 self.count(CANCELLED, "deadline" if is_late else "left")
 
-    def enter_queue(self) -> Wait:
-        """Counts a request that has to wait, until the returned wait is ended."""
+    def enter_queue(self, trace: Any) -> Wait:
+        """Counts and records a request that has to wait, until the returned wait is ended."""
         self._depth.inc()
-        return Wait(self._depth, self._wait)
+        return Wait(self._depth, self._wait, trace)
 
     def change_depth(self, calls: int) -> None:
         """Changes the number of waiting requests by those that wait outside the queue."""

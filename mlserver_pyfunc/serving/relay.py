@@ -88,7 +88,6 @@ class Relay(Generic[T]):
         return True
 
     def wake(self, _: object = None) -> None:
-        """Ends the reader's wait."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from mlserver_pyfunc.handler.call import InferenceCall, printable_id, request_id
+from mlserver_pyfunc.handler.call import printable_id, request_id
 from mlserver_pyfunc.handler.signature import Derived
 from mlserver_pyfunc.protocol.contract import NamedArray
 
 from .limits import UNLOAD_SECONDS, ActiveCalls
+
+if TYPE_CHECKING:
+    from .in_process import InProcessRunner
+    from .workers.pool import WorkerRunner
 
 logger = logging.getLogger("mlserver.pyfunc")
 
@@ -56,7 +60,6 @@ class HandlerInfo:
 
     @property
     def streams(self) -> bool:
-        """Whether the handler is a generator."""
         return self.kind in ("generator", "async generator")
 
     @property
@@ -65,30 +68,9 @@ class HandlerInfo:
         return self.kind in ("async", "async generator")
 
 
-class Runner(Protocol):
-    """Runs one loaded function. All methods are for the event loop's thread."""
+Runner: TypeAlias = "InProcessRunner | WorkerRunner"
+"""Runs one loaded function, from `load` to `close`. All methods are for the event loop's thread.
 
-    handler: HandlerInfo
-
-    @property
-    def ready(self) -> bool:
-        """Whether a call could run now."""
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """How the function runs, for the model's metadata."""
-
-    async def load(self) -> None:
-        """Imports the source, runs the init function, binds the handler.
-
-        Raises a LoadError, and leaves nothing loaded then.
-        """
-
-    async def answer(self, call: InferenceCall) -> Answer:
-        """Calls a handler that does not stream. Raises a RequestError with the status to answer."""
-
-    def items(self, call: InferenceCall) -> AsyncGenerator[Answer, None]:
-        """Calls a handler that streams; otherwise like `answer`."""
-
-    async def close(self) -> None:
-        """Waits for calls in flight, runs the unload function and leaves nothing loaded."""
+`answer` calls a handler that does not stream, `items` one that does: each raises a RequestError
+with the status to answer. A `load` that raises its LoadError leaves nothing loaded.
+"""

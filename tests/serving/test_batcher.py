@@ -73,7 +73,7 @@ class Subject:
         await self.end()
         return calls
 
-    def enter_queue(self) -> Any:
+    def enter_queue(self, trace: Any) -> Any:
         ended: list[int] = []
 
         def end() -> None:

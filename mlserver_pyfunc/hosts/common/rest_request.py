@@ -122,7 +122,6 @@ def unreadable(model: str, problem: str, body: str) -> RequestError:
 
 
 def _parse_binary(body: bytes, header_length: bytes) -> Any:
-    """Parses the JSON header, and gives each binary tensor a view of its bytes."""
     # int() refuses more than 4,300 digits by an error of its own.
     is_number = header_length.isdigit() and len(header_length) <= _MAX_DIGITS
     if not is_number or int(header_length) > len(body):

@@ -1,9 +1,4 @@
-"""The response of a model, encoded when it is sent.
-
-It is a Starlette `Response`, which FastAPI sends as it is, without a copy in lists; gRPC writes its
-arrays. How BYTES and numbers that are not finite are written depends on the route, so nothing is
-converted before.
-"""
+"""The response of a model, encoded when it is sent."""
 
 from __future__ import annotations
 
@@ -192,10 +187,7 @@ def binary_outputs(payload: Any) -> Set[str] | None:
 def _http_tensor(
     named: NamedArray, *, names: Set[str] | None, binary: list[bytes]
 ) -> dict[str, Any]:
-    """Returns the JSON of a tensor, with an array for its numbers.
-
-    If the tensor is one of `names`, its bytes are added to `binary`.
-    """
+    """Returns the JSON of a tensor, with an array for its numbers."""
     spec, array = named.spec, named.array
     if names is None or spec.name in names or spec.is_nulls:
         binary.append(tensors.to_raw(spec.datatype, array))

@@ -50,7 +50,6 @@ class _Server(MLServer):
         super().__init__(settings)
 
     async def run(self, listed: Sequence[ModelSettings], changed: asyncio.Queue[str]) -> None:
-        """Serves until a signal comes or a model does not load."""
         self._names = sorted({model.name for model in listed})
         self._write("loading", f"loading {', '.join(self._names)}", models=self._names)
         self._starting = asyncio.create_task(self.start(list(listed)))

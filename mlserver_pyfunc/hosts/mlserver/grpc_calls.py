@@ -18,10 +18,13 @@ from mlserver_pyfunc.hosts.common.rest_response import ArrayResponse
 from mlserver_pyfunc.protocol import tensors
 from mlserver_pyfunc.protocol.contract import companions
 from mlserver_pyfunc.protocol.request import InferenceRequest
+from mlserver_pyfunc.serving import tracing
 
 from . import data_plane
 from .errors import to_host_error
 from .models import is_ours, require_ready
+
+_METHOD = "inference.GRPCInferenceService/ModelInfer"
 
 
 class ServerResponse(ArrayResponse):
@@ -71,14 +74,18 @@ def answer_grpc_calls(stock: Any) -> Any:
 
 async def _infer(servicer: Any, message: Any, context: Any) -> Any:
     use_raw = servicer._GetReturnRaw(message)
-    request = _read(message, context)
-    response = await data_plane.infer(
-        servicer._data_plane, request, message.model_name, message.model_version
-    )
-    context.set_trailing_metadata(
-        [*response.cloud_events.metadata(response.id), *response.own_headers.items()]
-    )
-    return _write(response, use_raw)
+    begin, metadata = tracing.active and tracing.active.request, context.invocation_metadata
+    with begin(_METHOD, metadata(), message.model_name) if begin else tracing.OFF as trace:
+        request = _read(message, context)
+        request.trace = trace
+        response = await data_plane.infer(
+            servicer._data_plane, request, message.model_name, message.model_version
+        )
+        context.set_trailing_metadata(
+            [*response.cloud_events.metadata(response.id), *response.own_headers.items()]
+        )
+        with trace.below("encode") if trace else tracing.OFF:
+            return _write(response, use_raw)
 
 
 def _read(message: Any, context: Any) -> InferenceRequest:

@@ -32,8 +32,6 @@ _VERSION = f"{_MODEL}/versions/{{model_version}}"
 
 
 def _route(path: str, answer: Callable[..., Awaitable[Response]]) -> Any:
-    """Makes a method of a runtime that MLServer registers as a route of the REST server."""
-
     async def route(self: Any, request: Request) -> Response:
         return await answer(request, *request.path_params.values())
 

@@ -1,7 +1,4 @@
-"""The table of all that this runtime changes in MLServer and in the process, and its `install`.
-
-docs/design/patches.md, which is generated from the table, says when a patch is applied.
-"""
+"""The table of all that this runtime changes in MLServer and in the process, and its `install`."""
 
 from __future__ import annotations
 
@@ -147,10 +144,7 @@ class Patch(ProcessSetting):
 
 
 def _replaced(attribute: Any) -> Iterator[tuple[str, Any]]:
-    """Returns the patches of an attribute, the last one first, and what each has replaced.
-
-    The mark is on the replacement, so it holds too if Python imports this module again.
-    """
+    """Returns the patches of an attribute, the last one first, and what each has replaced."""
     while mark := getattr(attribute, _MARK, None):
         yield mark
         attribute = mark[1]

@@ -27,6 +27,7 @@ from mlserver_pyfunc.errors import RequestError, describe, safe_message
 from mlserver_pyfunc.hosts.common.rest_request import LENGTH_HEADER, unreadable
 from mlserver_pyfunc.protocol.request import InferenceRequest
 from mlserver_pyfunc.protocol.types import listed
+from mlserver_pyfunc.serving import tracing
 
 from . import models, pages
 from .errors import ModelNotReadyError, to_host_error
@@ -41,6 +42,7 @@ _MAX_PATH_CHARS = 200
 @once_for_app
 def answer_at_the_edges(server: Any) -> None:
     """Gives REST routes the bodies of the protocol, and one form of error to all under `/v2`."""
+    tracing.start(server._data_plane._settings.tracing_server)
     app = server._app
     for index, route in enumerate(app.router.routes):
         owner: Any = getattr(getattr(route, "endpoint", None), "__self__", None)

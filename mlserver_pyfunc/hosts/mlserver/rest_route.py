@@ -22,6 +22,7 @@ from mlserver_pyfunc.hosts.common.rest_request import (
     read_payload,
 )
 from mlserver_pyfunc.hosts.common.rest_response import Form, StreamError, events
+from mlserver_pyfunc.serving import tracing
 
 from . import data_plane, models
 from .errors import to_host_error
@@ -32,6 +33,7 @@ CALLS = ("infer", "infer_stream")
 model_parameters: dict[str, bool] = {}
 """What the metadata of each function says about the server's routes for it."""
 _PREPARED = "_prepared_by_pyfunc"
+_TRACE = "pyfunc.trace"
 
 
 def once_for_app(prepare: Callable[[Any], None]) -> Callable[[Any], Any]:
@@ -85,6 +87,8 @@ class InferenceRoute(Route):
         self._data_plane = stock.endpoint.__self__._data_plane  # type: ignore[attr-defined]
         self._registry = self._data_plane._model_registry
         self._streams = stock.endpoint.__name__ == "infer_stream"
+        self._name = f"POST {self.path}"
+        self._step = "stream" if self._streams else "encode"
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Matches a call if its model is one of this runtime."""
@@ -97,19 +101,23 @@ class InferenceRoute(Route):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a call. Gives it up if its client leaves meanwhile."""
-        request = Request(scope, receive)
-        names = scope["path_params"].values()
-        try:
-            body = await read_body(request)
-            with Departure(receive) as departure:
-                if text_generation.is_text_call(self.path, body):
-                    response = await self._generate(request, body, *names)
-                else:
-                    response = await self._call(request, body, None, *names)
-        except RequestError as error:
-            raise to_host_error(error) from None
-        if not departure.has_left:
-            await response(scope, receive, send)
+        names = [*scope["path_params"].values()]
+        begin = tracing.active and tracing.active.request
+        with begin(self._name, scope["headers"], names[0]) if begin else tracing.OFF as trace:
+            scope[_TRACE] = trace
+            request = Request(scope, receive)
+            try:
+                body = await read_body(request)
+                with Departure(receive) as departure:
+                    if text_generation.is_text_call(self.path, body):
+                        response = await self._generate(request, body, *names)
+                    else:
+                        response = await self._call(request, body, None, *names)
+            except RequestError as error:
+                raise to_host_error(error) from None
+            if not departure.has_left:
+                with trace.below(self._step) if trace else tracing.OFF:
+                    await response(scope, receive, send)
 
     async def _generate(self, request: Request, body: Any, *names: str) -> Any:
         try:
@@ -125,6 +133,7 @@ class InferenceRoute(Route):
     async def _call(self, request: Request, body: Any, form: Form, *names: str) -> Any:
         specs = partial(models.declared_inputs, self._registry, *names)
         payload: Any = read_payload(request, body, names[0], specs)
+        payload.trace = request.scope[_TRACE]
         if self._streams:
             return await self._stream(payload, form, *names)
         response = await data_plane.infer(self._data_plane, payload, *names)

@@ -1,10 +1,4 @@
-"""Triton's extensions of the protocol that its clients ask for, beside the protocol's own form.
-
-Functions have a configuration and statistics, over REST and gRPC. Triton's streams have
-`ModelStreamInferResponse` where the protocol's have `ModelInferResponse`, with the same method and
-the same requests. A message of one form cannot be read as the other, so a client asks for Triton's
-form by the metadata of the call.
-"""
+"""Triton's extensions of the protocol that its clients ask for, beside the protocol's own form."""
 
 from __future__ import annotations
 

@@ -43,7 +43,6 @@ class Connection:
 
     @property
     def memory_used(self) -> int:
-        """Bytes of shared memory that hold tensors for the worker."""
         return self._codec.writer.used_bytes if self._codec is not None else 0
 
     def start(self) -> None:
@@ -147,7 +146,6 @@ class Connection:
             self.receive(int.from_bytes(os.read(self._wakeup, 8), sys.byteorder))
 
     def _receive(self) -> bool:
-        """Receives one packet. Returns False if there is none."""
         if self._codec is None:
             return False
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections import deque
 
 from mlserver_pyfunc.definition import ServingDefinition
@@ -59,7 +60,6 @@ class Dispatcher:
         self._checks: dict[Worker, int] = {}
 
     def add(self, worker: Worker) -> None:
-        """Adds a worker, which gets calls from now on."""
         self.refusal = ""
         info, serving = self.handler_info, self._serving
         # Only calls that run one by one, and whose end nobody asks for, are prefetched.
@@ -102,7 +102,7 @@ class Dispatcher:
         self._start_timer(pending)
         self.active.add()
         if worker is None:
-            pending.wait = self._metrics.enter_queue()
+            pending.wait = self._metrics.enter_queue(call.trace)
             self._queue.append(pending)
         else:
             self._send(worker, pending, pending.deadline)
@@ -127,6 +127,7 @@ class Dispatcher:
         async, closed if it is a generator, and told if it asks.
         """
         worker = pending.worker
+        pending.end_span(asyncio.CancelledError())
         if worker is None:
             if pending in self._queue:
                 self._queue.remove(pending)
@@ -167,6 +168,9 @@ class Dispatcher:
             pending.begun = True
             pending.set_answer(message, self._contract)
             return
+        if pending.span and message.seconds:
+            began = time.time_ns() - int(message.seconds * 1e9)
+            pending.span.below("handler", start=began).end()
         # Read first: an error here kills the worker, which must still have the call then.
         if message.kind is Kind.RESULT:
             pending.set_answer(message, self._contract)
@@ -185,20 +189,17 @@ class Dispatcher:
             following.runs_until = following.runs_until or self._loop.time() + self._limit.seconds
         if not self.handler_info.streams:
             # Some workers do not measure their calls, those of async handlers.
-            began = pending.runs_until - self._limit.seconds
-            self._limit.typical.add(message.seconds or self._loop.time() - began)
+            seconds = self._loop.time() - pending.runs_until + self._limit.seconds
+            self._limit.typical.add(message.seconds or seconds)
         self._send_waiting(worker)
 
     def on_exit(self, worker: Worker, exit_: Exit) -> None:
-        """Fails or queues again the calls of a worker that died.
-
-        The worker had begun the first calls, as many as run at a time. The calls behind them
-        were prefetched: they go to another worker.
-        """
+        """Fails or queues again the calls of a worker that died."""
         self.remove(worker)
         calls, worker.calls = worker.calls, {}
         for place, pending in reversed(list(enumerate(calls.values()))):
             pending.worker = None
+            pending.end_span(WorkerError(""))
             has_begun = place < self._serving.concurrency
             is_repeated = self._serving.idempotent and not pending.retried and not pending.begun
             if not pending.future.done() and (not has_begun or is_repeated):
@@ -265,6 +266,7 @@ class Dispatcher:
         for number in list(worker.calls)[: -taken - 1 : -1]:
             pending = worker.calls.pop(number)
             pending.worker = None
+            pending.end_span()
             if pending.future.done():
                 self._end(pending)
             else:
@@ -279,6 +281,8 @@ class Dispatcher:
         named = [(specs[name], array) for name, array in call.inputs.items()]
         required_fields = self.handler_info.required_fields
         head = pending.head(required_fields) if required_fields else None
+        if call.trace:
+            pending.span = call.trace.below("worker", attributes={"pyfunc.worker": worker.index})
         pending.end_wait()
         pending.worker = worker
         worker.calls[pending.number] = pending
@@ -307,10 +311,7 @@ class Dispatcher:
             self._loop.call_later(_CHECK_SECONDS, self._check, worker)
 
     def _check(self, worker: Worker) -> None:
-        """Receives results that a worker has sent without a wakeup.
-
-        If its first call is still the same, takes back the calls behind it.
-        """
+        """Receives results that a worker has sent without a wakeup."""
         first = self._checks.pop(worker)
         worker.process.connection.receive()
         if len(worker.calls) > 1 and next(iter(worker.calls)) == first:
@@ -367,6 +368,7 @@ class Dispatcher:
     def _end(self, pending: PendingCall) -> None:
         self._stop_timer(pending)
         pending.end_wait()
+        pending.end_span()
         self.active.remove()
 
     def _drop_waiting(self) -> None:

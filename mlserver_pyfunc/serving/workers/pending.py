@@ -41,10 +41,12 @@ class PendingCall:
     items: deque[Answer] = field(default_factory=deque)  # of a stream, behind that in `future`
     begun: bool = False  # whether the stream has given an item
     ended: bool = False  # whether it has given all
+    span: Any = None  # `serving.spans.Trace` of its time on the worker, if it is recorded
 
     def fail(self, error: RequestError) -> None:
         """Raises an error in the caller, now or when it next asks for an item."""
         self.failure = error
+        self.end_span(error)
         if not self.future.done():
             self.future.set_exception(error)
 
@@ -52,8 +54,11 @@ class PendingCall:
         if self.wait is not None:
             self.wait.end()
 
+    def end_span(self, error: BaseException | None = None) -> None:
+        if self.span:
+            self.span.end(error)
+
     def head(self, required_fields: frozenset[str]) -> dict[str, Any]:
-        """Returns the fields of the request that the handler takes besides the tensors."""
         call, head = self.call, dict[str, Any]()
         whole = not required_fields.isdisjoint(("request", "event"))
         if whole or "parameters" in required_fields:
@@ -68,7 +73,6 @@ class PendingCall:
         return head
 
     def set_answer(self, message: Message, contract: Contract) -> None:
-        """Gives the caller the result of the call, or an item of the stream."""
         if self.future.done() and message.kind is not Kind.ITEM:
             return
         try:
@@ -90,10 +94,7 @@ class PendingCall:
             self.future.set_result(answer)
 
     def set_error(self, message: Message, model_name: str) -> None:
-        """Raises a worker's error in the caller. Logs the traceback of user code, if it has one.
-
-        Raises a LookupError or TypeError if a value of the message is missing or of another type.
-        """
+        """Raises a worker's error in the caller. Logs the traceback of user code, if it has one."""
         values = message.values
         text, status = values["message"], values["status"]
         if not isinstance(text, str) or not isinstance(status, int):
@@ -102,7 +103,7 @@ class PendingCall:
         # An async handler whose caller has left ends so, as it was asked to.
         is_cancelled = self.future.cancelled() and str(traceback).endswith("CancelledError\n")
         if traceback and not is_cancelled:
-            shown = printable_id(self.call.id)
+            shown = printable_id(self.call.label)
             request = f" (request {shown})" if shown else ""
             logger.error('handler of model "%s" failed%s\n%s', model_name, request, traceback)
         error = _ERRORS.get(values["error"], RequestError)(text)

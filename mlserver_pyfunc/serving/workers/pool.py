@@ -44,7 +44,6 @@ class _Slot:
 
     @property
     def delay(self) -> float:
-        """Seconds to wait before the next start."""
         return min(FIRST_DELAY * 2 ** (self.failures - 1), LONGEST_DELAY) if self.failures else 0
 
     def failed(self, reason: str) -> None:
@@ -53,10 +52,7 @@ class _Slot:
         self.reason = reason
 
     def died(self, worker: Worker, exit_: Exit, in_call: bool) -> None:
-        """Notes that the worker died.
-
-        A death in a call says more about the call than about the function: it is no crash loop.
-        """
+        """Notes that the worker died."""
         lived = worker.served or time.monotonic() - worker.since > STABLE_SECONDS
         if lived or exit_.reason in ("timeout", "cancel"):
             self.failures = -1
@@ -159,7 +155,6 @@ class WorkerRunner:
         await asyncio.gather(*(worker.unload() for worker in list(self._alive)))
 
     async def _supervise(self, slot: _Slot) -> None:
-        """Replaces the worker of a slot each time it dies or reaches `max_requests`."""
         while True:
             worker = slot.worker
             if worker is None:

@@ -171,7 +171,6 @@ class OutputReader:
         self._loop.add_reader(descriptor, self._read)
 
     def close(self) -> None:
-        """Logs the lines that are left in the pipe, and closes it."""
         with suppress(BlockingIOError):
             for _ in range(_LAST_CHUNKS):
                 if not self._read_chunk():

@@ -86,7 +86,6 @@ class Worker:
 
     @property
     def logged_recently(self) -> bool:
-        """Whether the process printed a line in the last second."""
         return time.monotonic() - self._logged_at < 1
 
     def count_call(self) -> None:
@@ -151,7 +150,8 @@ class Worker:
         self._log(logging.INFO, line, calls[0].call.id if len(calls) == 1 else "")
 
     def _log(self, level: int, text: str, request_id: str) -> None:
-        tag = f" request {printable_id(request_id)}" if request_id else ""
+        labels = (each.call.label for each in self.calls.values() if each.call.id == request_id)
+        tag = f" request {printable_id(next(labels, request_id))}" if request_id else ""
         logger.log(level, "[%s%s] %s", self._name(), tag, text)
 
     def _name(self) -> str:

@@ -202,7 +202,7 @@ class World:
         )
         metrics: Any = SimpleNamespace(
             set=lambda _, __: None,
-            enter_queue=lambda: SimpleNamespace(end=lambda: None),
+            enter_queue=lambda _: SimpleNamespace(end=lambda: None),
             change_depth=lambda _: None,
         )
         contract = Contract("m", [_SPEC], [_SPEC])

@@ -105,7 +105,7 @@ class Subject:
     def change_depth(self, calls: int) -> None:
         self.depth += calls
 
-    def enter_queue(self) -> Any:
+    def enter_queue(self, trace: Any) -> Any:
         ended: list[int] = []
 
         def end() -> None:

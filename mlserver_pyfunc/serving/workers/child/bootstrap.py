@@ -6,11 +6,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Runs the worker program.
-
-    The arguments are file descriptors, SOCKET WAKEUP TOKENS INBOUND OUTBOUND, and the server's
-    process id.
-    """
+    """Runs the worker program."""
     # Not by `sys.path`: docs/design/worker-protocol.md says why.
     package = Path(__file__).resolve().parents[3]
     spec = spec_from_file_location(

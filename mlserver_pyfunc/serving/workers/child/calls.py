@@ -1,8 +1,4 @@
-"""Runs calls in a worker: from the server's message to the handler and back.
-
-The server decides how many calls a worker has at a time and how long a call may take. Nothing
-here limits calls.
-"""
+"""Runs calls in a worker: from the server's message to the handler and back."""
 
 from __future__ import annotations
 
@@ -44,7 +40,6 @@ class LoopThread:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop, which runs."""
         with self._starting:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
@@ -109,7 +104,6 @@ class Calls:
             self._events[message.call] = threading.Event()
 
     def answer(self, message: Message) -> None:
-        """Calls the handler and sends its result or error."""
         number = message.call
         request_id.set(message.id)
         started = time.perf_counter()
@@ -158,7 +152,6 @@ class Calls:
             demand(message.kind is Kind.NEXT)
 
     def start_async(self, message: Message) -> None:
-        """Starts a call of an async handler or async generator on the event loop."""
         number, loop = message.call, self.loop.loop
         if self.plan.kind == "async":
             run = self._answer_async(message)
@@ -274,9 +267,6 @@ class Calls:
         self.channel.post(codec.encode(Kind.ERROR, number, head, seconds=self._measure(started)))
 
     def _leave_if_forked(self) -> None:
-        """Ends a process that user code forked.
-
-        It returns from the handler as this process does, and must not answer the call again.
-        """
+        """Ends a process that user code forked."""
         if os.getpid() != self._process:
             os._exit(0)

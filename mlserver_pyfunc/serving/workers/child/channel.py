@@ -22,10 +22,7 @@ COALESCE_BYTES = 64 * 1024
 
 
 class Channel:
-    """Sends and receives messages. All methods but `receive` are safe for threads.
-
-    The connection is a SOCK_SEQPACKET socket that blocks; the tokens' descriptor does not block.
-    """
+    """Sends and receives messages. All methods but `receive` are safe for threads."""
 
     def __init__(self, connection: socket.socket, wakeup: int, tokens: int, codec: Codec) -> None:
         self.codec = codec
@@ -39,10 +36,7 @@ class Channel:
         self._unannounced_since = 0.0
 
     def receive(self, *, waits: bool = True) -> Message | None:
-        """Returns the next message, and None if the server is gone.
-
-        Waits for it, or returns None if there is none.
-        """
+        """Returns the next message, and None if the server is gone."""
         while not self._received:
             if waits and self._unannounced:
                 with self._lock:

@@ -38,10 +38,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main(connection: int, wakeup: int, tokens: int, inbound: int, outbound: int) -> None:
-    """Runs a worker until the server is gone or unloads the function.
-
-    The arguments are the file descriptors that `Connection.passed` lists.
-    """
+    """Runs a worker until the server is gone or unloads the function."""
     # The kernel ends this process if its guardian is gone, also in C code that keeps the GIL.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     codec = Codec(Writer(outbound), Reader(inbound))

@@ -151,7 +151,6 @@ class Codec:
         return message, end
 
     def _write(self, layout: Sequence[_Place], parts: Sequence[Array | bytes], end: int) -> int:
-        """Writes tensors to shared memory and returns the offset of their region."""
         offset = self.writer.allocate(end)
         view = self.writer.view(offset, end)
         for (_, shape, start, size), part in zip(layout, parts, strict=True):

@@ -11,10 +11,7 @@ _WEIGHT = 1 / 8
 
 
 class TypicalDuration:
-    """Moving average of the durations of a handler's calls, in seconds, exponentially weighted.
-
-    The last eight calls count most. The first eight count alike.
-    """
+    """Moving average of the durations of a handler's calls, in seconds, exponentially weighted."""
 
     __slots__ = ("_weight", "seconds")
 
@@ -23,7 +20,6 @@ class TypicalDuration:
         self._weight = 1.0
 
     def add(self, seconds: float) -> None:
-        """Adds the duration of one call."""
         self.seconds += (seconds - self.seconds) * self._weight
         if self._weight > _WEIGHT:
             self._weight /= 1 + self._weight

@@ -1,7 +1,4 @@
-"""The messages between the server and a worker: their kinds and size limits.
-
-`codec.py` defines their form.
-"""
+"""The messages between the server and a worker: their kinds and size limits."""
 
 from __future__ import annotations
 
@@ -54,10 +51,7 @@ class WireError(Exception):
 
 @dataclass(slots=True)
 class Head:
-    """The JSON part of a message, whose values must not be changed: equal texts share one.
-
-    `views` are the tensors of the message, once they are checked.
-    """
+    """The JSON part of a message, whose values must not be changed: equal texts share one."""
 
     values: Mapping[str, Any]
     views: tuple[View, ...] | None = None

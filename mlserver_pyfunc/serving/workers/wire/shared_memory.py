@@ -108,11 +108,9 @@ class Reader:
         return np.asarray(_Lease(self, offset, size)).data
 
     def take_released(self) -> list[int]:
-        """Returns the offsets of regions that were released since the last call."""
         return [self._released.popleft() for _ in range(len(self._released))]
 
     def restore_released(self, offsets: Iterable[int]) -> None:
-        """Puts back offsets that could not be sent."""
         self._released.extend(offsets)
 
 
