@@ -153,13 +153,17 @@ ON_BOTH = [
     ),
 ]
 
+NULL_HINT = " (nullable: true, or | None in an annotation, admits null)"
+
 # What only JSON can say: a protobuf field holds its own type and nothing else.
 ON_JSON = [
     *(
         Rejection(
             f"{value!r} for {datatype}",
             [X, _of(datatype, [*good, value])],
-            WHERE.format(datatype.lower()) + f"expected {expected}, got {got} at index 1",
+            WHERE.format(datatype.lower())
+            + f"expected {expected}, got {got} at index 1"
+            + (NULL_HINT if value is None else ""),
         )
         for datatype, good, value, expected, got in [
             ("INT32", [1], 1.7, f"whole numbers from {-(2**31)} to {2**31 - 1}", "1.7"),
