@@ -15,6 +15,7 @@ from mlserver_pyfunc.errors import BindError
 from mlserver_pyfunc.handler.binding import bind
 from mlserver_pyfunc.handler.call import InferenceCall
 from mlserver_pyfunc.handler.context import Context
+from mlserver_pyfunc.handler.metrics import Metrics
 from mlserver_pyfunc.handler.resolver import Resolver
 from mlserver_pyfunc.protocol.contract import TensorSpec
 from mlserver_pyfunc.protocol.tensors import DATATYPES
@@ -34,6 +35,7 @@ def _context(**init_parameters: Any) -> Context:
         definition={},
         source_dir=Path("/nowhere"),
         init_parameters=init_parameters,
+        metrics=Metrics(print),
     )
 
 
