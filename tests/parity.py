@@ -133,7 +133,7 @@ def _client(route: str) -> Any:
                 datatype = tensor.spec.datatype
                 elements = tensors.to_list(tensor.array)
                 if datatype.is_bytes:
-                    elements = [bytes_tensors.encode_element(element) for element in elements]
+                    elements = bytes_tensors.encode_elements(elements)
                 getattr(message.contents, datatype.contents or "").extend(elements)
             return request
 
