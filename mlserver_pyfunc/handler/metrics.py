@@ -6,6 +6,7 @@ prometheus_client, and sends its records. Needs only the standard library.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -16,6 +17,8 @@ SUFFIXES = {
     "histogram": ("", "_bucket", "_sum", "_count", "_created"),
 }
 """Kinds of metrics, with the endings of the names that Prometheus sees."""
+MAX_METRICS = 200
+"""Metrics that a function may have: their names must not come from requests."""
 
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _LABEL = re.compile(r"(?!__|(model|version|le)$)[a-zA-Z_][a-zA-Z0-9_]*")
@@ -38,7 +41,7 @@ class Metric:
 
     def labels(self: M, *values: Any, **named: Any) -> M:
         """Returns the series with these values of the labels, of which 200 characters count."""
-        given = [*values, *(named.pop(label) for label in self._labels if label in named)]
+        given = values or [named.pop(label) for label in self._labels if label in named]
         if named or len(given) != len(self._labels):
             expected = ", ".join(self._labels) or "none"
             raise ValueError(f'labels of metric "{self._name}": expected {expected}')
@@ -117,7 +120,8 @@ class Metrics:
         buckets: Iterable[float] = (),
     ) -> Histogram:
         """Returns a histogram with the ascending bounds of its buckets; by default as upstream."""
-        return self._declare(Histogram, name, documentation, labelnames, tuple(buckets))
+        bounds = tuple(each for each in map(float, buckets) if each < math.inf)
+        return self._declare(Histogram, name, documentation, labelnames, bounds)
 
     def _declare(
         self, of: type[M], name: str, text: str, labels: Sequence[str], *buckets: Sequence[float]
@@ -127,8 +131,9 @@ class Metrics:
         if self._forms.get(name) != form:
             if problem := self._problem(kind, name, names, *buckets):
                 raise ValueError(f'{kind} "{name}": {problem}')
-            self._forms[name] = form
+            # First to the server: another thread that finds the form may send a change at once.
             self._send((name, kind, _text(text), names, *buckets))
+            self._forms[name] = form
         return of(self._send, name, names)
 
     def _problem(
@@ -139,12 +144,21 @@ class Metrics:
         if not _NAME.fullmatch(name):
             return "expected a name of letters, digits, _ and :"
         if len(set(labels)) < len(labels) or not all(map(_LABEL.fullmatch, labels)):
-            return f"expected different labels, of letters, digits and _, got {labels}"
+            expected = "different labels of letters, digits and _, but model, version and le"
+            return f"expected {expected}, got {labels}"
         if list(buckets) != sorted(set(buckets)):
             return f"expected ascending buckets, got {buckets}"
-        taken, own = self._taken(), f"{kind} {name}"
+        if len(self._forms) >= MAX_METRICS:
+            return f"expected at most {MAX_METRICS} metrics in a function"
+        taken, own = {**self._taken(), **names_of(self._forms)}, f"{kind} {name}"
         owners = [(taken.get(name + end, own), name + end) for end in SUFFIXES[kind]]
         return next((f"{each} is taken by the {one}" for one, each in owners if one != own), "")
+
+
+def names_of(forms: dict[str, Any]) -> dict[str, str]:
+    """Returns the names that Prometheus sees of metrics, with the metric of each."""
+    owned = [(name, kind) for name, (kind, *_) in forms.copy().items()]
+    return {name + end: f"{kind} {name}" for name, kind in owned for end in SUFFIXES[kind]}
 
 
 def _text(value: Any) -> str:

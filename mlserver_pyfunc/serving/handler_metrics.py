@@ -10,7 +10,7 @@ from typing import Any
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from prometheus_client import Metric as Family
 
-from mlserver_pyfunc.handler.metrics import SUFFIXES
+from mlserver_pyfunc.handler.metrics import MAX_METRICS, names_of
 
 from .runner import logger
 
@@ -19,7 +19,7 @@ MAX_SERIES = 1000
 
 DROPS = Counter(
     "pyfunc_handler_metric_drops",
-    "Changes of a handler's metric that do not count: it has too many series, see the log.",
+    "Changes of a handler's metric that do not count: it has too many series, or another form.",
     ["model", "version", "metric"],
 )
 _KINDS: dict[str, Any] = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
@@ -30,7 +30,6 @@ class HandlerMetrics:
 
     def __init__(self, model: str, version: str) -> None:
         self._labels = (model, version)
-        self._lock = threading.Lock()
         self._forms: dict[str, Sequence[Any]] = {}
         self._series: dict[str, dict[tuple[str, ...], Any]] = {}
         self.metrics: dict[str, Any] = {}
@@ -39,14 +38,14 @@ class HandlerMetrics:
 
     def apply(self, record: Sequence[Any]) -> None:
         name, action, *rest = record
-        if action in _KINDS:
-            with self._lock:
-                self._declare(name, action, *rest)
-            return
-        values, number = rest
         # A call of the load before this one may change what is declared otherwise now.
         try:
-            getattr(self._series_of(name, tuple(values)), action)(number)
+            if action in _KINDS:
+                with _lock:
+                    self._declare(name, action, *rest)
+            else:
+                values, number = rest
+                getattr(self._series_of(name, tuple(values)), action)(number)
         except (ValueError, AttributeError):
             self._drop(name)
 
@@ -54,7 +53,7 @@ class HandlerMetrics:
         """Returns a series of a metric; None if it must not have one more."""
         known = self._series.get(name, {})
         if (series := known.get(values)) is None and name in self.metrics:
-            with self._lock:
+            with _lock:
                 if len(known) < MAX_SERIES:
                     series = known[values] = self.metrics[name].labels(*self._labels, *values)
         return series
@@ -63,15 +62,15 @@ class HandlerMetrics:
         """Returns the names that metrics of this function cannot have, with who has them."""
         names = getattr(REGISTRY, "_names_to_collectors", ())
         taken = dict.fromkeys(list(names), "server")
-        others = [each._forms.copy() for each in _all if each is not self]
-        for name, (kind, *_) in (item for forms in others for item in forms.items()):
-            taken |= {name + end: f"{kind} {name}" for end in SUFFIXES[kind]}
+        for each in _all:
+            taken |= names_of(each._forms) if each is not self else {}
         return taken
 
     def _declare(self, name: str, kind: str, text: str, labels: Sequence[str], *of: Any) -> None:
         form, own = (kind, tuple(labels), *map(tuple, of)), f"{kind} {name}"
         # Another function may have taken the name since a worker was told which are free.
-        if self._forms.get(name) == form or self.taken().get(name, own) != own:
+        is_taken = self.taken().get(name, own) != own or len({*self._forms, name}) > MAX_METRICS
+        if is_taken or self._forms.get(name) == form:
             return
         more: dict[str, Any] = {"multiprocess_mode": "livesum"} if kind == "gauge" else {}
         if any(of):
@@ -80,17 +79,20 @@ class HandlerMetrics:
         self._series[name], self.metrics[name], self._forms[name] = {}, metric, form
 
     def _drop(self, name: str) -> None:
+        name = name if name in self.metrics else ""
         DROPS.labels(*self._labels, name).inc()
         if name not in self._dropped:
             self._dropped.add(name)
             logger.warning(
-                'metric "%s" of model "%s" has %d series: changes of others do not count, see '
+                'a change of metric "%s" of model "%s" does not count: expected at most %d series, '
+                "and the labels and kind that it was declared with last; see "
                 "pyfunc_handler_metric_drops_total",
                 name, self._labels[0], MAX_SERIES,
             )  # fmt: skip
 
 
 _all: list[HandlerMetrics] = []
+_lock = threading.Lock()  # one for all functions: they must not declare a name at the same time
 
 
 class _Families:

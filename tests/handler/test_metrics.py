@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import yaml
 from prometheus_client import REGISTRY, generate_latest
 
 from mlserver_pyfunc.errors import RequestError, WorkerError
-from mlserver_pyfunc.handler.metrics import Metrics
+from mlserver_pyfunc.handler.metrics import MAX_METRICS, Metrics
 from mlserver_pyfunc.serving.handler_metrics import MAX_SERIES, HandlerMetrics
 from mlserver_pyfunc.serving.local import load
 
@@ -167,7 +168,11 @@ def test_a_kind_that_another_function_has_given_a_name_is_refused() -> None:
     ("wrong", "message"),
     [
         (lambda m: m.counter("a b"), 'counter "a b": expected a name of letters'),
-        (lambda m: m.counter("x", "", ["model"]), "expected different labels"),
+        (lambda m: m.counter("x", "", ["model"]), "expected different labels .* but model"),
+        (lambda m: (m.gauge("x_total"), m.counter("x")), "x_total is taken by the gauge x_total"),
+        (lambda m: [m.gauge(f"x{n}") for n in range(201)], "expected at most 200 metrics"),
+        (lambda m: m.gauge("x", "", ["a", "b"]).labels(1, a=2), "expected a, b"),
+        (lambda m: m.histogram("x", buckets=["low"]), "could not convert"),
         (lambda m: m.gauge("x", "", ["a", "a"]), "expected different labels"),
         (lambda m: m.gauge("x", "", ["__a"]), "expected different labels"),
         (lambda m: m.histogram("x", buckets=[2, 1]), "expected ascending buckets"),
@@ -186,6 +191,32 @@ def test_a_wrong_use_is_an_error_at_its_place(
     sent: list[object] = []
     with pytest.raises(ValueError, match=message):
         wrong(Metrics(sent.append))
+
+
+def test_a_metric_is_declared_before_another_thread_may_change_it() -> None:
+    sent: list[str] = []
+
+    def send(record: Sequence[Any]) -> None:
+        if not sent and record[1] == "counter":
+            sent.append("is sent")
+            metrics.counter("x").inc()  # as another thread may at this moment
+        sent.append(record[1])
+
+    metrics = Metrics(send)
+    metrics.counter("x").inc()
+    assert sent == ["is sent", "counter", "inc", "counter", "inc"]
+
+
+def test_what_the_server_cannot_declare_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    counted = HandlerMetrics(next(_names), "")
+    # Workers that come one after the other may each declare some.
+    for number in range(MAX_METRICS + 2):
+        counted.apply((f"each{number}", "gauge", "", []))
+        counted.apply((f"each{number}", "set", [], 1))
+    assert len(counted.metrics) == MAX_METRICS
+    counted.apply(("wide", "histogram", "", [], [float("inf")]))
+    assert caplog.text.count("does not count: expected at most") == 1
+    Metrics(counted.apply).histogram("each1", buckets=[np.float32(1), float("inf")]).observe(2)
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
