@@ -7,14 +7,12 @@ import json
 import logging
 import os
 import re
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager, suppress
 from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
-from urllib.parse import unquote
 
 import grpc
 from mlserver.grpc.utils import STATUS_CODE_MAPPING
@@ -97,7 +95,7 @@ class AccessLog:
 
             method = f"{scope['method']} {path}".rstrip()
             with self.observe(method, trace) as call:
-                call |= {"model": unquote(model), "version": unquote(version), "status": f"{GONE}"}
+                call |= {"model": model, "version": version, "status": f"{GONE}"}
                 try:
                     await app(scope, read, note)
                 except Exception as error:
@@ -130,7 +128,9 @@ class AccessLog:
 def _write(event: str, _: str, **fields: Any) -> None:
     if os.environ[ACCESS_LOG] == "json":
         now = datetime.now().astimezone().isoformat(timespec="milliseconds")
-        sys.stdout.write(json.dumps({"time": now, "event": event, **fields}) + "\n")
+        # A reader that is gone must not end the call.
+        with suppress(OSError, ValueError):
+            print(json.dumps({"time": now, "event": event, **fields}), flush=True)
     else:
         text = " ".join(f"{name}={json.dumps(value)}" for name, value in fields.items())
         logging.getLogger("mlserver.pyfunc").info("%s %s", event, text)
@@ -140,13 +140,12 @@ log = AccessLog(_write) if os.environ.get(ACCESS_LOG) else None
 """What writes the lines; None if nobody asks for them. `serve` sets it before the patches."""
 
 
-def note(request_id: str | None, version: str | None) -> None:
-    """Adds the id of a request and the version of its model to the line."""
+def note(request: Any, version: str | None) -> None:
+    """Adds the id of a request, of its trace and the version of its model to the line."""
     if (call := _observed.get()) is not None:
-        call |= {"id": request_id or "", "version": version or ""}
-        if (tracing := sys.modules.get("opentelemetry.trace")) is not None:
-            span = tracing.get_current_span().get_span_context()
-            call["trace_id"] = f"{span.trace_id:032x}" if span.is_valid else call["trace_id"]
+        call |= {"id": request.id or "", "version": version or ""}
+        if trace := getattr(request, "trace", None):
+            call["trace_id"] = f"{trace.span.get_span_context().trace_id:032x}"
 
 
 def log_grpc_calls(stock: Any) -> Any:

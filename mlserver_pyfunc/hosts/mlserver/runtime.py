@@ -106,7 +106,7 @@ class PyFuncRuntime(Pages, MLModel):
         """Answers one inference request."""
         models.begin(id(payload))
         if access_log.log is not None:
-            access_log.note(payload.id, self.version)
+            access_log.note(payload, self.version)
         try:
             answer = await self._loaded().infer(payload)
         except RequestError as error:
@@ -123,7 +123,7 @@ class PyFuncRuntime(Pages, MLModel):
             async for payload in payloads:
                 models.begin(id(payload))
                 if access_log.log is not None:
-                    access_log.note(payload.id, self.version)
+                    access_log.note(payload, self.version)
                 try:
                     async with aclosing(self._loaded().stream(payload)) as answers:
                         async for answer in answers:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import logging
+import sys
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import grpc
 import pytest
@@ -15,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from mlserver_pyfunc.hosts.mlserver import access_log
 from mlserver_pyfunc.hosts.mlserver.access_log import AccessLog
 
-PATH = "/v2/models/a%22b/versions/2/infer"
+PATH = '/v2/models/a%22"b/versions/2/infer'
 
 
 def lines_of(app: Any, path: str = PATH) -> list[dict[str, Any]]:
@@ -64,9 +68,9 @@ async def leave(scope: Any, receive: Any, send: Any) -> None:
 def test_each_end_of_a_request_has_its_status(app: Any, status: str, reason: str) -> None:
     [line] = lines_of(app)
     assert (line["status"], line["reason"]) == (status, reason)
-    assert (line["method"], line["model"], line["version"]) == ("POST infer", 'a"b', "2")
+    assert (line["method"], line["model"], line["version"]) == ("POST infer", 'a%22"b', "2")
     assert line["request_bytes"] == (3 if app is refuse else 0)
-    assert line["text"].startswith('POST infer    a"b  ')
+    assert line["text"].startswith('POST infer    a%22"b  ')
 
 
 def test_probes_have_no_line() -> None:
@@ -108,6 +112,20 @@ def test_the_form_for_people_has_the_same_fields(
         call["model"] = 'a"\nb'
     assert 'call method="POST infer" model="a\\"\\\\nb" version="" status=""' in caplog.text
     assert "request_bytes=0" in caplog.text
+
+
+def test_a_line_is_written_at_once_and_ends_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLSERVER_PYFUNC_ACCESS_LOG", "json")
+    log, raw = AccessLog(access_log._write), io.BytesIO()
+    gone = MagicMock(**{"write.side_effect": BrokenPipeError})
+    for output in (io.TextIOWrapper(io.BufferedWriter(raw)), gone):  # type: ignore[type-var]
+        monkeypatch.setattr(sys, "stdout", output)
+        with log.observe("POST infer", "") as call:
+            trace = MagicMock()
+            trace.span.get_span_context.return_value = SimpleNamespace(trace_id=10)
+            access_log.note(SimpleNamespace(id="r", trace=trace), "1")
+        assert call["trace_id"] == f"{10:032x}"
+        assert b'"id": "r"' in raw.getvalue()
 
 
 def test_nothing_is_patched_without_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
