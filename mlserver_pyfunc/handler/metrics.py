@@ -23,6 +23,8 @@ MAX_METRICS = 200
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _LABEL = re.compile(r"(?!__|(model|version|le)$)[a-zA-Z_][a-zA-Z0-9_]*")
 
+Names = Sequence[str]
+Bounds = Iterable[float]
 Send = Callable[[Sequence[Any]], None]
 """Takes a record: name, kind, documentation, labels and buckets of a metric that is declared; name,
 method, values of the labels and number of a change."""
@@ -31,9 +33,7 @@ method, values of the labels and number of a change."""
 class Metric:
     """A metric, or a series of it: that with certain values of the labels."""
 
-    def __init__(
-        self, send: Send, name: str, labels: Sequence[str], values: Sequence[str] | None = None
-    ) -> None:
+    def __init__(self, send: Send, name: str, labels: Names, values: Names | None = None) -> None:
         self._send = send
         self._name = name
         self._labels = labels
@@ -102,30 +102,22 @@ class Metrics:
         self._taken = taken
         self._forms: dict[str, tuple[Any, ...]] = {}
 
-    def counter(
-        self, name: str, documentation: str = "", labelnames: Sequence[str] = ()
-    ) -> Counter:
+    def counter(self, name: str, documentation: str = "", labelnames: Names = ()) -> Counter:
         """Returns a counter, which Prometheus sees with the ending `_total`."""
         return self._declare(Counter, name.removesuffix("_total"), documentation, labelnames)
 
-    def gauge(self, name: str, documentation: str = "", labelnames: Sequence[str] = ()) -> Gauge:
+    def gauge(self, name: str, documentation: str = "", labelnames: Names = ()) -> Gauge:
         """Returns a gauge."""
         return self._declare(Gauge, name, documentation, labelnames)
 
     def histogram(
-        self,
-        name: str,
-        documentation: str = "",
-        labelnames: Sequence[str] = (),
-        buckets: Iterable[float] = (),
+        self, name: str, documentation: str = "", labelnames: Names = (), buckets: Bounds = ()
     ) -> Histogram:
         """Returns a histogram with the ascending bounds of its buckets; by default as upstream."""
         bounds = tuple(each for each in map(float, buckets) if each < math.inf)
         return self._declare(Histogram, name, documentation, labelnames, bounds)
 
-    def _declare(
-        self, of: type[M], name: str, text: str, labels: Sequence[str], *buckets: Sequence[float]
-    ) -> M:
+    def _declare(self, of: type[M], name: str, text: str, labels: Names, *buckets: Bounds) -> M:
         kind, names = of.__name__.lower(), tuple([labels] if isinstance(labels, str) else labels)
         form = (kind, names, *buckets)
         if self._forms.get(name) != form:
@@ -136,9 +128,7 @@ class Metrics:
             self._forms[name] = form
         return of(self._send, name, names)
 
-    def _problem(
-        self, kind: str, name: str, labels: Sequence[str], buckets: Sequence[float] = ()
-    ) -> str:
+    def _problem(self, kind: str, name: str, labels: Names, buckets: Bounds = ()) -> str:
         if name in self._forms:
             return f"it was declared as {self._forms[name]}"
         if not _NAME.fullmatch(name):

@@ -146,11 +146,10 @@ class Function:
             call, requested = self._decode(request, counted.trace)
             taken = runner.handler.required_fields
             counted.deadline = limits.deadline_of(request, call, taken)
-            logged = self._events and self._events.request(call)
+            log = self._events and self._events.request(call)
             with counted.deadline or tracing.OFF:
                 answer = await (self._batcher or runner).answer(call)
-            answer = self._asked_for(answer, requested, request)
-            return logged(answer) if logged else answer
+            return self._asked_for(answer, requested, request, log)
 
     async def stream(self, request: Any) -> AsyncGenerator[Answer, None]:
         """Answers one inference request item by item. A handler that does not stream gives one."""
@@ -158,19 +157,18 @@ class Function:
             runner, longest = self._loaded(), self.definition.serving.stream_timeout
             call, requested = self._decode(request, trace := counted.trace)
             taken = runner.handler.required_fields
-            counted.deadline = deadline = limits.deadline_of(request, call, taken, longest)
-            logged = self._events and self._events.request(call)
+            counted.deadline = limits.deadline_of(request, call, taken, longest)
+            log = self._events and self._events.request(call)
             async with aclosing(self._items(runner, call)) as answers:
                 while True:
-                    with deadline or tracing.OFF:
+                    with counted.deadline or tracing.OFF:
                         answer = await anext(answers, None)
                     if answer is None:
                         return
                     if trace:
                         trace.span.add_event("first item")
                         trace = None
-                    answer = self._asked_for(answer, requested, request)
-                    yield logged(answer) if logged else answer
+                    yield self._asked_for(answer, requested, request, log)
 
     async def _items(self, runner: Runner, call: InferenceCall) -> AsyncGenerator[Answer, None]:
         if not runner.handler.streams:
@@ -209,12 +207,16 @@ class Function:
             trace.below("decode", start=trace.began).end()
         return call, requested
 
-    def _asked_for(self, answer: Answer, requested: Sequence[str], request: Any) -> Answer:
+    def _asked_for(
+        self, answer: Answer, requested: Sequence[str], request: Any, log: Any
+    ) -> Answer:
         """Returns the outputs that a request asks for, in one table if it asks for that."""
         if requested:
             by_name = {named.spec.name: named for named in answer.arrays}
             chosen = [by_name[name] for name in requested if name in by_name]
             answer = Answer(chosen, answer.parameters)
+        if log:  # The names that are redacted are not those of a table.
+            log(answer)
         asked = request.parameters and getattr(request.parameters, "output_content_type", None)
         if asked != ARROW:
             return answer

@@ -10,7 +10,7 @@ import asyncio
 import random
 import ssl
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from functools import partial
@@ -26,7 +26,6 @@ from mlserver_pyfunc.handler.call import ENCODINGS, InferenceCall
 from mlserver_pyfunc.protocol.contract import NamedArray
 from mlserver_pyfunc.protocol.nulls import masked
 from mlserver_pyfunc.protocol.response import json_output, response_body, tensor_head
-from mlserver_pyfunc.protocol.types import Array
 from mlserver_pyfunc.settings import LOG, ca_file, log_setting, parse_bytes
 from mlserver_pyfunc.sources.uri import redacted, split_user
 
@@ -41,7 +40,10 @@ _SENDERS = 4
 _SECONDS = 10.0
 _RETRY_SECONDS = (0, 0.2, 1)
 _CLOSE_SECONDS, _LOG_SECONDS = 5.0, 60.0
-_Tensor = tuple[NamedArray, Mapping[str, Any]]
+_Json = dict[str, Any]
+_Part = tuple[_Json, Any, int]
+"""A tensor without its data, what makes it with them, and the bytes that this holds."""
+_OBJECT_BYTES = 64  # of an element's own object, and the array's pointer to it
 _KINDS = {"all": ("request", "response"), "request": ("request",), "response": ("response",)}
 _TYPE = "org.kubeflow.serving.inference"
 _HEADER_CHARS = 256
@@ -54,18 +56,23 @@ class PayloadEvents:
 
     def __init__(self, model: str, version: str | None, metrics: FunctionMetrics) -> None:
         self._model, self._version, self._metrics = model, version, metrics
+        self._url, user = split_user(log_setting("URL"))
         try:
             import httpx
 
             self._kinds = _KINDS[log_setting("MODE", "all")]
             self._sample = float(log_setting("SAMPLE", "1"))
             self._limit = parse_bytes(log_setting("MAX_BYTES", "256K"))
+            if not 0 <= self._sample <= 1 or not self._url.startswith(("http://", "https://")):
+                raise ValueError(f"SAMPLE {self._sample:g} and URL {redacted(self._url)}")
         except (ImportError, KeyError, ValueError) as error:
-            expected = "MODE all, request or response, SAMPLE 0 to 1, MAX_BYTES as 64K, and httpx"
+            expected = (
+                "MODE all, request or response, SAMPLE 0 to 1, MAX_BYTES as 64K, URL of http or "
+                "https, and httpx (pip install 'mlserver-pyfunc[remote]')"
+            )
             raise DefinitionError(f"{LOG}...: expected {expected}, got {error}") from None
         self._hidden = {*log_setting("REDACT").replace(",", " ").split(), *ENCODINGS, "headers"}
         self._headers = _attributes(model)
-        self._url, user = split_user(log_setting("URL"))
         name, _, password = map(unquote, user.partition(":"))
         self._client = httpx.AsyncClient(
             auth=(name, password) if user else None,
@@ -77,27 +84,32 @@ class PayloadEvents:
         self._logged_at = -_LOG_SECONDS
         self._tasks = [asyncio.create_task(self._send_all()) for _ in range(_SENDERS)]
 
-    def request(self, call: InferenceCall) -> Callable[[Answer], Answer] | None:
+    def request(self, call: InferenceCall) -> Any:
         """Adds the event of a request, if it is sampled. Returns what does so for each answer."""
         if random.random() >= self._sample:
             return None
-        event_id = call.id.encode("utf-8", "replace").decode() or str(uuid4())
-        body: dict[str, Any] = {"id": event_id}
+        body: _Json = {"id": call.id.encode("utf-8", "replace").decode() or str(uuid4())}
+        own = {"ce-id": _header(body["id"])}
+        if call.trace:
+            span = call.trace.span.get_span_context()
+            own["ce-traceparent"] = f"00-{span.trace_id:032x}-{span.span_id:016x}-01"
         if parameters := self._shown(call.parameters):
             body["parameters"] = parameters
         if call.outputs:
             body["outputs"] = [{"name": name} for name in call.outputs]
-        own = [(name, spec) for name in call.inputs if not (spec := call.specs[name]).is_nulls]
-        tensors = [NamedArray.of(spec, masked(call.inputs, name)) for name, spec in own]
-        given = [call.tensor_parameters.get(name, {}) for name, _ in own]
-        self._add("request", body, "inputs", zip(tensors, given, strict=True))
-        return partial(self._response, event_id)
+        given = call.tensor_parameters
+        parts = (
+            self._part(NamedArray.of(spec, masked(call.inputs, name)), given.get(name, {}))
+            for name in call.inputs
+            if not (spec := call.specs[name]).is_nulls
+        )
+        self._add("request", own, body, parts)
+        return partial(self._response, own, body["id"])
 
-    def _response(self, event_id: str, answer: Answer) -> Answer:
+    def _response(self, own: _Json, event_id: str, answer: Answer) -> None:
         parameters = self._shown(answer.parameters)
         body = response_body(self._model, self._version, event_id, parameters, ())
-        self._add("response", body, "outputs", ((named, {}) for named in answer.arrays))
-        return answer
+        self._add("response", own, body, (self._part(each, {}) for each in answer.arrays))
 
     async def close(self) -> None:
         """Sends the events that wait, for at most 5 s, and counts those that are left."""
@@ -113,31 +125,33 @@ class PayloadEvents:
     def _shown(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in parameters.items() if key not in self._hidden}
 
-    def _add(self, kind: str, body: dict[str, Any], side: str, tensors: Iterable[_Tensor]) -> None:
+    def _part(self, named: NamedArray, given: Mapping[str, Any]) -> _Part:
+        head, array, given = tensor_head(named), named.array, self._shown(given)
+        is_hidden = named.spec.name in self._hidden
+        note = "redacted" if is_hidden else f"larger than {self._limit} bytes"
+        told = {**head, "parameters": {**given, "omitted": note}, "data": []}
+        least, is_object = 2 * array.size, array.dtype == object
+        if is_object and least <= self._limit:
+            least += sum(map(len, array.flat))
+        if is_hidden or least > self._limit:
+            return told, told, 0
+        # A copy: the handler, or the next call, may write to the array.
+        copy = NamedArray(named.spec, array.copy(), named.nulls)
+        held = least + array.size * (_OBJECT_BYTES if is_object else array.itemsize)
+        return told, partial(_whole, copy, given), held
+
+    def _add(self, kind: str, own: _Json, body: _Json, parts: Iterable[_Part]) -> None:
         if kind not in self._kinds:
             return
-        held: list[Any] = []
-        bare, size = [], 0
-        for named, parameters in tensors:
-            given = self._shown(parameters)
-            is_hidden = named.spec.name in self._hidden
-            note = "redacted" if is_hidden else f"larger than {self._limit} bytes"
-            told = {**tensor_head(named), "parameters": {**given, "omitted": note}, "data": []}
-            bare.append(told)
-            least = _least_size(named.array, self._limit)
-            if is_hidden or least > self._limit:
-                held.append(told)
-            else:
-                # A copy: the handler, or the next call, may write to the array.
-                copy = NamedArray(named.spec, named.array.copy(), named.nulls)
-                held.append(partial(_whole, copy, given))
-                size += least + copy.array.nbytes
+        side = "inputs" if kind == "request" else "outputs"
+        # Whatever is wrong with an event, the request goes on.
         try:
-            without_data = orjson.dumps({**body, side: bare})
-        except TypeError as error:
-            self._end("invalid", f"parameters: {error}")
+            parts = list(parts)
+            without_data = orjson.dumps({**body, side: [told for told, _, _ in parts]})
+        except Exception as error:
+            self._end("invalid", type(error).__name__)
             return
-        size += len(without_data)
+        size = len(without_data) + sum(size for _, _, size in parts)
         if len(without_data) > self._limit:
             self._end("invalid", f"larger than {self._limit} bytes without its data")
         elif self._waiting >= QUEUE_EVENTS or self._bytes + size > QUEUE_BYTES:
@@ -145,20 +159,23 @@ class PayloadEvents:
         else:
             self._waiting += 1
             self._bytes += size
-            now, event_id = datetime.now(timezone.utc).isoformat(), _header(body["id"])
-            own = {"ce-type": f"{_TYPE}.{kind}", "ce-id": event_id, "ce-time": now}
-            whole = {**body, side: held}
-            self._queue.put_nowait((size, {**self._headers, **own}, whole, without_data))
+            now = datetime.now(timezone.utc).isoformat()
+            headers = {**self._headers, **own, "ce-type": f"{_TYPE}.{kind}", "ce-time": now}
+            whole = {**body, side: [held for _, held, _ in parts]}
+            self._queue.put_nowait((size, headers, whole, without_data))
 
     async def _send_all(self) -> None:
         while True:
             size, headers, body, without_data = await self._queue.get()
-            content = await asyncio.to_thread(orjson.dumps, body, lambda each: each(), _NUMPY)
-            fits = len(content) <= self._limit
-            problem = await self._send(headers, content if fits else without_data)
+            try:
+                content = await asyncio.to_thread(orjson.dumps, body, lambda each: each(), _NUMPY)
+                fits = len(content) <= self._limit
+                problem = await self._send(headers, content if fits else without_data)
+                self._end("failed" if problem else "sent", problem)
+            except Exception as error:
+                self._end("invalid", type(error).__name__)
             self._waiting -= 1
             self._bytes -= size
-            self._end("failed" if problem else "sent", problem)
             self._queue.task_done()
 
     async def _send(self, headers: dict[str, str], content: bytes) -> str:
@@ -193,11 +210,6 @@ def _whole(named: NamedArray, given: Mapping[str, Any]) -> dict[str, Any]:
     shown = json_output(named, lambda numbers: np.ascontiguousarray(numbers.ravel()))
     parameters = {**given, **shown.get("parameters", {})}
     return {**shown, "parameters": parameters} if parameters else shown
-
-
-def _least_size(array: Array, limit: int) -> int:
-    size = 2 * array.size
-    return size if array.dtype != object or size > limit else size + sum(map(len, array.flat))
 
 
 def _attributes(model: str) -> dict[str, str]:

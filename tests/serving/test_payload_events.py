@@ -7,6 +7,8 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 from urllib.parse import unquote
 
 import numpy as np
@@ -17,7 +19,7 @@ from prometheus_client import REGISTRY
 
 from mlserver_pyfunc.errors import LoadError
 from mlserver_pyfunc.protocol.request import InferenceRequest
-from mlserver_pyfunc.serving import payload_events
+from mlserver_pyfunc.serving import payload_events, tracing
 from mlserver_pyfunc.serving.local import LocalFunction, load
 from tests.sink import Sink
 
@@ -114,6 +116,20 @@ def test_an_event_has_the_payload_and_the_attributes_of_kserve_s_logger(
     assert counts(function) == {"sent": 2}
 
 
+def test_an_event_of_a_traced_request_names_its_span(
+    sink: Sink, opened: Callable[[], LocalFunction], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace = MagicMock()
+    trace.span.get_span_context.return_value = SimpleNamespace(trace_id=10, span_id=11)
+    with opened() as function:
+        monkeypatch.setattr(tracing, "active", MagicMock())
+        request = InferenceRequest.from_values(function.contract, {"name": ["a"], "x": [1]})
+        request.trace = trace
+        function.infer(request)
+    for headers, _ in sink.events:
+        assert headers["ce-traceparent"] == f"00-{10:032x}-{11:016x}-01"
+
+
 def test_secrets_are_not_sent(
     sink: Sink,
     opened: Callable[[], LocalFunction],
@@ -132,12 +148,15 @@ def test_secrets_are_not_sent(
             ],
         }
         function.request(body)
-    assert len(sink.events) == 2
+        # The whole answer in one tensor has no name that is redacted.
+        body["parameters"]["output_content_type"] = "application/vnd.apache.arrow.stream"
+        function.request(body)
+    assert len(sink.events) == 4
     for headers, content in sink.events:
         assert b"hunter2" not in content
         assert headers["authorization"] == "Basic bWU6cGFzcy93b3Jk"
     hidden = {"parameters": {"omitted": "redacted"}, "data": []}
-    [request], [response] = sink.bodies("request"), sink.bodies("response")
+    request, response = sink.bodies("request")[0], sink.bodies("response")[1]
     assert request["inputs"][0] == {"name": "name", "datatype": "BYTES", "shape": [1], **hidden}
     assert response["outputs"][1]["parameters"] == {"omitted": "redacted"}
     assert "is dropped (failed): status 403" in caplog.text
@@ -171,6 +190,24 @@ def test_a_large_payload_is_told_by_shape_and_datatype(
     assert counts(function) == {"sent": 9, "invalid": 1}
 
 
+def test_what_cannot_be_an_event_is_counted_and_the_request_goes_on(
+    sink: Sink, opened: Callable[[], LocalFunction], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> object:
+        raise AttributeError("x")
+
+    with opened() as function:
+        with monkeypatch.context() as patch:
+            patch.setattr(payload_events, "_whole", fail)
+            for _ in range(4):  # as many as there are senders
+                function(name=["a"], x=[1])
+            until(lambda: counts(function) == {"invalid": 8})
+            patch.setattr(payload_events, "tensor_head", fail)
+            function(name=["a"], x=[1])
+        function(name=["a"], x=[1])
+    assert counts(function) == {"invalid": 10, "sent": 2}
+
+
 def test_mode_and_share_choose_what_is_sent(
     sink: Sink, opened: Callable[[], LocalFunction], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,7 +221,14 @@ def test_mode_and_share_choose_what_is_sent(
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("MODE", "some"), ("SAMPLE", "much"), ("MAX_BYTES", "big")]
+    ("name", "value"),
+    [
+        ("MODE", "some"),
+        ("SAMPLE", "much"),
+        ("MAX_BYTES", "big"),
+        ("SAMPLE", "1.5"),
+        ("URL", "ftp://x"),
+    ],
 )
 def test_a_wrong_setting_does_not_load(
     name: str,
@@ -236,6 +280,9 @@ def test_the_bytes_that_wait_are_bounded(
         for _ in range(10):
             function(name=["a"], x=np.ones(10_000, np.float16))
         assert counts(function) == {"full": 8}
+        # An object of Python takes more than its text.
+        function(name=["a"] * 1000, x=[1])
+        assert counts(function) == {"full": 9}
 
 
 @pytest.mark.parametrize("status", [404, 500])
