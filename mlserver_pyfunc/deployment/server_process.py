@@ -120,11 +120,7 @@ class Server:
         return self._log.read_text(errors="replace")
 
     def stop(self) -> int | None:
-        """Ends the server as Kubernetes does: by SIGTERM, and by SIGKILL after 15 seconds.
-
-        Returns:
-            The server's exit code; None if it was stopped before.
-        """
+        """Ends the server by SIGTERM, or SIGKILL after 15 s. Returns its exit code, or None."""
         process, self._process = self._process, None
         if process is None:
             return None

@@ -39,8 +39,7 @@ PORTS = Ports()
 def free_ports(count: int) -> list[int]:
     """Finds ports of the loopback interface that nothing listens on now.
 
-    MLServer does not say which port it got for port 0, so the ports are chosen before it starts.
-    Another process can take one in between.
+    MLServer does not say which port it got for port 0. Another process can take one in between.
     """
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]

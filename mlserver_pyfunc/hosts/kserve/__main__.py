@@ -7,7 +7,9 @@ import logging
 import math
 import multiprocessing
 import os
+import socket
 from pathlib import Path
+from typing import NoReturn
 
 from kserve import model_server
 
@@ -18,9 +20,6 @@ from . import grpc_calls
 from .models import FunctionModel, Functions
 
 MOUNTED = "/mnt/models"
-"""Where KServe mounts the folder that it has fetched."""
-
-_GRACE_SECONDS = 30
 
 
 class Server(model_server.ModelServer):
@@ -28,10 +27,9 @@ class Server(model_server.ModelServer):
 
     def __init__(self, functions: Functions) -> None:
         models = [functions.find(name) for name in functions.models]
-        longest = max(model.function.definition.serving.timeout for model in models)
-        grace = max(_GRACE_SECONDS, math.ceil(longest))
-        super().__init__(registered_models=functions, grace_period=grace)
-        self.servers.append(functions.serve())
+        longest = max(30, *(model.function.definition.serving.timeout for model in models))
+        super().__init__(registered_models=functions, grace_period=math.ceil(longest))
+        self.servers.append(self._load())
         self._functions = functions
         grpc_calls.install(functions)
 
@@ -40,6 +38,12 @@ class Server(model_server.ModelServer):
         super().stop(sig)
         self._functions.end.set()
 
+    async def _load(self) -> None:
+        try:
+            await self._functions.serve()
+        except PyFuncError as error:
+            _end(error)
+
 
 def main() -> None:
     """Serves the function of each folder until a signal comes."""
@@ -47,21 +51,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         "python -m mlserver_pyfunc.hosts.kserve", parents=[model_server.parser]
     )
-    parser.add_argument("folders", nargs="*", default=[MOUNTED], metavar="FOLDER")
+    about = f"the folder of a function; {MOUNTED} by default"
+    parser.add_argument("folders", nargs="*", default=[MOUNTED], metavar="FOLDER", help=about)
     parser.set_defaults(model_name=None)
     given = parser.parse_args()
     logger.parent = logging.getLogger("kserve")
     try:
+        for port in (given.http_port, given.grpc_port)[: 1 + given.enable_grpc]:
+            _require_free(port)
         name = given.model_name if len(given.folders) == 1 else None
         models = [FunctionModel(Path(folder), name) for folder in given.folders]
         Server(Functions(models)).start([])
     except PyFuncError as error:
-        logger.error("%s", error)
-        for process in multiprocessing.active_children():
-            process.terminate()
-        logging.shutdown()
-        # At Python's own exit, gRPC waits for ever for a server that was not stopped.
-        os._exit(1)
+        _end(error)
+
+
+def _require_free(port: int) -> None:
+    # If it is taken, uvicorn's exit waits for gRPC, and gRPC takes a part of the other's calls.
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        text = f"port {port}: {error.strerror}: choose another by --http_port or --grpc_port"
+        raise PyFuncError(text) from None
+
+
+def _end(error: PyFuncError) -> NoReturn:
+    logger.error("%s", error)
+    for process in multiprocessing.active_children():
+        process.terminate()
+    logging.shutdown()
+    # At Python's own exit, gRPC waits for ever for a server that was not stopped.
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -53,17 +53,14 @@ def add_routes(app: FastAPI, functions: Functions) -> None:
     ]
     app.router.routes.insert(0, Route("/v2/health/ready", routes.server_ready))
     app.add_exception_handler(RequestError, _refuse)
-    app.add_middleware(_Bounds)
+    app.add_middleware(_bounded)
 
 
-class _Bounds:
-    """ASGI middleware that bounds the bodies of all requests."""
+def _bounded(app: ASGIApp) -> ASGIApp:
+    async def call(scope: Scope, receive: Receive, send: Send) -> None:
+        await app(scope, bounded(receive, partial(RequestError, BODY_TOO_LARGE, 413)), send)
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, bounded(receive, partial(RequestError, BODY_TOO_LARGE, 413)), send)
+    return call
 
 
 async def _refuse(_: Request, error: Any) -> Response:

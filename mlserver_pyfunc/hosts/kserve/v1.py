@@ -1,4 +1,4 @@
-"""Requests and responses of KServe's V1 protocol: rows of instances, and rows of predictions."""
+"""Requests and responses of KServe's V1 protocol, as docs/modelserver.md describes their rows."""
 
 from __future__ import annotations
 
@@ -22,11 +22,7 @@ _BASE64 = {"b64"}
 
 
 def to_request(contract: Contract, body: Any, headers: Mapping[str, str]) -> InferenceRequest:
-    """Returns the request that `{"instances": [...]}` stands for. Raises ContractError.
-
-    An instance is a row of the only input, or an object with a row of each input. Bytes that are
-    no text are `{"b64": base64}`.
-    """
+    """Returns the request that instances of V1 stand for. Raises ContractError."""
     if isinstance(body, bytes):  # KServe parses only what calls itself JSON.
         with suppress(json.JSONDecodeError):
             body = json_body.parse_lists(body)
@@ -71,10 +67,7 @@ def _unfit(contract: Contract, part: str, expected: str, got: Any) -> ContractEr
 
 
 def to_body(response: ArrayResponse) -> dict[str, Any]:
-    """Returns `{"predictions": [...]}`: rows of the only output, or objects with a row of each.
-
-    Outputs of different lengths are one object with the whole of each.
-    """
+    """Returns the predictions of V1 that have the outputs of a response."""
     columns = {named.spec.name: _values(named) for named in response.arrays}
     if len(columns) == 1:
         [values] = columns.values()

@@ -19,6 +19,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from mlserver_pyfunc.deployment.server_settings import free_ports
 from tests.deployment.manifests import schemas
 from tests.hosts.mlserver import kserve_calls
 from tests.hosts.mlserver.conftest import GrpcCall
@@ -229,6 +230,21 @@ def test_a_function_that_does_not_load_ends_the_server(tmp_path: Path) -> None:
     finally:
         server.close()
     assert 'function "named" failed to load' in server.log
+    assert "uvicorn/lifespan" not in server.log
+
+
+@pytest.mark.parametrize("option", ["http_port", "grpc_port"])
+def test_a_port_that_is_taken_ends_the_server(server: KServeProcess, option: str) -> None:
+    address = server.rest_address if option == "http_port" else server.grpc_address
+    taken = address.rpartition(":")[2]
+    other, flags = str(free_ports(1)[0]), [f"--{option}", taken]
+    flags += ["--grpc_port" if option == "http_port" else "--http_port", other]
+    folder = str(EXAMPLES / "text-stream")
+    command = [sys.executable, "-m", "mlserver_pyfunc.hosts.kserve", folder, *flags]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert f"port {taken}: Address already in use" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_a_flag_that_kserve_does_not_know_is_refused() -> None:
