@@ -298,10 +298,7 @@ def _part(call: InferenceCall, name: str) -> Array:
 
 
 def split(answer: Answer, sizes: Sequence[int], model_name: str) -> list[Answer]:
-    """Splits the answer of a batch into those of its calls, of these sizes, in the order of `join`.
-
-    Raises a ResponseError if an output has a different number of rows than the inputs.
-    """
+    """Splits the answer of a batch into those of its calls. Raises ResponseError at other rows."""
     rows = sum(sizes)
     for named in answer.arrays:
         if len(named.array) != rows:

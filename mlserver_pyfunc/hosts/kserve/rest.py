@@ -52,6 +52,7 @@ def add_routes(app: FastAPI, functions: Functions) -> None:
         for method in ["GET" if end in ("", "/ready") else "POST"]
     ]
     app.router.routes.insert(0, Route("/v2/health/ready", routes.server_ready))
+    app.router.routes.insert(0, Route("/v2/repository/index", routes.index, methods=["POST"]))
     app.add_exception_handler(RequestError, _refuse)
     app.add_middleware(_bounded)
 
@@ -77,6 +78,13 @@ class _Endpoints:
         # KServe's own logs a traceback for each probe that comes while a function is loaded.
         is_ready = await self._functions.ready()
         return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
+
+    async def index(self, _: Request) -> Response:
+        found = []
+        for name in self._functions.models:
+            state = "READY" if await self._functions.is_model_ready(name) else "UNAVAILABLE"
+            found.append({"name": name, "state": state, "reason": ""})
+        return JSONResponse(found)
 
     async def metadata(self, request: Request) -> Response:
         return JSONResponse(self._functions.find(*request.path_params.values()).metadata())

@@ -14,10 +14,7 @@ from mlserver_pyfunc.hosts.common.models import not_ready
 
 
 class UnknownModelError(ModelNotFound):
-    """There is no such model, or no such version. Status 404.
-
-    Clients of Triton know this case by the first words of Triton's message.
-    """
+    """There is no such model or version: status 404, and the words that clients of Triton know."""
 
     def __init__(self, message: str) -> None:
         start = "Request for unknown model: " if settings.is_switched_on(settings.TRITON) else ""

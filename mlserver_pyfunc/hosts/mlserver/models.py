@@ -181,10 +181,7 @@ def require_ready(registry: Any, name: str, version: str | None = None) -> Any:
 
 
 def read_definition(settings: ModelSettings) -> tuple[Located | None, str]:
-    """Returns the definition of a model, or None and the reason why it cannot be read.
-
-    Adds the version to the settings if only the definition gives one.
-    """
+    """Returns a model's definition, whose version goes to settings without one, or why not."""
     source = Path(settings._source) if settings._source else None
     parameters = settings.parameters
     uri = parameters.uri if parameters else None

@@ -60,10 +60,7 @@ class PyFuncRuntime(Pages, MLModel):
 
     @property
     def definition(self) -> FunctionDefinition | None:
-        """The function's definition; None if it cannot be read.
-
-        Without a load it lacks the tensors that only the handler's signature tells.
-        """
+        """The definition, until a load without tensors of the signature; None if unreadable."""
         if self._function is not None:
             return self._function.definition
         return self._located.definition if self._located else None

@@ -95,6 +95,9 @@ def test_kserves_probes_are_answered(server: KServeProcess) -> None:
     assert answers["/v2/health/ready"] == {"ready": True}
     assert answers["/v1/models/echo"] == {"name": "echo", "ready": True}
     assert {*answers["/v2/models"]["models"]} >= {*MODELS}
+    index = server.client.post("/v2/repository/index").json()
+    assert {"name": "strict", "state": "READY", "reason": ""} in index
+    assert [each["name"] for each in index] == answers["/v2/models"]["models"]
 
 
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])
