@@ -15,6 +15,7 @@ from mlserver.types import Parameters
 
 from mlserver_pyfunc.handler.call import InferenceCall, handler_error, printable_id
 from mlserver_pyfunc.handler.context import Context
+from mlserver_pyfunc.handler.metrics import Metrics
 from mlserver_pyfunc.protocol.contract import TensorSpec
 from mlserver_pyfunc.protocol.tensors import DATATYPES
 
@@ -29,6 +30,7 @@ def context(version: str | None) -> Context:
         definition={"source": "model.py"},
         source_dir=HERE,
         init_parameters={"k": 1},
+        metrics=Metrics(print),
     )
 
 

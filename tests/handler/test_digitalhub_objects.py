@@ -10,6 +10,7 @@ import pytest
 
 from mlserver_pyfunc.handler import digitalhub
 from mlserver_pyfunc.handler.context import Context
+from mlserver_pyfunc.handler.metrics import Metrics
 
 
 def completed(project: str | None) -> Context:
@@ -20,6 +21,7 @@ def completed(project: str | None) -> Context:
         definition={},
         source_dir=Path("/nowhere"),
         init_parameters={},
+        metrics=Metrics(print),
     )
     digitalhub.complete(context, project)
     return context
