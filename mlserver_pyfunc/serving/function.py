@@ -59,7 +59,7 @@ class Function:
             definition.contract.lenient,
             _breach_log(self._metrics),
         )
-        self._context: Context | None = None
+        self._context: Any = None
         self.runner: Runner | None = None
         self._batcher: Batcher | None = None
         self._events: PayloadEvents | None = None
@@ -136,29 +136,24 @@ class Function:
 
     async def infer(self, request: Any) -> Answer:
         """Answers an inference request of the host, which has the attributes of the protocol's."""
-        with _Counted(self._metrics, request, self.model_name) as counted:
+        with _Counted(self, request) as counted:
             runner = self._loaded()
             if runner.handler.streams:
                 raise ContractError(
                     f'model "{self.model_name}" streams its answers: '
                     "call infer_stream or generate_stream (REST) or ModelStreamInfer (gRPC)"
                 )
-            call, requested = self._decode(request, counted.trace)
-            taken = runner.handler.required_fields
-            counted.deadline = limits.deadline_of(request, call, taken)
-            log = self._events and self._events.request(call)
+            call, requested, log = self._begin(request, counted, runner)
             with counted.deadline or tracing.OFF:
                 answer = await (self._batcher or runner).answer(call)
             return self._asked_for(answer, requested, request, log)
 
     async def stream(self, request: Any) -> AsyncGenerator[Answer, None]:
         """Answers one inference request item by item. A handler that does not stream gives one."""
-        with _Counted(self._metrics, request, self.model_name) as counted:
-            runner, longest = self._loaded(), self.definition.serving.stream_timeout
-            call, requested = self._decode(request, trace := counted.trace)
-            taken = runner.handler.required_fields
-            counted.deadline = limits.deadline_of(request, call, taken, longest)
-            log = self._events and self._events.request(call)
+        with _Counted(self, request) as counted:
+            runner, trace = self._loaded(), counted.trace
+            longest = self.definition.serving.stream_timeout
+            call, requested, log = self._begin(request, counted, runner, longest)
             async with aclosing(self._items(runner, call)) as answers:
                 while True:
                     with counted.deadline or tracing.OFF:
@@ -180,12 +175,25 @@ class Function:
 
     async def close(self) -> None:
         self._closing = True
-        if self._batcher is not None:
-            await self._batcher.close()
-        if self.runner is not None:
-            await self.runner.close()
-        if self._events is not None:
-            await self._events.close()
+        for part in (self._batcher, self.runner, self._events):
+            if part is not None:
+                await part.close()
+
+    def _begin(
+        self, request: Any, counted: _Counted, runner: Runner, longest: float | None = None
+    ) -> tuple[InferenceCall, list[str], Any]:
+        """Decodes a request, and begins its limit and events. The last adds that of an answer."""
+        try:
+            call, requested = self._decode(request, counted.trace)
+        except RequestError:
+            if self._events is not None:
+                call = InferenceCall(self._context, {}, {}, request)
+                call.trace = counted.trace
+                self._events.request(call, request.inputs)
+            raise
+        taken = runner.handler.required_fields
+        counted.deadline = limits.deadline_of(request, call, taken, longest)
+        return call, requested, self._events and self._events.request(call)
 
     def _decode(self, request: Any, trace: Any = None) -> tuple[InferenceCall, list[str]]:
         contract = self.contract
@@ -199,7 +207,6 @@ class Function:
         requested: list[str] = []
         if request.outputs:
             requested = contract.requested_outputs(output.name for output in request.outputs)
-        assert self._context is not None
         specs = contract.input_specs(inputs)
         call = InferenceCall(self._context, inputs, specs, request)
         if trace:
@@ -207,9 +214,7 @@ class Function:
             trace.below("decode", start=trace.began).end()
         return call, requested
 
-    def _asked_for(
-        self, answer: Answer, requested: Sequence[str], request: Any, log: Any
-    ) -> Answer:
+    def _asked_for(self, answer: Answer, requested: list[str], request: Any, log: Any) -> Answer:
         """Returns the outputs that a request asks for, in one table if it asks for that."""
         if requested:
             by_name = {named.spec.name: named for named in answer.arrays}
@@ -330,10 +335,9 @@ class _Counted:
     trace: Any = None
     _owns_trace = False
 
-    def __init__(self, metrics: FunctionMetrics, request: Any, model: str) -> None:
-        self._metrics = metrics
+    def __init__(self, function: Function, request: Any) -> None:
+        self._metrics, self._model = function._metrics, function.model_name
         self._request = request
-        self._model = model
 
     def __enter__(self) -> _Counted:
         if tracing.active is not None:

@@ -60,8 +60,7 @@ class HandlerMetrics:
 
     def taken(self) -> dict[str, str]:
         """Returns the names that metrics of this function cannot have, with who has them."""
-        names = getattr(REGISTRY, "_names_to_collectors", ())
-        taken = dict.fromkeys(list(names), "server")
+        taken = dict.fromkeys(list(getattr(REGISTRY, "_names_to_collectors", ())), "server")
         for each in _all:
             taken |= names_of(each._forms) if each is not self else {}
         return taken
@@ -85,8 +84,7 @@ class HandlerMetrics:
             self._dropped.add(name)
             logger.warning(
                 'a change of metric "%s" of model "%s" does not count: expected at most %d series, '
-                "and the labels and kind that it was declared with last; see "
-                "pyfunc_handler_metric_drops_total",
+                "and the labels and kind declared last; see pyfunc_handler_metric_drops_total",
                 name, self._labels[0], MAX_SERIES,
             )  # fmt: skip
 

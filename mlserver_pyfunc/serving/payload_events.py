@@ -10,7 +10,7 @@ import asyncio
 import random
 import ssl
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from functools import partial
@@ -36,8 +36,7 @@ QUEUE_EVENTS = 1000
 QUEUE_BYTES = 32 * 2**20
 """Events of one function, and bytes of their tensors, that may wait for the sink."""
 
-_SENDERS = 4
-_SECONDS = 10.0
+_SENDERS, _SECONDS = 4, 10.0
 _RETRY_SECONDS = (0, 0.2, 1)
 _CLOSE_SECONDS, _LOG_SECONDS = 5.0, 60.0
 _Json = dict[str, Any]
@@ -84,7 +83,7 @@ class PayloadEvents:
         self._logged_at = -_LOG_SECONDS
         self._tasks = [asyncio.create_task(self._send_all()) for _ in range(_SENDERS)]
 
-    def request(self, call: InferenceCall) -> Any:
+    def request(self, call: InferenceCall, refused: Sequence[Any] = ()) -> Any:
         """Adds the event of a request, if it is sampled. Returns what does so for each answer."""
         if random.random() >= self._sample:
             return None
@@ -103,7 +102,12 @@ class PayloadEvents:
             for name in call.inputs
             if not (spec := call.specs[name]).is_nulls
         )
-        self._add("request", own, body, parts)
+        # The data of inputs that are not decoded have no bound.
+        told = {"parameters": {"omitted": "refused"}, "data": []}
+        heads = (
+            {"name": x.name, "shape": x.shape, "datatype": x.datatype, **told} for x in refused
+        )
+        self._add("request", own, body, ((x, x, 0) for x in heads) if refused else parts)
         return partial(self._response, own, body["id"])
 
     def _response(self, own: _Json, event_id: str, answer: Answer) -> None:
@@ -188,9 +192,7 @@ class PayloadEvents:
             except Exception as error:
                 problem = type(error).__name__
                 continue
-            if status < 300:
-                return ""
-            problem = f"status {status}"
+            problem = f"status {status}" if status >= 300 else ""
             if status < 500 and status != 429:
                 break
         return problem

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from prometheus_client import REGISTRY
 
-from mlserver_pyfunc.errors import LoadError
+from mlserver_pyfunc.errors import LoadError, RequestError
 from mlserver_pyfunc.protocol.request import InferenceRequest
 from mlserver_pyfunc.serving import payload_events, tracing
 from mlserver_pyfunc.serving.local import LocalFunction, load
@@ -130,6 +130,21 @@ def test_an_event_of_a_traced_request_names_its_span(
         assert headers["ce-traceparent"] == f"00-{10:032x}-{11:016x}-01"
 
 
+def test_a_refused_request_has_an_event_without_data(
+    sink: Sink, opened: Callable[[], LocalFunction], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLSERVER_PYFUNC_LOG_REDACT", "token")
+    x = {"name": "x", "datatype": "FP64", "shape": [1]}
+    secret = {"data": [7531], "parameters": {"k": 7531}}
+    body = {"id": "r", "parameters": {"token": "7531", "k": 1}, "inputs": [{**x, **secret}]}
+    with opened() as function, pytest.raises(RequestError):
+        function.request(body)
+    told = {**x, "parameters": {"omitted": "refused"}, "data": []}
+    assert sink.bodies("request") == [{"id": "r", "parameters": {"k": 1}, "inputs": [told]}]
+    assert len(sink.events) == 1
+    assert b"7531" not in sink.events[0][1]
+
+
 def test_secrets_are_not_sent(
     sink: Sink,
     opened: Callable[[], LocalFunction],
@@ -187,7 +202,7 @@ def test_a_large_payload_is_told_by_shape_and_datatype(
     assert sent[1000][1] == {"name": "x", "datatype": "FP16", "shape": [1000], **told}
     assert sent[1000][0]["data"] == ["a"]
     assert [each["data"] for each in sent[400]] == [[], []]
-    assert counts(function) == {"sent": 9, "invalid": 1}
+    assert counts(function) == {"sent": 9, "invalid": 2}
 
 
 def test_what_cannot_be_an_event_is_counted_and_the_request_goes_on(

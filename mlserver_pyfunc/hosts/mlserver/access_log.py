@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import os
@@ -25,8 +24,7 @@ from mlserver_pyfunc.sources.safe_tree import printable
 
 _MODEL_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/?(.*)")
 _PROBE = re.compile(r"/v2/health/.*|/v2/models/.*/ready|/v2/repository/index")
-_REASON_BYTES = 4000
-_TEXT_CHARS = 1000
+_REASON_BYTES, _TEXT_CHARS = 4000, 1000
 _TEXTS = ("method", "model", "version", "status", "reason", "id", "trace_id")
 _TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-")
 # The last item of a stream that fails, after its status 200.
@@ -112,12 +110,10 @@ class AccessLog:
         """Measures one call over gRPC. An error that passes the block is its status."""
         trace = dict(context.invocation_metadata() or ()).get("traceparent", "")
         with self.observe(method, trace) as call:
+            call["status"] = "CANCELLED"
             try:
                 yield call
                 call["status"] = "OK"
-            except (asyncio.CancelledError, GeneratorExit):
-                call["status"] = "CANCELLED"
-                raise
             except Exception as error:
                 status = getattr(error, "status_code", 500)
                 call["status"] = STATUS_CODE_MAPPING.get(status, grpc.StatusCode.UNKNOWN).name
