@@ -48,33 +48,22 @@ class NoTracer(ContextDecorator):
         return lambda *_, **__: self
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Context:
     """An object that lives as long as the loaded function and accepts any attribute."""
 
     Response = Response
-    tracer: Any = NoTracer()
+    tracer: Any = field(default=NoTracer(), init=False)
     """A tracer of OpenTelemetry: its spans are parts of the trace of the request."""
-
-    def __init__(
-        self,
-        *,
-        logger: logging.Logger | logging.LoggerAdapter[logging.Logger],
-        model_name: str,
-        model_version: str | None,
-        definition: Mapping[str, Any],
-        source_dir: Path,
-        init_parameters: Mapping[str, Any],
-        metrics: Metrics,
-    ) -> None:
-        self.logger = logger
-        self.model_name = model_name
-        self.model_version = model_version
-        self.definition = definition
-        self.source_dir = source_dir
-        self.init_parameters = init_parameters
-        self.metrics = metrics
-        # Numbers of the devices that this worker has of the server's, such as "0" or "2,3".
-        self.device = os.environ.get(DEVICE, "")
+    logger: logging.Logger | logging.LoggerAdapter[logging.Logger]
+    model_name: str
+    model_version: str | None
+    definition: Mapping[str, Any]
+    source_dir: Path
+    init_parameters: Mapping[str, Any]
+    metrics: Metrics
+    device: str = field(default_factory=lambda: os.environ.get(DEVICE, ""), init=False)
+    """Numbers of the devices that this worker has of the server's, such as "0" or "2,3"."""
 
     # Only so that type checkers accept attributes that user code sets.
     def __setattr__(self, name: str, value: Any) -> None:

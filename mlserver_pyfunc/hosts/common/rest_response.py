@@ -10,9 +10,10 @@ from typing import Any, TypeGuard
 import numpy as np
 import orjson
 from starlette.background import BackgroundTasks
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from mlserver_pyfunc.errors import RequestError
 from mlserver_pyfunc.protocol import tensors
 from mlserver_pyfunc.protocol.contract import NamedArray, companions
 from mlserver_pyfunc.protocol.request import Parameters
@@ -159,13 +160,24 @@ class StreamError:
         return {"error": str(self.error)}
 
 
-async def events(item: Any, others: Any, form: Form) -> AsyncIterator[bytes]:
-    """Returns a stream as server-sent events: its first item, None if there is none, and more."""
+async def event_stream(items: Any, form: Form) -> StreamingResponse:
+    """Sends a stream as server-sent events. Raises an error in place of the first item."""
+    first = await anext(items, None)
+    if isinstance(first, StreamError):
+        await items.aclose()
+        raise first.error
+    return StreamingResponse(_events(first, items, form), media_type="text/event-stream")
+
+
+async def _events(item: Any, others: Any, form: Form) -> AsyncIterator[bytes]:
     async with aclosing(others):
         while item is not None:
             item.form = form
             yield item.event()
-            item = await anext(others, None)
+            try:
+                item = await anext(others, None)
+            except RequestError as error:
+                item = StreamError(item.model_name, error)
 
 
 def binary_outputs(payload: Any) -> Set[str] | None:

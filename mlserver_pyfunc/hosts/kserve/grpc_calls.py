@@ -5,8 +5,8 @@ KServe's servicer makes Python lists of tensors, loses typed FP16, and has no st
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 import grpc
@@ -48,32 +48,26 @@ class _Methods:
         self._functions = functions
 
     async def infer(self, message: Any, context: Any) -> Any:
-        try:
+        with _refusals():
             model, request = self._read(message, context)
             response = await model.infer(request)
             context.set_trailing_metadata([*response.own_headers.items()])
             return _write(response, message)
-        except RequestError as error:
-            raise _refusal(error) from None
 
     async def stream(self, messages: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-        try:
+        with _refusals():
             async for message in messages:
                 model, request = self._read(message, context)
                 async with aclosing(model.stream(request)) as responses:
                     async for response in responses:
                         yield _write(response, message)
-        except RequestError as error:
-            raise _refusal(error) from None
 
     async def ready(self, message: Any, context: Any) -> Any:
         return pb.ServerReadyResponse(ready=await self._functions.ready())
 
     async def metadata(self, message: Any, context: Any) -> Any:
-        try:
+        with _refusals():
             found = self._functions.find(message.name, message.version).metadata()
-        except RequestError as error:
-            raise _refusal(error) from None
         # KServe's messages have no parameters there.
         del found["parameters"]
         for tensor in (*found["inputs"], *found["outputs"]):
@@ -90,6 +84,11 @@ def _write(response: Any, message: Any) -> Any:
     return write_response(response, pb.ModelInferResponse(), bool(message.raw_input_contents))
 
 
-def _refusal(error: RequestError) -> GrpcException:
-    """Returns the error that KServe's interceptor makes a status of."""
-    return GrpcException(str(error), GRPC_CODES.get(error.status, grpc.StatusCode.UNKNOWN))
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Raises the errors that KServe's interceptor makes statuses of."""
+    try:
+        yield
+    except RequestError as error:
+        code = GRPC_CODES.get(error.status, grpc.StatusCode.UNKNOWN)
+        raise GrpcException(str(error), code) from None

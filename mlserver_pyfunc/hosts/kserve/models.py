@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Set
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +19,7 @@ from mlserver_pyfunc.definition.locate import open_folder
 from mlserver_pyfunc.errors import RequestError
 from mlserver_pyfunc.hosts.common.models import PLATFORM, metadata_tensors, not_found
 from mlserver_pyfunc.hosts.common.rest_request import BINARY_EXTENSION
-from mlserver_pyfunc.hosts.common.rest_response import ArrayResponse, NoHeaders, binary_outputs
+from mlserver_pyfunc.hosts.common.rest_response import ArrayResponse, binary_outputs
 from mlserver_pyfunc.serving.function import Function
 from mlserver_pyfunc.serving.runner import logger
 
@@ -53,13 +53,13 @@ class FunctionModel(InferenceModel):
         """Answers a request. Raises RequestError."""
         with self._seconds.time():
             answer = await self.function.infer(request)
-        return self._response(request, answer, binary=binary_outputs(request))
+        return self._response(request, answer, binary_outputs(request))
 
     async def stream(self, request: Any) -> AsyncGenerator[ArrayResponse, None]:
         """Answers a request item by item. Raises RequestError."""
         async with aclosing(self.function.stream(request)) as answers:
             async for answer in answers:
-                yield self._response(request, answer, headers=NoHeaders)
+                yield self._response(request, answer)
 
     async def __call__(
         self,
@@ -85,9 +85,11 @@ class FunctionModel(InferenceModel):
             "parameters": {**self.function.metadata, BINARY_EXTENSION: True},
         }
 
-    def _response(self, request: Any, answer: Any, **options: Any) -> ArrayResponse:
-        model, arrays, parameters = (self.name, self.version), answer.arrays, answer.parameters
-        response = ArrayResponse(*model, arrays, parameters, **options)
+    def _response(
+        self, request: Any, answer: Any, binary: Set[str] | None = frozenset()
+    ) -> ArrayResponse:
+        arrays, parameters = answer.arrays, answer.parameters
+        response = ArrayResponse(self.name, self.version, arrays, parameters, binary)
         response.id = request.id = request.id or str(uuid.uuid4())
         return response
 

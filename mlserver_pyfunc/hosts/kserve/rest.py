@@ -5,14 +5,12 @@ KServe's read tensors by pydantic into Python lists, and know no versions and no
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -26,7 +24,7 @@ from mlserver_pyfunc.hosts.common.rest_request import (
     read_body,
     read_payload,
 )
-from mlserver_pyfunc.hosts.common.rest_response import Form, StreamError, events
+from mlserver_pyfunc.hosts.common.rest_response import Form, event_stream
 
 if TYPE_CHECKING:
     from .models import FunctionModel, Functions
@@ -120,21 +118,8 @@ async def _answer(
 ) -> Response:
     inputs = model.function.definition.inputs
     payload = read_payload(request, body, model.name, lambda: [each.spec for each in inputs])
-    if not streams:
-        response = await model.infer(payload)
-        response.form = form
-        return response
-    items = _items(model, payload)
-    first = await anext(items, None)
-    if isinstance(first, StreamError):
-        raise first.error
-    return StreamingResponse(events(first, items, form), media_type="text/event-stream")
-
-
-async def _items(model: FunctionModel, payload: Any) -> AsyncIterator[Any]:
-    try:
-        async with aclosing(model.stream(payload)) as responses:
-            async for response in responses:
-                yield response
-    except RequestError as error:
-        yield StreamError(model.name, error)
+    if streams:
+        return await event_stream(model.stream(payload), form)
+    response = await model.infer(payload)
+    response.form = form
+    return response

@@ -9,7 +9,6 @@ from typing import Any
 from mlserver.errors import MLServerError
 from mlserver.rest.endpoints import Endpoints
 from mlserver.rest.requests import Request
-from starlette.responses import StreamingResponse
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
@@ -21,7 +20,7 @@ from mlserver_pyfunc.hosts.common.rest_request import (
     read_body,
     read_payload,
 )
-from mlserver_pyfunc.hosts.common.rest_response import Form, StreamError, events
+from mlserver_pyfunc.hosts.common.rest_response import Form, event_stream
 from mlserver_pyfunc.serving import tracing
 
 from . import data_plane, models
@@ -135,20 +134,12 @@ class InferenceRoute(Route):
         payload: Any = read_payload(request, body, names[0], specs)
         payload.trace = request.scope[_TRACE]
         if self._streams:
-            return await self._stream(payload, form, *names)
+            items = self._data_plane.infer_stream(_stream_of(payload), *names)
+            return await event_stream(items, form)
         response = await data_plane.infer(self._data_plane, payload, *names)
         response.form = form
         return response
 
-    async def _stream(self, payload: Any, form: Form, *names: str) -> StreamingResponse:
-        """Awaits the first item: the status of the response is that of an error in its place."""
 
-        async def payloads() -> AsyncIterator[Any]:
-            yield payload
-
-        items: Any = self._data_plane.infer_stream(payloads(), *names)
-        first = await anext(items, None)
-        if isinstance(first, StreamError):
-            await items.aclose()
-            raise first.error
-        return StreamingResponse(events(first, items, form), media_type="text/event-stream")
+async def _stream_of(payload: Any) -> AsyncIterator[Any]:
+    yield payload
