@@ -73,7 +73,7 @@ GONE = 499
 """Status if the client left before the answer. Nginx uses the same number."""
 
 waits: ContextVar[list[float] | None] = ContextVar("waits", default=None)
-"""Where the seconds that a request waits are noted, too; None if nobody asks for them."""
+"""What the seconds that a request waits are added to, too; None if nobody asks for them."""
 
 
 class Wait:
@@ -95,7 +95,7 @@ class Wait:
             self._depth.dec()
             self._wait.observe(seconds)
             if self._waits is not None:
-                self._waits.append(seconds)
+                self._waits[0] += seconds
             if self._span:
                 self._span.end()
 

@@ -47,7 +47,7 @@ class AccessLog:
         if trace := _TRACE.match(traceparent):
             call["trace_id"] = trace[1]
         _observed.set(call)
-        waited: list[float] = []
+        waited = [0.0]
         waits.set(waited)
         self.in_flight += 1
         started = time.perf_counter()
@@ -55,7 +55,7 @@ class AccessLog:
             yield call
         finally:
             self.in_flight -= 1
-            took, queued = (time.perf_counter() - started) * 1000, sum(waited) * 1000
+            took, queued = (time.perf_counter() - started) * 1000, waited[0] * 1000
             # A client chooses these texts: they must not control the terminal, or break JSON.
             call |= {name: printable(call[name][:_TEXT_CHARS]) for name in _TEXTS}
             parts = [f"{call['method']:12}", call["model"], call["status"], f"{took:.1f} ms"]
@@ -122,7 +122,7 @@ class AccessLog:
 
 
 def _write(event: str, _: str, **fields: Any) -> None:
-    if os.environ[ACCESS_LOG] == "json":
+    if os.environ[ACCESS_LOG].lower() == "json":
         now = datetime.now().astimezone().isoformat(timespec="milliseconds")
         # A reader that is gone must not end the call.
         with suppress(OSError, ValueError):
@@ -132,7 +132,7 @@ def _write(event: str, _: str, **fields: Any) -> None:
         logging.getLogger("mlserver.pyfunc").info("%s %s", event, text)
 
 
-log = AccessLog(_write) if os.environ.get(ACCESS_LOG) else None
+log = AccessLog(_write) if os.environ.get(ACCESS_LOG, "").lower() in ("json", "text") else None
 """What writes the lines; None if nobody asks for them. `serve` sets it before the patches."""
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 import logging
+import runpy
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from starlette.responses import JSONResponse, Response
 
 from mlserver_pyfunc.hosts.mlserver import access_log
 from mlserver_pyfunc.hosts.mlserver.access_log import AccessLog
+from mlserver_pyfunc.serving import metrics
 
 PATH = '/v2/models/a%22"b/versions/2/infer'
 
@@ -126,6 +128,22 @@ def test_a_line_is_written_at_once_and_ends_no_call(monkeypatch: pytest.MonkeyPa
             access_log.note(SimpleNamespace(id="r", trace=trace), "1")
         assert call["trace_id"] == f"{10:032x}"
         assert b'"id": "r"' in raw.getvalue()
+
+
+def test_a_stream_s_waits_are_one_number() -> None:
+    log = AccessLog(lambda event, text, **fields: None)
+    with log.observe("ModelStreamInfer", ""):
+        for _ in range(3):
+            metrics.Wait(MagicMock(), MagicMock(), None).end()
+        assert len(metrics.waits.get() or ()) == 1
+
+
+@pytest.mark.parametrize(("form", "is_on"), [("JSON", True), ("text", True), ("0", False)])
+def test_only_a_form_switches_the_log_on(
+    form: str, is_on: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLSERVER_PYFUNC_ACCESS_LOG", form)
+    assert (runpy.run_path(access_log.__file__)["log"] is not None) is is_on
 
 
 def test_nothing_is_patched_without_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
