@@ -130,7 +130,9 @@ class Metrics:
 
     def _problem(self, kind: str, name: str, labels: Names, buckets: Bounds = ()) -> str:
         if name in self._forms:
-            return f"it was declared as {self._forms[name]}"
+            first, own, *bounds = self._forms[name]
+            also = f" and buckets {', '.join(map(str, bounds[0]))}" if any(bounds) else ""
+            return f"it was declared as {first} with labels {', '.join(own) or 'none'}{also}"
         if not _NAME.fullmatch(name):
             return "expected a name of letters, digits, _ and :"
         if len(set(labels)) < len(labels) or not all(map(_LABEL.fullmatch, labels)):

@@ -177,7 +177,11 @@ def test_a_kind_that_another_function_has_given_a_name_is_refused() -> None:
         (lambda m: m.gauge("x", "", ["__a"]), "expected different labels"),
         (lambda m: m.histogram("x", buckets=[2, 1]), "expected ascending buckets"),
         (lambda m: (m.gauge("x"), m.counter("x")), 'counter "x": it was declared as'),
-        (lambda m: (m.gauge("x"), m.gauge("x", "", ["a"])), 'gauge "x": it was declared as'),
+        (lambda m: (m.gauge("x", "", "ab"), m.gauge("x")), "was declared as gauge with labels ab$"),
+        (
+            lambda m: [m.histogram("x", buckets=b) for b in ([1, 2], [1])],
+            "none and buckets 1.0, 2.0",
+        ),
         (lambda m: m.counter("x").inc(-1), "expected to add at least 0, got -1"),
         (lambda m: m.counter("x", "", "a").inc(), r"has labels: expected \.labels\(a\)\.inc"),
         (lambda m: m.counter("x", "", ["a"]).labels(b=1), 'labels of metric "x": expected a$'),
