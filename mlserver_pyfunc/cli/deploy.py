@@ -113,7 +113,6 @@ _context = click.option("--context", help="Context of the kubeconfig.  [the curr
 
 
 def _deployment(folder: Path, given: dict[str, Any]) -> Deployment:
-    """Opens the deployment that the command line means."""
     from mlserver_pyfunc.api.function import Function
 
     place = {name: given.pop(name) for name in ("platform", "kubeconfig", "context")}
@@ -162,7 +161,6 @@ def command(
 
 
 def _print_warnings(warnings: Iterable[str]) -> None:
-    """Prints warnings about a manifest on standard error."""
     for warning in warnings:
         click.echo(f"{click.style('warning', fg='yellow', bold=True)}: {warning}", err=True)
 

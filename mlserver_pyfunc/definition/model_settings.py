@@ -33,8 +33,6 @@ _SELDON_VERSION = "1"
 
 
 class _Tensor(BaseModel):
-    """A tensor that model-settings.json declares."""
-
     name: str
     datatype: str
     shape: list[int]

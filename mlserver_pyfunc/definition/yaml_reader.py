@@ -113,8 +113,6 @@ def repeated_keys(node: yaml.Node | None) -> Iterator[tuple[int, str]]:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, with bounds."""
-
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._depth = self._nodes = 0

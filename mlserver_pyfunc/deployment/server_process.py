@@ -102,7 +102,6 @@ class Server:
 
     @property
     def pid(self) -> int:
-        """The server's process id."""
         assert self._process is not None
         return self._process.pid
 

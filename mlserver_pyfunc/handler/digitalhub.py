@@ -36,7 +36,6 @@ class FlatObject(SimpleNamespace):
         }
 
     def json(self) -> str:
-        """Returns the fields as JSON text."""
         return json.dumps(self.dict())
 
 

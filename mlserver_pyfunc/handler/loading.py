@@ -59,7 +59,6 @@ class HandlerSpec:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> HandlerSpec:
-        """Makes a specification from the JSON object that `to_json` returned."""
         return cls(**{**values, "source_dir": Path(values["source_dir"])})
 
     def new_context(self, logger: logging.Logger, metrics: Metrics) -> Context:

@@ -61,7 +61,6 @@ class Counter(Metric):
     """A number that only grows."""
 
     def inc(self, amount: float = 1) -> None:
-        """Adds an amount."""
         if amount < 0:
             raise ValueError(f'counter "{self._name}": expected to add at least 0, got {amount}')
         self._change("inc", amount)
@@ -71,15 +70,12 @@ class Gauge(Metric):
     """A number that goes up and down. Of several workers, the one that sets it last wins."""
 
     def set(self, value: float) -> None:
-        """Sets the number."""
         self._change("set", value)
 
     def inc(self, amount: float = 1) -> None:
-        """Adds an amount."""
         self._change("inc", amount)
 
     def dec(self, amount: float = 1) -> None:
-        """Subtracts an amount."""
         self._change("dec", amount)
 
 
@@ -87,7 +83,6 @@ class Histogram(Metric):
     """How many values there were, their sum, and how many were up to each bucket's bound."""
 
     def observe(self, amount: float) -> None:
-        """Adds a value."""
         self._change("observe", amount)
 
 

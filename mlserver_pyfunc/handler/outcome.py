@@ -22,7 +22,6 @@ class Outcome(Generic[T]):
     error: BaseException | None = None
 
     def get(self) -> T:
-        """Returns the value or raises the error."""
         if self.error is not None:
             raise self.error
         return self.value  # type: ignore[return-value]

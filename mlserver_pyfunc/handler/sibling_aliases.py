@@ -43,7 +43,6 @@ class _AliasFinder(MetaPathFinder, Loader):
         self._packages: dict[str, HasModule] = {}
 
     def add(self, package: str, has_module: HasModule) -> None:
-        """Adds a function's package."""
         if not self._packages:
             sys.meta_path.append(self)
         self._packages[package] = has_module

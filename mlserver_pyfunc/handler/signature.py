@@ -42,7 +42,6 @@ class Signature:
 
     @classmethod
     def of(cls, function: Callable[..., Any]) -> Signature:
-        """Reads the signature of a handler."""
         try:
             signature = inspect.signature(function)
         except (TypeError, ValueError):

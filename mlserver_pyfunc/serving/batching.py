@@ -42,8 +42,6 @@ class _Member:
 
 @dataclass(eq=False)
 class _Group:
-    """Requests that wait and may share a batch."""
-
     key: Hashable
     members: list[_Member] = field(default_factory=list)
     timer: asyncio.TimerHandle | None = None

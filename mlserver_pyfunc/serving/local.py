@@ -82,11 +82,9 @@ class LocalFunction:
         )
 
     def infer(self, request: InferenceRequest) -> Answer:
-        """Answers a request. Raises as a call does."""
         return self._wait(self.function.infer(request))
 
     def infer_stream(self, request: InferenceRequest) -> Iterator[Answer]:
-        """Answers a request item by item. Raises as a call does."""
         answers = self.function.stream(request)
         try:
             while (answer := self._wait(_next(answers))) is not None:

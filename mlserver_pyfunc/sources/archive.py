@@ -51,8 +51,6 @@ _BROKEN = (
 
 @dataclass(frozen=True)
 class _Member:
-    """An entry of an archive."""
-
     name: str
     kind: str
     size: int

@@ -131,7 +131,6 @@ class GitClient:
         return cast(IO[bytes], self._git.stream_object_data(name)[3])
 
     def close(self) -> None:
-        """Ends the process that `blob` reads from."""
         self._git.clear_cache()
 
     def _use(self, repository: Path) -> None:

@@ -47,7 +47,6 @@ def fetch(source: SourceDefinition, folder: Path, pin: Provenance) -> SourceTree
 
 
 def _subdirectory(root: Path, relative: str | None) -> Path:
-    """Finds a folder inside a tree."""
     if not relative:
         return root
     path = (root / relative).resolve()

@@ -63,13 +63,11 @@ class Progress(AbstractContextManager["Progress"]):
         self._rows.close()
 
     def expect(self, total: int) -> None:
-        """Sets the amount that there is in all."""
         self._total = total
         if total > self._limit:
             raise SourceError(f"expected at most {self._limit} bytes, got {total}")
 
     def reach(self, done: int) -> None:
-        """Sets the amount that is done in all."""
         self._done = done
         now = time.monotonic()
         if done > self._limit:
@@ -124,7 +122,6 @@ class Rows:
         self._progress.update(self._tasks[name], completed=int(is_done))
 
     def close(self) -> None:
-        """Removes the rows from the terminal."""
         if self._progress:
             self._progress.stop()
 

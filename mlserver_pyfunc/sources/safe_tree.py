@@ -37,7 +37,6 @@ class Layout:
         self._spelled: dict[str, str] = {}
 
     def add(self, name: str, kind: str = "file", size: int = 0) -> None:
-        """Adds a "file", a "link" or a "folder"."""
         if kind == "folder" and name.rstrip("/") == ".":
             return
         self._count += 1

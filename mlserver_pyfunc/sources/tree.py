@@ -34,7 +34,6 @@ class Provenance:
     tree_sha256: str | None = None
 
     def as_parameters(self) -> dict[str, str]:
-        """Returns the known values, for the model's metadata."""
         return {key: value for key, value in asdict(self).items() if value is not None}
 
 

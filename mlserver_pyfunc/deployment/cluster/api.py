@@ -46,7 +46,6 @@ class Target(NamedTuple):
 
     @property
     def title(self) -> str:
-        """`KIND/NAME`, as progress shows the object."""
         return f"{self.kind}/{self.name}"
 
 
@@ -63,7 +62,6 @@ class Cluster(DynamicClient):  # type: ignore[misc]
         super().__init__(client, cache_file=_NO_CACHE_FILE)
 
     def close(self) -> None:
-        """Closes the connections."""
         self.client.close()
 
     def resource(self, api_version: str, kind: str) -> Resource:

@@ -46,7 +46,6 @@ class Engine:
     name = ""
 
     def answers(self) -> bool:
-        """Tells whether the engine is on this machine and able to build."""
         return self._ask(["version"]) is not None
 
     def build(self, context: Path, name: str, options: Options, work: Path) -> Built:
@@ -58,7 +57,6 @@ class Engine:
         raise NotImplementedError
 
     def has(self, reference: str) -> bool:
-        """Tells whether an image is on this machine."""
         return self._ask(["image", "inspect", reference]) is not None
 
     def run_command(self, reference: str, ports: Mapping[int, int], host: str) -> list[str]:

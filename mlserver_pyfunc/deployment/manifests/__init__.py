@@ -95,7 +95,6 @@ def _as_yaml(value: Any) -> Any:
 
 
 def _filled(value: Any) -> Any:
-    """Leaves out the keys that have no value."""
     if isinstance(value, dict):
         return {key: _filled(item) for key, item in value.items() if item is not None}
     return [_filled(item) for item in value] if isinstance(value, list) else value
@@ -115,7 +114,6 @@ class _Dumper(yaml.SafeDumper):
         super().increase_indent(flow, False)
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Turns off references."""
         return True
 
 

@@ -34,7 +34,6 @@ class Server(model_server.ModelServer):
         grpc_calls.install(functions)
 
     def stop(self, sig: int) -> None:
-        """Ends the servers, and the functions behind them."""
         super().stop(sig)
         self._functions.end.set()
 

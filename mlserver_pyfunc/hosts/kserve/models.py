@@ -50,13 +50,11 @@ class FunctionModel(InferenceModel):
         self.closing = self.closing or asyncio.ensure_future(self.function.close())
 
     async def infer(self, request: Any) -> ArrayResponse:
-        """Answers a request. Raises RequestError."""
         with self._seconds.time():
             answer = await self.function.infer(request)
         return self._response(request, answer, binary_outputs(request))
 
     async def stream(self, request: Any) -> AsyncGenerator[ArrayResponse, None]:
-        """Answers a request item by item. Raises RequestError."""
         async with aclosing(self.function.stream(request)) as answers:
             async for answer in answers:
                 yield self._response(request, answer)

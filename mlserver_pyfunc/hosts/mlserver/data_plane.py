@@ -34,7 +34,6 @@ class CloudEvents:
         self._id_http_keys = [key.encode() for key in self._id_metadata_keys]
 
     def metadata(self, request_id: str | None) -> list[tuple[str, str]]:
-        """Returns the headers as gRPC sends them."""
         if not is_sendable(request_id):
             return self._metadata
         return [*self._metadata, *[(key, request_id) for key in self._id_metadata_keys]]

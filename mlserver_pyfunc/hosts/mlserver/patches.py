@@ -62,7 +62,6 @@ class ProcessSetting:
 
     @property
     def name(self) -> str:
-        """What the row does, in one name."""
         return self.function.__name__
 
     @property
@@ -88,7 +87,6 @@ class Patch(ProcessSetting):
     """
 
     def misfit(self) -> str:
-        """Returns why it does not fit this MLServer; empty if it fits or is applied."""
         try:
             stock = getattr(*self._place())
             new = stock if self._is_applied(stock) else self.function(stock)

@@ -90,7 +90,6 @@ class Guard:
         self._allowed = _cors_origins(owner)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers a request."""
         if connections.is_due(scope):
             send = connections.last_answer(send)
         if scope["type"] == "http" and scope["method"] not in _SAFE_METHODS:

@@ -72,7 +72,6 @@ class PyFuncRuntime(Pages, MLModel):
 
     @property
     def streams(self) -> bool:
-        """Whether the handler is a generator."""
         return self._function is not None and self._function.streams
 
     @property
@@ -100,7 +99,6 @@ class PyFuncRuntime(Pages, MLModel):
         return True
 
     async def predict(self, payload: Any) -> Any:
-        """Answers one inference request."""
         models.begin(id(payload))
         if access_log.log is not None:
             access_log.note(payload, self.version)

@@ -52,7 +52,6 @@ class _Slot:
         self.reason = reason
 
     def died(self, worker: Worker, exit_: Exit, in_call: bool) -> None:
-        """Notes that the worker died."""
         lived = worker.served or time.monotonic() - worker.since > STABLE_SECONDS
         if lived or exit_.reason in ("timeout", "cancel"):
             self.failures = -1

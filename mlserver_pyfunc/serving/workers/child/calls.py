@@ -267,6 +267,5 @@ class Calls:
         self.channel.post(codec.encode(Kind.ERROR, number, head, seconds=self._measure(started)))
 
     def _leave_if_forked(self) -> None:
-        """Ends a process that user code forked."""
         if os.getpid() != self._process:
             os._exit(0)

@@ -66,8 +66,6 @@ def main(connection: int, wakeup: int, tokens: int, inbound: int, outbound: int)
 
 
 class _Program:
-    """One function in this process."""
-
     def __init__(
         self, channel: Channel, spec: HandlerSpec, logger: logging.Logger, taken: dict[str, str]
     ) -> None:
