@@ -139,10 +139,11 @@ FROM_TEXT = BeforeValidator(parsed)
 JsonMapping = Annotated[dict[str, Any], FROM_TEXT, AfterValidator(_json_values)]
 
 DatatypeName = Annotated[_Datatype, BeforeValidator(_datatype)]
+AxisName = Annotated[str, Field(pattern=_AXIS_NAME)]
 Shape = Annotated[
     list[
         Annotated[
-            Annotated[int, Field(ge=-1)] | Annotated[str, Field(pattern=_AXIS_NAME)],
+            Annotated[int, Field(ge=-1)] | AxisName,
             BeforeValidator(_axis),
         ]
     ],

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 from .fields import (
     FROM_TEXT,
+    AxisName,
     Bytes,
     DatatypeName,
     HandlerPath,
@@ -139,6 +140,58 @@ class TensorDefinition(_Model):
             yield f"content_type is for BYTES tensors, got {self.datatype}"
 
 
+class ColumnDefinition(TensorDefinition):
+    """A tensor that is a column of a table, whose rows are its elements."""
+
+    shape: Shape = [-1]
+
+    def _problems(self) -> Iterator[str]:
+        yield from super()._problems()
+        if self.shape != [-1]:
+            yield f"shape: a column has that of its table, got {self.shape_text}: leave it out"
+
+
+class TableDefinition(_Model):
+    """A declared table: each column is a tensor."""
+
+    name: AxisName = Field(
+        description="Name of the axis of rows, and of the handler's parameter for the frame."
+    )
+    columns: Annotated[list[ColumnDefinition], Field(min_length=1)]
+
+
+def _tensors(declared: list[TensorDefinition | TableDefinition]) -> list[TensorDefinition]:
+    """Replaces each table by its columns, along one axis that has the table's name."""
+    found: list[TensorDefinition] = []
+    for each in declared:
+        columns = each.columns if isinstance(each, TableDefinition) else ()
+        keys = [column.model_dump(exclude_unset=True) for column in columns]
+        found += [TensorDefinition.model_validate({**k, "shape": [each.name]}) for k in keys]
+        found += [each] if isinstance(each, TensorDefinition) else []
+    return found
+
+
+UNION_TAGS = ("(value)", "(mapping)", "(tensor)", "(table)")
+"""Names of the members of a union: pydantic adds them to locations."""
+
+if TYPE_CHECKING:
+    _Tensors = list[TensorDefinition]
+else:
+    _Tensors = Annotated[
+        list[
+            Annotated[
+                Annotated[TensorDefinition, Tag(UNION_TAGS[2])]
+                | Annotated[TableDefinition, Tag(UNION_TAGS[3])],
+                Discriminator(
+                    lambda value: UNION_TAGS[2 + (isinstance(value, dict) and "columns" in value)]
+                ),
+            ]
+        ],
+        FROM_TEXT,
+        AfterValidator(_tensors),
+    ]
+
+
 def examples_of(
     tensors: Sequence[TensorDefinition], sizes: dict[str, int] | None = None
 ) -> list[dict[str, Any]]:
@@ -222,8 +275,6 @@ class BatchDefinition(_Model):
     )
 
 
-UNION_TAGS = ("(value)", "(mapping)")
-"""Names of the members of a union: pydantic adds them to locations."""
 _BY_TAG = Discriminator(lambda value: UNION_TAGS[isinstance(value, dict | BaseModel)])
 
 
@@ -371,8 +422,8 @@ class FunctionDefinition(_Model):
     base_image: str | None = None
     image: str | None = None
     init_parameters: JsonMapping = {}
-    inputs: Annotated[list[TensorDefinition], FROM_TEXT] = []
-    outputs: Annotated[list[TensorDefinition], FROM_TEXT] = []
+    inputs: _Tensors = []
+    outputs: _Tensors = []
     serving: Annotated[ServingDefinition, FROM_TEXT] = ServingDefinition()
     build: Annotated[BuildDefinition, FROM_TEXT] = BuildDefinition()
     contract: Annotated[ContractDefinition, FROM_TEXT] = ContractDefinition()

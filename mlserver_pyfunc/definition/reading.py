@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from mlserver_pyfunc.errors import DefinitionError
 
 from .fields import parsed
-from .models import UNION_TAGS, FunctionDefinition
+from .models import UNION_TAGS, FunctionDefinition, TableDefinition
 from .yaml_reader import read_yaml
 
 FILE_NAME = "function.yaml"
@@ -134,7 +134,7 @@ def problems_in(
         location = tuple(part for part in problem["loc"] if part not in ("[key]", *UNION_TAGS))
         path = ".".join(str(part) for part in location)
         if problem["type"] == "extra_forbidden":
-            message = f"{path}: unknown key{_nearest(model, location)}"
+            message = f"{path}: unknown key{_nearest(model, problem['loc'])}"
         elif problem["type"] == "missing":
             message = f"{path}: missing"
         elif problem["type"] == "value_error":
@@ -193,6 +193,7 @@ def _model_at(model: type[BaseModel], location: Sequence[int | str]) -> type[Bas
 
         return _model_at(DeploymentDefinition, location[1:])
     for key in location:
+        model = TableDefinition if key == UNION_TAGS[3] else model
         field = model.model_fields.get(str(key))  # None for an index, or a key of the user's
         model = next(_models_in(field.annotation), model) if field else model
     return model

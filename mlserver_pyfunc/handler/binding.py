@@ -139,7 +139,7 @@ def _matches(
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         form = forms[parameter.name]
-        if _is_rest(form) and (columns := _left(specs, matches)):
+        if _is_rest(form) and (columns := _left(parameter.name, specs, matches)):
             fields = {name: Value({}, table=form.table) for name in columns}
             rest = Record(fields, frame_of(form.table, fields), is_many=True, is_table=True)
             matches[parameter.name] = (_object(rest, columns), tuple(columns))
@@ -233,8 +233,12 @@ def _is_rest(form: Value | Record | None) -> TypeGuard[Value]:
     return isinstance(form, Value) and bool(form.table)
 
 
-def _left(specs: Mapping[str, TensorSpec], matches: Mapping[str, Match]) -> dict[str, TensorSpec]:
-    """Returns the inputs that no parameter takes, if each could be a column."""
+def _left(
+    table: str, specs: Mapping[str, TensorSpec], matches: Mapping[str, Match]
+) -> dict[str, TensorSpec]:
+    """Returns the columns of a table, or else the inputs that no parameter takes and could be."""
+    if columns := {name: spec for name, spec in specs.items() if spec.axes == (table,)}:
+        return columns
     taken = {name for _, names in matches.values() for name in names}
     left = {name: spec for name, spec in specs.items() if name not in taken}
     return left if all(len(spec.shape) == 1 for spec in left.values()) else {}

@@ -553,3 +553,43 @@ def test_a_definition_within_itself_is_an_error(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_text("source: &a {source: m.py, handler: f, lang: [*a]}\n")
     with pytest.raises(DefinitionError, match=r"yaml:1: an alias stands for .* that contains it"):
         read(tmp_path / FILE_NAME)
+
+
+def _table(*columns: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return _with(inputs=[{"name": "people", "columns": [*columns], **more}, _FREE])
+
+
+_FREE = {"name": "free", "datatype": "FP32", "shape": [-1]}
+_AGE = {"name": "age", "datatype": "INT64", "nullable": True, "minimum": 0}
+
+
+def test_columns_of_a_table_are_tensors_along_its_rows() -> None:
+    plan = {"name": "plan", "datatype": "BYTES", "enum": ["basic"], "example": ["basic"]}
+    definition = parse(_table(_AGE, plan))
+    rows = {"shape": ["people"]}
+    assert definition == parse(_with(inputs=[{**_AGE, **rows}, {**plan, **rows}, _FREE]))
+    assert parse(definition.model_dump()) == definition
+    assert parse(_with(inputs=json.dumps(_table(_AGE, plan)["inputs"]))) == definition
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (_table(), "inputs.0.columns: list should have at least 1 item"),
+        (_table({"name": "age"}), "inputs.0.columns.0.datatype: missing"),
+        (
+            _table({**_AGE, "nulable": 1}),
+            'inputs.0.columns.0.nulable: unknown key, did you mean "n',
+        ),
+        (
+            _table({**_AGE, "shape": [2]}),
+            "shape: a column has that of its table, got [2]: leave it",
+        ),
+        (_table(_AGE, _AGE), 'inputs: tensor "age" is declared twice'),
+        (_table(_AGE, shape=[-1]), "inputs.0.shape: unknown key, expected one of name, columns"),
+        (_with(inputs=[{"name": "a b", "columns": [_AGE]}]), "inputs.0.name: expected text that m"),
+        (_with(inputs=[5]), "inputs.0: expected a mapping, got 5"),
+    ],
+)
+def test_says_what_is_wrong_with_a_table(table: dict[str, Any], message: str) -> None:
+    assert message in _error(table)

@@ -129,21 +129,30 @@ def check_fragment(text: str) -> None:
 def keys(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str]]:
     """Each key's path and its default, as the tables write it."""
     for name, field in model.model_fields.items():
-        inner = model_in(field.annotation)
         if name == "outputs":
             yield name, "[]"
             continue
-        if inner is None or not prefix or name == "inputs":
+        if name == "columns":  # In place of two others that are required.
+            yield f"{prefix}{name}", ""
+            continue
+        # A union of a plain value and a mapping is documented as one key.
+        inner = [*models_in(field.annotation)] if name == "inputs" else model_in(field.annotation)
+        if not inner or not prefix or name == "inputs":
             yield f"{prefix}{name}", shown(field.default)
-        if inner is not None:
-            yield from keys(inner, f"{prefix}{name}[]." if name == "inputs" else f"{prefix}{name}.")
+        for each in inner:
+            yield from keys(each, f"{prefix}{name}[]." if name == "inputs" else f"{prefix}{name}.")
 
 
-def model_in(annotation: Any) -> type[BaseModel] | None:
-    for candidate in (annotation, *get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None
+def model_in(annotation: Any) -> list[type[BaseModel]]:
+    given = (annotation, *get_args(annotation))
+    return [each for each in given if isinstance(each, type) and issubclass(each, BaseModel)]
+
+
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from models_in(argument)
 
 
 def shown(default: Any) -> str:

@@ -65,6 +65,44 @@ def customers(table: Annotated[{frame}, Customers]) -> list[int]:
 def maybe(x: float, table: Annotated[{frame}, Customers] | None = None) -> int:
     return -1 if table is None else len(table)
 """
+DECLARED = """
+import polars
+import pyarrow
+
+
+def joined(people: polars.DataFrame, plans: pyarrow.Table) -> polars.DataFrame:
+    prices = dict(zip(plans["plan"].to_pylist(), plans["price"].to_pylist()))
+    assert people.columns == ["name", "chosen"] and plans.column_names == ["plan", "price"]
+    chosen = [prices[plan] if plan else None for plan in people["chosen"]]
+    return people.select("name").with_columns(polars.Series("price", chosen, polars.Float64))
+"""
+TWO_TABLES = """
+inputs:
+  - name: people
+    columns:
+      - {name: name, datatype: BYTES, content_type: str}
+      - {name: chosen, datatype: BYTES, content_type: str, nullable: true, enum: [basic, pro]}
+  - name: plans
+    columns:
+      - {name: plan, datatype: BYTES, content_type: str}
+      - {name: price, datatype: FP64, minimum: 0}
+outputs:
+  - name: people
+    columns:
+      - {name: name, datatype: BYTES}
+      - {name: price, datatype: FP64, nullable: true}
+"""
+
+
+def _write(folder: Path, code: str, handler: str, lines: str) -> None:
+    folder.mkdir()
+    (folder / "model.py").write_text(code, encoding="utf-8")
+    (folder / "model-settings.json").write_text(
+        f'{{"name": "{folder.name}", "implementation": "mlserver_pyfunc.PyFuncRuntime"}}'
+    )
+    (folder / "function.yaml").write_text(
+        f"model_name: {folder.name}\nsource: {{source: model.py, handler: {handler}}}\n{lines}\n"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -72,23 +110,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Serves functions that return their table, one for each library, mode and width."""
     root = tmp_path_factory.mktemp("tables")
     columns = ", ".join(f"{name}={kind.source}" for name, kind in KINDS.items())
+    for mode in ("process", "worker"):
+        _write(root / f"declared-{mode}", DECLARED, "joined", TWO_TABLES + MODES[mode])
     for library, frame in FRAMES.items():
         only = KINDS["text_or_null"].source
         code = CODE.format(library=library, frame=frame, columns=columns, only=only)
         for mode, lines in MODES.items():
             more = ("maybe",) if library == "polars" and mode != "batches" else ()
             for width in ("wide", "narrow", "customers", *more):
-                folder: Path = root / f"{library}-{mode}-{width}"
-                folder.mkdir()
-                (folder / "model.py").write_text(code, encoding="utf-8")
-                (folder / "model-settings.json").write_text(
-                    f'{{"name": "{folder.name}", '
-                    '"implementation": "mlserver_pyfunc.PyFuncRuntime"}'
-                )
-                (folder / "function.yaml").write_text(
-                    f"model_name: {folder.name}\n"
-                    f"source: {{source: model.py, handler: {width}}}\n{lines}\n"
-                )
+                _write(root / f"{library}-{mode}-{width}", code, width, lines)
     with Server(root) as server:
         yield server
 
@@ -199,6 +229,28 @@ def test_a_table_with_a_default_may_be_left_out(server: Server, mode: str) -> No
         assert part.status in (400, "INVALID_ARGUMENT")
         missing = f'input "age", "joined" of model "{model}": missing from the request, which has '
         assert str(part).startswith(f'{missing}"plan"')
+
+
+NAMES = _column("name", "BYTES", b"Ada", b"Bo")
+CHOSEN = [_column("chosen", "BYTES", b"pro", b""), _column("chosen.nulls", "BOOL", False, True)]
+PLANS = [_column("plan", "BYTES", b"pro"), _column("price", "FP64", 9.5)]
+
+
+@pytest.mark.parametrize("mode", ["process", "worker"])
+def test_tables_of_the_definition_are_frames_by_their_names(server: Server, mode: str) -> None:
+    model = f"declared-{mode}"
+    requests = [[NAMES, *CHOSEN, *PLANS], [NAMES, *PLANS], [NAMES, CHOSEN[0], *PLANS]]
+    for joined, missing, refused in answers_by_route(server, model, requests).values():
+        assert isinstance(joined, InferResult)
+        assert joined.outputs["name"].tolist() == [b"Ada", b"Bo"]
+        assert str(joined.outputs["price"].tolist()) == "[9.5, nan]"
+        assert str(missing).startswith(f'input "chosen" of model "{model}": missing')
+        value = 'expected one of "basic", "pro", got \'\' at index 1'
+        assert str(refused).startswith(f'input "chosen" of model "{model}": {value}')
+    short = [_column("name", "BYTES", b"Ada"), *CHOSEN, *PLANS]
+    for [error] in answers_by_route(server, model, [short]).values():
+        axis = 'axis "people": expected 1 as in input "name", got 2'
+        assert str(error).startswith(f'input "chosen" of model "{model}": {axis}')
 
 
 def test_null_in_json_is_refused_where_none_may_be(server: Server) -> None:
