@@ -102,7 +102,6 @@ class Metrics:
         return self._declare(Counter, name.removesuffix("_total"), documentation, labelnames)
 
     def gauge(self, name: str, documentation: str = "", labelnames: Names = ()) -> Gauge:
-        """Returns a gauge."""
         return self._declare(Gauge, name, documentation, labelnames)
 
     def histogram(

@@ -84,7 +84,6 @@ class Function:
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """Where the code came from and how it runs, for the model's metadata."""
         runner = self.runner.metadata if self.runner else {}
         return {**_described(self.definition), **self.provenance, **runner}
 

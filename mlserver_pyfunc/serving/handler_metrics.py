@@ -50,7 +50,6 @@ class HandlerMetrics:
             self._drop(name)
 
     def _series_of(self, name: str, values: tuple[str, ...]) -> Any:
-        """Returns a series of a metric; None if it must not have one more."""
         known = self._series.get(name, {})
         if (series := known.get(values)) is None and name in self.metrics:
             with _lock:

@@ -21,7 +21,6 @@ logger = logging.getLogger("mlserver.pyfunc")
 
 
 def _add_request_id(record: logging.LogRecord) -> bool:
-    """Puts the id of the current request before the message of a log record."""
     shown = printable_id(request_id.get())
     if shown and shown not in record.getMessage():
         record.msg = f"[request {shown.replace('%', '%%') if record.args else shown}] {record.msg}"
@@ -64,7 +63,6 @@ class HandlerInfo:
 
     @property
     def can_cancel(self) -> bool:
-        """Whether a call can be cancelled: the handler is async."""
         return self.kind in ("async", "async generator")
 
 

@@ -109,7 +109,6 @@ class Trace:
         self._handler: Trace | None = None
 
     def below(self, name: str, *, start: int | None = None, **given: Any) -> Trace:
-        """Begins a span below."""
         span = self._tracer.start_span(name, self._context, start_time=start, **given)
         return Trace(self._tracer, span, self._context)
 
@@ -119,14 +118,12 @@ class Trace:
         attach(self._handler._context)
 
     def leave(self, error: BaseException | None = None) -> None:
-        """Ends the handler's span."""
         if self._handler is None:
             self._handler = self  # a job that begins yet has no span of its own
         else:
             self._handler.end(error)
 
     def label(self, call_id: str) -> str:
-        """Returns the ids of the request and its trace, for log lines and errors."""
         shown = f"trace {trace.format_trace_id(self.span.get_span_context().trace_id)}"
         return f"{call_id[:40]}, {shown}" if call_id else shown
 

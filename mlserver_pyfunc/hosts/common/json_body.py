@@ -152,7 +152,6 @@ def _count(text: bytes | memoryview, character: bytes) -> int:
 
 
 def _without(source: Any, key: str) -> dict[str, Any]:
-    """Returns an object of a simdjson document as a dict, without one key."""
     names = list(source.keys())
     # Of two equal keys simdjson takes the first one, and orjson the last.
     if len(set(names)) < len(names):

@@ -44,6 +44,5 @@ def not_found(what: str, served: Iterable[str], none: str) -> str:
 
 
 def not_ready(name: str, version: str | None = None) -> str:
-    """Returns the text about a model that takes no calls now."""
     where = f'version "{version}" of model "{name}"' if version else f'model "{name}"'
     return f"{where} is not ready: it is loading, or no call can run now; try again"

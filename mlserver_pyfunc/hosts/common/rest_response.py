@@ -108,7 +108,6 @@ class ArrayResponse(Response):
         return [(k.lower().encode(), v.encode()) for k, v in self.http_headers.items()]
 
     def event(self) -> bytes:
-        """Returns the response as a server-sent event."""
         return _event(self._as_json(frozenset(), []))
 
     def model_dump(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -148,15 +147,12 @@ class StreamError:
 
     @property
     def outputs(self) -> Any:
-        """Raises the error."""
         raise self.error
 
     def event(self) -> bytes:
-        """Returns the error as a server-sent event."""
         return _event(orjson.dumps(self.model_dump()))
 
     def model_dump(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Returns the error as JSON has it."""
         return {"error": str(self.error)}
 
 

@@ -71,7 +71,6 @@ def to_response(response: ArrayResponse) -> bytes:
 
 
 def _text(specs: Sequence[TensorSpec], name: str) -> TensorSpec | None:
-    """Returns the tensor of a name, or else the only one of BYTES."""
     texts = [spec for spec in specs if spec.datatype.is_bytes]
     named = [spec for spec in texts if spec.name == name] or texts
     return named[0] if len(named) == 1 else None

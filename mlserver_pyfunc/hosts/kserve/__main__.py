@@ -45,7 +45,6 @@ class Server(model_server.ModelServer):
 
 
 def main() -> None:
-    """Serves the function of each folder until a signal comes."""
     # KServe reads its own flags when it is imported. What it does not know ends the start here.
     parser = argparse.ArgumentParser(
         "python -m mlserver_pyfunc.hosts.kserve", parents=[model_server.parser]

@@ -42,7 +42,6 @@ class FunctionModel(InferenceModel):
         return type(self), (self._folder, self.name)
 
     async def healthy(self) -> bool:
-        """Returns whether a call could run now: the answer of the readiness endpoints."""
         return self.function.ready
 
     def stop(self) -> None:
@@ -73,7 +72,6 @@ class FunctionModel(InferenceModel):
         return v1.to_body(response), response.own_headers
 
     def metadata(self) -> dict[str, Any]:
-        """Returns the contract, the version and where the code came from."""
         return {
             "name": self.name,
             "versions": [self.version] if self.version else [],
@@ -117,7 +115,6 @@ class Functions(ModelRepository):
         raise RequestError(text, 404)
 
     async def ready(self) -> bool:
-        """Returns whether each function could run a call now."""
         return all([await self.is_model_ready(name) for name in self.models])
 
     async def serve(self) -> None:

@@ -145,7 +145,6 @@ def note(request: Any, version: str | None) -> None:
 
 
 def log_grpc_calls(stock: Any) -> Any:
-    """Writes a line for each call over gRPC, if the access log is on."""
     if log is None:
         return stock
     observe = log.grpc
@@ -162,7 +161,6 @@ def log_grpc_calls(stock: Any) -> Any:
 
 
 def log_grpc_streams(stock: Any) -> Any:
-    """Writes a line for each stream over gRPC, if the access log is on."""
     if log is None:
         return stock
     observe = log.grpc

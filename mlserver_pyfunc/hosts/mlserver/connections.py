@@ -1,8 +1,4 @@
-"""The age and the end of connections and streams, over REST and gRPC: see docs/operations.md.
-
-A stream makes its next item when the last one is sent. If its client does not read, the stream
-would keep its slot for as long as the client likes. So its connection or stream is closed.
-"""
+"""The age and the end of connections and streams, over REST and gRPC: see docs/operations.md."""
 
 from __future__ import annotations
 
@@ -36,8 +32,6 @@ _has_to_part = _ages_grpc = False
 
 
 def age_grpc_connections(stock: Any) -> Any:
-    """Ends connections over gRPC of an age, each after its calls."""
-
     def _get_options(self: Any) -> Any:
         global _ages_grpc
         _ages_grpc = True
@@ -61,7 +55,6 @@ def age_rest_connections(stock: Any) -> Any:
 
 
 def is_due(scope: Scope) -> bool:
-    """Returns whether a request is to be the last one of its connection."""
     return _has_to_part or time.monotonic() > scope.get("state", {}).get(_DUE, math.inf)
 
 
@@ -108,7 +101,6 @@ def leave_context_anywhere(stock: Any) -> Any:
 
 
 def limit_rest_writes(stock: Any) -> Any:
-    """Closes a connection whose client does not read for the write limit."""
     seconds = settings.write_timeout()
 
     async def drain(self: Any) -> None:

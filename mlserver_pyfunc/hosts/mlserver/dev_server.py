@@ -59,7 +59,6 @@ class _Server(MLServer):
         beside.cancel()
 
     async def _attend(self, changed: asyncio.Queue[str]) -> None:
-        """Shows that all models have loaded, and loads them again after each change."""
         started = time.perf_counter()
         # Neither MLServer nor uvicorn has an event to wait for.
         while not self._has_loaded():
@@ -129,7 +128,6 @@ class _Server(MLServer):
 
 
 def run(*args: Any, **options: Any) -> BaseException | None:
-    """Does `serve` on a loop of uvloop, as `mlserver start` does."""
     return uvloop.run(serve(*args, **options))
 
 

@@ -43,11 +43,9 @@ def to_host_error(error: RequestError) -> MLServerError:
 
 
 def answer_not_ready_with_503(stock: Any) -> Any:
-    """Refuses a call to a model that is not ready with 503, over gRPC with UNAVAILABLE."""
     return ModelNotReadyError
 
 
 def extend_error_mapping() -> None:
-    """Adds gRPC status codes to MLServer's table of them."""
     for status, code in GRPC_CODES.items():
         STATUS_CODE_MAPPING.setdefault(status, code)

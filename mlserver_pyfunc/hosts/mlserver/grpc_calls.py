@@ -1,7 +1,4 @@
-"""Calls of functions over gRPC: the patches that read requests and write responses.
-
-Other runtimes get what MLServer has.
-"""
+"""Calls of functions over gRPC: the patches that read requests and write responses."""
 
 from __future__ import annotations
 
@@ -46,8 +43,6 @@ class ServerResponse(ArrayResponse):
 
 
 def read_grpc_requests(stock: Any) -> Any:
-    """Reads gRPC requests into arrays that view the message."""
-
     def insert_headers(self: Any, request: Any, context: Any) -> Any:
         registry = self._data_plane._model_registry
         if not is_ours(registry, request.model_name):
@@ -59,11 +54,6 @@ def read_grpc_requests(stock: Any) -> Any:
 
 
 def answer_grpc_calls(stock: Any) -> Any:
-    """Answers calls of functions over gRPC with what was prepared once for the model.
-
-    The patch sets a variable of MLServer's decorator, as `end_grpc_streams` does.
-    """
-
     # Not async: the tracebacks of the stock method then have no line of ours.
     def f(self: Any, request: Any, context: Any) -> Any:
         is_short = is_ours(self._data_plane._model_registry, request.model_name)
@@ -103,8 +93,6 @@ def _write(response: ArrayResponse, use_raw: bool) -> Any:
 
 
 def write_grpc_responses(stock: Any) -> Any:
-    """Writes the bytes of arrays into gRPC responses."""
-
     def from_types(type_object: Any, use_raw: bool = False) -> Any:
         if not isinstance(type_object, ArrayResponse):
             return stock(type_object, use_raw=use_raw)

@@ -1,7 +1,4 @@
-"""Imports MLServer without the modules that few servers need. Import nothing of MLServer before.
-
-Stand-ins take their places until something needs them: docs/performance.md, Import profile.
-"""
+"""Imports MLServer, first of all, without what few servers need: docs/performance.md."""
 
 from __future__ import annotations
 

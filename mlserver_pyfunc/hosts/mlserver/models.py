@@ -37,7 +37,6 @@ longest_call = 5.0
 
 
 def add_model(name: str, version: str | None, call_seconds: float) -> None:
-    """Notes that a model of this runtime is loaded, and the time limit of its calls in seconds."""
     global longest_call
     _versions[name].append(version)
     failures.pop(name, None)
@@ -45,21 +44,18 @@ def add_model(name: str, version: str | None, call_seconds: float) -> None:
 
 
 def begin(call: int) -> None:
-    """Notes that a call begins, by the id of its request."""
     global last_call
     last_call = time.monotonic()
     running.add(call)
 
 
 def remove_model(name: str, version: str | None) -> None:
-    """Notes that a model of this runtime is unloaded."""
     _versions[name].remove(version)
     if not _versions[name]:
         del _versions[name]
 
 
 def is_ours(registry: Any, name: str) -> bool:
-    """Returns whether this runtime serves all loaded versions of a model."""
     return name in _versions and not has_others(registry, name)
 
 
@@ -77,28 +73,22 @@ def has_others(registry: Any, name: str) -> bool:
 
 
 def loaded_versions(name: str) -> list[str]:
-    """Returns the loaded versions of a model of this runtime, sorted."""
     return sorted({version for version in _versions.get(name, ()) if version})
 
 
 def is_pyfunc(model: MLModel) -> bool:
-    """Returns whether a model is one of this runtime."""
     return hasattr(model, "model_metrics")
 
 
 def is_for_pyfunc(settings: ModelSettings) -> bool:
-    """Returns whether a model's settings ask for this runtime."""
     return settings.implementation_.startswith(f"{_PACKAGE}.")
 
 
 def is_available(model: Any) -> bool:
-    """Returns whether a model could run a call now."""
     return bool(model.ready and (not is_pyfunc(model) or model.available))
 
 
 def separate_readiness_from_availability(stock: Any) -> Any:
-    """Answers the readiness endpoints by whether a model of this runtime could run a call now."""
-
     async def ready(self: Any) -> bool:
         return all(map(is_available, await self._model_registry.get_models()))
 
@@ -113,8 +103,6 @@ def separate_readiness_from_availability(stock: Any) -> Any:
 
 
 def name_served_models(stock: Any) -> Any:
-    """Says in the error about an unknown model which models there are, or why it did not load."""
-
     def _get_model_registry(self: Any, name: str, version: str | None = None) -> Any:
         served = self._models.get(name)
         if served is not None:
@@ -128,8 +116,6 @@ def name_served_models(stock: Any) -> Any:
 
 
 def name_served_versions(stock: Any) -> Any:
-    """Says in the error about an unknown version which versions there are."""
-
     async def get_model(self: Any, version: str | None = None) -> Any:
         return _find(self, version)
 
@@ -173,7 +159,6 @@ def declared_inputs(registry: Any, name: str, version: str | None = None) -> lis
 
 
 def require_ready(registry: Any, name: str, version: str | None = None) -> Any:
-    """Returns a model that takes calls. Raises MLServerError if it is unknown or not ready."""
     model = find(registry, name, version)
     if not model.ready:
         raise ModelNotReadyError(name, version)

@@ -1,7 +1,4 @@
-"""REST routes besides the protocol's: the OpenAPI document and the playground of a model.
-
-Their code is imported at the first request to one of them.
-"""
+"""REST routes besides the protocol's: the OpenAPI document and the playground of a model."""
 
 from __future__ import annotations
 
@@ -103,7 +100,6 @@ async def _viewer(request: Request, name: str) -> Response:
 
 @cache
 def _compressed(name: str) -> bytes:
-    """Returns a file of Swagger UI, which the package fastapi-offline carries."""
     if name not in ("swagger-ui-bundle.js", "swagger-ui.css"):
         raise MLServerError(f'the viewer has no file "{name}"', 404)
     return gzip.compress((files("fastapi_offline") / "static" / name).read_bytes())

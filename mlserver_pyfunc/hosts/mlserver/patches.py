@@ -66,11 +66,9 @@ class ProcessSetting:
 
     @property
     def why(self) -> str:
-        """What happens without it."""
         return f"Without it, {WITHOUT.get(self.name, 'MLServer is as it is.')}"
 
     def misfit(self) -> str:
-        """Returns why it does not fit this MLServer; empty if it fits or is applied."""
         return ""
 
     def apply(self) -> str:
@@ -118,7 +116,6 @@ class Patch(ProcessSetting):
             return "no source"
 
     def apply(self) -> str:
-        """Puts the replacement in place, unless it is there already."""
         owner, name = self._place()
         stock = getattr(owner, name)
         new = stock if self._is_applied(stock) else self.function(stock)
@@ -217,10 +214,7 @@ TABLE: tuple[ProcessSetting, ...] = (
 
 
 def install() -> dict[ProcessSetting, str]:
-    """Applies the table, and logs in one line what is on and off. Idempotent.
-
-    Returns the reason why each row is off; an empty text if it is on.
-    """
+    """Applies the table and logs the result. Returns why each row is off; empty if it is on."""
     chosen = _switched_off()
     off = {row: chosen.get(row.group) or chosen.get(row.name) or row.misfit() for row in TABLE}
     misfits = [row for row, reason in off.items() if reason and reason not in chosen.values()]

@@ -1,7 +1,4 @@
-"""The process: glibc's malloc, the garbage collector, output, logging, and how it ends.
-
-A function that leaves its setting as it is returns the reason.
-"""
+"""The process: glibc's malloc, the garbage collector, output, logging, and how it ends."""
 
 from __future__ import annotations
 
@@ -45,7 +42,6 @@ def raise_malloc_thresholds() -> str:
 
 
 def raise_gc_threshold() -> str:
-    """Raises the garbage collector's generation-0 threshold to 20,000."""
     youngest, *older = gc.get_threshold()
     if not gc.isenabled():
         return "the garbage collector is disabled"
@@ -56,15 +52,12 @@ def raise_gc_threshold() -> str:
 
 
 def line_buffer_stdout() -> None:
-    """Writes each printed line at once, if the output is a file or a pipe."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError, OSError):
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
 def drop_trailers(stock: Any) -> Any:
-    """Drops the trailers of a chunked request, as h11 does."""
-
     def on_headers_complete(self: Any) -> None:
         stock(self)
         # The request has the list from before. What comes now is a trailer.
@@ -94,7 +87,6 @@ def write_valid_json(stock: Any) -> Any:
 
 
 def shorten_host_log() -> None:
-    """Leaves out of the log what concerns nobody who serves a function."""
     for name in ("mlserver", "mlserver.parallel", grpc_logger.name, "uvicorn.error"):
         logging.getLogger(name).addFilter(_concerns_users)
 

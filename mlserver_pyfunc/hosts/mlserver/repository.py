@@ -41,8 +41,6 @@ _begun: set[asyncio.Task[Any]] = set()
 
 
 def name_by_definition(stock: Any) -> Any:
-    """Lists the models of this runtime under the names and versions of their definitions."""
-
     async def list_models(self: Any) -> Any:
         found = await stock(self)
         for settings in found:
@@ -54,8 +52,6 @@ def name_by_definition(stock: Any) -> Any:
 
 
 def accept_folder_names(stock: Any) -> Any:
-    """Takes any name of a model of this runtime for its folder's."""
-
     def _folder_matches(folder_name: str, model_settings: ModelSettings) -> bool:
         return models.is_for_pyfunc(model_settings) or stock(folder_name, model_settings)
 
@@ -63,8 +59,6 @@ def accept_folder_names(stock: Any) -> Any:
 
 
 def load_in_turn(stock: Any) -> Any:
-    """Loads the models of one name in turn, those of this runtime by their definition."""
-
     async def load(self: Any, model_settings: ModelSettings) -> Any:
         if models.is_for_pyfunc(model_settings):
             _take_name(model_settings)
@@ -75,8 +69,6 @@ def load_in_turn(stock: Any) -> Any:
 
 
 def serve_in_turn(stock: Any) -> Any:
-    """Answers load and unload requests for one name one after the other, each to its end."""
-
     async def turn(self: Any, name: str) -> Any:
         task = asyncio.create_task(_run_in_turn(stock, self, name))
         # The loop itself keeps only weak references to tasks.
@@ -103,8 +95,6 @@ def begin_again_by_definition(stock: Any) -> Any:
 
 
 def guard_grpc(stock: Any) -> Any:
-    """Refuses to load and unload models for clients that may not, over gRPC."""
-
     async def f(self: Any, request: Any, context: Any) -> Any:
         kind, _, address = unquote(context.peer()).partition(":")
         host = None if kind == "unix" else address.rpartition(":")[0].strip("[]")
@@ -118,7 +108,6 @@ def guard_grpc(stock: Any) -> Any:
 
 @once_for_app
 def guard_rest(server: Any) -> None:
-    """Refuses to load and unload models for clients that may not, over REST."""
     for route in server._app.routes:
         owner = getattr(getattr(route, "endpoint", None), "__self__", None)
         if isinstance(owner, ModelRepositoryEndpoints) and route.name in ("load", "unload"):
@@ -126,7 +115,6 @@ def guard_rest(server: Any) -> None:
 
 
 def _take_name(settings: ModelSettings) -> None:
-    """Names a model by its definition, unless its settings or the environment do."""
     located, _ = models.read_definition(settings)
     file = Path(settings._source) if settings._source else None
     filled_in = settings.name in ("", file.parent.name if file else "")

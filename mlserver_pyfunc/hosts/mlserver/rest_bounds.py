@@ -67,8 +67,6 @@ def guard_requests(server: Any) -> None:
 
 
 def inflate_bodies(stock: Any) -> Any:
-    """Inflates bodies off the event loop and up to the bound, and reads `deflate` too."""
-
     async def body(self: Any) -> Any:
         encodings = [value for key, value in self.scope["headers"] if key == b"content-encoding"]
         if encodings and is_of_another_runtime(self.app, self.scope):
@@ -160,11 +158,7 @@ async def decompressed(body: bytes, encodings: list[bytes]) -> bytes:
 
 
 def inflate(body: bytes, encoding: str) -> bytes:
-    """Inflates a body up to the bound.
-
-    Raises BodyTooLargeError at the bound, EOFError if the body is cut off, and OSError or
-    zlib.error if it is not of that encoding.
-    """
+    """Inflates a body. Raises BodyTooLargeError, or EOFError, OSError or zlib.error if broken."""
     if encoding == "deflate":
         # Some clients leave out zlib's header (RFC 9110, section 8.4.1.2).
         stream = zlib.decompressobj(zlib.MAX_WBITS if _has_zlib_header(body) else -zlib.MAX_WBITS)
@@ -197,6 +191,5 @@ def _cors_origins(app: FastAPI) -> Callable[[str], bool]:
 
 
 def is_of_another_runtime(app: FastAPI, scope: Scope) -> bool:
-    """Returns whether a request is to a model of another runtime."""
     found = _OF_MODEL.match(scope["path"].removeprefix(scope.get("root_path", "")))
     return found is not None and models.has_others(models.registry_of(app), found[1])

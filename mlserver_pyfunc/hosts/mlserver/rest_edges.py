@@ -1,7 +1,4 @@
-"""REST answers that no runtime is asked for: status, the repository index, refusals and errors.
-
-docs/design/edges.md has them. They cost requests to models nothing.
-"""
+"""REST answers that no runtime is asked for, such as status and errors: docs/design/edges.md."""
 
 from __future__ import annotations
 

@@ -58,7 +58,6 @@ def once_for_app(prepare: Callable[[Any], None]) -> Callable[[Any], Any]:
 
 @once_for_app
 def add_rest_routes(server: Any) -> None:
-    """Puts our routes for calls before MLServer's, and announces that they read binary tensors."""
     routes = server._app.router.routes
     routes[:0] = [InferenceRoute(route) for route in routes if calls_model(route)]
     announce(server, BINARY_EXTENSION)
@@ -66,13 +65,11 @@ def add_rest_routes(server: Any) -> None:
 
 
 def announce(server: Any, *extensions: str) -> None:
-    """Names extensions of the protocol in the server's metadata."""
     settings = server._data_plane._settings
     settings.extensions = list(dict.fromkeys([*settings.extensions, *extensions]))
 
 
 def calls_model(route: Any) -> bool:
-    """Returns whether a route is one of MLServer's own that call a model."""
     endpoint: Any = getattr(route, "endpoint", None)
     is_own = isinstance(getattr(endpoint, "__self__", None), Endpoints)
     return is_own and endpoint.__name__ in CALLS
@@ -90,7 +87,6 @@ class InferenceRoute(Route):
         self._step = "stream" if self._streams else "encode"
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Matches a call if its model is one of this runtime."""
         match, child_scope = super().matches(scope)
         if match is Match.FULL:
             name = child_scope["path_params"]["model_name"]

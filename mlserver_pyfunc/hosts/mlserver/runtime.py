@@ -67,7 +67,6 @@ class PyFuncRuntime(Pages, MLModel):
 
     @property
     def provenance(self) -> Mapping[str, str]:
-        """Where the code came from and how it runs."""
         return self._function.metadata if self._function else {}
 
     @property
@@ -80,7 +79,6 @@ class PyFuncRuntime(Pages, MLModel):
         return self.ready and self._function is not None and self._function.ready
 
     async def load(self) -> bool:
-        """Loads the function. An error names the function, the phase and the cause."""
         try:
             located = self._agreed()
             function = Function(located.definition, located.folder, self.name, self.version)
@@ -132,14 +130,12 @@ class PyFuncRuntime(Pages, MLModel):
             yield StreamError(self.name, to_host_error(error))
 
     async def unload(self) -> bool:
-        """Unloads the function when the calls in flight have ended."""
         if self._shutdown is not None:
             self._shutdown.cancel()
         await self._close()
         return True
 
     async def metadata(self) -> MetadataModelResponse:
-        """Returns the contract, the loaded versions and where the code came from."""
         return MetadataModelResponse(
             name=self.name,
             versions=models.loaded_versions(self.name),
@@ -168,7 +164,6 @@ class PyFuncRuntime(Pages, MLModel):
         return self._located
 
     def _name_problems(self, name: str | None, file: Path | None, model: str | None) -> list[str]:
-        """Compares the definition's name with MLServer's. Returns what contradicts."""
         explicit = None if model else explicit_settings(file).get("name")
         given = os.environ.get("MLSERVER_MODEL_NAME")
         if explicit and given and given != explicit:

@@ -81,7 +81,6 @@ class _AllStatisticsRoute(Route):
         self._registry = data_plane._model_registry
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Matches the path unless a model has the name that it ends with."""
         if _ALL_NAME in self._registry._models:
             return Match.NONE, {}
         return super().matches(scope)
@@ -126,7 +125,6 @@ def _add_grpc_methods(server: Any, data_plane: DataPlane) -> None:
 
 
 async def model_config(data_plane: DataPlane, name: str, version: str | None) -> Document:
-    """Returns the configuration of a model."""
     model, definition = await models.function(data_plane._model_registry, name, version)
     metadata = await model.metadata()
     batch: BatchDefinition | None = definition.serving.batch
@@ -181,8 +179,6 @@ def _statistics(model: Any) -> Document:
 
 
 def answer_in_triton_form(stock: Any) -> Any:
-    """Answers a gRPC stream in Triton's form if its metadata asks for it."""
-
     # Not async: streams in the protocol's own form then run through no code of ours.
     def f(self: Any, requests_stream: Any, context: Any) -> AsyncGenerator[Any, None]:
         answers: Answer = stock
@@ -262,12 +258,10 @@ async def _stream_of(request: Any) -> AsyncIterator[Any]:
 
 @cache
 def message_class(name: str) -> Any:
-    """Returns the class of one of Triton's messages."""
     return GetMessageClass(_pool().FindMessageTypeByName(f"inference.{name}"))
 
 
 def message(name: str, content: dict[str, Any]) -> Any:
-    """Returns one of Triton's messages, made from its JSON form."""
     return json_format.ParseDict(content, message_class(name)())
 
 

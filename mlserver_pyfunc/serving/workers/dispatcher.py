@@ -70,7 +70,6 @@ class Dispatcher:
         self._send_waiting(worker)
 
     def remove(self, worker: Worker) -> None:
-        """Removes a worker, which gets no more calls. Those that it has go on."""
         if worker in self.workers:
             self.workers.remove(worker)
             self._metrics.set(WORKERS_UP, len(self.workers))
@@ -194,7 +193,6 @@ class Dispatcher:
         self._send_waiting(worker)
 
     def on_exit(self, worker: Worker, exit_: Exit) -> None:
-        """Fails or queues again the calls of a worker that died."""
         self.remove(worker)
         calls, worker.calls = worker.calls, {}
         for place, pending in reversed(list(enumerate(calls.values()))):
@@ -311,7 +309,6 @@ class Dispatcher:
             self._loop.call_later(_CHECK_SECONDS, self._check, worker)
 
     def _check(self, worker: Worker) -> None:
-        """Receives results that a worker has sent without a wakeup."""
         first = self._checks.pop(worker)
         worker.process.connection.receive()
         if len(worker.calls) > 1 and next(iter(worker.calls)) == first:

@@ -89,7 +89,6 @@ class WorkerProcess:
         threading.Thread(target=self._wait, name=f"pyfunc-wait-{self.pid}", daemon=True).start()
 
     def kill(self, reason: str, text: str) -> None:
-        """Kills the process at once, and all that it has started."""
         if self.alive:
             self._killed_for = self._killed_for or Exit(reason, text)
             # Its guardian kills them.

@@ -140,7 +140,6 @@ class Calls:
         return lambda waits: wanted.get() if waits or not wanted.empty() else None
 
     def control(self, message: Message) -> None:
-        """Handles a message about a call that runs: CANCEL, NEXT or CLOSE."""
         number = message.call
         if message.kind is not Kind.NEXT and (event := self._events.get(number)):
             event.set()

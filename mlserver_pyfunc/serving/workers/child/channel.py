@@ -36,7 +36,6 @@ class Channel:
         self._unannounced_since = 0.0
 
     def receive(self, *, waits: bool = True) -> Message | None:
-        """Returns the next message, and None if the server is gone."""
         while not self._received:
             if waits and self._unannounced:
                 with self._lock:

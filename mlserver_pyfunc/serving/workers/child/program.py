@@ -120,7 +120,6 @@ class _Program:
         return True
 
     def serve(self) -> None:
-        """Answers calls until the server asks to unload, or is gone."""
         start = self._starter()
         while (message := self._receive()).kind is not Kind.UNLOAD:
             if message.kind is not Kind.CALL:

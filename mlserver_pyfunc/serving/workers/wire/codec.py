@@ -103,7 +103,6 @@ class Codec:
         return b"".join((header, identity, text, body))
 
     def decode(self, packet: bytes) -> list[Message]:
-        """Decodes the messages of a packet, or raises a WireError."""
         messages: list[Message] = []
         start = 0
         try:

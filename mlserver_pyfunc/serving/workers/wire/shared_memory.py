@@ -51,7 +51,6 @@ class Writer:
         self.used_bytes = 0
 
     def allocate(self, size: int) -> int:
-        """Allocates a region and returns its offset, or raises a MemoryError."""
         rounded = max(-(-size // _PAGE), 1) * _PAGE
         with self._lock:
             for index, (start, end) in enumerate(self._free):
