@@ -6,25 +6,33 @@ No span has a header, a value of a tensor, or the text of an error, which may qu
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context, attach
 from opentelemetry.sdk import _configuration as standard
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace import Event, ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, ParentBased
-from opentelemetry.trace import Link, Span, SpanKind, StatusCode
+from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode
+from opentelemetry.trace.propagation import tracecontext
+from prometheus_client import Counter
 
 from mlserver_pyfunc.errors import RequestError
 from mlserver_pyfunc.handler.call import InferenceCall
 
+SPANS = Counter(
+    "pyfunc_spans",
+    "Spans: ended, exported, failed (the collector did not take them). The others were dropped.",
+    ["state"],
+)
 UNRECORDED = nullcontext(False)
 _ROOT = Context()
+_W3C = tracecontext.TraceContextTextMapPropagator()
 _given: ContextVar[int] = ContextVar("given", default=0)
 
 
@@ -38,7 +46,7 @@ class Tracing:
         # What OTEL_TRACES_EXPORTER names, as `opentelemetry-instrument` finds it.
         found, *_ = standard._import_exporters(standard._get_exporter_names("traces"), [], [])
         for make in found.values():
-            processor = BatchSpanProcessor(make())
+            processor = _Processor(make())
             requests.add_span_processor(processor)
             handlers.add_span_processor(processor)
         if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
@@ -98,9 +106,7 @@ class Trace:
     `status` names the attribute for the HTTP status, if it has one. None if the span is another's.
     """
 
-    def __init__(
-        self, tracer: trace.Tracer, span: Span, context: Context, status: str | None = ""
-    ) -> None:
+    def __init__(self, tracer: Any, span: Span, context: Context, status: str | None = "") -> None:
         self.span = span
         self.began = time.time_ns()
         self._tracer = tracer
@@ -122,6 +128,28 @@ class Trace:
             self._handler = self  # a job that begins yet has no span of its own
         else:
             self._handler.end(error)
+
+    def for_worker(self, call_id: str) -> dict[str, Any]:
+        """Returns what a worker needs to record the handler's span, whose id is given."""
+        own = self.span.get_span_context()
+        ids = {"id": RandomIdGenerator().generate_span_id(), "parent": own.span_id}
+        handler = trace.NonRecordingSpan(_with_id(own, ids["id"]))
+        told: dict[str, Any] = {"ids": ids, "label": self.label(call_id)}
+        _W3C.inject(told, trace.set_span_in_context(handler))
+        return told
+
+    def add(self, records: Iterable[Mapping[str, Any]]) -> None:
+        own, recorded = self.span.get_span_context(), cast("ReadableSpan", self.span)
+        for each in records:
+            code, description = each["status"]
+            span = ReadableSpan(
+                each["name"], _with_id(own, each["id"]), _with_id(own, each["parent"]),
+                recorded.resource, each["attributes"], [Event(*event) for event in each["events"]],
+                kind=SpanKind(each["kind"]), status=trace.Status(StatusCode(code), description),
+                start_time=each["start"], end_time=each["end"],
+                instrumentation_scope=recorded.instrumentation_scope,
+            )  # fmt: skip
+            self._tracer.span_processor.on_end(span)
 
     def label(self, call_id: str) -> str:
         shown = f"trace {trace.format_trace_id(self.span.get_span_context().trace_id)}"
@@ -152,8 +180,31 @@ def _text(value: str | bytes) -> str:
     return value if isinstance(value, str) else value.decode("latin-1")
 
 
+def _with_id(own: SpanContext, span_id: int) -> SpanContext:
+    return SpanContext(own.trace_id, span_id, False, own.trace_flags, own.trace_state)
+
+
 class _Ids(RandomIdGenerator):
     """Gives a trace the id that the sampler has decided about."""
 
     def generate_trace_id(self) -> int:
         return _given.get() or super().generate_trace_id()
+
+
+class _Processor(BatchSpanProcessor):
+    """Counts the spans that have ended, and those that the exporter has had."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        export = exporter.export
+
+        def counted(spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            result = export(spans)
+            SPANS.labels("failed" if result.value else "exported").inc(len(spans))
+            return result
+
+        exporter.export = counted  # type: ignore[method-assign]
+        super().__init__(exporter)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        SPANS.labels("ended").inc()
+        super().on_end(span)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import time
 from collections import deque
 
 from mlserver_pyfunc.definition import ServingDefinition
@@ -162,14 +161,15 @@ class Dispatcher:
         pending = worker.calls.get(message.call)
         if pending is None:
             return
+        if message.kind is Kind.SPANS:
+            if pending.span:
+                pending.span.add(message.values["spans"])
+            return
         if message.kind is Kind.ITEM:
             self._stop_timer(pending)
             pending.begun = True
             pending.set_answer(message, self._contract)
             return
-        if pending.span and message.seconds:
-            began = time.time_ns() - int(message.seconds * 1e9)
-            pending.span.below("handler", start=began).end()
         # Read first: an error here kills the worker, which must still have the call then.
         if message.kind is Kind.RESULT:
             pending.set_answer(message, self._contract)
@@ -281,6 +281,7 @@ class Dispatcher:
         head = pending.head(required_fields) if required_fields else None
         if call.trace:
             pending.span = call.trace.below("worker", attributes={"pyfunc.worker": worker.index})
+            head = {**(head or {}), "trace": pending.span.for_worker(call.id)}
         pending.end_wait()
         pending.worker = worker
         worker.calls[pending.number] = pending

@@ -15,6 +15,7 @@ from mlserver_pyfunc.errors import LoadError, SourceError
 from mlserver_pyfunc.handler.call import InferenceCall
 from mlserver_pyfunc.handler.loading import HandlerSpec
 from mlserver_pyfunc.protocol.contract import Contract
+from mlserver_pyfunc.serving import tracing
 from mlserver_pyfunc.serving.metrics import WORKER_EXITS, metrics_of
 from mlserver_pyfunc.serving.runner import Answer, HandlerInfo, drain, logger
 from mlserver_pyfunc.sources import SourceTree
@@ -82,6 +83,7 @@ class WorkerRunner:
             "spec": spec.to_json(),
             "log_level": logger.getEffectiveLevel(),
             "taken_metrics": counted.taken(),
+            "traces": tracing.active is not None,
         }
         self._new_worker = partial(
             Worker, spec.model_name, python, load_message, serving.init_timeout, contract.report,

@@ -25,7 +25,7 @@ from .pending import PendingCall
 from .process import Exit, WorkerProcess
 from .wire.messages import Kind, Message
 
-_ABOUT_CALLS = (Kind.RESULT, Kind.ITEM, Kind.END, Kind.ERROR, Kind.DROPPED)
+_ABOUT_CALLS = (Kind.RESULT, Kind.ITEM, Kind.END, Kind.ERROR, Kind.DROPPED, Kind.SPANS)
 _in_log = itemgetter("level", "text", "request")
 _in_breach = itemgetter("kind", "tensor", "text")
 
@@ -147,11 +147,10 @@ class Worker:
     def _on_output_line(self, line: str) -> None:
         self._logged_at = time.monotonic()
         calls = list(self.calls.values())
-        self._log(logging.INFO, line, calls[0].call.id if len(calls) == 1 else "")
+        self._log(logging.INFO, line, calls[0].call.label if len(calls) == 1 else "")
 
     def _log(self, level: int, text: str, request_id: str) -> None:
-        labels = (each.call.label for each in self.calls.values() if each.call.id == request_id)
-        tag = f" request {printable_id(next(labels, request_id))}" if request_id else ""
+        tag = f" request {printable_id(request_id)}" if request_id else ""
         logger.log(level, "[%s%s] %s", self._name(), tag, text)
 
     def _name(self) -> str:

@@ -59,6 +59,7 @@ class ServerProcess:
         }
         self._process: subprocess.Popen[bytes] | None = None
         self._address(ports[0], ports[1])
+        self.metrics_port = ports[2]
 
     def _address(self, http: int, grpc: int) -> None:
         self.rest_address = f"127.0.0.1:{http}"

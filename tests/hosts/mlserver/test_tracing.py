@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import subprocess
 import sys
+import sysconfig
 import time
+import venv
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +17,8 @@ from typing import Any
 
 import httpx
 import pytest
+
+from mlserver_pyfunc.deployment.server_settings import free_ports
 
 from . import grpc_calls
 from .collector import Collector, Span, collecting
@@ -128,10 +133,7 @@ def _whole(collector: Collector, trace: str) -> list[Span]:
 
 def _names(model: str) -> set[str]:
     kind = model.removesuffix("_apart")
-    if kind == model:
-        return {"decode", "handler", *OWN[kind]}
-    # A worker measures only handlers that are called once, on a thread.
-    return {"decode", "worker", *(["handler"] if kind in ("double", "joined") else [])}
+    return {"decode", *(["worker"] if kind != model else []), "handler", *OWN[kind]}
 
 
 def _top(spans: Sequence[Span]) -> Span:
@@ -185,9 +187,10 @@ def test_the_tree_of_each_request_is_whole(
         if "apart" in model:
             assert above["worker"] == where
             where = "worker"
-        else:
-            assert above[OWN[model][0]] == "handler"
-        assert above.get("handler", where) == where
+        assert above["handler"] == where
+        first, *inner = OWN[model.removesuffix("_apart")]
+        assert above[first] == "handler"
+        assert [above[name] for name in inner] == [first] * len(inner)
     assert len(sent) == 200
     assert collector.services == {"flowers"}
 
@@ -251,14 +254,15 @@ def test_errors_and_log_lines_name_the_trace(
     reply = _post(traced, model, SECRET, headers, id_=f"bad-{model}")
     assert reply.status_code == 500
     told = f"request bad-{model}, trace {trace}"
-    in_error = told if model == "double" else f"request bad-{model}"
-    assert f"({in_error})" in reply.json()["error"]
+    assert f"({told})" in reply.json()["error"]
     traced.wait_for_log(f"{told}] looking up")
     assert re.search(rf'handler of model "{model}" failed \({told}\)', traced.log)
     spans = {span.name: span for span in _whole(collector, trace)}
-    kind = {"double": ("handler", "KeyError"), "double_apart": ("worker", "HandlerError")}[model]
-    assert spans[kind[0]].failed
-    assert spans[kind[0]].attributes["error.type"] == kind[1]
+    assert {*_names(model)} <= {*spans}
+    assert spans["handler"].failed
+    assert spans["handler"].attributes == {"error.type": "KeyError"}
+    assert spans["features"].attributes == {"rows": 1}
+    assert spans["lookup"].events == ["hit"]
 
 
 def test_no_span_has_a_header_or_a_value(
@@ -282,7 +286,7 @@ def test_no_span_has_a_header_or_a_value(
 def test_requests_of_a_grpc_stream_have_spans_of_their_own(
     traced: ServerProcess, collector: Collector, grpc_call: GrpcCall
 ) -> None:
-    requests = [_request("words", x, {}) for x in (1, 2)]
+    requests = [_request("words_apart", x, {}) for x in (1, 2)]
     items, end = grpc_call(grpc_calls.stream, traced.grpc_address, requests, raw=True)
     assert (len(items), end.status) == (6, "OK")
     collector.wait_until(lambda: len(_streams(collector)) == 2)
@@ -324,22 +328,95 @@ def test_a_request_below_the_span_of_mlserver_is_a_part_of_it(
             name = "/inference.GRPCInferenceService/ModelInfer"
             spans = collector.wait_for(trace, "encode", name)
             assert (_top(spans).name, _top(spans).parent) == (name, CALLER)
-        for status, text in ((500, "Failed to export"), (0, "Queue full, dropping")):
+        for status, state in ((500, "failed"), (401, "failed"), (0, "dropped"), (200, "exported")):
             collector.status = status
-            while text not in server.log:
-                assert _post(server, "double", 1, {}).status_code == 200
-        collector.status = 200
-        collector.answer.set()
-        sent: list[str] = []
-
-        def arrives() -> bool:
-            trace, headers = _parent()
-            sent.append(trace)
-            assert _post(server, "double", 1, headers).status_code == 200
-            return any(map(collector.tree, sent))
-
-        collector.wait_until(arrives)
+            before = _counted(server, state)
+            while _counted(server, state) == before:
+                assert _post(server, "wait_apart", 1, {}).status_code == 200
+            if not status:
+                collector.answer.set()
         assert server.stop() == 0
+        assert "Failed to export" in server.log
+        assert "Queue full, dropping" in server.log
+
+
+def test_a_collector_that_nobody_runs_fails_no_request(tmp_path: Path) -> None:
+    write_repository(tmp_path / "models", {"double": MODELS["double"]})
+    [port] = free_ports(1)
+    variables = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
+        "OTEL_BSP_SCHEDULE_DELAY": "50",
+    }
+    (tmp_path / "work").mkdir()
+    with serving(tmp_path / "models", tmp_path / "work", "double", env=variables) as server:
+        while not _counted(server, "failed"):
+            assert _post(server, "double", 1, {}).status_code == 200
+        assert not _counted(server, "exported")
+        assert server.stop() == 0
+
+
+def _counted(server: ServerProcess, state: str) -> int:
+    """The spans of a state; the dropped ones are those that have none, and cannot wait."""
+    text = httpx.get(f"http://127.0.0.1:{server.metrics_port}/metrics").text
+    found = re.findall(r'^pyfunc_spans_total{state="(\w+)"} (\S+)$', text, re.MULTILINE)
+    counts = {name: int(float(count)) for name, count in found}
+    if state != "dropped":
+        return counts.get(state, 0)
+    rest = counts["ended"] - counts.get("exported", 0) - counts.get("failed", 0)
+    return max(rest - 32 - 16, 0)
+
+
+WITHOUT_SDK = """
+import asyncio, sys
+from pathlib import Path
+from mlserver_pyfunc.definition import FunctionDefinition
+from mlserver_pyfunc.protocol.request import InferenceRequest
+from mlserver_pyfunc.serving import tracing
+from mlserver_pyfunc.serving.function import Function
+
+code = '''
+def double(x, context):
+    with context.tracer.start_as_current_span("features"):
+        return x * 2
+'''
+
+async def main():
+    tracing.start()
+    sys.executable = sys.argv[1]  # of the worker
+    tensors = {"inputs": [{"name": "x", "datatype": "FP64", "shape": [-1]}]}
+    tensors["outputs"] = [{"name": "y", "datatype": "FP64", "shape": [-1]}]
+    source = {"code": code, "handler": "double"}
+    definition = {"source": source, "serving": {"isolation": "process"}, **tensors}
+    function = Function(FunctionDefinition.model_validate(definition), Path("."), "m")
+    await function.load()
+    body = {"inputs": [{"name": "x", "datatype": "FP64", "shape": [1], "data": [1]}]}
+    answer = await function.infer(InferenceRequest.from_json(body))
+    assert answer.arrays[0].array.tolist() == [2]
+    await function.close()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("has_sdk", [True, False])
+def test_a_worker_without_opentelemetry_has_a_span_of_its_handler(
+    tmp_path: Path, has_sdk: bool
+) -> None:
+    venv.create(tmp_path / "worker", symlinks=True)
+    [site] = (tmp_path / "worker").glob("lib/python*/site-packages")
+    absent = "" if has_sdk else "import sys; sys.modules['opentelemetry'] = None\n"
+    (site / "more.pth").write_text(f"{sysconfig.get_path('purelib')}\n{absent}")
+    ran = subprocess.run(
+        [sys.executable, "-c", WITHOUT_SDK, str(tmp_path / "worker/bin/python")],
+        env={**os.environ, "OTEL_TRACES_EXPORTER": "console"},
+        capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    names = re.findall(r'^    "name": "(\w+)"', ran.stdout, re.MULTILINE)
+    own = ["features"] if has_sdk else []
+    assert sorted(names) == ["decode", *own, "handler", "infer", "worker"]
 
 
 OFF = """

@@ -90,6 +90,7 @@ class Calls:
     context: Context
     loop: LoopThread
     memory_note: str
+    recorder: Any = None  # of `spans.py`
 
     def __post_init__(self) -> None:
         self._process = os.getpid()
@@ -97,6 +98,7 @@ class Calls:
         self._demands: dict[int, Callable[[bool], object]] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._events: dict[int, threading.Event] = {}  # of calls that ask if they are cancelled
+        self._spans: dict[int, list[dict[str, Any]]] = {}  # of calls that are recorded
 
     def begin(self, message: Message) -> None:
         """Notes a call before it starts. For the thread that reads the messages."""
@@ -105,7 +107,7 @@ class Calls:
 
     def answer(self, message: Message) -> None:
         number = message.call
-        request_id.set(message.id)
+        self._enter(message)
         started = time.perf_counter()
         try:
             result, sizes = self._start(message)
@@ -168,7 +170,7 @@ class Calls:
 
     async def _answer_async(self, message: Message) -> None:
         number = message.call
-        request_id.set(message.id)
+        self._enter(message)
         try:
             result, sizes = self._start(message)
             self._send_result(Kind.RESULT, number, await result, sizes)
@@ -189,16 +191,39 @@ class Calls:
 
     @contextmanager
     def _streaming(self, message: Message) -> Iterator[None]:
-        request_id.set(message.id)
+        self._enter(message)
         try:
             yield
         except BaseException as error:
             self._send_error(message.call, error)
         else:
+            self._send_spans(message.call)
             self.channel.send(Kind.END, message.call)
         finally:
             self._demands.pop(message.call, None)
             self._events.pop(message.call, None)
+
+    def _enter(self, message: Message) -> None:
+        """Notes the request for log lines, and begins its spans if it is recorded."""
+        told, records = message.values.get("trace"), None
+        request_id.set(told["label"] if told else message.id)
+        if told:
+            handler = {"name": "handler", "kind": 0, "start": time.time_ns(), "events": ()}
+            records = self._spans[message.call] = [{**handler, **told["ids"]}]
+        if self.recorder:
+            self.recorder.enter(told or {}, records)
+
+    def _send_spans(self, number: int, error: BaseException | None = None) -> None:
+        """Sends the spans of a call, that of its handler first."""
+        if records := self._spans.pop(number, None):
+            attributes: dict[str, Any] = {"error.type": type(error).__qualname__} if error else {}
+            ended = {"end": time.time_ns(), "status": (2 if error else 0, None)}
+            records[0] |= {**ended, "attributes": attributes}
+            try:
+                self.channel.send(Kind.SPANS, number, {"spans": records})
+            except (MemoryError, TypeError, ValueError):  # too many, or no JSON
+                attributes["pyfunc.lost_spans"] = len(records) - 1
+                self.channel.send(Kind.SPANS, number, {"spans": records[:1]})
 
     def _cancel(self, number: int) -> None:
         if task := self._tasks.get(number):
@@ -238,6 +263,8 @@ class Calls:
                 f'response parameters of model "{self.contract.model_name}": '
                 f"expected what JSON can carry: {error}"
             ) from None
+        if kind is Kind.RESULT:
+            self._send_spans(number)
         is_brief = started > 0 and self._typical.seconds < BRIEF_SECONDS
         self.channel.post(packet, coalesce=is_brief)
 
@@ -250,6 +277,7 @@ class Calls:
 
     def _send_error(self, number: int, error: BaseException, started: float = 0) -> None:
         self._leave_if_forked()
+        self._send_spans(number, error)
         text = ""
         if not isinstance(error, RequestError):
             with suppress(BaseException):

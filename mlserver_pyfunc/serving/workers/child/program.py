@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -31,6 +31,7 @@ from mlserver_pyfunc.serving.workers.wire.shared_memory import Reader, Writer
 
 from .calls import TRACEBACK_CHARS, Calls, LoopThread
 from .channel import Channel
+from .spans import new_recorder
 
 LOG_CHARS = 8000
 
@@ -58,23 +59,22 @@ def main(connection: int, wakeup: int, tokens: int, inbound: int, outbound: int)
     logger.setLevel(message.values["log_level"])
     logger.addHandler(_ServerLog(channel))
     logger.propagate = False
-    spec, taken = message.values["spec"], message.values["taken_metrics"]
-    program = _Program(channel, HandlerSpec.from_json(spec), logger, taken)
+    program = _Program(channel, logger, message.values)
     if program.load():
         program.serve()
         program.unload()
 
 
 class _Program:
-    def __init__(
-        self, channel: Channel, spec: HandlerSpec, logger: logging.Logger, taken: dict[str, str]
-    ) -> None:
+    def __init__(self, channel: Channel, logger: logging.Logger, sent: Mapping[str, Any]) -> None:
         self._channel = channel
-        self._spec = spec
+        self._spec = spec = HandlerSpec.from_json(sent["spec"])
         self._serving = spec.definition["serving"]
         self._concurrency: int = self._serving["concurrency"]
         self._logger = logger
-        self._context = spec.new_context(logger, Metrics(self._count, lambda: taken))
+        metrics = Metrics(self._count, lambda: sent["taken_metrics"])
+        self._context = spec.new_context(logger, metrics)
+        self._recorder = new_recorder(self._context) if sent["traces"] else None
         self._loop = LoopThread()
         self._loader = HandlerLoader(spec, self._context)
         self._calls: Calls
@@ -101,7 +101,9 @@ class _Program:
         lenient = [side for side, mode in spec.definition["contract"].items() if mode == "warn"]
         contract = Contract(spec.model_name, *self._loader.tensors, lenient, self._report_breach)
         note = "" if limit is None else f" (serving.memory_limit is {limit / 2**20:g} MiB)"
-        self._calls = Calls(self._channel, plan, contract, self._context, self._loop, note)
+        self._calls = Calls(
+            self._channel, plan, contract, self._context, self._loop, note, self._recorder
+        )
         # If calls ask whether they are cancelled, this thread has to read the messages meanwhile.
         self._is_alone = self._concurrency == 1 and "cancelled" not in plan.required_fields
         if not self._is_alone and not plan.kind.startswith("async"):

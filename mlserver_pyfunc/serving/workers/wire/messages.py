@@ -43,6 +43,7 @@ class Kind(IntEnum):
     DROPPED = 40
     BREACH = 41
     METRICS = 42
+    SPANS = 43
 
 
 class WireError(Exception):
