@@ -143,12 +143,11 @@ class InferenceCall:
         return DecodedRequest(self.id, self.parameters, inputs, self.outputs)
 
     def _json_input(self, name: str) -> dict[str, Any]:
-        shown = json_output(NamedArray.of(self.specs[name], masked(self.inputs, name)))
         # How the tensor came says nothing about the form that it has here.
         given = self.tensor_parameters.get(name, {}).items()
         kept = {key: value for key, value in given if key not in ENCODINGS}
-        parameters = {**kept, **shown.get("parameters", {})}
-        return {**shown, "parameters": parameters} if parameters else shown
+        named = NamedArray.of(self.specs[name], masked(self.inputs, name))
+        return json_output(named, parameters=kept)
 
     @cached_property
     def event(self) -> Event:

@@ -15,10 +15,8 @@ from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
 
-from mlserver_pyfunc.protocol.datatypes import DATATYPES
+from mlserver_pyfunc.protocol.datatypes import BY_DTYPE, DATATYPES
 from mlserver_pyfunc.protocol.types import TensorError, short_repr
-
-_BY_DTYPE = {datatype.dtype: name for name, datatype in DATATYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -121,4 +119,4 @@ def datatype_name(dtype: Any) -> str | None:
         return None
     if dtype is None or found.kind in "SU":
         return None if dtype is None else "BYTES"
-    return _BY_DTYPE.get(found.newbyteorder("<"))
+    return getattr(BY_DTYPE.get(found.newbyteorder("<")), "name", None)

@@ -6,7 +6,10 @@ Follows the Open Inference Protocol v2, "Inference Response JSON Object".
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
+
+import numpy as np
 
 from . import bytes_tensors, tensors
 from .contract import NamedArray
@@ -32,23 +35,33 @@ def response_body(
 
 
 def json_output(
-    named: NamedArray, numbers: Callable[[Array], Any] = tensors.to_list
+    named: NamedArray,
+    numbers: Callable[[Array], Any] = tensors.to_list,
+    parameters: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Returns an output tensor, with its numbers as a function makes them: a flat list.
+    """Returns a tensor and its parameters, with its numbers as a function makes them: a flat list.
 
     BYTES are text, or base64 if any element is not UTF-8, marked by `content_type: base64`.
     """
     head = tensor_head(named)
+    data: list[Any]
     if named.spec.datatype.is_bytes:
         data, is_base64 = bytes_tensors.to_json_bytes(named.array)
         if is_base64:
-            head["parameters"] = {"content_type": "base64"}
+            parameters = {**parameters, "content_type": "base64"}
         if named.nulls is not None:
             pairs = zip(data, named.nulls.flat, strict=True)
-            return {**head, "data": [None if null else each for each, null in pairs]}
+            data = [None if null else each for each, null in pairs]
     else:
         data = numbers(named.array) if named.nulls is None else named.masked.ravel().tolist()
+    if parameters:
+        head["parameters"] = parameters
     return {**head, "data": data}
+
+
+def flat_array(array: Array) -> Array:
+    """Returns the numbers of an array as orjson writes a flat list of them."""
+    return np.ascontiguousarray(array.ravel())
 
 
 def tensor_head(named: NamedArray) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from mlserver_pyfunc.definition import BatchDefinition, FunctionDefinition, examples_of
+from mlserver_pyfunc.definition import FunctionDefinition, examples_of
 from mlserver_pyfunc.definition.derived import completed
 from mlserver_pyfunc.environments.environment import provide, unmet_needs, with_needs
 from mlserver_pyfunc.errors import ContractError, LoadError, PyFuncError, RequestError
@@ -126,7 +126,11 @@ class Function:
                 self.definition = completed(definition, runner.handler.derived)
             self.contract.add(*runner.handler.derived.specs)
             if serving.batch is not None:
-                self._batcher = self._new_batcher(runner, serving.batch, slots)
+                if found := obstacles(self.contract, runner.handler):
+                    raise self._failure("bind", f"serving.batch: {'; '.join(found)}")
+                self._batcher = Batcher(
+                    runner, self.model_name, serving, serving.batch, slots, self._metrics
+                )
             if serving.warmup:
                 await self._warm_up(runner, tree)
         except LoadError:
@@ -258,12 +262,6 @@ class Function:
                 self.model_name, ", serving.".join(serving.for_processes),
             )  # fmt: skip
         return InProcessRunner(spec, self.contract, serving, context)
-
-    def _new_batcher(self, runner: Runner, batching: BatchDefinition, slots: int) -> Batcher:
-        if found := obstacles(self.contract, runner.handler):
-            raise self._failure("bind", f"serving.batch: {'; '.join(found)}")
-        serving = self.definition.serving
-        return Batcher(runner, self.model_name, serving, batching, slots, self._metrics)
 
     async def _new_worker_runner(self, spec: HandlerSpec, tree: SourceTree) -> Runner:
         from .workers.pool import WorkerRunner

@@ -18,14 +18,13 @@ from typing import Any
 from urllib.parse import quote, unquote
 from uuid import uuid4
 
-import numpy as np
 import orjson
 
 from mlserver_pyfunc.errors import DefinitionError
 from mlserver_pyfunc.handler.call import ENCODINGS, InferenceCall
 from mlserver_pyfunc.protocol.contract import NamedArray
 from mlserver_pyfunc.protocol.nulls import masked
-from mlserver_pyfunc.protocol.response import json_output, response_body, tensor_head
+from mlserver_pyfunc.protocol.response import flat_array, json_output, response_body, tensor_head
 from mlserver_pyfunc.settings import LOG, ca_file, log_setting, parse_bytes
 from mlserver_pyfunc.sources.uri import redacted, split_user
 
@@ -142,7 +141,7 @@ class PayloadEvents:
         # A copy: the handler, or the next call, may write to the array.
         copy = NamedArray(named.spec, array.copy(), named.nulls)
         held = least + array.size * (_OBJECT_BYTES if is_object else array.itemsize)
-        return told, partial(_whole, copy, given), held
+        return told, partial(json_output, copy, flat_array, given), held
 
     def _add(self, kind: str, own: _Json, body: _Json, parts: Iterable[_Part]) -> None:
         if kind not in self._kinds:
@@ -206,12 +205,6 @@ class PayloadEvents:
                 "counted, in pyfunc_payload_events_total",
                 self._model, redacted(self._url), outcome, problem,
             )  # fmt: skip
-
-
-def _whole(named: NamedArray, given: Mapping[str, Any]) -> dict[str, Any]:
-    shown = json_output(named, lambda numbers: np.ascontiguousarray(numbers.ravel()))
-    parameters = {**given, **shown.get("parameters", {})}
-    return {**shown, "parameters": parameters} if parameters else shown
 
 
 def _attributes(model: str) -> dict[str, str]:

@@ -213,7 +213,7 @@ def test_what_cannot_be_an_event_is_counted_and_the_request_goes_on(
 
     with opened() as function:
         with monkeypatch.context() as patch:
-            patch.setattr(payload_events, "_whole", fail)
+            patch.setattr(payload_events, "json_output", fail)
             for _ in range(4):  # as many as there are senders
                 function(name=["a"], x=[1])
             until(lambda: counts(function) == {"invalid": 8})

@@ -7,7 +7,6 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any, TypeGuard
 
-import numpy as np
 import orjson
 from starlette.background import BackgroundTasks
 from starlette.responses import Response, StreamingResponse
@@ -17,7 +16,7 @@ from mlserver_pyfunc.errors import RequestError
 from mlserver_pyfunc.protocol import tensors
 from mlserver_pyfunc.protocol.contract import NamedArray, companions
 from mlserver_pyfunc.protocol.request import Parameters
-from mlserver_pyfunc.protocol.response import json_output, response_body, tensor_head
+from mlserver_pyfunc.protocol.response import flat_array, json_output, response_body, tensor_head
 
 Form = Callable[["ArrayResponse"], bytes] | None
 MAX_ID_CHARS = 256
@@ -201,4 +200,4 @@ def _http_tensor(
         binary.append(tensors.to_raw(spec.datatype, array))
         parameters = {"binary_data_size": len(binary[-1])}
         return {**tensor_head(named), "parameters": parameters}
-    return json_output(named, lambda numbers: np.ascontiguousarray(numbers.ravel()))
+    return json_output(named, flat_array)

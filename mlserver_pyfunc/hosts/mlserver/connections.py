@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import random
 import time
@@ -17,10 +16,9 @@ from starlette.types import Scope, Send
 
 from mlserver_pyfunc import settings
 from mlserver_pyfunc.deployment.server_settings import PART_SECONDS
+from mlserver_pyfunc.serving.runner import logger
 
 from . import models
-
-logger = logging.getLogger("mlserver.pyfunc")
 
 AGE = settings.connection_age()
 _QUIET_SECONDS = 1.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -17,10 +16,10 @@ from mlserver_pyfunc.definition.locate import Located, find_definition
 from mlserver_pyfunc.errors import PyFuncError
 from mlserver_pyfunc.hosts.common.models import not_found
 from mlserver_pyfunc.protocol.contract import TensorSpec
+from mlserver_pyfunc.serving.runner import logger
 
 from .errors import ModelNotReadyError, UnknownModelError
 
-logger = logging.getLogger("mlserver.pyfunc")
 _PACKAGE = __name__.partition(".")[0]
 _versions: defaultdict[str, list[str | None]] = defaultdict(list)
 failures: dict[str, str] = {}

@@ -130,12 +130,13 @@ class InferenceRoute(Route):
         payload: Any = read_payload(request, body, names[0], specs)
         payload.trace = request.scope[_TRACE]
         if self._streams:
-            items = self._data_plane.infer_stream(_stream_of(payload), *names)
+            items = self._data_plane.infer_stream(stream_of(payload), *names)
             return await event_stream(items, form)
         response = await data_plane.infer(self._data_plane, payload, *names)
         response.form = form
         return response
 
 
-async def _stream_of(payload: Any) -> AsyncIterator[Any]:
-    yield payload
+async def stream_of(request: Any) -> AsyncIterator[Any]:
+    """Returns a stream of one request."""
+    yield request

@@ -32,7 +32,7 @@ from mlserver_pyfunc.protocol.datatypes import DATATYPES
 from mlserver_pyfunc.serving.metrics import Measured, metrics_of
 
 from . import models
-from .rest_route import announce, once_for_app
+from .rest_route import announce, once_for_app, stream_of
 
 DATA_TYPES = {name: f"TYPE_{name}" for name in DATATYPES} | {"BYTES": "TYPE_STRING"}
 """Triton's names of the protocol's datatypes."""
@@ -232,7 +232,7 @@ async def _answers(
             request.parameters[_WANTS_FINAL].bool_param
         )
         try:
-            stream = stock(servicer, _stream_of(request), _StreamContext(context))
+            stream = stock(servicer, stream_of(request), _StreamContext(context))
             async with aclosing(stream) as responses:
                 async for response in responses:
                     if wants_final:
@@ -250,10 +250,6 @@ async def _answers(
             )
             final.parameters[_IS_FINAL].bool_param = True
             yield new_response(infer_response=final.SerializeToString())
-
-
-async def _stream_of(request: Any) -> AsyncIterator[Any]:
-    yield request
 
 
 @cache
