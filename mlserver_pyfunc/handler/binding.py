@@ -161,8 +161,11 @@ def _matches(
             name = free.pop().name
             matches[name] = (_input(spec, signature.forms.get(name)), (spec.name,))
     if free:
-        offers = ", ".join([*by_identifier, *RESERVED])
         names = ", ".join(f'"{parameter.name}"' for parameter in free)
+        tables = {axis for spec in specs.values() for axis in spec.axes}
+        is_table = not tables.isdisjoint(parameter.name for parameter in free)
+        hint = "; annotate a table as its frame, such as pandas.DataFrame" if is_table else ""
+        offers = f"{', '.join([*by_identifier, *RESERVED])}{hint}"
         raise BindError(f"handler parameter {names} matches nothing, expected one of {offers}")
     return matches
 

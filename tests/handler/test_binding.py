@@ -572,3 +572,9 @@ def test_init_parameters_that_are_missing_are_a_load_error() -> None:
     assert str(caught.value).endswith(
         'setup" requires "weights", which is not in init_parameters: depth, context'
     )
+
+
+def test_a_parameter_that_is_called_as_a_table_needs_the_type_of_the_frame() -> None:
+    age = TensorSpec("age", DATATYPES["INT64"], (-1,), axes=("people",))
+    with pytest.raises(BindError, match=r"\"people\" matches nothing, .*; annotate a table as its"):
+        bind(lambda people, x: 0, [age, TensorSpec("x", DATATYPES["FP32"], (1,))])
