@@ -7,7 +7,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from PIL import Image
 from mlserver_pyfunc import definition
 from mlserver_pyfunc.cli import COMMANDS, main
 from tests.places import FUNCTIONS, SCHEMA
+from tests.waiting import wait_until
 
 PROGRAM = str(Path(sys.executable).with_name("mlserver-pyfunc"))
 
@@ -231,18 +231,11 @@ def test_an_interrupt_ends_run_at_once(tmp_path, isolation):
     )
     pipe = subprocess.PIPE
     with subprocess.Popen([PROGRAM, "run", tmp_path, "-i", "x=1"], stdout=pipe, stderr=pipe) as it:
-        _until(lambda: mark.exists() and mark.read_text())
+        wait_until(lambda: mark.exists() and mark.read_text())
         it.send_signal(signal.SIGINT)
         assert it.communicate(timeout=60) == (b"", b"")
         assert it.returncode == -signal.SIGINT
-    _until(lambda: not psutil.pid_exists(int(mark.read_text())))
-
-
-def _until(condition):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: not psutil.pid_exists(int(mark.read_text())))
 
 
 def test_run_answers_a_request_file_in_the_protocols_form(hello, tmp_path):

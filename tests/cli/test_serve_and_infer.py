@@ -19,6 +19,7 @@ from mlserver_pyfunc.client.rest import RestClient
 from mlserver_pyfunc.deployment.server_settings import free_ports
 from tests.parity import input_of
 from tests.places import FUNCTIONS
+from tests.waiting import wait_until
 
 from .test_cli import PROGRAM, run
 
@@ -270,10 +271,10 @@ def test_reload_keeps_the_old_code_where_the_new_has_a_fault(versions):
         client = RestClient(url)
         assert call(client) == 0
         (versions / "m.py").write_text("def f(x:\n")
-        wait_for(lambda: any("goes on serving" in line for line in lines))
+        wait_until(lambda: any("goes on serving" in line for line in lines))
         assert call(client) == 0
         write(versions, 2)
-        wait_for(lambda: call(client) == 2)
+        wait_until(lambda: call(client) == 2)
 
 
 EDITS = int(os.environ.get("PYFUNC_TEST_EDITS", "6"))
@@ -299,7 +300,7 @@ def test_reload_under_load_loses_no_request(versions):
         try:
             for version in range(1, EDITS + 1):
                 write(versions, version)
-                wait_for(lambda version=version: call(probe) == version)
+                wait_until(lambda version=version: call(probe) == version)
         finally:
             done.set()
             for thread in threads:
@@ -309,10 +310,3 @@ def test_reload_under_load_loses_no_request(versions):
     assert seen <= set(range(EDITS + 1))
     assert EDITS in seen
     assert len(answers) > EDITS
-
-
-def wait_for(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.02)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +21,7 @@ from mlserver_pyfunc.protocol.request import InferenceRequest
 from mlserver_pyfunc.serving import payload_events, tracing
 from mlserver_pyfunc.serving.local import LocalFunction, load
 from tests.sink import Sink
+from tests.waiting import wait_until
 
 CODE = """
 def handler(name, x):
@@ -73,13 +73,6 @@ def counts(function: LocalFunction) -> dict[str, float]:
         for each in outcomes
     }
     return {outcome: value for outcome, value in found.items() if value}
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_an_event_has_the_payload_and_the_attributes_of_kserve_s_logger(
@@ -216,7 +209,7 @@ def test_what_cannot_be_an_event_is_counted_and_the_request_goes_on(
             patch.setattr(payload_events, "json_output", fail)
             for _ in range(4):  # as many as there are senders
                 function(name=["a"], x=[1])
-            until(lambda: counts(function) == {"invalid": 8})
+            wait_until(lambda: counts(function) == {"invalid": 8})
             patch.setattr(payload_events, "tensor_head", fail)
             function(name=["a"], x=[1])
         function(name=["a"], x=[1])
@@ -325,4 +318,4 @@ def test_without_a_sink_events_are_counted_as_failed(
     sink.server.server_close()
     with opened() as function:
         function(name=["a"], x=[1])
-        until(lambda: counts(function) == {"failed": 2})
+        wait_until(lambda: counts(function) == {"failed": 2})

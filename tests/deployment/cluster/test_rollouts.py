@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from mlserver_pyfunc.definition import kubernetes_names as names
 from tests.deployment.manifests.cases import CASES, IMAGE, SHAPES, option_sets
 from tests.needs import require
 from tests.places import IRIS
+from tests.waiting import wait_until
 
 from . import kserve_webhook
 from .conftest import Said
@@ -147,14 +147,7 @@ def rolls_out(
     gone = at.deploy(platform, folder, *args, "--delete")
     assert gone.code == 0, gone.out + gone.err
     assert gone.out.count(": deleted") == len(changes), gone.out
-    eventually(lambda: at.deployments(namespace) == [])
-
-
-def eventually(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: at.deployments(namespace) == [])
 
 
 def words(platform: str, shape: str) -> list[str]:
@@ -231,7 +224,7 @@ def test_what_the_api_server_refuses_of_a_platform_is_told(at: Place, folder: Pa
     container["resources"] = {"requests": {"cpu": "2"}}
     body = {"spec": {"predictor": {"containers": [container]}}}
     at.plane.request("PATCH", path, body, "application/merge-patch+json")
-    eventually(lambda: name in at.controllers.refused)
+    wait_until(lambda: name in at.controllers.refused)
     state = at.call("status", "kserve", folder)
     assert state.code != 0
     assert "must be less than or equal to cpu limit" in state.out + state.err

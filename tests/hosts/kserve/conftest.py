@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -20,12 +19,6 @@ PYTHON = os.environ.get("KSERVE_PYTHON", sys.executable)
 BOUND = {"MLSERVER_PYFUNC_MAX_BODY": "1 MiB"}
 
 __all__ = ["grpc_call", "kserve_call", "triton_call"]
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.server)
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from mlserver_pyfunc.deployment.server_settings import free_ports
-from tests.hosts.mlserver.process import ServerProcess
+from tests.hosts.mlserver.process import ServerProcess, running
 
 # Imports of MLServer fail, as where it is not installed.
 RUN = """
@@ -38,13 +39,8 @@ class KServeProcess(ServerProcess):
         self._address(http, grpc)
 
 
-@contextlib.contextmanager
-def serving(folder: Path, work: Path, *models: str, **options: object) -> Iterator[KServeProcess]:
-    """A server that is ready for `models`, gone at the end whatever the test did to it."""
-    server = KServeProcess(folder, work, **options)  # type: ignore[arg-type]
-    server.start()
-    try:
-        server.wait_until_ready(*models)
-        yield server
-    finally:
-        server.close()
+def serving(
+    folder: Path, work: Path, *models: str, **options: Any
+) -> AbstractContextManager[KServeProcess]:
+    """A server with options of `KServeProcess`, while it is running."""
+    return running(KServeProcess(folder, work, **options), *models)

@@ -7,8 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import requires
 from pathlib import Path
@@ -27,6 +25,7 @@ from tests.hosts.mlserver.models import MODELS, inline, write_model, write_repos
 from tests.hosts.mlserver.wire import Request, Tensor, rest_infer
 from tests.needs import require
 from tests.places import EXAMPLES
+from tests.waiting import wait_until
 
 from .process import KServeProcess, serving
 
@@ -71,14 +70,6 @@ with TestClient(app) as client:
     assert client.get("/v2/health/ready").json() == {"ready": True}
     print(client.post("/v1/models/upper:predict", json={"instances": ["a"]}).text)
 """
-
-
-def _until(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"never: {what}"
-        time.sleep(0.05)
-    return found
 
 
 def _status(server: KServeProcess, path: str) -> int:
@@ -166,7 +157,7 @@ def test_a_worker_that_is_killed_is_replaced(server: KServeProcess) -> None:
     first = pid()
     assert first not in (0, server.pid)
     os.kill(first, signal.SIGKILL)
-    _until(lambda: pid() not in (0, first), "another worker")
+    wait_until(lambda: pid() not in (0, first), "another worker")
     assert _status(server, "/v2/models/whoami/ready") == 200
 
 
@@ -196,7 +187,7 @@ def test_a_transformer_of_kserve_calls_a_function(
     predictor = server.rest_address if host == "rest" else server.grpc_address
     flags = ["--predictor_protocol", protocol, "--predictor_host", predictor]
     with serving(tmp_path, tmp_path, program=[str(script)], flags=flags) as transformer:
-        _until(lambda: _answers(transformer), "a transformer")
+        wait_until(lambda: _answers(transformer), "a transformer")
         reply = transformer.client.post(path, json=body)
     assert reply.status_code == 200, reply.text
     answer = reply.json()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,6 +12,8 @@ from typing import Any
 
 import grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tests.waiting import wait_until
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,7 @@ class Collector:
         return self.tree(trace)
 
     def wait_until(self, condition: Callable[[], bool], seconds: float = 60) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, self.spans[-20:]
-            time.sleep(0.02)
+        wait_until(condition, lambda: self.spans[-20:], seconds)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -154,17 +154,22 @@ class ServerProcess:
         self._process.wait()
 
 
-@contextlib.contextmanager
-def serving(folder: Path, work: Path, *models: str, **options: Any) -> Iterator[ServerProcess]:
-    """A server that is ready for `models`, gone at the end whatever the test did to it.
+P = TypeVar("P", bound=ServerProcess)
 
-    Args:
-        options: Of `ServerProcess`.
-    """
-    server = ServerProcess(folder, work, **options)
+
+@contextlib.contextmanager
+def running(server: P, *models: str) -> Iterator[P]:
+    """A server that is ready for `models`, gone at the end whatever the test did to it."""
     server.start()
     try:
         server.wait_until_ready(*models)
         yield server
     finally:
         server.close()
+
+
+def serving(
+    folder: Path, work: Path, *models: str, **options: Any
+) -> contextlib.AbstractContextManager[ServerProcess]:
+    """A server with options of `ServerProcess`, while it is running."""
+    return running(ServerProcess(folder, work, **options), *models)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+
+from tests.waiting import wait_until
 
 from . import grpc_calls, triton_calls
 from .conftest import GrpcCall
@@ -176,13 +177,6 @@ def _restarts(server: ServerProcess, model: str) -> float:
     return _metric(server, "pyfunc_worker_restarts_total", model, '.*reason="cancel"')
 
 
-def _until(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
-
-
 @pytest.fixture(autouse=True)
 def _forget(server: ServerProcess) -> Iterator[None]:
     yield
@@ -201,10 +195,10 @@ def test_a_call_that_waits_never_runs_for_a_client_that_has_left(
     model: str, server: ServerProcess
 ) -> None:
     with _call(server, model, "first") as first:
-        _until(lambda: "began first" in _log(server, model), "the first call has not begun")
+        wait_until(lambda: "began first" in _log(server, model), "the first call has not begun")
         with _call(server, model, "second"):
-            _until(lambda: _waiting(server, model) == 1, "the second call does not wait")
-        _until(lambda: _waiting(server, model) == 0, "the second call still waits")
+            wait_until(lambda: _waiting(server, model) == 1, "the second call does not wait")
+        wait_until(lambda: _waiting(server, model) == 0, "the second call still waits")
         (_folder(server, model) / "go").touch()
         assert first.recv(12) == b"HTTP/1.1 200"
     with _call(server, model, "third") as third:
@@ -217,8 +211,8 @@ def test_a_running_handler_that_is_async_or_asks_learns_that_its_client_has_left
     model: str, server: ServerProcess
 ) -> None:
     with _call(server, model, "first"):
-        _until(lambda: "began first" in _log(server, model), "the call has not begun")
-    _until(lambda: "cancelled first" in _log(server, model), "the handler was not told")
+        wait_until(lambda: "began first" in _log(server, model), "the call has not begun")
+    wait_until(lambda: "cancelled first" in _log(server, model), "the handler was not told")
     with _call(server, model, "second") as second:
         assert second.recv(12) == b"HTTP/1.1 200"
     assert _log(server, model) == ["began first", "cancelled first", "began second"]
@@ -234,7 +228,7 @@ def test_a_handler_that_asks_is_told_that_a_call_over_grpc_is_cancelled(
     how = "stream" if model.startswith("items") else "unary"
     code = grpc_call(grpc_calls.leave, server.grpc_address, request, how, log, seconds)
     assert code == ("CANCELLED" if seconds is None else "DEADLINE_EXCEEDED")
-    _until(lambda: "cancelled first" in _log(server, model), "the handler was not told")
+    wait_until(lambda: "cancelled first" in _log(server, model), "the handler was not told")
     answer = server.client.post(f"/v2/models/{model}/{_route(model)}", json=_body(model, "second"))
     assert answer.status_code == 200
     assert _log(server, model) == ["began first", "cancelled first", "began second"]
@@ -249,7 +243,7 @@ def test_a_stream_whose_requests_tritons_client_cancels_is_closed(
     request, log = _request(model, "first"), str(_folder(server, model) / "log")
     errors = triton_call(triton_calls.leave_stream, server.grpc_address, request, log)
     assert errors == ["StatusCode.CANCELLED"]
-    _until(lambda: "cancelled first" in _log(server, model), "the handler was not told")
+    wait_until(lambda: "cancelled first" in _log(server, model), "the handler was not told")
     answer = server.client.post(f"/v2/models/{model}/infer_stream", json=_body(model, "second"))
     assert answer.status_code == 200
     assert _log(server, model) == ["began first", "cancelled first", "began second"]
@@ -260,7 +254,7 @@ def test_a_worker_whose_client_has_left_is_killed_if_the_function_says_so(
     model: str, server: ServerProcess
 ) -> None:
     with _call(server, model, "first"):
-        _until(lambda: "began first" in _log(server, model), "the call has not begun")
-    _until(lambda: _restarts(server, model) == 1, "the worker was not killed")
+        wait_until(lambda: "began first" in _log(server, model), "the call has not begun")
+    wait_until(lambda: _restarts(server, model) == 1, "the worker was not killed")
     with _call(server, model, "second") as second:
         assert second.recv(12) == b"HTTP/1.1 200"

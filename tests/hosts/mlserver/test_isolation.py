@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import pytest
 
 from mlserver_pyfunc.environments.uv import find_uv
 from tests.needs import require
+from tests.waiting import wait_until
 
 from . import grpc_calls
 from .conftest import GrpcCall
@@ -242,7 +242,7 @@ def test_a_grpc_client_that_leaves_closes_the_generator(
     request = Request("count-313", inputs)
     items, _ = grpc_call(grpc_calls.stream, pythons.grpc_address, [request], True, 3)
     assert len(items) == 3
-    _until(mark.exists, "the generator was not closed")
+    wait_until(mark.exists, "the generator was not closed")
 
 
 def test_readiness_follows_the_workers_and_requests_wait(pythons: ServerProcess) -> None:
@@ -250,10 +250,10 @@ def test_readiness_follows_the_workers_and_requests_wait(pythons: ServerProcess)
     rest_infer(pythons.client, request).expect_ok()
     for worker in _workers(pythons):
         worker.kill()
-    _until(lambda: not pythons.is_ready("report-310"), "ready without a worker")
+    wait_until(lambda: not pythons.is_ready("report-310"), "ready without a worker")
     rest_infer(pythons.client, request).expect_ok()
     for model in models():
-        _until(lambda model=model: pythons.is_ready(model), f"{model} is not ready again")
+        wait_until(lambda model=model: pythons.is_ready(model), f"{model} is not ready again")
 
 
 def _calls(folder: Path, **serving: Any) -> dict[str, Any]:
@@ -289,7 +289,7 @@ def test_sigterm_answers_what_runs_unloads_and_leaves_nothing(
         assert len(workers) == 2
         replies: list[Any] = []
         thread = _infer(server, 1.5, replies)
-        _until((tmp_path / "begun").exists, "the call does not begin")
+        wait_until((tmp_path / "begun").exists, "the call does not begin")
         assert server.stop() == 0
         thread.join(60)
         assert replies[0].status == 200, replies
@@ -305,9 +305,9 @@ def test_workers_leave_when_the_server_is_killed(tmp_path: Path) -> None:
         workers = _workers(server)
         # One works without a pause, the other waits for a call.
         _infer(server, -1, [])
-        _until((tmp_path / "begun").exists, "the call does not begin")
+        wait_until((tmp_path / "begun").exists, "the call does not begin")
         os.kill(server.pid, signal.SIGKILL)
-        _until(lambda: not any(w.is_running() for w in workers), "workers outlive the server")
+        wait_until(lambda: not any(w.is_running() for w in workers), "workers outlive the server")
         server.wait_for_end()
 
 
@@ -316,13 +316,13 @@ def test_a_reload_replaces_the_workers(tmp_path: Path) -> None:
     with serving(tmp_path / "models", tmp_path, "calls") as server:
         first = _workers(server)
         assert server.client.post("/v2/repository/models/calls/load").status_code == 200
-        _until(lambda: not any(w.is_running() for w in first), "workers were left behind")
+        wait_until(lambda: not any(w.is_running() for w in first), "workers were left behind")
         assert len(_workers(server)) == 2
         assert len(_shared_memory(server.pid)) == 4
         rest_infer(server.client, Request("calls", [Tensor("x", "FP32", (1,), [0.0])])).expect_ok()
         assert server.client.post("/v2/repository/models/calls/unload").status_code == 200
-        _until(lambda: not _workers(server), "workers were left behind")
-        _until(lambda: not _shared_memory(server.pid), "shared memory was left behind")
+        wait_until(lambda: not _workers(server), "workers were left behind")
+        wait_until(lambda: not _shared_memory(server.pid), "shared memory was left behind")
 
 
 def _workers(server: ServerProcess) -> list[psutil.Process]:
@@ -342,13 +342,6 @@ def _shared_memory(pid: int) -> list[str]:
     """Arenas that a process has mapped. They have no name by which others could find them."""
     maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
     return [line for line in maps if "/memfd:mlserver-pyfunc" in line]
-
-
-def _until(condition: Any, complaint: str, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, complaint
-        time.sleep(0.02)
 
 
 def test_deaths_are_told_though_the_host_waits_for_children_too(tmp_path: Path) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -14,6 +13,7 @@ import httpx
 import pytest
 
 from tests.sink import Sink
+from tests.waiting import wait_until
 
 from . import grpc_calls
 from .conftest import GrpcCall
@@ -103,13 +103,6 @@ def _lines(server: ServerProcess) -> list[dict[str, Any]]:
     return [json.loads(line) for line in server.log.splitlines() if line.startswith('{"time"')]
 
 
-def _until(condition: Callable[[], object], shown: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, shown()
-        time.sleep(0.05)
-
-
 def _metrics(server: ServerProcess) -> dict[str, float]:
     port = server._env["MLSERVER_METRICS_PORT"]
     lines = httpx.get(f"http://127.0.0.1:{port}/metrics").text.splitlines()
@@ -149,7 +142,7 @@ def test_metrics_events_and_lines_are_those_of_the_calls(
 
     calls, items = 2 * (CALLS["here"] + CALLS["apart"]), 2 * CALLS["items"]
     expected = calls + items + KILLS + calls + 2 * items
-    _until(lambda: len(sink.events) == expected, lambda: (len(sink.events), expected))
+    wait_until(lambda: len(sink.events) == expected, lambda: (len(sink.events), expected))
     bodies = {kind: sink.bodies(kind) for kind in ("request", "response")}
     assert Counter(body["id"] for body in bodies["request"]) == Counter(
         request.id for request in (*_requests("rest"), *_requests("grpc"), *_killers())
@@ -164,7 +157,7 @@ def test_metrics_events_and_lines_are_those_of_the_calls(
     sent = next(body for body in bodies["request"] if body.get("parameters") == {"mode": 7})
     assert sent["inputs"] == [{"name": "x", "shape": [1], "datatype": "FP32", "data": [7.1]}]
 
-    _until(lambda: len(_lines(observed)) == 200 + KILLS, lambda: len(_lines(observed)))
+    wait_until(lambda: len(_lines(observed)) == 200 + KILLS, lambda: len(_lines(observed)))
     lines = {line["id"]: line for line in _lines(observed)}
     assert len(lines) == 200 + KILLS
     for line in lines.values():
@@ -202,7 +195,7 @@ def test_each_line_is_json_whatever_a_client_sends(
     )
     ok = Request("here", [x], id=HOSTILE, headers=trace)
     grpc_call(grpc_calls.infer, observed.grpc_address, ok, raw=True)
-    _until(lambda: len(_lines(observed)) == before + 7, lambda: observed.log[-4000:])
+    wait_until(lambda: len(_lines(observed)) == before + 7, lambda: observed.log[-4000:])
     lines = _lines(observed)[before:]
     expected = ["400", "400", "404", "400", "NOT_FOUND", "OK"]
     assert [line["status"] for line in lines] == ["200", *expected]

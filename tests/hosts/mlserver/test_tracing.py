@@ -368,7 +368,7 @@ def _counted(server: ServerProcess, state: str) -> int:
     return max(rest - 32 - 16, 0)
 
 
-WITHOUT_SDK = """
+CALLED = """
 import asyncio, sys
 from pathlib import Path
 from mlserver_pyfunc.definition import FunctionDefinition
@@ -376,27 +376,31 @@ from mlserver_pyfunc.protocol.request import InferenceRequest
 from mlserver_pyfunc.serving import tracing
 from mlserver_pyfunc.serving.function import Function
 
-code = '''
-def double(x, context):
-    with context.tracer.start_as_current_span("features"):
-        return x * 2
-'''
-
-async def main():
-    tracing.start()
-    sys.executable = sys.argv[1]  # of the worker
+async def called(code, isolation):
     tensors = {"inputs": [{"name": "x", "datatype": "FP64", "shape": [-1]}]}
     tensors["outputs"] = [{"name": "y", "datatype": "FP64", "shape": [-1]}]
     source = {"code": code, "handler": "double"}
-    definition = {"source": source, "serving": {"isolation": "process"}, **tensors}
+    definition = {"source": source, "serving": {"isolation": isolation}, **tensors}
     function = Function(FunctionDefinition.model_validate(definition), Path("."), "m")
     await function.load()
     body = {"inputs": [{"name": "x", "datatype": "FP64", "shape": [1], "data": [1]}]}
     answer = await function.infer(InferenceRequest.from_json(body))
     assert answer.arrays[0].array.tolist() == [2]
     await function.close()
+"""
+"""Begins a program that calls a function of its own."""
 
-asyncio.run(main())
+
+WITHOUT_SDK = f"""{CALLED}
+code = '''
+def double(x, context):
+    with context.tracer.start_as_current_span("features"):
+        return x * 2
+'''
+
+tracing.start()
+sys.executable = sys.argv[1]  # of the worker
+asyncio.run(called(code, "process"))
 """
 
 
@@ -419,13 +423,7 @@ def test_a_worker_without_opentelemetry_has_a_span_of_its_handler(
     assert sorted(names) == ["decode", *own, "handler", "infer", "worker"]
 
 
-OFF = """
-import asyncio, sys
-from pathlib import Path
-from mlserver_pyfunc.definition import FunctionDefinition
-from mlserver_pyfunc.protocol.request import InferenceRequest
-from mlserver_pyfunc.serving.function import Function
-
+OFF = f"""{CALLED}
 code = '''
 import sys
 def double(x, context):
@@ -442,20 +440,8 @@ def double(x, context):
     return doubled()
 '''
 
-async def main():
-    tensors = {"inputs": [{"name": "x", "datatype": "FP64", "shape": [-1]}]}
-    tensors["outputs"] = [{"name": "y", "datatype": "FP64", "shape": [-1]}]
-    for isolation in ("none", "process"):
-        source = {"code": code, "handler": "double"}
-        definition = {"source": source, "serving": {"isolation": isolation}, **tensors}
-        function = Function(FunctionDefinition.model_validate(definition), Path("."), "m")
-        await function.load()
-        body = {"inputs": [{"name": "x", "datatype": "FP64", "shape": [1], "data": [1]}]}
-        answer = await function.infer(InferenceRequest.from_json(body))
-        assert answer.arrays[0].array.tolist() == [2]
-        await function.close()
-
-asyncio.run(main())
+for isolation in ("none", "process"):
+    asyncio.run(called(code, isolation))
 assert "opentelemetry" not in sys.modules
 """
 
