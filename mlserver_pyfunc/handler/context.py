@@ -30,7 +30,7 @@ class Response:
 
 
 class NoTracer(ContextDecorator):
-    """Has the methods of a tracer of OpenTelemetry, and of its spans; they record nothing."""
+    """Stands in for a tracer of OpenTelemetry and for its spans, and records nothing."""
 
     trace_id = span_id = trace_flags = 0
     is_valid = is_remote = False

@@ -125,8 +125,8 @@ def test_outputs_that_are_no_columns_are_no_frame(folder: Path) -> None:
             function(pd.DataFrame({"x": [1.0]}))
 
 
-def _call(url: str, options: dict[str, bool]) -> None:
-    with connect(url, "rate", **options) as model:  # type: ignore[arg-type]
+def _call(url: str, options: dict[str, Any]) -> None:
+    with connect(url, "rate", **options) as model:
         for frame in FRAMES.values():
             answer = model.infer(frame, scale=2.0)
             assert type(answer) is type(frame)

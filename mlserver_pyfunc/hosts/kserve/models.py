@@ -65,7 +65,7 @@ class FunctionModel(InferenceModel):
         verb: InferenceVerb = InferenceVerb.PREDICT,
     ) -> Any:
         """Answers a request of the V1 protocol, which KServe has taken out of its CloudEvent."""
-        if verb is not InferenceVerb.PREDICT:
+        if verb is not InferenceVerb.PREDICT:  # KServe answers this error with status 501.
             raise NotImplementedError(f'model "{self.name}" cannot explain: it is a function')
         request = v1.to_request(self.function.contract, body, headers or {})
         response = await self.infer(request)

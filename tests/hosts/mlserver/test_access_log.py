@@ -120,7 +120,8 @@ def test_a_line_is_written_at_once_and_ends_no_call(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("MLSERVER_PYFUNC_ACCESS_LOG", "json")
     log, raw = AccessLog(access_log._write), io.BytesIO()
     gone = MagicMock(**{"write.side_effect": BrokenPipeError})
-    for output in (io.TextIOWrapper(io.BufferedWriter(raw)), gone):  # type: ignore[type-var]
+    outputs: list[Any] = [io.TextIOWrapper(io.BufferedWriter(raw)), gone]
+    for output in outputs:
         monkeypatch.setattr(sys, "stdout", output)
         with log.observe("POST infer", "") as call:
             trace = MagicMock()
