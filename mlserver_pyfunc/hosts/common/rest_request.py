@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.types import Receive
 
@@ -112,6 +113,20 @@ def _seconds(header: bytes) -> float:
             return seconds
     got = header[:40].decode("latin-1")
     raise RequestError(f'header "Request-Timeout": expected seconds, got {got!r}', 400)
+
+
+def asks_for_ready(body: bytes) -> bool:
+    """Returns whether a call of the repository index wants ready models only."""
+    try:
+        return bool(_Index.model_validate_json(body or b"{}").ready)
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"]
+        text = f'repository index: expected no body or {{"ready": true}}: {problem}'
+        raise RequestError(text, 400) from None
+
+
+class _Index(BaseModel):
+    ready: bool | None = None
 
 
 def unreadable(model: str, problem: str, body: str) -> RequestError:

@@ -26,7 +26,7 @@ class Server(model_server.ModelServer):
     """KServe's ModelServer. It listens while the functions are loaded, and ends if one fails."""
 
     def __init__(self, functions: Functions) -> None:
-        models = [functions.find(name) for name in functions.models]
+        models = [functions.get_model(name) for name in functions.models]
         longest = max(30, *(model.function.definition.serving.timeout for model in models))
         super().__init__(registered_models=functions, grace_period=math.ceil(longest))
         self.servers.append(self._load())
@@ -39,7 +39,8 @@ class Server(model_server.ModelServer):
 
     async def _load(self) -> None:
         try:
-            await self._functions.serve()
+            async with self._functions.loaded(None):
+                await self._functions.end.wait()
         except PyFuncError as error:
             _end(error)
 

@@ -6,7 +6,7 @@ KServe's servicer makes Python lists of tensors, loses typed FP16, and has no st
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from typing import Any
 
 import grpc
@@ -33,6 +33,7 @@ def install(functions: Functions) -> None:
     def add_to_server(servicer: Any, server: Any) -> None:
         servicer.ModelInfer = methods.infer
         servicer.ModelMetadata = methods.metadata
+        servicer.ModelReady = methods.model_ready
         servicer.ServerReady = methods.ready
         stock(servicer, server)
         types = pb.ModelInferRequest.FromString, pb.ModelInferResponse.SerializeToString
@@ -65,9 +66,15 @@ class _Methods:
     async def ready(self, message: Any, context: Any) -> Any:
         return pb.ServerReadyResponse(ready=await self._functions.ready())
 
+    async def model_ready(self, message: Any, context: Any) -> Any:
+        is_ready = False
+        with suppress(RequestError):
+            is_ready = await self._functions.get_model(message.name, message.version).healthy()
+        return pb.ModelReadyResponse(ready=is_ready)
+
     async def metadata(self, message: Any, context: Any) -> Any:
         with _refusals():
-            found = self._functions.find(message.name, message.version).metadata()
+            found = self._functions.get_model(message.name, message.version).metadata()
         # KServe's messages have no parameters there.
         del found["parameters"]
         for tensor in (*found["inputs"], *found["outputs"]):
@@ -75,7 +82,7 @@ class _Methods:
         return pb.ModelMetadataResponse(**found)
 
     def _read(self, message: Any, context: Any) -> tuple[Any, Any]:
-        model = self._functions.find(message.model_name, message.model_version)
+        model = self._functions.get_model(message.model_name, message.model_version)
         seconds = context.time_remaining()
         return model, read_request(message, lambda: to_headers(context), seconds)
 

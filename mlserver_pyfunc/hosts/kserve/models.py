@@ -102,7 +102,7 @@ class Functions(ModelRepository):
     def __reduce__(self) -> Any:
         return _in_process_of_uvicorn, ([*self.models.values()],)
 
-    def find(self, name: str, version: str | None = None) -> FunctionModel:
+    def get_model(self, name: str, version: str | None = None) -> FunctionModel:
         """Returns a model. Raises RequestError, status 404, if it or its version is unknown."""
         model: Any = self.models.get(name)
         if model is None:
@@ -115,17 +115,12 @@ class Functions(ModelRepository):
         raise RequestError(text, 404)
 
     async def ready(self) -> bool:
-        return all([await self.is_model_ready(name) for name in self.models])
-
-    async def serve(self) -> None:
-        """Loads the functions, and unloads them when the server ends. Raises LoadError."""
-        async with self.loaded(None):
-            await self.end.wait()
+        return all([await model.healthy() for model in self.models.values()])
 
     @asynccontextmanager
     async def loaded(self, _: Any) -> AsyncIterator[None]:
-        """Loads the functions, and unloads them at the end of the block."""
-        models = [self.find(name) for name in self.models]
+        """Loads the functions, and unloads them at the end of the block. Raises LoadError."""
+        models = [self.get_model(name) for name in self.models]
         try:
             for model in models:
                 await model.function.load()

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -17,9 +18,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mlserver_pyfunc.errors import RequestError
 from mlserver_pyfunc.hosts.common import text_generation
 from mlserver_pyfunc.hosts.common.models import not_ready
+from mlserver_pyfunc.hosts.common.rest_errors import refuse_route
 from mlserver_pyfunc.hosts.common.rest_request import (
     BODY_TOO_LARGE,
     Departure,
+    asks_for_ready,
     bounded,
     read_body,
     read_payload,
@@ -52,6 +55,7 @@ def add_routes(app: FastAPI, functions: Functions) -> None:
     app.router.routes.insert(0, Route("/v2/health/ready", routes.server_ready))
     app.router.routes.insert(0, Route("/v2/repository/index", routes.index, methods=["POST"]))
     app.add_exception_handler(RequestError, _refuse)
+    app.add_exception_handler(HTTPException, refuse_route)
     app.add_middleware(_bounded)
 
 
@@ -77,26 +81,28 @@ class _Endpoints:
         is_ready = await self._functions.ready()
         return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
 
-    async def index(self, _: Request) -> Response:
+    async def index(self, request: Request) -> Response:
+        ready_only = asks_for_ready(await request.body())
         found = []
-        for name in self._functions.models:
-            state = "READY" if await self._functions.is_model_ready(name) else "UNAVAILABLE"
-            found.append({"name": name, "state": state, "reason": ""})
+        for name, model in self._functions.models.items():
+            if (is_ready := await model.healthy()) or not ready_only:
+                state = "READY" if is_ready else "UNAVAILABLE"
+                found.append({"name": name, "state": state, "reason": ""})
         return JSONResponse(found)
 
     async def metadata(self, request: Request) -> Response:
-        return JSONResponse(self._functions.find(*request.path_params.values()).metadata())
+        return JSONResponse(self._functions.get_model(*request.path_params.values()).metadata())
 
     async def ready(self, request: Request) -> Response:
         names = request.path_params.values()
-        model = self._functions.find(*names)
+        model = self._functions.get_model(*names)
         if await model.healthy():
             return JSONResponse({"name": model.name, "ready": True})
         body = {"name": model.name, "ready": False, "error": not_ready(*names)}
         return JSONResponse(body, 503, {"Retry-After": "1"})
 
     async def infer(self, request: Request, streams: bool = False) -> Response:
-        model = self._functions.find(*request.path_params.values())
+        model = self._functions.get_model(*request.path_params.values())
         body = await read_body(request)
         with Departure(request.receive):
             if not text_generation.is_text_call(request.url.path, body):

@@ -14,14 +14,14 @@ from mlserver.rest import endpoints
 from mlserver.rest.requests import Request
 from mlserver.rest.responses import Response
 from mlserver.types import RepositoryIndexRequest
-from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mlserver_pyfunc.errors import RequestError, describe, safe_message
-from mlserver_pyfunc.hosts.common.rest_request import LENGTH_HEADER, unreadable
+from mlserver_pyfunc.hosts.common.rest_errors import MAX_PATH_CHARS, refuse_route
+from mlserver_pyfunc.hosts.common.rest_request import LENGTH_HEADER, asks_for_ready, unreadable
 from mlserver_pyfunc.protocol.request import InferenceRequest
 from mlserver_pyfunc.protocol.types import listed
 from mlserver_pyfunc.serving import tracing
@@ -33,7 +33,6 @@ from .rest_route import calls_model, once_for_app
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
 _JSON = (b"content-type", b"application/json")
-_MAX_PATH_CHARS = 200
 
 
 @once_for_app
@@ -101,14 +100,11 @@ async def _docs(owner: Any, request: Any) -> Any:
 
 
 async def _index(owner: Any, request: Any) -> Response:
+    body = await Request(request.scope, request.receive).body()
     try:
-        body = await Request(request.scope, request.receive).body()
-        wanted = RepositoryIndexRequest.model_validate_json(body or b"{}")
-    except ValueError as error:
-        problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        raise MLServerError(
-            f'repository index: expected no body or {{"ready": true}}: {problem}', 400
-        ) from None
+        wanted = RepositoryIndexRequest(ready=asks_for_ready(body))
+    except RequestError as error:
+        raise to_host_error(error) from None
     index = await owner._handlers.index(wanted)
     return Response(index.model_dump(mode="json", exclude_unset=True, exclude_none=True))
 
@@ -175,22 +171,8 @@ async def _refuse_body(request: Any, error: RequestValidationError) -> Response:
     return Response({"error": text}, 400)
 
 
-async def _refuse_route(request: Any, error: HTTPException) -> Response:
-    asked = f"{request.method} {request.url.path[:_MAX_PATH_CHARS]}"
-    allowed = (error.headers or {}).get("Allow")
-    text = f"{asked}: {error.detail}"
-    if "endpoint" not in request.scope:
-        text = (
-            f"{asked}: no such path, expected one of the Open Inference Protocol, such as "
-            "/v2/models/NAME/infer, /v2/models/NAME or /v2/health/ready"
-        )
-    elif allowed:
-        text = f"{asked}: expected {allowed}, got {request.method}"
-    return Response({"error": safe_message(text)}, error.status_code, headers=error.headers)
-
-
 async def _report_failure(request: Any, error: Exception) -> Response:
-    asked = f"{request.method} {request.url.path[:_MAX_PATH_CHARS]}"
+    asked = f"{request.method} {request.url.path[:MAX_PATH_CHARS]}"
     text = f"{asked} failed: {describe(error)} (the log has the traceback)"
     # uvicorn closes the connection after an exception, and says so only if it is told.
     return Response({"error": safe_message(text)}, 500, headers={"Connection": "close"})
@@ -199,6 +181,6 @@ async def _report_failure(request: Any, error: Exception) -> Response:
 _ANSWERS: dict[Any, Any] = {
     MLServerError: _refuse,
     RequestValidationError: _refuse_body,
-    HTTPException: _refuse_route,
+    HTTPException: refuse_route,
     Exception: _report_failure,
 }

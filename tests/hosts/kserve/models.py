@@ -6,13 +6,19 @@ from tests.hosts.mlserver.models import inline, tensor
 
 MORE = {
     "joined": inline(
-        "import numpy as np\ndef f(x): return {'y': x, 'rows': np.full(len(x), len(x))}",
+        """
+import time, numpy as np
+def f(x):
+    time.sleep(1)  # The calls that come meanwhile wait, and are joined.
+    return {'y': x, 'rows': np.full(len(x), len(x))}
+""",
         "f",
         {
             "inputs": [tensor("x", "FP32", [-1])],
             "outputs": [tensor("y", "FP32", [-1]), tensor("rows", "INT64", [-1])],
         },
         batch={"max_size": 8, "max_delay_ms": 200},
+        concurrency=1,
     ),
     "pair": inline(
         "def f(a, b): return a + b",

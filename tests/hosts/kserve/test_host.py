@@ -89,6 +89,29 @@ def test_kserves_probes_are_answered(server: KServeProcess) -> None:
     index = server.client.post("/v2/repository/index").json()
     assert {"name": "strict", "state": "READY", "reason": ""} in index
     assert [each["name"] for each in index] == answers["/v2/models"]["models"]
+    assert server.client.post("/v2/repository/index", json={"ready": True}).json() == index
+
+
+WRONG_ROUTES = {
+    ("GET", "/v2/nowhere"): (404, "GET /v2/nowhere: no such path, expected one of the Open "),
+    ("GET", "/v2/models/strict/infer"): (
+        405,
+        "GET /v2/models/strict/infer: expected POST, got GET",
+    ),
+    ("POST", "/v1/models/strict"): (405, "POST /v1/models/strict: expected GET, got POST"),
+    ("GET", "/v1/models/nothing"): (404, 'model "nothing" not found, expected '),
+    ("GET", "/v2/models/nothing/ready"): (404, 'model "nothing" not found, expected '),
+    ("POST", "/v2/models/nothing/infer"): (404, 'model "nothing" not found, expected '),
+    ("POST", "/v2/repository/index"): (400, "repository index: expected no body or "),
+}
+
+
+@pytest.mark.parametrize("route", WRONG_ROUTES, ids=" ".join)
+def test_every_error_of_a_route_has_one_form(route: tuple[str, str], server: KServeProcess) -> None:
+    reply = server.client.request(*route, content=b"[" if route[0] == "POST" else None)
+    status, text = WRONG_ROUTES[route]
+    assert (reply.status_code, [*reply.json()]) == (status, ["error"])
+    assert reply.json()["error"].startswith(text)
 
 
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])
@@ -96,8 +119,8 @@ def test_kserves_own_clients_see_states_and_answers(
     protocol: str, server: KServeProcess, kserve_call: GrpcCall
 ) -> None:
     address = server.url if protocol == "rest" else server.grpc_address
-    states = kserve_call(kserve_calls.status, protocol, address, ["strict"])
-    assert states == {"live": True, "ready": True, "strict": True}
+    states = kserve_call(kserve_calls.status, protocol, address, ["strict", "nothing"])
+    assert states == {"live": True, "ready": True, "strict": True, "nothing": False}
     answer = kserve_call(kserve_calls.infer_once, protocol, address, "strict")
     assert answer == ("", "[10.0]")
 
@@ -141,7 +164,7 @@ def test_calls_are_joined_and_counted(server: KServeProcess) -> None:
 
 
 def test_a_full_queue_is_answered_with_retry_after(server: KServeProcess) -> None:
-    request = Request("narrow", [Tensor("seconds", "FP64", (1,), [0.5])])
+    request = Request("narrow", [Tensor("seconds", "FP64", (1,), [2.0])])
     with ThreadPoolExecutor(5) as pool:
         replies = list(pool.map(lambda _: rest_infer(server.client, request), range(5)))
     refused = [reply for reply in replies if reply.status == 503]

@@ -85,7 +85,9 @@ def test_the_handler_gets_headers_and_parameters(server: KServeProcess) -> None:
 
 
 def test_an_unknown_model_and_an_explanation_are_refused(server: KServeProcess) -> None:
-    assert _predict(server, "no-such-model", {"instances": [1]}).status_code == 404
+    unknown = _predict(server, "no-such-model", {"instances": [1]})
+    assert unknown.status_code == 404
+    assert unknown.json()["error"].startswith('model "no-such-model" not found, expected ')
     reply = server.client.post("/v1/models/upper:explain", json={"instances": ["a"]})
     assert (reply.status_code, reply.json()) == (
         501,
