@@ -16,21 +16,23 @@ from tests.deployment.image.dockerfile import parse
 from tests.places import ROOT
 
 DOCKERFILE = ROOT / "Dockerfile"
+MODELSERVER = ROOT / "examples" / "kubernetes" / "modelserver" / "Dockerfile"
+BOTH = pytest.mark.parametrize("file", [DOCKERFILE, MODELSERVER], ids=["stock", "modelserver"])
 TEXT = DOCKERFILE.read_text()
 IMAGE = parse(TEXT)
 BIN = Path(sys.executable).parent
 
 
-def test_keeps_the_rules_of_hadolint() -> None:
-    lint = subprocess.run(
-        [BIN / "hadolint", DOCKERFILE], capture_output=True, text=True, check=False
-    )
+@BOTH
+def test_keeps_the_rules_of_hadolint(file: Path) -> None:
+    lint = subprocess.run([BIN / "hadolint", file], capture_output=True, text=True, check=False)
     assert lint.returncode == 0, lint.stdout + lint.stderr
 
 
-def test_builds_without_a_front_end_from_a_registry_and_on_old_engines() -> None:
-    assert "# syntax" not in TEXT
-    assert "<<" not in TEXT
+@BOTH
+def test_builds_without_a_front_end_from_a_registry_and_on_old_engines(file: Path) -> None:
+    assert "# syntax" not in file.read_text()
+    assert "<<" not in file.read_text()
 
 
 def test_runs_as_a_user_that_is_not_root() -> None:
@@ -44,9 +46,10 @@ def test_writes_to_tmp_only() -> None:
 
 
 def test_copies_nothing_that_is_ignored() -> None:
-    copied = re.findall(r"^COPY (?!--)(.*) \S+$", TEXT, re.MULTILINE)
+    texts = TEXT + MODELSERVER.read_text()
+    copied = re.findall(r"^COPY (?!--)(.*) \S+$", texts, re.MULTILINE)
     admitted = re.findall(r"^!(\S+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
-    assert sorted(" ".join(copied).split()) == sorted(admitted)
+    assert {*" ".join(copied).split()} == {*admitted}
     assert all((ROOT / name).exists() for name in admitted)
 
 

@@ -57,7 +57,7 @@ class Engine:
             archive.unlink()
             self._bases.add(name)
 
-    def build(self, context: Path, tag: str) -> None:
+    def build(self, context: Path, tag: str, dockerfile: Path | None = None) -> None:
         """Builds a context as any CI would, with nothing of ours in between."""
         command = {
             "podman": ["podman", "build", "--format", "docker"],
@@ -65,6 +65,8 @@ class Engine:
             "docker": ["docker", "build"],
         }[self.name]
         # Docker before 23 has BuildKit, but uses it only where asked to.
+        if dockerfile is not None:
+            command += ["--file", str(dockerfile)]
         self.storage.run(*command, "--tag", tag, context, env={"DOCKER_BUILDKIT": "1"})
 
     def inspect(self, image: str) -> dict[str, Any]:
