@@ -9,9 +9,9 @@ Results = dict[str, Any]
 Key = tuple[str, str, str, int]
 
 PEERS = (
-    "pyfunc", "pyfunc-plain", "pyfunc-nofast", "numpy-lean", "numpy-w0", "numpy-default",
-    "constant", "pytriton", "pytriton-batcher", "kserve", "kserve-pyfunc", "litserve",
-    "bentoml", "bare-rest", "bare-grpc",
+    "pyfunc", "pyfunc-async", "pyfunc-plain", "pyfunc-nofast", "numpy-lean", "numpy-w0",
+    "numpy-default", "constant", "pytriton", "pytriton-batcher", "kserve", "kserve-pyfunc",
+    "litserve", "bentoml", "bare-rest", "bare-grpc",
 )  # fmt: skip
 
 # (other system, workload, route, clients, figure, smallest ratio of our figure to the other's)
@@ -28,7 +28,8 @@ TARGETS = (
     ("pytriton", "w1", "json", 1, "rps", 3.0),
     ("pytriton", "w1", "raw", 1, "rps", 3.0),
     ("pytriton-batcher", "w1", "json", 32, "rps", 1.5),
-    ("pytriton-batcher", "w1", "raw", 32, "rps", 0.75),
+    ("pytriton-batcher", "w1", "raw", 32, "rps", 1.0),
+    ("pytriton-batcher", "w1", "typed", 32, "rps", 1.0),
     ("pytriton", "w2", "raw", 1, "rps", 2.5),
     ("pytriton", "w3", "raw", 1, "rps", 1.2),
     ("pytriton", "w3", "typed", 1, "rps", 1.2),

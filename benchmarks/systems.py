@@ -9,9 +9,10 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -161,8 +162,10 @@ def _tensor(name: str, model: str) -> dict[str, object]:
     return {**tensor, "content_type": "str"} if model == "w4" else tensor
 
 
-def _ours(model: str) -> dict[str, object]:
-    handlers = {"w1": "double", "w2": "head", "w3": "double", "w4": "upper"}
+HANDLERS = {"w1": "double", "w2": "head", "w3": "double", "w4": "upper"}
+
+
+def _ours(model: str, handlers: Mapping[str, str] = HANDLERS) -> dict[str, object]:
     function = {
         "source": {
             "source": str(SERVERS / "functions.py"),
@@ -241,6 +244,12 @@ SYSTEMS = {
     system.name: system
     for system in (
         System("pyfunc", "server", _mlserver(LEAN, _ours)),
+        System(
+            "pyfunc-async",
+            "server",
+            _mlserver(LEAN, partial(_ours, handlers={**HANDLERS, "w1": "double_async"})),
+            models=("w1",),
+        ),
         System("pyfunc-plain", "server", _mlserver({}, _ours)),
         System(
             "pyfunc-nofast",

@@ -7,6 +7,10 @@ def double(x):
     return x * 2
 
 
+async def double_async(x):
+    return x * 2
+
+
 def head(x):
     return x[:, :1000] * 2
 
