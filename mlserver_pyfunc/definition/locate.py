@@ -67,13 +67,10 @@ class Located:
 
 @dataclass(frozen=True)
 class FunctionFolder(Located):
-    """A definition with the name and version it is served under.
-
-    The version is that of model-settings.json, else of the definition.
-    """
+    """A definition with the name and version it is served under."""
 
     model_name: str
-    model_version: str | None
+    model_version: str | None  # that of model-settings.json, else of the definition
     settings_file: Path | None
 
 

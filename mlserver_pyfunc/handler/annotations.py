@@ -37,29 +37,20 @@ _OURS = ("mlserver", "mlserver_pyfunc")
 
 @dataclass(frozen=True)
 class Value:
-    """An annotation that one tensor stands for.
+    """An annotation that one tensor stands for. A frame with a `problem` tells no columns."""
 
-    `tensor` has keys of a definition, as far as the annotation tells them, `problem` what it does
-    not tell. `from_array` makes the handler's value of arrays of these NumPy kinds and this rank,
-    if it is not the array itself. An annotation `is_unknown` if it is text without a meaning. It
-    `admits_none` if an element may be None, and `has_default` if it is a field with a default.
-
-    A column of a frame has the library of the `table`, the type of its elements (`kind`) and a
-    `dtype` and a `default` of its own, if given. A frame with a `problem` tells no columns.
-    """
-
-    tensor: Mapping[str, Any]
-    kinds: str = ""
-    rank: int | None = None
-    from_array: FromArray | None = None
-    problem: str = ""
-    is_unknown: bool = False
-    admits_none: bool = False
-    has_default: bool = False
-    default: Any = None
-    kind: Any = None
-    dtype: Any = None
-    table: str = ""
+    tensor: Mapping[str, Any]  # keys of a definition, as far as the annotation tells them
+    kinds: str = ""  # NumPy kinds of the arrays that `from_array` takes
+    rank: int | None = None  # of these arrays; None for any
+    from_array: FromArray | None = None  # makes the handler's value, if that is not the array
+    problem: str = ""  # what the annotation does not tell
+    is_unknown: bool = False  # whether it is text without a meaning
+    admits_none: bool = False  # whether an element may be None
+    has_default: bool = False  # whether it is a field with a default
+    default: Any = None  # of a column of a frame, as the next ones
+    kind: Any = None  # type of the elements
+    dtype: Any = None  # if given
+    table: str = ""  # library of the frame
 
     @property
     def is_scalar(self) -> bool:
@@ -79,17 +70,13 @@ class Value:
 
 @dataclass(frozen=True)
 class Record:
-    """An annotation that a tensor for each field stands for: a dataclass, a pydantic model, ...
-
-    `is_many` means a list of objects: each tensor has an element for each of them. If it
-    `is_table`, it is a frame, made of columns.
-    """
+    """An annotation that a tensor for each field stands for: a dataclass, a pydantic model, ..."""
 
     fields: Mapping[str, Value]
     make: Callable[[dict[str, Any]], Any]
-    is_many: bool = False
+    is_many: bool = False  # a list of objects: each tensor has an element for each of them
     doc: str = ""
-    is_table: bool = False
+    is_table: bool = False  # a frame, made of columns
 
     def build(self, values: dict[str, Any], specs: Mapping[str, TensorSpec] | None = None) -> Any:
         """Makes the handler's object, a list of them or a frame, or raises a TensorError."""

@@ -50,17 +50,16 @@ class CallPlan:
     """The way to call a handler. Made by `bind`.
 
     A keyword has its name, its getter, and the optional inputs without all of which it keeps its
-    default, or None. `spread` are the inputs of `**kwargs`, `settings` read the parameters of
-    the request.
+    default, or None.
     """
 
     function: Callable[..., Any]
     kind: Kind
     positional: tuple[Getter, ...]
     keywords: tuple[tuple[str, Getter, frozenset[str] | None], ...]
-    spread: tuple[tuple[str, Getter], ...]
+    spread: tuple[tuple[str, Getter], ...]  # inputs of `**kwargs`
     reserved: Mapping[str, Getter]
-    settings: Mapping[str, Setting] = field(default_factory=dict)
+    settings: Mapping[str, Setting] = field(default_factory=dict)  # read the request's parameters
     taken: frozenset[str] = frozenset()
 
     @property

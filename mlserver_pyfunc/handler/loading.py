@@ -28,22 +28,17 @@ from .signature import Derived, Signature, derive
 
 @dataclass(frozen=True)
 class HandlerSpec:
-    """All that a process must know to load a function and to call it.
-
-    `definition` is the function's, as JSON and with all keys; `written` names the lists of tensors
-    that it has. `inline` has source text by module. `model` is the path of a model file in the
-    source, and `kind` its kind: it has no handler.
-    """
+    """All that a process must know to load a function and to call it."""
 
     model_name: str
     model_version: str | None
-    definition: Mapping[str, Any]
-    written: Sequence[str]
+    definition: Mapping[str, Any]  # as JSON and with all keys
+    written: Sequence[str]  # names of the lists of tensors that the definition has
     init_parameters: Mapping[str, Any]
     source_dir: Path
     default_module: str | None
-    inline: Mapping[str, str]
-    model: str = ""
+    inline: Mapping[str, str]  # source text by module
+    model: str = ""  # path of a model file in the source, which has a kind and no handler
     kind: str = ""
 
     @property

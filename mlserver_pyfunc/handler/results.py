@@ -24,13 +24,10 @@ from .frames import columns_of
 
 @dataclass(slots=True)
 class NamedValues:
-    """Values by output name, not yet checked, and the parameters of the response.
-
-    `headers` among the parameters, where MLServer has them too, are sent as HTTP headers or gRPC
-    metadata.
-    """
+    """Values by output name, not yet checked, and the parameters of the response."""
 
     values: Mapping[str, Any]
+    # Its `headers`, where MLServer has them too, are sent as HTTP headers or gRPC metadata.
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 

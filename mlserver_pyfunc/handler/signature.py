@@ -30,14 +30,11 @@ _ARRAY = "Annotated[NDArray[np.float32], Tensor(-1, 4)]"
 
 @dataclass(frozen=True)
 class Signature:
-    """A handler's parameters and result, with what their annotations mean.
-
-    `forms` has what annotated parameters are. `result` is that of an item, if the handler streams.
-    """
+    """A handler's parameters and result, with what their annotations mean."""
 
     parameters: Mapping[str, inspect.Parameter]
-    forms: Mapping[str, Value | Record]
-    result: Value | Record | None
+    forms: Mapping[str, Value | Record]  # of annotated parameters
+    result: Value | Record | None  # that of an item, if the handler streams
     doc: str
 
     @classmethod
@@ -65,16 +62,12 @@ class Signature:
 
 @dataclass
 class Derived:
-    """The tensors that a handler's signature adds to its definition, and their descriptions.
-
-    The tensors have the keys of a definition. `doc` and `docs` are the docstrings of the handler
-    and of classes whose fields are tensors: they may describe them.
-    """
+    """The tensors that a handler's signature adds to its definition, with the keys of one."""
 
     inputs: Tensors = field(default_factory=list)
     outputs: Tensors = field(default_factory=list)
-    doc: str = ""
-    docs: list[str] = field(default_factory=list)
+    doc: str = ""  # docstring of the handler, which may describe them
+    docs: list[str] = field(default_factory=list)  # those of classes whose fields are tensors
 
     @property
     def specs(self) -> tuple[list[TensorSpec], list[TensorSpec]]:

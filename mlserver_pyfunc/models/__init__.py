@@ -22,21 +22,13 @@ MLFLOW = "MLmodel"
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of model file.
+    """A kind of model file."""
 
-    Attributes:
-        module: Module here that loads it.
-        names: How the names of such files end.
-        head: Pattern of the first bytes.
-        requirements: Packages that loading it needs.
-        runs_code: Whether loading runs code that the file holds.
-    """
-
-    module: str
-    names: tuple[str, ...]
-    head: bytes
-    requirements: tuple[str, ...]
-    runs_code: bool = False
+    module: str  # that loads it, of this package
+    names: tuple[str, ...]  # how the names of such files end
+    head: bytes  # pattern of the first bytes
+    requirements: tuple[str, ...]  # packages that loading it needs
+    runs_code: bool = False  # whether loading runs code that the file holds
 
 
 _LEARNER = rb'\{\s*("|[LiIl]\x00*\x07)learner'

@@ -28,29 +28,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A declared tensor.
+    """A declared tensor."""
 
-    Attributes:
-        name: Name in requests and responses.
-        datatype: Row of `DATATYPES`.
-        shape: One size per axis; -1 admits any size.
-        axes: Name of each axis, or None; names stand for -1. Empty if no axis has a name.
-        optional: Whether a request or a result may omit the tensor.
-        text: Whether handlers get BYTES elements as `str` instead of `bytes`.
-        undeclared: Whether the tensor breaks the contract and is let through as it is.
-        limits: What each element must be, besides of the datatype; None without any.
-        is_nulls: Whether this is the companion of a tensor, which tells its null elements.
-    """
-
-    name: str
-    datatype: Datatype
-    shape: tuple[int, ...]
-    optional: bool = False
-    text: bool = False
-    axes: tuple[str | None, ...] = ()
-    undeclared: bool = False
-    limits: Limits | None = None
-    is_nulls: bool = False
+    name: str  # in requests and responses
+    datatype: Datatype  # row of `DATATYPES`
+    shape: tuple[int, ...]  # one size per axis; -1 admits any size
+    optional: bool = False  # whether a request or a result may omit the tensor
+    text: bool = False  # whether handlers get BYTES elements as `str` instead of `bytes`
+    axes: tuple[str | None, ...] = ()  # name or None of each, names stand for -1; empty if all None
+    undeclared: bool = False  # whether it breaks the contract and is let through as it is
+    limits: Limits | None = None  # what each element must be, besides of the datatype
+    is_nulls: bool = False  # whether it is the companion of a tensor, and tells its null elements
 
     @property
     def companion(self) -> TensorSpec | None:

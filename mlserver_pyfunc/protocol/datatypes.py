@@ -20,25 +20,15 @@ from .types import ADMITS_NULL, Array, misfit
 
 @dataclass(frozen=True)
 class Datatype:
-    """A tensor datatype and its representations.
+    """A tensor datatype and its representations."""
 
-    Attributes:
-        name: Name in the protocol, such as `FP32`.
-        dtype: NumPy type of a handler's array; little-endian, as in raw tensor data.
-        elements: Description of a valid JSON element, for error messages.
-        contents: Field of gRPC's `InferTensorContents`; None for FP16, which has no field.
-        code: Format character of the `struct` module; empty for BYTES.
-        decode: Function that decodes a flat list of elements to a one-dimensional array.
-        nullable: Whether null is an element. It becomes NaN in floats, else a masked element.
-    """
-
-    name: str
-    dtype: np.dtype[Any]
-    elements: str
-    contents: str | None
-    code: str
-    decode: Callable[[Datatype, list[Any]], Array]
-    nullable: bool = False
+    name: str  # in the protocol, such as `FP32`
+    dtype: np.dtype[Any]  # of a handler's array; little-endian, as in raw tensor data
+    elements: str  # description of a valid JSON element, for error messages
+    contents: str | None  # field of gRPC's `InferTensorContents`; None for FP16, which has no field
+    code: str  # format character of the `struct` module; empty for BYTES
+    decode: Callable[[Datatype, list[Any]], Array]  # of a flat list, to a one-dimensional array
+    nullable: bool = False  # whether null is an element: NaN in floats, else a masked element
 
     def holds(self, numbers: Array) -> bool:
         """Returns whether all numbers of an array are in the range of this type of integers."""

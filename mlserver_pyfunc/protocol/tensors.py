@@ -23,14 +23,11 @@ from .types import short_repr
 
 @dataclass(slots=True)
 class RawTensor:
-    """Raw tensor data as received: row-major, little-endian, BYTES elements after their lengths.
-
-    `declared` is their size according to the request, `surplus` what follows the last one's.
-    """
+    """Raw tensor data as received: row-major, little-endian, BYTES elements after their lengths."""
 
     buffer: bytes | memoryview
-    declared: int | None = None
-    surplus: int = 0
+    declared: int | None = None  # their size in bytes, according to the request
+    surplus: int = 0  # bytes that follow the last tensor's
 
 
 @dataclass(frozen=True, slots=True)

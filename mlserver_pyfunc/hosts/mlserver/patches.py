@@ -49,16 +49,12 @@ logger = logging.getLogger("mlserver.pyfunc")
 
 @dataclass(frozen=True)
 class ProcessSetting:
-    """A setting of the whole process, which other runtimes in the server have too.
-
-    `function` sets it, and returns the reason if it leaves the setting as it is. A user switches
-    off the rows of a `group` together. `upstream` is the number of MLServer's issue about it.
-    """
+    """A setting of the whole process, which other runtimes in the server have too."""
 
     target: str
-    function: Callable[..., Any]
-    group: str = "process"
-    upstream: int = 0
+    function: Callable[..., Any]  # sets it; returns the reason if it leaves the setting as it is
+    group: str = "process"  # of rows that a user switches off together
+    upstream: int = 0  # number of MLServer's issue about it
 
     @property
     def name(self) -> str:

@@ -65,19 +65,15 @@ the body has the array's own bytes."""
 
 @dataclass(slots=True)
 class Message:
-    """A message that has arrived. The body has the bytes of all tensors.
-
-    In a result, `seconds` is the handler's duration. A worker must take a token before it begins a
-    call that `needs_token`.
-    """
+    """A message that has arrived."""
 
     kind: Kind
     call: int
     id: str
     head: Head
-    body: bytes | memoryview
-    seconds: float
-    needs_token: bool
+    body: bytes | memoryview  # the bytes of all tensors
+    seconds: float  # duration of the handler, in a result
+    needs_token: bool  # whether a worker must take a token before it begins the call
 
     @property
     def values(self) -> Mapping[str, Any]:
