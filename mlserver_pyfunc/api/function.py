@@ -8,7 +8,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import cached_property
 from pathlib import Path
 from types import MethodType
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .deployment import Deployment
 
 
-class Function:
+class Function(AbstractContextManager["Function"]):
     """A function that this package serves.
 
     Calls take the server's path: the contract checks the inputs and the outputs.
@@ -169,9 +169,6 @@ class Function:
             local: LocalFunction | None = vars(self).pop("_local", None)
         if local:
             local.close()
-
-    def __enter__(self) -> Function:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -29,7 +29,7 @@ PARALLEL = 64
 """Number of calls of `infer_async` that run at a time."""
 
 
-class Model:
+class Model(AbstractContextManager["Model"]):
     """A model on a server. `connect` makes one. Any thread may use it."""
 
     def __init__(self, name: str, connect: Callable[[], Client]) -> None:
@@ -88,9 +88,6 @@ class Model:
             self._idle.pop().close()
         if "_threads" in vars(self):
             self._threads.shutdown()
-
-    def __enter__(self) -> Model:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +24,7 @@ from .runner import Answer
 T = TypeVar("T")
 
 
-class LocalFunction:
+class LocalFunction(AbstractContextManager["LocalFunction"]):
     """A loaded function. Calls take the server's path: contract, queue, handler, contract.
 
     Use it as a context manager, or call `close` when done. A function that does not load raises a
@@ -106,9 +107,6 @@ class LocalFunction:
         if not self._loop.is_closed():
             closing = asyncio.run_coroutine_threadsafe(self.function.close(), self._loop)
             closing.add_done_callback(lambda _: self._loop.stop())
-
-    def __enter__(self) -> LocalFunction:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -100,7 +100,7 @@ class Tracing:
             yield
 
 
-class Trace:
+class Trace(AbstractContextManager["Trace"]):
     """A span of a request that is recorded, and those below it. Ends it as a context manager.
 
     `status` names the attribute for the HTTP status, if it has one. None if the span is another's.
@@ -168,9 +168,6 @@ class Trace:
             if number >= 500 or not self._status:
                 self.span.set_status(StatusCode.ERROR)
         self.span.end()
-
-    def __enter__(self) -> Trace:
-        return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self.end(error)
