@@ -140,17 +140,8 @@ JsonMapping = Annotated[dict[str, Any], FROM_TEXT, AfterValidator(_json_values)]
 
 DatatypeName = Annotated[_Datatype, BeforeValidator(_datatype)]
 AxisName = Annotated[str, Field(pattern=_AXIS_NAME)]
-Shape = Annotated[
-    list[
-        Annotated[
-            Annotated[int, Field(ge=-1)] | AxisName,
-            BeforeValidator(_axis),
-        ]
-    ],
-    FROM_TEXT,
-    Field(max_length=MAX_RANK),
-    AfterValidator(_shape),
-]
+_Size = Annotated[Annotated[int, Field(ge=-1)] | AxisName, BeforeValidator(_axis)]
+Shape = Annotated[list[_Size], FROM_TEXT, Field(max_length=MAX_RANK), AfterValidator(_shape)]
 Text = Annotated[str, BeforeValidator(_text)]
 Version = Annotated[str, BeforeValidator(_version), Field(min_length=1, pattern=r"^[^/\s]+$")]
 Lines = Annotated[list[str], BeforeValidator(_lines)]
