@@ -7,7 +7,7 @@ import signal
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -15,9 +15,6 @@ from mlserver_pyfunc.protocol.samples import request_form
 
 from . import inputs
 from .failure import folder_argument
-
-if TYPE_CHECKING:
-    from mlserver_pyfunc.serving.local import LocalFunction
 
 
 @click.command("run")
@@ -38,9 +35,13 @@ def command(
     as_json: bool,
 ) -> None:
     """Call the function in FOLDER as the server does: same loading, contract and errors."""
+    import orjson
+
     from mlserver_pyfunc.definition.locate import open_folder
     from mlserver_pyfunc.protocol.request import InferenceRequest
-    from mlserver_pyfunc.serving.local import LocalFunction
+    from mlserver_pyfunc.serving.local import LocalFunction, arrays_of
+
+    from . import output
 
     # Ctrl-C ends the process at once: to unwind the stack would wait for the handler.
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -56,24 +57,13 @@ def command(
         else:
             arrays = inputs.arrays(function.contract, given, is_random=is_random)
             request = InferenceRequest.from_values(function.contract, arrays)
-        seconds = _call(function, request, as_json=as_json)
+        waited, asked = 0.0, time.perf_counter()
+        for answer in function.infer_stream(request):
+            waited += time.perf_counter() - asked
+            if as_json:
+                click.echo(orjson.dumps(function.response(answer, request.id)))
+            else:
+                output.arrays(arrays_of(answer))
+            asked = time.perf_counter()
         if not as_json:
-            click.echo(click.style(f"{seconds * 1000:.3f} ms", dim=True), err=True)
-
-
-def _call(function: LocalFunction, request: Any, *, as_json: bool) -> float:
-    import orjson
-
-    from mlserver_pyfunc.serving.local import arrays_of
-
-    from . import output
-
-    waited, asked = 0.0, time.perf_counter()
-    for answer in function.infer_stream(request):
-        waited += time.perf_counter() - asked
-        if as_json:
-            click.echo(orjson.dumps(function.response(answer, request.id)))
-        else:
-            output.arrays(arrays_of(answer))
-        asked = time.perf_counter()
-    return waited
+            click.echo(click.style(f"{waited * 1000:.3f} ms", dim=True), err=True)
