@@ -22,6 +22,7 @@ CONNECTION_AGE = "MLSERVER_PYFUNC_CONNECTION_AGE"
 PYTHON_DOWNLOADS = "MLSERVER_PYFUNC_PYTHON_DOWNLOADS"
 """Switch: a Python that this machine lacks may be downloaded."""
 CA_BUNDLE = "MLSERVER_PYFUNC_CA_BUNDLE"
+"""PEM file of certificate authorities that replaces the default ones."""
 ENVIRONMENT = "MLSERVER_PYFUNC_ENVIRONMENT"
 INIT_PARAMETERS = "MLSERVER_PYFUNC_INIT_PARAMETERS"
 REPOSITORY_API = "MLSERVER_PYFUNC_REPOSITORY_API"
@@ -133,11 +134,6 @@ def chosen_malloc(environment: Mapping[str, str]) -> str:
     if "glibc.malloc." in environment.get("GLIBC_TUNABLES", ""):
         return "GLIBC_TUNABLES"
     return next((name for name in environment if name.startswith("MALLOC_")), "")
-
-
-def ca_bundle() -> str | None:
-    """Returns the PEM file of certificate authorities that replaces the default ones."""
-    return os.environ.get(CA_BUNDLE) or None
 
 
 def ca_file(own: str = "") -> str | None:

@@ -145,8 +145,7 @@ def _environment() -> dict[str, str]:
     environment.setdefault("UV_PYTHON_DOWNLOADS", "never")
     if settings.is_switched_on(settings.PYTHON_DOWNLOADS):
         environment["UV_PYTHON_DOWNLOADS"] = "automatic"
-    bundle = settings.ca_bundle()
-    if bundle:
+    if bundle := os.environ.get(settings.CA_BUNDLE):
         environment["SSL_CERT_FILE"] = bundle
     if os.environ.get(settings.CACHE):
         environment.setdefault("UV_CACHE_DIR", str(settings.cache_folder() / "uv"))
