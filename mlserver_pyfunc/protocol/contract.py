@@ -113,10 +113,6 @@ ARROW = "application/vnd.apache.arrow.stream"
 """Content type of a tensor that has a whole table, and of an answer that has one."""
 
 
-def _ignore(kind: str, tensor: str, text: str) -> None:
-    pass
-
-
 class Contract:
     """The declared tensors of a function, and the checks against them.
 
@@ -148,7 +144,7 @@ class Contract:
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec],
         lenient: Collection[str] = (),
-        report: Report = _ignore,
+        report: Report = lambda *_: None,
     ) -> None:
         self.model_name = model_name
         self.lenient = frozenset(lenient)
@@ -445,12 +441,12 @@ def decode(spec: TensorSpec, tensor: RequestInput) -> Array:
         note = "a size is 0 or more" if min(shape, default=0) < 0 else ""
         raise TensorError(f"shape {list(spec.shape)}", str(list(shape)), note)
     data = getattr(tensor.data, "root", tensor.data)
-    if type(data) is list:
-        array = tensors.from_list(spec.datatype, data, shape, is_base64=_is_base64(spec, tensor))
-    elif isinstance(data, RawTensor):
+    if isinstance(data, RawTensor):
         array = tensors.from_raw(spec.datatype, data, shape)
     else:
-        array = tensors.from_other(spec.datatype, data, shape, is_base64=_is_base64(spec, tensor))
+        form = spec.datatype.is_bytes and getattr(tensor.parameters, "content_type", None)
+        read = tensors.from_list if type(data) is list else tensors.from_other
+        array = read(spec.datatype, data, shape, is_base64=form == "base64")
     if spec.text:
         array = bytes_tensors.decode_text(array)
     if spec.limits is not None:
@@ -458,14 +454,6 @@ def decode(spec: TensorSpec, tensor: RequestInput) -> Array:
     # A view of the request cannot be written to, so neither can any other input.
     array.setflags(write=False)
     return array
-
-
-def _is_base64(spec: TensorSpec, tensor: RequestInput) -> bool:
-    return (
-        spec.datatype.is_bytes
-        and tensor.parameters is not None
-        and getattr(tensor.parameters, "content_type", None) == "base64"
-    )
 
 
 def fit(spec: TensorSpec, value: Any) -> Array:
