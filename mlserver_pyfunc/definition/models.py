@@ -245,7 +245,7 @@ class SourceDefinition(_Model):
     def _with_handler(cls, value: Any) -> Any:
         if not isinstance(value, dict) or "handler" in value:
             return value
-        is_model = value.get("model") or models.is_name(str(value.get("source")))
+        is_model = value.get("model") or re.search(models.PATTERN, str(value.get("source")))
         return {**value, "handler": models.HANDLER} if is_model else value
 
     def _problems(self) -> Iterator[str]:

@@ -48,11 +48,6 @@ NAMES = tuple(name for kind in KINDS.values() for name in kind.names)
 PATTERN = rf"({'|'.join(map(re.escape, NAMES))})([?#].*)?$"
 
 
-def is_name(path: str) -> bool:
-    """Whether a path or URL ends as the names of model files do."""
-    return bool(re.search(PATTERN, path))
-
-
 def is_model(path: Path) -> bool:
     """Whether a file is a model by its name, and by its content if others have such names too."""
     named = [kind for kind in KINDS.values() if path.name.endswith(kind.names)]
