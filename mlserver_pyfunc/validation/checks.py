@@ -110,7 +110,7 @@ def _source_findings(
 ) -> Iterator[Finding]:
     source = definition.source
     is_remote = "://" in (source.source or "") and not (source.source or "").startswith("file://")
-    keys = definition_rules.source_keys(document)
+    keys = ["spec", "source"] if "spec" in document.value() else ["source"]
     at = [*keys, "source"]
     if is_remote and not source.is_inline and not fetch:
         try:

@@ -50,12 +50,6 @@ def check(document: Document) -> Iterator[Finding]:
         yield from _serving(document, keys, parse(value))
 
 
-def source_keys(document: Document) -> list[str]:
-    """Returns the keys that lead to the definition's `source` mapping."""
-    value = document.value()
-    return ["spec", "source"] if "spec" in value else ["source"]
-
-
 def _rule(problem: Problem) -> str:
     by_kind = {"extra_forbidden": "D101", "missing": "D102"}
     if problem.location[:1] == ("deployment",):
