@@ -173,10 +173,8 @@ def choose(name: str | None = None) -> Engine:
 
 def holder(reference: str) -> Engine | None:
     """Returns the first engine that has an image and can run it; None if there is none."""
-    for engine in (Docker(), Podman()):
-        if engine.answers() and engine.has(reference):
-            return engine
-    return None
+    engines = (Docker(), Podman())
+    return next((each for each in engines if each.answers() and each.has(reference)), None)
 
 
 def _id(path: Path) -> str | None:

@@ -181,9 +181,7 @@ def _statistics(model: Any) -> Document:
 def answer_in_triton_form(stock: Any) -> Any:
     # Not async: streams in the protocol's own form then run through no code of ours.
     def f(self: Any, requests_stream: Any, context: Any) -> AsyncGenerator[Any, None]:
-        answers: Answer = stock
-        if _is_asked_for(context):
-            return _answers(answers, self, requests_stream, context)
+        answers: Answer = partial(_answers, stock) if _is_asked_for(context) else stock
         return answers(self, requests_stream, context)
 
     return f
