@@ -10,7 +10,7 @@ import resource
 import signal
 from collections.abc import Iterator, Sequence
 
-_PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _SIGNALS = frozenset({signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
@@ -23,7 +23,7 @@ def fork_worker(server: int, descriptors: Sequence[int]) -> None:
     libc = ctypes.CDLL(None)
     old = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     worker = os.fork()
     if worker == 0:
         # A group of its own: what the worker does to its group leaves the guardian alone.

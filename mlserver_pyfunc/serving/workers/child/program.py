@@ -31,17 +31,16 @@ from mlserver_pyfunc.serving.workers.wire.shared_memory import Reader, Writer
 
 from .calls import TRACEBACK_CHARS, Calls, LoopThread
 from .channel import Channel
+from .guardian import PR_SET_PDEATHSIG
 from .spans import new_recorder
 
 LOG_CHARS = 8000
-
-_PR_SET_PDEATHSIG = 1
 
 
 def main(connection: int, wakeup: int, tokens: int, inbound: int, outbound: int) -> None:
     """Runs a worker until the server is gone or unloads the function."""
     # The kernel ends this process if its guardian is gone, also in C code that keeps the GIL.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     codec = Codec(Writer(outbound), Reader(inbound))
     channel = Channel(socket.socket(fileno=connection), wakeup, tokens, codec)
     for stream in (sys.stdout, sys.stderr):
