@@ -127,13 +127,11 @@ class InferenceCall:
 
     @cached_property
     def tensor_parameters(self) -> Mapping[str, Mapping[str, Any]]:
-        """Parameters of the request's tensors by name."""
         received = getattr(self._request, "inputs", ())
         return {tensor.name: _mapping(tensor.parameters) for tensor in received}
 
     @cached_property
     def request(self) -> DecodedRequest:
-        """The request with decoded inputs."""
         parameters = self.tensor_parameters
         inputs = []
         for name, array in self.inputs.items():
@@ -151,7 +149,6 @@ class InferenceCall:
 
     @cached_property
     def event(self) -> Event:
-        """The request as a Nuclio event."""
         body: dict[str, Any] = {"id": self.id, "inputs": []}
         if self.parameters:
             body["parameters"] = dict(self.parameters)

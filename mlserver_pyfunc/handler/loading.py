@@ -57,7 +57,6 @@ class HandlerSpec:
         return cls(**{**values, "source_dir": Path(values["source_dir"])})
 
     def new_context(self, logger: logging.Logger, metrics: Metrics) -> Context:
-        """Makes the context that user code gets in this process."""
         context = Context(
             logger=logger,
             model_name=self.model_name,

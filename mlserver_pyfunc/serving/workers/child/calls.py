@@ -214,7 +214,6 @@ class Calls:
             self.recorder.enter(told or {}, records)
 
     def _send_spans(self, number: int, error: BaseException | None = None) -> None:
-        """Sends the spans of a call, that of its handler first."""
         if records := self._spans.pop(number, None):
             attributes: dict[str, Any] = {"error.type": type(error).__qualname__} if error else {}
             ended = {"end": time.time_ns(), "status": (2 if error else 0, None)}
