@@ -137,7 +137,7 @@ def place_of(path: Path, settings_file: Path | None, settings: Mapping[str, Any]
         raise DefinitionError(f"{path}: no such file or folder, expected {expected}")
     if path.is_file():
         if path.suffix not in _DEFINITIONS:
-            expected = ", ".join([*_DEFINITIONS[:-1], *models.NAMES])
+            expected = ", ".join(dict.fromkeys([*_DEFINITIONS[:-1], *models.NAMES]))
             raise DefinitionError(f"{path}: expected a file that ends in one of {expected}")
         return Place(path.parent, path)
     return find_place(None, str(path.resolve()), None)

@@ -107,11 +107,13 @@ def provide(
     definition: FunctionDefinition, model_name: str, resolved: Sequence[str] = ()
 ) -> Environment:
     """Returns an interpreter that meets a definition's needs; makes one if necessary."""
-    if not unmet_needs(definition):
+    needs = unmet_needs(definition)
+    if not needs:
         return Environment(Path(sys.executable))
     shipped = _shipped(definition, model_name)
     if shipped:
         return shipped
+    uv.find_uv(needs[0].partition(": pip install")[0])
     python = uv.find_python(definition.python_version or uv.SERVING_PYTHON)
     requirements = list(resolved) or requirements_with_numpy(definition)
     folder = _root() / _key(python, requirements)

@@ -41,15 +41,16 @@ class UvError(PyFuncError):
     """uv failed. The message is uv's own explanation."""
 
 
-def find_uv() -> str:
-    """Returns the path of uv; raises `UvError` if it is not installed."""
+def find_uv(need: str = "") -> str:
+    """Returns the path of uv; raises `UvError` if it is not installed, and says who needs it."""
     with suppress(ImportError, FileNotFoundError):
         from uv import find_uv_bin
 
         return str(find_uv_bin())
     if found := shutil.which("uv"):
         return found
-    raise UvError("uv is not installed: pip install uv")
+    reason = f", which could make an environment of its own for the function ({need})"
+    raise UvError(f"uv is not installed{reason if need else ''}: pip install uv")
 
 
 def run(

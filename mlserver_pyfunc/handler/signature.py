@@ -15,6 +15,7 @@ from typing import Any, get_args, get_origin
 from mlserver_pyfunc.errors import BindError, describe
 from mlserver_pyfunc.protocol.contract import TensorSpec
 from mlserver_pyfunc.protocol.names import parameter_name
+from mlserver_pyfunc.protocol.types import listed
 
 from .annotations import Record, Value, read, read_result, resolved, with_default
 
@@ -101,9 +102,16 @@ def derive(
         ]
     for kind, tensors in (("input", derived.inputs), ("output", derived.outputs)):
         specs = map(TensorSpec.of, tensors)
-        listed = [each.name for spec in specs for each in (spec, spec.companion) if each]
-        if twice := {name for name in listed if listed.count(name) > 1}:
-            raise BindError(f'two {kind}s of the handler are called "{twice.pop()}", rename one')
+        called = [each.name for spec in specs for each in (spec, spec.companion) if each]
+        if twice := next((name for name in called if called.count(name) > 1), None):
+            text = f'two {kind}s of the handler are called "{twice}", rename one'
+            forms = signature.forms if kind == "input" else {}
+            owners = [
+                name
+                for name, form in forms.items()
+                if (twice in form.fields if isinstance(form, Record) else twice == name)
+            ]
+            raise BindError(f"{text}: {listed(owners)} have it" if len(owners) > 1 else text)
     return derived
 
 

@@ -259,6 +259,17 @@ def test_a_python_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch, cac
         provide(needs(OTHER), "a")
 
 
+def test_that_uv_is_not_there_is_told_with_what_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uv", None)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(PyFuncError) as raised:
+        provide(needs(None, "no-such-package-here"), "a")
+    assert str(raised.value) == (
+        "uv is not installed, which could make an environment of its own for the function "
+        '("no-such-package-here" is not installed): pip install uv'
+    )
+
+
 @needs_other
 def test_only_what_nobody_uses_is_pruned(cache: Path) -> None:
     made = provide(needs(OTHER, *SMALL), "a")
