@@ -89,7 +89,7 @@ def _serving(
         tensors = (*definition.inputs, *definition.outputs)
         rows = {size for t in tensors for size in t.shape[:1] if isinstance(size, str)}
         for kind in ("inputs", "outputs"):
-            for index, tensor in enumerate(getattr(definition, kind)):
+            for tensor in getattr(definition, kind):
                 if tensor.sizes[:1] != [-1]:
                     message = (
                         f'{kind}: "{tensor.name}": expected a shape with a leading -1, as '
@@ -102,7 +102,10 @@ def _serving(
                     )
                 else:
                     continue
-                yield document.finding("D107", message, [*keys, kind, index])
+                # A table stands in the document, and its columns in the definition.
+                named = message.partition(": expected")[0]
+                location = _tensor(named, document.value(keys) or {})
+                yield document.finding("D107", message, [*keys, *location])
     is_model = definition.source.is_model  # The needs of a model are known when it is fetched.
     if not serving.for_processes or serving.isolation == "process" or is_model:
         return

@@ -181,6 +181,14 @@ CASES = [
         ("D107", 2),
     ),
     yaml_case(
+        "joined requests of a fixed shape behind a table",
+        FILE.replace(
+            "[{name: x,", "[{name: t, columns: [{name: a, datatype: FP32}, {name: b, "
+            "datatype: FP32}]},\n  {name: x,", 1
+        ).replace("[-1]", "[4]", 1) + "serving: {batch: {max_size: 4}}\n",
+        ("D107", 3),
+    ),
+    yaml_case(
         "joined requests whose rows stand elsewhere",
         FILE.replace("[-1]", "[rows, rows]", 1) + "serving: {batch: {max_size: 4}}\n",
         ("D107", 2),
