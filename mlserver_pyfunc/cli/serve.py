@@ -7,12 +7,13 @@ import logging
 import signal
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
 import click
+from click.decorators import FC
 
 from mlserver_pyfunc.deployment.server_settings import PORTS, Ports, free_ports
 from mlserver_pyfunc.errors import DefinitionError
@@ -20,15 +21,25 @@ from mlserver_pyfunc.errors import DefinitionError
 from .failure import LOAD_FAILED, PORT_TAKEN, Failure, folder_argument, next_step
 from .terminal import Terminal
 
-_port_option = partial(click.option, show_default=True)
+
+def _port(option: str, name: str, what: str) -> Callable[[FC], FC]:
+    variable, default = f"MLSERVER_{name.upper()}_PORT", getattr(PORTS, name)
+    about = f"Port of {what}; 0: a free one."
+    return click.option(option, envvar=variable, default=default, show_default=True, help=about)
 
 
 @click.command("serve")
 @folder_argument
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@_port_option("--port", default=PORTS.http, help="Port of REST; 0: a free one.")
-@_port_option("--grpc-port", default=PORTS.grpc, help="Port of gRPC; 0: a free one.")
-@_port_option("--metrics-port", default=PORTS.metrics, help="Port of the metrics; 0: a free one.")
+@click.option(
+    "--host",
+    envvar="MLSERVER_HOST",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on.",
+)
+@_port("--port", "http", "REST")
+@_port("--grpc-port", "grpc", "gRPC")
+@_port("--metrics-port", "metrics", "the metrics")
 @click.option("--reload", "reload_", is_flag=True, help="Reload functions when a file changes.")
 @click.option("--no-image", is_flag=True, help="Serve from source, even if an image was built.")
 @click.option("-q", "--quiet", is_flag=True, help="Show only warnings and errors.")

@@ -30,6 +30,16 @@ def test_the_list_is_long_and_nearly_all_answers_tell_the_next_step() -> None:
     assert len(NOT_YET) <= len(names) / 10
 
 
+def test_ports_come_from_the_variables_of_mlserver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = server.getsockname()[1]
+        monkeypatch.setenv("MLSERVER_GRPC_PORT", str(taken))
+        done = CliRunner().invoke(main, ["serve", str(tmp_path), "--port", "0"])
+    assert f"port {taken} of 127.0.0.1 is taken" in done.output
+
+
 @pytest.fixture
 def filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Fills in the names of a text: this folder, a port that is taken, and one that is free."""

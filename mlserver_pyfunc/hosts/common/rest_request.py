@@ -30,7 +30,10 @@ LENGTH_HEADER = b"inference-header-content-length"
 BINARY_EXTENSION = "binary_tensor_data"
 MAX_BODY = settings.max_body()
 BODY_TOO_LARGE = f"request body: expected up to {MAX_BODY} bytes ({settings.MAX_BODY}), got more"
+KEEP_ALIVE = 100
+"""Seconds that an idle connection stays. Go's clients keep one for 90, KServe's agent too."""
 _MAX_DIGITS = 18
+_NO_TEXT = " (binary tensors need the header Inference-Header-Content-Length)"
 _WATCHED_AFTER = 0.05
 """Seconds after which a call looks whether its client is still there."""
 
@@ -133,6 +136,7 @@ def unreadable(model: str, problem: str, body: str) -> RequestError:
     """Returns the answer to a body that is no JSON, or not of its encoding."""
     text = f'request of model "{model}": expected JSON, got a body that cannot be read: {problem}'
     text += " (JSON has no NaN: send null)" if "NaN" in body else ""
+    text += _NO_TEXT if "UTF-8" in problem else ""
     return RequestError(text, 400)
 
 

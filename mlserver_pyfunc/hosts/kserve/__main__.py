@@ -14,6 +14,7 @@ from typing import NoReturn
 from kserve import model_server
 
 from mlserver_pyfunc.errors import PyFuncError
+from mlserver_pyfunc.hosts.common.rest_request import KEEP_ALIVE
 from mlserver_pyfunc.serving.runner import logger
 
 from . import grpc_calls
@@ -25,12 +26,12 @@ MOUNTED = "/mnt/models"
 class Server(model_server.ModelServer):
     """KServe's ModelServer. It listens while the functions are loaded, and ends if one fails."""
 
-    def __init__(self, functions: Functions) -> None:
+    def __init__(self, functions: Functions, keep_alive: int = KEEP_ALIVE) -> None:
         models = [functions.get_model(name) for name in functions.models]
         longest = max(30, *(model.function.definition.serving.timeout for model in models))
         super().__init__(registered_models=functions, grace_period=math.ceil(longest))
         self.servers.append(self._load())
-        self._functions = functions
+        self._functions, self._keep_alive = functions, keep_alive
         grpc_calls.install(functions)
 
     def stop(self, sig: int) -> None:
@@ -38,6 +39,8 @@ class Server(model_server.ModelServer):
         self._functions.end.set()
 
     async def _load(self) -> None:
+        if self._rest_server is not None:
+            self._rest_server.config.timeout_keep_alive = self._keep_alive
         try:
             async with self._functions.loaded(None):
                 await self._functions.end.wait()
@@ -52,7 +55,7 @@ def main() -> None:
     )
     about = f"the folder of a function; {MOUNTED} by default"
     parser.add_argument("folders", nargs="*", default=[MOUNTED], metavar="FOLDER", help=about)
-    parser.set_defaults(model_name=None)
+    parser.set_defaults(model_name=None, timeout_keep_alive=KEEP_ALIVE)
     given = parser.parse_args()
     logger.parent = logging.getLogger("kserve")
     try:
@@ -60,7 +63,7 @@ def main() -> None:
             _require_free(port)
         name = given.model_name if len(given.folders) == 1 else None
         models = [FunctionModel(Path(folder), name) for folder in given.folders]
-        Server(Functions(models)).start([])
+        Server(Functions(models), given.timeout_keep_alive).start([])
     except PyFuncError as error:
         _end(error)
 

@@ -64,12 +64,12 @@ class _Methods:
                         yield _write(response, message)
 
     async def ready(self, message: Any, context: Any) -> Any:
-        return pb.ServerReadyResponse(ready=await self._functions.ready())
+        return pb.ServerReadyResponse(ready=self._functions.ready)
 
     async def model_ready(self, message: Any, context: Any) -> Any:
         is_ready = False
         with suppress(RequestError):
-            is_ready = await self._functions.get_model(message.name, message.version).healthy()
+            is_ready = self._functions.get_model(message.name, message.version).function.ready
         return pb.ModelReadyResponse(ready=is_ready)
 
     async def metadata(self, message: Any, context: Any) -> Any:

@@ -42,7 +42,8 @@ class FunctionModel(InferenceModel):
         return type(self), (self._folder, self.name)
 
     async def healthy(self) -> bool:
-        return self.function.ready
+        """Whether it takes calls, which may wait. KServe's route of V1 asks this before a call."""
+        return self.function.accepts_calls
 
     def stop(self) -> None:
         """Takes no more calls, and unloads the function when those in flight have ended."""
@@ -114,8 +115,9 @@ class Functions(ModelRepository):
             return cast(FunctionModel, model)
         raise RequestError(text, 404)
 
-    async def ready(self) -> bool:
-        return all([await model.healthy() for model in self.models.values()])
+    @property
+    def ready(self) -> bool:
+        return all(self.get_model(name).function.ready for name in self.models)
 
     @asynccontextmanager
     async def loaded(self, _: Any) -> AsyncIterator[None]:

@@ -52,6 +52,7 @@ def add_routes(app: FastAPI, functions: Functions) -> None:
         for end, endpoint in table.items()
         for method in ["GET" if end in ("", "/ready") else "POST"]
     ]
+    app.router.routes.insert(0, Route("/v1/models/{model_name}", routes.ready))
     app.router.routes.insert(0, Route("/v2/health/ready", routes.server_ready))
     app.router.routes.insert(0, Route("/v2/repository/index", routes.index, methods=["POST"]))
     app.add_exception_handler(RequestError, _refuse)
@@ -78,14 +79,14 @@ class _Endpoints:
 
     async def server_ready(self, _: Request) -> Response:
         # KServe's own logs a traceback for each probe that comes while a function is loaded.
-        is_ready = await self._functions.ready()
+        is_ready = self._functions.ready
         return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
 
     async def index(self, request: Request) -> Response:
         ready_only = asks_for_ready(await request.body())
         found = []
-        for name, model in self._functions.models.items():
-            if (is_ready := await model.healthy()) or not ready_only:
+        for name in self._functions.models:
+            if (is_ready := self._functions.get_model(name).function.ready) or not ready_only:
                 state = "READY" if is_ready else "UNAVAILABLE"
                 found.append({"name": name, "state": state, "reason": ""})
         return JSONResponse(found)
@@ -96,7 +97,7 @@ class _Endpoints:
     async def ready(self, request: Request) -> Response:
         names = request.path_params.values()
         model = self._functions.get_model(*names)
-        if await model.healthy():
+        if model.function.ready:
             return JSONResponse({"name": model.name, "ready": True})
         body = {"name": model.name, "ready": False, "error": not_ready(*names)}
         return JSONResponse(body, 503, {"Retry-After": "1"})

@@ -13,7 +13,6 @@ import numpy as np
 from mlserver_pyfunc.errors import ContractError
 from mlserver_pyfunc.hosts.common import json_body
 from mlserver_pyfunc.hosts.common.rest_response import ArrayResponse
-from mlserver_pyfunc.protocol import bytes_tensors
 from mlserver_pyfunc.protocol.contract import Contract, NamedArray
 from mlserver_pyfunc.protocol.request import InferenceRequest, Parameters, RequestParameters
 from mlserver_pyfunc.protocol.types import listed, short_repr
@@ -82,9 +81,15 @@ def to_body(response: ArrayResponse) -> dict[str, Any]:
 def _values(named: NamedArray) -> Any:
     if not named.spec.datatype.is_bytes:
         return named.masked.tolist()
-    data, is_base64 = bytes_tensors.to_json_bytes(named.array)
-    values = np.empty(len(data), dtype=object)
-    values[:] = [{"b64": each} for each in data] if is_base64 else data
+    values = np.empty(named.array.size, dtype=object)
+    values[:] = [_text(element) for element in named.array.ravel().tolist()]
     if named.nulls is not None:
         values[named.nulls.ravel()] = None
     return values.reshape(named.array.shape).tolist()
+
+
+def _text(element: Any) -> Any:
+    try:
+        return element if isinstance(element, str) else element.decode()
+    except UnicodeDecodeError:
+        return {"b64": base64.b64encode(element).decode()}

@@ -16,6 +16,7 @@ from starlette.types import Scope, Send
 
 from mlserver_pyfunc import settings
 from mlserver_pyfunc.deployment.server_settings import PART_SECONDS
+from mlserver_pyfunc.hosts.common.rest_request import KEEP_ALIVE
 from mlserver_pyfunc.serving.runner import logger
 
 from . import models
@@ -23,7 +24,6 @@ from . import models
 AGE = settings.connection_age()
 _QUIET_SECONDS = 1.0
 _REST_SECONDS = 2.0
-_KEEP_ALIVE = 75
 _DUE = "pyfunc_due"
 _CLOSE = (b"connection", b"close")
 _has_to_part = _ages_grpc = False
@@ -44,7 +44,7 @@ def age_rest_connections(stock: Any) -> Any:
 
     def connection_made(self: Any, transport: Any) -> None:
         stock(self, transport)
-        self.timeout_keep_alive = max(self.timeout_keep_alive, _KEEP_ALIVE)
+        self.timeout_keep_alive = max(self.timeout_keep_alive, KEEP_ALIVE)
         # Each request has a copy of it as `state` in its scope.
         due = time.monotonic() + AGE * random.uniform(0.9, 1.1)
         self.app_state = {**self.app_state, _DUE: due}

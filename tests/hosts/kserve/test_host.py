@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import requires
 from pathlib import Path
@@ -98,7 +100,7 @@ WRONG_ROUTES = {
         405,
         "GET /v2/models/strict/infer: expected POST, got GET",
     ),
-    ("POST", "/v1/models/strict"): (405, "POST /v1/models/strict: expected GET, got POST"),
+    ("POST", "/v1/models/strict"): (405, "POST /v1/models/strict: expected "),
     ("GET", "/v1/models/nothing"): (404, 'model "nothing" not found, expected '),
     ("GET", "/v2/models/nothing/ready"): (404, 'model "nothing" not found, expected '),
     ("POST", "/v2/models/nothing/infer"): (404, 'model "nothing" not found, expected '),
@@ -180,8 +182,24 @@ def test_a_worker_that_is_killed_is_replaced(server: KServeProcess) -> None:
     first = pid()
     assert first not in (0, server.pid)
     os.kill(first, signal.SIGKILL)
+    # A call waits for the new worker, unless it began before the death was seen.
+    statuses = []
+    while 200 not in statuses:
+        reply = server.client.post("/v1/models/whoami:predict", json={"instances": [0]})
+        statuses.append(reply.status_code)
+        assert reply.status_code != 503, reply.text
     wait_until(lambda: pid() not in (0, first), "another worker")
     assert _status(server, "/v2/models/whoami/ready") == 200
+
+
+def test_an_idle_connection_stays_longer_than_uvicorns_five_seconds(server: KServeProcess) -> None:
+    host, port = server.rest_address.split(":")
+    request = f"GET /v2/health/live HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        for pause in (6, 0):
+            connection.sendall(request)
+            assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
+            time.sleep(pause)
 
 
 def test_a_function_is_unloaded(server: KServeProcess) -> None:

@@ -220,7 +220,7 @@ async def test_both_parsers_of_uvicorn_end_old_connections_and_keep_idle_ones(
     async with httpx.AsyncClient(base_url=f"http://{host}:{port}") as client:
         assert (await client.get("/")).text == "more"
         (connection,) = server.server_state.connections
-        assert connection.timeout_keep_alive == 75
+        assert connection.timeout_keep_alive == 100
         await asyncio.sleep(0.6)
         assert (await client.get("/")).text == "last"
     server.should_exit = True

@@ -306,7 +306,11 @@ UNREADABLE = {
         "JSON value (JSON has no NaN: send null)",
     ),
     "malformed": (b'{"inputs": [', REQUEST + "JSON, got a body that cannot be read: "),
-    "not UTF-8": (b'{"id": "\xff"}', REQUEST + "JSON, got a body that cannot be read: "),
+    "not UTF-8": (
+        b'{"id": "\xff"}',
+        f"{REQUEST}JSON, got a body that cannot be read: str is not valid UTF-8: surrogates not "
+        "allowed (binary tensors need the header Inference-Header-Content-Length)",
+    ),
     "empty": (b"", f"{REQUEST}{FORM}, got an empty body, or null"),
     "null": (b"null", f"{REQUEST}{FORM}, got an empty body, or null"),
     "a list": (b"[1]", f"{REQUEST}{FORM}, got [1]"),
