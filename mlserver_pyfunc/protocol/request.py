@@ -27,6 +27,7 @@ from .tensors import RawTensor
 from .types import listed, short_repr
 
 _KINDS = {str: "string", int: "integer", list: "list", dict: "dictionary"}
+_NEEDED = {"name": str, "shape": list, "datatype": object, "data": object}
 
 
 class Parameters(dict[str, Any]):
@@ -151,6 +152,8 @@ def _wrong(key: str, kind: type, value: Any, part: str) -> MisfitError:
 
 def read_parameters(values: Mapping[str, Any], part: str = "request") -> Parameters:
     """Checks the types of parameters that the protocol knows, or raises a MisfitError."""
+    if not values:
+        return Parameters()
     for key, kind in (("content_type", str), ("headers", dict)):
         value = values.get(key)
         if value is not None and not isinstance(value, kind):
@@ -159,25 +162,24 @@ def read_parameters(values: Mapping[str, Any], part: str = "request") -> Paramet
 
 
 def _read_input(tensor: Any, index: int, specs: Callable[[], Iterable[TensorSpec]]) -> RequestInput:
-    part = f"inputs[{index}]"
     if not isinstance(tensor, dict):
-        keys = "name, shape, datatype and data"
-        raise MisfitError(f"expected an object with {keys}, got {short_repr(tensor)}", part)
-    if isinstance(tensor.get("name"), str):
-        part = f'input "{tensor["name"]}"'
-    name = _value(tensor, "name", str, part, needed=True)
+        text = f"expected an object with name, shape, datatype and data, got {short_repr(tensor)}"
+        raise MisfitError(text, f"inputs[{index}]")
+    get: Any = tensor.get
+    name, shape, datatype = get("name"), get("shape"), get("datatype")
+    part = f'input "{name}"' if isinstance(name, str) else f"inputs[{index}]"
+    if not (isinstance(name, str) and isinstance(shape, list) and tensor.keys() >= _NEEDED.keys()):
+        for key, kind in _NEEDED.items():
+            _value(tensor, key, kind, part, needed=True)
     shape = [
-        size if type(size) is int else _size(size, axis, part)
-        for axis, size in enumerate(_value(tensor, "shape", list, part, needed=True))
+        size if type(size) is int else _size(size, axis, part) for axis, size in enumerate(shape)
     ]
-    datatype = _value(tensor, "datatype", object, part, needed=True)
     if not isinstance(datatype, str) or datatype not in DATATYPES:
         declared = [spec.datatype.name for spec in specs() if spec.name == name]
         text = f"expected datatype {', '.join(declared or DATATYPES)}, got {datatype}"
         raise MisfitError(text, part)
-    data = _value(tensor, "data", object, part, needed=True)
-    parameters = _value(tensor, "parameters", dict, part)
-    return RequestInput(name, datatype, shape, data, read_parameters(parameters or {}, part))
+    parameters = read_parameters(_value(tensor, "parameters", dict, part) or {}, part)
+    return RequestInput(name, datatype, shape, tensor["data"], parameters)
 
 
 def _read_output(output: Any, index: int) -> RequestOutput:
