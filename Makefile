@@ -37,19 +37,20 @@ demo: setup
 
 # Each process runs whole files of tests, in the order of the folders.
 pytest := $(bin)/python -m pytest
-parallel := -n 2 --dist loadfile --no-loadscope-reorder
+parallel := --dist loadfile --no-loadscope-reorder
 
 # What a newcomer runs: some minutes. ARGS chooses other tests, in one process.
 test: setup
-	$(pytest) $(if $(ARGS),$(ARGS),$(parallel) -m "not heavy")
+	$(pytest) $(if $(ARGS),$(ARGS),-n 2 $(parallel) -m "not heavy")
 
-# What takes longer or needs more programs: tests/needs.py says which.
+# What takes longer or needs more programs: tests/needs.py says which. Most of the time these tests wait, for
+# servers, images and downloads.
 test-rest: setup
-	$(pytest) $(parallel) -m heavy $(ARGS)
+	$(pytest) -n 4 $(parallel) -m heavy $(ARGS)
 
 # Also changes the lines that are new on this branch, and looks for a test that fails.
 test-all: setup
-	$(pytest) $(parallel) $(ARGS)
+	$(pytest) -n 2 $(parallel) $(ARGS)
 	$(bin)/python -m tests.mutation --since --seconds 1200
 
 # Deploys to a real API server behind KServe's webhooks: ten minutes to build it once, and ten to run.
