@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from mlserver_pyfunc import models
 from mlserver_pyfunc.errors import DefinitionError
+from mlserver_pyfunc.protocol.types import listed
 
 from . import FILE_NAME, FunctionDefinition, parse, read
 from .fields import parsed
@@ -113,7 +114,11 @@ def find_place(settings_file: Path | None, uri: str | None, extra: Any) -> Place
         place = place or _function(path.parent, is_named=False)
     if place is None:
         looked = ", ".join([_INLINE, *map(str, dict.fromkeys(candidates))])
-        raise DefinitionError(f"no function definition found, looked for {looked}")
+        found = [each for path in candidates for each in path.parent.glob(f"*/{FILE_NAME}")]
+        below = listed(sorted({each.parent.name for each in found}))
+        needed = f'{MODEL_SETTINGS} with {{"implementation": "{IMPLEMENTATION}"}}'
+        hint = f": to serve {below} together, each needs a {needed}" if found else ""
+        raise DefinitionError(f"no function definition found, looked for {looked}{hint}")
     return replace(place, init_parameters=given.get("init_parameters"))
 
 

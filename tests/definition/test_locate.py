@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from mlserver_pyfunc.cli import main
 from mlserver_pyfunc.definition.locate import find_definition, open_folder, split_function
 from mlserver_pyfunc.errors import DefinitionError
 
@@ -105,6 +107,17 @@ def test_where_there_is_none_the_error_says_where_it_was_looked_for(
     message = str(caught.value)
     assert message.startswith("no function definition found, looked for parameters.extra.function")
     assert str(settings.with_name("function.yaml")) in message
+
+
+def test_functions_below_a_folder_are_told_what_they_need_to_be_served(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "function.yaml").touch()
+    done = CliRunner().invoke(main, ["serve", str(tmp_path), "--port", "0"])
+    assert done.output.endswith(
+        'function.yaml: to serve "a", "b" together, each needs a model-settings.json with '
+        '{"implementation": "mlserver_pyfunc.PyFuncRuntime"}\n'
+    ), done.output
 
 
 def test_a_uri_elsewhere_is_not_a_folder(settings: Path) -> None:
