@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 from click.decorators import FC
@@ -22,24 +23,17 @@ from .failure import LOAD_FAILED, PORT_TAKEN, Failure, folder_argument, next_ste
 from .terminal import Terminal
 
 
-def _port(option: str, name: str, what: str) -> Callable[[FC], FC]:
-    variable, default = f"MLSERVER_{name.upper()}_PORT", getattr(PORTS, name)
-    about = f"Port of {what}; 0: a free one."
-    return click.option(option, envvar=variable, default=default, show_default=True, help=about)
+def _option(name: str, variable: str, default: int | str, about: str) -> Callable[[FC], FC]:
+    shown: Any = {"envvar": f"MLSERVER_{variable}", "show_envvar": True, "show_default": True}
+    return click.option(name, default=default, help=about, **shown)
 
 
 @click.command("serve")
 @folder_argument
-@click.option(
-    "--host",
-    envvar="MLSERVER_HOST",
-    default="127.0.0.1",
-    show_default=True,
-    help="Address to listen on.",
-)
-@_port("--port", "http", "REST")
-@_port("--grpc-port", "grpc", "gRPC")
-@_port("--metrics-port", "metrics", "the metrics")
+@_option("--host", "HOST", "127.0.0.1", "Address to listen on.")
+@_option("--port", "HTTP_PORT", PORTS.http, "Port of REST; 0: a free one.")
+@_option("--grpc-port", "GRPC_PORT", PORTS.grpc, "Port of gRPC; 0: a free one.")
+@_option("--metrics-port", "METRICS_PORT", PORTS.metrics, "Port of the metrics; 0: a free one.")
 @click.option("--reload", "reload_", is_flag=True, help="Reload functions when a file changes.")
 @click.option("--no-image", is_flag=True, help="Serve from source, even if an image was built.")
 @click.option("-q", "--quiet", is_flag=True, help="Show only warnings and errors.")
@@ -65,9 +59,9 @@ def command(
     status, the time, and the reason of an error. Ctrl-C waits for the calls in flight; a second
     one does not.
 
-    Settings come from settings.json in FOLDER and from MLSERVER_ variables. All others are lean:
-    no debug mode, no compression, no worker pool. Exits with 3 if a function cannot be loaded,
-    with 5 if a port is taken.
+    Settings other than the host and the ports come from settings.json in FOLDER and from MLSERVER_
+    variables. All others are lean: no debug mode, no compression, no worker pool. Exits with 3 if
+    a function cannot be loaded, with 5 if a port is taken.
 
     If an image of the function was built on this machine and the function has not changed since,
     the command runs the image and publishes its ports; not with --reload.

@@ -113,11 +113,10 @@ def provide(
     shipped = _shipped(definition, model_name)
     if shipped:
         return shipped
-    uv.find_uv(needs[0].partition(": pip install")[0])
     python = uv.find_python(definition.python_version or uv.SERVING_PYTHON)
     requirements = list(resolved) or requirements_with_numpy(definition)
     folder = _root() / _key(python, requirements)
-    make = partial(_make, folder, python, requirements, model_name)
+    make = partial(_make, folder, python, requirements, model_name, needs[0])
     return cache.once(f"environment {folder.name}", partial(_find, folder), make)
 
 
@@ -136,8 +135,9 @@ def requirements_with_numpy(definition: FunctionDefinition) -> list[str]:
 
 
 def _make(
-    folder: Path, python: Path, requirements: list[str], model_name: str, work: Path
+    folder: Path, python: Path, requirements: list[str], model_name: str, need: str, work: Path
 ) -> Environment:
+    uv.find_uv(need.partition(": pip install")[0])
     started = time.monotonic()
     logger.info(
         'function "%s": making an environment of Python %s with %s',

@@ -47,7 +47,7 @@ class Value:
     is_unknown: bool = False  # whether it is text without a meaning
     admits_none: bool = False  # whether an element may be None
     has_default: bool = False  # whether it is a field with a default
-    default: Any = None  # of a column of a frame, as the next ones
+    default: Any = None  # of a column of a frame, as kind, dtype and table
     kind: Any = None  # type of the elements
     dtype: Any = None  # if given
     table: str = ""  # library of the frame

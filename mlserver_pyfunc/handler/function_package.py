@@ -3,8 +3,8 @@
 Each load of a function makes a package of its own, `_pyfunc_<n>_<model>`, whose search path is
 the source tree. Modules of this package import through their own `__import__`, which looks into
 the package first. So absolute imports of siblings work at any time, and functions, versions and
-reloads never see each other's modules. `sys.path` does not change. The limits are in
-docs/design/import-isolation.md.
+reloads never see each other's modules. `sys.path` does not change. The design and
+its limits are in docs/design/import-isolation.md.
 """
 
 from __future__ import annotations

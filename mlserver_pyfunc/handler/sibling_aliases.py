@@ -3,8 +3,8 @@
 These are pickle and `importlib.import_module`. `sys.modules`, whose names all functions share, gets
 an alias, a module without contents. When an attribute is read, the alias looks at the stack for the
 innermost function's code and returns the attribute of that function's own module. The alias finder
-comes last in `sys.meta_path`, so an alias never hides an installed module. The limits are in
-docs/design/import-isolation.md.
+comes last in `sys.meta_path`, so an alias never hides an installed module. The design and
+its limits are in docs/design/import-isolation.md.
 """
 
 from __future__ import annotations

@@ -104,14 +104,15 @@ def derive(
         specs = map(TensorSpec.of, tensors)
         called = [each.name for spec in specs for each in (spec, spec.companion) if each]
         if twice := next((name for name in called if called.count(name) > 1), None):
-            text = f'two {kind}s of the handler are called "{twice}", rename one'
+            text = f'two {kind}s of the handler are called "{twice}"'
             forms = signature.forms if kind == "input" else {}
             owners = [
                 name
                 for name, form in forms.items()
                 if (twice in form.fields if isinstance(form, Record) else twice == name)
             ]
-            raise BindError(f"{text}: {listed(owners)} have it" if len(owners) > 1 else text)
+            where = f" (in {listed(owners)})" if len(owners) > 1 else ""
+            raise BindError(f"{text}{where}: rename one")
     return derived
 
 

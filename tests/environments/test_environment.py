@@ -149,6 +149,16 @@ def test_equal_needs_share_an_environment_that_is_made_once(cache: Path) -> None
 
 
 @needs_other
+def test_an_environment_that_is_there_needs_no_uv(
+    monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    made = provide(needs(OTHER, *SMALL), "a")
+    monkeypatch.setenv("PATH", str(uv.find_python(OTHER).parent))
+    monkeypatch.setitem(sys.modules, "uv", None)
+    assert provide(needs(OTHER, *SMALL), "b").python == made.python
+
+
+@needs_other
 def test_numpy_is_there_though_nobody_asked(cache: Path) -> None:
     made = provide(needs(OTHER), "a")
     assert set(made.resolved) == {"numpy"}
@@ -259,7 +269,9 @@ def test_a_python_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch, cac
         provide(needs(OTHER), "a")
 
 
-def test_that_uv_is_not_there_is_told_with_what_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_that_uv_is_not_there_is_told_with_what_needs_it(
+    monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
     monkeypatch.setitem(sys.modules, "uv", None)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(PyFuncError) as raised:

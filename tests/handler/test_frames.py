@@ -243,7 +243,7 @@ def test_a_time_of_midnight_is_a_date(library: str) -> None:
 
 def test_a_column_called_as_what_tells_the_nulls_of_another_is_an_error_at_load() -> None:
     handler = echo(pd.DataFrame, Columns({"a": int | None, "a.nulls": bool}))
-    with pytest.raises(BindError, match=r'two inputs of the handler are called "a.nulls", rename'):
+    with pytest.raises(BindError, match=r'two inputs of the handler are called "a.nulls": rename'):
         Handler(handler)
 
 

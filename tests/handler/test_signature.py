@@ -183,7 +183,7 @@ def test_values_are_checked(given: dict[str, Any], message: str, isolation: str)
         (
             "from dataclasses import dataclass\n@dataclass\nclass A:\n    x: int\n"
             "def handler(a: A, x: int) -> int: ...",
-            'two inputs of the handler are called "x", rename one: "a", "x" have it',
+            'two inputs of the handler are called "x" (in "a", "x"): rename one',
         ),
     ],
 )

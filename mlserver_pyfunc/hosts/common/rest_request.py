@@ -30,8 +30,6 @@ LENGTH_HEADER = b"inference-header-content-length"
 BINARY_EXTENSION = "binary_tensor_data"
 MAX_BODY = settings.max_body()
 BODY_TOO_LARGE = f"request body: expected up to {MAX_BODY} bytes ({settings.MAX_BODY}), got more"
-KEEP_ALIVE = 100
-"""Seconds that an idle connection stays. Go's clients keep one for 90, KServe's agent too."""
 _MAX_DIGITS = 18
 _NO_TEXT = " (binary tensors need the header Inference-Header-Content-Length)"
 _WATCHED_AFTER = 0.05

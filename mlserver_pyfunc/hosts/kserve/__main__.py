@@ -9,12 +9,12 @@ import multiprocessing
 import os
 import socket
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from kserve import model_server
 
 from mlserver_pyfunc.errors import PyFuncError
-from mlserver_pyfunc.hosts.common.rest_request import KEEP_ALIVE
+from mlserver_pyfunc.hosts.common.tuning import KEEP_ALIVE
 from mlserver_pyfunc.serving.runner import logger
 
 from . import grpc_calls
@@ -39,8 +39,9 @@ class Server(model_server.ModelServer):
         self._functions.end.set()
 
     async def _load(self) -> None:
-        if self._rest_server is not None:
-            self._rest_server.config.timeout_keep_alive = self._keep_alive
+        # With --workers, the processes get a copy of it when they start.
+        rest: Any = self._rest_server or self._rest_multiprocess_server
+        getattr(rest, "_rest_server", rest).config.timeout_keep_alive = self._keep_alive
         try:
             async with self._functions.loaded(None):
                 await self._functions.end.wait()

@@ -17,6 +17,7 @@ from kserve.model_repository import ModelRepository
 
 from mlserver_pyfunc.definition.locate import open_folder
 from mlserver_pyfunc.errors import RequestError
+from mlserver_pyfunc.hosts.common import tuning
 from mlserver_pyfunc.hosts.common.models import PLATFORM, metadata_tensors, not_found
 from mlserver_pyfunc.hosts.common.rest_request import BINARY_EXTENSION
 from mlserver_pyfunc.hosts.common.rest_response import ArrayResponse, binary_outputs
@@ -117,11 +118,15 @@ class Functions(ModelRepository):
 
     @property
     def ready(self) -> bool:
-        return all(self.get_model(name).function.ready for name in self.models)
+        return bool(self.models) and all(
+            self.get_model(name).function.ready for name in self.models
+        )
 
     @asynccontextmanager
     async def loaded(self, _: Any) -> AsyncIterator[None]:
         """Loads the functions, and unloads them at the end of the block. Raises LoadError."""
+        tuning.raise_malloc_thresholds()
+        tuning.raise_gc_threshold()
         models = [self.get_model(name) for name in self.models]
         try:
             for model in models:

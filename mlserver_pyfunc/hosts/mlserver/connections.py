@@ -16,7 +16,7 @@ from starlette.types import Scope, Send
 
 from mlserver_pyfunc import settings
 from mlserver_pyfunc.deployment.server_settings import PART_SECONDS
-from mlserver_pyfunc.hosts.common.rest_request import KEEP_ALIVE
+from mlserver_pyfunc.hosts.common.tuning import KEEP_ALIVE
 from mlserver_pyfunc.serving.runner import logger
 
 from . import models

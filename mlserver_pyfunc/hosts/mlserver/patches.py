@@ -18,6 +18,7 @@ import mlserver
 
 from mlserver_pyfunc import settings
 from mlserver_pyfunc.handler.shadowing import pin_package
+from mlserver_pyfunc.hosts.common import tuning
 
 from . import (
     access_log,
@@ -201,8 +202,8 @@ TABLE: tuple[ProcessSetting, ...] = (
     ProcessSetting(
         "process: STATUS_CODE_MAPPING of mlserver.grpc", errors.extend_error_mapping, "fixes", 488
     ),
-    ProcessSetting("process: mallopt of glibc", process_tuning.raise_malloc_thresholds, FAST_PATH),
-    ProcessSetting("process: gc.set_threshold", process_tuning.raise_gc_threshold, FAST_PATH),
+    ProcessSetting("process: mallopt of glibc", tuning.raise_malloc_thresholds, FAST_PATH),
+    ProcessSetting("process: gc.set_threshold", tuning.raise_gc_threshold, FAST_PATH),
     ProcessSetting("process: sys.stdout and sys.stderr", process_tuning.line_buffer_stdout),
     ProcessSetting("process: loggers of MLServer and uvicorn", process_tuning.shorten_host_log),
     ProcessSetting("process: sys.meta_path", pin_package),

@@ -1,16 +1,13 @@
-"""The process: glibc's malloc, the garbage collector, output, logging, and how it ends."""
+"""The process: output, logging, and how it ends."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import copy
-import ctypes
-import gc
 import json
 import logging
 import os
-import platform
 import signal
 import sys
 from collections import deque
@@ -19,36 +16,10 @@ from typing import Any
 from mlserver.errors import MLServerError
 from mlserver.grpc.logging import logger as grpc_logger
 
-from mlserver_pyfunc import settings
-
 from . import connections, models
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_GC_THRESHOLD = 20_000
 _STOPPING = "_pyfunc_stopping"
 _STOCK_GRACE = 5.0
-
-
-def raise_malloc_thresholds() -> str:
-    """Raises glibc's mmap and trim thresholds so that freed blocks of up to 32 MiB are reused."""
-    if platform.libc_ver()[0] != "glibc":
-        return "the C library is not glibc"
-    if chosen := settings.chosen_malloc(os.environ):
-        return f"{chosen} is set"
-    mallopt = ctypes.CDLL(None).mallopt
-    mallopt(_M_MMAP_THRESHOLD, settings.MALLOC_MMAP_THRESHOLD)
-    mallopt(_M_TRIM_THRESHOLD, settings.MALLOC_TRIM_THRESHOLD)
-    return ""
-
-
-def raise_gc_threshold() -> str:
-    youngest, *older = gc.get_threshold()
-    if not gc.isenabled():
-        return "the garbage collector is disabled"
-    if youngest not in (700, _GC_THRESHOLD):
-        return f"the threshold is set to {youngest}"
-    gc.set_threshold(_GC_THRESHOLD, *older)
-    return ""
 
 
 def line_buffer_stdout() -> None:

@@ -20,6 +20,11 @@ def f(x):
         batch={"max_size": 8, "max_delay_ms": 200},
         concurrency=1,
     ),
+    "tuned": inline(
+        "import gc\ndef f(x): return x + gc.get_threshold()[0]",
+        "f",
+        {"inputs": [tensor("x", "INT64", [1])], "outputs": [tensor("y", "INT64", [1])]},
+    ),
     "pair": inline(
         "def f(a, b): return a + b",
         "f",

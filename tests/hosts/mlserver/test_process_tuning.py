@@ -17,6 +17,7 @@ from mlserver import MLModel, ModelSettings, Settings
 from mlserver.context import model_context
 from mlserver.logging import ModelLoggerFormatter
 
+from mlserver_pyfunc.hosts.common import tuning
 from mlserver_pyfunc.hosts.mlserver import process_tuning
 
 PROGRAM = """
@@ -58,7 +59,7 @@ def test_what_was_set_otherwise_stays(before: str, expected: list[int]) -> None:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 def test_malloc_that_was_tuned_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.mmap_threshold=1048576")
-    assert process_tuning.raise_malloc_thresholds() == "GLIBC_TUNABLES is set"
+    assert tuning.raise_malloc_thresholds() == "GLIBC_TUNABLES is set"
 
 
 def test_a_structured_line_is_json_and_leaves_the_model_on_its_record() -> None:
