@@ -42,8 +42,9 @@ def zip_archive(data: bytes) -> None:
         contents = {}
         with zipfile.ZipFile(path) as opened:
             for entry in opened.infolist():
-                # Those that are not unpacked, such as bytecode, are not read.
-                with contextlib.suppress(zipfile.BadZipFile, zlib.error, EOFError, OSError):
+                # Those that are not unpacked, such as folders and bytecode, may be unreadable.
+                errors = zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError
+                with contextlib.suppress(*errors):
                     contents[entry.filename] = opened.read(entry)
         _check_files(root, contents)
 
