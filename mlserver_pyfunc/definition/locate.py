@@ -15,7 +15,6 @@ from urllib.parse import unquote, urlsplit
 
 from mlserver_pyfunc import models
 from mlserver_pyfunc.errors import DefinitionError
-from mlserver_pyfunc.protocol.types import listed
 
 from . import FILE_NAME, FunctionDefinition, parse, read
 from .fields import parsed
@@ -115,7 +114,7 @@ def find_place(settings_file: Path | None, uri: str | None, extra: Any) -> Place
     if place is None:
         looked = ", ".join([_INLINE, *map(str, dict.fromkeys(candidates))])
         found = [each for path in candidates for each in path.parent.glob(f"*/{FILE_NAME}")]
-        below = listed(sorted({each.parent.name for each in found}))
+        below = ", ".join(sorted({f'"{each.parent.name}"' for each in found}))
         needed = f'{MODEL_SETTINGS} with {{"implementation": "{IMPLEMENTATION}"}}'
         hint = f": to serve {below} together, each needs a {needed}" if found else ""
         raise DefinitionError(f"no function definition found, looked for {looked}{hint}")
