@@ -29,7 +29,7 @@ folder_argument = click.argument(
 
 def next_step(ctx: click.Context) -> str:
     """Names the command that shows what is wrong with FOLDER; empty if it would show nothing."""
-    from mlserver_pyfunc.definition import FILE_NAME
+    from mlserver_pyfunc.definition.locate import functions_below
     from mlserver_pyfunc.validation import validate
 
     folder: Path | None = ctx.meta.get(_FOLDER)
@@ -38,7 +38,7 @@ def next_step(ctx: click.Context) -> str:
     found = validate(folder)
     rules = {each.rule for each in found if each.severity == "error" or each.rule == "C410"}
     if "D001" in rules:
-        is_elsewhere = folder.suffix or any(folder.glob(f"*/{FILE_NAME}"))
+        is_elsewhere = folder.suffix or functions_below(folder)
         return "" if is_elsewhere else f"mlserver-pyfunc init {folder} writes one"
     return f"mlserver-pyfunc validate {folder} shows it by file and line" if rules else ""
 

@@ -113,12 +113,17 @@ def find_place(settings_file: Path | None, uri: str | None, extra: Any) -> Place
         place = place or _function(path.parent, is_named=False)
     if place is None:
         looked = ", ".join([_INLINE, *map(str, dict.fromkeys(candidates))])
-        found = [each for path in candidates for each in path.parent.glob(f"*/{FILE_NAME}")]
-        below = ", ".join(sorted({f'"{each.parent.name}"' for each in found}))
+        below = {f'"{name}"' for path in candidates for name in functions_below(path.parent)}
         needed = f'{MODEL_SETTINGS} with {{"implementation": "{IMPLEMENTATION}"}}'
-        hint = f": to serve {below} together, each needs a {needed}" if found else ""
+        names = ", ".join(sorted(below))
+        hint = f": to serve {names} together, each needs a {needed}" if below else ""
         raise DefinitionError(f"no function definition found, looked for {looked}{hint}")
     return replace(place, init_parameters=given.get("init_parameters"))
+
+
+def functions_below(folder: Path) -> list[str]:
+    """Returns the names of the folders in a folder that hold a function.yaml."""
+    return [path.parent.name for path in folder.glob(f"*/{FILE_NAME}")]
 
 
 def settings_file_of(path: Path) -> Path | None:

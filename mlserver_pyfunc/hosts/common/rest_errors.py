@@ -9,19 +9,23 @@ from starlette.responses import JSONResponse, Response
 
 from mlserver_pyfunc.errors import safe_message
 
-MAX_PATH_CHARS = 200
+_MAX_PATH_CHARS = 200
+
+
+def asked(request: Request) -> str:
+    """Returns the method and path of a request, as errors name them."""
+    return f"{request.method} {request.url.path[:_MAX_PATH_CHARS]}"
 
 
 async def refuse_route(request: Request, error: Any) -> Response:
     """Answers an error of Starlette's router, and says what is expected."""
-    asked = f"{request.method} {request.url.path[:MAX_PATH_CHARS]}"
     allowed = (error.headers or {}).get("Allow")
-    text = f"{asked}: {error.detail}"
+    text = f"{asked(request)}: {error.detail}"
     if "endpoint" not in request.scope:
         text = (
-            f"{asked}: no such path, expected one of the Open Inference Protocol, such as "
+            f"{asked(request)}: no such path, expected one of the Open Inference Protocol, such as "
             "/v2/models/NAME/infer, /v2/models/NAME or /v2/health/ready"
         )
     elif allowed:
-        text = f"{asked}: expected {allowed}, got {request.method}"
+        text = f"{asked(request)}: expected {allowed}, got {request.method}"
     return JSONResponse({"error": safe_message(text)}, error.status_code, error.headers)

@@ -20,7 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mlserver_pyfunc.errors import RequestError, describe, safe_message
-from mlserver_pyfunc.hosts.common.rest_errors import MAX_PATH_CHARS, refuse_route
+from mlserver_pyfunc.hosts.common.rest_errors import asked, refuse_route
 from mlserver_pyfunc.hosts.common.rest_request import LENGTH_HEADER, asks_for_ready, unreadable
 from mlserver_pyfunc.protocol.request import InferenceRequest
 from mlserver_pyfunc.protocol.types import listed
@@ -172,8 +172,7 @@ async def _refuse_body(request: Any, error: RequestValidationError) -> Response:
 
 
 async def _report_failure(request: Any, error: Exception) -> Response:
-    asked = f"{request.method} {request.url.path[:MAX_PATH_CHARS]}"
-    text = f"{asked} failed: {describe(error)} (the log has the traceback)"
+    text = f"{asked(request)} failed: {describe(error)} (the log has the traceback)"
     # uvicorn closes the connection after an exception, and says so only if it is told.
     return Response({"error": safe_message(text)}, 500, headers={"Connection": "close"})
 
